@@ -1,0 +1,43 @@
+# make demo | test | check | bench | fuzz | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check bench fuzz format clean
+PY = .venv/bin/python
+PYTEST_FLAGS =
+DEMO_FLAGS =
+export PYTHON
+
+help:
+	@echo "make demo   the whole path on this machine: harvest, verify, serve, open a crash dump"
+	@echo "make test   the tests"
+	@echo "make check  style and types"
+	@echo "make bench  speed against peers, as a table and bench.json"
+	@echo "make fuzz   hostile input for a bounded time"
+
+demo:
+	@.ci/bootstrap demo
+	@.venv/bin/symcache demo $(DEMO_FLAGS)
+
+test:
+	@.ci/bootstrap test
+	@$(PY) -m pytest $(PYTEST_FLAGS)
+
+check:
+	@.ci/bootstrap test
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format:
+	@.ci/bootstrap test
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench:
+	@.ci/bootstrap test
+	@$(PY) -m tests.bench
+
+fuzz:
+	@.ci/bootstrap test
+	@$(PY) -m tests.fuzz
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,5 @@
+"""The command line: one Typer application, one module a group of commands."""
+
+from symcache.cli.app import main, opendump
+
+__all__ = ["main", "opendump"]

@@ -1,0 +1,159 @@
+"""What every command shares: consoles, JSON output, options, and errors turned into sentences and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from symcache.errors import SymcacheError
+
+__all__ = [
+    "ArchOption",
+    "BuildOption",
+    "CacheOption",
+    "JsonOption",
+    "LibraryOption",
+    "ServerOption",
+    "State",
+    "byte_progress",
+    "console",
+    "count_progress",
+    "emit_json",
+    "errors_to_exit",
+    "fail",
+    "out",
+    "plain",
+    "state",
+]
+
+out = Console(soft_wrap=True, highlight=False)
+"""Results: what a pipe should get."""
+console = Console(stderr=True, highlight=False)
+"""Everything else: steps, progress, errors."""
+
+
+@dataclass
+class State:
+    """Flags that hold for the whole run."""
+
+    debug: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+state = State()
+
+LibraryOption = Annotated[
+    str | None,
+    typer.Option("--library", metavar="PATH", help="Library to use [env: SYMCACHE_LIBRARY]."),
+]
+ServerOption = Annotated[
+    list[str] | None,
+    typer.Option("--server", metavar="URL", help="Server to ask; may be repeated [env: SYMCACHE_URL]."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+BuildOption = Annotated[str | None, typer.Option("--build", help="Only from this macOS build, e.g. 22G120.")]
+CacheOption = Annotated[
+    str | None, typer.Option("--cache", metavar="UUID", help="Only as laid out in this shared cache.")
+]
+ArchOption = Annotated[str | None, typer.Option("--arch", help="Only this architecture, e.g. arm64e.")]
+
+
+def plain(text: str) -> str:
+    """Return text from outside with control characters made visible, safe for a terminal and for rich markup."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
+def emit_json(value: object) -> None:
+    """Print one JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def fail(message: str, *, hint: str = "", code: int = 1) -> NoReturn:
+    """Say what is wrong and what to do next on stderr, and end with `code`."""
+    console.print(f"[bold red]error:[/] {plain(message)}")
+    if hint:
+        console.print(f"[dim]next:[/] {plain(hint)}")
+    raise typer.Exit(code)
+
+
+@contextmanager
+def errors_to_exit() -> Iterator[None]:
+    """Turn the project's errors, and those of the operating system, into one sentence and an exit code."""
+    try:
+        yield
+    except SymcacheError as error:
+        if state.debug:
+            raise
+        fail(str(error), hint=error.hint, code=error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", hint="run the same command again: it continues where it stopped", code=130)
+    except BrokenPipeError:
+        # The reader went away (`| head`): not an error, but Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except OSError as error:
+        if state.debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        hint = {
+            errno.ENOSPC: "free some space, then run the same command again",
+            errno.EACCES: "check who owns it and who may write there",
+            errno.ENOENT: "check the spelling of the path",
+        }.get(error.errno or 0, "")
+        fail(f"{where}{error.strerror or error}", hint=hint, code=2 if error.errno == errno.ENOENT else 3)
+
+
+def byte_progress(description: str = "") -> Progress:
+    """Return a progress display for bytes: rate and time left."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(description or "{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def count_progress() -> Progress:
+    """Return a progress display for things: how many of how many, and time left."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def existing_path(value: str) -> Path:
+    """Return `value` as a path that exists, or fail as wrong use."""
+    path = Path(value).expanduser()
+    if not path.exists():
+        fail(f"{value}: no such file or folder", hint="check the spelling of the path", code=2)
+    return path

@@ -1,0 +1,283 @@
+"""Commands over the library: add, lookup, releases, verify, get."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+
+from symcache.catalog import Occurrence
+from symcache.cli.common import (
+    ArchOption,
+    BuildOption,
+    CacheOption,
+    JsonOption,
+    LibraryOption,
+    ServerOption,
+    byte_progress,
+    console,
+    count_progress,
+    emit_json,
+    errors_to_exit,
+    fail,
+    out,
+    plain,
+)
+from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
+from symcache.client import SymbolClient, SymbolRequest
+from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.library import Library, stage_paths
+from symcache.library import Level as VerifyLevel
+from symcache.library import verify as verify_library
+from symcache.macho import parse_uuid
+from symcache.model import Kind, uuid_text
+
+__all__ = ["register"]
+
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="The binary itself, or its dSYM.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(add)
+    app.command()(lookup)
+    app.command()(releases)
+    app.command()(verify)
+    app.command()(get)
+
+
+def add(
+    paths: Annotated[list[Path], typer.Argument()], library: LibraryOption = None, json: JsonOption = False
+) -> None:
+    """Add own binaries: files, folders, .app and .dSYM bundles, zips of them."""
+    with errors_to_exit(), tempfile.TemporaryDirectory(prefix="symcache-add-") as scratch:
+        staged = stage_paths(paths, Path(scratch))
+        with open_library(library, create=True) as opened, byte_progress("storing") as bar:
+            task = bar.add_task("storing", total=None)
+            result = opened.ingest(staged, lambda done, total: bar.update(task, completed=done, total=total))
+        images = [
+            {"path": m.path, "arch": m.arch, "kind": m.kind, "uuid": uuid_text(m.uuid) if m.uuid else None}
+            for m in staged.manifest
+        ]
+        if json:
+            emit_json({"record": result.record_id, "images": images, "problems": result.problems})
+        else:
+            for image in images:
+                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
+        if result.problems:
+            for problem in result.problems:
+                console.print(f"[yellow]problem:[/] {plain(problem)}")
+            raise IncompleteError(f"{len(result.problems)} files could not be added", hint="see the problems above")
+
+
+def lookup(
+    what: Annotated[str, typer.Argument(metavar="UUID|NAME")],
+    kind: KindOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    arch: ArchOption = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say what the library has under a UUID, or a name or path (with * and ?)."""
+    with errors_to_exit(), open_library(library) as opened:
+        uuid = _as_uuid(what)
+        rows: Sequence[Occurrence] = opened.variants(uuid) if uuid else opened.by_name(what)
+        cache_uuid = parse_uuid(cache) if cache else None
+        rows = [
+            r
+            for r in rows
+            if (kind is None or r.kind is kind)
+            and (build is None or r.build == build)
+            and (arch is None or r.arch == arch)
+            and (cache_uuid is None or r.cache_uuid == cache_uuid)
+        ]
+        if json:
+            emit_json([_occurrence_json(r) for r in rows])
+        else:
+            table = Table("UUID", "arch", "kind", "build", "size", "path", box=None, pad_edge=False)
+            for r in rows:
+                table.add_row(
+                    uuid_text(r.uuid) if r.uuid else "-", r.arch, r.kind, r.build or "-", str(r.size), plain(r.path)
+                )
+            if rows:
+                out.print(table)
+        if not rows:
+            raise NotFoundError(
+                f"{what}: not in {library_location(library)}", hint="`symcache releases` shows what was harvested"
+            )
+
+
+def releases(library: LibraryOption = None, json: JsonOption = False) -> None:
+    """List the macOS releases that the library holds, newest first."""
+    with errors_to_exit(), open_library(library) as opened:
+        rows = opened.releases()
+        if json:
+            emit_json(
+                [
+                    {
+                        "product": r.product,
+                        "version": r.version,
+                        "extra": r.extra,
+                        "build": r.build,
+                        "sealed": r.sealed,
+                        "harvests": r.harvests,
+                        "images": r.images,
+                    }
+                    for r in rows
+                ]
+            )
+            return
+        table = Table("release", "build", "state", "harvests", "images", box=None, pad_edge=False)
+        for r in rows:
+            state = "sealed" if r.sealed else "partial"
+            version = f"{r.product} {r.version} {r.extra}".rstrip()
+            table.add_row(plain(version), r.build, state, str(r.harvests), str(r.images))
+        out.print(table)
+
+
+def verify(
+    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD]...")] = None,
+    level: Annotated[VerifyLevel, typer.Option(help="How thoroughly to look.")] = VerifyLevel.BLOBS,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Prove that releases are complete: exit 0 if they are, 1 if anything is wanting."""
+    with errors_to_exit(), open_library(library) as opened:
+        with count_progress() as bar:
+            task = bar.add_task("checking", total=None)
+            report = verify_library(
+                opened,
+                builds or (),
+                level=level,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        if json:
+            emit_json(report.to_json())
+        else:
+            for finding in report.findings:
+                out.print(f"[red]{finding.code}[/]  {plain(finding.message)}")
+            verdict = "[green]complete[/]" if report.complete else f"[red]{len(report.findings)} findings[/]"
+            out.print(f"{', '.join(report.builds) or 'nothing'}: {verdict} ({report.images} images, level {level})")
+        if not report.complete:
+            raise typer.Exit(1)
+
+
+def get(
+    uuid: str,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write, else the local cache.")] = None,
+    kind: KindOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    arch: ArchOption = None,
+    library: LibraryOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fetch one binary by UUID, from the library or from servers, and print where it is."""
+    with errors_to_exit():
+        wanted = parse_uuid(uuid)
+        cache_uuid = parse_uuid(cache) if cache else None
+        urls = server_urls(server)
+        # A server named on the command line is meant, even where a library of one's own exists.
+        path = (
+            None if (server and not library) else _from_library(wanted, kind, build, cache_uuid, library, output, urls)
+        )
+        if path is None and urls:
+            request = SymbolRequest(wanted, kind or Kind.EXECUTABLE, cache=cache_uuid, build=build)
+            with SymbolClient(urls, cache_dir()) as client, byte_progress("fetching") as bar:
+                task = bar.add_task("fetching", total=None)
+                found = client.fetch_many([request], lambda done, total: bar.update(task, completed=done, total=total))
+            fetched = found.get(request)
+            path = fetched.path if fetched else None
+            if path and output:
+                path = _copy(path, output)
+        if path is None:
+            where = " and ".join([*([] if server and not library else [library_location(library)]), *urls])
+            raise NotFoundError(
+                f"{uuid_text(wanted)}: nobody has it ({where})", hint="harvest the release that holds it"
+            )
+        if arch:
+            _check_arch(path, arch)
+        if json:
+            emit_json({"uuid": uuid_text(wanted), "path": str(path), "size": path.stat().st_size})
+        else:
+            out.print(plain(str(path)))
+
+
+def _from_library(
+    uuid: UUID,
+    kind: Kind | None,
+    build: str | None,
+    cache: UUID | None,
+    location: str | None,
+    output: Path | None,
+    urls: list[str],
+) -> Path | None:
+    try:
+        opened: Library = open_library(location)
+    except NotFoundError:
+        if urls and location is None:
+            return None  # no library of one's own is fine where a server can be asked
+        raise
+    with opened:
+        found = opened.resolve(uuid, kind, cache=cache, build=build)
+        if found is None:
+            return None
+        target = output or cache_dir() / "library" / found.sha256 / (found.name or "image")
+        if output or not target.exists():
+            opened.materialize(found.sha256, found.size, target)
+        return target
+
+
+def _copy(source: Path, target: Path) -> Path:
+    """Copy a cached file, which never changes, to where the user wants it: whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".part-", dir=target.parent, delete=False) as temporary:
+        part = Path(temporary.name)
+    try:
+        shutil.copyfile(source, part)
+        part.chmod(0o644)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _check_arch(path: Path, arch: str) -> None:
+    from symcache.macho import identify  # noqa: PLC0415
+
+    found = {s.arch for s in identify(path)}
+    if arch not in found:
+        fail(f"{path}: is {', '.join(sorted(found))} where {arch} was asked for", code=1)
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return parse_uuid(text)
+    except UsageError:
+        return None
+
+
+def _occurrence_json(o: Occurrence) -> dict[str, object]:
+    return {
+        "uuid": uuid_text(o.uuid) if o.uuid else None,
+        "kind": o.kind,
+        "arch": o.arch,
+        "path": o.path,
+        "origin": o.origin,
+        "cache_uuid": uuid_text(o.cache_uuid) if o.cache_uuid else None,
+        "extractor": o.extractor,
+        "revision": o.revision,
+        "sha256": o.sha256,
+        "size": o.size,
+        "build": o.build,
+        "version": o.version,
+        "sealed": o.sealed,
+    }

@@ -1,0 +1,64 @@
+"""Where a setting comes from: option, then environment, then `symcache.toml` here, then the user's configuration."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from symcache.errors import UsageError
+from symcache.library import Library
+from symcache.library.library import default_location
+
+__all__ = ["cache_dir", "library_location", "open_library", "server_urls"]
+
+_KEYS = {"library": str, "servers": list, "cache_dir": str}
+
+
+@cache
+def _file_settings() -> dict[str, Any]:
+    """Return the first settings file's content; the nearer file wins key by key. Raises UsageError."""
+    merged: dict[str, Any] = {}
+    for path in (platformdirs.user_config_path("symcache") / "symcache.toml", Path("symcache.toml")):
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: not readable as TOML: {error}") from error
+        for key, value in data.items():
+            if key not in _KEYS:
+                raise UsageError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(sorted(_KEYS))}")
+            if not isinstance(value, _KEYS[key]):
+                raise UsageError(f"{path}: {key} must be a {_KEYS[key].__name__}")
+        merged |= data
+    return merged
+
+
+def library_location(option: str | None) -> str:
+    """Return the library to use."""
+    return option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library") or default_location()
+
+
+def open_library(option: str | None, *, create: bool = False) -> Library:
+    """Open the library to use; see `Library.open`."""
+    return Library.open(library_location(option), create=create)
+
+
+def server_urls(option: list[str] | None) -> list[str]:
+    """Return the servers to ask, first one first; none is fine. Raises UsageError for what is no URL."""
+    urls = option or os.environ.get("SYMCACHE_URL", "").split() or list(_file_settings().get("servers", []))
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url}: not the URL of a server", hint="write http://host:port or https://host")
+    return [url.rstrip("/") for url in urls]
+
+
+def cache_dir() -> Path:
+    """Return the folder of the local cache of fetched binaries."""
+    named = os.environ.get("SYMCACHE_CACHE_DIR") or _file_settings().get("cache_dir")
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("symcache") / "binaries"

@@ -1,0 +1,104 @@
+"""Own binaries for the library: files, folders, .app and .dSYM bundles, and zips of them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from symcache.errors import IntegrityError, MachOError, NotFoundError, UsageError
+from symcache.library.staged import Staged, StagedObject
+from symcache.macho import identify
+from symcache.model import ManifestEntry, Origin, Trust
+
+__all__ = ["stage_paths"]
+
+_MAX_MEMBERS = 200_000
+_MAX_UNPACKED = 64 << 30
+_MAX_RATIO = 1100
+"""Deflate cannot compress better than about 1032 to 1: a member that claims more lies."""
+_CHUNK = 1 << 20
+
+
+def stage_paths(paths: Sequence[Path], scratch: Path) -> Staged:
+    """Find every Mach-O under `paths` and stage each of its slices.
+
+    `scratch` is an empty folder for what zips contain. A file that starts as a Mach-O but is broken becomes a
+    problem of the result. Raises NotFoundError when there is no Mach-O at all.
+    """
+    staged = Staged(release=None, source=" ".join(p.name for p in paths), trust=Trust.ADDED)
+    for number, path in enumerate(paths):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder", hint="check the spelling of the path")
+        base = path.absolute().parent
+        root = path
+        if path.is_file() and zipfile.is_zipfile(path):
+            base = root = scratch / str(number)
+            _unpack(path, root)
+        for file in _files(root):
+            _stage_file(staged, file, file.absolute().relative_to(base).as_posix())
+    if not staged.objects and not staged.problems:
+        names = ", ".join(str(p) for p in paths)
+        raise NotFoundError(f"{names}: no Mach-O found", hint="name executables, dylibs, .app or .dSYM bundles")
+    return staged
+
+
+def _files(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    for folder, folders, names in os.walk(root):  # does not follow links to folders
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if stat.S_ISREG(path.lstat().st_mode):
+                yield path
+
+
+def _stage_file(staged: Staged, file: Path, path: str) -> None:
+    try:
+        slices = identify(file)
+    except MachOError as error:
+        staged.problems.append(str(error))
+        return
+    for found in slices:
+        if found.kind is None or found.uuid is None:
+            continue  # nobody could ask for it
+        staged.manifest.append(ManifestEntry(path=path, arch=found.arch, uuid=found.uuid, kind=found.kind))
+        staged.objects.append(
+            StagedObject(
+                file, found.offset, found.size, path, found.arch, found.uuid, kind=found.kind, origin=Origin.FILE
+            )
+        )
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip below `target`: plain files only, bounded, nothing outside."""
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = zipped.infolist()
+            if len(members) > _MAX_MEMBERS or sum(m.file_size for m in members) > _MAX_UNPACKED:
+                raise IntegrityError(f"{archive}: unpacks to more than is reasonable", hint="unpack it by hand")
+            for member in members:
+                if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+                    continue
+                parts = PurePosixPath(member.filename).parts
+                if not parts or ".." in parts or parts[0] == "/" or "\0" in member.filename:
+                    raise IntegrityError(f"{archive}: member {member.filename!r} would leave the folder")
+                if member.file_size > _MAX_RATIO * (member.compress_size + 64):
+                    raise IntegrityError(f"{archive}: member {member.filename!r} claims an impossible size")
+                place = target.joinpath(*parts)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with zipped.open(member) as source, place.open("xb") as out:
+                    left = member.file_size
+                    while chunk := source.read(min(_CHUNK, left + 1)):
+                        left -= len(chunk)
+                        if left < 0:
+                            raise IntegrityError(f"{archive}: member {member.filename!r} is larger than it claims")
+                        out.write(chunk)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise IntegrityError(f"{archive}: not a readable zip: {error}") from error
+    except FileExistsError as error:
+        raise IntegrityError(f"{archive}: two members have one name: {error.filename}") from error

@@ -1,0 +1,7 @@
+"""Identify bytes: which Mach-O images a file holds, of which architecture, kind and UUID. Nothing deeper."""
+
+from symcache.macho.constants import arch_name
+from symcache.macho.identify import Slice, identify, identify_bytes
+from symcache.macho.uuids import parse_uuid
+
+__all__ = ["Slice", "arch_name", "identify", "identify_bytes", "parse_uuid"]

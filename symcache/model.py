@@ -1,0 +1,143 @@
+"""The words of the project as types: what a harvest found, what a record keeps.
+
+All of these are immutable. The pydantic models are what is written into harvest records, so their JSON form
+is a file format: fields are only ever added, with a default, and `HarvestRecord.schema_version` counts
+changes that an older reader would misunderstand.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "CacheFile",
+    "HarvestRecord",
+    "Kind",
+    "ManifestEntry",
+    "ObjectEntry",
+    "Origin",
+    "Release",
+    "Sha256",
+    "Trust",
+    "uuid_text",
+]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 as 64 lower-case hex digits, of the content before compression."""
+
+
+def uuid_text(uuid: UUID) -> str:
+    """Return a UUID the way Apple's tools print it: upper case, 8-4-4-4-12."""
+    return str(uuid).upper()
+
+
+class Kind(StrEnum):
+    """What can be asked for under one UUID; named as in debuginfod's paths."""
+
+    EXECUTABLE = "executable"
+    """The image itself: executable, dylib, bundle, dylinker, kext."""
+    DEBUGINFO = "debuginfo"
+    """Its dSYM companion (`MH_DSYM`): same UUID, other content."""
+
+
+class Origin(StrEnum):
+    """Where the source keeps an image."""
+
+    CACHE = "cache"
+    """Inside a dyld shared cache."""
+    FILE = "file"
+    """A plain file on disk."""
+
+
+class Trust(StrEnum):
+    """Who vouches for a record, strongest first."""
+
+    HARVEST = "harvest"
+    ADDED = "added"
+    PUSHED = "pushed"
+
+
+class _Frozen(BaseModel):
+    # Unknown fields are ignored: an older reader must be able to read a newer record of its schema version.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Release(_Frozen):
+    """One macOS release. The build names it; RSRs differ in `extra` and build."""
+
+    product: str = Field(default="macOS", max_length=64)
+    version: str = Field(max_length=64)
+    extra: str = Field(default="", max_length=64)
+    build: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+
+    def __str__(self) -> str:
+        """Return e.g. `macOS 13.3.1 (a) (22E772610a)`."""
+        extra = f" {self.extra}" if self.extra else ""
+        return f"{self.product} {self.version}{extra} ({self.build})"
+
+
+class ManifestEntry(_Frozen):
+    """One image that the source says it has: the measure of completeness."""
+
+    path: str
+    arch: str
+    uuid: UUID | None = None
+    """None for an image without LC_UUID: it is stored, but nobody can ask for it."""
+    kind: Kind = Kind.EXECUTABLE
+    origin: Origin = Origin.FILE
+    cache_uuid: UUID | None = None
+
+
+class ObjectEntry(_Frozen):
+    """One stored content. Its full key is (uuid, kind, cache_uuid, extractor, revision)."""
+
+    path: str
+    arch: str
+    uuid: UUID | None
+    kind: Kind = Kind.EXECUTABLE
+    origin: Origin = Origin.FILE
+    cache_uuid: UUID | None = None
+    extractor: str = ""
+    """Who made these bytes from a cache: `symcache`, `dyld_shared_cache_util`; empty for a plain file."""
+    revision: int = 0
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class CacheFile(_Frozen):
+    """One raw file of a shared cache, kept as proof and as source for later extractors."""
+
+    name: str
+    cache_uuid: UUID | None
+    """The UUID of the main file: what the whole cache is known by."""
+    arch: str
+    path: str
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class HarvestRecord(_Frozen):
+    """One run over a source: written once, never changed."""
+
+    schema_version: int = 1
+    trust: Trust = Trust.HARVEST
+    release: Release | None = None
+    """None for binaries that belong to no macOS release (`symcache add`)."""
+    source: str = ""
+    extractor: str = ""
+    tool: str = ""
+    """Name and version of the program that wrote this record."""
+    operator: str = ""
+    started: str = ""
+    finished: str = ""
+    """Times are UTC, ISO 8601, for people: nothing is ever ordered by a harvester's clock alone."""
+    sealed: bool = False
+    manifest: tuple[ManifestEntry, ...] = ()
+    objects: tuple[ObjectEntry, ...] = ()
+    cache_files: tuple[CacheFile, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What could not be read or did not agree, one sentence each; a sealed record has none."""

@@ -1,0 +1,20 @@
+"""The store: immutable blobs and harvest records by key. The truth of a library; the catalog is derived from it."""
+
+from symcache.store.base import BlobStat, RecordKey, Store, blob_key, open_store
+from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, put_blob, read_record, write_record
+from symcache.store.local import LocalStore
+
+__all__ = [
+    "COMPRESSION_LEVEL",
+    "BlobReader",
+    "BlobStat",
+    "LocalStore",
+    "RecordKey",
+    "Store",
+    "blob_key",
+    "decode_to",
+    "open_store",
+    "put_blob",
+    "read_record",
+    "write_record",
+]

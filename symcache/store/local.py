@@ -1,0 +1,136 @@
+"""A store in a folder: the write order of a careful backup program.
+
+Temporary file in the same file system, data flushed, hard link to the final name (which fails if the name is
+taken, so nothing is ever overwritten), folder flushed. A crash leaves at most a temporary file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat as stat_module
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from symcache.errors import NotFoundError, StorageError
+from symcache.store.base import BlobStat
+
+__all__ = ["LocalStore"]
+
+_MARKER = "symcache-library.json"
+_FORMAT = 1
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class LocalStore:
+    """Blobs and records below one folder, which a marker file names as a library."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        self.root = root
+        self.location = str(root)
+        self._known_folders: set[Path] = set()
+        marker = root / _MARKER
+        if not marker.is_file():
+            if not create:
+                raise NotFoundError(
+                    f"{root}: no library here",
+                    hint="name one with --library or SYMCACHE_LIBRARY, or make one with `symcache harvest` or `add`",
+                )
+            if root.is_dir() and any(root.iterdir()):
+                raise StorageError(
+                    f"{root}: holds other files, so no library is made here", hint="name an empty or new folder"
+                )
+            root.mkdir(parents=True, exist_ok=True)
+            temporary = root / f".{_MARKER}.{os.getpid()}"
+            temporary.write_text(json.dumps({"format": _FORMAT}) + "\n")
+            temporary.replace(marker)
+        try:
+            found = json.loads(marker.read_text()).get("format")
+        except (ValueError, AttributeError) as error:
+            raise StorageError(f"{marker}: not readable as JSON", hint="restore this file") from error
+        if found != _FORMAT:
+            raise StorageError(
+                f"{root}: library format {found!r}, this version knows {_FORMAT}", hint="use a newer symcache"
+            )
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+    def scratch(self) -> Path:
+        """Return the folder of temporary files, on the same file system as everything else."""
+        folder = self.root / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def create(self, key: str, source: Path) -> bool:
+        """Move `source` to `key`; see `Store.create`. The file is flushed to the disk first."""
+        target = self._path(key)
+        try:
+            if target.parent not in self._known_folders:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _sync_folder(target.parent.parent)
+                self._known_folders.add(target.parent)
+            descriptor = os.open(source, os.O_RDONLY)
+            try:
+                os.fchmod(descriptor, stat_module.S_IRUSR | stat_module.S_IRGRP | stat_module.S_IROTH)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # Some network and FAT file systems have no hard links: there, a rename after a look.
+                if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
+                    raise
+                if target.exists():
+                    return False
+                source.rename(target)
+            _sync_folder(target.parent)
+            return True
+        except OSError as error:
+            raise StorageError(
+                f"{self.location}: cannot write {key}: {error.strerror or error}",
+                hint="free space or mend permissions, then run the same command again",
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                source.unlink(missing_ok=True)
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for reading."""
+        try:
+            return self._path(key).open("rb")
+        except FileNotFoundError:
+            raise NotFoundError(f"{self.location}: {key} is not there", hint="run `symcache verify`") from None
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot read {key}: {error.strerror or error}") from error
+
+    def stat(self, key: str) -> BlobStat | None:
+        """Return size and age of an object, or None."""
+        try:
+            found = self._path(key).stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot look at {key}: {error.strerror or error}") from error
+        return BlobStat(found.st_size, found.st_mtime)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below the folder `prefix`."""
+        base = self._path(prefix)
+        for folder, _, names in os.walk(base):
+            relative = Path(folder).relative_to(self.root).as_posix()
+            for name in names:
+                yield f"{relative}/{name}"

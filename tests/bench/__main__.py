@@ -1,0 +1,46 @@
+"""`python -m tests.bench [NAME...]`: runs every `bench_*` module beside this one; prints a table, writes bench.json."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import tests.bench
+from tests.bench.harness import Row
+
+
+def main() -> None:
+    """Run the benches whose module names contain one of the arguments; all without any."""
+    console = Console()
+    rows: list[Row] = []
+    for module in sorted(m.name for m in pkgutil.iter_modules(tests.bench.__path__) if m.name.startswith("bench_")):
+        if sys.argv[1:] and not any(word in module for word in sys.argv[1:]):
+            continue
+        console.print(f"[dim]{module} …[/]")
+        with tempfile.TemporaryDirectory(prefix="symcache-bench-") as scratch:
+            rows += importlib.import_module(f"tests.bench.{module}").run(Path(scratch))
+    table = Table("name", "value", "unit", "peer", "peer value", "ratio", "goal", "met", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.value:,.3g}" if row.value < 100 else f"{row.value:,.0f}",
+            row.unit,
+            row.peer,
+            "" if row.peer_value is None else f"{row.peer_value:,.3g}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            row.goal,
+            "" if row.met is None else ("yes" if row.met else "[red]no[/]"),
+        )
+    console.print(table)
+    Path("bench.json").write_text(json.dumps([r.to_json() for r in rows], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

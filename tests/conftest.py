@@ -1,0 +1,65 @@
+"""What all tests share: a neutral environment, and the rule that no test is skipped without a word."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from pathlib import Path
+
+import pytest
+
+_ALLOWED = Path(__file__).with_name("allowed-skips.txt")
+_skipped: list[tuple[str, str]] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-skips", action="store_true", help=f"fail when a test is skipped that {_ALLOWED.name} does not name"
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped.append((report.nodeid, reason.removeprefix("Skipped: ")))
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped.append((report.nodeid, reason.removeprefix("Skipped: ")))
+
+
+def _unexplained() -> list[tuple[str, str]]:
+    lines = [line.partition("#")[0].strip() for line in _ALLOWED.read_text().splitlines()]
+    patterns = [line for line in lines if line]
+    return [(node, why) for node, why in _skipped if not any(fnmatch.fnmatchcase(node, p) for p in patterns)]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if session.config.getoption("--strict-skips") and exitstatus == 0 and _unexplained():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--strict-skips"):
+        for node, why in _unexplained():
+            terminalreporter.write_line(f"skipped, but not on {_ALLOWED.name}: {node}: {why}", red=True)
+
+
+@pytest.fixture(autouse=True)
+def neutral_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the library, caches or settings of whoever runs it."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [n for n in os.environ if n.startswith("SYMCACHE_") and not n.startswith("SYMCACHE_TEST_")]:
+        monkeypatch.delenv(name)
+    for name in ("DEBUGINFOD_URLS", "DEBUGINFOD_CACHE_PATH", "LLDB_DEBUGSERVER_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    for name, folder in (
+        ("XDG_DATA_HOME", ".local/share"),
+        ("XDG_CONFIG_HOME", ".config"),
+        ("XDG_CACHE_HOME", ".cache"),
+        ("XDG_STATE_HOME", ".local/state"),
+    ):
+        monkeypatch.setenv(name, str(home / folder))

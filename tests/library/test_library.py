@@ -1,0 +1,205 @@
+"""What was stored stays, and what is given back is what was asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.library import FindingCode, Level, Library, Staged, StagedObject, stage_paths, verify
+from symcache.macho import identify
+from symcache.model import Kind, ManifestEntry, Release, Trust, uuid_text
+from symcache.store import blob_key
+from tests.support.toolchain import compile_image, dsym, lipo
+
+SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    image = compile_image(folder / "x86_64", "libanswer.dylib", SOURCE)
+    dsym(image)
+    arm = compile_image(folder / "arm64", "libanswer.dylib", SOURCE, arch="arm64")
+    lipo(folder / "universal.dylib", image, arm)
+    return folder
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library.open(tmp_path / "library", create=True)
+
+
+def _llvm_uuids(path: Path) -> set[str]:
+    text = subprocess.run(["llvm-dwarfdump-19", "--uuid", str(path)], capture_output=True, text=True, check=True).stdout
+    return {line.split()[1] for line in text.splitlines() if line.startswith("UUID:")}
+
+
+def _harvest(image: Path, *, build: str = "22G120", path: str = "/usr/lib/libanswer.dylib") -> Staged:
+    found = identify(image)[0]
+    entry = ManifestEntry(path=path, arch=found.arch, uuid=found.uuid)
+    staged = Staged(Release(version="13.6", build=build), "test", manifest=[entry])
+    staged.objects.append(StagedObject(image, found.offset, found.size, path, found.arch, found.uuid))
+    return staged
+
+
+def test_a_universal_file_is_kept_as_thin_slices_and_its_dsym_beside(
+    library: Library, built: Path, tmp_path: Path
+) -> None:
+    bundle = built / "x86_64" / "libanswer.dylib.dSYM"
+    staged = stage_paths([built / "universal.dylib", bundle], tmp_path / "scratch")
+    result = library.ingest(staged)
+    assert result.sealed
+    assert {uuid_text(m.uuid) for m in staged.manifest if m.uuid} == _llvm_uuids(built / "universal.dylib")
+    for arch in ("x86_64", "arm64"):
+        thin = built / arch / "libanswer.dylib"
+        uuid = UUID(_llvm_uuids(thin).pop())
+        found = library.resolve(uuid, Kind.EXECUTABLE)
+        assert found is not None
+        library.materialize(found.sha256, found.size, tmp_path / arch)
+        assert _llvm_uuids(tmp_path / arch) == {uuid_text(uuid)}
+    uuid = UUID(_llvm_uuids(built / "x86_64" / "libanswer.dylib").pop())
+    debug = library.resolve(uuid, Kind.DEBUGINFO)
+    assert debug is not None
+    library.materialize(debug.sha256, debug.size, tmp_path / "dwarf")
+    assert (tmp_path / "dwarf").read_bytes() == (bundle / "Contents/Resources/DWARF/libanswer.dylib").read_bytes()
+
+
+def test_ingesting_again_stores_nothing_twice(library: Library, built: Path) -> None:
+    staged = _harvest(built / "x86_64" / "libanswer.dylib")
+    first, second = library.ingest(staged), library.ingest(staged)
+    assert (first.stored, first.skipped, second.stored, second.skipped) == (1, 0, 0, 1)
+    assert [r.harvests for r in library.releases()] == [2]
+
+
+def test_a_second_library_over_the_same_folder_sees_the_same(library: Library, built: Path, tmp_path: Path) -> None:
+    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    with Library.open(tmp_path / "library") as other:
+        assert [r.build for r in other.releases()] == ["22G120"]
+    library.close()
+    for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+        (tmp_path / "library" / name).unlink(missing_ok=True)
+    with Library.open(tmp_path / "library") as rebuilt:
+        assert [(r.build, r.sealed) for r in rebuilt.releases()] == [("22G120", True)]
+
+
+def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(library: Library, built: Path) -> None:
+    staged = _harvest(built / "x86_64" / "libanswer.dylib")
+    wrong = StagedObject(
+        built / "arm64" / "libanswer.dylib",
+        0,
+        (built / "arm64" / "libanswer.dylib").stat().st_size,
+        *(staged.objects[0].path, staged.objects[0].arch, staged.objects[0].uuid),
+    )
+    staged.objects = [wrong]
+    result = library.ingest(staged)
+    assert not result.sealed
+    assert result.missing == staged.manifest
+    assert "holds arm64" in result.problems[0]
+
+
+def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
+    staged = _harvest(built / "x86_64" / "libanswer.dylib")
+    staged.manifest.append(ManifestEntry(path="/usr/lib/libgone.dylib", arch="x86_64", uuid=UUID(int=5)))
+    assert not library.ingest(staged).sealed
+    report = verify(library)
+    assert {f.code for f in report.findings} == {FindingCode.NOT_SEALED, FindingCode.MISSING}
+    assert [f.path for f in report.findings if f.code is FindingCode.MISSING] == ["/usr/lib/libgone.dylib"]
+
+
+def test_a_clean_release_verifies_at_every_level(library: Library, built: Path) -> None:
+    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    for level in Level:
+        report = verify(library, ["22G120"], level=level)
+        assert report.complete
+        assert report.images == 1
+        assert json.loads(json.dumps(report.to_json()))["complete"] is True
+
+
+def test_nothing_harvested_is_not_complete(library: Library) -> None:
+    assert [f.code for f in verify(library).findings] == [FindingCode.NO_HARVEST]
+    assert [f.code for f in verify(library, ["99Z9"]).findings] == [FindingCode.NO_HARVEST]
+
+
+def test_a_lost_blob_is_found_and_never_resolved(library: Library, built: Path) -> None:
+    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    uuid = identify(built / "x86_64" / "libanswer.dylib")[0].uuid
+    assert uuid
+    found = library.resolve(uuid)
+    assert found
+    (Path(library.store.location) / blob_key(found.sha256)).unlink()
+    assert library.resolve(uuid) is None
+    assert [f.code for f in verify(library).findings] == [FindingCode.BLOB_MISSING]
+
+
+def test_a_flipped_bit_is_found_at_the_level_that_reads_bytes(library: Library, built: Path, tmp_path: Path) -> None:
+    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    found = library.by_name("libanswer.dylib")[0]
+    path = Path(library.store.location) / blob_key(found.sha256)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    assert [f.code for f in verify(library, level=Level.BYTES).findings] == [FindingCode.DAMAGED]
+    with pytest.raises(IntegrityError):
+        library.materialize(found.sha256, found.size, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_harvest_outranks_an_added_file_of_the_same_uuid(library: Library, built: Path, tmp_path: Path) -> None:
+    image = built / "x86_64" / "libanswer.dylib"
+    forged = tmp_path / "forged.dylib"
+    forged.write_bytes(image.read_bytes() + b"\0" * 64)
+    library.ingest(_harvest(image))
+    library.ingest(stage_paths([forged], tmp_path / "scratch"))
+    uuid = identify(image)[0].uuid
+    assert uuid
+    assert len(library.variants(uuid)) == 2
+    found = library.resolve(uuid)
+    assert found
+    assert found.build == "22G120"
+
+
+def test_a_zip_of_binaries_is_added(library: Library, built: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "app.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.write(built / "x86_64" / "libanswer.dylib", "Some.app/Contents/Frameworks/libanswer.dylib")
+        zipped.writestr("Some.app/Contents/Info.plist", "text")
+    staged = stage_paths([archive], tmp_path / "scratch")
+    assert [m.path for m in staged.manifest] == ["Some.app/Contents/Frameworks/libanswer.dylib"]
+    assert staged.trust is Trust.ADDED
+    assert library.ingest(staged).sealed
+
+
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside"])
+def test_a_zip_cannot_write_outside(tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "evil.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr(name, "data")
+    with pytest.raises(IntegrityError, match="would leave"):
+        stage_paths([archive], tmp_path / "scratch" / "deep")
+    assert not (tmp_path / "scratch" / "outside").exists()
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_folder_without_binaries_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no binary")
+    with pytest.raises(NotFoundError, match="no Mach-O"):
+        stage_paths([tmp_path / "text"], tmp_path / "scratch")
+    with pytest.raises(UsageError, match="no such file"):
+        stage_paths([tmp_path / "nowhere"], tmp_path / "scratch")
+
+
+def test_an_unreadable_record_is_reported_and_the_rest_is_served(library: Library, built: Path, tmp_path: Path) -> None:
+    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    bad = tmp_path / "library" / "records" / "other"
+    bad.mkdir()
+    (bad / "0000000001.json.zst").write_bytes(b"not zstd")
+    with Library.open(tmp_path / "library") as opened:
+        assert [r.build for r in opened.releases()] == ["22G120"]
+        assert FindingCode.UNREADABLE_RECORD in {f.code for f in verify(opened).findings}

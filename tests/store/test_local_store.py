@@ -1,0 +1,117 @@
+"""A store keeps what it was given, whole, and never changes it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from symcache.errors import IntegrityError, NotFoundError, StorageError
+from symcache.model import HarvestRecord, Release
+from symcache.store import LocalStore, RecordKey, blob_key, decode_to, put_blob, read_record, write_record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "library", create=True)
+
+
+def _file(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "input"
+    path.write_bytes(data)
+    return path
+
+
+def test_a_blob_is_the_zstd_of_its_content_under_the_hash_of_its_content(store: LocalStore, tmp_path: Path) -> None:
+    data = os.urandom(100_000) + bytes(100_000)
+    sha256, size, new = put_blob(store, _file(tmp_path, data))
+    assert (sha256, size, new) == (hashlib.sha256(data).hexdigest(), len(data), True)
+    stored = (store.root / "blobs" / sha256[:2] / f"{sha256}.zst").read_bytes()
+    assert zstandard.ZstdDecompressor().decompress(stored) == data
+    decode_to(store, sha256, size, tmp_path / "out" / "copy")
+    assert (tmp_path / "out" / "copy").read_bytes() == data
+
+
+def test_the_same_content_is_stored_once(store: LocalStore, tmp_path: Path) -> None:
+    first = put_blob(store, _file(tmp_path, b"x" * 1000))
+    assert put_blob(store, _file(tmp_path, b"yy" + b"x" * 1000), 2, 1000) == (first[0], 1000, False)
+    assert len(list(store.list("blobs/"))) == 1
+
+
+def test_large_files_go_through_in_pieces(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 1000)
+    data = os.urandom(3 << 20)
+    sha256, size, _ = put_blob(store, _file(tmp_path, data), 5, (3 << 20) - 5)
+    assert sha256 == hashlib.sha256(data[5:]).hexdigest()
+    decode_to(store, sha256, size, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data[5:]
+
+
+def test_blobs_are_read_only(store: LocalStore, tmp_path: Path) -> None:
+    sha256, _, _ = put_blob(store, _file(tmp_path, b"data"))
+    assert (store.root / blob_key(sha256)).stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("place", [0, 10, -1])
+def test_a_flipped_bit_is_never_decoded(store: LocalStore, tmp_path: Path, place: int) -> None:
+    sha256, size, _ = put_blob(store, _file(tmp_path, os.urandom(5000)))
+    path = store.root / blob_key(sha256)
+    broken = bytearray(path.read_bytes())
+    broken[place] ^= 0x10
+    path.chmod(0o644)
+    path.write_bytes(broken)
+    with pytest.raises(IntegrityError, match=sha256):
+        decode_to(store, sha256, size, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert list(tmp_path.glob(".part-*")) == []
+
+
+def test_another_content_under_the_right_name_is_never_decoded(store: LocalStore, tmp_path: Path) -> None:
+    sha256, size, _ = put_blob(store, _file(tmp_path, b"right"))
+    path = store.root / blob_key(sha256)
+    path.chmod(0o644)
+    path.write_bytes(zstandard.compress(b"wrong"))
+    with pytest.raises(IntegrityError):
+        decode_to(store, sha256, size, tmp_path / "copy")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        put_blob(store, _file(tmp_path, b"data"))
+    assert list(store.list("blobs/")) == []
+    assert list(store.list("tmp/")) == []
+
+
+def test_records_are_numbered_by_writer_and_never_overwritten(store: LocalStore) -> None:
+    one = HarvestRecord(release=Release(version="13.6", build="22G120"), source="ssh://a")
+    two = one.model_copy(update={"source": "ssh://b"})
+    key1, id1 = write_record(store, one, "w")
+    key2, id2 = write_record(store, two, "w")
+    key3, _ = write_record(store, two, "other")
+    assert (key1, key2, key3) == (RecordKey("w", 1), RecordKey("w", 2), RecordKey("other", 1))
+    assert read_record(store, key1) == (id1, one)
+    assert read_record(store, key2) == (id2, two)
+
+
+def test_a_record_of_a_newer_schema_is_refused(store: LocalStore) -> None:
+    key, _ = write_record(store, HarvestRecord(schema_version=99), "w")
+    with pytest.raises(IntegrityError, match="newer"):
+        read_record(store, key)
+
+
+def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(StorageError, match="other files"):
+        LocalStore(tmp_path, create=True)
+    with pytest.raises(NotFoundError, match="no library"):
+        LocalStore(tmp_path)
