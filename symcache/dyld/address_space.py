@@ -1,0 +1,82 @@
+"""From VM address to bytes, over all mappings of all files of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from symcache.dyld.cache_file import CacheFilePart
+from symcache.dyld.header import Mapping
+from symcache.errors import SharedCacheError
+
+__all__ = ["AddressSpace", "Location"]
+
+
+class Location(NamedTuple):
+    """Where an address lies: in which file and mapping, and how many bytes follow in that mapping."""
+
+    part: CacheFilePart
+    mapping: Mapping
+    offset: int
+    """In the file."""
+    available: int
+
+
+class AddressSpace:
+    """The unslid layout of one cache. Addresses are 64-bit VM addresses."""
+
+    def __init__(self, parts: Sequence[CacheFilePart]) -> None:
+        rows = sorted(
+            ((m.address, m, number) for number, part in enumerate(parts) for m in part.mappings if m.size),
+            key=lambda row: row[0],
+        )
+        for (_, before, i), (_, after, j) in zip(rows, rows[1:], strict=False):
+            if before.address + before.size > after.address:
+                raise SharedCacheError(
+                    f"{parts[j].path}: its mapping at {after.address:#x} overlaps the one at {before.address:#x}"
+                    f" of {parts[i].path.name}",
+                    hint="the files belong to different caches: copy them all again from one machine",
+                )
+        self._parts = parts
+        self._rows = rows
+        self._starts = np.array([m.address for _, m, _ in rows], dtype=np.uint64)
+        self._ends = np.array([m.address + m.size for _, m, _ in rows], dtype=np.uint64)
+        self._offsets = np.array([m.file_offset for _, m, _ in rows], dtype=np.uint64)
+        self._files = np.array([number for _, _, number in rows], dtype=np.int64)
+
+    def locate(self, address: int) -> Location | None:
+        """Return where an address lies, or None when no file backs it."""
+        if not 0 <= address < 1 << 64:
+            return None
+        index = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
+        if index < 0:
+            return None
+        _, mapping, number = self._rows[index]
+        inside = address - mapping.address
+        if inside >= mapping.size:
+            return None
+        return Location(self._parts[number], mapping, mapping.file_offset + inside, mapping.size - inside)
+
+    def locate_many(self, addresses: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """Return (number of the file, offset in it) of each address; file -1 where nothing backs it."""
+        index = np.searchsorted(self._starts, addresses, "right") - 1
+        safe = np.maximum(index, 0)
+        inside = (index >= 0) & (addresses < self._ends[safe])
+        files = np.where(inside, self._files[safe], -1)
+        offsets = np.where(inside, self._offsets[safe] + (addresses - self._starts[safe]), np.uint64(0))
+        return files, offsets
+
+    def view(self, address: int, size: int, what: str) -> memoryview:
+        """Return `size` bytes at an address, all within one mapping. Raises SharedCacheError naming `what`."""
+        found = self.locate(address)
+        if found is None:
+            raise SharedCacheError(f"{what}: address {address:#x} is in no file of the cache")
+        if size > found.available:
+            raise SharedCacheError(
+                f"{what}: {size:#x} bytes at {address:#x} run over the end of {found.mapping.name} of"
+                f" {found.part.path.name}"
+            )
+        return memoryview(found.part.data)[found.offset : found.offset + size]

@@ -1,0 +1,80 @@
+"""One file of a shared cache, mapped into memory and checked against its own header."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from symcache.dyld.header import HEAD_SIZE, Header, Mapping, parse_header, parse_mappings
+from symcache.errors import SharedCacheError
+
+__all__ = ["CacheFilePart", "open_part"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFilePart:
+    """A main file, sub-cache or `.symbols` file. `data` is the whole file, read-only."""
+
+    path: Path
+    suffix: str
+    """Empty for the main file."""
+    header: Header
+    mappings: tuple[Mapping, ...]
+    data: mmap.mmap
+
+    @property
+    def uuid(self) -> UUID | None:
+        """Of this file."""
+        return self.header.uuid
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return len(self.data)
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, which hold the header and the tables that name other files."""
+        return self.data[:HEAD_SIZE]
+
+    def bounded(self, offset: int, size: int, what: str) -> memoryview:
+        """Return `size` bytes at a file offset. Raises SharedCacheError when they are not all there."""
+        if offset < 0 or size < 0 or offset + size > len(self.data):
+            raise SharedCacheError(
+                f"{self.path}: {what} at {offset:#x}, {size:#x} bytes, lies beyond the file of {len(self.data):#x}",
+                hint="the copy is cut: copy the file again",
+            )
+        return memoryview(self.data)[offset : offset + size]
+
+
+def open_part(path: Path, suffix: str = "") -> CacheFilePart:
+    """Map one cache file. Raises SharedCacheError when it is not one, or is shorter than its mappings say."""
+    with path.open("rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise SharedCacheError(f"{path}: is empty", hint="copy the file again") from None
+    try:
+        head = data[:HEAD_SIZE]
+        header = parse_header(head, str(path))
+        mappings = parse_mappings(head, header, str(path))
+        # A `.symbols` file describes no memory of its own beyond its header.
+        for mapping in mappings:
+            if mapping.file_offset + mapping.size > len(data) and suffix != ".symbols":
+                raise SharedCacheError(
+                    f"{path}: has {len(data):#x} bytes, but its {mapping.name} mapping ends at"
+                    f" {mapping.file_offset + mapping.size:#x}",
+                    hint="the copy is cut: copy the file again",
+                )
+        if header.code_signature_offset + header.code_signature_size > len(data):
+            raise SharedCacheError(
+                f"{path}: has {len(data):#x} bytes, but its code signature ends at"
+                f" {header.code_signature_offset + header.code_signature_size:#x}",
+                hint="the copy is cut: copy the file again",
+            )
+    except BaseException:
+        data.close()
+        raise
+    return CacheFilePart(path, suffix, header, mappings, data)

@@ -1,0 +1,73 @@
+"""File names of shared caches: which are main files, and what companions a main file names."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from symcache.dyld.header import Header, parse_header, parse_subcaches
+
+__all__ = ["Companion", "base_name", "companions", "companions_of", "find_caches", "is_cache_name"]
+
+_MAIN = re.compile(r"dyld(_sim)?_shared_cache_[A-Za-z0-9_]+(\.development)?\Z")
+_DEVELOPMENT = ".development"
+_UNIVERSAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that belongs to a cache."""
+
+    name: str
+    uuid: UUID
+    """What its own header must say."""
+    suffix: str
+    vm_offset: int | None
+    """Where its first mapping must lie, from the main file's; None for `.symbols`."""
+    optional: bool
+    """A missing `.symbols` costs names of local functions; a missing sub-cache makes the cache unreadable."""
+
+
+def is_cache_name(name: str) -> bool:
+    """Return whether a file of this name is a main cache file: the only kind to open.
+
+    Sub-caches (`.01`), maps (`.map`) and Rosetta's translations (`aot_shared_cache`) are not.
+    """
+    return _MAIN.fullmatch(name) is not None
+
+
+def find_caches(directory: Path) -> list[Path]:
+    """Return the main cache files in a folder, sorted by name; none when there is no such folder."""
+    try:
+        return sorted(Path(e.path) for e in os.scandir(directory) if is_cache_name(e.name) and e.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def base_name(name: str, header: Header) -> str:
+    """Return what companions' suffixes are appended to: a development main shares those of the customer's."""
+    return name.removesuffix(_DEVELOPMENT) if header.cache_type == _UNIVERSAL else name
+
+
+def companions_of(name: str, head: bytes, header: Header) -> list[Companion]:
+    """As `companions`, for a header that is parsed already."""
+    base = base_name(name, header)
+    found = [
+        Companion(base + entry.suffix, entry.uuid, entry.suffix, entry.vm_offset, False)
+        for entry in parse_subcaches(head, header, name)
+    ]
+    if header.symbol_file_uuid:
+        symbols = name.removesuffix(_DEVELOPMENT) + ".symbols"
+        found.append(Companion(symbols, header.symbol_file_uuid, ".symbols", None, True))
+    return found
+
+
+def companions(name: str, head: bytes) -> list[Companion]:
+    """Return the companions that the main file `name` needs beside it, from its first `HEAD_SIZE` bytes.
+
+    Names come from the header, never from a guess. Raises SharedCacheError.
+    """
+    return companions_of(name, head, parse_header(head, name))

@@ -1,0 +1,179 @@
+"""Pointers of writable mappings, as the builder chained them: slide info versions 1 to 5 made plain.
+
+Source: struct dyld_cache_slide_info … slide_info5 in `dyld_cache_format.h`. Chains never leave their page, so all pages
+are walked side by side: one numpy step for the n-th pointer of every page.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from symcache.dyld.cache_file import CacheFilePart
+from symcache.dyld.header import Mapping
+from symcache.errors import SharedCacheError
+
+__all__ = ["SlideInfo", "read_slide_info"]
+
+_Array16 = npt.NDArray[np.uint16]
+_Array64 = npt.NDArray[np.uint64]
+_PAGES_AT_ONCE = 4096
+"""Wide enough that numpy's cost a step vanishes, narrow enough that a block stays in the caches' reach."""
+_V2_NO_REBASE, _V2_EXTRA, _V2_EXTRA_END, _V2_VALUE = 0x4000, 0x8000, 0x8000, 0x3FFF
+_V4_EXTRA, _V4_EXTRA_END, _V4_VALUE = 0x8000, 0x8000, 0x7FFF
+_NO_REBASE = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class SlideInfo:
+    """How the pointers of one mapping are chained. `page_size` is 0 where pointers are plain already."""
+
+    version: int
+    page_size: int
+    starts: _Array16
+    extras: _Array16
+    delta_mask: int
+    value_add: int
+    name: str
+
+    def decode(self, pages: npt.NDArray[np.uint8], first: int, pointer_size: int) -> None:
+        """Make the pointers of whole pages plain, in place.
+
+        `pages` has shape (number of pages, page_size), C-contiguous; `first` is the number of its first page in the
+        mapping. Raises SharedCacheError for a chain that leaves its page.
+        """
+        if not self.page_size:
+            return
+        for start in range(0, len(pages), _PAGES_AT_ONCE):
+            self._decode_block(pages[start : start + _PAGES_AT_ONCE], first + start, pointer_size)
+
+    def _decode_block(self, pages: npt.NDArray[np.uint8], first: int, pointer_size: int) -> None:
+        words = pages.reshape(-1).view(np.uint32)  # chains step by four bytes in v2 and v4: no wider alignment is sure
+        words_a_page = self.page_size // 4
+        page, place = self._chain_starts(first, len(pages))
+        if not len(page):
+            return
+        limit = words_a_page - pointer_size // 4
+        base = page * words_a_page
+        if int(place.max()) > limit:
+            raise SharedCacheError(f"{self.name}: a chain starts beyond its page")
+        wide = pointer_size == 8
+        for _ in range(words_a_page + 1):
+            at = base + place
+            raw = words[at].astype(np.uint64)
+            if wide:
+                raw |= words[at + 1].astype(np.uint64) << np.uint64(32)
+            value, step = self._plain(raw)
+            words[at] = value.astype(np.uint32)
+            if wide:
+                words[at + 1] = (value >> np.uint64(32)).astype(np.uint32)
+            going = step != 0
+            if not going.any():
+                return
+            base, place = base[going], place[going] + step[going].astype(np.int64)
+            if int(place.max()) > limit:
+                raise SharedCacheError(f"{self.name}: a chain leaves its page")
+        raise SharedCacheError(f"{self.name}: a chain does not end")
+
+    def _chain_starts(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return (page from 0 on, start in words) of each chain of `count` pages."""
+        starts = self.starts[first : first + count].astype(np.int64)
+        numbers = np.arange(len(starts), dtype=np.int64)
+        if self.version in {3, 5}:
+            chosen = starts != _NO_REBASE
+            if (starts[chosen] & 3).any():
+                raise SharedCacheError(f"{self.name}: a chain starts at an odd address")
+            return numbers[chosen], starts[chosen] >> 2
+        if self.version == 2:
+            none, extra, mask = starts == _V2_NO_REBASE, _V2_EXTRA, _V2_VALUE
+        else:
+            none, extra, mask = starts == _NO_REBASE, _V4_EXTRA, _V4_VALUE
+        several = ~none & (starts & extra != 0)
+        single = ~none & ~several
+        pages, places = [numbers[single]], [starts[single] & mask]
+        if several.any():
+            # The extras of one page run on until one that carries the end flag.
+            ends = np.flatnonzero(self.extras & np.uint16(_V2_EXTRA_END))
+            begin = starts[several] & mask
+            where = np.searchsorted(ends, begin)
+            if int(begin.max()) >= len(self.extras) or int(where.max()) >= len(ends):
+                raise SharedCacheError(f"{self.name}: page extras lie beyond their table")
+            length = ends[where] - begin + 1
+            if int(length.max()) > self.page_size // 4:
+                raise SharedCacheError(f"{self.name}: more chains in a page than it has words")
+            index = np.repeat(begin - np.concatenate(([0], np.cumsum(length)[:-1])), length) + np.arange(length.sum())
+            pages.append(np.repeat(numbers[several], length))
+            places.append(self.extras[index].astype(np.int64) & mask)
+        return np.concatenate(pages), np.concatenate(places)
+
+    def _plain(self, raw: _Array64) -> tuple[_Array64, _Array64]:
+        """Return (plain pointer, words to the next; 0 at the end)."""
+        u = np.uint64
+        add = u(self.value_add)
+        if self.version == 5:
+            step = (raw >> u(52) & u(0x7FF)) << u(1)
+            target = (raw & u(0x3_FFFF_FFFF)) + add
+            high = np.where(raw >> u(63) != 0, u(0), (raw >> u(34) & u(0xFF)) << u(56))
+            return target | high, step
+        if self.version == 3:
+            step = (raw >> u(51) & u(0x7FF)) << u(1)
+            plain = raw & u(0x7FF_FFFF_FFFF) | (raw & u(0xFF << 43)) << u(13)
+            return np.where(raw >> u(63) != 0, (raw & u(0xFFFF_FFFF)) + add, plain), step
+        mask = u(self.delta_mask)
+        shift = (self.delta_mask & -self.delta_mask).bit_length() - 1
+        step = (raw & mask) >> u(shift)  # in units of four bytes, which are words
+        value = raw & ~mask
+        if self.version == 2:
+            # The top byte that survives a narrower mask is a tag, not part of the address.
+            return np.where(value != 0, value + add, value), step
+        small_positive = value & u(0xFFFF_8000) == 0
+        small_negative = value & u(0x3FFF_8000) == u(0x3FFF_8000)
+        moved = (value + add) & u(0xFFFF_FFFF)
+        return np.where(small_positive, value, np.where(small_negative, value | u(0xC000_0000), moved)), step
+
+
+def read_slide_info(part: CacheFilePart, mapping: Mapping) -> SlideInfo | None:
+    """Return the slide info of one mapping, or None when its pointers are plain. Raises SharedCacheError."""
+    size = mapping.slide_info_size
+    if not mapping.slide_info_offset or size < 4:
+        return None
+    name = f"{part.path}: slide info of {mapping.name}"
+    data = part.bounded(mapping.slide_info_offset, size, f"slide info of {mapping.name}")
+    (version,) = struct.unpack_from("<I", data)
+    empty = np.zeros(0, np.uint16)
+    if version == 1:
+        # A bitmap of where pointers are; they are stored plain.
+        return SlideInfo(1, 0, empty, empty, 0, 0, name)
+    header = {2: 0x28, 3: 0x18, 4: 0x28, 5: 0x18}.get(version)
+    if header is None:
+        raise SharedCacheError(f"{name}: version {version} where 1 to 5 was expected", hint="use a newer symcache")
+    if size < header:
+        raise SharedCacheError(f"{name}: {size} bytes where {header} were expected")
+    extras, delta_mask = empty, 0
+    if version in {3, 5}:
+        # Four bytes of padding before the 64-bit field.
+        page_size, count, value_add = struct.unpack_from("<II4xQ", data, 4)
+        starts = _table(data, header, count, name)
+    else:
+        page_size, offset, count, extras_offset, extras_count, delta_mask, value_add = struct.unpack_from(
+            "<5I2Q", data, 4
+        )
+        starts = _table(data, offset, count, name)
+        extras = _table(data, extras_offset, extras_count, name)
+        low = delta_mask & -delta_mask
+        if not delta_mask or low < 4 or delta_mask // low & (delta_mask // low + 1):
+            raise SharedCacheError(f"{name}: delta_mask {delta_mask:#x} is no run of bits")
+    if page_size not in {0x1000, 0x4000}:
+        raise SharedCacheError(f"{name}: page_size {page_size:#x} where 0x1000 or 0x4000 was expected")
+    if len(starts) * page_size > mapping.size + page_size:
+        raise SharedCacheError(f"{name}: {len(starts)} pages for a mapping of {mapping.size:#x} bytes")
+    return SlideInfo(version, page_size, starts, extras, delta_mask, value_add, name)
+
+
+def _table(data: memoryview, offset: int, count: int, name: str) -> _Array16:
+    if offset + count * 2 > len(data):
+        raise SharedCacheError(f"{name}: {count} page entries at {offset:#x} lie beyond its {len(data):#x} bytes")
+    return np.frombuffer(data, np.dtype("<u2"), count, offset)

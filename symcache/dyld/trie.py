@@ -1,0 +1,61 @@
+"""Tries of dyld: paths of images, and exported symbols. One walk for both, bounded against cycles.
+
+Source: `dyld`'s Trie.hpp and <mach-o/loader.h> (exports trie). A node is: ULEB128 size of its terminal payload, the
+payload, a count of children, and per child an edge string and the ULEB128 offset of its node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symcache.errors import SharedCacheError
+
+__all__ = ["uleb", "walk", "walk_paths"]
+
+_MAX_NAME = 65_536
+
+
+def uleb(data: bytes, position: int, what: str) -> tuple[int, int]:
+    """Return (value, position behind it) of the ULEB128 number at `position`; at most 64 bits."""
+    value = shift = 0
+    while True:
+        if position >= len(data) or shift > 63:
+            raise SharedCacheError(f"{what}: a number at {position:#x} does not end")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (name, terminal payload) of every terminal node."""
+    stack: list[tuple[int, bytes]] = [(0, b"")]
+    seen: set[int] = set()
+    while stack:
+        position, name = stack.pop()
+        if position in seen or position >= len(trie) or len(name) > _MAX_NAME:
+            raise SharedCacheError(f"{what}: node at {position:#x} is visited twice, outside, or named too long")
+        seen.add(position)
+        size, position = uleb(trie, position, what)
+        if position + size >= len(trie):
+            raise SharedCacheError(f"{what}: a terminal of {size} bytes at {position:#x} lies beyond its end")
+        if size:
+            yield name, trie[position : position + size]
+        position += size
+        children = trie[position]
+        position += 1
+        for _ in range(children):
+            end = trie.find(b"\0", position)
+            if end < 0:
+                raise SharedCacheError(f"{what}: an edge at {position:#x} does not end")
+            edge = trie[position:end]
+            child, position = uleb(trie, end + 1, what)
+            stack.append((child, name + edge))
+
+
+def walk_paths(trie: bytes, what: str) -> Iterator[tuple[str, int]]:
+    """Yield (path, image index) of the dylibs trie of a cache."""
+    for name, payload in walk(trie, what):
+        yield name.decode("utf-8", "surrogateescape"), uleb(payload, 0, what)[0]
