@@ -1,0 +1,138 @@
+"""Which host keys are believed: a pin, known_hosts files, or trust on first use when that is asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import platformdirs
+
+from symcache.errors import HostKeyError, StorageError, UsageError
+
+__all__ = ["HostKeyTrust", "default_store", "prepare_client"]
+
+_PIN = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+
+def default_store() -> Path:
+    """Return the known_hosts file of symcache itself, which trust on first use writes to."""
+    return platformdirs.user_data_path("symcache") / "known_hosts"
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeyTrust:
+    """What makes a host the right one.
+
+    `pin` is a fingerprint as ssh-keygen -l prints it; where given, nothing else counts. `known_hosts` are files in
+    OpenSSH's format that are only read; `store` is read too, and written by `trust_new`.
+    """
+
+    pin: str | None = None
+    trust_new: bool = False
+    known_hosts: tuple[Path, ...] = ()
+    store: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.pin is not None and not _PIN.fullmatch(self.pin.rstrip("=")):
+            raise UsageError(
+                f"{self.pin!r} is not the fingerprint of a host key",
+                hint="write SHA256:… as `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints it on the host",
+            )
+
+    @classmethod
+    def for_user(cls, *, pin: str | None = None, trust_new: bool = False) -> HostKeyTrust:
+        """Trust what the user's and the system's ssh trust, and what symcache itself has stored."""
+        files = (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts"))
+        return cls(pin, trust_new, files, default_store())
+
+    def changed(self, host: str, port: int, error: paramiko.BadHostKeyException) -> HostKeyError:
+        """Return the error for a known host that shows another key."""
+        name = host if port == 22 else f"[{host}]:{port}"
+        holder = next((f for f in (*self.known_hosts, self.store) if f and _knows(f, name)), None)
+        return HostKeyError(
+            f"{name} is not the host we know: it shows {_describe(error.key)}"
+            f" where {_describe(error.expected_key)} was expected",
+            hint=f"if it was installed anew, compare the fingerprint there, then remove {name} from"
+            f" {holder or 'the known_hosts file'} or pass --host-key {error.key.fingerprint}",
+        )
+
+
+def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, host: str, announce: Callable[[str], None]) -> None:
+    """Make `client` accept nothing but what `trust` says."""
+    if trust.pin is not None:
+        client.set_missing_host_key_policy(_Pinned(trust.pin.rstrip("=")))
+        return
+    for file in (*trust.known_hosts, trust.store):
+        if file is not None and file.is_file():
+            try:
+                client.load_system_host_keys(str(file))
+            except OSError as error:
+                raise StorageError(f"{file}: cannot be read: {error.strerror}", hint="check who owns it") from error
+    client.set_missing_host_key_policy(_TrustNew(trust.store, announce) if trust.trust_new else _Unknown(host))
+
+
+def _describe(key: Any) -> str:  # noqa: ANN401 - paramiko has no types
+    return f"the {key.get_name()} key {key.fingerprint}"
+
+
+def _knows(file: Path, name: str) -> bool:
+    try:
+        return paramiko.HostKeys(str(file)).lookup(name) is not None
+    except OSError:
+        return False
+
+
+class _Pinned(paramiko.MissingHostKeyPolicy):
+    def __init__(self, pin: str) -> None:
+        self._pin = pin
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401, ARG002
+        """Accept the pinned key only."""
+        if key.fingerprint != self._pin:
+            raise HostKeyError(
+                f"{hostname} is not the host that was pinned: it shows {_describe(key)} where {self._pin} was expected",
+                hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint}",
+            )
+
+
+class _Unknown(paramiko.MissingHostKeyPolicy):
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401, ARG002
+        """Refuse, and say what was shown."""
+        raise HostKeyError(
+            f"{hostname} is not known here: it shows {_describe(key)}",
+            hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint};"
+            " or pass --trust-new-host to believe what it shows now",
+        )
+
+
+class _TrustNew(paramiko.MissingHostKeyPolicy):
+    def __init__(self, store: Path | None, announce: Callable[[str], None]) -> None:
+        self._store, self._announce = store, announce
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401, ARG002
+        """Believe the key, say so, and hold the host to it from now on."""
+        kept = ""
+        if self._store is not None:
+            line = f"{hostname} {key.get_name()} {key.get_base64()}\n".encode()
+            try:
+                self._store.parent.mkdir(parents=True, exist_ok=True)
+                # One write of one line: several processes may do this at once.
+                descriptor = os.open(self._store, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                try:
+                    os.write(descriptor, line)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise StorageError(
+                    f"{self._store}: the new host key cannot be stored: {error.strerror}", hint="check who owns it"
+                ) from error
+            kept = f", kept in {self._store}"
+        self._announce(f"trusting {hostname} from now on by {_describe(key)}{kept}")

@@ -1,0 +1,63 @@
+"""Where macOS 10.13 to 27 keeps what is harvested. All paths are absolute in the harvested system."""
+
+from __future__ import annotations
+
+__all__ = ["CACHE_FOLDERS", "DEFAULT_ROOTS", "SKIPPED_FOLDERS", "SYSTEM_VERSION_PLISTS"]
+
+_CRYPTEX = "/System/Volumes/Preboot/Cryptexes/OS"
+"""The OS cryptex itself; /System/Cryptexes/OS is a link to it, and on some images a folder."""
+
+CACHE_FOLDERS = (
+    f"{_CRYPTEX}/System/Library/dyld",  # 13 and later
+    f"{_CRYPTEX}/System/DriverKit/System/Library/dyld",
+    f"{_CRYPTEX}/System/x86Support/System/Library/dyld",  # 27
+    "/System/Cryptexes/OS/System/Library/dyld",
+    "/System/Cryptexes/OS/System/DriverKit/System/Library/dyld",
+    "/System/Cryptexes/OS/System/x86Support/System/Library/dyld",
+    "/System/Cryptexes/RosettaOS/System/Library/dyld",  # 27, where Rosetta is installed
+    "/System/Cryptexes/RosettaOS/System/x86Support/System/Library/dyld",
+    "/System/Cryptexes/ExclaveOS/System/ExclaveKit/System/Library/dyld",  # 14.4 and later
+    "/System/ExclaveKit/System/Library/dyld",
+    "/System/DriverKit/System/Library/dyld",
+    "/System/x86Support/System/Library/dyld",
+    "/System/Library/dyld",  # 11 and 12
+    "/private/var/db/dyld",  # 10.13 to 10.15, built on the machine
+)
+"""Folders of shared caches; what two of them resolve to is read once. An update that is only staged
+(`Cryptexes/Incoming`) is no part of the running system."""
+
+DEFAULT_ROOTS = (
+    "/System/Library",
+    "/System/iOSSupport",
+    "/System/DriverKit",
+    "/System/Applications",
+    "/System/Cryptexes/OS",
+    "/System/Cryptexes/App",
+    "/Library/Apple",
+    "/usr/lib",
+    "/usr/libexec",
+    "/usr/bin",
+    "/usr/sbin",
+    "/bin",
+    "/sbin",
+)
+"""Where Mach-O files outside the shared caches are looked for; those that a release lacks are passed over."""
+
+SKIPPED_FOLDERS = (
+    "/System/Library/Assets",
+    "/System/Library/AssetsV2",
+    "/System/Library/Caches",
+    "/System/Library/Desktop Pictures",
+    "/System/Library/Fonts",
+    "/System/Library/Sounds",
+    "/System/Library/Speech",
+    "/System/Library/User Template",
+)
+"""Large, and without code of the release."""
+
+SYSTEM_VERSION_PLISTS = (
+    f"{_CRYPTEX}/System/Library/CoreServices/SystemVersion.plist",
+    "/System/Cryptexes/OS/System/Library/CoreServices/SystemVersion.plist",
+    "/System/Library/CoreServices/SystemVersion.plist",
+)
+"""The cryptex first: a Rapid Security Response changes only that one."""

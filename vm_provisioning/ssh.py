@@ -1,0 +1,376 @@
+"""SSH sessions: a host that is known before anything is said to it, and bounds on everything it answers.
+
+Host keys are checked before any credential is sent. Agent forwarding, X11 and port forwarding do not exist here.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import re
+import selectors
+import shlex
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import paramiko
+import tenacity
+
+from symcache.errors import RemoteError, UsageError
+from vm_provisioning.hostkeys import HostKeyTrust, prepare_client
+from vm_provisioning.sftp import ConnectionLostError, Sftp
+from vm_provisioning.text import shown
+
+__all__ = ["Login", "RemoteOutput", "SshSession", "SshTarget", "Timeouts", "UnreachableError"]
+
+# Without a handler of its own, paramiko's complaints about broken peers would be printed by Python itself.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+"""GCM first: it is several times faster in paramiko than CTR with a separate MAC."""
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
+
+
+@dataclass(frozen=True, slots=True)
+class SshTarget:
+    """Where to log in, and which folder there is the root of the system to read."""
+
+    host: str
+    user: str
+    port: int = 22
+    root: str = "/"
+
+    @classmethod
+    def parse(cls, text: str) -> SshTarget:
+        """Parse `ssh://[user@]host[:port][/folder]`; IPv6 addresses stand in brackets. Raises UsageError.
+
+        A folder other than `/` is a system mounted there, e.g. `/Volumes/Other`.
+        """
+        hint = "write ssh://user@host or ssh://user@host:port"
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise UsageError(f"{shown(text)}: not an SSH URL: {error}", hint=hint) from error
+        if parts.scheme != "ssh" or not parts.hostname or parts.query or parts.fragment:
+            raise UsageError(f"{shown(text)}: not an SSH URL", hint=hint)
+        if parts.password is not None:
+            raise UsageError(
+                f"{shown(parts.hostname)}: a password in a URL would be seen by others",
+                hint="use a key, or name the environment variable that holds the password with --password-env",
+            )
+        # urlsplit lowers the host's case, which no resolver minds.
+        host, user = parts.hostname, unquote(parts.username or "") or getpass.getuser()
+        root = "/" + unquote(parts.path).strip("/")
+        if not _HOST.fullmatch(host):
+            raise UsageError(f"{shown(host)}: not a host name or address", hint=hint)
+        if not _USER.fullmatch(user):
+            raise UsageError(f"{shown(user)}: not a user name", hint=hint)
+        if ".." in root.split("/") or not root.isprintable():
+            raise UsageError(f"{shown(root)}: not an absolute folder on the host", hint="name it without ..")
+        if port == 0:
+            raise UsageError(f"{host}: port 0 cannot be connected to", hint=hint)
+        return cls(host, user, port or 22, root)
+
+    def __str__(self) -> str:
+        """Return the URL, without a port that goes without saying."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == 22 else f":{self.port}"
+        return f"ssh://{self.user}@{host}{port}{'' if self.root == '/' else self.root}"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to prove who we are: keys first; a password only from the environment variable named here."""
+
+    identity: Path | None = None
+    password_env: str | None = None
+    agent: bool = True
+    """Ask the user's SSH agent, and look for keys in ~/.ssh, where no `identity` is named."""
+
+    def password(self) -> str | None:
+        """Return the password. Raises UsageError where the variable is named but not set."""
+        if self.password_env is None:
+            return None
+        value = os.environ.get(self.password_env)
+        if not value:
+            raise UsageError(
+                f"the environment variable {self.password_env} holds no password",
+                hint=f"export {self.password_env}=… or use a key with --identity",
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """All in seconds. `attempts` connections are tried, `backoff` apart at first, then longer."""
+
+    connect: float = 15
+    reply: float = 60
+    """Longest silence of the host while it owes an answer."""
+    keepalive: int = 15
+    attempts: int = 4
+    backoff: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteOutput:
+    """What a command printed, as bytes, and its exit status (-1: ended by a signal or without one)."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int
+
+
+class UnreachableError(RemoteError):
+    """No session can be had with the host."""
+
+
+class _Transient(UnreachableError):
+    """May go away by itself: a guest that still boots, a network that hiccups."""
+
+
+class SshSession:
+    """One connection to one host; reconnects by `connect()` after a loss.
+
+    `announce` is told, in one sentence, of every host key that is trusted on first use.
+    """
+
+    def __init__(
+        self,
+        target: SshTarget,
+        *,
+        trust: HostKeyTrust | None = None,
+        login: Login | None = None,
+        timeouts: Timeouts | None = None,
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        self.target = target
+        self.timeouts = timeouts or Timeouts()
+        self._trust = trust or HostKeyTrust()
+        self._login = login or Login()
+        self._announce = announce or (lambda _: None)
+        self._client: paramiko.SSHClient | None = None
+        self._sftp: Sftp | None = None
+
+    def __enter__(self) -> Self:
+        if self._client is None:
+            self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session; a closed session may be connected again."""
+        client, self._client, self._sftp = self._client, None, None
+        if client is not None:
+            client.close()
+
+    def connect(self) -> None:
+        """Connect, trying again while the host does not answer.
+
+        Raises HostKeyError when the host is not the one we know, RemoteError when it cannot be reached or refuses us.
+        """
+        self.close()
+        times = self.timeouts
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(times.attempts),
+            wait=tenacity.wait_exponential_jitter(initial=times.backoff, max=20, jitter=times.backoff / 2),
+            retry=tenacity.retry_if_exception_type(_Transient),
+            reraise=True,
+        ):
+            with attempt:
+                self._client = self._connect_once()
+
+    def _connect_once(self) -> paramiko.SSHClient:
+        target, times, login = self.target, self.timeouts, self._login
+        where = f"{target.host} port {target.port}"
+        client = paramiko.SSHClient()
+        prepare_client(client, self._trust, target.host, self._announce)
+        password = login.password()
+        done = False
+        try:
+            client.connect(
+                target.host,
+                target.port,
+                target.user,
+                password=password,
+                key_filename=str(login.identity) if login.identity else None,
+                allow_agent=login.agent and login.identity is None,
+                look_for_keys=login.agent and login.identity is None,
+                timeout=times.connect,
+                banner_timeout=times.connect,
+                auth_timeout=times.reply,
+                channel_timeout=times.reply,
+                transport_factory=_transport,
+            )
+            transport = client.get_transport()
+            assert transport is not None
+            transport.set_keepalive(times.keepalive)
+            done = True
+        except paramiko.BadHostKeyException as error:
+            raise self._trust.changed(target.host, target.port, error) from error
+        except paramiko.AuthenticationException as error:
+            raise self._refused(error) from error
+        except paramiko.SSHException as error:
+            if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+                raise UnreachableError(
+                    f"{where} speaks no SSH algorithm that is still thought safe: {shown(str(error))}",
+                    hint="update the host's SSH server",
+                ) from error
+            raise _Transient(
+                f"{where} did not complete the SSH handshake: {shown(str(error))}",
+                hint="check that an SSH server listens there (Remote Login) and is not overloaded",
+            ) from error
+        except socket.gaierror as error:
+            raise UnreachableError(
+                f"{target.host}: no such host: {error.strerror}", hint="check the spelling of the host name"
+            ) from error
+        except (OSError, EOFError) as error:
+            raise _Transient(
+                f"{where} cannot be reached: {shown(getattr(error, 'strerror', None) or str(error) or 'timed out')}",
+                hint="start the machine, and switch on Remote Login (System Settings, General, Sharing)",
+            ) from error
+        except (ValueError, struct.error, IndexError, TypeError) as error:
+            # What paramiko raises on replies that no SSH server would send.
+            raise UnreachableError(f"{where} does not speak SSH as it should: {shown(repr(error))}") from error
+        finally:
+            if not done:
+                client.close()
+        return client
+
+    def _refused(self, error: Exception) -> UnreachableError:
+        login, target = self._login, self.target
+        if isinstance(error, paramiko.PasswordRequiredException):
+            return UnreachableError(
+                f"{login.identity or 'the SSH key'}: protected by a passphrase",
+                hint="unlock it in your agent with ssh-add, and leave out --identity",
+            )
+        tried = [f"the key {login.identity}"] if login.identity else ["your agent's keys and those in ~/.ssh"]
+        if login.password_env:
+            tried.append(f"the password in {login.password_env}")
+        return UnreachableError(
+            f"{target.host} refused {target.user}: it accepted neither {' nor '.join(tried)}"
+            if len(tried) > 1
+            else f"{target.host} refused {target.user}: it did not accept {tried[0]}",
+            hint=f"try `ssh -p {target.port} {target.user}@{target.host}`, or name a key with --identity",
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether there is a connection, as far as is known without trying."""
+        transport = self._client.get_transport() if self._client else None
+        return transport is not None and transport.is_active()
+
+    @property
+    def _transport(self) -> Any:  # noqa: ANN401 - paramiko has no types
+        transport = self._client.get_transport() if self._client else None
+        if transport is None or not transport.is_active():
+            raise ConnectionLostError(f"{self.target.host}: the connection is lost", hint="run the same command again")
+        return transport
+
+    @property
+    def sftp(self) -> Sftp:
+        """The session's SFTP channel, opened when first wanted. Raises RemoteError."""
+        if self._sftp is None:
+            channel = self._open_channel()
+            try:
+                channel.invoke_subsystem("sftp")
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                channel.close()
+                raise RemoteError(
+                    f"{self.target.host} offers no SFTP: {shown(str(error))}",
+                    hint="the host's sshd_config needs `Subsystem sftp /usr/libexec/sftp-server`",
+                ) from error
+            self._sftp = Sftp(channel, self.target.host, self.timeouts.reply)
+        return self._sftp
+
+    def _open_channel(self) -> Any:  # noqa: ANN401
+        try:
+            channel = self._transport.open_session(timeout=self.timeouts.reply)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise ConnectionLostError(
+                f"{self.target.host} opens no channel: {shown(str(error)) or 'connection lost'}",
+                hint="run the same command again",
+            ) from error
+        channel.settimeout(self.timeouts.reply)
+        return channel
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        max_output: int = 1 << 20,
+    ) -> RemoteOutput:
+        """Run one program by its absolute path, with `LC_ALL=C` and no input, and return what it printed.
+
+        `timeout` in seconds bounds the whole run, `max_output` in bytes both outputs together. Raises RemoteError
+        for either, and for a lost connection; never for an exit status.
+        """
+        if not argv or not argv[0].startswith("/"):
+            raise UsageError(f"{argv[:1]}: programs on a host are named by their absolute path")
+        script = f"LC_ALL=C; export LC_ALL; exec {shlex.join(argv)}"
+        # The login shell may be anything; all of them understand a single-quoted argument to /bin/sh.
+        command = f"/bin/sh -c {shlex.quote(script)}"
+        deadline = time.monotonic() + (self.timeouts.reply if timeout is None else timeout)
+        channel = self._open_channel()
+        try:
+            channel.exec_command(command)
+            channel.shutdown_write()
+            return self._collect(channel, argv[0], deadline, max_output)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise ConnectionLostError(
+                f"{self.target.host}: {argv[0]} broke off: {shown(str(error)) or 'connection lost'}",
+                hint="run the same command again",
+            ) from error
+        finally:
+            channel.close()
+
+    def _collect(self, channel: Any, program: str, deadline: float, max_output: int) -> RemoteOutput:  # noqa: ANN401
+        stdout, stderr = bytearray(), bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(channel.fileno(), selectors.EVENT_READ)
+            while True:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise RemoteError(
+                        f"{self.target.host}: {program} did not finish in its time", hint="see what it does there"
+                    )
+                # Woken by data and by the end of either stream; looked at once a second, since the exit status
+                # alone wakes nobody.
+                selector.select(min(remaining, 1))
+                while channel.recv_ready() and len(stdout) <= max_output:
+                    stdout += channel.recv(65536)
+                while channel.recv_stderr_ready() and len(stderr) <= max_output:
+                    stderr += channel.recv_stderr(65536)
+                if len(stdout) + len(stderr) > max_output:
+                    raise RemoteError(
+                        f"{self.target.host}: {program} printed more than {max_output} bytes",
+                        hint="see what it prints there",
+                    )
+                ended = channel.eof_received or channel.closed
+                if ended and not channel.recv_ready() and not channel.recv_stderr_ready():
+                    break
+        if not channel.status_event.wait(max(0.0, min(deadline - time.monotonic(), self.timeouts.reply))):
+            raise RemoteError(f"{self.target.host}: {program} ended without an exit status")
+        return RemoteOutput(bytes(stdout), bytes(stderr), channel.recv_exit_status())
+
+
+def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:  # noqa: ANN401
+    transport = paramiko.Transport(sock, **options)
+    security = transport.get_security_options()
+    security.ciphers = [c for c in _CIPHERS if c in security.ciphers]
+    return transport

@@ -1,0 +1,311 @@
+"""The one walker over system trees, whatever they are read through.
+
+Everything a tree says is hostile until checked: names, links, sizes and the number and depth of its folders. A thing
+that is refused is named in `problems`; a thing that is merely passed over, in `notes`.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from symcache.dyld import companions, is_cache_name
+from symcache.errors import MachOError, RemoteError, SharedCacheError, SymcacheError
+from symcache.macho import identify_bytes
+from vm_provisioning.places import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
+from vm_provisioning.sftp import Attributes, NoAccessError, NoSuchFileError
+from vm_provisioning.text import shown
+
+__all__ = ["Entry", "Limits", "RemoteCache", "SystemTree", "refusal"]
+
+_HEAD = 4096
+_HEADS_AT_ONCE = 64
+_CACHE_HEAD = 32 << 10
+"""Holds the header of a main file and the table of its companions."""
+_MAX_LINKS = 40
+_UUID_AT = 0x58
+"""dyld_cache_header.uuid"""
+_SMALLEST_MACHO = 28
+"""sizeof(struct mach_header)"""
+_KIND_NAMES = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a source may hold before it is thought to be endless."""
+
+    folder_entries: int = 100_000
+    files: int = 5_000_000
+    depth: int = 48
+    """Folders below a root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing in the tree, by its absolute path there. `mode` is st_mode, `size` in bytes, `mtime` in seconds."""
+
+    path: str
+    mode: int
+    size: int
+    mtime: int
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def attributes(self) -> Attributes:
+        """What lstat said."""
+        return Attributes(self.mode, self.size, self.mtime)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCache:
+    """One shared cache as a source has it: main file first, then the companions that its header names."""
+
+    path: str
+    arch: str
+    """As the file name spells it."""
+    uuid: UUID | None
+    files: tuple[Entry, ...]
+    missing: tuple[str, ...] = ()
+    """Companions that the header demands and the source has not."""
+
+    @property
+    def name(self) -> str:
+        """Name of the main file."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
+
+
+def refusal(name: bytes) -> str:
+    """Return why a name in a folder is not followed, or an empty string when it may be."""
+    if not name or b"/" in name or b"\0" in name or name in {b".", b".."}:
+        return "is not the name of a file"
+    if len(name) > 255:
+        return "is longer than 255 bytes"
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return "has control characters" if re.search(r"[\x00-\x1f\x7f-\x9f]", text) else ""
+
+
+class SystemTree(ABC):
+    """A macOS system as a tree of files. Subclasses say how bytes are had; paths are absolute within the system."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.problems: list[str] = []
+        """What was refused or could not be read, and may have held an image."""
+        self.notes: list[str] = []
+        """What was passed over and could not have been read by this login anyway, or is no file."""
+
+    @abstractmethod
+    def lstat(self, path: str) -> Entry | None:
+        """Return what `path` is, or None when it is not there."""
+
+    @abstractmethod
+    def readlink(self, path: str) -> bytes:
+        """Return where a link points."""
+
+    @abstractmethod
+    def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
+        """Yield what a folder holds, unjudged."""
+
+    @abstractmethod
+    def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
+        """Return the first bytes of each of several files, or why there are none."""
+
+    @abstractmethod
+    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
+        """Make a file's bytes available, at `local` if they must be copied, and return where they are."""
+
+    def read_head(self, path: str, length: int) -> bytes:
+        """Return the first bytes of one file. Raises RemoteError."""
+        head = self.read_heads([path], length)[0]
+        if isinstance(head, SymcacheError):
+            raise head
+        return head
+
+    def resolve(self, path: str) -> Entry | None:
+        """Follow the links of `path` within the system, where absolute ones begin at its root; None if it leads nowhere.
+
+        Raises RemoteError for a loop.
+        """
+        todo = [part for part in path.split("/") if part and part != "."][::-1]
+        done: list[str] = []
+        links = 0
+        entry = Entry("/", stat.S_IFDIR, 0, 0)
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                del done[-1:]
+                continue
+            found = self.lstat("/" + "/".join([*done, part]))
+            if found is None:
+                return None
+            entry = found
+            if not stat.S_ISLNK(found.mode):
+                done.append(part)
+                continue
+            links += 1
+            target = self.readlink(found.path)
+            if links > _MAX_LINKS:
+                raise RemoteError(f"{shown(path)}: more than {_MAX_LINKS} links lead on and on")
+            parts = [p for p in target.split(b"/") if p not in {b"", b"."}]
+            if any(p != b".." and refusal(p) for p in parts):
+                raise RemoteError(f"{shown(found.path)}: links to {shown(target)}, which is not a path")
+            if target.startswith(b"/"):
+                done.clear()
+            todo += [p.decode() for p in reversed(parts)]
+        resolved = "/" + "/".join(done)
+        # After a link's `..` the last lstat may have been of something else.
+        return entry if entry.path == resolved else self.lstat(resolved) if done else entry
+
+    def entries(self, folder: str) -> list[Entry]:
+        """Return what a folder holds, sorted, without names that are refused: those become problems."""
+        found: list[Entry] = []
+        seen: set[bytes] = set()
+        try:
+            for count, (name, attributes) in enumerate(self.scan(folder)):
+                if count >= self.limits.folder_entries:
+                    self.problems.append(f"{shown(folder)}: holds more than {count} names: the rest was not read")
+                    break
+                if name in {b".", b"..", b"Icon\r"}:  # the last is the Finder's, and no file of code
+                    continue
+                if why := refusal(name):
+                    self.problems.append(f"{shown(folder)}: the name {shown(name)!r} {why}: not followed")
+                elif name not in seen:
+                    seen.add(name)
+                    path = f"{folder.rstrip('/')}/{name.decode()}"
+                    found.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
+        except NoAccessError as error:
+            self.notes.append(str(error))
+        except NoSuchFileError:
+            pass  # it went away while we walked
+        return sorted(found, key=lambda e: e.path)
+
+    def walk(
+        self, roots: Iterable[str] = DEFAULT_ROOTS, *, skip: Iterable[str] = (*CACHE_FOLDERS, *SKIPPED_FOLDERS)
+    ) -> Iterator[Entry]:
+        """Yield the regular files under `roots`, each once; by default outside the folders of shared caches."""
+        skipped = {e.path for f in skip if (e := self._folder(f))}
+        tops = {e.path for r in roots if (e := self._folder(r))}
+        tops = {t for t in tops if not any(t != o and t.startswith(o.rstrip("/") + "/") for o in tops)}
+        files = 0
+        for top in sorted(tops):
+            stack = [(top, 0)]
+            while stack:
+                folder, depth = stack.pop()
+                for entry in self.entries(folder):
+                    if stat.S_ISDIR(entry.mode):
+                        if entry.path in skipped:
+                            continue
+                        if depth >= self.limits.depth:
+                            self.problems.append(f"{shown(entry.path)}: lies deeper than {depth} folders: not followed")
+                            continue
+                        stack.append((entry.path, depth + 1))
+                    elif stat.S_ISREG(entry.mode):
+                        files += 1
+                        if files > self.limits.files:
+                            self.problems.append(
+                                f"{shown(top)}: more than {self.limits.files} files: the rest was not read"
+                            )
+                            return
+                        yield entry
+                    elif not stat.S_ISLNK(entry.mode):
+                        kind = _KIND_NAMES.get(stat.S_IFMT(entry.mode), "neither file, folder nor link")
+                        self.notes.append(f"{shown(entry.path)}: is {kind}: not read")
+
+    def mach_o_files(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
+        """Yield those of `walk` that begin as a Mach-O or universal file; Java class files are told apart."""
+        batch: list[Entry] = []
+        for entry in self.walk(roots):
+            if entry.size >= _SMALLEST_MACHO:
+                batch.append(entry)
+            if len(batch) == _HEADS_AT_ONCE:
+                yield from self._mach_o(batch)
+                batch = []
+        if batch:
+            yield from self._mach_o(batch)
+
+    def _mach_o(self, batch: Sequence[Entry]) -> Iterator[Entry]:
+        for entry, head in zip(batch, self.read_heads([e.path for e in batch], _HEAD), strict=True):
+            if isinstance(head, NoAccessError):
+                self.notes.append(str(head))
+            elif isinstance(head, NoSuchFileError):
+                pass
+            elif isinstance(head, SymcacheError):
+                self.problems.append(str(head))
+            elif _begins_as_mach_o(head, entry.size):
+                yield entry
+
+    def caches(self) -> list[RemoteCache]:
+        """Return the shared caches at every known place, each once. What cannot be read becomes a problem."""
+        found: list[RemoteCache] = []
+        folders: set[str] = set()
+        for place in CACHE_FOLDERS:
+            folder = self._folder(place)
+            if folder is None or folder.path in folders:
+                continue
+            folders.add(folder.path)
+            entries = {e.name: e for e in self.entries(folder.path) if stat.S_ISREG(e.mode)}
+            for name, entry in entries.items():
+                if not is_cache_name(name):
+                    continue
+                try:
+                    cache = self._cache(entry, entries)
+                except SymcacheError as error:
+                    self.problems.append(f"{shown(entry.path)}: {error}")
+                    continue
+                # The same cache may be had at two places that are no links of each other.
+                if not any(c.uuid and (c.name, c.uuid, c.size) == (cache.name, cache.uuid, cache.size) for c in found):
+                    found.append(cache)
+        return found
+
+    def _cache(self, main: Entry, entries: dict[str, Entry]) -> RemoteCache:
+        head = self.read_head(main.path, _CACHE_HEAD)
+        wanted = companions(main.name, head)
+        raw = head[_UUID_AT : _UUID_AT + 16]
+        files, missing = [main], []
+        for companion in wanted:
+            if refusal(companion.name.encode()):
+                raise SharedCacheError(f"names a companion {shown(companion.name)!r}, which is no file name")
+            if companion.name in entries:
+                files.append(entries[companion.name])
+            elif not companion.optional:
+                missing.append(companion.name)
+        arch = main.name.partition("shared_cache_")[2].removesuffix(".development")
+        uuid = UUID(bytes=raw) if len(raw) == 16 and any(raw) else None
+        return RemoteCache(main.path, arch, uuid, tuple(files), tuple(missing))
+
+    def _folder(self, path: str) -> Entry | None:
+        try:
+            entry = self.resolve(path)
+        except NoAccessError as error:
+            self.notes.append(str(error))
+            return None
+        return entry if entry and stat.S_ISDIR(entry.mode) else None
+
+
+def _begins_as_mach_o(head: bytes, size: int) -> bool:
+    try:
+        return bool(identify_bytes(head, size))
+    except MachOError:
+        return True  # cut at _HEAD, or truly broken: the whole file will tell
