@@ -1,6 +1,6 @@
 """dyld shared caches of every era: opened by their headers, images extracted to files that debuggers accept."""
 
-from symcache.dyld.cache import Image, SharedCache
+from symcache.dyld.cache import Image, MissingFile, SharedCache
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.extract import (
     EXTRACTOR,
@@ -26,6 +26,7 @@ __all__ = [
     "Header",
     "Image",
     "Mapping",
+    "MissingFile",
     "SharedCache",
     "companions",
     "extract_all",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class AddressSpace:
             ((m.address, m, number) for number, part in enumerate(parts) for m in part.mappings if m.size),
             key=lambda row: row[0],
         )
-        for (_, before, i), (_, after, j) in zip(rows, rows[1:], strict=False):
+        for (_, before, i), (_, after, j) in pairwise(rows):
             if before.address + before.size > after.address:
                 raise SharedCacheError(
                     f"{parts[j].path}: its mapping at {after.address:#x} overlaps the one at {before.address:#x}"

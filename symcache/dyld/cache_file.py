@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld.header import HEAD_SIZE, Header, Mapping, parse_header, parse_mappings
+from symcache.dyld.header import Header, Mapping, parse_header, parse_mappings
 from symcache.errors import SharedCacheError
 
 __all__ = ["CacheFilePart", "open_part"]
@@ -34,10 +34,12 @@ class CacheFilePart:
         """Bytes on disk."""
         return len(self.data)
 
-    @property
-    def head(self) -> bytes:
-        """The first bytes, which hold the header and the tables that name other files."""
-        return self.data[:HEAD_SIZE]
+    def slide_version(self, mapping: Mapping) -> int:
+        """Return the version of one mapping's slide info; 0 where it has none, or none that can be read."""
+        at = mapping.slide_info_offset
+        if not at or mapping.slide_info_size < 4 or at + 4 > len(self.data):
+            return 0
+        return int.from_bytes(self.data[at : at + 4], "little")
 
     def bounded(self, offset: int, size: int, what: str) -> memoryview:
         """Return `size` bytes at a file offset. Raises SharedCacheError when they are not all there."""
@@ -57,9 +59,8 @@ def open_part(path: Path, suffix: str = "") -> CacheFilePart:
         except ValueError:
             raise SharedCacheError(f"{path}: is empty", hint="copy the file again") from None
     try:
-        head = data[:HEAD_SIZE]
-        header = parse_header(head, str(path))
-        mappings = parse_mappings(head, header, str(path))
+        header = parse_header(data, str(path))
+        mappings = parse_mappings(data, header, str(path))
         # A `.symbols` file describes no memory of its own beyond its header.
         for mapping in mappings:
             if mapping.file_offset + mapping.size > len(data) and suffix != ".symbols":

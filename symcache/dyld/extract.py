@@ -35,6 +35,8 @@ class Extracted:
     arch: str
     file: Path
     size: int
+    unbacked: int = 0
+    """Bytes of its segments that no file of the cache backs: they are zero here."""
 
 
 @dataclass(frozen=True, slots=True)

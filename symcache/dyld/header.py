@@ -7,6 +7,8 @@ beyond is the mapping table, never to be read as fields. All numbers are little-
 
 from __future__ import annotations
 
+import mmap
+import re
 import struct
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,12 +18,14 @@ from symcache.errors import SharedCacheError
 
 __all__ = ["HEAD_SIZE", "Header", "Mapping", "SubcacheEntry", "parse_header", "parse_mappings", "parse_subcaches"]
 
-HEAD_SIZE = 0x4000
-"""A read of this size holds the header and every table that names other files."""
+HEAD_SIZE = 1 << 20
+"""A read of this size holds the header and the table that names other files. That table lies behind those of the
+images, 64 bytes an image: 16,000 images fit, four times what any macOS has had."""
 MAX_HEADER = 0x400
 _MAX_MAPPINGS = 20
 _MAX_SUBCACHES = 1024
 _MAGIC = b"dyld_v1"
+_ARCH = re.compile(r"[A-Za-z0-9_]{1,8}")
 
 # name, offset, struct format. Only what is used here; offsets as in the struct.
 _FIELDS = (
@@ -116,7 +120,7 @@ class Header:
     @property
     def images_table(self) -> tuple[int, int]:
         """(file offset, count) of the dyld_cache_image_info array."""
-        if self.mapping_offset >= _IMAGES_TABLE_MOVED:
+        if self.mapping_offset >= _IMAGES_TABLE_MOVED and self.images_offset_new:
             return self.images_offset_new, self.images_count_new
         return self.images_offset_old, self.images_count_old
 
@@ -165,21 +169,30 @@ class Mapping(NamedTuple):
 class SubcacheEntry(NamedTuple):
     """One dyld_subcache_entry."""
 
-    uuid: UUID
+    uuid: UUID | None
     vm_offset: int
     """Of the sub-cache's first mapping, from that of the main file."""
     suffix: str
     """What is appended to the base path."""
 
 
-def parse_header(head: bytes, name: str) -> Header:
-    """Return the header at the start of `head`. Raises SharedCacheError that names `name`."""
+def parse_header(data: bytes | mmap.mmap, name: str) -> Header:
+    """Return the header at the start of `data` (bytes or a mapped file). Raises SharedCacheError naming `name`."""
+    head = bytes(data[:MAX_HEADER])
     if head[:7] != _MAGIC or len(head) < 0x28 or head[15] != 0:
         raise SharedCacheError(
             f"{name}: not a dyld shared cache (it starts with {head[:16]!r})",
             hint="name the main file, e.g. dyld_shared_cache_arm64e; a copy may be encrypted, compressed or empty",
         )
+    arch = head[7:15].decode("ascii", "replace").strip(" \0")
+    if not _ARCH.fullmatch(arch):
+        raise SharedCacheError(f"{name}: the architecture in its magic, {head[7:15]!r}, is no name")
     size = int.from_bytes(head[0x10:0x14], "little")
+    if arch == "ppc":
+        raise SharedCacheError(
+            f"{name}: a PowerPC cache of Mac OS X 10.5 or 10.6, whose numbers are big-endian: not supported",
+            hint="name the cache of an Intel architecture beside it",
+        )
     if not 0x28 <= size <= MAX_HEADER or size > len(head):
         raise SharedCacheError(f"{name}: mappingOffset {size:#x} where 0x28 to {MAX_HEADER:#x} was expected")
     values: dict[str, int | bytes] = {}
@@ -190,7 +203,7 @@ def parse_header(head: bytes, name: str) -> Header:
         )
     uuid, symbol_uuid = values.pop("uuid"), values.pop("symbol_file_uuid")
     header = Header(
-        arch=head[7:15].decode("ascii", "replace").strip(" \0"),
+        arch=arch,
         magic=bytes(head[:16]),
         uuid=_uuid(uuid),
         symbol_file_uuid=_uuid(symbol_uuid),
@@ -201,7 +214,7 @@ def parse_header(head: bytes, name: str) -> Header:
     return header
 
 
-def parse_mappings(head: bytes, header: Header, name: str) -> tuple[Mapping, ...]:
+def parse_mappings(head: bytes | mmap.mmap, header: Header, name: str) -> tuple[Mapping, ...]:
     """Return the mappings of one file, with their slide info where the header knows it."""
     count = header.mapping_count
     if header.mapping_with_slide_offset and header.mapping_with_slide_count:
@@ -225,7 +238,7 @@ def parse_mappings(head: bytes, header: Header, name: str) -> tuple[Mapping, ...
     return tuple(rows)
 
 
-def parse_subcaches(head: bytes, header: Header, name: str) -> tuple[SubcacheEntry, ...]:
+def parse_subcaches(head: bytes | mmap.mmap, header: Header, name: str) -> tuple[SubcacheEntry, ...]:
     """Return the sub-cache entries of a main file. Raises SharedCacheError for suffixes that are no file names."""
     count = header.subcache_array_count
     if not count:
@@ -243,14 +256,14 @@ def parse_subcaches(head: bytes, header: Header, name: str) -> tuple[SubcacheEnt
             suffix = text.decode("ascii", "replace")
             if not suffix.startswith(".") or not all(c.isalnum() or c in "._-" for c in suffix) or ".." in suffix:
                 raise SharedCacheError(f"{name}: sub-cache {i} has the suffix {text!r}, which is no file name")
-        entries.append(SubcacheEntry(UUID(bytes=uuid), vm_offset, suffix))
+        entries.append(SubcacheEntry(_uuid(uuid), vm_offset, suffix))
     return tuple(entries)
 
 
-def _table(head: bytes, offset: int, count: int, size: int, what: str) -> bytes:
+def _table(head: bytes | mmap.mmap, offset: int, count: int, size: int, what: str) -> bytes:
     if offset < 0x28 or offset + count * size > len(head):
         raise SharedCacheError(f"{what}: {count} entries at {offset:#x} lie beyond the {len(head):#x} bytes there are")
-    return head[offset : offset + count * size]
+    return bytes(head[offset : offset + count * size])
 
 
 def _uuid(raw: int | bytes) -> UUID | None:

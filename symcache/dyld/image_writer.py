@@ -205,7 +205,7 @@ class Extractor:
         inside = segment.vmaddr - mapping.address
         row = int(np.searchsorted(pages.numbers, inside // slide.page_size))
         start = row * slide.page_size + inside % slide.page_size
-        return memoryview(pages.data.reshape(-1))[start : start + segment.vmsize].cast("B")
+        return pages.data.reshape(-1)[start : start + segment.vmsize].data
 
 
 def _head(parsed: MachImage) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ class Companion:
     """A file that belongs to a cache."""
 
     name: str
-    uuid: UUID
-    """What its own header must say."""
+    uuid: UUID | None
+    """What its own header must say; None where the main file has only zeros for it."""
     suffix: str
     vm_offset: int | None
     """Where its first mapping must lie, from the main file's; None for `.symbols`."""
@@ -52,7 +53,7 @@ def base_name(name: str, header: Header) -> str:
     return name.removesuffix(_DEVELOPMENT) if header.cache_type == _UNIVERSAL else name
 
 
-def companions_of(name: str, head: bytes, header: Header) -> list[Companion]:
+def companions_of(name: str, head: bytes | mmap.mmap, header: Header) -> list[Companion]:
     """As `companions`, for a header that is parsed already."""
     base = base_name(name, header)
     found = [
@@ -65,7 +66,7 @@ def companions_of(name: str, head: bytes, header: Header) -> list[Companion]:
     return found
 
 
-def companions(name: str, head: bytes) -> list[Companion]:
+def companions(name: str, head: bytes | mmap.mmap) -> list[Companion]:
     """Return the companions that the main file `name` needs beside it, from its first `HEAD_SIZE` bytes.
 
     Names come from the header, never from a guess. Raises SharedCacheError.

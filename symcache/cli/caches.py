@@ -1,0 +1,336 @@
+"""Commands over single files, without a library: extract, info."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import symcache.dump
+from symcache.cli.common import (
+    JsonOption,
+    console,
+    count_progress,
+    emit_json,
+    errors_to_exit,
+    existing_path,
+    out,
+    plain,
+)
+from symcache.dyld import ExtractReport, SharedCache, extract_all, find_caches
+from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError
+from symcache.macho import Slice, identify
+from symcache.model import uuid_text
+
+__all__ = ["register"]
+
+_MAX_JOBS = 8
+_PLATFORMS = {
+    1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 5: "bridgeOS", 6: "Mac Catalyst", 7: "iOS simulator",
+    8: "tvOS simulator", 9: "watchOS simulator", 10: "DriverKit", 11: "visionOS", 12: "visionOS simulator",
+}  # fmt: skip
+_FILE_TYPES = {1: "object", 2: "executable", 4: "core", 6: "dylib", 7: "dylinker", 8: "bundle", 10: "dSYM", 11: "kext"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(extract)
+    app.command()(info)
+
+
+def extract(
+    cache: Annotated[str, typer.Argument(metavar="CACHE", help="Main file, e.g. dyld_shared_cache_arm64e.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Images go below DIR/ARCHITECTURE.")],
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="GLOB", help="Only images whose path or name matches.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one a core].")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Extract the images of a dyld shared cache to Mach-O files that debuggers accept."""
+    with errors_to_exit(), SharedCache.open(existing_path(cache)) as opened:
+        for warning in opened.warnings:
+            console.print(f"[yellow]warning:[/] {plain(warning)}")
+        # Architectures have the same paths: each has a tree of its own, so that none overwrites another.
+        root = output / opened.arch
+        with count_progress() as bar:
+            task = bar.add_task("extracting", total=None)
+            report = extract_all(
+                opened,
+                root,
+                image=image,
+                jobs=jobs or min(os.cpu_count() or 1, _MAX_JOBS),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        if not report.extracted and not report.failed:
+            raise NotFoundError(
+                f"{cache}: no image matches {image!r}" if opened.images else f"{cache}: lists no image at all",
+                hint=f"`symcache info {cache}` lists its images",
+            )
+        if json:
+            emit_json(_extract_json(opened, root, report))
+        else:
+            out.print(
+                f"{len(report.extracted)} images, {_size(report.size)}, {plain(opened.arch)}"
+                f" {_uuid(opened.uuid)}: {plain(str(root))}"
+            )
+        for failed in report.failed:
+            console.print(f"[bold red]failed:[/] {plain(failed.path)}: {plain(failed.reason)}")
+        if report.failed:
+            raise IncompleteError(
+                f"{len(report.failed)} of {len(report.failed) + len(report.extracted)} images could not be extracted",
+                hint="each is named above; the others are complete",
+            )
+
+
+def info(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Shared cache, Mach-O file, .dSYM, crash dump.")],
+    json: JsonOption = False,
+) -> None:
+    """Say what a file is: a shared cache, a Mach-O file, a dSYM, a crash dump."""
+    with errors_to_exit():
+        place = existing_path(path)
+        if place.is_dir():
+            _info_folder(place, json)
+            return
+        with place.open("rb") as file:
+            head = file.read(16)
+        if head[:7] == b"dyld_v1":
+            _info_cache(place, json)
+        elif zipfile.is_zipfile(place):
+            _info_dump(place, json)
+        else:
+            _info_macho([place], place, json)
+
+
+def _info_folder(folder: Path, json: bool) -> None:
+    if caches := find_caches(folder):
+        raise FormatError(f"{folder}: is a folder of shared caches", hint=f"name one of them: {caches[0]}")
+    inner = folder / "Contents" / "Resources" / "DWARF"
+    files = sorted(f for f in inner.iterdir() if f.is_file()) if inner.is_dir() else []
+    if not files:
+        raise FormatError(f"{folder}: is a folder, but no dSYM bundle", hint="name a file, or a .dSYM bundle")
+    _info_macho(files, folder, json)
+
+
+def _info_dump(path: Path, json: bool) -> None:
+    describe = getattr(symcache.dump, "describe", None)
+    if describe is None:
+        raise FormatError(f"{path}: is a zip file; crash dumps cannot be read by this installation")
+    described: dict[str, Any] = describe(path)
+    if json:
+        emit_json({"kind": "dump", "path": str(path), **described})
+        return
+    out.print(f"{plain(str(path))}: crash dump")
+    for key, value in described.items():
+        out.print(f"  {plain(str(key))}: {plain(str(value))}")
+
+
+def _info_macho(files: list[Path], shown: Path, json: bool) -> None:
+    found = [(file, part) for file in files for part in identify(file)]
+    if not found:
+        raise FormatError(
+            f"{shown}: is no Mach-O file, shared cache or crash dump", hint="a shared cache is named by its main file"
+        )
+    if json:
+        emit_json({"kind": "mach-o", "path": _text(str(shown)), "slices": [_slice_json(f, s) for f, s in found]})
+        return
+    out.print(plain(str(shown)))
+    _print_table(
+        ("arch", "type", "UUID", "offset", "size", "install name"),
+        *(
+            (
+                part.arch,
+                _type(part),
+                _uuid(part.uuid),
+                f"{part.offset:#x}",
+                _size(part.size),
+                plain(part.install_name or "-"),
+            )
+            for _, part in found
+        ),
+    )
+
+
+def _info_cache(path: Path, json: bool) -> None:
+    with SharedCache.open(path, partial=True) as cache:
+        lacking = [m for m in cache.missing if not m.companion.optional]
+        if json:
+            emit_json(_cache_json(cache))
+        else:
+            _print_cache(cache)
+        for warning in cache.warnings:
+            console.print(f"[yellow]warning:[/] {plain(warning)}")
+        if lacking:
+            raise SharedCacheError(
+                f"{path}: {len(lacking)} of its {len(lacking) + len(cache.files)} files cannot be used",
+                hint="copy all files of the cache from the same machine",
+            )
+
+
+def _print_cache(cache: SharedCache) -> None:
+    header = cache.header
+    platform = _PLATFORMS.get(cache.platform, f"platform {cache.platform}") if cache.platform else ""
+    release = f"{platform} {cache.os_version}".strip() or "system not noted"
+    kind = {0: "development", 1: "production", 2: "universal"}.get(header.cache_type, f"type {header.cache_type}")
+    out.print(f"{plain(str(cache.path))}: shared cache, {plain(cache.arch)}, {_uuid(cache.uuid)}, {release}, {kind}")
+    files = [(p.path.name, p.uuid, _size(p.size), f"{p.header.mapping_offset:#x} bytes") for p in cache.files]
+    files += [(m.companion.name, m.companion.uuid, "missing", "") for m in cache.missing]
+    _print_table(
+        ("file", "UUID", "size", "header"),
+        *((plain(name), _uuid(uuid), size, header) for name, uuid, size, header in files),
+    )
+    _print_table(
+        ("mapping", "address", "size", "file", "offset", "access", "slide info"),
+        *(
+            (
+                *(mapping.name, f"{mapping.address:#x}", f"{mapping.size:#x}", plain(part.path.name)),
+                *(f"{mapping.file_offset:#x}", _access(mapping.init_prot)),
+                f"v{part.slide_version(mapping)}" if part.slide_version(mapping) else "-",
+            )
+            for part, mapping in cache.mappings
+        ),
+    )
+    if cache.images:
+        _print_table(
+            ("UUID", "address", "image"),
+            *((_uuid(image.uuid), f"{image.address:#x}", plain(image.path)) for image in cache.images),
+        )
+    out.print(f"{len(cache.images)} images, {len(cache.aliases)} other paths of them")
+
+
+def _print_table(*rows: Sequence[str]) -> None:
+    """Print rows in columns, whole: UUIDs and paths are to be copied and searched, never cut to a terminal's width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        out.print(f"[bold]{line}[/]" if number == 0 else line)
+
+
+def _cache_json(cache: SharedCache) -> dict[str, Any]:
+    return {
+        "kind": "shared cache",
+        "path": str(cache.path),
+        "arch": cache.arch,
+        "uuid": _uuid_or_none(cache.uuid),
+        "platform": cache.platform,
+        "os_version": cache.os_version,
+        "cache_type": cache.header.cache_type,
+        "complete": not any(not m.companion.optional for m in cache.missing),
+        "files": [
+            {
+                "name": part.path.name,
+                "uuid": _uuid_or_none(part.uuid),
+                "size": part.size,
+                "header_size": part.header.mapping_offset,
+            }
+            for part in cache.files
+        ],
+        "missing": [
+            {
+                "name": m.companion.name,
+                "uuid": _uuid_or_none(m.companion.uuid),
+                "optional": m.companion.optional,
+                "reason": m.reason,
+            }
+            for m in cache.missing
+        ],
+        "mappings": [
+            {
+                "name": mapping.name,
+                "file": part.path.name,
+                "address": mapping.address,
+                "size": mapping.size,
+                "file_offset": mapping.file_offset,
+                "max_prot": mapping.max_prot,
+                "init_prot": mapping.init_prot,
+                "slide_info_version": part.slide_version(mapping),
+            }
+            for part, mapping in cache.mappings
+        ],
+        "images": [
+            {
+                "path": _text(image.path),
+                "uuid": _uuid_or_none(image.uuid),
+                "address": image.address,
+                "text_size": image.text_size,
+            }
+            for image in cache.images
+        ],
+        "aliases": {_text(path): _text(cache.images[index].path) for path, index in sorted(cache.aliases.items())},
+        "warnings": cache.warnings,
+    }
+
+
+def _extract_json(cache: SharedCache, root: Path, report: ExtractReport) -> dict[str, Any]:
+    return {
+        "path": str(cache.path),
+        "arch": cache.arch,
+        "uuid": _uuid_or_none(cache.uuid),
+        "root": str(root),
+        "size": report.size,
+        "images": [
+            {
+                "path": _text(e.path),
+                "arch": e.arch,
+                "uuid": _uuid_or_none(e.uuid),
+                "file": _text(str(e.file)),
+                "size": e.size,
+                "unbacked": e.unbacked,
+            }
+            for e in report.extracted
+        ],
+        "failed": [
+            {"path": _text(f.path), "uuid": _uuid_or_none(f.uuid), "reason": _text(f.reason)} for f in report.failed
+        ],
+        "warnings": cache.warnings,
+    }
+
+
+def _slice_json(file: Path, part: Slice) -> dict[str, Any]:
+    return {
+        "file": _text(str(file)),
+        "arch": part.arch,
+        "cputype": part.cputype,
+        "cpusubtype": part.cpusubtype,
+        "type": _type(part),
+        "kind": part.kind,
+        "uuid": _uuid_or_none(part.uuid),
+        "offset": part.offset,
+        "size": part.size,
+        "install_name": part.install_name,
+    }
+
+
+def _type(part: Slice) -> str:
+    return _FILE_TYPES.get(part.filetype, f"type {part.filetype}")
+
+
+def _uuid(uuid: Any) -> str:
+    return uuid_text(uuid) if uuid else "-"
+
+
+def _uuid_or_none(uuid: Any) -> str | None:
+    return uuid_text(uuid) if uuid else None
+
+
+def _text(name: str) -> str:
+    """Return a path that may hold bytes that are no UTF-8 as text that JSON can carry."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _access(protection: int) -> str:
+    return "".join(letter if protection & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x")))
+
+
+def _size(count: int) -> str:
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"

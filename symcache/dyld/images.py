@@ -1,0 +1,157 @@
+"""The images of a cache and their other names, from the tables of its main file.
+
+Source: struct dyld_cache_image_info, dyld_cache_image_text_info (`dyld_cache_format.h`); dylibs trie.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from symcache.dyld.address_space import AddressSpace
+from symcache.dyld.cache_file import CacheFilePart
+from symcache.dyld.trie import walk_paths
+from symcache.errors import SharedCacheError
+
+__all__ = ["Image", "ImageTable", "read_images"]
+
+_MAX_IMAGES = 100_000
+_MAX_PATH = 1024
+"""PATH_MAX of macOS."""
+_MAX_COMMANDS = 1 << 20
+_LC_ID_DYLIB, _LC_UUID = 0xD, 0x1B
+_HAS_DYLIBS_TRIE = 0x118
+"""Headers of this size or more have their aliases in the trie; before, as records of the image table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One dylib in the cache (or dyld itself, since macOS 13)."""
+
+    index: int
+    path: str
+    uuid: UUID | None
+    address: int
+    """Of its mach_header: unslid VM address."""
+    text_size: int
+    """Of its __TEXT in bytes; 0 where the cache does not say."""
+
+
+@dataclass
+class ImageTable:
+    """What the tables say. `aliases` are other paths of images: path to index in `images`."""
+
+    images: list[Image] = field(default_factory=list)
+    aliases: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_images(main: CacheFilePart, space: AddressSpace) -> ImageTable:
+    """Return images and aliases of the cache whose main file is `main`. Raises SharedCacheError.
+
+    A table of aliases that cannot be read costs the aliases and a warning, nothing else.
+    """
+    header, table = main.header, ImageTable()
+    offset, count = header.images_table
+    if count > _MAX_IMAGES:
+        raise SharedCacheError(f"{main.path}: imagesCount {count} where at most {_MAX_IMAGES} was expected")
+    raw = main.bounded(offset, count * 0x20, f"the image table of {count} images")
+    records: dict[int, list[tuple[int, str]]] = {}
+    order = []
+    for address, _, _, path_offset, _ in struct.iter_unpack("<3Q2I", raw):
+        records.setdefault(address, []).append((path_offset, _path(main, path_offset)))
+        order.append(address)
+    text = _text_infos(main, count)
+    strings_end = _first_image_offset(main, list(records))
+    index_of: dict[int, int] = {}
+    for address, names in records.items():
+        path = names[0][1] if len(names) == 1 else _own_path(space, address, names, strings_end)
+        uuid, size = text.get(address) or (_from_commands(space, address)[0], 0)
+        index_of[address] = len(table.images)
+        table.images.append(Image(len(table.images), path, uuid, address, size))
+        table.aliases.update((name, index_of[address]) for _, name in names if name != path)
+    if header.mapping_offset >= _HAS_DYLIBS_TRIE and header.dylibs_trie_address and header.dylibs_trie_size:
+        what = f"{main.path}: its dylibs trie"
+        try:
+            trie = bytes(space.view(header.dylibs_trie_address, header.dylibs_trie_size, what))
+            for path, number in walk_paths(trie, what):
+                index = index_of[order[number]] if number < len(order) else -1
+                if index >= 0 and path != table.images[index].path:
+                    table.aliases[path] = index
+        except SharedCacheError as error:
+            table.warnings.append(f"aliases are not known: {error}")
+    return table
+
+
+def _own_path(space: AddressSpace, address: int, names: list[tuple[int, str]], strings_end: int) -> str:
+    """Return which of several records of one address is the image itself; the others are aliases.
+
+    Until 10.12 an image's path is the string in its own LC_ID_DYLIB, that of an alias lies before all images. Later
+    all strings lie there, and the image's own name tells.
+    """
+    for offset, name in names:
+        if offset >= strings_end:
+            return name
+    own = _from_commands(space, address)[1]
+    return own if any(name == own for _, name in names) else names[0][1]
+
+
+def _first_image_offset(main: CacheFilePart, addresses: list[int]) -> int:
+    """Return the file offset of the first image in the main file, or its size."""
+    first, offset = min(addresses, default=0), main.size
+    for mapping in main.mappings:
+        if mapping.address <= first < mapping.address + mapping.size:
+            offset = mapping.file_offset + first - mapping.address
+    return offset
+
+
+def _text_infos(main: CacheFilePart, count: int) -> dict[int, tuple[UUID | None, int]]:
+    """Return {address: (UUID, size of __TEXT)} from the dyld_cache_image_text_info array, where there is one."""
+    header = main.header
+    if not header.images_text_count:
+        return {}
+    if header.images_text_count > max(count, _MAX_IMAGES):
+        raise SharedCacheError(
+            f"{main.path}: imagesTextCount {header.images_text_count} where {count} images were expected"
+        )
+    raw = main.bounded(header.images_text_offset, header.images_text_count * 0x20, "the image text table")
+    return {
+        address: (UUID(bytes=uuid) if any(uuid) else None, size)
+        for uuid, address, size, _ in struct.iter_unpack("<16sQ2I", raw)
+    }
+
+
+def _path(main: CacheFilePart, offset: int) -> str:
+    data = main.data
+    end = data.find(b"\0", offset, offset + _MAX_PATH) if offset < len(data) else -1
+    if end < 0:
+        raise SharedCacheError(f"{main.path}: an image's path at {offset:#x} does not end within {_MAX_PATH} bytes")
+    return data[offset:end].decode("utf-8", "surrogateescape")
+
+
+def _from_commands(space: AddressSpace, address: int) -> tuple[UUID | None, str]:
+    """Return (LC_UUID, install name) of the image at `address`; what cannot be read there is None and empty.
+
+    Caches before 10.12 have no table of UUIDs. An image that is broken is found to be so when it is extracted.
+    """
+    uuid, name = None, ""
+    with suppress(SharedCacheError, struct.error):
+        magic, ncmds, sizeofcmds = struct.unpack_from("<I12xII", space.view(address, 28, ""))
+        start = address + (32 if magic == 0xFEEDFACF else 28)
+        commands = space.view(start, min(sizeofcmds, _MAX_COMMANDS), "")
+        position = 0
+        for _ in range(ncmds):
+            cmd, size = struct.unpack_from("<2I", commands, position)
+            if size < 8 or position + size > len(commands):
+                break
+            if cmd == _LC_UUID and size >= 24 and uuid is None:
+                raw = bytes(commands[position + 8 : position + 24])
+                uuid = UUID(bytes=raw) if any(raw) else None
+            elif cmd == _LC_ID_DYLIB and size >= 12:
+                (at,) = struct.unpack_from("<I", commands, position + 8)
+                text = bytes(commands[position + at : position + size]) if at < size else b""
+                name = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            position += size
+    return uuid, name
