@@ -1,4 +1,4 @@
-"""Commands over the library: add, lookup, releases, verify, get."""
+"""Commands over the library: add, lookup, releases, get."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from symcache.cli.common import (
     ServerOption,
     byte_progress,
     console,
-    count_progress,
     emit_json,
     errors_to_exit,
     fail,
@@ -33,8 +32,6 @@ from symcache.cli.settings import cache_dir, library_location, open_library, ser
 from symcache.client import SymbolClient, SymbolRequest
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.library import Library, stage_paths
-from symcache.library import Level as VerifyLevel
-from symcache.library import verify as verify_library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
 
@@ -48,7 +45,6 @@ def register(app: typer.Typer) -> None:
     app.command()(add)
     app.command()(lookup)
     app.command()(releases)
-    app.command()(verify)
     app.command()(get)
 
 
@@ -140,33 +136,6 @@ def releases(library: LibraryOption = None, json: JsonOption = False) -> None:
             version = f"{r.product} {r.version} {r.extra}".rstrip()
             table.add_row(plain(version), r.build, state, str(r.harvests), str(r.images))
         out.print(table)
-
-
-def verify(
-    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD]...")] = None,
-    level: Annotated[VerifyLevel, typer.Option(help="How thoroughly to look.")] = VerifyLevel.BLOBS,
-    library: LibraryOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Prove that releases are complete: exit 0 if they are, 1 if anything is wanting."""
-    with errors_to_exit(), open_library(library) as opened:
-        with count_progress() as bar:
-            task = bar.add_task("checking", total=None)
-            report = verify_library(
-                opened,
-                builds or (),
-                level=level,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        if json:
-            emit_json(report.to_json())
-        else:
-            for finding in report.findings:
-                out.print(f"[red]{finding.code}[/]  {plain(finding.message)}")
-            verdict = "[green]complete[/]" if report.complete else f"[red]{len(report.findings)} findings[/]"
-            out.print(f"{', '.join(report.builds) or 'nothing'}: {verdict} ({report.images} images, level {level})")
-        if not report.complete:
-            raise typer.Exit(1)
 
 
 def get(

@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
-from symcache.library import FindingCode, Level, Library, Staged, StagedObject, stage_paths, verify
+from symcache.library import Library, Staged, StagedObject, stage_paths
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Release, Trust, uuid_text
 from symcache.store import blob_key
+from symcache.verify import FindingCode, Level, verify
 from tests.support.toolchain import compile_image, dsym, lipo
 
 SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"

@@ -12,7 +12,7 @@ import zstandard
 
 from symcache.catalog import Occurrence
 from symcache.errors import IntegrityError, MachOError, NotFoundError
-from symcache.library.library import Library
+from symcache.library import Library
 from symcache.macho import identify_bytes
 from symcache.model import Kind, uuid_text
 from symcache.store import BlobReader, blob_key
