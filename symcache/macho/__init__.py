@@ -1,7 +1,8 @@
 """Identify bytes: which Mach-O images a file holds, of which architecture, kind and UUID. Nothing deeper."""
 
 from symcache.macho.constants import arch_name
+from symcache.macho.details import Details, details
 from symcache.macho.identify import Slice, identify, identify_bytes
 from symcache.macho.uuids import parse_uuid
 
-__all__ = ["Slice", "arch_name", "identify", "identify_bytes", "parse_uuid"]
+__all__ = ["Details", "Slice", "arch_name", "details", "identify", "identify_bytes", "parse_uuid"]

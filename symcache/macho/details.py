@@ -1,0 +1,68 @@
+"""How much of its symbol table an image still has, and which code it holds: what tells a stripped twin from a rival.
+
+Sources: struct symtab_command, segment_command(_64), section(_64) (<mach-o/loader.h>).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB, MH_MAGIC, MH_MAGIC_64
+
+__all__ = ["Details", "details"]
+
+_TEXT = b"__TEXT".ljust(16, b"\0")
+_TEXT_SECTION = b"__text".ljust(16, b"\0")
+
+
+class Details(NamedTuple):
+    """Counts and byte ranges inside one thin image."""
+
+    symbols: int
+    """Entries of LC_SYMTAB; 0 without one."""
+    text_offset: int
+    """Of the section `__TEXT,__text` from the start of the image."""
+    text_size: int
+    """In bytes; 0 when it has none in the file (a dSYM)."""
+
+
+def details(head: bytes, size: int) -> Details:
+    """Return the details of an image of `size` bytes that begins with `head` and that `identify_bytes` accepted.
+
+    What lies outside of `head`, or claims to lie outside of the image, counts as absent.
+    """
+    for order in "<>":
+        (magic,) = struct.unpack_from(order + "I", head.ljust(4, b"\0"))
+        if magic in {MH_MAGIC, MH_MAGIC_64}:
+            break
+    else:
+        return Details(0, 0, 0)
+    wide = magic == MH_MAGIC_64
+    position = 32 if wide else 28
+    if len(head) < position:
+        return Details(0, 0, 0)
+    ncmds, sizeofcmds = struct.unpack_from(order + "2I", head, 16)
+    end = min(len(head), position + sizeofcmds)
+    segment, header, section = (LC_SEGMENT_64, 72, 80) if wide else (LC_SEGMENT, 56, 68)
+    symbols = text_offset = text_size = 0
+    for _ in range(ncmds):
+        if position + 8 > end:
+            break
+        cmd, cmdsize = struct.unpack_from(order + "2I", head, position)
+        if cmdsize < 8 or position + cmdsize > end:
+            break
+        if cmd == LC_SYMTAB and cmdsize >= 24:
+            (symbols,) = struct.unpack_from(order + "I", head, position + 12)
+        elif cmd == segment and cmdsize >= header and head[position + 8 : position + 24] == _TEXT:
+            (count,) = struct.unpack_from(order + "I", head, position + header - 8)
+            for start in range(position + header, position + header + min(count * section, cmdsize - header), section):
+                if head[start : start + 16] == _TEXT_SECTION and start + section <= end:
+                    if wide:
+                        length, offset = struct.unpack_from(order + "QI", head, start + 40)
+                    else:
+                        length, offset = struct.unpack_from(order + "2I", head, start + 36)
+                    if offset > 0 and offset + length <= size:
+                        text_offset, text_size = offset, length
+        position += cmdsize
+    return Details(symbols, text_offset, text_size)
