@@ -36,7 +36,7 @@ TOOL = "dyld_shared_cache_util"
 """How records call images that it extracted."""
 _PLACES = (f"/usr/local/bin/{TOOL}", f"/usr/bin/{TOOL}")
 _TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
-_FOLDER = re.compile(r"/tmp/symcache\.[A-Za-z0-9]{10}")
+_FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 _LIST_OUTPUT = 64 << 20
 _LIST_SECONDS = 300
 _EXTRACT_SECONDS = 3600

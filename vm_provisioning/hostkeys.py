@@ -76,7 +76,7 @@ def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, host: str, a
     client.set_missing_host_key_policy(_TrustNew(trust.store, announce) if trust.trust_new else _Unknown(host))
 
 
-def _describe(key: Any) -> str:  # noqa: ANN401 - paramiko has no types
+def _describe(key: Any) -> str:
     return f"the {key.get_name()} key {key.fingerprint}"
 
 
@@ -87,11 +87,11 @@ def _knows(file: Path, name: str) -> bool:
         return False
 
 
-class _Pinned(paramiko.MissingHostKeyPolicy):
+class _Pinned(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
     def __init__(self, pin: str) -> None:
         self._pin = pin
 
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401, ARG002
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         """Accept the pinned key only."""
         if key.fingerprint != self._pin:
             raise HostKeyError(
@@ -100,11 +100,11 @@ class _Pinned(paramiko.MissingHostKeyPolicy):
             )
 
 
-class _Unknown(paramiko.MissingHostKeyPolicy):
+class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
     def __init__(self, host: str) -> None:
         self._host = host
 
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401, ARG002
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         """Refuse, and say what was shown."""
         raise HostKeyError(
             f"{hostname} is not known here: it shows {_describe(key)}",
@@ -113,11 +113,11 @@ class _Unknown(paramiko.MissingHostKeyPolicy):
         )
 
 
-class _TrustNew(paramiko.MissingHostKeyPolicy):
+class _TrustNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
     def __init__(self, store: Path | None, announce: Callable[[str], None]) -> None:
         self._store, self._announce = store, announce
 
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:  # noqa: ANN401, ARG002
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         """Believe the key, say so, and hold the host to it from now on."""
         kept = ""
         if self._store is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import paramiko
@@ -95,7 +95,7 @@ class Sftp:
     nonsense, NoSuchFileError and NoAccessError where it says so.
     """
 
-    def __init__(self, channel: Any, host: str, timeout: float) -> None:  # noqa: ANN401 - paramiko has no types
+    def __init__(self, channel: Any, host: str, timeout: float) -> None:
         self._channel, self._host = channel, host
         self._timeout = timeout
         self._left = memoryview(b"")
@@ -207,7 +207,7 @@ class Sftp:
         reply.number()
         return reply.string()
 
-    def scan(self, path: bytes) -> Iterator[tuple[bytes, Attributes]]:
+    def scan(self, path: bytes) -> Generator[tuple[bytes, Attributes]]:
         """Yield the names in a folder as the host gives them, `.` and `..` too, in its order; there may be no end."""
         handle = self._expect(self._answer(self._ask(_OPENDIR, _text(path))), _HANDLE, path).string()
         ahead = deque(self._ask(_READDIR, _text(handle)) for _ in range(2))
@@ -254,7 +254,7 @@ class Sftp:
             self._release(handle, ())
         return result
 
-    def read(self, path: bytes, start: int, end: int) -> Iterator[tuple[Attributes, bytes]]:
+    def read(self, path: bytes, start: int, end: int) -> Generator[tuple[Attributes, bytes]]:
         """Yield the bytes of a file from `start` up to `end`, in order, each with what the open file is.
 
         The first and the last piece are empty, so that the caller can look at the attributes before anything is read

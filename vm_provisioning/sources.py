@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -196,16 +199,8 @@ class SshSource(SystemTree):
         limit = self.limits.folder_entries + 1
 
         def listing() -> list[tuple[bytes, Attributes]]:
-            found = []
-            pages = self.session.sftp.scan(self.remote(path))
-            try:
-                for item in pages:
-                    found.append(item)
-                    if len(found) == limit:
-                        break
-            finally:
-                pages.close()
-            return found
+            with contextlib.closing(self.session.sftp.scan(self.remote(path))) as pages:
+                return list(itertools.islice(pages, limit))
 
         yield from self._again(listing)
 
@@ -217,14 +212,15 @@ class SshSource(SystemTree):
         result: list[bytes | SymcacheError] = []
         for path in remote:
             try:
-                result.append(
-                    self._again(lambda path=path: b"".join(d for _, d in self.session.sftp.read(path, 0, length)))
-                )
+                result.append(self._again(functools.partial(self._read, path, length)))
             except ConnectionLostError:
                 raise
             except SymcacheError as error:
                 result.append(error)
         return result
+
+    def _read(self, remote: bytes, length: int) -> bytes:
+        return b"".join(data for _, data in self.session.sftp.read(remote, 0, length))
 
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Copy a file to `local`; see `copy_file`. Goes on after lost connections as long as bytes still come."""
@@ -241,7 +237,7 @@ class SshSource(SystemTree):
         """Return the path as the machine knows it: below the root that the target names."""
         return (path if self.root == "/" else self.root + path.rstrip("/")).encode()
 
-    def run(self, argv: Sequence[str], *, timeout: float | None = None, max_output: int = 1 << 20) -> RemoteOutput:  # noqa: ASYNC109
+    def run(self, argv: Sequence[str], *, timeout: float | None = None, max_output: int = 1 << 20) -> RemoteOutput:
         """Run a program that may be run again after a lost connection; see `SshSession.run`."""
         return self._again(lambda: self.session.run(argv, timeout=timeout, max_output=max_output))
 

@@ -216,9 +216,7 @@ class SshSession:
                 channel_timeout=times.reply,
                 transport_factory=_transport,
             )
-            transport = client.get_transport()
-            assert transport is not None
-            transport.set_keepalive(times.keepalive)
+            client.get_transport().set_keepalive(times.keepalive)
             done = True
         except paramiko.BadHostKeyException as error:
             raise self._trust.changed(target.host, target.port, error) from error
@@ -275,7 +273,7 @@ class SshSession:
         return transport is not None and transport.is_active()
 
     @property
-    def _transport(self) -> Any:  # noqa: ANN401 - paramiko has no types
+    def _transport(self) -> Any:
         transport = self._client.get_transport() if self._client else None
         if transport is None or not transport.is_active():
             raise ConnectionLostError(f"{self.target.host}: the connection is lost", hint="run the same command again")
@@ -297,7 +295,7 @@ class SshSession:
             self._sftp = Sftp(channel, self.target.host, self.timeouts.reply)
         return self._sftp
 
-    def _open_channel(self) -> Any:  # noqa: ANN401
+    def _open_channel(self) -> Any:
         try:
             channel = self._transport.open_session(timeout=self.timeouts.reply)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -312,7 +310,7 @@ class SshSession:
         self,
         argv: Sequence[str],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
         max_output: int = 1 << 20,
     ) -> RemoteOutput:
         """Run one program by its absolute path, with `LC_ALL=C` and no input, and return what it printed.
@@ -339,7 +337,7 @@ class SshSession:
         finally:
             channel.close()
 
-    def _collect(self, channel: Any, program: str, deadline: float, max_output: int) -> RemoteOutput:  # noqa: ANN401
+    def _collect(self, channel: Any, program: str, deadline: float, max_output: int) -> RemoteOutput:
         stdout, stderr = bytearray(), bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(channel.fileno(), selectors.EVENT_READ)
@@ -369,7 +367,9 @@ class SshSession:
         return RemoteOutput(bytes(stdout), bytes(stderr), channel.recv_exit_status())
 
 
-def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:  # noqa: ANN401
+def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:
+    # Requests are small and many: none may wait until the answer to another is acknowledged.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     transport = paramiko.Transport(sock, **options)
     security = transport.get_security_options()
     security.ciphers = [c for c in _CIPHERS if c in security.ciphers]

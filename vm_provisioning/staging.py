@@ -1,4 +1,4 @@
-"""Where a harvest keeps what it has copied until the library has it: one folder a source and build, kept for a rerun."""
+"""Where a harvest keeps what it has copied until the library has it: a folder a source and build, kept for a rerun."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class SystemTree(ABC):
         return head
 
     def resolve(self, path: str) -> Entry | None:
-        """Follow the links of `path` within the system, where absolute ones begin at its root; None if it leads nowhere.
+        """Follow the links of `path` within the system, where absolute ones begin at its root; None: leads nowhere.
 
         Raises RemoteError for a loop.
         """
