@@ -32,11 +32,11 @@ format:
 	@$(PY) -m ruff format .
 
 bench:
-	@.ci/bootstrap test
+	@.ci/bootstrap bench
 	@$(PY) -m tests.bench
 
 fuzz:
-	@.ci/bootstrap test
+	@.ci/bootstrap fuzz
 	@$(PY) -m tests.fuzz
 
 clean:
