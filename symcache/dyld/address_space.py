@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -69,6 +70,33 @@ class AddressSpace:
         files = np.where(inside, self._files[safe], -1)
         offsets = np.where(inside, self._offsets[safe] + (addresses - self._starts[safe]), np.uint64(0))
         return files, offsets
+
+    @property
+    def size(self) -> int:
+        """Bytes that are mapped, over all files."""
+        return sum(m.size for _, m, _ in self._rows)
+
+    def runs(self, address: int, size: int) -> list[tuple[Location | None, int]]:
+        """Split a range where its mapping changes: (where each part lies, its size); None for what nothing backs."""
+        found: list[tuple[Location | None, int]] = []
+        while size > 0:
+            place = self.locate(address)
+            if place is None:
+                after = int(np.searchsorted(self._starts, np.uint64(address), "right")) if address < 1 << 64 else -1
+                gap = self._rows[after][0] - address if 0 <= after < len(self._rows) else size
+                step = min(size, gap)
+            else:
+                step = min(size, place.available)
+            found.append((place, step))
+            address += step
+            size -= step
+        return found
+
+    def release(self) -> None:
+        """Let go of the memory that holds what was read of the files; reading it again brings it back."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for part in self._parts:
+                part.data.madvise(mmap.MADV_DONTNEED)
 
     def view(self, address: int, size: int, what: str) -> memoryview:
         """Return `size` bytes at an address, all within one mapping. Raises SharedCacheError naming `what`."""

@@ -45,7 +45,8 @@ class SharedCache:
         self.missing = missing or []
         """Companions that are not there. Only `.symbols` may be, unless the cache was opened with `partial`."""
         self.warnings: list[str] = [m.reason for m in self.missing]
-        """What is missing but can be done without."""
+        """What is missing or odd but can be done without."""
+        self.warnings += [note for part in self.files for note in part.notes]
         self.space = AddressSpace(parts)
         table = read_images(main, self.space)
         self.images: list[Image] = table.images

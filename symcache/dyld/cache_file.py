@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -11,6 +12,8 @@ from symcache.dyld.header import Header, Mapping, parse_header, parse_mappings
 from symcache.errors import SharedCacheError
 
 __all__ = ["CacheFilePart", "open_part"]
+
+_SLIDE_VERSIONS = range(1, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class CacheFilePart:
     header: Header
     mappings: tuple[Mapping, ...]
     data: mmap.mmap
+    notes: tuple[str, ...] = ()
+    """What is odd about the file but can be coped with."""
 
     @property
     def uuid(self) -> UUID | None:
@@ -75,7 +80,40 @@ def open_part(path: Path, suffix: str = "") -> CacheFilePart:
                 f" {header.code_signature_offset + header.code_signature_size:#x}",
                 hint="the copy is cut: copy the file again",
             )
+        mappings, notes = _find_slide_info(path, header, mappings, data)
     except BaseException:
         data.close()
         raise
-    return CacheFilePart(path, suffix, header, mappings, data)
+    return CacheFilePart(path, suffix, header, mappings, data, notes)
+
+
+def _find_slide_info(
+    path: Path, header: Header, mappings: tuple[Mapping, ...], data: mmap.mmap
+) -> tuple[tuple[Mapping, ...], tuple[str, ...]]:
+    """Look for slide info where builders put it, when the one field of an old header points at something else.
+
+    Until 10.15 the header has room for the slide info of one mapping only. Where that is none, the structs are
+    expected at the start of __LINKEDIT, and one is taken for a mapping's only if it has exactly as many pages.
+    """
+    at, size = header.slide_info_offset, header.slide_info_size
+    if not at or size < 4 or any(m.slide_info_offset not in {0, at} for m in mappings):
+        return mappings, ()
+    if int.from_bytes(data[at : at + 4], "little") in _SLIDE_VERSIONS:
+        return mappings, ()
+    found = [m._replace(slide_info_offset=0, slide_info_size=0) for m in mappings]
+    place = next((m.file_offset for m in mappings if m.name == "__LINKEDIT"), 0)
+    while place and place + 0x28 <= len(data):
+        version, page, starts_at, starts, extras_at, extras = struct.unpack_from("<6I", data, place)
+        if version not in {2, 4}:
+            break
+        length = max(0x28, starts_at + starts * 2, extras_at + extras * 2)
+        for number, mapping in enumerate(found):
+            if mapping.max_prot & 2 and not mapping.slide_info_offset and mapping.size == starts * page:
+                found[number] = mapping._replace(slide_info_offset=place, slide_info_size=length)
+                break
+        else:
+            break
+        place += length + -length % 8
+    if not any(m.slide_info_offset for m in found):
+        return mappings, ()
+    return tuple(found), (f"{path}: slideInfoOffset {at:#x} is no slide info; it was found at the start of __LINKEDIT",)

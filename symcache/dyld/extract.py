@@ -64,7 +64,7 @@ class ExtractReport:
 def extract_image(cache: SharedCache, image: Image, target: Path) -> Extracted:
     """Extract one image to the file `target`. Raises SharedCacheError, StorageError."""
     made = Extractor(cache).one(image)
-    return _write(cache, made, target.parent, [target.name])
+    return _write(made, target.parent, [target.name])
 
 
 def extract_all(
@@ -148,7 +148,7 @@ def _batch(cache: SharedCache, extractor: Extractor, output: Path, batch: Sequen
         try:
             if isinstance(made, SymcacheError):
                 raise made
-            extracted.append(_write(cache, made, output, safe_parts(image.path)))
+            extracted.append(_write(made, output, safe_parts(image.path)))
         except StorageError:
             raise
         except SymcacheError as error:
@@ -156,10 +156,6 @@ def _batch(cache: SharedCache, extractor: Extractor, output: Path, batch: Sequen
     return extracted, failed
 
 
-def _write(cache: SharedCache, made: NewImage, root: Path, parts: Sequence[str]) -> Extracted:
+def _write(made: NewImage, root: Path, parts: Sequence[str]) -> Extracted:
     file = write_file(root, parts, made.pieces)
-    from symcache.macho import identify  # noqa: PLC0415
-
-    arch = identify(file)[0].arch
-    del cache
-    return Extracted(made.image.path, made.image.uuid, arch, file, made.size)
+    return Extracted(made.image.path, made.image.uuid, made.arch, file, made.size, made.unbacked)

@@ -32,10 +32,14 @@ DROPPED = frozenset(
         LC.ATOM_INFO,
         LC.FUNCTION_VARIANTS,
         LC.FUNCTION_VARIANT_FIXUPS,
+        LC.NOTE,
+        LC.SYMSEG,
+        LC.TWOLEVEL_HINTS,
         LC.DYLD_CHAINED_FIXUPS,
     }
 )
 """Commands whose payload is not carried over: what stayed of them would point nowhere."""
+_INDIRECT_LOCAL = 0x8000_0000
 _INDIRECT_LOCAL_OR_ABS = np.uint32(0xC000_0000)
 _REEXPORT = 0x08
 _N_INDR_EXT = 0x0B
@@ -48,8 +52,6 @@ class Linkedit:
 
     data: bytes = b""
     symbols: int = 0
-    strings: tuple[int, int] = (0, 0)
-    """(offset in `data`, size) of the string pool."""
     pieces: list[bytes] = field(default_factory=list)
 
 
@@ -110,10 +112,8 @@ def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None,
         result.symbols = len(table.nlists)
         symoff = append(table.nlists.tobytes())
         indirect_at = append(table.indirect.tobytes()) if len(table.indirect) else 0
-        stroff = size
-        pool = append(b"".join(table.pieces)) - fileoff
-        result.strings = (stroff, size - stroff)
-        struct.pack_into("<4I", symtab.data, 8, symoff, len(table.nlists), fileoff + pool, size - stroff)
+        stroff = append(b"".join(table.pieces))
+        struct.pack_into("<4I", symtab.data, 8, symoff, len(table.nlists), stroff, size - (stroff - fileoff))
         if dysymtab:
             _write_dysymtab(dysymtab, table, indirect_at)
     _place_exports(image, exports, append)
@@ -204,7 +204,9 @@ def _merge(
         raise SharedCacheError(f"{image.what}: the indirect table names symbol {int(indirect[plain].max())} of {nsyms}")
     shift = (new_locals - first) if locals_ is not None else 0
     moved = indirect.astype(np.int64) + shift + np.where(indirect >= insert_at, added, 0)
-    indirect = np.where(plain & (indirect >= first), moved, indirect).astype(np.uint32)
+    # One of the `<redacted>` placeholders, whose places the unmapped locals take: which local it was, nobody knows.
+    moved = np.where(indirect < first, _INDIRECT_LOCAL, moved)
+    indirect = np.where(plain, moved, indirect).astype(np.uint32)
     return _Table(np.concatenate(arrays), indirect, pieces, new_locals, defined + added, undefined)
 
 

@@ -9,7 +9,7 @@ from enum import IntEnum
 from symcache.dyld.address_space import AddressSpace
 from symcache.errors import SharedCacheError
 
-__all__ = ["LC", "MH_DYLIB_IN_CACHE", "Command", "Layout", "MachImage", "Segment", "read_image"]
+__all__ = ["LC", "MH_DYLIB_IN_CACHE", "Command", "Layout", "MachImage", "Segment", "parse_image", "read_image"]
 
 MH_DYLIB_IN_CACHE = 0x8000_0000
 _MAX_COMMANDS_SIZE = 4 << 20
@@ -23,7 +23,9 @@ class LC(IntEnum):
     SEGMENT = 0x1
     SYMTAB = 0x2
     DYSYMTAB = 0xB
+    SYMSEG = 0x3
     LOAD_DYLIB = 0xC
+    TWOLEVEL_HINTS = 0x16
     LOAD_WEAK_DYLIB = 0x8000_0018
     SEGMENT_64 = 0x19
     UUID = 0x1B
@@ -40,6 +42,7 @@ class LC(IntEnum):
     DYLIB_CODE_SIGN_DRS = 0x2B
     ENCRYPTION_INFO_64 = 0x2C
     LINKER_OPTIMIZATION_HINT = 0x2E
+    NOTE = 0x31
     ATOM_INFO = 0x36
     FUNCTION_VARIANTS = 0x37
     FUNCTION_VARIANT_FIXUPS = 0x38
@@ -101,6 +104,9 @@ class MachImage:
     layout: Layout
     header: bytes
     cputype: int
+    cpusubtype: int
+    filetype: int
+    flags: int
     commands: list[Command]
     commands_end: int
     """Bytes from the start of the header to the end of the load commands."""
@@ -114,7 +120,13 @@ class MachImage:
     @property
     def linkedit(self) -> Segment | None:
         """__LINKEDIT, or None."""
-        return next((s for s in self.segments if s.name == "__LINKEDIT"), None)
+        return next((s for s in self.segments[1:] if s.name == "__LINKEDIT"), None)
+
+    @property
+    def content(self) -> list[Segment]:
+        """All segments but __LINKEDIT, in the order of their commands."""
+        linkedit = self.linkedit
+        return [s for s in self.segments if s is not linkedit]
 
     def find(self, *kinds: LC) -> Command | None:
         """Return the first command of one of the kinds, or None."""
@@ -141,19 +153,30 @@ class MachImage:
 
 def read_image(space: AddressSpace, address: int, what: str) -> MachImage:
     """Parse the image whose header lies at `address`. Raises SharedCacheError for what cannot be true."""
-    head = space.view(address, 32, what)
-    magic, cputype, _, _, ncmds, sizeofcmds = struct.unpack_from("<6I", head)
+    head = space.view(address, 28, what)
+    magic, _, _, _, ncmds, sizeofcmds = struct.unpack_from("<6I", head)
     layout = _LAYOUTS.get(magic)
     if layout is None:
         raise SharedCacheError(f"{what}: magic {magic:#x} at {address:#x} is not that of a Mach-O image")
     if sizeofcmds > _MAX_COMMANDS_SIZE or ncmds * 8 > sizeofcmds:
-        raise SharedCacheError(f"{what}: {ncmds} load commands in {sizeofcmds} bytes are absurd")
-    raw = bytes(space.view(address, layout.header_size + sizeofcmds, f"{what}: load commands"))
-    image = MachImage(what, layout, raw[: layout.header_size], cputype, [], len(raw))
+        raise SharedCacheError(f"{what}: ncmds {ncmds} with sizeofcmds {sizeofcmds} is absurd")
+    image = parse_image(bytes(space.view(address, layout.header_size + sizeofcmds, f"{what}: load commands")), what)
+    if not image.segments or image.text.vmaddr != address:
+        raise SharedCacheError(f"{what}: its first segment does not start at its header, {address:#x}")
+    return image
+
+
+def parse_image(raw: bytes, what: str) -> MachImage:
+    """Parse header and load commands, of which `raw` has all and nothing else. Raises SharedCacheError."""
+    layout = _LAYOUTS[int.from_bytes(raw[:4], "little")]
+    cputype, cpusubtype, filetype, ncmds, sizeofcmds, flags = struct.unpack_from("<6I", raw, 4)
+    image = MachImage(what, layout, raw[: layout.header_size], cputype, cpusubtype, filetype, flags, [], len(raw))
     position = layout.header_size
+    if position + sizeofcmds > len(raw):
+        raise SharedCacheError(f"{what}: sizeofcmds {sizeofcmds} where {len(raw) - position} bytes are there")
     for number in range(ncmds):
         if position + 8 > len(raw):
-            raise SharedCacheError(f"{what}: load command {number} of {ncmds} lies beyond sizeofcmds")
+            raise SharedCacheError(f"{what}: load command {number} of {ncmds} lies beyond sizeofcmds {sizeofcmds}")
         cmd, size = struct.unpack_from("<2I", raw, position)
         if size < 8 or position + size > len(raw):
             raise SharedCacheError(f"{what}: load command {number} ({cmd:#x}) has an impossible size of {size}")
@@ -162,8 +185,6 @@ def read_image(space: AddressSpace, address: int, what: str) -> MachImage:
         if cmd == (LC.SEGMENT if layout.pointer_size == 4 else LC.SEGMENT_64):
             image.segments.append(_segment(command, layout, f"{what}: load command {number}"))
         position += size
-    if not image.segments or image.text.vmaddr != address:
-        raise SharedCacheError(f"{what}: its first segment does not start at its header, {address:#x}")
     return image
 
 

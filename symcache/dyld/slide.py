@@ -39,29 +39,33 @@ class SlideInfo:
     value_add: int
     name: str
 
-    def decode(self, pages: npt.NDArray[np.uint8], first: int, pointer_size: int) -> None:
+    def decode(self, pages: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], pointer_size: int) -> None:
         """Make the pointers of whole pages plain, in place.
 
-        `pages` has shape (number of pages, page_size), C-contiguous; `first` is the number of its first page in the
-        mapping. Raises SharedCacheError for a chain that leaves its page.
+        `pages` has shape (number of pages, page_size), C-contiguous; `numbers` are their numbers in the mapping,
+        sorted. Raises SharedCacheError for a chain that leaves its page.
         """
-        if not self.page_size:
-            return
-        for start in range(0, len(pages), _PAGES_AT_ONCE):
-            self._decode_block(pages[start : start + _PAGES_AT_ONCE], first + start, pointer_size)
+        for start in range(0, len(pages) if self.page_size else 0, _PAGES_AT_ONCE):
+            end = start + _PAGES_AT_ONCE
+            self._decode_block(pages[start:end], numbers[start:end], pointer_size)
 
-    def _decode_block(self, pages: npt.NDArray[np.uint8], first: int, pointer_size: int) -> None:
+    def _decode_block(self, pages: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], pointer_size: int) -> None:
         words = pages.reshape(-1).view(np.uint32)  # chains step by four bytes in v2 and v4: no wider alignment is sure
         words_a_page = self.page_size // 4
-        page, place = self._chain_starts(first, len(pages))
-        if not len(page):
-            return
+        page, place = self._chain_starts(numbers)
+        wide = pointer_size == 8
         limit = words_a_page - pointer_size // 4
         base = page * words_a_page
-        if int(place.max()) > limit:
-            raise SharedCacheError(f"{self.name}: a chain starts beyond its page")
-        wide = pointer_size == 8
         for _ in range(words_a_page + 1):
+            inside = place <= limit
+            if not inside.all():
+                # Version 2 steps by four bytes, so that a pointer may straddle two pages. Such a one ends its chain
+                # and is stored plain already: the kernel slides its lower half alone.
+                if self.version != 2 or int(place.max()) >= words_a_page:
+                    raise SharedCacheError(f"{self.name}: a chain leaves its page")
+                base, place = base[inside], place[inside]
+            if not len(place):
+                return
             at = base + place
             raw = words[at].astype(np.uint64)
             if wide:
@@ -71,17 +75,13 @@ class SlideInfo:
             if wide:
                 words[at + 1] = (value >> np.uint64(32)).astype(np.uint32)
             going = step != 0
-            if not going.any():
-                return
             base, place = base[going], place[going] + step[going].astype(np.int64)
-            if int(place.max()) > limit:
-                raise SharedCacheError(f"{self.name}: a chain leaves its page")
         raise SharedCacheError(f"{self.name}: a chain does not end")
 
-    def _chain_starts(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return (page from 0 on, start in words) of each chain of `count` pages."""
-        starts = self.starts[first : first + count].astype(np.int64)
-        numbers = np.arange(len(starts), dtype=np.int64)
+    def _chain_starts(self, pages: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return (index into `pages`, start in words) of each chain of the pages of these numbers."""
+        numbers = np.flatnonzero(pages < len(self.starts))
+        starts = self.starts[pages[numbers]].astype(np.int64)
         if self.version in {3, 5}:
             chosen = starts != _NO_REBASE
             if (starts[chosen] & 3).any():
@@ -93,7 +93,7 @@ class SlideInfo:
             none, extra, mask = starts == _NO_REBASE, _V4_EXTRA, _V4_VALUE
         several = ~none & (starts & extra != 0)
         single = ~none & ~several
-        pages, places = [numbers[single]], [starts[single] & mask]
+        found, places = [numbers[single]], [starts[single] & mask]
         if several.any():
             # The extras of one page run on until one that carries the end flag.
             ends = np.flatnonzero(self.extras & np.uint16(_V2_EXTRA_END))
@@ -105,9 +105,9 @@ class SlideInfo:
             if int(length.max()) > self.page_size // 4:
                 raise SharedCacheError(f"{self.name}: more chains in a page than it has words")
             index = np.repeat(begin - np.concatenate(([0], np.cumsum(length)[:-1])), length) + np.arange(length.sum())
-            pages.append(np.repeat(numbers[several], length))
+            found.append(np.repeat(numbers[several], length))
             places.append(self.extras[index].astype(np.int64) & mask)
-        return np.concatenate(pages), np.concatenate(places)
+        return np.concatenate(found), np.concatenate(places)
 
     def _plain(self, raw: _Array64) -> tuple[_Array64, _Array64]:
         """Return (plain pointer, words to the next; 0 at the end)."""
