@@ -34,8 +34,8 @@ from symcache.model import Kind
 
 __all__ = ["Slice", "identify", "identify_bytes"]
 
-_HEAD = 32 << 10
-"""Enough for the load commands of every ordinary image in one read."""
+_HEAD = 8 << 10
+"""Enough for the load commands of nearly every image in one read."""
 _MAX_COMMANDS_SIZE = 16 << 20
 _MAX_SLICES = 40
 """A Java class file starts with the same magic; its next word is the version, 45 or more."""
@@ -48,6 +48,7 @@ _KINDS = {
     MH_KEXT_BUNDLE: Kind.EXECUTABLE,
     MH_DSYM: Kind.DEBUGINFO,
 }
+_READ = frozenset({LC_UUID, LC_ID_DYLIB, LC_ID_DYLINKER})
 _MAGICS = {
     struct.pack(order + "I", magic): (order, header_size)
     for order in "<>"
@@ -116,7 +117,8 @@ def identify_bytes(head: bytes, size: int, name: str = "image") -> list[Slice]:
 def _identify(read_at: ReadAt, size: int, name: str) -> list[Slice]:
     magic = read_at(0, 4)
     if magic in _MAGICS:
-        return [_image(read_at, 0, size, name)]
+        found = _image(read_at, 0, size, name)
+        return [found] if found else []
     count_bytes = read_at(4, 4)
     count = int.from_bytes(count_bytes, "big")
     if len(count_bytes) < 4 or count > _MAX_SLICES:
@@ -134,23 +136,28 @@ def _identify(read_at: ReadAt, size: int, name: str) -> list[Slice]:
                 f" lies outside the file of {size:#x} bytes",
                 hint="the file is cut or damaged: copy it again",
             )
-        if read_at(offset, 4) in _MAGICS:  # a static archive may be a slice too: not an image
-            slices.append(_image(read_at, offset, length, name))
+        if (found := _image(read_at, offset, length, name)) is not None:
+            slices.append(found)
     return slices
 
 
-def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice:
-    order, header_size = _MAGICS[read_at(offset, 4)]
-    header = read_at(offset, header_size)
-    if len(header) < header_size or size < header_size:
+def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice | None:
+    """Return the image at `offset`, or None when there is something else: a static archive may be a slice too."""
+    window = read_at(offset, min(size, _HEAD))
+    if window[:4] not in _MAGICS:
+        return None
+    order, header_size = _MAGICS[window[:4]]
+    if len(window) < header_size:
         raise MachOError(f"{name}: ends inside its Mach-O header", hint="the file is cut: copy it again")
-    _, cputype, cpusubtype, filetype, ncmds, sizeofcmds = _HEADERS[order].unpack_from(header)
+    _, cputype, cpusubtype, filetype, ncmds, sizeofcmds = _HEADERS[order].unpack_from(window)
     if sizeofcmds > min(size - header_size, _MAX_COMMANDS_SIZE) or ncmds * 8 > sizeofcmds:
         raise MachOError(
             f"{name}: {ncmds} load commands in {sizeofcmds} bytes do not fit into an image of {size} bytes",
             hint="the file is cut or damaged: copy it again",
         )
-    commands = read_at(offset + header_size, sizeofcmds)
+    commands = window[header_size : header_size + sizeofcmds]
+    if len(commands) < sizeofcmds:
+        commands = read_at(offset + header_size, sizeofcmds)
     if len(commands) < sizeofcmds:
         raise MachOError(f"{name}: ends inside its load commands", hint="the file is cut: copy it again")
     uuid = install_name = None
@@ -162,12 +169,14 @@ def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice:
         cmd, cmdsize = unpack(commands, position)
         if cmdsize < 8 or position + cmdsize > sizeofcmds:
             raise MachOError(f"{name}: load command {number} ({cmd:#x}) has an impossible size of {cmdsize}")
-        if cmd == LC_UUID and uuid is None:
+        if cmd not in _READ:
+            pass
+        elif cmd == LC_UUID and uuid is None:
             if cmdsize < 24:
                 raise MachOError(f"{name}: LC_UUID of {cmdsize} bytes where 24 were expected")
             raw = commands[position + 8 : position + 24]
             uuid = UUID(bytes=raw) if any(raw) else None
-        elif cmd in {LC_ID_DYLIB, LC_ID_DYLINKER} and cmdsize >= 12:
+        elif cmd != LC_UUID and cmdsize >= 12:
             start = int.from_bytes(commands[position + 8 : position + 12], "little" if order == "<" else "big")
             if 12 <= start < cmdsize:
                 text = commands[position + start : position + cmdsize].partition(b"\0")[0]
