@@ -1,5 +1,5 @@
-# make demo | test | check | bench | fuzz | clean.   PYTHON=python3.12 chooses the Python.
-.PHONY: help demo test check bench fuzz format clean
+# make demo | test | check | bench | fuzz | soak | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check bench fuzz soak format clean
 PY = .venv/bin/python
 PYTEST_FLAGS =
 DEMO_FLAGS =
@@ -11,6 +11,7 @@ help:
 	@echo "make check  style and types"
 	@echo "make bench  speed against peers, as a table and bench.json"
 	@echo "make fuzz   hostile input for a bounded time"
+	@echo "make soak   the tests that kill, break and repeat, for much longer"
 
 demo:
 	@.ci/bootstrap demo
@@ -38,6 +39,10 @@ bench:
 fuzz:
 	@.ci/bootstrap fuzz
 	@$(PY) -m tests.fuzz
+
+soak:
+	@.ci/bootstrap test
+	@SYMCACHE_TEST_SOAK=1 $(PY) -m pytest --timeout=3600 $(PYTEST_FLAGS)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,43 @@
+"""The documentation keeps up: every command is in the README, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from symcache.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _commands() -> dict[str, str]:
+    """Return every visible command with its help text."""
+    group = typer.main.get_command(app)
+    assert hasattr(group, "commands")
+    return {name: command.help or "" for name, command in group.commands.items() if not command.hidden}
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_is_documented(name: str) -> None:
+    assert _commands()[name].strip(), "a command says what it does in its help"
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert re.search(rf"symcache {name}\b", text), f"`symcache {name}` is in no page of the documentation"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_exit_code_of_the_errors_is_in_the_readme() -> None:
+    from symcache import errors
+
+    codes = {getattr(errors, name).exit_code for name in errors.__all__}
+    table = (ROOT / "README.md").read_text().partition("### Exit codes")[2]
+    assert all(f"| {code} |" in table for code in codes)

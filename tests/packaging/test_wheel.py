@@ -1,0 +1,80 @@
+"""What a user gets by `pip install`: the wheel alone, outside of the checkout, does the whole main job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {"symcache", "server", "vm_provisioning"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(ROOT)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_packages_and_nothing_of_the_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {n.partition("/")[0] for n in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == PACKAGES
+    assert "symcache/py.typed" in names
+    assert any(n.startswith("symcache/demo/assets/host/") for n in names)
+    assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
+
+
+def test_the_demo_runs_from_an_installed_wheel_and_leaves_nothing(wheel: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "installed"
+    # What the wheel requires is here already; only the project itself must come from the wheel.
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    site = next((folder / "lib").glob("python3*")) / "site-packages"
+    own = sysconfig.get_path("purelib")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    # Only one level of .pth files is read, so the one that would bring the checkout back is not.
+    (site / "requirements.pth").write_text(own + "\n")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TMPDIR": str(scratch)}
+    where = subprocess.run(
+        [python, "-c", "import symcache, server, vm_provisioning; print(symcache.__file__, server.__file__)"],
+        env=environment,
+        cwd=scratch,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert where.count(str(folder)) == 2, where
+
+    ran = subprocess.run(
+        [python, "-m", "symcache", "demo"],
+        env=environment,
+        cwd=scratch,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
+    for expected in ("Ledger", "LedgerKit", "libsystem_c.dylib", "main.c:"):
+        assert expected in ran.stdout
+    assert list(scratch.iterdir()) == []

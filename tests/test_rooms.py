@@ -1,0 +1,68 @@
+"""The structure that the README promises: imports point down, and one room is entered by its door."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RANK = {
+    "symcache.cli": 9,
+    "symcache.demo": 8,
+    "vm_provisioning": 7,
+    "server": 7,
+    "symcache.verify": 6,
+    "symcache.dump": 5,
+    "symcache.client": 4,
+    "symcache.library": 3,
+    "symcache.catalog": 2,
+    "symcache.store": 2,
+    "symcache.dyld": 2,
+    "symcache.macho": 1,
+    "symcache.model": 0,
+    "symcache.errors": 0,
+}
+"""From bottom to top; rooms of one height do not know each other."""
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    for length in (2, 1):
+        name = ".".join(parts[:length])
+        if name in RANK:
+            return name
+    return None
+
+
+def _imports() -> Iterator[tuple[str, str, str]]:
+    """Yield (file, room of the file, imported module)."""
+    for top in ("symcache", "server", "vm_provisioning"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            room = _room(module)
+            if room is None:
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    yield str(path.relative_to(ROOT)), room, node.module
+                elif isinstance(node, ast.Import):
+                    for alias in node.names:
+                        yield str(path.relative_to(ROOT)), room, alias.name
+
+
+def test_imports_point_down() -> None:
+    upward = [
+        f"{file} imports {module}"
+        for file, room, module in _imports()
+        if (other := _room(module)) and other != room and RANK[other] >= RANK[room]
+    ]
+    assert upward == []
+
+
+def test_no_room_needs_a_screen() -> None:
+    """Only the command line prints; everything else can be used as a library."""
+    allowed = {"symcache.cli"}
+    assert [
+        f for f, room, module in _imports() if room not in allowed and module.split(".")[0] in {"rich", "typer"}
+    ] == []
