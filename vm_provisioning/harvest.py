@@ -21,11 +21,12 @@ from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, Release, uuid_text
 from vm_provisioning.cache_util import TOOL, CacheUtil, NoSpaceError, check_whole
 from vm_provisioning.places import DEFAULT_ROOTS
-from vm_provisioning.sftp import ConnectionLostError
+from vm_provisioning.sftp import ConnectionLostError, ProtocolError
 from vm_provisioning.sources import Source, SshSource
 from vm_provisioning.ssh import UnreachableError
 from vm_provisioning.staging import Staging
 from vm_provisioning.text import shown
+from vm_provisioning.transfer import MAX_FILE_SIZE
 from vm_provisioning.tree import Entry, RemoteCache
 
 __all__ = ["CacheSummary", "Extractor", "HarvestProgress", "HarvestResult", "harvest"]
@@ -34,7 +35,7 @@ Extractor = Literal["auto", "raw", "util"]
 Identity = tuple[str, UUID | None]
 """Path and LC_UUID: what two extractors must agree on."""
 
-_FATAL = (StorageError, ConnectionLostError, UnreachableError, HostKeyError)
+_FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, HostKeyError)
 _SHOWN_DIFFERENCES = 5
 _UTIL_SPACE = 2
 """What an extracted cache needs, in sizes of the raw one."""
@@ -371,6 +372,7 @@ class _Harvest:
         for number, entry in enumerate(self.source.mach_o_files(roots), 1):
             self.progress.advance(number)
             where = shown(entry.path)
+            self.stage.require_space(min(entry.size, MAX_FILE_SIZE))
             try:
                 file = self.source.fetch(entry, self.stage.file_for("files", entry.path))
                 slices = identify(file)

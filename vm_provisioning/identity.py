@@ -38,9 +38,13 @@ def parse_sw_vers(output: bytes, host: str) -> Release:
 
 def parse_system_version(data: bytes, where: str) -> Release:
     """Parse a SystemVersion.plist. Raises RemoteError for anything that macOS would not write there."""
+    if not data.startswith(b"<?xml"):
+        # The binary form, which macOS never uses here, may announce more objects than fit into memory.
+        raise RemoteError(f"{where}: begins with {shown(data[:8])!r}, which is no XML property list")
     try:
-        plist = plistlib.loads(data)
-    except (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, TypeError, RecursionError) as error:
+        plist = plistlib.loads(data, fmt=plistlib.FMT_XML)
+    except (ExpatError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        # What plistlib raises on malformed dates, numbers and nesting is not one family.
         raise RemoteError(f"{where}: not a property list: {shown(str(error))}") from error
     if not isinstance(plist, dict):
         raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")

@@ -18,7 +18,7 @@ import paramiko
 from symcache.errors import RemoteError
 from vm_provisioning.text import shown
 
-__all__ = ["Attributes", "ConnectionLostError", "NoAccessError", "NoSuchFileError", "Sftp"]
+__all__ = ["Attributes", "ConnectionLostError", "NoAccessError", "NoSuchFileError", "ProtocolError", "Sftp"]
 
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _LSTAT, _FSTAT, _OPENDIR, _READDIR, _READLINK = 1, 2, 3, 4, 5, 7, 8, 11, 12, 19
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
@@ -32,12 +32,18 @@ _MAX_READ = 255 << 10
 """Most that OpenSSH's server answers to one read; older ones answer less, which is learnt from their first answer."""
 _MIN_READ = 32 << 10
 """What every server must be able to answer; never learn less from a file that merely ended early."""
+_LONGEST_NAME = 256
+_STRANGE = "see what serves SFTP there: OpenSSH's sftp-server is known to work"
 _WINDOW = 64
 """Requests under way at most. Bounds the memory of a transfer to _WINDOW * _MAX_READ bytes."""
 
 
 class ConnectionLostError(RemoteError):
     """The host fell silent or broke off; connecting again may help."""
+
+
+class ProtocolError(RemoteError):
+    """The host speaks what no SFTP server would say: nothing further from it means anything."""
 
 
 class NoSuchFileError(RemoteError):
@@ -64,7 +70,7 @@ class _Reply:
 
     def take(self, count: int) -> bytes:
         if count > len(self._body) - self._at:
-            raise RemoteError("the SFTP server sent a reply that contradicts itself", hint="see what serves SFTP there")
+            raise ProtocolError("the SFTP server sent a reply that contradicts itself", hint=_STRANGE)
         self._at += count
         return self._body[self._at - count : self._at]
 
@@ -82,8 +88,7 @@ class _Reply:
         mode = self.number() if flags & _ATTR_MODE else 0
         mtime = struct.unpack(">2I", self.take(8))[1] if flags & _ATTR_TIMES else 0
         if flags & _ATTR_EXTENDED:
-            for _ in range(self.number()):
-                self.string()
+            for _ in range(2 * self.number()):
                 self.string()
         return Attributes(mode, size, mtime)
 
@@ -107,7 +112,7 @@ class Sftp:
         self._send(struct.pack(">BI", _INIT, 3))
         reply = self._packet()
         if reply.kind != _VERSION or reply.number() < 3:
-            raise RemoteError(f"{host} speaks no SFTP version 3", hint="use OpenSSH's sftp-server there")
+            raise ProtocolError(f"{host} speaks no SFTP version 3", hint="use OpenSSH's sftp-server there")
 
     # Packets
 
@@ -146,7 +151,7 @@ class Sftp:
         deadline = time.monotonic() + self._timeout  # for the whole packet: a trickle is silence too
         length = int.from_bytes(self._exactly(4, deadline), "big")
         if not 5 <= length <= _MAX_PACKET:
-            raise RemoteError(
+            raise ProtocolError(
                 f"{self._host} sent an SFTP packet of {length} bytes, where {_MAX_PACKET} is the most",
                 hint="if the account's shell prints something at login (~/.zshenv), silence it",
             )
@@ -169,7 +174,7 @@ class Sftp:
             elif number in self._waiting and number not in self._stash:
                 self._stash[number] = reply
             else:
-                raise RemoteError(f"{self._host} answered an SFTP request that nobody made")
+                raise ProtocolError(f"{self._host} answered an SFTP request that nobody made", hint=_STRANGE)
         self._waiting.discard(request)
         return self._stash.pop(request)
 
@@ -179,11 +184,14 @@ class Sftp:
         if self._stash.pop(request, None) is None:
             self._abandoned.add(request)
 
-    def _expect(self, reply: _Reply, kind: int, path: bytes) -> _Reply:
+    def _expect(self, reply: _Reply, kind: int, path: bytes, *, may_end: bool = False) -> _Reply:
+        """Return the reply if it is of this kind, else raise what it says: EOFError only if it `may_end` here."""
         if reply.kind == kind:
             return reply
         if reply.kind != _STATUS:
-            raise RemoteError(f"{shown(path)}: {self._host} answered with SFTP packet {reply.kind} instead of {kind}")
+            raise ProtocolError(
+                f"{shown(path)}: {self._host} answered with SFTP packet {reply.kind} instead of {kind}", hint=_STRANGE
+            )
         code, text = reply.number(), reply.string()
         if code == _NO_SUCH_FILE:
             raise NoSuchFileError(f"{shown(path)}: no such file on {self._host}")
@@ -191,7 +199,7 @@ class Sftp:
             raise NoAccessError(
                 f"{shown(path)}: not readable for this user on {self._host}", hint="log in as a user who may read it"
             )
-        if code == _EOF:
+        if code == _EOF and may_end:
             raise EOFError
         raise RemoteError(f"{shown(path)}: {self._host} says: {shown(text) or f'SFTP status {code}'}")
 
@@ -208,14 +216,17 @@ class Sftp:
         return reply.string()
 
     def scan(self, path: bytes) -> Generator[tuple[bytes, Attributes]]:
-        """Yield the names in a folder as the host gives them, `.` and `..` too, in its order; there may be no end."""
+        """Yield the names in a folder as the host gives them, `.` and `..` too, in its order; there may be no end.
+
+        No name is that of a file if it is longer than 255 bytes: of such, the first 256 are given.
+        """
         handle = self._expect(self._answer(self._ask(_OPENDIR, _text(path))), _HANDLE, path).string()
         ahead = deque(self._ask(_READDIR, _text(handle)) for _ in range(2))
         try:
             while True:
                 reply = self._answer(ahead.popleft())
                 try:
-                    self._expect(reply, _NAME, path)
+                    self._expect(reply, _NAME, path, may_end=True)
                 except EOFError:
                     return
                 ahead.append(self._ask(_READDIR, _text(handle)))
@@ -223,7 +234,7 @@ class Sftp:
                 if count == 0:
                     raise RemoteError(f"{shown(path)}: {self._host} lists it without names and without end")
                 for _ in range(count):
-                    name = reply.string()
+                    name = reply.string()[:_LONGEST_NAME]
                     reply.string()  # the line that ls -l would print
                     yield name, reply.attributes()
         finally:
@@ -238,7 +249,9 @@ class Sftp:
             try:
                 handle = self._expect(self._answer(request), _HANDLE, path).string()
                 reads.append((handle, self._ask(_READ, _text(handle) + struct.pack(">QI", 0, length))))
-            except (NoSuchFileError, NoAccessError) as error:
+            except (ConnectionLostError, ProtocolError):
+                raise
+            except RemoteError as error:
                 reads.append(error)
         for path, read in zip(paths, reads, strict=True):
             if isinstance(read, RemoteError):
@@ -246,9 +259,11 @@ class Sftp:
                 continue
             handle, request = read
             try:
-                result.append(self._expect(self._answer(request), _DATA, path).string()[:length])
+                result.append(self._expect(self._answer(request), _DATA, path, may_end=True).string()[:length])
             except EOFError:
                 result.append(b"")
+            except (ConnectionLostError, ProtocolError):
+                raise
             except RemoteError as error:
                 result.append(error)
             self._release(handle, ())
@@ -274,11 +289,11 @@ class Sftp:
                     position += size
                 request, offset, size = ahead.popleft()
                 try:
-                    data = self._expect(self._answer(request), _DATA, path).string()
+                    data = self._expect(self._answer(request), _DATA, path, may_end=True).string()
                 except EOFError:
                     break
                 if not data or len(data) > size:
-                    raise RemoteError(f"{shown(path)}: {self._host} answered {size} bytes with {len(data)}")
+                    raise ProtocolError(f"{shown(path)}: {self._host} answered {size} bytes with {len(data)}")
                 if len(data) < size:
                     # Less than asked for is no error: ask for the rest first, and from now on for what it can give.
                     self.max_read = max(_MIN_READ, min(self.max_read, len(data)))

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import tenacity
 
-from symcache.errors import IntegrityError, NotFoundError, RemoteError, StorageError, SymcacheError
+from symcache.errors import IntegrityError, NotFoundError, RemoteError, SymcacheError
 from symcache.model import Release
 from vm_provisioning.identity import parse_sw_vers, parse_system_version
 from vm_provisioning.places import DEFAULT_ROOTS, SYSTEM_VERSION_PLISTS
@@ -311,4 +311,5 @@ def _local(path: str, error: OSError) -> SymcacheError:
         return NoAccessError(f"{shown(path)}: not readable for this user", hint="run as a user who may read it")
     if isinstance(error, FileNotFoundError):
         return NoSuchFileError(f"{shown(path)}: no such file")
-    return StorageError(f"{shown(path)}: {error.strerror or error}", hint="check the disk or image")
+    # Not a StorageError: it is the source that fails, in one place, and the rest may be read.
+    return RemoteError(f"{shown(path)}: {error.strerror or error}", hint="check the disk or image")

@@ -109,6 +109,33 @@ class Login:
             )
         return value
 
+    def key(self) -> Any:
+        """Return the private key in `identity`, or None. Raises UsageError, UnreachableError for a locked one."""
+        if self.identity is None:
+            return None
+        try:
+            return paramiko.PKey.from_path(self.identity)
+        except paramiko.PasswordRequiredException as error:
+            raise _locked(str(self.identity)) from error
+        except FileNotFoundError as error:
+            raise UsageError(f"{self.identity}: no such file", hint="name the private key, not the .pub") from error
+        except OSError as error:
+            raise UsageError(f"{self.identity}: {error.strerror}", hint="check who may read it") from error
+        except (
+            paramiko.SSHException,
+            paramiko.UnknownKeyType,
+            ValueError,
+            TypeError,
+            LookupError,
+            struct.error,
+        ) as error:
+            if "password" in str(error).lower() or "encrypted" in str(error).lower():
+                raise _locked(str(self.identity)) from error
+            raise UsageError(
+                f"{self.identity}: not a private SSH key: {shown(str(error))}",
+                hint="name the private key, not the .pub; `ssh-keygen -yf FILE` checks it",
+            ) from error
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -133,6 +160,12 @@ class RemoteOutput:
 
 class UnreachableError(RemoteError):
     """No session can be had with the host."""
+
+
+def _locked(key: str) -> UnreachableError:
+    return UnreachableError(
+        f"{key}: protected by a passphrase", hint="unlock it in your agent with ssh-add, and leave out --identity"
+    )
 
 
 class _Transient(UnreachableError):
@@ -199,7 +232,7 @@ class SshSession:
         where = f"{target.host} port {target.port}"
         client = paramiko.SSHClient()
         prepare_client(client, self._trust, target.host, self._announce)
-        password = login.password()
+        password, key = login.password(), login.key()
         done = False
         try:
             client.connect(
@@ -207,9 +240,9 @@ class SshSession:
                 target.port,
                 target.user,
                 password=password,
-                key_filename=str(login.identity) if login.identity else None,
-                allow_agent=login.agent and login.identity is None,
-                look_for_keys=login.agent and login.identity is None,
+                pkey=key,
+                allow_agent=login.agent and key is None,
+                look_for_keys=login.agent and key is None,
                 timeout=times.connect,
                 banner_timeout=times.connect,
                 auth_timeout=times.reply,
@@ -223,6 +256,8 @@ class SshSession:
         except paramiko.AuthenticationException as error:
             raise self._refused(error) from error
         except paramiko.SSHException as error:
+            if client.get_transport() is not None and client.get_transport().initial_kex_done:
+                raise self._refused(error) from error  # the host is the right one, but nothing we have fits
             if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
                 raise UnreachableError(
                     f"{where} speaks no SSH algorithm that is still thought safe: {shown(str(error))}",
@@ -252,10 +287,7 @@ class SshSession:
     def _refused(self, error: Exception) -> UnreachableError:
         login, target = self._login, self.target
         if isinstance(error, paramiko.PasswordRequiredException):
-            return UnreachableError(
-                f"{login.identity or 'the SSH key'}: protected by a passphrase",
-                hint="unlock it in your agent with ssh-add, and leave out --identity",
-            )
+            return _locked("a key in ~/.ssh")
         tried = [f"the key {login.identity}"] if login.identity else ["your agent's keys and those in ~/.ssh"]
         if login.password_env:
             tried.append(f"the password in {login.password_env}")

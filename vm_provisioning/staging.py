@@ -14,6 +14,9 @@ from symcache.errors import StorageError, UsageError
 
 __all__ = ["Staging"]
 
+_RESERVE = 64 << 20
+"""What a harvest leaves on the disk, in bytes."""
+
 
 class Staging:
     """The folder of one harvest, for one process at a time. No name that a guest chose is ever used as it is."""
@@ -64,9 +67,9 @@ class Staging:
         return folder / name
 
     def require_space(self, size: int) -> None:
-        """Raise StorageError when `size` bytes do not fit."""
+        """Raise StorageError when `size` bytes do not fit, or would leave next to nothing for others."""
         free = shutil.disk_usage(self.folder).free
-        if free < size:
+        if size > 0 and free < size + _RESERVE:
             raise StorageError(
                 f"{self.folder}: {free >> 20} MiB are free where {size >> 20} MiB are needed",
                 hint="free some space, or name another folder with --staging",

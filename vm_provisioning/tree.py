@@ -6,6 +6,7 @@ that is refused is named in `problems`; a thing that is merely passed over, in `
 
 from __future__ import annotations
 
+import itertools
 import re
 import stat
 from abc import ABC, abstractmethod
@@ -14,19 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld import companions, is_cache_name
+from symcache.dyld import HEAD_SIZE, companions, is_cache_name
 from symcache.errors import MachOError, RemoteError, SharedCacheError, SymcacheError
 from symcache.macho import identify_bytes
 from vm_provisioning.places import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
-from vm_provisioning.sftp import Attributes, NoAccessError, NoSuchFileError
-from vm_provisioning.text import shown
+from vm_provisioning.sftp import Attributes, ConnectionLostError, NoAccessError, NoSuchFileError, ProtocolError
+from vm_provisioning.text import Remarks, shown
 
 __all__ = ["Entry", "Limits", "RemoteCache", "SystemTree", "refusal"]
 
 _HEAD = 4096
 _HEADS_AT_ONCE = 64
-_CACHE_HEAD = 32 << 10
-"""Holds the header of a main file and the table of its companions."""
 _MAX_LINKS = 40
 _UUID_AT = 0x58
 """dyld_cache_header.uuid"""
@@ -45,9 +44,16 @@ class Limits:
     """How much a source may hold before it is thought to be endless."""
 
     folder_entries: int = 100_000
-    files: int = 5_000_000
+    entries: int = 3_000_000
+    """All names in all folders together."""
+    pending: int = 200_000
+    """Folders that are known and not yet listed."""
+    images: int = 200_000
+    """Mach-O files outside the caches."""
     depth: int = 48
     """Folders below a root."""
+    path: int = 1024
+    """Bytes: PATH_MAX of macOS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +117,9 @@ class SystemTree(ABC):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.problems: list[str] = []
+        self.problems: list[str] = Remarks()
         """What was refused or could not be read, and may have held an image."""
-        self.notes: list[str] = []
+        self.notes: list[str] = Remarks()
         """What was passed over and could not have been read by this login anyway, or is no file."""
 
     @abstractmethod
@@ -179,7 +185,10 @@ class SystemTree(ABC):
         return entry if entry.path == resolved else self.lstat(resolved) if done else entry
 
     def entries(self, folder: str) -> list[Entry]:
-        """Return what a folder holds, sorted, without names that are refused: those become problems."""
+        """Return what a folder holds, sorted, without names that are refused: those become problems.
+
+        So does a folder that cannot be listed. Raises ConnectionLostError, ProtocolError.
+        """
         found: list[Entry] = []
         seen: set[bytes] = set()
         try:
@@ -194,11 +203,18 @@ class SystemTree(ABC):
                 elif name not in seen:
                     seen.add(name)
                     path = f"{folder.rstrip('/')}/{name.decode()}"
+                    if len(path.encode()) > self.limits.path:
+                        self.problems.append(f"{shown(path)}: is a path longer than macOS allows: not followed")
+                        continue
                     found.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
         except NoAccessError as error:
             self.notes.append(str(error))
         except NoSuchFileError:
             pass  # it went away while we walked
+        except (ConnectionLostError, ProtocolError):
+            raise
+        except SymcacheError as error:
+            self.problems.append(str(error))
         return sorted(found, key=lambda e: e.path)
 
     def walk(
@@ -208,26 +224,27 @@ class SystemTree(ABC):
         skipped = {e.path for f in skip if (e := self._folder(f))}
         tops = {e.path for r in roots if (e := self._folder(r))}
         tops = {t for t in tops if not any(t != o and t.startswith(o.rstrip("/") + "/") for o in tops)}
-        files = 0
+        seen = 0
         for top in sorted(tops):
             stack = [(top, 0)]
             while stack:
                 folder, depth = stack.pop()
                 for entry in self.entries(folder):
+                    seen += 1
+                    if seen > self.limits.entries:
+                        self.problems.append(f"{shown(top)}: holds more than {seen - 1} names: the rest was not read")
+                        return
                     if stat.S_ISDIR(entry.mode):
                         if entry.path in skipped:
                             continue
                         if depth >= self.limits.depth:
                             self.problems.append(f"{shown(entry.path)}: lies deeper than {depth} folders: not followed")
                             continue
+                        if len(stack) >= self.limits.pending:
+                            self.problems.append(f"{shown(entry.path)}: one folder too many: not followed")
+                            continue
                         stack.append((entry.path, depth + 1))
                     elif stat.S_ISREG(entry.mode):
-                        files += 1
-                        if files > self.limits.files:
-                            self.problems.append(
-                                f"{shown(top)}: more than {self.limits.files} files: the rest was not read"
-                            )
-                            return
                         yield entry
                     elif not stat.S_ISLNK(entry.mode):
                         kind = _KIND_NAMES.get(stat.S_IFMT(entry.mode), "neither file, folder nor link")
@@ -235,15 +252,15 @@ class SystemTree(ABC):
 
     def mach_o_files(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
         """Yield those of `walk` that begin as a Mach-O or universal file; Java class files are told apart."""
-        batch: list[Entry] = []
-        for entry in self.walk(roots):
-            if entry.size >= _SMALLEST_MACHO:
-                batch.append(entry)
-            if len(batch) == _HEADS_AT_ONCE:
-                yield from self._mach_o(batch)
-                batch = []
-        if batch:
-            yield from self._mach_o(batch)
+        candidates = (entry for entry in self.walk(roots) if entry.size >= _SMALLEST_MACHO)
+        found = 0
+        while batch := list(itertools.islice(candidates, _HEADS_AT_ONCE)):
+            for entry in self._mach_o(batch):
+                found += 1
+                if found > self.limits.images:
+                    self.problems.append(f"more than {found - 1} Mach-O files: the rest was not read")
+                    return
+                yield entry
 
     def _mach_o(self, batch: Sequence[Entry]) -> Iterator[Entry]:
         for entry, head in zip(batch, self.read_heads([e.path for e in batch], _HEAD), strict=True):
@@ -271,6 +288,8 @@ class SystemTree(ABC):
                     continue
                 try:
                     cache = self._cache(entry, entries)
+                except (ConnectionLostError, ProtocolError):
+                    raise
                 except SymcacheError as error:
                     self.problems.append(f"{shown(entry.path)}: {error}")
                     continue
@@ -280,7 +299,7 @@ class SystemTree(ABC):
         return found
 
     def _cache(self, main: Entry, entries: dict[str, Entry]) -> RemoteCache:
-        head = self.read_head(main.path, _CACHE_HEAD)
+        head = self.read_head(main.path, HEAD_SIZE)
         wanted = companions(main.name, head)
         raw = head[_UUID_AT : _UUID_AT + 16]
         files, missing = [main], []
@@ -300,6 +319,11 @@ class SystemTree(ABC):
             entry = self.resolve(path)
         except NoAccessError as error:
             self.notes.append(str(error))
+            return None
+        except (ConnectionLostError, ProtocolError):
+            raise
+        except SymcacheError as error:
+            self.problems.append(str(error))
             return None
         return entry if entry and stat.S_ISDIR(entry.mode) else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld import Header, Mapping
+from symcache.dyld import HEAD_SIZE, Header, Mapping
 from symcache.dyld.header import parse_header, parse_mappings, parse_subcaches
 from symcache.errors import SharedCacheError
 
@@ -79,7 +79,7 @@ def open_cache(path: str, place: Callable[[str], Path]) -> list[CacheFile]:
     main = _open(path, place)
     files = [main]
     try:
-        entries = parse_subcaches(main.data[:0x8000], main.header, path)
+        entries = parse_subcaches(main.data[:HEAD_SIZE], main.header, path)
     except SharedCacheError as error:
         raise ToolError(str(error)) from error
     for number, entry in enumerate(entries):
@@ -113,7 +113,7 @@ def _open(path: str, place: Callable[[str], Path]) -> CacheFile:
         raise ToolError(f"No mapping in shared cache file at {path}")
     try:
         header = parse_header(data[:0x400], path)
-        return CacheFile(path, data, header, parse_mappings(data[:0x8000], header, path))
+        return CacheFile(path, data, header, parse_mappings(data[:HEAD_SIZE], header, path))
     except SharedCacheError as error:
         raise ToolError(str(error)) from error
 

@@ -148,7 +148,7 @@ def _extract(arguments: _Arguments, stderr: TextIO, place: Place) -> int:
     files = open_cache(cache, place)
     for file in files:
         if complaint := check_signature(file):
-            stderr.write(f"Error: {complaint}\nError: shared cache failed validity check for file at {cache}\n")
+            stderr.write(f"Error: {complaint}\nError: shared cache failed validity check for file at {file.path}\n")
             return 255
     path = place(cache)
     if not is_cache_name(path.name):
