@@ -1,0 +1,86 @@
+"""The aiohttp application: layouts first, then the API and the pages; errors become answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from server import api, operations
+from server.config import ServerConfig
+from server.layouts import MAX_PATH, match, match_raw_cache
+from server.service import SERVICE, Service
+from server.symbols import answer, answer_raw_cache
+from symcache import __version__
+from symcache.errors import EnvironmentFailure, IntegrityError, NotFoundError, SymcacheError, UsageError
+
+__all__ = ["create_app"]
+
+log = logging.getLogger("symcache.server")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+_MAX_BODY = 4 << 20
+
+
+def create_app(config: ServerConfig) -> web.Application:
+    """Return the application over the library of `config`. Raises NotFoundError, StorageError."""
+    app = web.Application(middlewares=[_answers, _layouts], client_max_size=_MAX_BODY)
+    app[SERVICE] = Service(config)
+    app.on_response_prepare.append(_sign)
+    app.cleanup_ctx.append(_service)
+    operations.register(app)
+    api.register(app)
+    return app
+
+
+async def _service(app: web.Application) -> AsyncIterator[None]:
+    app[SERVICE].start()
+    yield
+    await app[SERVICE].close()
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell clients who answers: a 404 of this server is about all layouts and pins."""
+    response.headers["X-Symcache-Version"] = __version__
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+@web.middleware
+async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer whatever has the shape of a look-up before any route is tried."""
+    path = request.path
+    if len(path) > MAX_PATH:
+        raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
+    if wanted := match(path):
+        if request.method not in _READS:
+            raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
+        return await answer(request, request.app[SERVICE], wanted)
+    if request.method in _READS and (file := match_raw_cache(path)):
+        return await answer_raw_cache(request, request.app[SERVICE], file)
+    return await handler(request)
+
+
+@web.middleware
+async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn errors into answers with a reason, and never into a body that was begun."""
+    try:
+        return await handler(request)
+    except UsageError as error:
+        return _refusal(400, error)
+    except NotFoundError as error:
+        return _refusal(404, error)
+    except IntegrityError as error:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return _refusal(500, error)
+    except EnvironmentFailure as error:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return _refusal(503, error)
+    except SymcacheError as error:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return _refusal(500, error)
+
+
+def _refusal(status: int, error: SymcacheError) -> web.Response:
+    text = f"{error}\n" + (f"next: {error.hint}\n" if error.hint else "")
+    return web.Response(status=status, text=text, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,54 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from symcache.errors import UsageError
+
+__all__ = ["ServerConfig"]
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Settings of one server; sizes in bytes, times in seconds."""
+
+    library: str
+    """Location of the library, as for `Library.open`."""
+    cache_dir: Path
+    """Folder of decoded files; bounded by `cache_bytes`, may be deleted at any time."""
+    state_dir: Path
+    """Folder of what the server has to remember: the log of misses."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0: any free port."""
+    processes: int = 1
+    cache_bytes: int = 16 << 30
+    public_reads: bool = False
+    """Anybody who can connect may read. On loopback that is always so."""
+    refresh_seconds: float = 2.0
+    stop_seconds: float = 30.0
+    """How long downloads that are under way may take to finish when the server stops."""
+    access_log: bool = False
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def check(self) -> None:
+        """Raise UsageError for settings that contradict each other or would expose the library unasked."""
+        if not self.is_loopback and not self.public_reads:
+            raise UsageError(
+                f"{self.host}: other machines could read the whole library there",
+                hint="add --public-reads if they may, or serve on 127.0.0.1 behind a proxy that asks for passwords",
+            )
+        if self.processes < 1:
+            raise UsageError(f"{self.processes} processes: at least one is needed")

@@ -1,0 +1,154 @@
+"""Sending stored content as HTTP means it: validators, ranges, stored encoding, sendfile.
+
+RFC 9110: 8.8.3 (ETag), 13.1 (preconditions), 13.1.5 (If-Range), 14 (ranges); RFC 9111: 5.2.2 (Cache-Control).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+
+from server.decoded import DecodedCache
+
+__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "send"]
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""Where the path names one content for ever."""
+REVALIDATE = "public, max-age=300"
+"""Where a later harvest may give a better answer."""
+MISSING = "public, max-age=60"
+"""For what nobody has: the next harvest may bring it."""
+
+_INLINE = 256 << 10
+"""Up to this size, one read and one write cost less than handing the file to the event loop."""
+_ZSTD = re.compile(r"(?:^|,)\s*zstd\s*(?:;\s*q=([0-9.]+))?\s*(?:,|$)", re.IGNORECASE)
+_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One blob to send: sizes in bytes; `stored_size` is that of its zstd frame."""
+
+    sha256: str
+    size: int
+    stored_size: int
+
+
+class _FileBody(web.StreamResponse):
+    """`count` bytes of an open file from `offset` on, by sendfile where the transport can."""
+
+    def __init__(self, descriptor: int, offset: int, count: int, status: int, headers: dict[str, str]) -> None:
+        super().__init__(status=status, headers=headers)
+        self._descriptor, self._offset, self._count = descriptor, offset, count
+        self.content_length = count
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        with io.FileIO(self._descriptor, closefd=True) as file:
+            writer = await super().prepare(request)
+            if writer is None or request.method == hdrs.METH_HEAD or not self._count:
+                await super().write_eof()
+                return writer
+            transport = request.transport
+            if transport is None:
+                raise ConnectionResetError("the client has gone")
+            # With TLS the event loop falls back to reading and writing by itself.
+            sent = await asyncio.get_running_loop().sendfile(transport, file, self._offset, self._count)
+            if sent != self._count:
+                transport.abort()  # what is cut must look cut
+            else:
+                await super().write_eof()
+            return writer
+
+
+async def send(
+    request: web.BaseRequest, cache: DecodedCache, content: Content, headers: dict[str, str]
+) -> web.StreamResponse:
+    """Return the answer for `content`, with everything that can fail done before its headers go out."""
+    ranged = hdrs.RANGE in request.headers and request.method == hdrs.METH_GET
+    zstd = (
+        not ranged
+        and content.stored_size < content.size
+        and accepts_zstd(request.headers.getall("Accept-Encoding", []))
+    )
+    etag = f'"{content.sha256}-zstd"' if zstd else f'"{content.sha256}"'
+    headers |= {"ETag": etag, "Accept-Ranges": "bytes", "Vary": "Accept-Encoding"}
+
+    if (none_match := request.headers.get(hdrs.IF_NONE_MATCH)) and _matches(none_match, content.sha256):
+        return web.Response(status=304, headers=headers)
+    if (match := request.headers.get(hdrs.IF_MATCH)) and not _matches(match, content.sha256):
+        return web.Response(status=412, headers=headers)
+    headers["Content-Type"] = "application/octet-stream"
+    if zstd:
+        headers["Content-Encoding"] = "zstd"
+
+    length = content.stored_size if zstd else content.size
+    first, last, status = 0, length - 1, 200
+    if ranged and request.headers.get(hdrs.IF_RANGE, etag).strip() == etag:
+        span = parse_range(request.headers[hdrs.RANGE], length)
+        if span == ():
+            return web.Response(status=416, headers=headers | {"Content-Range": f"bytes */{length}"})
+        if span:
+            (first, last), status = span, 206
+            headers["Content-Range"] = f"bytes {first}-{last}/{length}"
+    count = last - first + 1
+    if request.method == hdrs.METH_HEAD:
+        return web.Response(status=200, headers=headers | {"Content-Length": str(length)})
+
+    if zstd:
+        descriptor = await cache.open_stored(content.sha256, content.size, content.stored_size)
+    else:
+        descriptor = await cache.open(content.sha256, content.size)
+    if count > _INLINE:
+        return _FileBody(descriptor, first, count, status, headers)
+    try:
+        body = os.pread(descriptor, count, first)
+    finally:
+        os.close(descriptor)
+    return web.Response(body=body, status=status, headers=headers)
+
+
+def parse_range(text: str, length: int) -> tuple[int, int] | tuple[()] | None:
+    """Return (first, last) of a byte range; `()` if it lies outside; None if it is to be ignored.
+
+    Ignored are malformed ranges, other units and several ranges at once: a server may answer those in full.
+    """
+    found = _RANGE.fullmatch(text)
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        suffix = min(int(found[2]), length)
+        return (length - suffix, length - 1) if suffix else ()
+    first = int(found[1])
+    last = int(found[2]) if found[2] else length - 1
+    if last < first and found[2]:
+        return None
+    return (first, min(last, length - 1)) if first < length else ()
+
+
+def accepts_zstd(fields: list[str]) -> bool:
+    """Return whether a client takes zstd; `*` does not count, since nobody means it."""
+    found = _ZSTD.search(",".join(fields))
+    if found is None:
+        return False
+    try:
+        return found[1] is None or float(found[1]) > 0
+    except ValueError:
+        return False
+
+
+def header_text(text: str) -> str:
+    """Return text from a harvested system, fit for a header: percent-encoded but for what paths are made of."""
+    return quote(text, safe="/ ()+,.-_@~=")
+
+
+def _matches(field: str, sha256: str) -> bool:
+    """Return whether an entity-tag list names this content, in any of its encodings."""
+    tags = {tag.strip().removeprefix("W/") for tag in field.split(",")}
+    return bool(tags & {"*", f'"{sha256}"', f'"{sha256}-zstd"'})

@@ -1,0 +1,218 @@
+"""Files ready to be sent: decoded, checked against their hash, on the local disk, within a limit.
+
+::
+
+    ab/<sha256>        the content of a blob
+    ab/<sha256>.zst    a blob as it is stored, where the store is not on this machine's disks
+
+Several server processes may share one folder: files are renamed into place, filled under a lock, and only ever
+removed. A file that is being sent stays open, so it may be removed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import zstandard
+
+from symcache.errors import IntegrityError, StorageError
+from symcache.library import Library
+
+__all__ = ["DecodedCache"]
+
+_TOUCH_SECONDS = 60
+_COUNT_ANEW = 1 << 30
+"""After so many bytes filled by this process the folder is measured again: other processes fill it, too."""
+_REMEMBERED = 1_000_000
+
+
+class DecodedCache:
+    """The bounded cache in `folder` over one library. `open` and `open_stored` return file descriptors."""
+
+    def __init__(self, library: Library, folder: Path, limit: int) -> None:
+        self._library, self._folder, self._limit = library, folder, limit
+        folder.mkdir(parents=True, exist_ok=True)
+        self._filling: dict[str, asyncio.Future[None]] = {}
+        self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
+        self._touched: OrderedDict[str, float] = OrderedDict()
+        self._intact: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._since_count = _COUNT_ANEW  # measure at the first fill
+        self.fills = 0
+        """How often this process has decoded a blob."""
+
+    def close(self) -> None:
+        """Stop decoding."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def open(self, sha256: str, size: int) -> int:
+        """Return a descriptor of the decoded, checked content. Raises IntegrityError, StorageError, NotFoundError."""
+        path = self._path(sha256)
+        while (descriptor := self._open(path, size)) is None:
+            await self._once(sha256, lambda: self._fill(sha256, size, path))
+        return descriptor
+
+    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
+        """Return a descriptor of the blob as stored, which was proven to decode to its hash."""
+        while (descriptor := self._open_intact(sha256, stored_size)) is None:
+            await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
+        return descriptor
+
+    async def run(self, work: Callable[[], object]) -> None:
+        """Run other slow work on the threads that decode."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name[:2] / name
+
+    async def _once(self, key: str, work: Callable[[], None]) -> None:
+        """Do `work` in a thread, once for everybody who asks for `key` meanwhile."""
+        future = self._filling.get(key)
+        if future is None:
+            future = asyncio.ensure_future(asyncio.wrap_future(self._pool.submit(work)))
+            self._filling[key] = future
+            future.add_done_callback(lambda done: self._finished(key, done))
+        # A client that goes away must not take the work from the others.
+        await asyncio.shield(future)
+
+    def _finished(self, key: str, future: asyncio.Future[None]) -> None:
+        self._filling.pop(key, None)
+        if not future.cancelled():
+            future.exception()  # seen: every waiter may have gone
+
+    def _open(self, path: Path, size: int) -> int | None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        if os.fstat(descriptor).st_size != size:  # no work of ours: checked files are renamed into place
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            return None
+        now = time.monotonic()
+        if now - self._touched.get(path.name, -_TOUCH_SECONDS) >= _TOUCH_SECONDS:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            self._touched[path.name] = now
+            self._touched.move_to_end(path.name)
+            while len(self._touched) > _REMEMBERED:
+                self._touched.popitem(last=False)
+        return descriptor
+
+    def _fill(self, sha256: str, size: int, path: Path) -> None:
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with _locked(path):
+                if path.exists():
+                    return  # another process was faster
+                self._library.materialize(sha256, size, path)
+        except OSError as error:
+            raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
+        self.fills += 1
+        self._filled(size)
+
+    def _open_intact(self, sha256: str, stored_size: int) -> int | None:
+        """Return a descriptor of a stored blob that has been proven, and not changed since."""
+        try:
+            with self._library.open_stored(sha256) as file:
+                descriptor = os.dup(file.fileno())
+        except OSError:  # includes io.UnsupportedOperation: a remote store has no descriptors
+            return self._open(self._path(f"{sha256}.zst"), stored_size)
+        if self._intact.get(sha256) == _signature(descriptor):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _prove(self, sha256: str, size: int, stored_size: int) -> None:
+        """Decode a stored blob once, to its end, so that no damaged one is sent."""
+        signature = None
+        with contextlib.suppress(OSError), self._library.open_stored(sha256) as file:
+            signature = _signature(file.fileno())
+        if signature is None:
+            self._copy_stored(sha256, size, stored_size)
+            return
+        for _ in self._library.read_blob(sha256, size):
+            pass
+        with self._lock:
+            self._intact[sha256] = signature
+            while len(self._intact) > _REMEMBERED:
+                self._intact.popitem(last=False)
+
+    def _copy_stored(self, sha256: str, size: int, stored_size: int) -> None:
+        """Bring a blob of a remote store here as it lies there, proven."""
+        path = self._path(f"{sha256}.zst")
+        path.parent.mkdir(exist_ok=True)
+        with _locked(path):
+            if path.exists():
+                return
+            handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+            try:
+                with os.fdopen(handle, "w+b") as out, self._library.open_stored(sha256) as stored:
+                    while chunk := stored.read(1 << 20):
+                        out.write(chunk)
+                    got = out.tell()
+                    out.seek(0)
+                    digest, total = hashlib.sha256(), 0
+                    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(out) as reader:
+                        while chunk := reader.read(1 << 20):
+                            digest.update(chunk)
+                            total += len(chunk)
+                if (got, total, digest.hexdigest()) != (stored_size, size, sha256):
+                    raise IntegrityError(f"blob {sha256}: what the store holds is not what was stored")
+                Path(name).replace(path)
+            except zstandard.ZstdError as error:
+                raise IntegrityError(f"blob {sha256}: damaged: {error}") from error
+            except OSError as error:
+                raise StorageError(f"cache of decoded files: {error.strerror or error}") from error
+            finally:
+                Path(name).unlink(missing_ok=True)
+        self._filled(stored_size)
+
+    def _filled(self, size: int) -> None:
+        with self._lock:
+            self._since_count += size
+            if self._since_count < min(_COUNT_ANEW, self._limit // 8):
+                return
+            self._since_count = 0
+            self._evict()
+
+    def _evict(self) -> None:
+        files: list[tuple[float, int, str]] = []
+        for folder in os.scandir(self._folder):
+            if not folder.is_dir():
+                continue
+            for entry in os.scandir(folder):
+                with contextlib.suppress(OSError):
+                    found = entry.stat()
+                    files.append((found.st_mtime, found.st_size, entry.path))
+        total = sum(size for _, size, _ in files)
+        for _, size, name in sorted(files):
+            if total <= self._limit:
+                break
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+                total -= size
+
+
+def _signature(descriptor: int) -> tuple[int, int, int]:
+    found = os.fstat(descriptor)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of one file to be filled, against other processes."""
+    with path.with_name(f".lock-{path.name[:2]}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

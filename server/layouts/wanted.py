@@ -1,0 +1,47 @@
+"""What a path asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from symcache.model import Kind
+
+__all__ = ["NAME", "Wanted", "What"]
+
+NAME = r"[^/\x00-\x1f\x7f]{1,255}"
+"""A file name, as a pattern."""
+
+
+class What(StrEnum):
+    """The things that can be asked for under a UUID."""
+
+    EXECUTABLE = "executable"
+    DEBUGINFO = "debuginfo"
+    META = "meta"
+    """JSON: name, architecture and format (unified layout)."""
+    BREAKPAD = "breakpad"
+    """A Breakpad symbol file made from the binary."""
+    SECTION = "section"
+    """The bytes of one section (debuginfod)."""
+    SOURCE = "source"
+    """A source file (debuginfod): known as a path, never held."""
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind of content that answers this, or None when either may."""
+        return {What.EXECUTABLE: Kind.EXECUTABLE, What.DEBUGINFO: Kind.DEBUGINFO}.get(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One question, whatever the layout; `cache` and `build` are the pins in front of it."""
+
+    layout: str
+    what: What
+    uuid: UUID
+    detail: str = ""
+    """Name of the section or path of the source."""
+    cache: UUID | None = None
+    build: str | None = None

@@ -1,0 +1,113 @@
+"""What was asked for and nobody had: the list of what to harvest next.
+
+A SQLite file shared by all server processes of a user. Misses are gathered in memory and written now and then, so
+that a burst of them costs one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from sqlite_utils import Database
+
+from symcache.errors import StorageError
+from symcache.model import uuid_text
+
+__all__ = ["Miss", "MissLog"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS misses (
+    uuid TEXT NOT NULL, kind TEXT NOT NULL, cache TEXT NOT NULL, build TEXT NOT NULL,
+    first_asked TEXT NOT NULL, last_asked TEXT NOT NULL, times INTEGER NOT NULL,
+    PRIMARY KEY (uuid, kind, cache, build)
+) WITHOUT ROWID
+"""
+_ADD = """
+INSERT INTO misses VALUES (:uuid, :kind, :cache, :build, :now, :now, :times)
+ON CONFLICT DO UPDATE SET last_asked = :now, times = times + :times
+"""
+_MOST_PENDING = 100_000
+_MOST_KEPT = 1_000_000
+"""Anybody can ask for random UUIDs: the oldest misses make room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One thing that was asked for; times are UTC, ISO 8601."""
+
+    uuid: UUID
+    kind: str
+    cache: UUID | None
+    build: str | None
+    first_asked: str
+    last_asked: str
+    times: int
+
+
+class MissLog:
+    """The log in the file `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._pending: dict[tuple[str, str, str, str], int] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = Database(sqlite3.connect(path, check_same_thread=False, timeout=30))
+            self._database.enable_wal()
+            self._database.execute(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"log of misses {path}: {error}", hint="delete this file: it is made anew") from error
+
+    def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None) -> None:
+        """Count one miss; cheap, written by `flush`."""
+        key = (uuid_text(uuid), kind, uuid_text(cache) if cache else "", build or "")
+        with self._lock:
+            if key in self._pending or len(self._pending) < _MOST_PENDING:
+                self._pending[key] = self._pending.get(key, 0) + 1
+
+    def flush(self) -> None:
+        """Write what was counted."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+            if not pending:
+                return
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            try:
+                with self._database.conn:
+                    self._database.conn.executemany(
+                        _ADD,
+                        (
+                            {"uuid": u, "kind": k, "cache": c, "build": b, "now": now, "times": times}
+                            for (u, k, c, b), times in pending.items()
+                        ),
+                    )
+                    self._database.execute(
+                        "DELETE FROM misses WHERE (SELECT count(*) FROM misses) > :most AND last_asked <"
+                        " (SELECT last_asked FROM misses ORDER BY last_asked DESC LIMIT 1 OFFSET :most)",
+                        {"most": _MOST_KEPT},
+                    )
+            except sqlite3.Error as error:
+                raise StorageError(f"log of misses: {error}", hint="free some space or delete it") from error
+
+    def recent(self, limit: int = 1000) -> list[Miss]:
+        """Return what was asked for most often, newest first among equals."""
+        self.flush()
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT uuid, kind, cache, build, first_asked, last_asked, times FROM misses"
+                " ORDER BY times DESC, last_asked DESC, uuid LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [Miss(UUID(u), k, UUID(c) if c else None, b or None, f, n, t) for u, k, c, b, f, n, t in rows]
+
+    def close(self) -> None:
+        """Write what was counted and close the file."""
+        try:
+            self.flush()
+        finally:
+            self._database.conn.close()

@@ -1,0 +1,35 @@
+"""For whoever runs the server: is it alive, can it answer."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+from server.service import SERVICE
+
+__all__ = ["register"]
+
+_STALE_SECONDS = 60.0
+
+
+def register(app: web.Application) -> None:
+    """Add the routes of this module."""
+    app.router.add_get("/healthz", health)
+    app.router.add_get("/readyz", ready)
+
+
+async def health(request: web.Request) -> web.Response:
+    """Say that the process answers at all."""
+    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Say whether the library can be read and is being followed."""
+    service = request.app[SERVICE]
+    age = time.time() - service.refreshed
+    limit = max(_STALE_SECONDS, 3 * service.config.refresh_seconds)
+    if age > limit:
+        reason = service.refresh_error or f"the library was last looked at {age:.0f} seconds ago"
+        return web.Response(status=503, text=reason + "\n", headers={"Cache-Control": "no-store"})
+    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,115 @@
+"""What all handlers share: the library, its answers, the caches, and their upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from uuid import UUID
+
+from aiohttp import web
+
+from server.config import ServerConfig
+from server.decoded import DecodedCache
+from server.layouts import Wanted, What
+from server.misses import MissLog
+from symcache.errors import SymcacheError
+from symcache.library import Found, Library
+from symcache.model import Kind
+from symcache.store import blob_key
+
+__all__ = ["SERVICE", "Service"]
+
+log = logging.getLogger("symcache.server")
+_REMEMBERED = 200_000
+"""Answers kept in memory, until the catalog changes."""
+
+
+class Service:
+    """One library being served by this process."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.library = Library.open(config.library)
+        # Folding in a large record keeps its connection busy: it has one of its own, so that nobody waits.
+        self._folder = Library.open(config.library)
+        self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
+        self.misses = MissLog(config.state_dir / "misses.db")
+        self.refreshed = time.time()
+        self.refresh_error = ""
+        self._answers: OrderedDict[Wanted, Found | None] = OrderedDict()
+        self._version = self._data_version()
+        self._upkeep: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow the library, from inside the event loop."""
+        self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def close(self) -> None:
+        """Stop following, and write down what is still in memory."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._upkeep
+        await asyncio.to_thread(self.misses.close)
+        await asyncio.to_thread(self.decoded.close)
+        self._folder.close()
+        self.library.close()
+
+    def resolve(self, wanted: Wanted) -> Found | None:
+        """Return the content that answers, from memory if the catalog has not changed since.
+
+        A pin chooses among the contents that shared caches or releases give a UUID. What lies in no shared cache, or
+        belongs to no release, is the same under every pin: a debugger that is pinned by its base URL still finds its
+        own program.
+        """
+        what = wanted.what if wanted.what in {What.EXECUTABLE, What.DEBUGINFO} else What.META
+        key = replace(wanted, layout="", what=what, detail="")
+        try:
+            return self._answers[key]
+        except KeyError:
+            pass
+        found = self._ask(wanted.uuid, wanted.what.kind, wanted.cache, wanted.build)
+        self._answers[key] = found
+        if len(self._answers) > _REMEMBERED:
+            self._answers.popitem(last=False)
+        return found
+
+    def _ask(self, uuid: UUID, kind: Kind | None, cache: UUID | None, build: str | None) -> Found | None:
+        found = self.library.resolve(uuid, kind, cache=cache, build=build)
+        if found is not None or (cache is None and build is None):
+            return found
+        for row in self.library.variants(uuid):
+            unbound = row.cache_uuid is None if cache is not None else row.build is None
+            if unbound and (kind is None or row.kind is kind) and (s := self.library.store.stat(blob_key(row.sha256))):
+                return Found(row, s.stored_size)
+        return None
+
+    def forget(self) -> None:
+        """Drop remembered answers: something they promised is gone."""
+        self._answers.clear()
+
+    def _data_version(self) -> int:
+        return int(self.library.catalog.database.conn.execute("PRAGMA data_version").fetchone()[0])
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.refresh_seconds)
+            try:
+                await asyncio.to_thread(self._folder.refresh)
+                await asyncio.to_thread(self.misses.flush)
+                self.refreshed, self.refresh_error = time.time(), ""
+            except SymcacheError as error:
+                if not self.refresh_error:
+                    log.warning("cannot look for new records: %s", error)
+                self.refresh_error = str(error)
+            # Another process may have folded: every change to the catalog file counts.
+            if (version := self._data_version()) != self._version:
+                self._version = version
+                self.forget()
+
+
+SERVICE = web.AppKey("service", Service)

@@ -1,0 +1,72 @@
+"""Answers to the look-up layouts, whichever one was spoken."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, header_text, send
+from server.layouts import RawCacheFile, Wanted, What
+from server.service import Service
+from symcache.errors import NotFoundError
+from symcache.library import Found
+from symcache.model import uuid_text
+
+__all__ = ["answer", "answer_raw_cache", "missing"]
+
+
+async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
+    """Answer a request in any layout."""
+    if wanted.what not in {What.EXECUTABLE, What.DEBUGINFO, What.META}:
+        return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
+    found = service.resolve(wanted)
+    if found is None:
+        service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build)
+        return missing(f"nobody here has the {wanted.what} of {uuid_text(wanted.uuid)}")
+    headers = describe(found)
+    fixed = wanted.cache is not None and found.cache_uuid == wanted.cache
+    headers["Cache-Control"] = IMMUTABLE if fixed else REVALIDATE
+    if wanted.what is What.META:
+        meta = {"name": found.name, "arch": found.arch, "file_format": "macho"}
+        return web.json_response(meta, headers={"Cache-Control": headers["Cache-Control"]})
+    try:
+        return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
+    except NotFoundError:
+        service.forget()  # collected since it was looked up
+        return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
+
+
+async def answer_raw_cache(request: web.Request, service: Service, file: RawCacheFile) -> web.StreamResponse:
+    """Answer a request for a raw file of a shared cache."""
+    cache_uuid, name = file
+    found = service.library.cache_file(cache_uuid, name)
+    if found is None:
+        return missing(f"no file {name!r} of the shared cache {uuid_text(cache_uuid)} is kept here")
+    headers = {
+        "Cache-Control": IMMUTABLE,
+        "X-Symcache-Size": str(found.size),
+        "X-Symcache-Cache": uuid_text(cache_uuid),
+    }
+    return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
+
+
+def describe(found: Found) -> dict[str, str]:
+    """Return the headers that say which content this is."""
+    headers = {
+        "X-Symcache-Uuid": uuid_text(found.uuid) if found.uuid else "",
+        "X-Symcache-Kind": found.kind.value,
+        "X-Symcache-Arch": header_text(found.arch),
+        "X-Symcache-Size": str(found.size),
+        "X-Symcache-Path": header_text(found.path),
+        "X-DEBUGINFOD-SIZE": str(found.size),
+        "X-DEBUGINFOD-FILE": header_text(found.name),
+    }
+    if found.build:
+        headers["X-Symcache-Build"] = found.build
+    if found.cache_uuid:
+        headers["X-Symcache-Cache"] = uuid_text(found.cache_uuid)
+    return headers
+
+
+def missing(reason: str) -> web.Response:
+    """Return a 404 that may be remembered for a moment only."""
+    return web.Response(status=404, text=reason + "\n", headers={"Cache-Control": MISSING})

@@ -1,0 +1,63 @@
+"""`symcache serve`: a library over HTTP."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+
+from server import ServerConfig, run
+from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
+from symcache.cli.settings import library_location
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine can connect.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port.")] = 1,
+    public_reads: Annotated[
+        bool, typer.Option("--public-reads", help="Whoever can connect may read, from other machines too.")
+    ] = False,
+    cache_gib: Annotated[
+        float, typer.Option("--cache-gib", min=0.01, help="Limit of the cache of decoded files, in GiB.")
+    ] = 16.0,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Serve a library over HTTP, in every layout that debuggers ask in, until it is stopped."""
+
+    def ready(url: str) -> None:
+        if json:
+            sys.stdout.write(json_module.dumps({"url": url, "library": location}) + "\n")
+            sys.stdout.flush()
+        else:
+            console.print(f"serving {location} at [bold]{url}[/] (Ctrl-C stops)", soft_wrap=True)
+
+    with errors_to_exit():
+        location = library_location(library)
+        run(
+            ServerConfig(
+                library=location,
+                cache_dir=platformdirs.user_cache_path("symcache") / "server",
+                state_dir=Path(platformdirs.user_state_path("symcache")),
+                host=host,
+                port=port,
+                processes=processes,
+                cache_bytes=int(cache_gib * (1 << 30)),
+                public_reads=public_reads,
+            ),
+            ready,
+        )

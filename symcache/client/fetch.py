@@ -1,0 +1,245 @@
+"""One download: resumed where it was cut, and checked in length, hash and UUID before it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID
+
+import aiohttp
+import tenacity
+import zstandard
+
+from symcache.client.local_cache import IndexEntry, LocalCache
+from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.errors import IntegrityError, MachOError, RemoteError
+from symcache.macho import identify
+from symcache.model import uuid_text
+
+__all__ = ["Fetcher"]
+
+MAX_SIZE = 16 << 30
+"""No Mach-O is larger; a server that says otherwise is not believed."""
+_CHUNK = 1 << 20
+_MAX_WINDOW = 1 << 27
+_ATTEMPTS = 4
+_ETAG = re.compile(r'"([0-9a-f]{64})(?:-zstd)?"')
+_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
+_BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+Count = Callable[[int, int], None]
+"""Called with (bytes arrived, bytes expected), both as differences."""
+
+
+class _Retry(Exception):
+    """Worth another attempt at the same server."""
+
+
+class Fetcher:
+    """Downloads over one session into one local cache."""
+
+    def __init__(self, session: aiohttp.ClientSession, cache: LocalCache, *, backoff: float = 0.2) -> None:
+        self._session, self._cache, self._backoff = session, cache, backoff
+
+    async def fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
+        """Return what the server at `url` has for `request`, or None when it has not.
+
+        Raises RemoteError when it cannot be reached or breaks off, IntegrityError when what it sends is not what
+        was asked for.
+        """
+        # The lock is waited for in a thread: another process may hold it for a whole download.
+        manager = self._cache.part(request)
+        path, file = await asyncio.to_thread(manager.__enter__)
+        try:
+            if found := self._cache.find(request):
+                path.unlink(missing_ok=True)
+                return found
+            retrying = tenacity.AsyncRetrying(
+                stop=tenacity.stop_after_attempt(_ATTEMPTS),
+                wait=tenacity.wait_random_exponential(self._backoff, max=10),
+                retry=tenacity.retry_if_exception_type(_Retry),
+                reraise=True,
+            )
+            try:
+                return await retrying(self._attempt, url, request, path, file, count)
+            except _Retry as error:
+                raise RemoteError(f"{url}: {error}", hint="run the same command again: it continues") from error
+            finally:
+                if file.tell() == 0 and not self._cache.part_note(path):
+                    path.unlink(missing_ok=True)
+        finally:
+            manager.__exit__(None, None, None)
+
+    async def _attempt(
+        self, url: str, request: SymbolRequest, path: Path, file: BinaryIO, count: Count
+    ) -> FetchedSymbol | None:
+        for target in _targets(url, request):
+            try:
+                headers = {"Accept-Encoding": "zstd"}
+                note = self._cache.part_note(path)
+                start = file.seek(0, 2)
+                if start and note.get("etag") and note.get("url") == target:
+                    headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-", "If-Range": note["etag"]}
+                elif start:
+                    start = _restart(file)
+                async with self._session.get(target, headers=headers) as response:
+                    ours = "X-Symcache-Version" in response.headers
+                    if response.status == 416 and start:
+                        _restart(file)
+                        self._cache.remember_part(path, None)
+                        raise _Retry("the file has changed on the server")
+                    if response.status in {404, 410}:
+                        if ours:
+                            return None
+                        continue  # a server of another kind knows no pins: ask it without
+                    if response.status >= 500 or response.status in {408, 429}:
+                        raise _Retry(f"answers {response.status} {response.reason} for {request}")
+                    if response.status not in {200, 206}:
+                        raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
+                    try:
+                        return await self._receive(url, target, request, response, path, file, start, count)
+                    except IntegrityError:
+                        _restart(file)
+                        self._cache.remember_part(path, None)
+                        raise
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                raise _Retry(f"{error or type(error).__name__} while fetching {request}") from error
+        return None
+
+    async def _receive(
+        self,
+        url: str,
+        target: str,
+        request: SymbolRequest,
+        response: aiohttp.ClientResponse,
+        path: Path,
+        file: BinaryIO,
+        start: int,
+        count: Count,
+    ) -> FetchedSymbol:
+        if response.status == 200:
+            start = _restart(file)
+        elif not (m := _RANGE.fullmatch(response.headers.get("Content-Range", ""))) or int(m[1]) != start:
+            raise IntegrityError(f"{url}: answers another range than was asked for {request}")
+        promised = _promised_hash(response)
+        size = _promised_size(response, start)
+        if size is not None and size > MAX_SIZE:
+            raise IntegrityError(f"{url}: offers {size} bytes for {request}: no binary is so large")
+        # Only what has a strong validator can be continued later.
+        self._cache.remember_part(path, {"etag": f'"{promised}"', "url": target} if promised else None)
+        count(start, size or 0)
+        try:
+            await _save(response, _Sink(file, MAX_SIZE if size is None else size, count, f"{url}: {request}"))
+        finally:
+            file.flush()
+        got = file.tell()
+        if size is not None and got < size:
+            raise _Retry(f"{got} of {size} bytes came for {request}")
+        sha256 = await asyncio.to_thread(_check, url, request, path, size, promised)
+        headers = response.headers
+        build = headers.get("X-Symcache-Build", "")
+        entry = IndexEntry(
+            sha256=sha256,
+            size=got,
+            build=build if _BUILD.fullmatch(build) else None,
+            cache_uuid=_uuid_or_none(headers.get("X-Symcache-Cache", "")),
+            server=url,
+        )
+        self._cache.remember_part(path, None)
+        return self._cache.publish(request, path, entry)
+
+
+def _targets(url: str, request: SymbolRequest) -> list[str]:
+    plain = f"/buildid/{request.uuid.hex}/{request.kind}"
+    if request.cache is not None:
+        return [f"{url}/cache/{uuid_text(request.cache)}{plain}", url + plain]
+    if request.build is not None:
+        return [f"{url}/build/{request.build}{plain}", url + plain]
+    return [url + plain]
+
+
+def _restart(file: BinaryIO) -> int:
+    file.seek(0)
+    file.truncate()
+    return 0
+
+
+def _promised_hash(response: aiohttp.ClientResponse) -> str | None:
+    match = _ETAG.fullmatch(response.headers.get("ETag", ""))
+    return match[1] if match else None
+
+
+def _promised_size(response: aiohttp.ClientResponse, start: int) -> int | None:
+    """Return the size of the whole decoded file that the server promises, or None."""
+    headers = response.headers
+    if match := _RANGE.fullmatch(headers.get("Content-Range", "")):
+        return int(match[3])
+    for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
+        if (text := headers.get(name, "")).isdigit() and len(text) < 20:
+            return int(text)
+    if not headers.get("Content-Encoding") and response.content_length is not None:
+        return start + response.content_length
+    return None
+
+
+class _Sink:
+    """Takes the decoded body piece by piece, so that a few bytes that unpack to gigabytes cost no memory."""
+
+    def __init__(self, file: BinaryIO, limit: int, count: Count, name: str) -> None:
+        self._file, self._limit, self._count, self._name = file, limit, count, name
+
+    def write(self, data: bytes) -> int:
+        if self._file.tell() + len(data) > self._limit:
+            raise IntegrityError(f"{self._name}: more than {self._limit} bytes come")
+        self._file.write(data)
+        self._count(len(data), 0)
+        return len(data)
+
+
+async def _save(response: aiohttp.ClientResponse, sink: _Sink) -> None:
+    """Write the body into `sink`, without its content encoding."""
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"identity", "zstd"}:
+        raise IntegrityError(f"{response.url}: answers in the encoding {encoding[:40]!r}, which was not asked for")
+    if encoding == "identity":
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            sink.write(chunk)
+        return
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    writer = decoder.stream_writer(sink, write_size=_CHUNK, closefd=False)  # type: ignore[arg-type] # needs only write
+    try:
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            writer.write(chunk)
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"{response.url}: the body is no zstd: {error}") from error
+
+
+def _check(url: str, request: SymbolRequest, path: Path, size: int | None, promised: str | None) -> str:
+    """Return the SHA-256 of a downloaded file that is what was asked for. Raises IntegrityError."""
+    with path.open("rb") as file:
+        got = os.fstat(file.fileno()).st_size
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if size is not None and got != size:
+        raise IntegrityError(f"{url}: {got} bytes came for {request} where {size} were promised")
+    if promised is not None and sha256 != promised:
+        raise IntegrityError(f"{url}: what came for {request} has SHA-256 {sha256} where {promised} was promised")
+    try:
+        slices = identify(path)
+    except MachOError as error:
+        raise IntegrityError(f"{url}: what came for {request} is damaged: {error}") from error
+    if not any(s.uuid == request.uuid and s.kind is request.kind for s in slices):
+        held = ", ".join(f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices) or "no Mach-O"
+        raise IntegrityError(f"{url}: what came for {request} is {held}")
+    return sha256
+
+
+def _uuid_or_none(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

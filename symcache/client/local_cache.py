@@ -1,0 +1,193 @@
+"""The local cache: files by content hash, and an index by what was asked for.
+
+::
+
+    blobs/ab/<sha256>          a checked file, read-only
+    index/<uuid>/<key>.json    the content that answers a request; key: kind, then cache or build pin
+    parts/<uuid>-<key>         a download under way, locked by the process that does it
+    parts/<uuid>-<key>.json    ETag and hash of what is in it, so that it can be resumed
+
+Everything visible is renamed into place, so any number of processes may share one cache. What was used longest ago
+goes first when the cache grows over its limit; what was used within the last hour stays, since a debugger may still
+open it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.errors import StorageError
+from symcache.model import Sha256
+
+__all__ = ["IndexEntry", "LocalCache"]
+
+DEFAULT_LIMIT = 16 << 30
+"""Bytes."""
+_IN_USE_SECONDS = 3600
+_TOUCH_SECONDS = 60
+_PART_SECONDS = 7 * 86400
+"""A part that nobody resumed for so long is thrown away."""
+
+
+class IndexEntry(BaseModel):
+    """One file of the index."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+    build: str | None = None
+    cache_uuid: UUID | None = None
+    server: str = ""
+
+
+class LocalCache:
+    """A folder of checked binaries."""
+
+    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder, self.limit = folder, limit
+        try:
+            for name in ("blobs", "index", "parts"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cache {folder}: {error.strerror or error}", hint="name another one in SYMCACHE_CACHE_DIR"
+            ) from error
+
+    def find(self, request: SymbolRequest) -> FetchedSymbol | None:
+        """Return the cached answer to `request`, or None. Never asks anybody."""
+        path = self._index(request)
+        try:
+            entry = IndexEntry.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError):
+            path.unlink(missing_ok=True)
+            return None
+        blob = self.blob(entry.sha256)
+        try:
+            found = blob.stat()
+            if found.st_size != entry.size:  # somebody damaged it: fetch it again
+                blob.unlink(missing_ok=True)
+                return None
+            if time.time() - found.st_mtime > _TOUCH_SECONDS:
+                os.utime(blob)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            pass  # a cache that only others may write is as good for reading
+        return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
+
+    def blob(self, sha256: str) -> Path:
+        """Return where the file of this hash is, or would be."""
+        return self.folder / "blobs" / sha256[:2] / sha256
+
+    def publish(self, request: SymbolRequest, part: Path, entry: IndexEntry) -> FetchedSymbol:
+        """Move a checked file to its place and index it under `request`, and under its own shared cache."""
+        blob = self.blob(entry.sha256)
+        blob.parent.mkdir(exist_ok=True)
+        part.chmod(0o444)
+        os.utime(part)
+        part.replace(blob)
+        self._write_index(self._index(request), entry)
+        if entry.cache_uuid is not None and request.cache is None:
+            self._write_index(self._index(SymbolRequest(request.uuid, request.kind, cache=entry.cache_uuid)), entry)
+        return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
+
+    @contextlib.contextmanager
+    def part(self, request: SymbolRequest) -> Iterator[tuple[Path, BinaryIO]]:
+        """Open the part file of `request`, alone among all processes; what an earlier run left is in it.
+
+        Waits while another process downloads the same: look into the index again afterwards.
+        """
+        path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}"
+        while True:
+            file = path.open("a+b")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                # The one who had the lock before may have published this file: then it is not ours to write.
+                same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+            except FileNotFoundError:
+                same = False
+            if same:
+                break
+            file.close()
+        try:
+            yield path, file
+        finally:
+            file.close()
+
+    def remember_part(self, path: Path, note: dict[str, str] | None) -> None:
+        """Note what a part holds, so that it can be resumed; None: nothing of use."""
+        side = path.with_name(path.name + ".json")
+        if note is None:
+            side.unlink(missing_ok=True)
+        else:
+            _replace(side, json.dumps(note).encode())
+
+    def part_note(self, path: Path) -> dict[str, str]:
+        """Return what was noted of a part; empty when it cannot be resumed."""
+        try:
+            note = json.loads(path.with_name(path.name + ".json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {k: v for k, v in note.items() if isinstance(v, str)} if isinstance(note, dict) else {}
+
+    def evict(self) -> int:
+        """Remove what was used longest ago until the cache is within its limit; return the bytes removed."""
+        files: list[tuple[float, int, Path]] = []
+        for path in (self.folder / "blobs").glob("*/*"):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                files.append((found.st_mtime, found.st_size, path))
+        now, total, removed = time.time(), sum(size for _, size, _ in files), 0
+        for modified, size, path in sorted(files):
+            if total - removed <= self.limit or now - modified < _IN_USE_SECONDS:
+                break
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += size
+        for path in (self.folder / "parts").iterdir():
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > _PART_SECONDS:
+                    path.unlink()
+        return removed
+
+    def _index(self, request: SymbolRequest) -> Path:
+        return self.folder / "index" / request.uuid.hex / f"{_key(request)}.json"
+
+    def _write_index(self, path: Path, entry: IndexEntry) -> None:
+        path.parent.mkdir(exist_ok=True)
+        _replace(path, entry.model_dump_json(exclude_none=True).encode())
+
+
+def _key(request: SymbolRequest) -> str:
+    if request.cache is not None:
+        return f"{request.kind}-cache-{request.cache.hex}"
+    if request.build is not None:
+        # Encoded, since a build is text from outside and file systems may not tell cases apart.
+        return f"{request.kind}-build-{request.build.encode().hex()}"
+    return request.kind.value
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
