@@ -1,94 +1,30 @@
-"""Is a release complete? The manifest held against what the library really has."""
+"""`verify`: one release after another, each content once, over threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID
 
-import zstandard
-
 from symcache.catalog import Occurrence
-from symcache.errors import IntegrityError, MachOError, NotFoundError
+from symcache.errors import SharedCacheError
 from symcache.library import Library
-from symcache.macho import identify_bytes
-from symcache.model import Kind, uuid_text
-from symcache.store import BlobReader, blob_key
+from symcache.verify.catalog_level import check_images, check_release, summary_of
+from symcache.verify.contents import Content, check_content
+from symcache.verify.expectations import Expectations
+from symcache.verify.findings import Finding, FindingCode, Level, VerifyReport
+from symcache.verify.holdings import ReleaseHoldings, gather
+from symcache.verify.layout import Problem
+from symcache.verify.raw_cache import RawCache, check_files, materialised
 
-__all__ = ["Finding", "FindingCode", "Level", "VerifyReport", "verify"]
+__all__ = ["verify"]
 
-_HEAD = 32 << 10
-
-
-class Level(StrEnum):
-    """How thoroughly to look."""
-
-    CATALOG = "catalog"
-    """Every expected image has an entry."""
-    BLOBS = "blobs"
-    """And its blob is there, as long as it should be, and starts as the right image."""
-    BYTES = "bytes"
-    """And every byte of it has the hash it was stored under."""
-
-
-class FindingCode(StrEnum):
-    """Stable names of what can be wrong."""
-
-    NO_HARVEST = "no-harvest"
-    """The library has nothing of this build."""
-    NOT_SEALED = "not-sealed"
-    """No harvest of this build came to its end with everything in place."""
-    PROBLEM = "problem"
-    """Something that the unsealed harvest itself noted."""
-    MISSING = "missing"
-    """In the manifest, but nothing was stored for it."""
-    BLOB_MISSING = "blob-missing"
-    """Stored once, but its blob is gone."""
-    DAMAGED = "damaged"
-    """The blob is not what was stored."""
-    WRONG_UUID = "wrong-uuid"
-    """The blob is another image, or of another kind or architecture."""
-    UNREADABLE_RECORD = "unreadable-record"
-    """A record that this program cannot read: nothing can be said of what it holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing found wanting."""
-
-    code: FindingCode
-    message: str
-    build: str = ""
-    path: str = ""
-    arch: str = ""
-    uuid: str = ""
-
-
-@dataclass
-class VerifyReport:
-    """What was looked at and what was found."""
-
-    level: Level
-    builds: list[str] = field(default_factory=list)
-    images: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """True when nothing is wanting."""
-        return not self.findings
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return {
-            "complete": self.complete,
-            "level": self.level,
-            "builds": self.builds,
-            "images": self.images,
-            "findings": [asdict(f) for f in self.findings],
-        }
+Progress = Callable[[int, int], None]
+"""Called with (contents done, contents known of so far or expected)."""
 
 
 def verify(
@@ -96,97 +32,127 @@ def verify(
     builds: Sequence[str] = (),
     *,
     level: Level = Level.BLOBS,
-    progress: Callable[[int, int], None] | None = None,
+    expectations: Expectations | None = None,
+    scratch: Path | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
 ) -> VerifyReport:
-    """Check the named builds, or all that the library holds. An empty library is a finding, not a pass."""
+    """Check the named builds; without any, all that the library holds and all that the site's table expects.
+
+    An empty library, an absent build and a record that cannot be read are findings, never a silent pass. Level `bytes`
+    writes each kept raw cache in turn to a folder below `scratch` (default: the system's temporary folder). Nothing is
+    ever written to the library. Raises StorageError when the store or the scratch folder cannot be used.
+    """
+    expectations = expectations or Expectations.load()
     report = VerifyReport(level)
-    for key, reason in sorted(library.unreadable.items()):
-        report.findings.append(Finding(FindingCode.UNREADABLE_RECORD, f"{key}: {reason}"))
-    wanted = list(dict.fromkeys(builds)) or [r.build for r in library.releases()]
+    report.add(
+        Finding(FindingCode.UNREADABLE_RECORD, f"{key}: {reason}") for key, reason in sorted(library.unreadable.items())
+    )
+    held = {r.build: r.images for r in library.releases()}
+    wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
     if not wanted:
-        report.findings.append(Finding(FindingCode.NO_HARVEST, f"{library.store.location}: no release harvested"))
-    work: list[tuple[str, Occurrence]] = []
-    for build in wanted:
-        report.builds.append(build)
-        work += [(build, o) for o in _check_manifest(library, build, report)]
-    seen: set[tuple[str, UUID | None, Kind, str]] = set()
-    for done, (build, occurrence) in enumerate(work):
-        content = (occurrence.sha256, occurrence.uuid, occurrence.kind, occurrence.arch)
-        if level is not Level.CATALOG and content not in seen:
-            seen.add(content)
-            _check_blob(library, build, occurrence, level, report)
-        if progress:
-            progress(done + 1, len(work))
+        report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
+    run = _Run(library, level, report, progress, sum(held.get(b, 0) for b in wanted))
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1, thread_name_prefix="verify") as run.pool:
+        try:
+            for build in wanted:
+                release = gather(library, build)
+                if release is None:
+                    text = f"{build}: expected, but nothing of it was harvested"
+                    report.add([Finding(FindingCode.NO_HARVEST, text, build)])
+                    continue
+                report.releases.append(summary_of(release))
+                findings, notes = check_release(release, expectations)
+                report.add(findings)
+                report.notes += notes
+                run.release(release, scratch)
+        except BaseException:
+            run.pool.shutdown(cancel_futures=True)
+            raise
     return report
 
 
-def _check_manifest(library: Library, build: str, report: VerifyReport) -> list[Occurrence]:
-    """Hold the manifests of a build against its objects; return the objects that answer for it."""
-    records = library.catalog.records_of(build)
-    if not records:
-        report.findings.append(
-            Finding(FindingCode.NO_HARVEST, f"{build}: nothing harvested of this build", build=build)
+@dataclass
+class _Run:
+    """What one call of `verify` carries along."""
+
+    library: Library
+    level: Level
+    report: VerifyReport
+    progress: Progress | None
+    expected: int
+    done: int = 0
+    pool: ThreadPoolExecutor = field(init=False)
+    good: set[int] = field(default_factory=set)
+    """Hashes of the contents that were found good: releases share most of theirs."""
+    bad: dict[int, list[Problem]] = field(default_factory=dict)
+
+    def release(self, release: ReleaseHoldings, scratch: Path | None) -> None:
+        """Check the images of one release."""
+        findings, stored = check_images(release)
+        self.report.add(findings)
+        if self.level is Level.CATALOG:
+            self._advance(len(stored), 0)
+            return
+        raw = [unit for unit in release.units if unit.raw]
+        files = {id(unit): check_files(self.library, release.build, unit) for unit in raw}
+        self.report.add(finding for found in files.values() for finding in found)
+        if self.level is Level.BYTES and raw:
+            with tempfile.TemporaryDirectory(prefix="symcache-verify-", dir=scratch) as folder:
+                for unit in raw:
+                    found = files[id(unit)]
+                    with materialised(self.library, release.build, unit, Path(folder), found) as cache:
+                        self.report.add(found)
+                        if cache is None:
+                            continue
+                        mine = [o for o in stored if o.cache_uuid == unit.cache_uuid]
+                        stored = [o for o in stored if o.cache_uuid != unit.cache_uuid]
+                        self._contents(release.build, mine, cache, len(stored))
+        self._contents(release.build, stored, None, 0)
+
+    def _contents(self, build: str, stored: Iterable[Occurrence], cache: RawCache | None, later: int) -> None:
+        """Check each content once; say of every image that has a bad one what is wrong with it."""
+        by_content: dict[int, list[Occurrence]] = {}
+        for occurrence in stored:
+            by_content.setdefault(_identity(occurrence), []).append(occurrence)
+        fresh = {k: v[0] for k, v in by_content.items() if k not in self.good and k not in self.bad}
+        self._advance(len(by_content) - len(fresh), len(fresh) + later)
+
+        def check(item: tuple[int, Occurrence]) -> tuple[int, list[Problem]]:
+            return item[0], self._check(item[1], cache)
+
+        for left, (key, problems) in enumerate(self.pool.map(check, fresh.items()), 1):
+            if problems:
+                self.bad[key] = problems
+            else:
+                self.good.add(key)
+            self._advance(1, len(fresh) - left + later)
+        for key, occurrences in by_content.items():
+            for code, text in self.bad.get(key, ()):
+                self.report.add(
+                    Finding.of_image(code, text, build, o.path, o.arch, o.uuid, o.cache_uuid) for o in occurrences
+                )
+
+    def _check(self, o: Occurrence, cache: RawCache | None) -> list[Problem]:
+        content = Content(o.sha256, o.size, o.uuid, o.kind, o.arch)
+        reference, problems = None, []
+        if cache is not None:
+            try:
+                reference = cache.reference(o.path, o.uuid)
+            except SharedCacheError as error:
+                problems.append((FindingCode.CACHE_UNREADABLE, str(error)))
+        problems += check_content(
+            self.library, content, every_byte=self.level is Level.BYTES, reference=reference, extractor=o.extractor
         )
-        return []
-    sealed = [r for r in records if r["sealed"]]
-    if not sealed:
-        report.findings.append(
-            Finding(FindingCode.NOT_SEALED, f"{build}: no harvest of it is sealed; harvest it again", build=build)
-        )
-        report.findings += [
-            Finding(FindingCode.PROBLEM, line, build=build) for r in records for line in r["problems"].splitlines()
-        ]
-    # A partial harvest is measured together with the others of its build: one may hold what another lacks.
-    objects = [o for r in records for o in library.catalog.objects_of(r["id"])]
-    have = {(o.path, o.arch, o.uuid, o.kind, o.cache_uuid) for o in objects}
-    expected = {
-        (m["path"], m["arch"], _uuid(m["uuid"]), m["kind"], _uuid(m["cache_uuid"]))
-        for r in (sealed or records)
-        for m in library.catalog.manifest_of(r["id"])
-    }
-    report.images += len(expected)
-    for path, arch, uuid, kind, cache in sorted(expected - have, key=str):
-        where = f" of cache {uuid_text(cache)}" if cache else ""
-        report.findings.append(
-            Finding(
-                FindingCode.MISSING,
-                f"{path} ({arch}, {kind}){where}: expected, but not stored",
-                build,
-                path,
-                arch,
-                uuid_text(uuid) if uuid else "",
-            )
-        )
-    return objects
+        return problems
+
+    def _advance(self, count: int, left: int) -> None:
+        self.done += count
+        if self.progress:
+            self.progress(self.done, max(self.expected, self.done + left))
 
 
-def _check_blob(library: Library, build: str, o: Occurrence, level: Level, report: VerifyReport) -> None:
-    def found(code: FindingCode, message: str) -> None:
-        report.findings.append(
-            Finding(code, f"{o.path} ({o.arch}): {message}", build, o.path, o.arch, uuid_text(o.uuid) if o.uuid else "")
-        )
-
-    try:
-        with library.store.open(blob_key(o.sha256)) as stored:
-            start = stored.read(18)  # the longest zstd frame header
-            size = zstandard.frame_content_size(start)
-            if size != o.size:
-                return found(FindingCode.DAMAGED, f"blob holds {size} bytes where {o.size} were stored")
-            stored.seek(0)
-            with zstandard.ZstdDecompressor().stream_reader(stored) as reader:
-                head = reader.read(_HEAD)
-        slices = identify_bytes(head, o.size)
-        if len(slices) != 1 or (slices[0].uuid, slices[0].kind, slices[0].arch) != (o.uuid, o.kind, o.arch):
-            return found(FindingCode.WRONG_UUID, f"blob {o.sha256} holds another image")
-        if level is Level.BYTES:
-            for _ in BlobReader(library.store, o.sha256, o.size):
-                pass
-    except NotFoundError:
-        return found(FindingCode.BLOB_MISSING, f"blob {o.sha256} is gone")
-    except (IntegrityError, MachOError, zstandard.ZstdError) as error:
-        return found(FindingCode.DAMAGED, f"blob {o.sha256}: {error}")
-    return None
-
-
-def _uuid(value: bytes) -> UUID | None:
-    return UUID(bytes=value) if value else None
+def _identity(o: Occurrence) -> int:
+    """Return a hash of all that a check of this content depends on."""
+    cache: UUID | None = o.cache_uuid
+    return hash((o.sha256, o.size, o.uuid, o.kind, o.arch, o.extractor, cache, o.path if cache else ""))

@@ -1,0 +1,147 @@
+"""Level catalog: the expected caches have sealed harvests, and the manifest's images have entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from symcache.catalog import Occurrence
+from symcache.model import uuid_text
+from symcache.verify.expectations import FILES, Expectations, Expected
+from symcache.verify.findings import Finding, FindingCode, ReleaseSummary
+from symcache.verify.holdings import ImageKey, ReleaseHoldings, Unit
+
+__all__ = ["check_images", "check_release", "summary_of"]
+
+
+def summary_of(release: ReleaseHoldings) -> ReleaseSummary:
+    """Return what was looked at, for the report."""
+    return ReleaseSummary(
+        release.build,
+        release.version,
+        sum(len(u.expected) for u in release.units),
+        [
+            {
+                "family": u.family,
+                "arch": u.arch,
+                "uuid": uuid_text(u.cache_uuid) if u.cache_uuid else "",
+                "images": len(u.expected),
+                "sealed": u.sealed,
+                "raw": bool(u.raw),
+            }
+            for u in release.units
+        ],
+    )
+
+
+def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple[list[Finding], list[str]]:
+    """Hold a release against what its version should have. Returns findings and notes."""
+    findings: list[Finding] = []
+    notes: list[str] = []
+    name = f"{release.product} {release.version} ({release.build})"
+    expected = expectations.of(release.product, release.version, release.build)
+    if expected is None:
+        findings.append(
+            Finding(
+                FindingCode.UNKNOWN_RELEASE,
+                f"{name}: no table says which shared caches it has; add it to a table of your own (--releases), or"
+                " name the architectures (--arch)",
+                release.build,
+            )
+        )
+    for want in expected or ():
+        if any(_answers(unit, want) for unit in release.units):
+            continue
+        what = f"{want.arch} images outside of caches" if want.family == FILES else f"{want.family} cache {want.arch}"
+        if want.required:
+            text = f"{name}: nothing harvested of its {what}"
+            findings.append(Finding(FindingCode.CACHE_MISSING, text, release.build, arch=want.arch))
+        else:
+            notes.append(f"{name}: no {what}; this version may have it")
+    for unit in release.units:
+        cache = uuid_text(unit.cache_uuid) if unit.cache_uuid else ""
+        if not unit.expected:
+            text = f"{name}: {unit.title}: its files were kept, but no image of it is listed"
+            findings.append(
+                Finding(FindingCode.EMPTY_CACHE, text, release.build, arch=unit.arch, cache_uuid=cache),
+            )
+        elif not unit.sealed:
+            text = f"{name}: {unit.title}: no harvest of it is sealed; harvest it again"
+            findings.append(Finding(FindingCode.NOT_SEALED, text, release.build, arch=unit.arch, cache_uuid=cache))
+    findings += _source_problems(release)
+    return findings, notes
+
+
+def _answers(unit: Unit, want: Expected) -> bool:
+    return unit.family == want.family and unit.arch == want.arch
+
+
+def _source_problems(release: ReleaseHoldings) -> Iterator[Finding]:
+    """Yield what unsealed harvests could not read, unless a sealed one has read it since."""
+    sealed = {r["id"] for r in release.records if r["sealed"]}
+    for record in release.records:
+        if record["id"] in sealed:
+            continue
+        units = [u for u in release.units if record["id"] in u.records]
+        # A cache is known by its UUID, so another harvest of it settles all. Of files, it must have seen them too.
+        settled = bool(units) and all(u.sealed for u in units)
+        if settled and not _files_seen(release, record["id"], units):
+            settled = False
+        if settled:
+            continue
+        lines = record["problems"].splitlines()
+        if not lines and not units:
+            lines = ["nothing was found there"]
+        for line in dict.fromkeys(lines):
+            yield Finding(FindingCode.SOURCE_PROBLEM, f"{record['source']}: {line}", release.build)
+
+
+def _files_seen(release: ReleaseHoldings, record: int, units: list[Unit]) -> bool:
+    """Return whether what this record listed outside of caches is in a sealed harvest's manifest."""
+    return all(release.listed_by(record, unit) <= unit.expected for unit in units if unit.family == FILES)
+
+
+_PLACES: tuple[tuple[FindingCode, Callable[[ImageKey], tuple[object, ...]]], ...] = (
+    (FindingCode.WRONG_UUID, lambda k: (k.path, k.arch, k.kind, k.cache_uuid)),
+    (FindingCode.WRONG_ARCH, lambda k: (k.path, k.uuid, k.kind, k.cache_uuid)),
+    (FindingCode.WRONG_KIND, lambda k: (k.path, k.arch, k.uuid, k.cache_uuid)),
+)
+"""By what an image that is not the expected one is known to lie in its place."""
+
+
+def check_images(release: ReleaseHoldings) -> tuple[list[Finding], list[Occurrence]]:
+    """Hold the manifest against what was stored. Returns findings, and the contents that answer for an image."""
+    expected = {key: unit for unit in release.units for key in unit.expected}
+    missing = sorted((k for k in expected if k not in release.stored), key=str)
+    extras = sorted((k for k in release.stored if k not in release.listed), key=str)
+    findings = []
+    # An image that lies where another was expected is one finding, not a missing and an unexpected one.
+    for code, place in _PLACES:
+        there: dict[tuple[object, ...], list[ImageKey]] = {}
+        for key in extras:
+            there.setdefault(place(key), []).append(key)
+        left = []
+        for key in missing:
+            rivals = there.get(place(key))
+            if not rivals:
+                left.append(key)
+                continue
+            rival = rivals.pop(0)
+            extras.remove(rival)
+            findings.append(_finding(release.build, code, key, f"{_shown(rival)} is stored where {_shown(key)} was"))
+        missing = left
+    for key in missing:
+        findings.append(_finding(release.build, FindingCode.MISSING, key, f"{_shown(key)} is expected, but not stored"))
+    for key in extras:
+        text = f"{_shown(key)} is stored, but no source listed it"
+        findings.append(_finding(release.build, FindingCode.UNEXPECTED, key, text))
+    answering = [o for key, stored in release.stored.items() if key in release.listed for o in stored]
+    return findings, answering
+
+
+def _shown(key: ImageKey) -> str:
+    cache = f" of cache {uuid_text(key.cache_uuid)}" if key.cache_uuid else ""
+    return f"{key.arch} {key.kind} {uuid_text(key.uuid) if key.uuid else 'without UUID'}{cache}"
+
+
+def _finding(build: str, code: FindingCode, key: ImageKey, text: str) -> Finding:
+    return Finding.of_image(code, text, build, key.path, key.arch, key.uuid, key.cache_uuid)

@@ -1,0 +1,124 @@
+"""One stored content held against what its record says of it: by its first bytes, or by all of them."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+from uuid import UUID
+
+import zstandard
+
+from symcache.dyld import EXTRACTOR
+from symcache.errors import IntegrityError, MachOError, NotFoundError
+from symcache.library import Library
+from symcache.macho import identify_bytes
+from symcache.model import Kind, uuid_text
+from symcache.store import BlobReader, Store, blob_key
+from symcache.verify.findings import FindingCode
+from symcache.verify.image_scan import ImageScan, Reference
+from symcache.verify.layout import HEADER_SIZE, Layout, Problem, commands_end, parse_layout
+
+__all__ = ["Content", "ContentError", "check_content", "read_head"]
+
+_HEAD = 16 << 10
+"""Holds the load commands of nearly every image."""
+_FRAME_HEADER = 18
+"""The longest header of a zstd frame."""
+_MAX_WINDOW = 1 << 27
+
+
+class Content(NamedTuple):
+    """A blob and what it should be."""
+
+    sha256: str
+    size: int
+    uuid: UUID | None
+    kind: Kind
+    arch: str
+
+
+class ContentError(IntegrityError):
+    """A content that is not what was stored; `problem` says in which way."""
+
+    def __init__(self, code: FindingCode, text: str) -> None:
+        super().__init__(text)
+        self.problem: Problem = (code, text)
+
+
+def check_content(
+    library: Library, content: Content, *, every_byte: bool, reference: Reference | None = None, extractor: str = ""
+) -> list[Problem]:
+    """Return what is wrong with one content; nothing else is looked at once its bytes cannot be trusted."""
+    try:
+        layout = _check_head(library.store, content)
+        problems = list(layout.problems(content.size))
+        if every_byte:
+            scan = ImageScan(layout, reference)
+            for chunk in BlobReader(library.store, content.sha256, content.size):
+                scan.feed(chunk)
+            if not problems:
+                problems = list(scan.problems())
+        if not (problems or reference or extractor in {"", EXTRACTOR} or (layout.symtab and layout.symtab.nsyms)):
+            # Apple's extractor goes on after errors, and leaves an image without its symbols behind.
+            problems.append((FindingCode.SYMBOL_COUNT, f"{extractor} left it without any symbol"))
+        return problems
+    except ContentError as wrong:
+        return [wrong.problem]
+    except NotFoundError:
+        return [(FindingCode.BLOB_MISSING, f"its blob {content.sha256} is gone")]
+    except IntegrityError as error:
+        return [(FindingCode.DAMAGED, str(error))]
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return [(FindingCode.DAMAGED, f"its blob {content.sha256} cannot be read: {error.strerror}")]
+
+
+def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_commands: bool = False) -> bytes:
+    """Return the first bytes of a blob that should hold `size`; `amount` of them, or all if it holds fewer.
+
+    When they begin a Mach-O and `whole_commands` is set, as many more as its load commands need. Raises NotFoundError,
+    and ContentError for a blob that is damaged or of another size.
+    """
+    with store.open(blob_key(sha256)) as stored:
+        try:
+            start = stored.read(_FRAME_HEADER)
+            found = zstandard.frame_content_size(start)
+            if found != size:
+                text = f"its blob {sha256} holds {found} bytes where {size} were stored"
+                raise ContentError(FindingCode.WRONG_SIZE, text)
+            stored.seek(0)
+            with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(stored) as reader:
+                head = reader.read(amount)
+                more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
+                if more > 0:
+                    head += reader.read(more)
+        except zstandard.ZstdError as error:
+            raise ContentError(FindingCode.DAMAGED, f"its blob {sha256} cannot be decoded: {error}") from error
+    if len(head) < min(amount, size):
+        raise ContentError(FindingCode.DAMAGED, f"its blob {sha256} ends after {len(head)} of {size} bytes")
+    return head
+
+
+def _check_head(store: Store, content: Content) -> Layout:
+    """Return the layout of the image that the content begins with, which must be the one that was stored."""
+    try:
+        head = read_head(store, content.sha256, content.size, _HEAD, whole_commands=True)
+        slices = identify_bytes(head, content.size)
+        if len(slices) != 1:
+            raise MachOError(f"holds {len(slices)} images")
+        found = slices[0]
+        for code, got, want in (
+            (FindingCode.WRONG_UUID, _uuid(found.uuid), _uuid(content.uuid)),
+            (FindingCode.WRONG_ARCH, found.arch, content.arch),
+            (FindingCode.WRONG_KIND, str(found.kind), str(content.kind)),
+        ):
+            if got != want:
+                raise ContentError(code, f"its blob {content.sha256} holds {got} where {want} was stored")
+        return parse_layout(head, content.size)
+    except MachOError as error:
+        raise ContentError(FindingCode.MALFORMED, f"its blob {content.sha256}: {error}") from error
+
+
+def _uuid(uuid: UUID | None) -> str:
+    return uuid_text(uuid) if uuid else "no UUID"

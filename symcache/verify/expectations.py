@@ -1,0 +1,174 @@
+"""What a whole release has: expected architectures of each cache family, by macOS version.
+
+The shipped table is `releases.toml` beside this module; a site's table of the same form is asked first.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from symcache.errors import UsageError
+
+__all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "canonical_arch", "family_of_path"]
+
+SYSTEM, FILES = "system", "files"
+_FAMILIES = {
+    "/System/DriverKit/": "driverkit",
+    "/System/ExclaveKit/": "exclavekit",
+    "/System/x86Support/": "x86support",
+}
+_MAX_SITE_FILE = 1 << 20
+# Three spellings of one architecture: file name, magic, toolchain.
+_SPELLINGS = {"arm64ex1": "arm64e.x1", "arm64e_x1": "arm64e.x1"}
+
+
+def canonical_arch(arch: str) -> str:
+    """Return Apple's toolchain name of an architecture as a cache's name or magic spells it."""
+    return _SPELLINGS.get(arch, arch)
+
+
+def family_of_path(path: str) -> str:
+    """Return the family of a shared cache by its path, or of an image by its install name."""
+    if "/dyld_sim_shared_cache_" in path:
+        return "simulator"
+    return next((family for part, family in _FAMILIES.items() if part in path), SYSTEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One shared cache that a release should have, or with family `files` its images outside of caches."""
+
+    family: str
+    arch: str
+    required: bool
+
+
+_Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
+_Family = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
+_Arch = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+_Build = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    from_: _Version | None = Field(default=None, alias="from")
+    before: _Version | None = None
+    builds: tuple[_Build, ...] = ()
+    products: tuple[str, ...] = ("macOS", "Mac OS X")
+    expect: dict[_Family, tuple[_Arch, ...]] = {}
+    optional: dict[_Family, tuple[_Arch, ...]] = {}
+
+    def fits(self, product: str, version: str, build: str) -> bool:
+        if self.builds:
+            return build in self.builds
+        if product not in self.products:
+            return False
+        number = _number(version)
+        return not (self.from_ and number < _number(self.from_)) and not (
+            self.before and number >= _number(self.before)
+        )
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    release: tuple[_Entry, ...] = ()
+    expect_builds: tuple[_Build, ...] = ()
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """Return a version as numbers that compare; what is no number ends it."""
+    match = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
+    numbers = [int(n) for n in match[0].split(".")] if match else [0]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()  # 13.0 is 13
+    return tuple(numbers)
+
+
+class Expectations:
+    """The shipped table, narrowed or extended by a site's, or replaced by a list of architectures."""
+
+    def __init__(self, site: _Table | None = None, archs: Sequence[str] = ()) -> None:
+        self._site = site or _Table()
+        self._archs = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
+        self._nothing = False
+        self.expected_builds = self._site.expect_builds
+        """Builds that the site's table says must be in the library."""
+
+    @classmethod
+    def load(cls, site: Path | None = None, archs: Sequence[str] = ()) -> Expectations:
+        """Read a site's table. `archs` replaces what is expected of the system family. Raises UsageError."""
+        if site is None:
+            return cls(archs=archs)
+        try:
+            if site.stat().st_size > _MAX_SITE_FILE:
+                raise UsageError(f"{site}: larger than {_MAX_SITE_FILE} bytes", hint="name a table of releases")
+            text = site.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{site}: not readable: {error}", hint="check the path of --releases") from error
+        return cls(_parse(text, str(site)), archs)
+
+    @classmethod
+    def nothing(cls) -> Expectations:
+        """Expect no particular cache of any release, only what was harvested."""
+        expectations = cls()
+        expectations._nothing = True
+        return expectations
+
+    def of(self, product: str, version: str, build: str) -> list[Expected] | None:
+        """Return what a release should have, or None when no table says anything about it."""
+        if self._nothing:
+            return []
+        tables = (_shipped(), self._site)
+        entries = [next((e for e in table.release if e.fits(product, version, build)), None) for table in tables]
+        if not any(entries) and not self._archs:
+            return None
+        required: dict[str, tuple[str, ...]] = {}
+        optional: dict[str, tuple[str, ...]] = {}
+        for entry in entries:  # family by family, the site's entry takes the place of the shipped one
+            for family in {*entry.expect, *entry.optional} if entry else ():
+                required[family] = entry.expect.get(family, ()) if entry else ()
+                optional[family] = entry.optional.get(family, ()) if entry else ()
+        if self._archs:
+            # The system's caches, or before macOS 11 its files, of just these architectures.
+            main = FILES if required.get(FILES) and not required.get(SYSTEM) else SYSTEM
+            required[main], optional[main] = self._archs, ()
+            required = {f: tuple(a for a in archs if a in self._archs) for f, archs in required.items()}
+            optional = {f: tuple(a for a in archs if a in self._archs) for f, archs in optional.items()}
+        return [
+            Expected(family, canonical_arch(arch), must)
+            for families, must in ((required, True), (optional, False))
+            for family in sorted(families)
+            for arch in families[family]
+            if must or arch not in required.get(family, ())
+        ]
+
+
+def _parse(text: str, name: str) -> _Table:
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+        return _Table.model_validate(data)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: not readable as TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{name}: {where}: {first['msg']}", hint="docs/verify.md shows the form of the table"
+        ) from error
+
+
+@cache
+def _shipped() -> _Table:
+    text = (resources.files("symcache.verify") / "releases.toml").read_text(encoding="utf-8")
+    return _parse(text, "releases.toml")

@@ -1,0 +1,199 @@
+"""What can be found wanting: levels, codes, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from symcache.model import uuid_text
+
+__all__ = ["Finding", "FindingCode", "Level", "ReleaseSummary", "VerifyReport", "Waived"]
+
+
+class Level(StrEnum):
+    """How thoroughly to look; each level includes those before it."""
+
+    CATALOG = "catalog"
+    """Every expected shared cache has a sealed harvest, and every expected image has an entry."""
+    BLOBS = "blobs"
+    """And its blob is there, as long as it should be, and starts as the right image."""
+    BYTES = "bytes"
+    """And every byte has the hash it was stored under, the symbol table is whole, and what came out of a shared cache
+    is what the kept raw cache says."""
+
+
+class FindingCode(StrEnum):
+    """Stable names of what can be wrong: scripts and waivers rely on them. `docs/verify.md` explains each."""
+
+    # The library and its releases: level catalog.
+    EMPTY_LIBRARY = "empty-library"
+    """The library holds no release at all."""
+    NO_HARVEST = "no-harvest"
+    """An expected build of which the library has nothing."""
+    UNREADABLE_RECORD = "unreadable-record"
+    """A record that this program cannot read: nothing can be said of what it holds."""
+    UNKNOWN_RELEASE = "unknown-release"
+    """No table says which shared caches this version has."""
+    CACHE_MISSING = "cache-missing"
+    """An expected architecture of a cache family was not harvested."""
+    NOT_SEALED = "not-sealed"
+    """It was harvested, but by no harvest that came to its end with everything in place."""
+    SOURCE_PROBLEM = "source-problem"
+    """A part of the source that an unsealed harvest could not read, or that contradicted itself."""
+    EMPTY_CACHE = "empty-cache"
+    """A raw cache was kept, but no image of it is listed."""
+
+    # Images: level catalog, and again against the content at level blobs.
+    MISSING = "missing"
+    """In the manifest, but nothing was stored for it."""
+    WRONG_UUID = "wrong-uuid"
+    """At the right path lies an image of another UUID: another build's, or another file altogether."""
+    WRONG_ARCH = "wrong-arch"
+    """At the right path lies an image of another architecture."""
+    WRONG_KIND = "wrong-kind"
+    """A binary where debug info was expected, or the other way round."""
+    UNEXPECTED = "unexpected"
+    """Stored under this build, but the source never listed it."""
+
+    # Stored content: level blobs.
+    BLOB_MISSING = "blob-missing"
+    """Stored once, but its blob is gone."""
+    WRONG_SIZE = "wrong-size"
+    """The blob holds more or fewer bytes than were stored."""
+    DAMAGED = "damaged"
+    """The blob cannot be decoded, or its content has another hash."""
+    MALFORMED = "malformed"
+    """The content is whole, but it is no Mach-O image, or one that contradicts itself."""
+
+    # Kept raw caches: level blobs.
+    COMPANION_MISSING = "companion-missing"
+    """A file that the main file of a kept shared cache names was not kept."""
+    COMPANION_MISMATCH = "companion-mismatch"
+    """A file of a kept shared cache is of another cache."""
+
+    # Every byte: level bytes.
+    CACHE_UNREADABLE = "cache-unreadable"
+    """A kept raw cache cannot be opened, though its files are what was stored."""
+    NOT_IN_CACHE = "not-in-cache"
+    """The manifest lists an image that the cache's own table does not have, such as an alias of another image."""
+    NOT_IN_MANIFEST = "not-in-manifest"
+    """The cache's own table has an image that the manifest does not list."""
+    TRUNCATED = "truncated"
+    """A segment reaches beyond the end of the file, or its bytes were never there."""
+    TRUNCATED_LINKEDIT = "truncated-linkedit"
+    """Symbol table, string pool or another part of the link edit reaches beyond its bounds or is cut."""
+    SYMBOL_COUNT = "symbol-count"
+    """The image has fewer or more symbols than the cache holds for it."""
+    WRONG_ADDRESS = "wrong-address"
+    """The image does not lie where the cache's own table has it, or its __TEXT has another size."""
+    TEXT_DIFFERS = "text-differs"
+    """The code behind the load commands is not that of the raw cache."""
+
+    # Crash dumps, lists of UUIDs, and servers.
+    MODULE_MISSING = "module-missing"
+    """A module of a crash dump, or a UUID of a list, that nobody here has."""
+    DUMP_UNREADABLE = "dump-unreadable"
+    """A crash dump or report in which no modules could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found wanting. Empty fields do not apply."""
+
+    code: FindingCode
+    message: str
+    build: str = ""
+    path: str = ""
+    arch: str = ""
+    uuid: str = ""
+    """As Apple's tools print it."""
+    cache_uuid: str = ""
+
+    @classmethod
+    def of_image(
+        cls, code: FindingCode, text: str, build: str, path: str, arch: str, uuid: UUID | None, cache: UUID | None
+    ) -> Finding:
+        """Return a finding about one image, whose message names it."""
+        return cls(
+            code,
+            f"{path} ({arch}): {text}",
+            build,
+            path,
+            arch,
+            uuid_text(uuid) if uuid else "",
+            uuid_text(cache) if cache else "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """A finding that a waiver excuses, why, and until when (ISO 8601 date)."""
+
+    finding: Finding
+    reason: str
+    until: str
+
+
+@dataclass
+class ReleaseSummary:
+    """One release as it was looked at."""
+
+    build: str
+    version: str = ""
+    images: int = 0
+    caches: list[dict[str, Any]] = field(default_factory=list)
+    """`family`, `arch`, `uuid`, `images`, `sealed`, `raw` (whether the raw files were kept)."""
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at and what was found."""
+
+    level: Level
+    releases: list[ReleaseSummary] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    waived: list[Waived] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What does not keep a release from being complete, but should be known."""
+    modules: list[dict[str, Any]] = field(default_factory=list)
+    """Where crash dumps or UUIDs were asked about: each module, and who has it."""
+    _known: set[Finding] = field(default_factory=set, repr=False)
+
+    @property
+    def builds(self) -> list[str]:
+        """The builds that were looked at."""
+        return [r.build for r in self.releases]
+
+    @property
+    def images(self) -> int:
+        """How many images were expected, over all releases."""
+        return sum(r.images for r in self.releases)
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing is wanting that no waiver excuses."""
+        return not self.findings
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Add findings, each only once."""
+        for finding in findings:
+            if finding not in self._known:
+                self._known.add(finding)
+                self.findings.append(finding)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {
+            "complete": self.complete,
+            "level": self.level.value,
+            "builds": self.builds,
+            "images": self.images,
+            "findings": [asdict(f) for f in self.findings],
+            "waived": [{**asdict(w.finding), "reason": w.reason, "until": w.until} for w in self.waived],
+            "notes": self.notes,
+            "releases": [asdict(r) for r in self.releases],
+            "modules": self.modules,
+        }

@@ -1,0 +1,167 @@
+"""What the catalog says of one release: the units it consists of, what each should hold, and what was stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from symcache.catalog import Occurrence
+from symcache.library import Library
+from symcache.verify.expectations import FILES, SYSTEM, canonical_arch, family_of_path
+
+__all__ = ["ImageKey", "RawFile", "ReleaseHoldings", "Unit", "gather"]
+
+
+class ImageKey(NamedTuple):
+    """What identifies one image of one release."""
+
+    path: str
+    arch: str
+    uuid: UUID | None
+    kind: str
+    cache_uuid: UUID | None
+
+    @classmethod
+    def of(cls, stored: Occurrence) -> ImageKey:
+        """Return the key of a stored content."""
+        return cls(stored.path, stored.arch, stored.uuid, stored.kind.value, stored.cache_uuid)
+
+
+class RawFile(NamedTuple):
+    """One kept file of a raw shared cache."""
+
+    name: str
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass
+class Unit:
+    """One shared cache of a release, or its images of one architecture outside of all caches."""
+
+    family: str
+    arch: str
+    cache_uuid: UUID | None = None
+    sealed: bool = False
+    records: set[int] = field(default_factory=set)
+    expected: set[ImageKey] = field(default_factory=set)
+    raw: dict[str, list[RawFile]] = field(default_factory=dict)
+    """Kept raw files by name. More than one content of a name is a contradiction, each of which is looked at."""
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"{self.arch} files" if self.family == FILES else f"{self.family} cache {self.arch}"
+
+
+@dataclass
+class ReleaseHoldings:
+    """One build: its records (rows of the catalog), units, and every content stored under it."""
+
+    build: str
+    product: str
+    version: str
+    records: list[dict[str, Any]]
+    units: list[Unit]
+    stored: dict[ImageKey, list[Occurrence]]
+    manifests: dict[int, set[ImageKey]]
+    """What each record lists, by the record's row."""
+
+    @cached_property
+    def listed(self) -> set[ImageKey]:
+        """Everything that any record lists."""
+        return set().union(*self.manifests.values())
+
+    def listed_by(self, record: int, unit: Unit) -> set[ImageKey]:
+        """Return what one record lists of one unit."""
+        keys = self.manifests[record]
+        if unit.cache_uuid:
+            return {k for k in keys if k.cache_uuid == unit.cache_uuid}
+        return {k for k in keys if k.cache_uuid is None and k.arch == unit.arch}
+
+
+def gather(library: Library, build: str) -> ReleaseHoldings | None:
+    """Return what the library has of a build, or None when that is nothing."""
+    records = library.catalog.records_of(build)
+    if not records:
+        return None
+    manifests = {r["id"]: {_key(row) for row in library.catalog.manifest_of(r["id"])} for r in records}
+    raws = {r["id"]: library.catalog.cache_files_of(record=r["id"]) for r in records}
+    sealed = {r["id"] for r in records if r["sealed"]}
+    stored: dict[ImageKey, list[Occurrence]] = {}
+    for record in records:
+        for occurrence in library.catalog.objects_of(record["id"]):
+            stored.setdefault(ImageKey.of(occurrence), []).append(occurrence)
+    newest = records[-1]
+    return ReleaseHoldings(
+        build,
+        newest["product"],
+        newest["version"],
+        records,
+        _units(manifests, raws, sealed),
+        stored,
+        manifests,
+    )
+
+
+def _key(row: dict[str, Any]) -> ImageKey:
+    return ImageKey(row["path"], row["arch"], _uuid(row["uuid"]), row["kind"], _uuid(row["cache_uuid"]))
+
+
+def _uuid(value: bytes) -> UUID | None:
+    return UUID(bytes=value) if value else None
+
+
+def _units(manifests: dict[int, set[ImageKey]], raws: dict[int, list[dict[str, Any]]], sealed: set[int]) -> list[Unit]:
+    # Images of a cache without UUID (before 10.9) cannot be told from files, and need not be: both lie on disk.
+    found: dict[tuple[UUID | None, str], dict[int, set[ImageKey]]] = {}
+    for record, keys in manifests.items():
+        for key in keys:
+            place = (key.cache_uuid, "" if key.cache_uuid else key.arch)
+            found.setdefault(place, {}).setdefault(record, set()).add(key)
+    for record, rows in raws.items():
+        for row in rows:
+            if cache := _uuid(row["cache_uuid"]):
+                found.setdefault((cache, ""), {}).setdefault(record, set())
+    units = []
+    for (cache, arch), by_record in found.items():
+        good = {r: keys for r, keys in by_record.items() if r in sealed}
+        # What a sealed harvest says is the measure; an unsealed one may have seen half of it.
+        keys = set().union(*(good or by_record).values())
+        rows = [row for r in by_record for row in raws[r] if _uuid(row["cache_uuid"]) == cache] if cache else []
+        unit = Unit(
+            _family(rows, keys) if cache else FILES,
+            canonical_arch(rows[0]["arch"]) if rows else arch or _arch(keys),
+            cache,
+            bool(good),
+            set(by_record),
+            keys,
+        )
+        for row in rows:
+            raw = RawFile(row["name"], row["path"], row["sha256"].hex(), row["size"])
+            contents = unit.raw.setdefault(raw.name, [])
+            if raw.sha256 not in {c.sha256 for c in contents}:
+                contents.append(raw)
+        units.append(unit)
+    return sorted(units, key=lambda u: (u.family == FILES, u.family, u.arch, str(u.cache_uuid)))
+
+
+def _family(rows: list[dict[str, Any]], keys: Iterable[ImageKey]) -> str:
+    """Return a cache's family: by where its files lay, else by where its images are installed."""
+    if rows:
+        return family_of_path(rows[0]["path"])
+    families = {family_of_path(key.path) for key in keys}
+    return families.pop() if len(families) == 1 else SYSTEM
+
+
+def _arch(keys: Iterable[ImageKey]) -> str:
+    """Return a cache's architecture by its images: an x86_64h cache also holds plain x86_64 ones."""
+    counted = Counter(key.arch for key in keys)
+    if "x86_64h" in counted:
+        return "x86_64h"
+    return counted.most_common(1)[0][0] if counted else ""

@@ -1,0 +1,215 @@
+"""Kept raw shared caches: are their files all there, and what do they say of the images that came out of them?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+
+from symcache.dyld import HEAD_SIZE, SharedCache, companions, is_cache_name
+from symcache.dyld.header import MAX_HEADER, parse_header
+from symcache.dyld.symbols import LocalSymbols, read_local_symbols
+from symcache.errors import IntegrityError, MachOError, NotFoundError, SharedCacheError, StorageError
+from symcache.library import Library
+from symcache.model import uuid_text
+from symcache.verify.contents import ContentError, read_head
+from symcache.verify.findings import Finding, FindingCode
+from symcache.verify.holdings import RawFile, Unit
+from symcache.verify.image_scan import N_INDR_EXT, Reference, nlist_dtype
+from symcache.verify.layout import HEADER_SIZE, commands_end, parse_layout
+
+__all__ = ["RawCache", "check_files", "materialised"]
+
+
+def check_files(library: Library, build: str, unit: Unit) -> list[Finding]:
+    """Hold the kept files of one cache against what its main file says, by their first bytes."""
+    findings: list[Finding] = []
+    headers: dict[str, bytes] = {}
+    for name, contents in unit.raw.items():
+        for raw in contents:
+            try:
+                amount = HEAD_SIZE if is_cache_name(name) else MAX_HEADER
+                headers[name] = read_head(library.store, raw.sha256, raw.size, amount)
+            except NotFoundError:
+                findings.append(_about(FindingCode.BLOB_MISSING, build, unit, raw, f"its blob {raw.sha256} is gone"))
+            except ContentError as error:
+                findings.append(_about(error.problem[0], build, unit, raw, error.problem[1]))
+    mains = [name for name in unit.raw if is_cache_name(name)]
+    if not mains:
+        text = f"{unit.title}: its main file was not kept beside {', '.join(sorted(unit.raw))}"
+        findings.append(_about(FindingCode.COMPANION_MISSING, build, unit, None, text))
+    for main in mains:
+        if main in headers:
+            findings += _check_companions(build, unit, main, headers)
+    return findings
+
+
+def _check_companions(build: str, unit: Unit, main: str, headers: dict[str, bytes]) -> Iterator[Finding]:
+    raw = unit.raw[main][0]
+    try:
+        header = parse_header(headers[main], raw.path)
+        wanted = companions(main, headers[main])
+    except SharedCacheError as error:
+        yield _about(FindingCode.CACHE_UNREADABLE, build, unit, raw, str(error))
+        return
+    # A development main file stands beside the main file that the cache is known by, with a UUID of its own.
+    if not main.endswith(".development") and header.uuid != unit.cache_uuid:
+        yield _about(FindingCode.COMPANION_MISMATCH, build, unit, raw, f"is of cache {_uuid(header.uuid)}")
+        return
+    for companion in wanted:
+        if companion.name not in unit.raw:
+            text = f"{raw.path}: its companion {companion.name} was not kept"
+            yield _about(FindingCode.COMPANION_MISSING, build, unit, None, text)
+            continue
+        if companion.name not in headers:
+            continue  # found already
+        other = unit.raw[companion.name][0]
+        try:
+            found = parse_header(headers[companion.name], other.path).uuid
+        except SharedCacheError as error:
+            yield _about(FindingCode.CACHE_UNREADABLE, build, unit, other, str(error))
+            continue
+        if found != companion.uuid:
+            text = f"UUID {_uuid(found)} where {raw.path} names {_uuid(companion.uuid)}"
+            yield _about(FindingCode.COMPANION_MISMATCH, build, unit, other, text)
+
+
+@contextmanager
+def materialised(
+    library: Library, build: str, unit: Unit, scratch: Path, findings: list[Finding]
+) -> Iterator[RawCache | None]:
+    """Write the kept files of one cache to a folder below `scratch`, checking every byte, and open it.
+
+    What is wrong is added to `findings`, which holds what `check_files` found; None where the cache cannot be opened.
+    Raises StorageError when there is no room for it.
+    """
+    need = sum(contents[0].size for contents in unit.raw.values())
+    folder = scratch / f"{unit.cache_uuid}"
+    folder.mkdir()
+    try:
+        free = shutil.disk_usage(scratch).free
+        if free < need:
+            raise StorageError(
+                f"{scratch}: {free >> 20} MiB are free where the raw cache needs {need >> 20} MiB",
+                hint="name another folder with --scratch, or use --level blobs",
+            )
+        whole = True
+        known = {f.path for f in findings}
+        for name, contents in unit.raw.items():
+            for number, raw in enumerate(contents):
+                if raw.path in known:
+                    whole = False  # found by its first bytes already
+                    continue
+                try:
+                    target = folder / (name if number == 0 else f"other-{number}")
+                    library.materialize(raw.sha256, raw.size, target)
+                    if number:
+                        target.unlink()
+                except (IntegrityError, NotFoundError) as error:
+                    whole = False
+                    findings.append(_about(FindingCode.DAMAGED, build, unit, raw, str(error)))
+        main = next((n for n in sorted(unit.raw, key=len) if is_cache_name(n)), None)
+        if main is None or not (folder / main).exists():
+            yield None
+            return
+        try:
+            cache = SharedCache.open(folder / main, partial=True)
+        except SharedCacheError as error:
+            if whole:
+                findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, unit.raw[main][0], str(error)))
+            yield None
+            return
+        with cache:
+            raw_cache = RawCache(cache, unit)
+            findings += raw_cache.check_table(build)
+            yield raw_cache
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class RawCache:
+    """An opened raw cache, and what it says of its images."""
+
+    cache: SharedCache
+    unit: Unit
+
+    def __post_init__(self) -> None:
+        self._images = {(i.path, i.uuid): i for i in self.cache.images}
+        holder = self.cache.symbols or self.cache.main
+        self._wide = holder.header.has_wide_local_symbols
+        self._locals: LocalSymbols | None = read_local_symbols(holder)
+
+    def check_table(self, build: str) -> Iterator[Finding]:
+        """Hold the cache's own image table against the manifest."""
+        if not self.unit.expected:
+            return  # found already
+        table = set(self._images)
+        listed = {(k.path, k.uuid): k for k in self.unit.expected}
+        for path, uuid in sorted(table - set(listed), key=str):
+            text = "is in the cache, but not in the manifest"
+            yield self._finding(FindingCode.NOT_IN_MANIFEST, text, build, path, self.unit.arch, uuid)
+        for path, uuid in sorted(set(listed) - table, key=str):
+            text = "is in the manifest, but not in the cache"
+            if (alias := self.cache.aliases.get(path)) is not None:
+                text = f"is no image, but another path of {self.cache.images[alias].path}"
+            yield self._finding(FindingCode.NOT_IN_CACHE, text, build, path, listed[path, uuid].arch, uuid)
+
+    def _finding(self, code: FindingCode, text: str, build: str, path: str, arch: str, uuid: UUID | None) -> Finding:
+        return Finding.of_image(code, text, build, path, arch, uuid, self.unit.cache_uuid)
+
+    def reference(self, path: str, uuid: UUID | None) -> Reference | None:
+        """Return what the cache says of one image; None where it does not have it, or its file is missing.
+
+        Raises SharedCacheError for what the cache contradicts itself in.
+        """
+        image = self._images.get((path, uuid))
+        if image is None:
+            return None
+        space = self.cache.space
+        try:
+            head = bytes(space.view(image.address, HEADER_SIZE, path))
+            length = commands_end(head)
+            layout = parse_layout(bytes(space.view(image.address, length, path)), 1 << 62)
+            if layout.text is None:
+                return None
+            text = space.view(layout.text.vmaddr, layout.text.vmsize, path)
+            count = indirect = 0
+            if layout.symtab and layout.symtab.nsyms and layout.linkedit:
+                count = layout.symtab.nsyms
+                at = layout.linkedit.vmaddr + layout.symtab.symoff - layout.linkedit.fileoff
+                raw = space.view(at, count * layout.nlist_size, path)
+                types = np.frombuffer(raw, nlist_dtype(layout.order, layout.wide))["type"]
+                first = layout.defined_at if (unmapped := self._unmapped_locals(image.address)) else 0
+                indirect = int(np.count_nonzero(types[first:] == N_INDR_EXT))
+                count += unmapped - first
+        except (SharedCacheError, MachOError) as error:
+            if self.cache.missing:
+                return None  # what is not there is found already
+            raise SharedCacheError(f"the raw cache: {error}") from error
+        return Reference(image.address, layout.text.vmsize, length, text, count, indirect)
+
+    def _unmapped_locals(self, address: int) -> int:
+        """Return how many local symbols of an image lie in the cache's own table of them."""
+        if self._locals is None:
+            return 0
+        key = address - self.cache.base
+        if not self._wide:  # before macOS 12 the table counts in file offsets
+            found = self.cache.space.locate(address)
+            key = found.offset if found else key
+        return self._locals.ranges.get(key, (0, 0))[1]
+
+
+def _about(code: FindingCode, build: str, unit: Unit, raw: RawFile | None, text: str) -> Finding:
+    cache = uuid_text(unit.cache_uuid) if unit.cache_uuid else ""
+    message = f"{raw.path} (raw cache): {text}" if raw else text
+    return Finding(code, message, build, raw.path if raw else "", unit.arch, cache_uuid=cache)
+
+
+def _uuid(uuid: UUID | None) -> str:
+    return uuid_text(uuid) if uuid else "none"

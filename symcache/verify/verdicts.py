@@ -1,0 +1,126 @@
+"""Verdicts in the forms that continuous integration reads: JUnit XML, GitHub annotations, Markdown."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from symcache.verify.findings import Finding, VerifyReport
+
+__all__ = ["github_lines", "junit_xml", "markdown"]
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, even as a reference (section 2.2)."""
+_MAX_ROWS = 50
+_MAX_ANNOTATIONS = 10
+"""GitHub shows no more errors of one step."""
+
+
+def junit_xml(report: VerifyReport) -> str:
+    """Return a JUnit report: a test suite a release, a test case a shared cache or a finding; waived ones skipped."""
+    root = ET.Element("testsuites", name="symcache verify")
+    titles = {r.build: f"{r.version} ({r.build})" for r in report.releases}
+    builds = [*titles, *dict.fromkeys(f.build for f in _all(report) if f.build not in titles)]
+    for build in builds:
+        own = [f for f in report.findings if f.build == build]
+        waived = [w for w in report.waived if w.finding.build == build]
+        release = next((r for r in report.releases if r.build == build), None)
+        title = titles.get(build) or build or "library"
+        suite = ET.SubElement(root, "testsuite", name=_xml(title))
+        for cache in release.caches if release else ():
+            ET.SubElement(suite, "testcase", classname=_xml(title), name=_xml(f"{cache['family']} {cache['arch']}"))
+        if release is None and not own and not waived:
+            ET.SubElement(suite, "testcase", classname=_xml(title), name="release")
+        for finding in own:
+            case = ET.SubElement(suite, "testcase", classname=_xml(title), name=_xml(_name(finding)))
+            failure = ET.SubElement(case, "failure", type=finding.code.value, message=_xml(finding.message))
+            failure.text = _xml(finding.message)
+        for entry in waived:
+            case = ET.SubElement(suite, "testcase", classname=_xml(title), name=_xml(_name(entry.finding)))
+            ET.SubElement(case, "skipped", message=_xml(f"waived until {entry.until}: {entry.reason}"))
+        suite.set("tests", str(len(suite)))
+        suite.set("failures", str(len(own)))
+        suite.set("errors", "0")
+        suite.set("skipped", str(len(waived)))
+    for attribute in ("tests", "failures", "errors", "skipped"):
+        root.set(attribute, str(sum(int(suite.get(attribute, "0")) for suite in root)))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def github_lines(report: VerifyReport) -> Iterator[str]:
+    """Yield workflow commands that GitHub Actions turns into annotations."""
+    for finding in report.findings[:_MAX_ANNOTATIONS]:
+        title = f"{finding.code.value} {finding.build}".strip()
+        yield f"::error title={_property(title)}::{_data(finding.message)}"
+    if len(report.findings) > _MAX_ANNOTATIONS:
+        more = f"{len(report.findings) - _MAX_ANNOTATIONS} more findings: {_counts(report.findings)} in all"
+        yield f"::error title=symcache verify::{_data(more)}"
+    for note in report.notes[:_MAX_ANNOTATIONS]:
+        yield f"::notice title=symcache verify::{_data(note)}"
+
+
+def markdown(report: VerifyReport) -> str:
+    """Return a summary for a job's page or a merge request."""
+    verdict = "complete" if report.complete else f"{len(report.findings)} findings"
+    lines = [f"## symcache verify: {verdict}", ""]
+    if report.releases:
+        lines += ["| release | images | shared caches | verdict |", "|---|---:|---|---|"]
+        for release in report.releases:
+            own = [f for f in report.findings if f.build == release.build]
+            caches = ", ".join(f"{c['arch']} ({c['family']})" for c in release.caches if c["uuid"])
+            title = f"{release.version} ({release.build})"
+            lines.append(
+                f"| {_cell(title)} | {release.images} | {_cell(caches)} | {_counts(own) if own else 'complete'} |"
+            )
+        lines.append("")
+    if report.findings:
+        lines += ["| code | release | what |", "|---|---|---|"]
+        lines += [f"| `{f.code.value}` | {_cell(f.build)} | {_cell(f.message)} |" for f in report.findings[:_MAX_ROWS]]
+        if len(report.findings) > _MAX_ROWS:
+            lines.append(f"| … | | {len(report.findings) - _MAX_ROWS} more |")
+        lines.append("")
+    if report.waived:
+        lines += ["| waived | release | until | reason |", "|---|---|---|---|"]
+        lines += [
+            f"| `{w.finding.code.value}` {_cell(w.finding.path)} | {_cell(w.finding.build)} | {w.until}"
+            f" | {_cell(w.reason)} |"
+            for w in report.waived[:_MAX_ROWS]
+        ]
+        lines.append("")
+    lines += [f"- {_cell(note)}" for note in report.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _all(report: VerifyReport) -> Iterator[Finding]:
+    yield from report.findings
+    yield from (w.finding for w in report.waived)
+
+
+def _name(finding: Finding) -> str:
+    return " ".join(p for p in (finding.code.value, finding.path, finding.arch, finding.uuid) if p)
+
+
+def _counts(findings: Sequence[Finding]) -> str:
+    counted = Counter(f.code.value for f in findings)
+    return ", ".join(f"{count} {code}" for code, count in counted.most_common())
+
+
+def _xml(text: str) -> str:
+    return _NO_XML.sub("\ufffd", text)
+
+
+def _data(text: str) -> str:
+    """Escape as actions/toolkit does, so that no text can become another workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _cell(text: str) -> str:
+    clean = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", clean)

@@ -1,0 +1,497 @@
+"""Every kind of damage is found under its own code, at the level that promises it, and nothing else is reported."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import zstandard
+
+from symcache.library import Library
+from symcache.model import Kind, ManifestEntry, Origin, Release
+from symcache.store import put_blob
+from symcache.verify import FindingCode, Level, VerifyReport, verify
+from tests.verify.releases import (
+    ALIAS,
+    BUILD,
+    CASE_TWINS,
+    CATALYST_TWINS,
+    DYLD,
+    FOLDER,
+    OTHER_BUILD,
+    Workshop,
+)
+
+PLAIN, MORE = "/usr/lib/libplain.dylib", "/usr/lib/libmore.dylib"
+LC_SEGMENT_64, LC_SYMTAB = 0x19, 0x2
+Expected = Collection[tuple[str, str, str]]
+"""(code, path, architecture) of each finding"""
+
+
+def found(report: VerifyReport) -> list[tuple[str, str, str]]:
+    return sorted((f.code.value, f.path, f.arch) for f in report.findings)
+
+
+def check(workshop: Workshop, level: Level) -> VerifyReport:
+    with workshop.open() as library:
+        return verify(library, [BUILD], level=level)
+
+
+def commands(image: bytearray) -> Iterator[tuple[int, int]]:
+    """Yield (offset, command) of the load commands of a 64-bit image."""
+    position = 32
+    for _ in range(struct.unpack_from("<I", image, 16)[0]):
+        cmd, size = struct.unpack_from("<2I", image, position)
+        yield position, cmd
+        position += size
+
+
+def symtab(image: bytearray) -> int:
+    return next(at for at, cmd in commands(image) if cmd == LC_SYMTAB)
+
+
+def segment(image: bytearray, name: bytes) -> int:
+    return next(
+        at for at, cmd in commands(image) if cmd == LC_SEGMENT_64 and image[at + 8 : at + 24].rstrip(b"\0") == name
+    )
+
+
+def put_u32(image: bytearray, at: int, value: int) -> bytes:
+    struct.pack_into("<I", image, at, value)
+    return bytes(image)
+
+
+def get_u32(image: bytearray, at: int) -> int:
+    return int(struct.unpack_from("<I", image, at)[0])
+
+
+# Entries: what the catalog can tell.
+
+
+def lost_image(w: Workshop) -> Expected:
+    w.drop_object(PLAIN, "arm64e")
+    return {("missing", PLAIN, "arm64e")}
+
+
+def lost_dyld(w: Workshop) -> Expected:
+    # The one in the cache; the one on disk is still there, under the same path.
+    w.drop_object(DYLD, "x86_64")
+    return {("missing", DYLD, "x86_64")}
+
+
+def lost_file(w: Workshop) -> Expected:
+    w.drop_object(DYLD, "arm64", cached=False)
+    return {("missing", DYLD, "arm64")}
+
+
+def lost_case_twin(w: Workshop) -> Expected:
+    # As on a file system that takes libCase.dylib and libcase.dylib for one name.
+    w.drop_object(CASE_TWINS[1], "x86_64")
+    return {("missing", CASE_TWINS[1], "x86_64")}
+
+
+def image_of_another_build(w: Workshop) -> Expected:
+    w.change_object(MORE, "x86_64", uuid=UUID(int=7), sha256="0" * 64)
+    return {("wrong-uuid", MORE, "x86_64")}
+
+
+def swapped_architectures(w: Workshop) -> Expected:
+    # One path, two Intel caches, two UUIDs.
+    one, other = w.object(PLAIN, "x86_64"), w.object(PLAIN, "x86_64h")
+    w.change_object(PLAIN, "x86_64", uuid=other.uuid, sha256=other.sha256, size=other.size)
+    w.change_object(PLAIN, "x86_64h", uuid=one.uuid, sha256=one.sha256, size=one.size)
+    return {("wrong-uuid", PLAIN, "x86_64"), ("wrong-uuid", PLAIN, "x86_64h")}
+
+
+def swapped_catalyst_twins(w: Workshop) -> Expected:
+    one, other = (w.object(path, "arm64e") for path in CATALYST_TWINS)
+    w.change_object(one.path, "arm64e", uuid=other.uuid, sha256=other.sha256, size=other.size)
+    w.change_object(other.path, "arm64e", uuid=one.uuid, sha256=one.sha256, size=one.size)
+    return {("wrong-uuid", path, "arm64e") for path in CATALYST_TWINS}
+
+
+def other_architecture(w: Workshop) -> Expected:
+    w.change_object(PLAIN, "arm64e", arch="arm64")
+    return {("wrong-arch", PLAIN, "arm64e")}
+
+
+def debug_info_for_the_binary(w: Workshop) -> Expected:
+    w.change_object(PLAIN, "arm64e", kind=Kind.DEBUGINFO)
+    return {("wrong-kind", PLAIN, "arm64e")}
+
+
+def left_over_image(w: Workshop) -> Expected:
+    extra = w.object(PLAIN, "arm64e").model_copy(update={"path": "/usr/lib/libold.dylib", "uuid": UUID(int=9)})
+    w.rewrite(lambda r: r.model_copy(update={"objects": (*r.objects, extra)}))
+    return {("unexpected", "/usr/lib/libold.dylib", "arm64e")}
+
+
+def whole_cache_never_harvested(w: Workshop) -> Expected:
+    cache = w.object(PLAIN, "x86_64h").cache_uuid
+    w.rewrite(
+        lambda r: r.model_copy(
+            update={
+                field: tuple(e for e in getattr(r, field) if e.cache_uuid != cache)
+                for field in ("manifest", "objects", "cache_files")
+            }
+        )
+    )
+    return {("cache-missing", "", "x86_64h")}
+
+
+def cache_without_images(w: Workshop) -> Expected:
+    cache = w.object(PLAIN, "x86_64h").cache_uuid
+    w.rewrite(
+        lambda r: r.model_copy(
+            update={f: tuple(e for e in getattr(r, f) if e.cache_uuid != cache) for f in ("manifest", "objects")}
+        )
+    )
+    return {("empty-cache", "", "x86_64h")}
+
+
+def source_read_in_part(w: Workshop) -> Expected:
+    w.rewrite(lambda r: r.model_copy(update={"sealed": False, "problems": ("/usr/libexec: permission denied",)}))
+    # Three caches, and the files of two architectures.
+    units = [("not-sealed", "", arch) for arch in ("arm64e", "x86_64", "x86_64h", "arm64", "x86_64")]
+    return [*units, ("source-problem", "", "")]
+
+
+def release_that_no_table_knows(w: Workshop) -> Expected:
+    w.rewrite(lambda r: r.model_copy(update={"release": Release(version="99.1", build=BUILD)}))
+    return {("unknown-release", "", "")}
+
+
+def broken_record(w: Workshop) -> Expected:
+    folder = w.location / "records" / "other"
+    folder.mkdir()
+    (folder / "0000000001.json.zst").write_bytes(b"not zstd")
+    return {("unreadable-record", "", "")}
+
+
+# Blobs: presence, length, first bytes.
+
+
+def lost_blob(w: Workshop) -> Expected:
+    w.blob(w.object(PLAIN, "arm64e").sha256).unlink()
+    return {("blob-missing", PLAIN, "arm64e")}
+
+
+def blob_of_another_length(w: Workshop) -> Expected:
+    blob = w.blob(w.object(PLAIN, "arm64e").sha256)
+    data = zstandard.decompress(blob.read_bytes())
+    blob.write_bytes(zstandard.compress(data[:-1]))
+    return {("wrong-size", PLAIN, "arm64e")}
+
+
+def blob_of_no_zstd(w: Workshop) -> Expected:
+    blob = w.blob(w.object(PLAIN, "arm64e").sha256)
+    data = bytearray(blob.read_bytes())
+    data[9:60] = b"\xff" * 51  # behind the length in its header: blocks of a reserved type
+    blob.write_bytes(data)
+    return {("damaged", PLAIN, "arm64e")}
+
+
+def one_twin_for_both(w: Workshop) -> Expected:
+    one = w.object(CASE_TWINS[0], "arm64e")
+    w.change_object(CASE_TWINS[1], "arm64e", sha256=one.sha256, size=one.size)
+    return {("wrong-uuid", CASE_TWINS[1], "arm64e")}
+
+
+def content_of_another_architecture(w: Workshop) -> Expected:
+    # x86_64h in place of x86_64: only the cpusubtype tells.
+    w.change_content(PLAIN, "x86_64", lambda image: put_u32(image, 8, 8))
+    return {("wrong-arch", PLAIN, "x86_64")}
+
+
+def content_is_debug_info(w: Workshop) -> Expected:
+    w.change_content(PLAIN, "x86_64", lambda image: put_u32(image, 12, 10))
+    return {("wrong-kind", PLAIN, "x86_64")}
+
+
+def content_is_no_image(w: Workshop) -> Expected:
+    w.change_content(PLAIN, "x86_64", lambda image: b"<html>Not found</html>")
+    return {("malformed", PLAIN, "x86_64")}
+
+
+def commands_beyond_their_size(w: Workshop) -> Expected:
+    w.change_content(PLAIN, "x86_64", lambda image: put_u32(image, 16, 4000))
+    return {("malformed", PLAIN, "x86_64")}
+
+
+def image_cut_in_its_data(w: Workshop) -> Expected:
+    def cut(image: bytearray) -> bytes:
+        fileoff, filesize = struct.unpack_from("<2Q", image, segment(image, b"__DATA") + 40)
+        return bytes(image[: fileoff + filesize - 1])
+
+    w.change_content(PLAIN, "arm64e", cut)
+    return {("truncated", PLAIN, "arm64e")}
+
+
+def segment_of_no_bytes(w: Workshop) -> Expected:
+    # What a copy of a compressed file that was never unpacked looks like.
+    w.change_content(PLAIN, "arm64e", lambda image: put_u32(image, segment(image, b"__TEXT") + 48, 0))
+    return {("truncated", PLAIN, "arm64e")}
+
+
+def link_edit_cut(w: Workshop) -> Expected:
+    def cut(image: bytearray) -> bytes:
+        at = symtab(image)
+        return bytes(image[: get_u32(image, at + 16) + get_u32(image, at + 20) // 2])
+
+    w.change_content(PLAIN, "arm64e", cut)
+    return {("truncated-linkedit", PLAIN, "arm64e")}
+
+
+def dropped_companion(w: Workshop) -> Expected:
+    name = "dyld_shared_cache_arm64e.02"
+    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(f for f in r.cache_files if f.name != name)}))
+    return {("companion-missing", "", "arm64e")}
+
+
+def dropped_main_file(w: Workshop) -> Expected:
+    name = "dyld_shared_cache_x86_64"
+    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(f for f in r.cache_files if f.name != name)}))
+    return {("companion-missing", "", "x86_64")}
+
+
+def lost_blob_of_a_companion(w: Workshop) -> Expected:
+    file = w.cache_file("dyld_shared_cache_x86_64.01")
+    w.blob(file.sha256).unlink()
+    return {("blob-missing", file.path, "x86_64")}
+
+
+# Every byte.
+
+
+def flipped_bit_in_a_blob(w: Workshop) -> Expected:
+    blob = w.blob(w.object(PLAIN, "arm64e").sha256)
+    data = bytearray(blob.read_bytes())
+    data[-6] ^= 1
+    blob.write_bytes(data)
+    return {("damaged", PLAIN, "arm64e")}
+
+
+def blob_cut_short(w: Workshop) -> Expected:
+    blob = w.blob(w.object(PLAIN, "arm64e").sha256)
+    blob.write_bytes(blob.read_bytes()[:-40])
+    return {("damaged", PLAIN, "arm64e")}
+
+
+def other_content_of_the_same_length(w: Workshop) -> Expected:
+    blob = w.blob(w.object(PLAIN, "arm64e").sha256)
+    data = bytearray(zstandard.decompress(blob.read_bytes()))
+    data[-1] ^= 1
+    blob.write_bytes(zstandard.compress(bytes(data)))
+    return {("damaged", PLAIN, "arm64e")}
+
+
+def flipped_bit_in_a_raw_cache(w: Workshop) -> Expected:
+    file = w.cache_file("dyld_shared_cache_arm64e.01")
+    blob = w.blob(file.sha256)
+    data = bytearray(blob.read_bytes())
+    data[-6] ^= 1
+    blob.write_bytes(data)
+    return {("damaged", file.path, "arm64e")}
+
+
+def truncated_string_pool(w: Workshop) -> Expected:
+    def shorten(image: bytearray) -> bytes:
+        at = symtab(image) + 20
+        return put_u32(image, at, get_u32(image, at) // 2)
+
+    w.change_content(PLAIN, "arm64e", shorten)
+    return {("truncated-linkedit", PLAIN, "arm64e")}
+
+
+def unterminated_string_pool(w: Workshop) -> Expected:
+    def fill(image: bytearray) -> bytes:
+        at = symtab(image)
+        image[get_u32(image, at + 16) + get_u32(image, at + 20) - 1] = 0x41
+        return bytes(image)
+
+    w.change_content(PLAIN, "arm64e", fill)
+    return {("truncated-linkedit", PLAIN, "arm64e")}
+
+
+def symbols_lost(w: Workshop) -> Expected:
+    def drop(image: bytearray) -> bytes:
+        at = symtab(image) + 12
+        return put_u32(image, at, get_u32(image, at) - 5)
+
+    w.change_content(PLAIN, "x86_64", drop)
+    return {("symbol-count", PLAIN, "x86_64")}
+
+
+def all_symbols_lost(w: Workshop) -> Expected:
+    w.change_content(PLAIN, "x86_64h", lambda image: put_u32(image, symtab(image) + 12, 0))
+    return {("symbol-count", PLAIN, "x86_64h")}
+
+
+def code_changed(w: Workshop) -> Expected:
+    def flip(image: bytearray) -> bytes:
+        at = segment(image, b"__TEXT")
+        offset, size = struct.unpack_from("<2Q", image, at + 40)
+        image[offset + size - 9] ^= 0x10
+        return bytes(image)
+
+    w.change_content(PLAIN, "x86_64", flip)
+    return {("text-differs", PLAIN, "x86_64")}
+
+
+def code_missing_at_its_end(w: Workshop) -> Expected:
+    def shrink(image: bytearray) -> bytes:
+        at = segment(image, b"__TEXT") + 48
+        struct.pack_into("<Q", image, at, struct.unpack_from("<Q", image, at)[0] - 8)
+        return bytes(image)
+
+    w.change_content(PLAIN, "x86_64", shrink)
+    return {("text-differs", PLAIN, "x86_64")}
+
+
+def moved_image(w: Workshop) -> Expected:
+    def move(image: bytearray) -> bytes:
+        at = segment(image, b"__TEXT") + 24
+        struct.pack_into("<Q", image, at, struct.unpack_from("<Q", image, at)[0] + 0x4000)
+        return bytes(image)
+
+    w.change_content(PLAIN, "x86_64", move)
+    return {("wrong-address", PLAIN, "x86_64")}
+
+
+def alias_counted_as_image(w: Workshop) -> Expected:
+    image = w.object(ALIAS[1], "arm64e")
+    entry = ManifestEntry(
+        path=ALIAS[0], arch="arm64e", uuid=image.uuid, origin=Origin.CACHE, cache_uuid=image.cache_uuid
+    )
+    w.rewrite(
+        lambda r: r.model_copy(
+            update={
+                "manifest": (*r.manifest, entry),
+                "objects": (*r.objects, image.model_copy(update={"path": ALIAS[0]})),
+            }
+        )
+    )
+    return {("not-in-cache", ALIAS[0], "arm64e")}
+
+
+def image_that_was_never_listed(w: Workshop) -> Expected:
+    # A manifest from a tool that overlooked an image: only the cache's own table knows.
+    w.drop_object(MORE, "x86_64h")
+    w.change_manifest(lambda m: [e for e in m if (e.path, e.arch) != (MORE, "x86_64h")])
+    return {("not-in-manifest", MORE, "x86_64h")}
+
+
+def raw_cache_cut(w: Workshop) -> Expected:
+    name = "dyld_shared_cache_x86_64h"
+    file = w.cache_file(name)
+    cut = w.location.parent / "cut"
+    with w.open() as library:
+        data = b"".join(library.read_blob(file.sha256, file.size))
+        cut.write_bytes(data[: len(data) // 2])
+        sha256, size, _ = put_blob(library.store, cut)
+    changed = file.model_copy(update={"sha256": sha256, "size": size})
+    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(changed if f == file else f for f in r.cache_files)}))
+    return {("cache-unreadable", file.path, "x86_64h")}
+
+
+CATALOG = (
+    lost_image,
+    lost_dyld,
+    lost_file,
+    lost_case_twin,
+    image_of_another_build,
+    swapped_architectures,
+    swapped_catalyst_twins,
+    other_architecture,
+    debug_info_for_the_binary,
+    left_over_image,
+    whole_cache_never_harvested,
+    cache_without_images,
+    source_read_in_part,
+    release_that_no_table_knows,
+    broken_record,
+)
+BLOBS = (
+    lost_blob,
+    blob_of_another_length,
+    blob_of_no_zstd,
+    one_twin_for_both,
+    content_of_another_architecture,
+    content_is_debug_info,
+    content_is_no_image,
+    commands_beyond_their_size,
+    image_cut_in_its_data,
+    segment_of_no_bytes,
+    link_edit_cut,
+    dropped_companion,
+    dropped_main_file,
+    lost_blob_of_a_companion,
+)
+BYTES = (
+    flipped_bit_in_a_blob,
+    blob_cut_short,
+    other_content_of_the_same_length,
+    flipped_bit_in_a_raw_cache,
+    truncated_string_pool,
+    unterminated_string_pool,
+    symbols_lost,
+    all_symbols_lost,
+    code_changed,
+    code_missing_at_its_end,
+    moved_image,
+    alias_counted_as_image,
+    image_that_was_never_listed,
+    raw_cache_cut,
+)
+CASES = [
+    pytest.param(damage, level, id=damage.__name__)
+    for level, damages in ((Level.CATALOG, CATALOG), (Level.BLOBS, BLOBS), (Level.BYTES, BYTES))
+    for damage in damages
+]
+
+
+@pytest.mark.parametrize(("damage", "level"), CASES)
+def test_each_kind_of_damage_is_found_under_its_code_and_nothing_else(
+    workshop: Workshop, damage: Callable[[Workshop], Expected], level: Level
+) -> None:
+    expected = damage(workshop)
+    for at in list(Level)[list(Level).index(level) :]:
+        assert found(check(workshop, at)) == sorted(expected), at
+
+
+def test_companion_of_another_build(workshop: Workshop, systems: dict[str, Path]) -> None:
+    name = "dyld_shared_cache_arm64e.01"
+    file = workshop.cache_file(name)
+    with workshop.open() as library:
+        sha256, size, _ = put_blob(library.store, systems[OTHER_BUILD] / FOLDER / name)
+    changed = file.model_copy(update={"sha256": sha256, "size": size})
+    workshop.rewrite(
+        lambda r: r.model_copy(update={"cache_files": tuple(changed if f == file else f for f in r.cache_files)})
+    )
+    for level in (Level.BLOBS, Level.BYTES):
+        assert found(check(workshop, level)) == [("companion-mismatch", file.path, "arm64e")]
+
+
+def test_a_blob_that_two_releases_share_is_found_in_both(harvested_twice: Path, tmp_path: Path) -> None:
+    shutil.copytree(harvested_twice, tmp_path / "library")
+    workshop = Workshop(tmp_path / "library")
+    shared = workshop.object("/usr/bin/tool", "x86_64", cached=False).sha256
+    assert shared == workshop.object("/usr/bin/tool", "x86_64", OTHER_BUILD, cached=False).sha256
+    workshop.blob(shared).unlink()
+    with workshop.open() as library:
+        report = verify(library)
+    assert [(f.code, f.build) for f in report.findings] == [
+        (FindingCode.BLOB_MISSING, build) for build in report.builds
+    ]
+    assert set(report.builds) == {BUILD, OTHER_BUILD}
+
+
+def test_an_empty_library_and_an_absent_build_are_findings(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        assert [f.code for f in verify(library).findings] == [FindingCode.EMPTY_LIBRARY]
+        report = verify(library, ["22G120"])
+        assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "22G120")]
