@@ -3,12 +3,16 @@
 All of these are immutable. The pydantic models are what is written into harvest records, so their JSON form
 is a file format: fields are only ever added, with a default, and `HarvestRecord.schema_version` counts
 changes that an older reader would misunderstand.
+
+Three types of record exist. A harvest says what was found and stored; a tombstone takes records back; a preference
+is a person's decision between contents. None is ever changed or deleted: what a library holds is what the *set* of its
+records says, in whatever order they are read.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,8 +24,11 @@ __all__ = [
     "ManifestEntry",
     "ObjectEntry",
     "Origin",
+    "PreferenceRecord",
+    "Record",
     "Release",
     "Sha256",
+    "TombstoneRecord",
     "Trust",
     "uuid_text",
 ]
@@ -106,6 +113,10 @@ class ObjectEntry(_Frozen):
     revision: int = 0
     sha256: Sha256
     size: int = Field(ge=0)
+    symbols: int | None = None
+    """Entries of its symbol table; of two files with the same code, the one with more outranks the stripped one."""
+    code: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """First 64 bits of the SHA-256 of `__TEXT,__text`: tells a stripped twin from a rival. Empty without code."""
 
 
 class CacheFile(_Frozen):
@@ -123,7 +134,10 @@ class CacheFile(_Frozen):
 class HarvestRecord(_Frozen):
     """One run over a source: written once, never changed."""
 
+    type: Literal["harvest"] = "harvest"
     schema_version: int = 1
+    supersedes: tuple[Sha256, ...] = ()
+    """Ids of earlier records that this one replaces: the partial harvests that it continues."""
     trust: Trust = Trust.HARVEST
     release: Release | None = None
     """None for binaries that belong to no macOS release (`symcache add`)."""
@@ -141,3 +155,37 @@ class HarvestRecord(_Frozen):
     cache_files: tuple[CacheFile, ...] = ()
     problems: tuple[str, ...] = ()
     """What could not be read or did not agree, one sentence each; a sealed record has none."""
+
+
+class TombstoneRecord(_Frozen):
+    """Takes records back: what only they name is no longer answered, and in time collected."""
+
+    type: Literal["tombstone"] = "tombstone"
+    schema_version: int = 1
+    removes: tuple[Sha256, ...]
+    """Ids of the records."""
+    build: str = ""
+    reason: str = ""
+    tool: str = ""
+    operator: str = ""
+    finished: str = ""
+
+
+class PreferenceRecord(_Frozen):
+    """A person's decision: of the contents under one (UUID, kind, shared cache), this one is served."""
+
+    type: Literal["preference"] = "preference"
+    schema_version: int = 1
+    supersedes: tuple[Sha256, ...] = ()
+    """Ids of earlier decisions about the same contents."""
+    uuid: UUID
+    kind: Kind
+    cache_uuid: UUID | None = None
+    sha256: Sha256
+    tool: str = ""
+    operator: str = ""
+    finished: str = ""
+
+
+Record = HarvestRecord | TombstoneRecord | PreferenceRecord
+"""Anything that a store keeps under `records/`."""

@@ -1,73 +1,36 @@
-"""Folding records into SQLite, and asking it."""
+"""The catalog file: folding records in, and asking it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sqlite_utils import Database
 
-from symcache.catalog.schema import SCHEMA_VERSION, create, release_order
+from symcache.catalog.fold import NONE, Folder, object_checksum, record_checksum
+from symcache.catalog.ranking import TRUST_RANK, Row, Slot, rank
+from symcache.catalog.rows import Conflict, Occurrence, RecordRow, ReleaseRow
+from symcache.catalog.schema import SCHEMA_VERSION, upgrade
+from symcache.catalog.views import CONTENT
 from symcache.errors import StorageError
-from symcache.model import HarvestRecord, Kind, Trust
+from symcache.model import Kind, Record
 
-__all__ = ["Catalog", "Occurrence", "ReleaseRow"]
+__all__ = ["Catalog"]
 
-_NONE = b""
-"""An absent UUID in key columns: SQLite would let several NULLs stand beside each other."""
-_TRUST_RANK = {Trust.HARVEST: 0, Trust.ADDED: 1, Trust.PUSHED: 2}
 _VARIABLES = 500
 """Keys in one statement, well under SQLite's limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Occurrence:
-    """One stored content of one image in one record. Sizes in bytes, SHA-256 in lower-case hex."""
-
-    uuid: UUID | None
-    kind: Kind
-    path: str
-    arch: str
-    origin: str
-    cache_uuid: UUID | None
-    extractor: str
-    revision: int
-    sha256: str
-    size: int
-    build: str | None
-    version: str
-    sealed: bool
-    record: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseRow:
-    """One build and what the library has of it."""
-
-    product: str
-    version: str
-    extra: str
-    build: str
-    sealed: bool
-    harvests: int
-    images: int
-
-
-_COLUMNS = (
-    "i.uuid, i.kind, i.path, i.arch, i.origin, i.cache_uuid, i.extractor, i.revision, i.sha256, i.size,"
-    " r.build, r.version, r.sealed, r.sha256"
-)
-# The order in which contents of one UUID are preferred. Every term is a field of the record or a hash, so any
-# library with the same records answers the same: trust, sealed, newest release, own extractor, newest revision.
-_PREFERENCE = (
-    "r.trust, r.sealed DESC, r.release_order DESC, i.extractor = 'symcache' DESC, i.revision DESC,"
-    " r.finished DESC, r.sha256, i.path"
+_TRUSTS = {rank: trust for trust, rank in TRUST_RANK.items()}
+_KINDS = {kind.value: kind for kind in Kind}
+_REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
+_SELECT = (
+    "SELECT o.uuid, o.sha256, o.size, o.symbols, o.code, o.checksum, o.record, l.kind, l.arch, l.origin, l.cache_uuid,"
+    " l.extractor, l.revision, p.path FROM objects o JOIN layouts l ON l.id = o.layout JOIN paths p ON p.id = o.path"
 )
 
 
@@ -75,19 +38,25 @@ class Catalog:
     """A catalog file. Safe for several threads and processes: WAL, and one lock around this connection."""
 
     def __init__(self, path: Path | None) -> None:
+        self.path = path
         self._lock = threading.RLock()
+        self._records: dict[int, RecordRow] = {}
+        self._preferences: dict[Slot, str] = {}
+        self._seen = (-1, -1)
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=60)
             connection.isolation_level = None  # transactions are begun by hand, as IMMEDIATE
             self.database = Database(connection)
-            version = self._one("PRAGMA user_version")[0]
-            if version != SCHEMA_VERSION:
+            self._folder = Folder(self.database)
+            if self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
                 connection.execute("PRAGMA journal_mode = WAL")
                 with self._transaction():
-                    self._rebuild_schema()
+                    upgrade(self.database)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA cache_size = -131072")  # KiB
+            connection.execute("PRAGMA mmap_size = 8589934592")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
 
@@ -95,174 +64,288 @@ class Catalog:
         """Close the connection."""
         self.database.conn.close()
 
+    # Folding
+
     def known_keys(self) -> set[str]:
         """Return the store keys of the records that are folded in."""
-        return {row[0] for row in self._all("SELECT key FROM records")}
+        return {row[0] for row in self._all("SELECT key FROM record_keys")}
 
-    def fold(self, key: str, sha256: str, record: HarvestRecord) -> bool:
+    def fold(self, key: str, sha256: str, record: Record) -> bool:
         """Add one record; False when it is there already. All or nothing."""
-        release = record.release
-        with self._lock, self._transaction():
-            execute = self.database.conn.execute
-            # Not INSERT OR IGNORE: `lastrowid` would then be that of some earlier row.
-            if self._one("SELECT count(*) FROM records WHERE key = ?", (key,))[0]:
-                return False
-            row_id = execute(
-                "INSERT INTO records (sha256, key, trust, product, version, extra, build, release_order, sealed,"
-                " source, extractor, tool, operator, started, finished, problems) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    sha256,
-                    key,
-                    _TRUST_RANK[record.trust],
-                    release.product if release else "",
-                    release.version if release else "",
-                    release.extra if release else "",
-                    release.build if release else None,
-                    release_order(release.version, release.build) if release else "",
-                    record.sealed,
-                    record.source,
-                    record.extractor,
-                    record.tool,
-                    record.operator,
-                    record.started,
-                    record.finished,
-                    "\n".join(record.problems),
-                ),
-            ).lastrowid
-            many = self.database.conn.executemany
-            many(
-                "INSERT OR IGNORE INTO images VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    (
-                        o.uuid.bytes if o.uuid else _NONE,
-                        o.kind.value,
-                        o.cache_uuid.bytes if o.cache_uuid else _NONE,
-                        row_id,
-                        o.path,
-                        o.extractor,
-                        o.revision,
-                        o.arch,
-                        o.origin.value,
-                        bytes.fromhex(o.sha256),
-                        o.size,
-                    )
-                    for o in record.objects
-                ),
-            )
-            many(
-                "INSERT OR IGNORE INTO manifest VALUES (?,?,?,?,?,?,?)",
-                (
-                    (
-                        row_id,
-                        m.path,
-                        m.arch,
-                        m.uuid.bytes if m.uuid else _NONE,
-                        m.kind.value,
-                        m.origin.value,
-                        m.cache_uuid.bytes if m.cache_uuid else _NONE,
-                    )
-                    for m in record.manifest
-                ),
-            )
-            many(
-                "INSERT OR IGNORE INTO cache_files VALUES (?,?,?,?,?,?,?)",
-                (
-                    (
-                        row_id,
-                        f.cache_uuid.bytes if f.cache_uuid else _NONE,
-                        f.name,
-                        f.arch,
-                        f.path,
-                        bytes.fromhex(f.sha256),
-                        f.size,
-                    )
-                    for f in record.cache_files
-                ),
-            )
-        return True
+        return bool(self.fold_many([(key, sha256, record)]))
+
+    def fold_many(self, records: Sequence[tuple[str, str, Record]]) -> int:
+        """Add records in one transaction; return how many were new."""
+        new = 0
+        with self._lock:
+            if self._data_version() != self._seen[0]:
+                self._folder.forget()
+            try:
+                with self._transaction():
+                    for key, sha256, record in records:
+                        new += self._folder.fold(key, sha256, record)
+            except BaseException as error:
+                self._folder.forget()
+                if isinstance(error, sqlite3.Error):
+                    raise StorageError(f"catalog: {error}", hint=_REBUILD) from error
+                raise
+            self._seen = (-1, -1)
+        return new
+
+    def replace_with(self, other: Catalog) -> None:
+        """Take over everything that another catalog holds, in one step for those who read."""
+        with self._lock:
+            try:
+                other.database.conn.backup(self.database.conn)
+            except sqlite3.Error as error:
+                raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
+            self._folder.forget()
+            self._seen = (-1, -1)
+
+    def snapshot(self, target: Path) -> None:
+        """Write a compact copy of this catalog to the new file `target`."""
+        self._all("VACUUM INTO ?", (str(target),))
+
+    # Asking
 
     def resolve(
         self, uuid: UUID, kind: Kind | None = None, *, cache: UUID | None = None, build: str | None = None
     ) -> list[Occurrence]:
         """Return every content under `uuid`, the preferred one first; narrowed to a cache or a build if given."""
-        where = "i.uuid = ?"
-        parameters: list[Any] = [uuid.bytes]
-        if kind is not None:
-            where, parameters = f"{where} AND i.kind = ?", [*parameters, kind.value]
-        if cache is not None:
-            where, parameters = f"{where} AND i.cache_uuid = ?", [*parameters, cache.bytes]
-        if build is not None:
-            where, parameters = f"{where} AND r.build = ?", [*parameters, build]
-        return self._occurrences(where, parameters)
+        rows = self._rows("WHERE o.uuid = ?", [uuid.bytes])
+        if kind is not None or cache is not None or build is not None:
+            rows = [
+                (o, r)
+                for o, r in rows
+                if (kind is None or o.kind is kind)
+                and (cache is None or o.cache_uuid == cache)
+                and (build is None or r.build == build)
+            ]
+        return rank(rows, self._preferences) if rows else []
 
     def holdings(self, uuids: Sequence[UUID]) -> dict[UUID, list[Occurrence]]:
         """Return every content of every one of `uuids`, preferred first; those unknown are left out."""
-        found: dict[UUID, list[Occurrence]] = {}
+        found: dict[UUID, list[Row]] = {}
         for start in range(0, len(uuids), _VARIABLES):
             part = [u.bytes for u in uuids[start : start + _VARIABLES]]
-            for row in self._occurrences(f"i.uuid IN ({','.join('?' * len(part))})", part):
-                if row.uuid:
-                    found.setdefault(row.uuid, []).append(row)
-        return found
+            for row in self._rows(f"WHERE o.uuid IN ({','.join('?' * len(part))})", part):
+                if row[0].uuid:
+                    found.setdefault(row[0].uuid, []).append(row)
+        return {uuid: rank(rows, self._preferences) for uuid, rows in found.items()}
 
     def by_name(self, pattern: str, limit: int = 1000) -> list[Occurrence]:
-        """Return the contents whose path, or last part of it, matches the glob `pattern`."""
-        glob = pattern if pattern.startswith("/") else f"*/{pattern}"
-        return self._occurrences("(i.path GLOB ? OR i.path = ?)", [glob, pattern], limit)
+        """Return the contents whose path, or last part of it, matches the glob `pattern`; newest releases first."""
+        column = "path" if pattern.startswith("/") else "name"
+        operator = "GLOB" if any(c in pattern for c in "*?[") else "="
+        rows = self._rows(
+            f"WHERE o.path IN (SELECT id FROM paths WHERE {column} {operator} ? OR path = ?"  # noqa: S608 - constants
+            " ORDER BY path LIMIT ?)",
+            [pattern, pattern, limit],
+        )
+        groups: dict[tuple[UUID | None, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row[0].uuid, row[0].path if row[0].uuid is None else ""), []).append(row)
+        orders = {o.record: r.release_order for o, r in rows}
+        ranked = sorted(
+            (rank(g, self._preferences) for g in groups.values()), key=lambda g: (g[0].path, str(g[0].uuid))
+        )
+        ranked.sort(key=lambda g: orders[g[0].record], reverse=True)
+        return [o for group in ranked for o in group][:limit]
 
     def releases(self) -> list[ReleaseRow]:
         """Return all builds, newest first."""
-        rows = self._all(
-            "SELECT product, version, extra, build, sealed, harvests, images FROM releases ORDER BY release_order DESC"
-        )
-        return [ReleaseRow(p, v, e, b, bool(s), h, i) for p, v, e, b, s, h, i in rows]
+        groups: dict[str, list[tuple[Any, ...]]] = {}
+        for row in self._all(
+            "SELECT build, product, version, extra, sealed, images, id FROM records"
+            " WHERE live AND type = 'harvest' AND build IS NOT NULL ORDER BY release_order DESC, build, sha256"
+        ):
+            groups.setdefault(row[0], []).append(row)
+        result = []
+        for build, rows in groups.items():
+            images = rows[0][5]
+            if len(rows) > 1:  # several harvests of one build mostly hold the same images
+                marks = ",".join("?" * len(rows))
+                sql = f"SELECT count(DISTINCT uuid) FROM objects WHERE record IN ({marks})"  # noqa: S608
+                images = self._one(sql, [r[6] for r in rows])[0]
+            _, product, version, extra, *_ = rows[0]
+            result.append(ReleaseRow(product, version, extra, build, any(r[4] for r in rows), len(rows), images))
+        return result
 
     def records_of(self, build: str | None) -> list[dict[str, Any]]:
-        """Return the rows of `records` of one build (or of all that have a build), in a stable order."""
+        """Return the rows of `records` of live harvests of one build (or of all that have one), in a stable order."""
         where, parameters = ("build = ?", [build]) if build is not None else ("build IS NOT NULL", [])
-        return list(self._rows("records", where, parameters, "release_order, sha256"))
+        return list(
+            self._dicts("records", f"live AND type = 'harvest' AND {where}", parameters, "release_order, sha256")
+        )
 
     def objects_of(self, record: int) -> list[Occurrence]:
-        """Return what one record stored."""
-        return self._occurrences("i.record = ?", [record])
+        """Return what one live record stored, by path."""
+        rows = self._rows("WHERE o.record = ?", [record])
+        return sorted((o for o, _ in rows), key=lambda o: (o.path, o.arch, o.kind, o.extractor, o.revision, o.sha256))
 
     def manifest_of(self, record: int) -> list[dict[str, Any]]:
         """Return the manifest rows of one record; UUIDs as BLOBs, empty for none."""
-        return list(self._rows("manifest", "record = ?", [record], "path, arch, kind"))
+        names = ("record", "path", "arch", "uuid", "kind", "origin", "cache_uuid")
+        rows = self._all(
+            "SELECT m.record, p.path, l.arch, m.uuid, l.kind, l.origin, l.cache_uuid FROM manifest_entries m"
+            " JOIN layouts l ON l.id = m.layout JOIN paths p ON p.id = m.path WHERE m.record = ?"
+            " ORDER BY p.path, l.arch, l.kind",
+            [record],
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def cache_files_of(self, cache: UUID | None = None, record: int | None = None) -> list[dict[str, Any]]:
-        """Return the kept raw files of one cache, or of one record."""
+        """Return the kept raw files of one cache, or of one record; of live records only."""
+        live = "record IN (SELECT id FROM records WHERE live)"
         if record is not None:
-            return list(self._rows("cache_files", "record = ?", [record], "name"))
-        return list(self._rows("cache_files", "cache_uuid = ?", [cache.bytes if cache else _NONE], "name, sha256"))
+            return list(self._dicts("cache_files", f"record = ? AND {live}", [record], "name"))
+        key = [cache.bytes if cache else NONE]
+        return list(self._dicts("cache_files", f"cache_uuid = ? AND {live}", key, "name, sha256"))
 
-    def _occurrences(self, where: str, parameters: Sequence[Any], limit: int = -1) -> list[Occurrence]:
-        rows = self._all(
-            f"SELECT {_COLUMNS} FROM images i JOIN records r ON r.id = i.record WHERE {where}"  # noqa: S608 - constants
-            f" ORDER BY {_PREFERENCE} LIMIT ?",
-            [*parameters, limit],
+    def is_live(self, sha256: str) -> bool:
+        """Return whether a live record names the blob with this SHA-256."""
+        content = bytes.fromhex(sha256)
+        return bool(
+            self._one(
+                "SELECT EXISTS (SELECT 1 FROM objects o JOIN records r ON r.id = o.record"
+                " WHERE substr(o.sha256, 1, 8) = ? AND o.sha256 = ? AND r.live)"
+                " OR EXISTS (SELECT 1 FROM cache_files f JOIN records r ON r.id = f.record"
+                " WHERE f.sha256 = ? AND r.live)",
+                [content[:8], content, content],
+            )[0]
         )
-        return [
-            Occurrence(
-                UUID(bytes=row[0]) if row[0] else None,
-                Kind(row[1]),
-                row[2],
-                row[3],
-                row[4],
-                UUID(bytes=row[5]) if row[5] else None,
-                row[6],
-                row[7],
-                row[8].hex(),
-                row[9],
-                row[10],
-                row[11],
-                bool(row[12]),
-                row[13],
-            )
-            for row in rows
-        ]
 
-    def _rows(self, table: str, where: str, parameters: Sequence[Any], order: str) -> Iterator[dict[str, Any]]:
+    def conflicts(self, uuids: Sequence[UUID] | None = None) -> list[Conflict]:
+        """Return every UUID (or those of `uuids`) whose contents under one full key contradict each other."""
+        if uuids is None:
+            rows = self._all(
+                "SELECT DISTINCT o.uuid FROM objects o JOIN layouts l ON l.id = o.layout"
+                " JOIN records r ON r.id = o.record WHERE r.live AND length(o.uuid) = 16"
+                " GROUP BY o.uuid, l.kind, l.cache_uuid, l.extractor, l.revision HAVING count(DISTINCT o.sha256) > 1"
+            )
+        else:
+            rows = [(u.bytes,) for u in uuids]
+        result = []
+        for (uuid,) in rows:
+            slots: dict[Slot, dict[str, Occurrence]] = {}
+            for o in self.resolve(UUID(bytes=uuid)):
+                slots.setdefault((o.uuid, o.kind, o.cache_uuid), {}).setdefault(o.sha256, o)
+            for slot, contents in slots.items():
+                if any(o.rival for o in contents.values()):
+                    found = (UUID(bytes=uuid), slot[1], slot[2], tuple(contents.values()), slot in self._preferences)
+                    result.append(Conflict(*found))
+        return sorted(result, key=lambda c: (str(c.uuid), c.kind, str(c.cache_uuid)))
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that is held, whatever the order it was folded in: equal content, equal hash."""
+        total = 0
+        with self._lock:
+            for name, sql in CONTENT.items():
+                for row in self.database.conn.execute(sql):
+                    digest = hashlib.blake2b(f"{name} {row}".encode(), digest_size=16).digest()
+                    total = (total + int.from_bytes(digest, "big")) % (1 << 128)
+        return f"{total:032x}"
+
+    def check(self) -> list[str]:
+        """Return what SQLite's own check of the file finds wrong; empty when it is sound."""
+        try:
+            return [row[0] for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        except StorageError as error:
+            return [str(error)]
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query over the documented tables gives; for the library's own housekeeping."""
+        return self._all(sql, parameters)
+
+    def preference(self, slot: Slot) -> str | None:
+        """Return the SHA-256 that a person chose for (UUID, kind, cache), or None."""
+        with self._lock:
+            self._load_records()
+            return self._preferences.get(slot)
+
+    def _rows(self, where: str, parameters: Sequence[Any]) -> list[Row]:
+        """Return matching objects of live records, each row checked against its checksum."""
+        with self._lock:
+            self._load_records()
+            records = self._records
+            found: list[Row] = []
+            for row in self._all(f"{_SELECT} {where}", parameters):
+                (
+                    uuid,
+                    sha256,
+                    size,
+                    symbols,
+                    code,
+                    checksum,
+                    number,
+                    kind,
+                    arch,
+                    origin,
+                    cache,
+                    extractor,
+                    revision,
+                    path,
+                ) = row
+                record = records.get(number)
+                if record is None:
+                    continue  # superseded or removed
+                layout = (kind, arch, origin, cache, extractor, revision)
+                if object_checksum(uuid, layout, record.sha256, sha256, size) != checksum:
+                    raise StorageError(f"catalog {self.path or ''}: a row about {path} is damaged", hint=_REBUILD)
+                found.append(
+                    (
+                        Occurrence(
+                            UUID(bytes=uuid) if uuid else None,
+                            _KINDS[kind],
+                            path,
+                            arch,
+                            origin,
+                            UUID(bytes=cache) if cache else None,
+                            extractor,
+                            revision,
+                            sha256.hex(),
+                            size,
+                            record.build,
+                            record.version,
+                            record.sealed,
+                            record.sha256,
+                            record.trust,
+                            symbols,
+                            code.hex(),
+                        ),
+                        record,
+                    )
+                )
+            return found
+
+    def _load_records(self) -> None:
+        """Keep live records and preferences in memory: there are few, and every answer needs them."""
+        seen = (self._data_version(), self.database.conn.total_changes)
+        if seen == self._seen:
+            return
+        records = {}
+        for row in self._all(
+            "SELECT id, sha256, trust, build, version, release_order, sealed, finished, checksum FROM records"
+            " WHERE live AND type = 'harvest'"
+        ):
+            number, sha256, trust, build, version, order, sealed, finished, checksum = row
+            if record_checksum(sha256, trust, version, build, sealed, finished) != checksum:
+                raise StorageError(f"catalog {self.path or ''}: the row of record {sha256} is damaged", hint=_REBUILD)
+            records[number] = RecordRow(sha256=sha256, id=number, trust=_TRUSTS[trust], build=build, version=version,
+                                        release_order=order, sealed=bool(sealed), finished=finished)  # fmt: skip
+        preferences: dict[Slot, str] = {}
+        # Of decisions that know nothing of each other, the latest holds, with ties broken by the record's id.
+        for uuid, kind, cache, content in self._all(
+            "SELECT p.uuid, p.kind, p.cache_uuid, p.sha256 FROM preferences p JOIN records r ON r.id = p.record"
+            " WHERE r.live ORDER BY r.finished, r.sha256"
+        ):
+            preferences[UUID(bytes=uuid), _KINDS[kind], UUID(bytes=cache) if cache else None] = content.hex()
+        self._records, self._preferences, self._seen = records, preferences, seen
+
+    def _data_version(self) -> int:
+        return int(self._one("PRAGMA data_version")[0])
+
+    def _dicts(self, table: str, where: str, parameters: Sequence[Any], order: str) -> Iterator[dict[str, Any]]:
         with self._lock:
             yield from list(self.database[table].rows_where(where, list(parameters), order_by=order))
 
@@ -271,21 +354,10 @@ class Catalog:
             try:
                 return list(self.database.conn.execute(sql, parameters).fetchall())
             except sqlite3.Error as error:
-                raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
+                raise StorageError(f"catalog {self.path or ''}: {error}", hint=_REBUILD) from error
 
     def _one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
         return self._all(sql, parameters)[0]
-
-    def _rebuild_schema(self) -> None:
-        if self._one("PRAGMA user_version")[0] == SCHEMA_VERSION:
-            return  # another process was faster
-        objects: Iterable[tuple[Any, ...]] = self._all(
-            "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite_%'"
-            " ORDER BY type DESC"
-        )
-        for kind, name in objects:
-            self.database.conn.execute(f'DROP {kind} IF EXISTS "{name}"')
-        create(self.database)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,34 +1,58 @@
 """Tables and views of the catalog.
 
-UUIDs and hashes are BLOBs in the tables, half the size and as fast as text; the views show them as text and are
-what people and other tools should read.
+UUIDs and hashes are BLOBs in the tables, half the size and as fast as text; the views show them as text and are what
+people and other tools (sqlite-utils, Datasette) should read. They are of live records only: superseded and removed ones
+are left out.
 
-=============  =====================================================================================
-``records``    one row a harvest record, with the release it is of
-``images``     one row a stored image of a record: (uuid, kind, cache, extractor, revision) → SHA-256
-``manifest``   one row an image that the source said it has
-``cache_files``  one row a kept raw file of a shared cache
-``releases``   view: a row a build
-``occurrences``  view: ``images`` with its record, as text
-=============  =====================================================================================
+================  ==================================================================================================
+view              a row is
+================  ==================================================================================================
+``releases``      a build
+``caches``        a shared cache of a build: its architecture, images and kept raw files
+``images``        what can be asked for: (UUID, kind), with the number of its contents and of the builds that have it
+``occurrences``   a stored image of a record: (uuid, kind, cache, extractor, revision) → SHA-256
+``manifests``     an image that a source said it has
+``missing``       an image of ``manifests`` that nothing was stored for
+================  ==================================================================================================
+
+====================  ==============================================================================================
+table                 a row is
+====================  ==============================================================================================
+``records``           a record; `live` is 0 when another one supersedes or removes it
+``record_keys``       a place in the store where a record lies (one may lie in two, after a repeated upload)
+``retired``           a record id that a record takes back
+``preferences``       a person's decision
+``paths``             a path, with its last part
+``layouts``           what all images of one shared cache and extractor have in common
+``objects``           a stored image
+``manifest_entries``  an image that a source said it has
+``cache_files``       a kept raw file of a shared cache
+====================  ==============================================================================================
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from sqlite_utils import Database
 
-__all__ = ["SCHEMA_VERSION", "create", "release_order"]
+from symcache.catalog.views import VIEWS
 
-SCHEMA_VERSION = 1
-"""Stored as `user_version`. A catalog of another version is dropped and folded anew: it holds nothing of its own."""
+__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "release_order", "upgrade"]
+
+SCHEMA_VERSION = 2
+"""Stored as `user_version`."""
+
+MIGRATIONS: dict[int, Callable[[Database], None]] = {}
+"""By the version that a step starts from. A catalog that no steps lead on from is dropped and folded anew."""
 
 _TABLES = """
 CREATE TABLE records (
     id INTEGER PRIMARY KEY,
-    sha256 TEXT NOT NULL,
-    key TEXT NOT NULL UNIQUE,
+    sha256 TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    live INTEGER NOT NULL,
     trust INTEGER NOT NULL,
     product TEXT NOT NULL,
     version TEXT NOT NULL,
@@ -42,34 +66,65 @@ CREATE TABLE records (
     operator TEXT NOT NULL,
     started TEXT NOT NULL,
     finished TEXT NOT NULL,
-    problems TEXT NOT NULL
+    problems TEXT NOT NULL,
+    images INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 );
 CREATE INDEX records_build ON records (build);
-CREATE TABLE images (
+CREATE TABLE record_keys (
+    key TEXT PRIMARY KEY,
+    record INTEGER NOT NULL REFERENCES records (id)
+) WITHOUT ROWID;
+CREATE TABLE retired (
+    sha256 TEXT NOT NULL,
+    record INTEGER NOT NULL REFERENCES records (id),
+    PRIMARY KEY (sha256, record)
+) WITHOUT ROWID;
+CREATE TABLE preferences (
+    record INTEGER PRIMARY KEY REFERENCES records (id),
     uuid BLOB NOT NULL,
     kind TEXT NOT NULL,
     cache_uuid BLOB NOT NULL,
-    record INTEGER NOT NULL REFERENCES records (id),
-    path TEXT NOT NULL,
+    sha256 BLOB NOT NULL
+);
+CREATE TABLE paths (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL
+);
+CREATE INDEX paths_name ON paths (name);
+CREATE TABLE layouts (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    arch TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    cache_uuid BLOB NOT NULL,
     extractor TEXT NOT NULL,
     revision INTEGER NOT NULL,
-    arch TEXT NOT NULL,
-    origin TEXT NOT NULL,
+    UNIQUE (cache_uuid, kind, arch, origin, extractor, revision)
+);
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY,
+    uuid BLOB NOT NULL,
+    layout INTEGER NOT NULL REFERENCES layouts (id),
+    record INTEGER NOT NULL REFERENCES records (id),
+    path INTEGER NOT NULL REFERENCES paths (id),
     sha256 BLOB NOT NULL,
     size INTEGER NOT NULL,
-    PRIMARY KEY (uuid, kind, cache_uuid, record, path, extractor, revision)
-) WITHOUT ROWID;
-CREATE INDEX images_record ON images (record);
-CREATE INDEX images_path ON images (path);
-CREATE TABLE manifest (
+    symbols INTEGER,
+    code BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX objects_uuid ON objects (uuid);
+CREATE INDEX objects_record ON objects (record);
+CREATE INDEX objects_path ON objects (path);
+CREATE INDEX objects_sha256 ON objects (substr(sha256, 1, 8));
+CREATE TABLE manifest_entries (
     record INTEGER NOT NULL REFERENCES records (id),
-    path TEXT NOT NULL,
-    arch TEXT NOT NULL,
+    path INTEGER NOT NULL REFERENCES paths (id),
+    layout INTEGER NOT NULL REFERENCES layouts (id),
     uuid BLOB NOT NULL,
-    kind TEXT NOT NULL,
-    origin TEXT NOT NULL,
-    cache_uuid BLOB NOT NULL,
-    PRIMARY KEY (record, path, arch, kind, cache_uuid, uuid)
+    PRIMARY KEY (record, path, layout, uuid)
 ) WITHOUT ROWID;
 CREATE TABLE cache_files (
     record INTEGER NOT NULL REFERENCES records (id),
@@ -79,21 +134,10 @@ CREATE TABLE cache_files (
     path TEXT NOT NULL,
     sha256 BLOB NOT NULL,
     size INTEGER NOT NULL,
-    PRIMARY KEY (cache_uuid, name, record)
+    PRIMARY KEY (cache_uuid, name, record, path)
 ) WITHOUT ROWID;
-"""
-
-_RELEASES = """
-SELECT product, version, extra, build, max(release_order) AS release_order, max(sealed) AS sealed,
-       count(*) AS harvests,
-       (SELECT count(DISTINCT i.uuid) FROM images i JOIN records x ON x.id = i.record WHERE x.build = r.build) AS images
-FROM records r WHERE build IS NOT NULL GROUP BY build
-"""
-
-_OCCURRENCES = """
-SELECT hex(i.uuid) AS uuid, i.kind, i.path, i.arch, i.origin, hex(i.cache_uuid) AS cache_uuid, i.extractor,
-       i.revision, lower(hex(i.sha256)) AS sha256, i.size, r.build, r.version, r.sealed, r.sha256 AS record
-FROM images i JOIN records r ON r.id = i.record
+CREATE INDEX cache_files_record ON cache_files (record);
+CREATE INDEX cache_files_sha256 ON cache_files (sha256);
 """
 
 
@@ -103,9 +147,27 @@ def create(database: Database) -> None:
     for statement in _TABLES.split(";"):
         if statement.strip():
             database.execute(statement)
-    database.create_view("releases", _RELEASES)
-    database.create_view("occurrences", _OCCURRENCES)
+    for name, select in VIEWS.items():
+        database.create_view(name, select)
     database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def upgrade(database: Database) -> None:
+    """Bring a catalog of any version to this one, inside the caller's transaction: step by step, or from nothing."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    while version != SCHEMA_VERSION and version in MIGRATIONS:
+        MIGRATIONS[version](database)
+        version += 1
+        database.execute(f"PRAGMA user_version = {version}")
+    if version == SCHEMA_VERSION:
+        return
+    objects = database.execute(
+        "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite_%'"
+        " ORDER BY type DESC"
+    ).fetchall()
+    for kind, name in objects:
+        database.execute(f'DROP {kind} IF EXISTS "{name}"')
+    create(database)
 
 
 def release_order(version: str, build: str) -> str:

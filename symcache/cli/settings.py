@@ -11,8 +11,7 @@ from typing import Any
 import platformdirs
 
 from symcache.errors import UsageError
-from symcache.library import Library
-from symcache.library.library import default_location
+from symcache.library import Library, default_location
 
 __all__ = ["cache_dir", "library_location", "open_library", "server_urls"]
 

@@ -2,120 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import os
-import uuid as uuid_module
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 from uuid import UUID
 
-import platformdirs
+from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
+from symcache.errors import IncompleteError, IntegrityError, NotFoundError
+from symcache.library import decisions, snapshots
+from symcache.library.found import CacheFileFound, Found, IngestResult
+from symcache.library.ingest import Progress, ingest
+from symcache.library.places import catalog_path, default_location
+from symcache.library.staged import Staged
+from symcache.model import Kind, Record
+from symcache.store import BlobReader, RecordKey, Store, blob_key, decode_to, open_store, read_record
 
-from symcache import __version__
-from symcache.catalog import Catalog, Occurrence, ReleaseRow
-from symcache.errors import IntegrityError, NotFoundError, StorageError, SymcacheError
-from symcache.library.staged import Staged, StagedObject
-from symcache.macho import identify_bytes
-from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, ObjectEntry, uuid_text
-from symcache.store import (
-    BlobReader,
-    LocalStore,
-    RecordKey,
-    Store,
-    blob_key,
-    decode_to,
-    open_store,
-    put_blob,
-    read_record,
-    write_record,
-)
+__all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "default_location", "require"]
 
-__all__ = ["CacheFileFound", "Found", "IngestResult", "Library"]
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
-_HEAD = 32 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The content that answers a question, and how large it lies in the store (zstd, `stored_size`)."""
-
-    occurrence: Occurrence
-    stored_size: int
-
-    @property
-    def uuid(self) -> UUID | None:
-        """LC_UUID."""
-        return self.occurrence.uuid
-
-    @property
-    def kind(self) -> Kind:
-        """Executable or debug info."""
-        return self.occurrence.kind
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the content, lower-case hex: the name of its blob."""
-        return self.occurrence.sha256
-
-    @property
-    def size(self) -> int:
-        """Size of the content in bytes."""
-        return self.occurrence.size
-
-    @property
-    def arch(self) -> str:
-        """Apple's name of the architecture."""
-        return self.occurrence.arch
-
-    @property
-    def path(self) -> str:
-        """Where the source has it."""
-        return self.occurrence.path
-
-    @property
-    def name(self) -> str:
-        """Last part of the path."""
-        return self.occurrence.path.rpartition("/")[2]
-
-    @property
-    def cache_uuid(self) -> UUID | None:
-        """The shared cache whose layout this content has."""
-        return self.occurrence.cache_uuid
-
-    @property
-    def build(self) -> str | None:
-        """The macOS build of the record it came with."""
-        return self.occurrence.build
-
-
-@dataclass(frozen=True, slots=True)
-class CacheFileFound:
-    """A kept raw file of a shared cache."""
-
-    name: str
-    sha256: str
-    size: int
-    stored_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class IngestResult:
-    """What an ingest did. `missing` are the manifest entries that nothing was stored for."""
-
-    record_id: str
-    sealed: bool
-    stored: int
-    skipped: int
-    missing: list[ManifestEntry]
-    problems: list[str]
+_BATCH = 16
+"""Records folded in one transaction."""
 
 
 class Library:
@@ -125,13 +34,19 @@ class Library:
         self.store, self.catalog = store, catalog
         self.unreadable: dict[str, str] = {}
         """Records that could not be folded in: key and reason."""
+        self._lock = threading.Lock()
+        self._last: dict[str, int] = {}
+        self._holes: dict[str, set[int]] = {}
+        self._remember(self.catalog.known_keys())
         self.refresh()
 
     @classmethod
     def open(cls, location: str | Path, *, create: bool = False) -> Library:
         """Open the library at `location`, making it if `create`. Raises NotFoundError, StorageError."""
         store = open_store(str(location), create=create)
-        return cls(store, Catalog(_catalog_path(store)))
+        path = catalog_path(store)
+        snapshots.start_from(store, path)
+        return cls(store, Catalog(path))
 
     def __enter__(self) -> Self:
         return self
@@ -145,21 +60,134 @@ class Library:
         """Close the catalog."""
         self.catalog.close()
 
+    # Records
+
     def refresh(self) -> bool:
-        """Fold in the records that have come since; True when there were any."""
-        known, changed = self.catalog.known_keys(), False
-        for text in sorted(set(self.store.list("records/")) - known):
-            key = RecordKey.parse(text)
-            if key is None:
-                continue
+        """Fold in the records that have come since; True when there were any.
+
+        Each writer counts its records, so that one question a writer is enough where nothing is new. Records that
+        could not be read are tried again.
+        """
+        with self._lock:
+            return self._fold(self.catalog, self._new_keys())
+
+    def rebuild(self) -> int:
+        """Fold the catalog anew from all records, at once for everybody who reads it; return how many there are."""
+        with self._lock:
+            fresh = Catalog(None) if self.catalog.path is None else Catalog(snapshots.scratch_name(self.catalog.path))
+            try:
+                self.unreadable.clear()
+                self._last.clear()
+                self._holes.clear()
+                self._fold(fresh, sorted(k for key in self.store.list("records/") if (k := RecordKey.parse(key))))
+                self.catalog.replace_with(fresh)
+            finally:
+                fresh.close()
+                snapshots.remove_database(fresh.path)
+        return len(self.catalog.known_keys())
+
+    def gaps(self) -> list[str]:
+        """Return the keys of records that must have been, since the same writer wrote later ones, but are not there."""
+        present: dict[str, set[int]] = {}
+        for text in self.store.list("records/"):
+            if key := RecordKey.parse(text):
+                present.setdefault(key.writer, set()).add(key.sequence)
+        for text in self.catalog.known_keys():
+            if key := RecordKey.parse(text):
+                present.setdefault(key.writer, set())
+                self._last[key.writer] = max(self._last.get(key.writer, 0), key.sequence)
+        return [
+            str(RecordKey(writer, n))
+            for writer, found in sorted(present.items())
+            for n in range(1, max(max(found, default=0), self._last.get(writer, 0)) + 1)
+            if n not in found
+        ]
+
+    def require_whole(self, what: str) -> None:
+        """Refuse to delete anything while a record cannot be read, or is lost: it may name what would be deleted."""
+        self.refresh()
+        wrong = [*self.unreadable, *self.gaps()]
+        if wrong:
+            raise IncompleteError(
+                f"{self.store.location}: {what} needs every record, but {len(wrong)} cannot be read: {wrong[0]}",
+                hint="run `symcache fsck`; if the record is newer than this program, update symcache",
+            )
+
+    def records(self) -> Iterator[tuple[RecordKey, str, Record]]:
+        """Yield (key, id, record) of every readable record in the store."""
+        for key in sorted(k for text in self.store.list("records/") if (k := RecordKey.parse(text))):
             try:
                 identity, record = read_record(self.store, key)
-            except IntegrityError as error:
-                self.unreadable[text] = str(error)
+            except IntegrityError:
                 continue
-            changed = self.catalog.fold(text, identity, record) or changed
-            self.unreadable.pop(text, None)
-        return changed
+            yield key, identity, record
+
+    def partial_records(self, build: str, source: str) -> list[tuple[str, str]]:
+        """Return (key, id) of the live, unsealed harvests of a build from one source."""
+        return [
+            (key, identity)
+            for key, identity in self.catalog.rows(
+                "SELECT min(k.key), r.sha256 FROM records r JOIN record_keys k ON k.record = r.id"
+                " WHERE r.live AND r.type = 'harvest' AND r.trust = 0 AND NOT r.sealed AND r.build = ? AND r.source = ?"
+                " GROUP BY r.id ORDER BY r.sha256",
+                [build, source],
+            )
+        ]
+
+    def _remember(self, keys: Iterable[str]) -> None:
+        by_writer: dict[str, set[int]] = {}
+        for text in keys:
+            if key := RecordKey.parse(text):
+                by_writer.setdefault(key.writer, set()).add(key.sequence)
+        for writer, found in by_writer.items():
+            self._last[writer] = max(found)
+            self._holes[writer] = set(range(1, max(found) + 1)) - found
+
+    def _new_keys(self) -> Iterator[RecordKey]:
+        for writer in self.store.folders("records/"):
+            if writer not in self._last:
+                listed = (RecordKey.parse(text) for text in self.store.list(f"records/{writer}/"))
+                yield from sorted(k for k in listed if k)
+                continue
+            for hole in sorted(self._holes.get(writer, ())):
+                if self.store.stat(str(RecordKey(writer, hole))):
+                    yield RecordKey(writer, hole)
+            for sequence in itertools.count(self._last[writer] + 1):
+                key = RecordKey(writer, sequence)
+                if self.store.stat(str(key)) is None:
+                    break
+                yield key
+
+    def _fold(self, catalog: Catalog, keys: Iterable[RecordKey]) -> bool:
+        """Read and fold records; reading the next ones goes on while some are folded."""
+        changed, batch = 0, []
+        waiting = list(keys)
+        with ThreadPoolExecutor(2, thread_name_prefix="records") as pool:
+            for start in range(0, len(waiting), _BATCH):
+                part = waiting[start : start + _BATCH]
+                for key, outcome in zip(part, pool.map(self._read, part), strict=True):
+                    last = self._last.setdefault(key.writer, 0)
+                    holes = self._holes.setdefault(key.writer, set())
+                    holes.update(range(last + 1, key.sequence))
+                    self._last[key.writer] = max(last, key.sequence)
+                    if isinstance(outcome, str):
+                        self.unreadable[str(key)] = outcome
+                        holes.add(key.sequence)
+                    else:
+                        batch.append((str(key), *outcome))
+                        holes.discard(key.sequence)
+                        self.unreadable.pop(str(key), None)
+                changed += catalog.fold_many(batch)
+                batch.clear()
+        return bool(changed)
+
+    def _read(self, key: RecordKey) -> tuple[str, Record] | str:
+        try:
+            return read_record(self.store, key)
+        except (IntegrityError, NotFoundError) as error:
+            return str(error)
+
+    # Questions
 
     def resolve(
         self, uuid: UUID, kind: Kind | None = None, *, cache: UUID | None = None, build: str | None = None
@@ -167,12 +195,17 @@ class Library:
         """Return the preferred content for a UUID whose blob is there, or None.
 
         `cache` and `build` narrow to one shared cache's layout or one release. Without `kind`, an executable is
-        preferred to debug info.
+        preferred to debug info. Where a blob is lost, another right content may answer, but never one of less trust,
+        nor one that contradicts the lost one.
         """
         rows = self.catalog.resolve(uuid, kind, cache=cache, build=build)
-        for row in sorted(rows, key=lambda r: r.kind is not Kind.EXECUTABLE):  # stable: keeps the preference
-            if stat := self.store.stat(blob_key(row.sha256)):
-                return Found(row, stat.stored_size)
+        for asked in Kind:  # executables first
+            usable = [r for r in rows if r.kind is asked]
+            for row in usable:
+                if row.rival or row.trust is not usable[0].trust:
+                    continue
+                if stat := self.store.stat(blob_key(row.sha256)):
+                    return Found(row, stat.stored_size)
         return None
 
     def variants(self, uuid: UUID) -> list[Occurrence]:
@@ -190,6 +223,14 @@ class Library:
     def releases(self) -> list[ReleaseRow]:
         """Return the builds that the library holds something of, newest first."""
         return self.catalog.releases()
+
+    def conflicts(self) -> list[Conflict]:
+        """Return every UUID whose contents contradict each other."""
+        return self.catalog.conflicts()
+
+    def conflicts_of(self, uuids: Iterable[UUID | None]) -> list[Conflict]:
+        """Return the contradictions about some UUIDs."""
+        return self.catalog.conflicts([u for u in uuids if u])
 
     def cache_file(self, cache_uuid: UUID, name: str) -> CacheFileFound | None:
         """Return one kept raw file of a shared cache, or None."""
@@ -210,160 +251,26 @@ class Library:
         """Write the checked content of a blob to `target`, whole or not at all."""
         decode_to(self.store, sha256, size, target)
 
+    # Changes: all of them are new records
+
     def ingest(self, staged: Staged, progress: Progress | None = None) -> IngestResult:
         """Store everything staged, then one record. Can be stopped anywhere and run again at no loss.
 
-        The record is sealed when nothing is wrong and every manifest entry has its object. One file that cannot
-        be used is named in `problems`; a store that refuses ends the run.
+        The record is sealed when nothing is wrong and every manifest entry has its object. One file that cannot be
+        used is named in `problems`; a store that refuses ends the run. A harvest that continues partial ones of the
+        same build and source takes over what they have and supersedes them.
         """
-        started = staged.started or now()
-        problems = list(staged.problems)
-        objects: list[ObjectEntry] = []
-        cache_files: list[CacheFile] = []
-        stored = skipped = done = 0
-        total = sum(o.size for o in staged.objects) + sum(f.file.stat().st_size for f in staged.cache_files)
-        pool = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="ingest")  # zstd and SHA-256 free the GIL
-        try:
-            object_jobs = {pool.submit(self._put_object, o): o for o in staged.objects}
-            file_jobs = {pool.submit(put_blob, self.store, f.file): f for f in staged.cache_files}
-            pending = {*object_jobs, *file_jobs}
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
-                for job in finished:
-                    try:
-                        sha256, size, new = job.result()
-                    except StorageError:
-                        raise  # the store refuses: nothing further can succeed
-                    except (SymcacheError, OSError) as error:
-                        problems.append(str(error))
-                        continue
-                    done += size
-                    stored, skipped = stored + new, skipped + (not new)
-                    if job in object_jobs:
-                        o = object_jobs[job]
-                        objects.append(
-                            ObjectEntry(
-                                path=o.path,
-                                arch=o.arch,
-                                uuid=o.uuid,
-                                kind=o.kind,
-                                origin=o.origin,
-                                cache_uuid=o.cache_uuid,
-                                extractor=o.extractor,
-                                revision=o.revision,
-                                sha256=sha256,
-                                size=size,
-                            )
-                        )
-                    else:
-                        f = file_jobs[job]
-                        cache_files.append(
-                            CacheFile(
-                                name=f.name,
-                                cache_uuid=f.cache_uuid,
-                                arch=f.arch,
-                                path=f.path,
-                                sha256=sha256,
-                                size=size,
-                            )
-                        )
-                if progress:
-                    progress(done, total)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        result = ingest(self, staged, progress)
+        snapshots.write_if_due(self)
+        return result
 
-        have = {(o.path, o.arch, o.uuid, o.kind, o.cache_uuid) for o in objects}
-        missing = [m for m in staged.manifest if (m.path, m.arch, m.uuid, m.kind, m.cache_uuid) not in have]
-        # What is about to be promised is looked at once more.
-        promised = [(o.path, o.sha256) for o in objects] + [(f.path, f.sha256) for f in cache_files]
-        problems += [
-            f"{path}: its blob {sha256} is gone"
-            for path, sha256 in promised
-            if self.store.stat(blob_key(sha256)) is None
-        ]
-        record = HarvestRecord(
-            trust=staged.trust,
-            release=staged.release,
-            source=staged.source,
-            extractor=staged.extractor,
-            tool=f"symcache {__version__}",
-            operator=_operator(),
-            started=started,
-            finished=now(),
-            sealed=not problems and not missing and bool(objects),
-            manifest=tuple(staged.manifest),
-            objects=tuple(sorted(objects, key=lambda o: (o.path, o.arch, o.kind))),
-            cache_files=tuple(sorted(cache_files, key=lambda f: (f.path, f.arch))),
-            problems=tuple(problems),
-        )
-        _, identity = write_record(self.store, record, _writer_id())
-        self.refresh()
-        return IngestResult(identity, record.sealed, stored, skipped, missing, problems)
+    def remove(self, build: str, *, reason: str = "") -> list[str]:
+        """Take back every record of a build: a tombstone. Returns the ids of the records. Raises NotFoundError."""
+        return decisions.remove(self, build, reason)
 
-    def _put_object(self, staged: StagedObject) -> tuple[str, int, bool]:
-        """Check that the bytes are the image they are said to be, and store them."""
-        with staged.file.open("rb") as file:
-            file.seek(staged.offset)
-            head = file.read(min(_HEAD, staged.size))
-        slices = identify_bytes(head, staged.size)
-        if len(slices) != 1:
-            raise IntegrityError(f"{staged.path}: is {len(slices)} images where one Mach-O was expected")
-        found = slices[0]
-        if found.uuid != staged.uuid or found.kind is not staged.kind or found.arch != staged.arch:
-            want = f"{staged.arch} {staged.kind} {uuid_text(staged.uuid) if staged.uuid else 'without UUID'}"
-            got = f"{found.arch} {found.kind} {uuid_text(found.uuid) if found.uuid else 'without UUID'}"
-            raise IntegrityError(f"{staged.path}: holds {got} where {want} was expected")
-        return put_blob(self.store, staged.file, staged.offset, staged.size)
-
-
-def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
-
-
-def _writer_id() -> str:
-    """Return this machine's name as a writer of records: a random word, made once and kept."""
-    path = platformdirs.user_state_path("symcache") / "writer"
-    try:
-        text = path.read_text().strip()
-        if text.isalnum() and text.islower() and len(text) == 32:
-            return text
-    except OSError:
-        pass
-    fresh = uuid_module.uuid4().hex
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".writer-{fresh}")
-        temporary.write_text(fresh + "\n")
-        try:
-            os.link(temporary, path)  # the first process wins, so that all agree
-        except FileExistsError:
-            return path.read_text().strip() or fresh
-        finally:
-            temporary.unlink()
-    except OSError:
-        pass  # no home to keep it in: a writer for this run only
-    return fresh
-
-
-def _catalog_path(store: Store) -> Path:
-    """Return where this machine keeps its catalog: in a local library if that may be written, else in its caches."""
-    if isinstance(store, LocalStore) and os.access(store.root, os.W_OK):
-        return store.root / "catalog.db"
-    name = hashlib.sha256(store.location.encode()).hexdigest()[:16]
-    return platformdirs.user_cache_path("symcache") / "catalogs" / f"{name}.db"
-
-
-def default_location() -> str:
-    """Return the library that is used when none is named: in the user's data folder."""
-    return str(platformdirs.user_data_path("symcache") / "library")
+    def prefer(self, uuid: UUID, sha256: str) -> Occurrence:
+        """Decide that of the contents under `uuid`, the one with this SHA-256 (or start of it) is served."""
+        return decisions.prefer(self, uuid, sha256)
 
 
 def require(found: Found | None, what: str) -> Found:

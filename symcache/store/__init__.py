@@ -1,10 +1,12 @@
 """The store: immutable blobs and harvest records by key. The truth of a library; the catalog is derived from it."""
 
-from symcache.store.base import BlobStat, RecordKey, Store, blob_key, open_store
-from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, put_blob, read_record, write_record
+from symcache.store.base import BLOB_KEY, BlobStat, RecordKey, Store, blob_key, open_store
+from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, put_blob, put_object
 from symcache.store.local import LocalStore
+from symcache.store.records import read_record, write_record
 
 __all__ = [
+    "BLOB_KEY",
     "COMPRESSION_LEVEL",
     "BlobReader",
     "BlobStat",
@@ -15,6 +17,7 @@ __all__ = [
     "decode_to",
     "open_store",
     "put_blob",
+    "put_object",
     "read_record",
     "write_record",
 ]

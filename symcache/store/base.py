@@ -4,23 +4,27 @@
 key                                          content
 ===========================================  ====================================================
 ``blobs/ab/abcd….zst``                       one zstd frame; named by the SHA-256 of what is in it
-``records/<writer>/<sequence>.json.zst``     one `HarvestRecord`; sequences count up from 1
+``records/<writer>/<sequence>.json.zst``     one record; the sequences of a writer have no gaps
+``snapshots/v<schema>-<count>-<sha256>.db.zst``  a catalog of `count` records, to start from
+``quarantine/…``                             damaged objects under the names they had
 ===========================================  ====================================================
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from symcache.errors import StorageError, UsageError
 
-__all__ = ["BlobStat", "RecordKey", "Store", "blob_key", "open_store"]
+__all__ = ["BLOB_KEY", "BlobStat", "RecordKey", "Store", "blob_key", "open_store"]
 
 _RECORD = re.compile(r"records/([0-9a-z]{1,64})/([0-9]{10})\.json\.zst\Z")
+BLOB_KEY = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})\.zst\Z")
+"""Matches the key of a blob; group 2 is its SHA-256."""
 
 
 class BlobStat(NamedTuple):
@@ -59,6 +63,8 @@ class Store(Protocol):
 
     location: str
     """What the user typed, for messages."""
+    settle: float
+    """Seconds that a deletion which was decided on may still take to happen; see `delete_older`."""
 
     def create(self, key: str, source: Path) -> bool:
         """Make the object `key` from the file `source`, which must lie in `scratch`; it is moved, not copied.
@@ -67,7 +73,7 @@ class Store(Protocol):
         """
 
     def open(self, key: str) -> BinaryIO:
-        """Open an object for reading."""
+        """Open an object for reading; seekable."""
 
     def stat(self, key: str) -> BlobStat | None:
         """Return size and age of an object, or None when there is none."""
@@ -75,16 +81,47 @@ class Store(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below `prefix` (a folder, ending in a slash), in no particular order."""
 
+    def scan(self, prefix: str) -> Iterator[tuple[str, BlobStat]]:
+        """As `list`, with what `stat` says of each."""
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders directly below `prefix`, sorted."""
+
+    def refresh(self, key: str) -> bool:
+        """Make an object as young as a new one; False when it is not there (any more)."""
+
+    def delete_older(self, key: str, before: float) -> bool:
+        """Delete an object unless it was made or refreshed since `before`; True when it is gone.
+
+        A local folder decides and deletes in one step. An object store decides and then deletes: who refreshes an
+        object has it for certain only when it is still there `settle` seconds later.
+        """
+
+    def quarantine(self, key: str) -> str:
+        """Move an object out of the way and return its new key, below `quarantine/`."""
+
+    def now(self) -> float:
+        """Return the store's own time, in seconds since the epoch."""
+
     def scratch(self) -> Path:
         """Return a folder for temporary files from which `create` can move."""
 
+    def clean_scratch(self, before: float) -> int:
+        """Remove what interrupted runs left in `scratch` before that time; return how many files."""
+
 
 def open_store(location: str, *, create: bool = False) -> Store:
-    """Return the store at `location`: a folder. Raises StorageError or UsageError."""
+    """Return the store at `location`: a folder, or `s3://bucket/prefix`. Raises StorageError or UsageError."""
+    if location.startswith("s3://"):
+        from symcache.store.s3 import S3Store  # noqa: PLC0415 - an optional dependency
+
+        return S3Store(location, create=create)
     from symcache.store.local import LocalStore  # noqa: PLC0415 - back ends know this module
 
     if "://" in location and not location.startswith("file://"):
-        raise UsageError(f"{location}: only a folder can be a library here", hint="give the path of a folder")
+        raise UsageError(
+            f"{location}: not a kind of library that is known", hint="give the path of a folder, or s3://bucket/prefix"
+        )
     path = Path(location.removeprefix("file://")).expanduser()
     try:
         return LocalStore(path, create=create)

@@ -1,4 +1,4 @@
-"""Bytes in and out of a store: hashing, zstd, and the checks that no wrong byte passes."""
+"""Blobs in and out of a store: hashing, zstd, and the checks that no wrong byte passes."""
 
 from __future__ import annotations
 
@@ -6,34 +6,59 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
-from pydantic import ValidationError
 
 from symcache.errors import IntegrityError, StorageError
-from symcache.model import HarvestRecord
-from symcache.store.base import RecordKey, Store, blob_key
+from symcache.store.base import Store, blob_key
 
-__all__ = ["COMPRESSION_LEVEL", "BlobReader", "decode_to", "put_blob", "read_record", "write_record"]
+__all__ = ["COMPRESSION_LEVEL", "BlobReader", "decode_to", "put_blob", "put_object"]
 
 COMPRESSION_LEVEL = 3
 """The knee of the curve: 3.4 times smaller at 225 MB/s a core; level 9 gains 6 % for a quarter of the speed."""
 _CHUNK = 1 << 20
 _IN_MEMORY = 64 << 20
 """A file up to this size is read once; a larger one is read twice (hash, then compress) to bound memory."""
-_MAX_RECORD = 1 << 30
-_MAX_WINDOW = 1 << 27
+MAX_WINDOW = 1 << 27
 
 
-def put_blob(store: Store, file: Path, offset: int = 0, size: int | None = None) -> tuple[str, int, bool]:
+def _never(sha256: str) -> bool:
+    del sha256
+    return False
+
+
+def put_blob(
+    store: Store,
+    file: Path,
+    offset: int = 0,
+    size: int | None = None,
+    *,
+    claimed: Callable[[str], bool] = _never,
+    refreshed: Callable[[str, float], None] | None = None,
+) -> tuple[str, int, bool]:
     """Store `size` bytes of `file` from `offset` on, unless the store has them.
 
-    Returns (SHA-256 in hex, size, whether it is new). Raises StorageError, or IntegrityError when the file is
-    shorter than asked for.
+    What is there already, but is not `claimed` by any live record, might be about to be collected: it is made young
+    again, and `refreshed` is told, with the time that it was from. Returns (SHA-256 in hex, size, whether it is new).
+    Raises StorageError, or IntegrityError when the file is shorter than asked for.
     """
+
+    def there(sha256: str) -> bool:
+        key = blob_key(sha256)
+        found = store.stat(key)
+        if found is None:
+            return False
+        if claimed(sha256):
+            return True
+        if not store.refresh(key):
+            return False  # collected at this moment
+        if refreshed:
+            refreshed(sha256, found.modified)
+        return True
+
     with file.open("rb") as source:
         if size is None:
             size = source.seek(0, os.SEEK_END) - offset
@@ -43,31 +68,27 @@ def put_blob(store: Store, file: Path, offset: int = 0, size: int | None = None)
             if len(data) != size:
                 raise IntegrityError(f"{file}: ends {size - len(data)} bytes early")
             sha256 = hashlib.sha256(data).hexdigest()
-            if store.stat(blob_key(sha256)) is not None:
+            if there(sha256):
                 return sha256, size, False
             compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
-            with _temporary(store) as temporary:
-                _write(store, temporary, [compressor.compress(data)])
-                return sha256, size, store.create(blob_key(sha256), temporary)
+            return sha256, size, put_object(store, blob_key(sha256), [compressor.compress(data)])
 
         sha256 = _hash(source, size, file)
-        if store.stat(blob_key(sha256)) is not None:
+        if there(sha256):
             return sha256, size, False
         source.seek(offset)
-        with _temporary(store) as temporary:
-            again = hashlib.sha256()
-            chunker = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True).compressobj(size=size)
+        again = hashlib.sha256()
+        chunker = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True).compressobj(size=size)
 
-            def frames() -> Iterator[bytes]:
-                for chunk in _chunks(source, size, file):
-                    again.update(chunk)
-                    yield chunker.compress(chunk)
-                yield chunker.flush()
-
-            _write(store, temporary, frames())
+        def frames() -> Iterator[bytes]:
+            for chunk in _chunks(source, size, file):
+                again.update(chunk)
+                yield chunker.compress(chunk)
+            yield chunker.flush()
             if again.hexdigest() != sha256:
                 raise IntegrityError(f"{file}: changed while it was read", hint="run the same command again")
-            return sha256, size, store.create(blob_key(sha256), temporary)
+
+        return sha256, size, put_object(store, blob_key(sha256), frames())
 
 
 class BlobReader:
@@ -86,7 +107,7 @@ class BlobReader:
         digest, total = hashlib.sha256(), 0
         with self._store.open(blob_key(self._sha256)) as stored:
             try:
-                with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(stored) as reader:
+                with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
                     while chunk := reader.read(_CHUNK):
                         total += len(chunk)
                         if total > self._size:
@@ -94,10 +115,11 @@ class BlobReader:
                         digest.update(chunk)
                         yield chunk
             except zstandard.ZstdError as error:
-                raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache verify`") from error
+                raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck --repair`") from error
         if total != self._size or digest.hexdigest() != self._sha256:
             raise IntegrityError(
-                f"{name}: {total} bytes where {self._size} were stored, or another hash", hint="run `symcache verify`"
+                f"{name}: {total} bytes where {self._size} were stored, or another hash",
+                hint="run `symcache fsck --repair`",
             )
 
 
@@ -114,46 +136,6 @@ def decode_to(store: Store, sha256: str, size: int, target: Path) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def write_record(store: Store, record: HarvestRecord, writer: str) -> tuple[RecordKey, str]:
-    """Add a record as the next of `writer`; return its key and its id (SHA-256 of its JSON)."""
-    data = record.model_dump_json(exclude_defaults=True).encode()
-    identity = hashlib.sha256(data).hexdigest()
-    taken = [k.sequence for key in store.list(f"records/{writer}/") if (k := RecordKey.parse(key))]
-    sequence = max(taken, default=0) + 1
-    compressed = zstandard.ZstdCompressor(level=9, write_checksum=True).compress(data)
-    while True:
-        key = RecordKey(writer, sequence)
-        with _temporary(store) as temporary:
-            _write(store, temporary, [compressed])
-            if store.create(str(key), temporary):
-                return key, identity
-        sequence += 1  # another process of this writer was faster
-
-
-def read_record(store: Store, key: RecordKey) -> tuple[str, HarvestRecord]:
-    """Return (id, record). Raises IntegrityError for one that cannot be read or is newer than this program."""
-    name = f"{store.location}: record {key}"
-    data = bytearray()
-    with store.open(str(key)) as stored:
-        try:
-            with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(stored) as reader:
-                while chunk := reader.read(_CHUNK):
-                    data += chunk
-                    if len(data) > _MAX_RECORD:
-                        raise IntegrityError(f"{name}: larger than {_MAX_RECORD} bytes")
-        except zstandard.ZstdError as error:
-            raise IntegrityError(f"{name}: damaged: {error}") from error
-    try:
-        record = HarvestRecord.model_validate_json(bytes(data))
-    except ValidationError as error:
-        raise IntegrityError(f"{name}: {error.error_count()} fields are not what they must be") from error
-    if record.schema_version > HarvestRecord().schema_version:
-        raise IntegrityError(
-            f"{name}: schema {record.schema_version} is newer than this program", hint="update symcache"
-        )
-    return hashlib.sha256(data).hexdigest(), record
 
 
 def _chunks(source: BinaryIO, size: int, file: Path) -> Iterator[bytes]:
@@ -173,6 +155,25 @@ def _hash(source: BinaryIO, size: int, file: Path) -> str:
     return digest.hexdigest()
 
 
+def put_object(store: Store, key: str, chunks: Iterable[bytes]) -> bool:
+    """Create `key` from chunks of bytes; False when it is there already. Raises StorageError."""
+    with _temporary(store) as temporary:
+        written = 0
+        try:
+            with temporary.open("wb") as out:
+                for chunk in chunks:
+                    written += out.write(chunk)
+            short = temporary.stat().st_size != written
+        except OSError as error:
+            raise StorageError(
+                f"{store.location}: {error.strerror or error}",
+                hint="free space or mend permissions, then run the same command again",
+            ) from error
+        if short:
+            raise StorageError(f"{temporary}: {written} bytes were written, but are not there", hint="check the disk")
+        return store.create(key, temporary)
+
+
 @contextlib.contextmanager
 def _temporary(store: Store) -> Iterator[Path]:
     try:
@@ -187,15 +188,3 @@ def _temporary(store: Store) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             Path(name).unlink(missing_ok=True)
-
-
-def _write(store: Store, target: Path, chunks: Iterator[bytes] | list[bytes]) -> None:
-    try:
-        with target.open("wb") as out:
-            for chunk in chunks:
-                out.write(chunk)
-    except OSError as error:
-        raise StorageError(
-            f"{store.location}: {error.strerror or error}",
-            hint="free space or mend permissions, then run the same command again",
-        ) from error

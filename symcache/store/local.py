@@ -10,13 +10,16 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat as stat_module
-from collections.abc import Iterator
+import tempfile
+import uuid as uuid_module
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from symcache.errors import NotFoundError, StorageError
-from symcache.store.base import BlobStat
+from symcache.store.base import BLOB_KEY, BlobStat, blob_key
 
 __all__ = ["LocalStore"]
 
@@ -34,6 +37,8 @@ def _sync_folder(path: Path) -> None:
 
 class LocalStore:
     """Blobs and records below one folder, which a marker file names as a library."""
+
+    settle = 0.0
 
     def __init__(self, root: Path, *, create: bool = False) -> None:
         self.root = root
@@ -129,8 +134,102 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below the folder `prefix`."""
-        base = self._path(prefix)
-        for folder, _, names in os.walk(base):
+        for folder, _, names in os.walk(self._path(prefix)):
             relative = Path(folder).relative_to(self.root).as_posix()
             for name in names:
                 yield f"{relative}/{name}"
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, BlobStat]]:
+        """Yield (key, size and age) of everything below the folder `prefix`."""
+        for key in self.list(prefix):
+            if found := self.stat(key):
+                yield key, found
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders in the folder `prefix`."""
+        try:
+            with os.scandir(self._path(prefix)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot list {prefix}: {error.strerror or error}") from error
+
+    def refresh(self, key: str) -> bool:
+        """Set the modification time to now."""
+        path = self._path(key)
+        try:
+            try:
+                os.utime(path)
+            except PermissionError:  # another user's file: only its owner may do that, but a copy is as good
+                copy = self.scratch() / f"refresh-{uuid_module.uuid4().hex}"
+                shutil.copyfile(path, copy)
+                copy.chmod(0o444)
+                copy.replace(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot refresh {key}: {error.strerror or error}") from error
+        return True
+
+    def delete_older(self, key: str, before: float) -> bool:
+        """Take the file aside, look at its age, and delete it or put it back.
+
+        Whoever refreshes it comes either before the taking, and is seen, or after, and finds nothing to refresh.
+        """
+        path, aside = self._path(key), self.scratch() / f"condemned-{Path(key).name}"
+        try:
+            if path.stat().st_mtime >= before:
+                return False
+            path.rename(aside)
+            if aside.stat().st_mtime >= before:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path)
+                aside.unlink()
+                return False
+            aside.unlink()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot delete {key}: {error.strerror or error}") from error
+        return True
+
+    def quarantine(self, key: str) -> str:
+        """Move a file below `quarantine/`."""
+        target = f"quarantine/{key}"
+        try:
+            self._path(target).parent.mkdir(parents=True, exist_ok=True)
+            self._path(key).replace(self._path(target))
+            _sync_folder(self._path(key).parent)
+        except FileNotFoundError:
+            raise NotFoundError(f"{self.location}: {key} is not there") from None
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot move {key}: {error.strerror or error}") from error
+        return target
+
+    def now(self) -> float:
+        """Return the time that the file system gives to a new file."""
+        try:
+            with tempfile.NamedTemporaryFile(prefix="clock-", dir=self.scratch()) as file:
+                return os.fstat(file.fileno()).st_mtime
+        except OSError as error:
+            raise StorageError(f"{self.location}: {error.strerror or error}") from error
+
+    def clean_scratch(self, before: float) -> int:
+        """Remove old temporary files; a blob that a killed collection had taken aside goes back to its place."""
+        count = 0
+        for path in list(self.scratch().iterdir()):
+            try:
+                key = blob_key(path.name.removeprefix("condemned-").removesuffix(".zst"))
+                if path.name.startswith("condemned-") and BLOB_KEY.fullmatch(key):
+                    with contextlib.suppress(FileExistsError):
+                        os.link(path, self._path(key))
+                    path.unlink()
+                elif path.is_file() and path.stat().st_mtime < before:
+                    path.unlink()
+                    count += 1
+            except FileNotFoundError:
+                continue  # its owner was faster
+            except OSError as error:
+                raise StorageError(f"{path}: {error.strerror or error}") from error
+        return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import sqlite3
 from pathlib import Path
@@ -10,7 +11,13 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog, release_order
-from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, ObjectEntry, Origin, Release, Trust
+from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, ObjectEntry, Origin, Record, Release, Trust
+
+
+def record_id(record: Record) -> str:
+    """Return what names a record: the hash of what is written."""
+    return hashlib.sha256(record.model_dump_json().encode()).hexdigest()
+
 
 U1 = UUID("23516BE4-29BE-350C-91C9-F36E7999F0F1")
 U2 = UUID("00000000-0000-0000-0000-000000000002")
@@ -46,14 +53,17 @@ def _record(version: str, build: str, sha: str, **changes: object) -> HarvestRec
 def _fold(records: list[HarvestRecord]) -> Catalog:
     catalog = Catalog(None)
     for record in records:
-        number = record.model_dump_json()
-        catalog.fold(f"records/w/{abs(hash(number))}", f"{abs(hash(number)):064x}"[:64], record)
+        identity = record_id(record)
+        catalog.fold(f"records/w/{identity}", identity, record)
     return catalog
 
 
 PREFERENCES = {
-    "a newer release": (_record("13.6", "22G120", "1"), _record("13.10", "22H5", "2")),
-    "a newer build of one version": (_record("13.6", "22G90", "1"), _record("13.6", "22G120", "2")),
+    "a newer release": (_record("13.6", "22G120", "1"), _record("13.10", "22H5", "2", cache_uuid=CACHE_B)),
+    "a newer build of one version": (
+        _record("13.6", "22G90", "1"),
+        _record("13.6", "22G120", "2", cache_uuid=CACHE_B),
+    ),
     "a sealed harvest": (_record("14.0", "23A1", "1", sealed=False), _record("13.6", "22G120", "2")),
     "our own extractor": (
         _record("13.6", "22G120", "1", extractor="dyld_shared_cache_util", revision=9),

@@ -1,0 +1,100 @@
+"""Which of several contents under one UUID is meant: a pure function of fields of the records.
+
+Contents are looked at in *slots*: (kind, shared cache). Within a slot, in this order:
+
+1. a person's preference,
+2. trust: harvest, added, pushed; sealed before partial,
+3. our own extractor before others, a later revision before an earlier one,
+4. the content that was there first, and before it its unstripped twin (same code, more symbols). So contents that
+   contradict each other do not change what is served.
+
+Slots stand in the order of their first contents: trust, sealed, then the newest release. "First" is the earliest
+`finished`, with ties broken by the id of the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from uuid import UUID
+
+from symcache.catalog.rows import Occurrence, RecordRow
+from symcache.model import Kind, Trust
+
+__all__ = ["OWN_EXTRACTOR", "TRUST_RANK", "Slot", "rank"]
+
+OWN_EXTRACTOR = "symcache"
+TRUST_RANK = {Trust.HARVEST: 0, Trust.ADDED: 1, Trust.PUSHED: 2}
+
+Slot = tuple[UUID | None, Kind, UUID | None]
+"""(UUID, kind, cache UUID): what a preference is about."""
+Row = tuple[Occurrence, RecordRow]
+
+
+def rank(rows: list[Row], preferences: Mapping[Slot, str]) -> list[Occurrence]:
+    """Return the occurrences of *one* UUID, the one that is meant first, with rivals marked as such."""
+    if len(rows) == 1:
+        return [rows[0][0]]
+    slots: dict[Slot, list[Row]] = {}
+    for row in rows:
+        slots.setdefault((row[0].uuid, row[0].kind, row[0].cache_uuid), []).append(row)
+    ordered: list[tuple[tuple[int, bool], str, tuple[str, str, str], list[Occurrence]]] = []
+    for slot, members in slots.items():
+        contents = _contents(members, preferences.get(slot))
+        top = contents[0][0]
+        # A tie is broken by what the records say, never by the order of rows.
+        tie = (str(slot[2] or ""), slot[1].value, top[0].sha256)
+        ordered.append(((_trust(top[1]), not top[1].sealed), top[1].release_order, tie, _flatten(contents)))
+    ordered.sort(key=lambda s: s[2])
+    ordered.sort(key=lambda s: s[1], reverse=True)
+    ordered.sort(key=lambda s: s[0])
+    return [o for slot in ordered for o in slot[3]]
+
+
+def _trust(record: RecordRow) -> int:
+    return TRUST_RANK[record.trust]
+
+
+def _key(o: Occurrence) -> tuple[str, int]:
+    """Return the part of the full key that a slot does not fix."""
+    return o.extractor, o.revision
+
+
+def _contents(rows: list[Row], preferred: str | None) -> list[list[Row]]:
+    """Return the rows of one slot by content, best content first; in each, the row that speaks for it first."""
+    by_content: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        by_content.setdefault((*_key(row[0]), row[0].sha256), []).append(row)
+    families: dict[tuple[object, ...], tuple[str, str]] = {}
+    ranked: list[tuple[tuple[object, ...], tuple[object, ...], list[Row]]] = []
+    for (extractor, revision, sha256), members in by_content.items():
+        members.sort(key=lambda r: (r[0].path, r[0].arch, r[0].origin, r[1].sha256))
+        members.sort(key=lambda r: r[1].release_order, reverse=True)
+        members.sort(key=lambda r: (_trust(r[1]), not r[1].sealed))
+        best, record = members[0]
+        first = min((r.finished, r.sha256) for _, r in members if (r.trust, r.sealed) == (record.trust, record.sealed))
+        level = (
+            sha256 != preferred,
+            _trust(record),
+            not record.sealed,
+            extractor != OWN_EXTRACTOR,
+            -revision,
+            extractor,
+        )
+        family = (*level, best.code or sha256)
+        families[family] = min(first, families.get(family, first))
+        ranked.append((family, (-(best.symbols or 0), first, sha256), members))
+    ranked.sort(key=lambda c: (c[0][:6], families[c[0]], c[0], c[1]))
+    return [members for _, _, members in ranked]
+
+
+def _flatten(contents: Iterable[list[Row]]) -> list[Occurrence]:
+    """Return the occurrences of one slot; a content that contradicts the first of its full key is a rival."""
+    heads: dict[tuple[str, int], Occurrence] = {}
+    result = []
+    for members in contents:
+        head = heads.setdefault(_key(members[0][0]), members[0][0])
+        for occurrence, _ in members:
+            twin = occurrence.sha256 == head.sha256 or (occurrence.code and occurrence.code == head.code)
+            result.append(occurrence if twin else replace(occurrence, rival=True))
+    return result

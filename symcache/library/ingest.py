@@ -1,0 +1,304 @@
+"""Everything staged into the store, then one record that promises it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from symcache import __version__
+from symcache.errors import IntegrityError, StorageError, SymcacheError
+from symcache.library.found import IngestResult
+from symcache.library.places import now, operator, writer_id
+from symcache.library.staged import Staged, StagedCacheFile, StagedObject
+from symcache.macho import details, identify_bytes
+from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Trust, uuid_text
+from symcache.store import RecordKey, blob_key, put_blob, read_record, write_record
+
+if TYPE_CHECKING:
+    from symcache.library.library import Library
+
+__all__ = ["Progress", "StoredAll", "ingest", "seal", "store_all"]
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+_HEAD = 32 << 10
+_CODE_LIMIT = 64 << 20
+_AT_RISK = 3600.0
+"""Blobs younger than this are never collected: a collection's grace is at least as long."""
+
+
+@dataclass
+class StoredAll:
+    """What became of the staged files."""
+
+    clock: float = 0.0
+    """The store's time at the start."""
+    objects: list[ObjectEntry] = field(default_factory=list)
+    cache_files: list[CacheFile] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    stored: int = 0
+    skipped: int = 0
+    new_uuids: set[Any] = field(default_factory=set)
+    origins: dict[str, StagedObject | StagedCacheFile] = field(default_factory=dict)
+    """By SHA-256: where the bytes can be had once more."""
+    refreshed: dict[str, float] = field(default_factory=dict)
+    """Blobs that nobody claimed and that were made young again: SHA-256 to monotonic time."""
+
+
+def ingest(library: Library, staged: Staged, progress: Progress | None = None) -> IngestResult:
+    """See `Library.ingest`."""
+    started = staged.started or now()
+    library.refresh()
+    done = store_all(library, staged.objects, staged.cache_files, progress)
+    carried, supersedes = _continue_partial(library, staged, done)
+    have = {_image_key(o) for o in done.objects}
+    missing = [m for m in staged.manifest if _image_key(m) not in have]
+    problems = [*staged.problems, *done.problems]
+    record = HarvestRecord(
+        trust=staged.trust,
+        release=staged.release,
+        source=staged.source,
+        extractor=staged.extractor,
+        tool=f"symcache {__version__}",
+        operator=operator(),
+        started=started,
+        sealed=not problems and not missing and bool(done.objects),
+        manifest=tuple(staged.manifest),
+        objects=tuple(done.objects),
+        cache_files=tuple(done.cache_files),
+        problems=tuple(problems),
+        supersedes=supersedes,
+    )
+    identity, record = seal(library, record, done)
+    conflicts = [c for c in library.conflicts_of(done.new_uuids) if any(o.record == identity for o in c.contents)]
+    return IngestResult(
+        identity,
+        record.sealed,
+        done.stored,
+        done.skipped,
+        missing,
+        list(record.problems),
+        carried,
+        supersedes,
+        conflicts,
+    )
+
+
+def store_all(
+    library: Library,
+    objects: Sequence[StagedObject],
+    cache_files: Sequence[StagedCacheFile],
+    progress: Progress | None = None,
+) -> StoredAll:
+    """Hash, compress and store in parallel.
+
+    A file that cannot be used becomes a problem; a store that refuses ends the run.
+    """
+    result = StoredAll(clock=library.store.now())
+    done = 0
+    total = sum(o.size for o in objects) + sum(f.file.stat().st_size for f in cache_files)
+    # zstd and SHA-256 run without the interpreter's lock; twice the cores, since each also waits for the disk.
+    pool = ThreadPoolExecutor(2 * (os.cpu_count() or 1), thread_name_prefix="ingest")
+    try:
+        # Large ones first: the last to end should not be the longest.
+        jobs: dict[Future[Any], StagedObject | StagedCacheFile] = {}
+        for f in cache_files:
+            jobs[pool.submit(_put_file, library, f, result)] = f
+        for o in sorted(objects, key=lambda o: -o.size):
+            jobs[pool.submit(_put_object, library, o, result)] = o
+        pending = set(jobs)
+        while pending:
+            finished, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
+            for job in finished:
+                try:
+                    entry, new = job.result()
+                except StorageError:
+                    raise  # the store refuses: nothing further can succeed
+                except (SymcacheError, OSError) as error:
+                    result.problems.append(str(error))
+                    continue
+                done += entry.size
+                result.stored, result.skipped = result.stored + new, result.skipped + (not new)
+                result.origins[entry.sha256] = jobs[job]
+                if isinstance(entry, ObjectEntry):
+                    result.objects.append(entry)
+                    if new:
+                        result.new_uuids.add(entry.uuid)
+                else:
+                    result.cache_files.append(entry)
+            if progress:
+                progress(done, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    result.problems.sort()
+    return result
+
+
+def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str, HarvestRecord]:
+    """Look once more at everything that `record` promises, write it, and fold it in. Returns (id, record).
+
+    Blobs that no live record names may be collected at any time. Those were refreshed, which keeps a collection that
+    starts later away; one that had already decided is waited for, and what it took is stored again.
+    """
+    shas = {o.sha256 for o in record.objects} | {f.sha256 for f in record.cache_files}
+    gone = _gone(library, shas)
+    for sha256 in list(gone):
+        if _store_again(library, done, sha256):
+            gone.discard(sha256)
+    promised = [(o.path, o.sha256) for o in record.objects] + [(f.path, f.sha256) for f in record.cache_files]
+    lost = [f"{path}: its blob {sha256} is gone" for path, sha256 in promised if sha256 in gone]
+    record = record.model_copy(
+        update={
+            "objects": tuple(sorted((o for o in record.objects if o.sha256 not in gone), key=_object_order)),
+            "cache_files": tuple(
+                sorted((f for f in record.cache_files if f.sha256 not in gone), key=lambda f: (f.path, f.arch, f.name))
+            ),
+            "problems": (*record.problems, *lost),
+            "sealed": record.sealed and not lost,
+            "finished": now(),
+        }
+    )
+    _, identity = write_record(library.store, record, writer_id())
+    if done.refreshed:
+        rest = max(done.refreshed.values()) + library.store.settle - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
+        for sha256 in _gone(library, done.refreshed):
+            _store_again(library, done, sha256)
+    library.refresh()
+    return identity, record
+
+
+def _gone(library: Library, shas: Iterable[str]) -> set[str]:
+    with ThreadPoolExecutor(8, thread_name_prefix="recheck") as pool:
+        ordered = sorted(shas)
+        stats = pool.map(lambda sha256: library.store.stat(blob_key(sha256)), ordered)
+        return {sha256 for sha256, stat in zip(ordered, stats, strict=True) if stat is None}
+
+
+def _store_again(library: Library, done: StoredAll, sha256: str) -> bool:
+    origin = done.origins.get(sha256)
+    if origin is None:
+        return False
+    place = (origin.offset, origin.size) if isinstance(origin, StagedObject) else (0, None)
+    try:
+        return put_blob(library.store, origin.file, *place)[0] == sha256
+    except (OSError, IntegrityError):
+        return False
+
+
+def _refreshed(result: StoredAll) -> Callable[[str, float], None]:
+    def note(sha256: str, modified: float) -> None:
+        if result.clock - modified > _AT_RISK:
+            result.refreshed[sha256] = time.monotonic()
+
+    return note
+
+
+def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> tuple[CacheFile, bool]:
+    sha256, size, new = put_blob(
+        library.store, staged.file, claimed=library.catalog.is_live, refreshed=_refreshed(result)
+    )
+    entry = CacheFile(
+        name=staged.name,
+        cache_uuid=staged.cache_uuid,
+        arch=staged.arch,
+        path=staged.path,
+        sha256=sha256,
+        size=size,
+    )
+    return entry, new
+
+
+def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tuple[ObjectEntry, bool]:
+    """Check that the bytes are the image they are said to be, and store them."""
+    with staged.file.open("rb") as file:
+        file.seek(staged.offset)
+        head = file.read(min(_HEAD, staged.size))
+        slices = identify_bytes(head, staged.size)
+        if len(slices) != 1:
+            raise IntegrityError(f"{staged.path}: is {len(slices)} images where one Mach-O was expected")
+        found = slices[0]
+        if found.uuid != staged.uuid or found.kind is not staged.kind or found.arch != staged.arch:
+            want = f"{staged.arch} {staged.kind} {uuid_text(staged.uuid) if staged.uuid else 'without UUID'}"
+            got = f"{found.arch} {found.kind} {uuid_text(found.uuid) if found.uuid else 'without UUID'}"
+            raise IntegrityError(f"{staged.path}: holds {got} where {want} was expected")
+        more = details(head, staged.size)
+        code = ""
+        if more.text_size:
+            file.seek(staged.offset + more.text_offset)
+            code = hashlib.sha256(file.read(min(more.text_size, _CODE_LIMIT))).hexdigest()[:16]
+    sha256, size, new = put_blob(
+        library.store,
+        staged.file,
+        staged.offset,
+        staged.size,
+        claimed=library.catalog.is_live,
+        refreshed=_refreshed(result),
+    )
+    entry = ObjectEntry(
+        path=staged.path,
+        arch=staged.arch,
+        uuid=staged.uuid,
+        kind=staged.kind,
+        origin=staged.origin,
+        cache_uuid=staged.cache_uuid,
+        extractor=staged.extractor,
+        revision=staged.revision,
+        sha256=sha256,
+        size=size,
+        symbols=more.symbols,
+        code=code,
+    )
+    return entry, new
+
+
+def _continue_partial(library: Library, staged: Staged, done: StoredAll) -> tuple[int, tuple[str, ...]]:
+    """Take over what earlier, partial harvests of the same source and build have and this one lacks.
+
+    Adds to `done`; returns (images taken over, ids of the records that are thereby superseded). A partial record that
+    holds anything that is neither here nor in this manifest stays beside this one.
+    """
+    if staged.release is None or staged.trust is not Trust.HARVEST:
+        return 0, ()
+    expected = {_image_key(m) for m in staged.manifest}
+    have = {_object_key(o) for o in done.objects}
+    raw = {(f.name, f.cache_uuid) for f in done.cache_files}
+    carried, supersedes = 0, []
+    for key, identity in library.partial_records(staged.release.build, staged.source):
+        place = RecordKey.parse(key)
+        if place is None:
+            continue
+        _, old = read_record(library.store, place)
+        if not isinstance(old, HarvestRecord):
+            continue
+        extra = [o for o in old.objects if _object_key(o) not in have]
+        files = [f for f in old.cache_files if (f.name, f.cache_uuid) not in raw]
+        if any(_image_key(o) not in expected for o in extra) or _gone(
+            library, {o.sha256 for o in extra} | {f.sha256 for f in files}
+        ):
+            continue
+        done.objects += extra
+        done.cache_files += files
+        have |= {_object_key(o) for o in extra}
+        raw |= {(f.name, f.cache_uuid) for f in files}
+        carried += len(extra)
+        supersedes.append(identity)
+    return carried, tuple(sorted(supersedes))
+
+
+def _image_key(entry: ManifestEntry | ObjectEntry) -> tuple[object, ...]:
+    return entry.path, entry.arch, entry.uuid, entry.kind, entry.cache_uuid
+
+
+def _object_key(entry: ObjectEntry) -> tuple[object, ...]:
+    return *_image_key(entry), entry.extractor, entry.revision
+
+
+def _object_order(entry: ObjectEntry) -> tuple[object, ...]:
+    return entry.path, entry.arch, entry.kind, str(entry.cache_uuid), entry.extractor, entry.revision, entry.sha256
