@@ -82,6 +82,7 @@ def parse_list(output: bytes) -> list[ListedImage]:
         if match is None:
             raise RemoteError(f"{TOOL} -list printed {shown(line)!r}, which is no line of a list")
         address, uuid, path = match.groups()
+        _check_path(path, "-list")
         found.append(ListedImage(path, _uuid(uuid), int(address, 16) if address else None))
     return found
 
@@ -100,6 +101,7 @@ def parse_text_info(output: bytes) -> list[ListedImage]:
         if match is None:
             raise RemoteError(f"{TOOL} -text_info printed {shown(line)!r}, which is no line of its list")
         start, end, uuid, path = match.groups()
+        _check_path(path, "-text_info")
         found.append(ListedImage(path, _uuid(uuid), int(start, 16), int(end, 16)))
     if len(found) != int(header[1]):
         raise RemoteError(f"{TOOL} -text_info announced {header[1]} images and listed {len(found)}")
@@ -119,6 +121,12 @@ def parse_info(output: bytes) -> CacheInfo:
     if uuid is None or not re.fullmatch(rf"{_UUID}|n/a", uuid) or (count is not None and not count.isdecimal()):
         raise RemoteError(f"{TOOL} -info printed {shown(output)!r}, which names no cache")
     return CacheInfo(None if uuid == "n/a" else _uuid(uuid), values.get("platform"), int(count) if count else None)
+
+
+def _check_path(path: str, verb: str) -> None:
+    """Refuse what no install name in a cache of Apple's looks like; nothing here is opened by it all the same."""
+    if ".." in path.split("/") or not path.isprintable():
+        raise RemoteError(f"{TOOL} {verb} printed {shown(path)!r}, which is no path of an image")
 
 
 def _lines(output: bytes) -> list[str]:

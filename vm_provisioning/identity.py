@@ -13,11 +13,13 @@ from vm_provisioning.text import shown
 
 __all__ = ["parse_sw_vers", "parse_system_version"]
 
+_BUILD, _PLIST_BUILD = "BuildVersion", "ProductBuildVersion"
+"""How sw_vers and the property list call the build."""
 _RULES = {
     "ProductName": re.compile(r"[A-Za-z][A-Za-z0-9 ]{0,31}"),
     "ProductVersion": re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}"),
     "ProductVersionExtra": re.compile(r"(\([A-Za-z0-9 ]{1,8}\))?"),
-    "BuildVersion": re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"),
+    _BUILD: re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"),
 }
 
 
@@ -48,7 +50,10 @@ def parse_system_version(data: bytes, where: str) -> Release:
         raise RemoteError(f"{where}: not a property list: {shown(str(error))}") from error
     if not isinstance(plist, dict):
         raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
-    return _release({k: v for k, v in plist.items() if k in _RULES}, where)
+    found = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
+    if _PLIST_BUILD in plist:
+        found[_BUILD] = plist[_PLIST_BUILD]
+    return _release(found, where)
 
 
 def _release(found: Mapping[str, object], where: str) -> Release:
@@ -61,5 +66,5 @@ def _release(found: Mapping[str, object], where: str) -> Release:
         product=str(found["ProductName"]),
         version=str(found["ProductVersion"]),
         extra=str(found.get("ProductVersionExtra", "")),
-        build=str(found["BuildVersion"]),
+        build=str(found[_BUILD]),
     )

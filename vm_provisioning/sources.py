@@ -257,7 +257,7 @@ class SshSource(SystemTree):
 
         for attempt in tenacity.Retrying(
             stop=exhausted,
-            wait=tenacity.wait_exponential_jitter(initial=times.backoff, max=20, jitter=times.backoff / 2),
+            wait=tenacity.wait_exponential(times.backoff, 20) + tenacity.wait_random(0, times.backoff / 2),
             retry=tenacity.retry_if_exception_type(ConnectionLostError),
             before_sleep=lambda _: self.session.close(),
             reraise=True,

@@ -220,7 +220,7 @@ class SshSession:
         times = self.timeouts
         for attempt in tenacity.Retrying(
             stop=tenacity.stop_after_attempt(times.attempts),
-            wait=tenacity.wait_exponential_jitter(initial=times.backoff, max=20, jitter=times.backoff / 2),
+            wait=tenacity.wait_exponential(times.backoff, 20) + tenacity.wait_random(0, times.backoff / 2),
             retry=tenacity.retry_if_exception_type(_Transient),
             reraise=True,
         ):

@@ -16,15 +16,18 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.dyld import HEAD_SIZE, companions, is_cache_name
-from symcache.errors import MachOError, RemoteError, SharedCacheError, SymcacheError
-from symcache.macho import identify_bytes
+from symcache.errors import RemoteError, SharedCacheError, SymcacheError
 from vm_provisioning.places import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
 from vm_provisioning.sftp import Attributes, ConnectionLostError, NoAccessError, NoSuchFileError, ProtocolError
 from vm_provisioning.text import Remarks, shown
 
 __all__ = ["Entry", "Limits", "RemoteCache", "SystemTree", "refusal"]
 
-_HEAD = 4096
+_HEAD = 8
+"""Magic, and the number of slices in a universal file."""
+_THIN_MAGICS = {bytes.fromhex(m) for m in ("cffaedfe", "cefaedfe", "feedfacf", "feedface")}
+_FAT_MAGICS = {bytes.fromhex(m) for m in ("cafebabe", "cafebabf")}
+_JAVA_VERSION = 45
 _HEADS_AT_ONCE = 64
 _MAX_LINKS = 40
 _UUID_AT = 0x58
@@ -270,7 +273,7 @@ class SystemTree(ABC):
                 pass
             elif isinstance(head, SymcacheError):
                 self.problems.append(str(head))
-            elif _begins_as_mach_o(head, entry.size):
+            elif _begins_as_mach_o(head):
                 yield entry
 
     def caches(self) -> list[RemoteCache]:
@@ -328,8 +331,12 @@ class SystemTree(ABC):
         return entry if entry and stat.S_ISDIR(entry.mode) else None
 
 
-def _begins_as_mach_o(head: bytes, size: int) -> bool:
-    try:
-        return bool(identify_bytes(head, size))
-    except MachOError:
-        return True  # cut at _HEAD, or truly broken: the whole file will tell
+def _begins_as_mach_o(head: bytes) -> bool:
+    """Tell by the first eight bytes; the whole file tells what is really in it.
+
+    A Java class file begins as a universal file does, but has its version, 45 or more, where that has the number of
+    its slices.
+    """
+    if head[:4] in _FAT_MAGICS:
+        return 0 < int.from_bytes(head[4:8], "big") < _JAVA_VERSION
+    return head[:4] in _THIN_MAGICS

@@ -23,7 +23,13 @@ _SYSTEM_VERSION = (
     "/System/Library/CoreServices/SystemVersion.plist",
 )
 _TEMPORARY = "/tmp"  # noqa: S108 - of the guest, which is a folder of ours
-_KEYS = ("ProductName", "ProductVersion", "ProductVersionExtra", "BuildVersion")
+_KEYS = {
+    "ProductName": "ProductName",
+    "ProductVersion": "ProductVersion",
+    "ProductVersionExtra": "ProductVersionExtra",
+    "BuildVersion": "ProductBuildVersion",
+}
+"""What sw_vers prints, and the keys of the property list that it comes from."""
 _SCRIPT = re.compile(r"(?:LC_ALL=C; export LC_ALL; )?exec (.*)", re.DOTALL)
 
 
@@ -86,11 +92,11 @@ class Programs:
             if key is None:
                 output.stderr.write("Usage: sw_vers [--help|--productName|--productVersion|--buildVersion]\n")
                 return 1
-            output.stdout.write(f"{values.get(key, '')}\n")
+            output.stdout.write(f"{values.get(_KEYS[key], '')}\n")
             return 0
-        for key in _KEYS:
-            if key in values:
-                output.stdout.write(f"{key}:\t\t{values[key]}\n")
+        for key, name in _KEYS.items():
+            if name in values:
+                output.stdout.write(f"{key}:\t\t{values[name]}\n")
         return 0
 
     def _uname(self, argv: Sequence[str], output: _Output) -> int:

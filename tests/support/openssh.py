@@ -1,0 +1,130 @@
+"""A real OpenSSH server on loopback: Debian's sshd as the current user, with keys and configuration of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+__all__ = ["OpenSshServer", "openssh"]
+
+_SSHD = "/usr/sbin/sshd"
+_SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+
+
+class OpenSshServer:
+    """Started by `start`, ended by `stop`; keys stay the same in between."""
+
+    def __init__(self, folder: Path, *, sftp: bool = True) -> None:
+        self.folder = folder
+        self.user = getpass.getuser()
+        self.address = "127.0.0.1"
+        self.host_key = folder / "host_ed25519"
+        self.identity = folder / "id_ed25519"
+        self.stranger = folder / "id_stranger"
+        """A key that is not let in."""
+        self.log = folder / "sshd.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        for key in (self.host_key, self.identity, self.stranger):
+            keygen("-q", "-t", "ed25519", "-N", "", "-f", str(key))
+        shutil.copy(self.identity.with_suffix(".pub"), folder / "authorized_keys")
+        self.port = _free_port()
+        lines = [
+            f"ListenAddress {self.address}",
+            f"Port {self.port}",
+            f"HostKey {self.host_key}",
+            f"AuthorizedKeysFile {folder}/authorized_keys",
+            f"PidFile {folder}/sshd.pid",
+            "StrictModes no",
+            "UsePAM no",
+            "PermitRootLogin yes",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PrintMotd no",
+            "MaxStartups 100",
+            "LogLevel VERBOSE",
+            *([f"Subsystem sftp {_SFTP_SERVER}"] if sftp else []),
+        ]
+        self.config = folder / "sshd_config"
+        self.config.write_text("\n".join(lines) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd as root locks its children in
+        self._process = subprocess.Popen(
+            [_SSHD, "-D", "-f", self.config, "-E", self.log], stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        for _ in range(200):
+            try:
+                with socket.create_connection((self.address, self.port), timeout=1) as connection:
+                    if connection.recv(4) == b"SSH-":
+                        return
+            except OSError:
+                if self._process.poll() is not None:
+                    break
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"sshd did not start: {self.log.read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """End the server; open connections are ended by whoever made them."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the host key, as ssh-keygen prints it."""
+        return keygen("-lf", str(self.host_key)).split()[1]
+
+    def known_hosts_line(self) -> str:
+        """Return the line that makes the server known to an SSH client."""
+        kind, key, *_ = self.host_key.with_suffix(".pub").read_text().split()
+        return f"[{self.address}]:{self.port} {kind} {key}\n"
+
+    def url(self, root: Path | str = "", port: int | None = None) -> str:
+        """Return the URL of a harvest of the folder `root` on this server."""
+        return f"ssh://{self.user}@{self.address}:{port or self.port}{root}"
+
+    def login(self) -> list[str]:
+        """Return the options of `symcache harvest` that let it in."""
+        return ["--identity", str(self.identity), "--host-key", self.fingerprint]
+
+
+def keygen(*arguments: str) -> str:
+    """Run ssh-keygen and return what it prints."""
+    return subprocess.run(["ssh-keygen", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def need_openssh() -> None:
+    """Skip, with the reason, where OpenSSH is not installed."""
+    if not Path(_SSHD).exists() or not shutil.which("ssh-keygen"):
+        pytest.skip("not installed: openssh-server openssh-client (apt-get install openssh-server openssh-client)")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshServer]:
+    """One server for the whole session, killed at its end."""
+    need_openssh()
+    server = OpenSshServer(tmp_path_factory.mktemp("sshd") / "server")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

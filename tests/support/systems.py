@@ -1,0 +1,77 @@
+"""Small macOS systems to harvest: folders as macOS lays them out, of compiled Mach-O files and shared caches."""
+
+from __future__ import annotations
+
+import plistlib
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+from tests.support.apple import apple_caches
+from tests.support.toolchain import compile_image, lipo
+
+__all__ = ["BUILD", "CACHES", "CACHE_FOLDER", "make_system", "make_util", "system_version"]
+
+BUILD = "22G120"
+CACHE_FOLDER = "System/Volumes/Preboot/Cryptexes/OS/System/Library/dyld"
+CACHES = {"arm64e-auth": 30, "x86_64-60": 60}
+"""Folders of Apple-built caches, and the images in each."""
+
+
+def system_version(**more: str) -> bytes:
+    """Return a SystemVersion.plist."""
+    return plistlib.dumps({"ProductName": "macOS", "ProductVersion": "13.5.1", "ProductBuildVersion": BUILD, **more})
+
+
+def make_system(root: Path, *, caches: tuple[str, ...] = tuple(CACHES), files: bool = True) -> Path:
+    """Make a system of macOS 13: caches in the cryptex, links to it, and Mach-O files outside of them."""
+    services = root / "System/Library/CoreServices"
+    services.mkdir(parents=True)
+    (services / "SystemVersion.plist").write_bytes(system_version())
+    folder = root / CACHE_FOLDER
+    folder.mkdir(parents=True)
+    for cache in caches:
+        for file in (apple_caches() / cache).glob("dyld_shared_cache_*"):
+            shutil.copy(file, folder)
+    (root / "System/Cryptexes").mkdir()
+    (root / "System/Cryptexes/OS").symlink_to("../Volumes/Preboot/Cryptexes/OS")
+    if files:
+        _files(root)
+    return root
+
+
+def _files(root: Path) -> None:
+    source = "int answer(int x) { return x * 42; }"
+    work = root.parent / f".{root.name}-build"
+    thin = [compile_image(work / arch, "libtrampolines.dylib", source, arch=arch) for arch in ("x86_64", "arm64")]
+    (root / "usr/lib").mkdir(parents=True)
+    lipo(root / "usr/lib/libtrampolines.dylib", *thin)
+    tool = compile_image(work, "tool", "int main(void) { return 3; }", dylib=False)
+    (root / "usr/bin").mkdir(parents=True)
+    shutil.copy(tool, root / "usr/bin/tool")
+    framework = root / "System/Library/Frameworks/Ledger.framework"
+    (framework / "Versions/A").mkdir(parents=True)
+    (framework / "Versions/Current").symlink_to("A")
+    (framework / "Ledger").symlink_to("Versions/Current/Ledger")
+    shutil.copy(compile_image(work, "Ledger", source + " int version = 7;"), framework / "Versions/A/Ledger")
+    # As since macOS 11: links to a binary that only the cache has.
+    dangling = root / "System/Library/Frameworks/Gone.framework"
+    dangling.mkdir()
+    (dangling / "Gone").symlink_to("Versions/Current/Gone")
+    # What is no Mach-O, though the first begins as a universal file does.
+    (root / "usr/lib/Main.class").write_bytes(bytes.fromhex("cafebabe00000034") + bytes(64))
+    (root / "usr/lib/empty.dylib").touch()
+    (root / "usr/bin/script").write_text("#!/bin/sh\nexit 0\n" + "# \n" * 50)
+
+
+def make_util(folder: Path) -> Path:
+    """Make a `dyld_shared_cache_util` that a real server can run: the stand-in behind a script."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "dyld_shared_cache_util"
+    checkout = Path(__file__).parents[2]
+    program.write_text(
+        f'#!/bin/sh\ncd / && PYTHONPATH="{checkout}" exec "{sys.executable}" -m symcache.demo.cache_util "$@"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return program

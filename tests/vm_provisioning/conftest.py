@@ -1,0 +1,52 @@
+"""Machines to harvest: real SSH servers, systems on them, and libraries to harvest into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from symcache.library import Library
+from tests.support.openssh import OpenSshServer, openssh
+from tests.support.systems import make_system, make_util
+from vm_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, Timeouts
+
+__all__ = ["openssh"]
+
+QUICK = Timeouts(connect=5, reply=5, attempts=3, backoff=0.05)
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A system of macOS 13 with two caches and Mach-O files outside of them. Nobody writes into it."""
+    return make_system(tmp_path_factory.mktemp("systems") / "ventura")
+
+
+@pytest.fixture(scope="session")
+def util(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dyld_shared_cache_util for the real server."""
+    return make_util(tmp_path_factory.mktemp("local") / "bin")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    with Library.open(tmp_path / "library", create=True) as opened:
+        yield opened
+
+
+def session_of(server: OpenSshServer, root: Path | str = "", *, port: int | None = None) -> SshSession:
+    """Return a session, not yet connected, with a system on the server."""
+    return SshSession(
+        SshTarget.parse(server.url(root, port)),
+        trust=HostKeyTrust(pin=server.fingerprint),
+        login=Login(server.identity),
+        timeouts=QUICK,
+    )
+
+
+@pytest.fixture
+def source(openssh: OpenSshServer, system: Path) -> Iterator[SshSource]:
+    """The system as the real server shows it."""
+    with session_of(openssh, system) as session:
+        yield SshSource(session)

@@ -1,0 +1,227 @@
+"""Harvests from end to end: a real OpenSSH server, the stand-in host and a folder give the same release."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.demo.standin import StandInHost
+from symcache.errors import NotFoundError, RemoteError, UsageError
+from symcache.library import Library
+from symcache.model import Kind
+from symcache.verify import Expectations, Level, verify
+from tests.support.systems import BUILD, CACHE_FOLDER, CACHES, make_system
+from tests.vm_provisioning.conftest import QUICK
+from vm_provisioning import (
+    DirectorySource,
+    HarvestResult,
+    HostKeyTrust,
+    Login,
+    SshSession,
+    SshSource,
+    SshTarget,
+    harvest,
+)
+
+pytestmark = pytest.mark.usefixtures("openssh")
+_OUTSIDE = {
+    ("/usr/lib/libtrampolines.dylib", "x86_64"),
+    ("/usr/lib/libtrampolines.dylib", "arm64"),
+    ("/usr/bin/tool", "x86_64"),
+    ("/System/Library/Frameworks/Ledger.framework/Versions/A/Ledger", "x86_64"),
+}
+
+Held = set[tuple[str, UUID | None]]
+
+
+def held(library: Library) -> Held:
+    return {(o.path, o.uuid) for o in library.by_name("*")}
+
+
+def clean(result: HarvestResult) -> bool:
+    assert (result.problems, result.missing) == ([], [])
+    return result.sealed
+
+
+@pytest.mark.parametrize("extractor", ["raw", "util", "auto"])
+def test_a_real_server_gives_every_image_sealed_and_verified(
+    extractor: str, source: SshSource, library: Library, util: Path, tmp_path: Path
+) -> None:
+    result = harvest(
+        source,
+        library,
+        staging=tmp_path / "staging",
+        extractor=extractor,  # type: ignore[arg-type]
+        util_path=str(util),
+    )
+    assert clean(result)
+    assert result.release.build == BUILD
+    assert result.images == sum(CACHES.values()) + len(_OUTSIDE)
+    assert result.extractor == {"raw": "raw", "util": "util", "auto": "raw+util"}[extractor]
+    assert {c.arch: c.images for c in result.caches} == {"arm64e": 30, "x86_64": 60}
+    for level in Level:
+        report = verify(library, [BUILD], level=level, expectations=Expectations.load(archs=("arm64e", "x86_64")))
+        assert report.complete, report.findings
+    assert not list((tmp_path / "staging").iterdir())
+    outside = {(o.path, o.arch) for o in library.by_name("*") if o.cache_uuid is None}
+    assert outside == _OUTSIDE
+
+
+def test_every_way_gives_the_same_set(
+    source: SshSource, system: Path, util: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found: dict[str, Held] = {}
+    for extractor in ("raw", "util"):
+        with Library.open(tmp_path / extractor, create=True) as library:
+            assert clean(
+                harvest(
+                    source,
+                    library,
+                    staging=tmp_path / "staging",
+                    extractor=extractor,  # type: ignore[arg-type]
+                    util_path=str(util),
+                )
+            )
+            found[extractor] = held(library)
+    with Library.open(tmp_path / "folder", create=True) as library:
+        assert clean(harvest(DirectorySource(system), library, staging=tmp_path / "staging"))
+        found["folder"] = held(library)
+    writable = tmp_path_factory.mktemp("standin") / "root"
+    shutil.copytree(system, writable, symlinks=True)
+    with StandInHost(writable) as host, Library.open(tmp_path / "standin", create=True) as library:
+        target = SshTarget(host.address, host.username, host.port)
+        with SshSession(target, trust=HostKeyTrust(host.fingerprint), login=Login(host.identity_file)) as session:
+            assert clean(harvest(SshSource(session), library, staging=tmp_path / "staging"))
+        found["stand-in"] = held(library)
+        assert not list((writable / "tmp").iterdir())
+    assert len({frozenset(f) for f in found.values()}) == 1, {k: len(v) for k, v in found.items()}
+    assert len(found["raw"]) == sum(CACHES.values()) + 4
+
+
+def test_a_second_run_stores_nothing_again(source: SshSource, library: Library, tmp_path: Path) -> None:
+    first = harvest(source, library, staging=tmp_path / "staging", extractor="raw")
+    second = harvest(source, library, staging=tmp_path / "staging", extractor="raw")
+    assert first.stored
+    assert (second.stored, second.skipped) == (0, first.stored + first.skipped)
+    assert clean(second)
+
+
+def test_content_is_what_the_source_has(source: SshSource, system: Path, library: Library, tmp_path: Path) -> None:
+    harvest(source, library, staging=tmp_path / "staging", extractor="raw")
+    path = "/usr/bin/tool"
+    (tool,) = library.by_name(path)
+    assert tool.uuid is not None
+    found = library.resolve(tool.uuid, Kind.EXECUTABLE)
+    assert found is not None
+    assert b"".join(library.read_blob(found.sha256, found.size)) == (system / path[1:]).read_bytes()
+    for cache in (system / CACHE_FOLDER).glob("dyld_shared_cache_arm64e*"):
+        if cache.suffix == ".map":
+            continue
+        uuid = next(c["cache_uuid"] for c in _cache_rows(library) if c["name"] == cache.name)
+        kept = library.cache_file(uuid, cache.name)
+        assert kept is not None
+        assert b"".join(library.read_blob(kept.sha256, kept.size)) == cache.read_bytes()
+
+
+def _cache_rows(library: Library) -> list[dict[str, object]]:
+    uuids = {o.cache_uuid for o in library.by_name("*") if o.cache_uuid}
+    return [{"name": r["name"], "cache_uuid": u} for u in uuids for r in library.catalog.cache_files_of(u)]
+
+
+def test_architectures_can_be_chosen(source: SshSource, library: Library, tmp_path: Path) -> None:
+    result = harvest(source, library, staging=tmp_path / "staging", extractor="raw", archs=("arm64e", "arm64"))
+    assert clean(result)
+    assert [c.arch for c in result.caches] == ["arm64e"]
+    assert {o.arch for o in library.by_name("*")} == {"arm64e", "arm64"}
+
+
+def test_without_the_tool_auto_copies_raw_caches(source: SshSource, library: Library, tmp_path: Path) -> None:
+    result = harvest(source, library, staging=tmp_path / "staging")
+    assert clean(result)
+    assert result.extractor == "raw"
+
+
+def test_the_tool_asked_for_must_be_there(source: SshSource, library: Library, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="has no dyld_shared_cache_util") as raised:
+        harvest(source, library, staging=tmp_path / "staging", extractor="util")
+    assert "--extractor raw" in raised.value.hint
+    with pytest.raises(NotFoundError, match="/bin/ls is not dyld_shared_cache_util"):
+        harvest(source, library, staging=tmp_path / "staging", extractor="util", util_path="/bin/ls")
+
+
+def test_a_folder_cannot_run_the_tool(system: Path, library: Library, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot run in a folder"):
+        harvest(DirectorySource(system), library, staging=tmp_path / "staging", extractor="util")
+
+
+def test_a_missing_companion_is_named_and_keeps_the_harvest_open(library: Library, tmp_path: Path) -> None:
+    root = make_system(tmp_path / "root", caches=("arm64e-auth",), files=False)
+    lost = root / CACHE_FOLDER / "dyld_shared_cache_arm64e.03"
+    kept = lost.read_bytes()
+    lost.unlink()
+    result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+    assert not result.sealed
+    assert any("dyld_shared_cache_arm64e.03 is missing" in p for p in result.problems)
+    lost.write_bytes(kept)
+    assert clean(harvest(DirectorySource(root), library, staging=tmp_path / "staging"))
+
+
+def test_what_the_tool_leaves_out_or_cuts_is_noticed(
+    source: SshSource, util: Path, library: Library, tmp_path: Path
+) -> None:
+    """It exits 0 whatever it wrote."""
+    liar = tmp_path / "dyld_shared_cache_util"
+    liar.write_text(
+        f'#!/bin/sh\n{util} "$@" || exit\n'
+        'if [ "$1" = -extract ]; then cd "$2"\n'
+        'f=$(find . -name \'libA*\' | sort | head -n 1); [ -z "$f" ] || rm "$f"\n'
+        'f=$(find . -name \'libX*\' | sort | head -n 1); [ -z "$f" ] || truncate -s 4096 "$f"\n'
+        "fi\nexit 0\n"
+    )
+    liar.chmod(0o755)
+    result = harvest(source, library, staging=tmp_path / "staging", extractor="util", util_path=str(liar))
+    assert not result.sealed
+    assert len(result.missing) == 2
+    assert sum("listed it but did not extract it" in p for p in result.problems) == 1
+    assert sum("ends at 0x1000" in p for p in result.problems) == 1
+    both = harvest(source, library, staging=tmp_path / "staging", extractor="auto", util_path=str(liar))
+    assert not both.sealed  # the two ways disagree, though nothing is missing
+    assert not both.missing
+
+
+@pytest.mark.parametrize("status", [0, 255])
+def test_a_tool_that_extracts_nothing_is_noticed(
+    status: int, source: SshSource, util: Path, library: Library, tmp_path: Path
+) -> None:
+    broken = tmp_path / "dyld_shared_cache_util"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" != -extract ] || {{ echo "Error: no" >&2; exit {status}; }}\nexec {util} "$@"\n'
+    )
+    broken.chmod(0o755)
+    result = harvest(source, library, staging=tmp_path / "staging", extractor="util", util_path=str(broken))
+    assert not result.sealed
+    assert any("did not extract" in p or "ended with 255: Error: no" in p for p in result.problems)
+
+
+def test_nothing_is_left_in_the_guest(source: SshSource, util: Path, library: Library, tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob("symcache.*"))
+    harvest(source, library, staging=tmp_path / "staging", extractor="util", util_path=str(util))
+    assert set(Path("/tmp").glob("symcache.*")) == before
+
+
+def test_a_folder_that_is_no_system_is_refused(library: Library, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="not the root of a macOS system"):
+        harvest(DirectorySource(tmp_path), library, staging=tmp_path / "staging")
+
+
+def test_a_host_that_is_no_mac_is_refused(openssh: object, library: Library, tmp_path: Path) -> None:
+    from tests.support.openssh import OpenSshServer
+    from tests.vm_provisioning.conftest import session_of
+
+    assert isinstance(openssh, OpenSshServer)
+    with session_of(openssh) as session, pytest.raises(RemoteError, match="sw_vers ended with 127"):
+        harvest(SshSource(session), library, staging=tmp_path / "staging")
+    assert QUICK.attempts
