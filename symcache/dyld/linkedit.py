@@ -167,35 +167,27 @@ def _merge(
     # The re-exports join the other defined externals, before what is undefined.
     insert_at = undefined_at if undefined else nsyms
     first = defined_at if locals_ is not None else 0
-    parts: list[SymbolSource] = []
-    if locals_ is not None:
-        parts.append(locals_)
-    parts.append(SymbolSource(nlists[first:insert_at], pool, f"{image.what}: symbols"))
-    reexports = _reexports(image, exports)
-    added = len(reexports[0]) if reexports else 0
-    tail = SymbolSource(nlists[insert_at:], pool, f"{image.what}: symbols")
-
+    own = SymbolSource(nlists[first:], pool, f"{image.what}: symbols")
+    arrays: list[npt.NDArray[np.void]] = []
     pieces: list[bytes] = [b"\0"]
-    position = 1
-    arrays = []
-    for part in parts:
-        new = part.nlists.copy()
-        new["strx"], texts, length = gather_strings(part, position)
-        arrays.append(new)
-        pieces += texts
-        position += length
-    if reexports:
+    size = 1
+    for part in (locals_, own):
+        if part is not None:
+            new = part.nlists.copy()
+            new["strx"], texts, length = gather_strings(part, size)
+            arrays.append(new)
+            pieces += texts
+            size += length
+    added = 0
+    if reexports := _reexports(image, exports):
+        names, values, text = reexports
+        added = len(names)
         new = np.zeros(added, dtype)
         new["type"] = _N_INDR_EXT
-        names, values, text = reexports
-        new["strx"], new["value"] = names + position, values + position
-        arrays.append(new)
+        new["strx"], new["value"] = names + size, values + size
         pieces.append(text)
-        position += len(text)
-    new = tail.nlists.copy()
-    new["strx"], texts, length = gather_strings(tail, position)
-    arrays.append(new)
-    pieces += texts
+        renamed = arrays.pop()
+        arrays += [renamed[: insert_at - first], new, renamed[insert_at - first :]]
 
     new_locals = len(locals_.nlists) if locals_ is not None else local_count
     # An index counts from the old first symbol kept; special entries are flags, not indices.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from symcache.dyld.images import Image
 from symcache.errors import SharedCacheError, StorageError
 
-__all__ = ["safe_parts", "write_file"]
+__all__ = ["file_names", "folds_case", "safe_parts", "write_file"]
 
+_OCCUPIED = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EEXIST, errno.EMLINK}
 _MAX_PART = 255
 _MAX_PARTS = 64
 _IOV = 512
@@ -21,16 +25,50 @@ def safe_parts(path: str) -> list[str]:
     """Return the components of an image's path. Raises SharedCacheError for any that could leave a folder."""
     parts = [p for p in path.split("/") if p]
     for part in parts:
-        if part in {".", ".."} or "\0" in part or len(os.fsencode(part)) > _MAX_PART or not part.isprintable():
+        if part in {".", ".."} or any(
+            ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in part
+        ):
             raise SharedCacheError(f"{path!r}: the component {part!r} is not a safe file name")
+        if len(part.encode()) > _MAX_PART:
+            raise SharedCacheError(f"{path!r}: a component is longer than {_MAX_PART} bytes")
     if not parts or len(parts) > _MAX_PARTS:
         raise SharedCacheError(f"{path!r}: has {len(parts)} components where 1 to {_MAX_PARTS} were expected")
     return parts
 
 
-def write_file(root: Path, parts: Sequence[str], pieces: Sequence[bytes | memoryview]) -> Path:
-    """Write `pieces` to the file that `parts` name below `root`, following no link. Raises StorageError.
+def file_names(images: Sequence[Image], *, fold_case: bool = False) -> list[str]:
+    """Return the path to write each image to: its own, or with `~2`, `~3`, … appended where an earlier one has it.
 
+    With `fold_case`, paths that differ in case only are the same: macOS's own file systems cannot hold both.
+    """
+    taken: set[str] = set()
+    names = []
+    for image in images:
+        path = "/" + "/".join(part for part in image.path.split("/") if part)
+        name, number = path, 1
+        while (name.casefold() if fold_case else name) in taken:
+            number += 1
+            name = f"{path}~{number}"
+        taken.add(name.casefold() if fold_case else name)
+        names.append(name)
+    return names
+
+
+def folds_case(root: Path) -> bool:
+    """Return whether names below `root` that differ in case only are the same file. Raises StorageError."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=".part-case-", dir=root) as probe:
+            return Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
+    except OSError as error:
+        raise _refused(root, error) from error
+
+
+def write_file(root: Path, parts: Sequence[str], pieces: Sequence[bytes | memoryview]) -> Path:
+    """Write `pieces` to the file that `parts` name below `root`, following no link.
+
+    Raises SharedCacheError where the name is taken by something that is no ordinary file or folder, StorageError when
+    the disk refuses.
     Every folder on the way is opened by its own name in the one before, so that a link that stands there, or is put
     there meanwhile, is refused and never followed.
     """
@@ -58,10 +96,16 @@ def write_file(root: Path, parts: Sequence[str], pieces: Sequence[bytes | memory
                     os.unlink(temporary, dir_fd=folder)
                 raise
         except OSError as error:
-            raise StorageError(
-                f"{target}: {error.strerror or error}", hint="free space, mend permissions or name another folder"
-            ) from error
+            if error.errno in _OCCUPIED:
+                raise SharedCacheError(f"{target}: a link, file or folder is in its way ({error.strerror})") from error
+            raise _refused(target, error) from error
     return target
+
+
+def _refused(target: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{target}: {error.strerror or error}", hint="free space, mend permissions or name another folder"
+    )
 
 
 def _write_all(out: int, pieces: Sequence[bytes | memoryview]) -> None:

@@ -55,11 +55,19 @@ def _check_text(cache: SharedCache, image: Image, new: MachImage, pieces: Sequen
         length = min(len(piece), size - at)
         if length <= 0:
             break
-        if piece[:length] != wanted[at : at + length]:
+        if not _same(piece[:length], wanted[at : at + length]):
             raise SharedCacheError(f"{image.path}: its new __TEXT differs from the cache's")
         at += length
     if at < size:
         raise SharedCacheError(f"{image.path}: its new __TEXT has {at:#x} of {size:#x} bytes")
+
+
+def _same(one: bytes | memoryview, other: memoryview) -> bool:
+    """Return whether two runs of bytes are equal: the very same memory, or else word by word."""
+    ours, theirs = np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)
+    if len(ours) == len(theirs) and ours.__array_interface__["data"] == theirs.__array_interface__["data"]:
+        return True
+    return bool(np.array_equal(ours, theirs))
 
 
 def _check_symbols(image: Image, new: MachImage, linkedit: Linkedit, linkedit_at: int) -> None:

@@ -7,6 +7,7 @@ are walked side by side: one numpy step for the n-th pointer of every page.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ _Array16 = npt.NDArray[np.uint16]
 _Array64 = npt.NDArray[np.uint64]
 _PAGES_AT_ONCE = 4096
 """Wide enough that numpy's cost a step vanishes, narrow enough that a block stays in the caches' reach."""
+_STEPS_AT_ONCE = 16
+_POINTERS_AT_ONCE = 1 << 16
 _V2_NO_REBASE, _V2_EXTRA, _V2_EXTRA_END, _V2_VALUE = 0x4000, 0x8000, 0x8000, 0x3FFF
 _V4_EXTRA, _V4_EXTRA_END, _V4_VALUE = 0x8000, 0x8000, 0x7FFF
 _NO_REBASE = 0xFFFF
@@ -50,33 +53,88 @@ class SlideInfo:
             self._decode_block(pages[start:end], numbers[start:end], pointer_size)
 
     def _decode_block(self, pages: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], pointer_size: int) -> None:
-        words = pages.reshape(-1).view(np.uint32)  # chains step by four bytes in v2 and v4: no wider alignment is sure
+        # Chains of versions 2 and 4 step by four bytes: no wider alignment is sure.
+        words = pages.reshape(-1).view(np.uint32)
+        at = self._pointers(words, numbers, pointer_size)
+        for start in range(0, len(at), _POINTERS_AT_ONCE):
+            some = at[start : start + _POINTERS_AT_ONCE]
+            value = self._plain(_load(words, some, pointer_size))
+            words[some] = value.astype(np.uint32)
+            if pointer_size == 8:
+                words[some + 1] = (value >> np.uint64(32)).astype(np.uint32)
+
+    def _pointers(
+        self, words: npt.NDArray[np.uint32], numbers: npt.NDArray[np.int64], pointer_size: int
+    ) -> npt.NDArray[np.int64]:
+        """Return the index in `words` of every pointer of these pages."""
         words_a_page = self.page_size // 4
         page, place = self._chain_starts(numbers)
-        wide = pointer_size == 8
-        limit = words_a_page - pointer_size // 4
-        base = page * words_a_page
-        for _ in range(words_a_page + 1):
-            inside = place <= limit
+        at = page * words_a_page + place
+        last = page * words_a_page + words_a_page - pointer_size // 4
+        half, shift, mask, unit = self._next_field()
+        found = []
+
+        def distance(at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+            """Return how many words further the next pointer of each chain is; 0 at its end."""
+            field = words.take(at + half, mode="clip")
+            field >>= np.uint32(shift)
+            field &= np.uint32(mask)
+            field *= np.uint32(unit)
+            return field
+
+        # Several steps at a time: a chain that ends meanwhile stays where it is, and is cut off afterwards.
+        total = 0
+        while len(at):
+            steps = max(1, min(_STEPS_AT_ONCE, _POINTERS_AT_ONCE * _STEPS_AT_ONCE // len(at)))
+            block = np.empty((steps + 1, len(at)), np.int64)
+            block[0] = at
+            for step in range(steps):
+                np.add(block[step], distance(block[step]), out=block[step + 1])
+            if not bool((block[:-1] <= last).all()):
+                found.append(self._pointers_checked(at, last, pointer_size, distance, len(words) - total))
+                break
+            going = block[1:] != block[:-1]
+            found += [block[0], block[1:-1][going[:-1]]]
+            total += len(found[-2]) + len(found[-1])
+            if total > len(words):
+                raise SharedCacheError(f"{self.name}: more pointers than its pages can hold: chains overlap")
+            at, last = block[-1][going[-1]], last[going[-1]]
+        return np.concatenate(found) if found else at
+
+    def _pointers_checked(
+        self,
+        at: npt.NDArray[np.int64],
+        last: npt.NDArray[np.int64],
+        pointer_size: int,
+        distance: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint32]],
+        most: int,
+    ) -> npt.NDArray[np.int64]:
+        """As the loop of `_pointers`, step by step: for pages where something leaves its page."""
+        found = []
+        while len(at):
+            inside = at <= last
             if not inside.all():
-                # Version 2 steps by four bytes, so that a pointer may straddle two pages. Such a one ends its chain
-                # and is stored plain already: the kernel slides its lower half alone.
-                if self.version != 2 or int(place.max()) >= words_a_page:
+                # Version 2 may have a pointer straddle two pages. Such a one ends its chain and is stored plain
+                # already: the kernel slides its lower half alone.
+                if self.version != 2 or bool((at > last + pointer_size // 4 - 1).any()):
                     raise SharedCacheError(f"{self.name}: a chain leaves its page")
-                base, place = base[inside], place[inside]
-            if not len(place):
-                return
-            at = base + place
-            raw = words[at].astype(np.uint64)
-            if wide:
-                raw |= words[at + 1].astype(np.uint64) << np.uint64(32)
-            value, step = self._plain(raw)
-            words[at] = value.astype(np.uint32)
-            if wide:
-                words[at + 1] = (value >> np.uint64(32)).astype(np.uint32)
+                at, last = at[inside], last[inside]
+            found.append(at)
+            most -= len(at)
+            if most < 0:
+                raise SharedCacheError(f"{self.name}: more pointers than its pages can hold: chains overlap")
+            step = distance(at)
             going = step != 0
-            base, place = base[going], place[going] + step[going].astype(np.int64)
-        raise SharedCacheError(f"{self.name}: a chain does not end")
+            at, last = at[going] + step[going], last[going]
+        return np.concatenate(found) if found else at
+
+    def _next_field(self) -> tuple[int, int, int, int]:
+        """Return where a raw pointer says how far the next one is: (half, shift in it, mask, words that 1 means)."""
+        if self.version in {3, 5}:
+            return 1, 19 if self.version == 3 else 20, 0x7FF, 2
+        low = (self.delta_mask & -self.delta_mask).bit_length() - 1
+        half = low // 32
+        return half, low - 32 * half, self.delta_mask >> low, 1
 
     def _chain_starts(self, pages: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return (index into `pages`, start in words) of each chain of the pages of these numbers."""
@@ -109,30 +167,32 @@ class SlideInfo:
             places.append(self.extras[index].astype(np.int64) & mask)
         return np.concatenate(found), np.concatenate(places)
 
-    def _plain(self, raw: _Array64) -> tuple[_Array64, _Array64]:
-        """Return (plain pointer, words to the next; 0 at the end)."""
+    def _plain(self, raw: _Array64) -> _Array64:
+        """Return raw pointers as plain ones."""
         u = np.uint64
         add = u(self.value_add)
         if self.version == 5:
-            step = (raw >> u(52) & u(0x7FF)) << u(1)
-            target = (raw & u(0x3_FFFF_FFFF)) + add
-            high = np.where(raw >> u(63) != 0, u(0), (raw >> u(34) & u(0xFF)) << u(56))
-            return target | high, step
+            high = (raw >> u(34) & u(0xFF)) << u(56)
+            high[raw >> u(63) != 0] = 0
+            return (raw & u(0x3_FFFF_FFFF)) + add | high
         if self.version == 3:
-            step = (raw >> u(51) & u(0x7FF)) << u(1)
             plain = raw & u(0x7FF_FFFF_FFFF) | (raw & u(0xFF << 43)) << u(13)
-            return np.where(raw >> u(63) != 0, (raw & u(0xFFFF_FFFF)) + add, plain), step
-        mask = u(self.delta_mask)
-        shift = (self.delta_mask & -self.delta_mask).bit_length() - 1
-        step = (raw & mask) >> u(shift)  # in units of four bytes, which are words
-        value = raw & ~mask
+            return np.where(raw >> u(63) != 0, (raw & u(0xFFFF_FFFF)) + add, plain)
+        value = raw & u(~self.delta_mask & 0xFFFF_FFFF_FFFF_FFFF)
         if self.version == 2:
             # The top byte that survives a narrower mask is a tag, not part of the address.
-            return np.where(value != 0, value + add, value), step
+            return np.where(value != 0, value + add, value)
         small_positive = value & u(0xFFFF_8000) == 0
         small_negative = value & u(0x3FFF_8000) == u(0x3FFF_8000)
         moved = (value + add) & u(0xFFFF_FFFF)
-        return np.where(small_positive, value, np.where(small_negative, value | u(0xC000_0000), moved)), step
+        return np.where(small_positive, value, np.where(small_negative, value | u(0xC000_0000), moved))
+
+
+def _load(words: npt.NDArray[np.uint32], at: npt.NDArray[np.int64], pointer_size: int) -> _Array64:
+    raw = words[at].astype(np.uint64)
+    if pointer_size == 8:
+        raw |= words[at + 1].astype(np.uint64) << np.uint64(32)
+    return raw
 
 
 def read_slide_info(part: CacheFilePart, mapping: Mapping) -> SlideInfo | None:
@@ -163,9 +223,9 @@ def read_slide_info(part: CacheFilePart, mapping: Mapping) -> SlideInfo | None:
         )
         starts = _table(data, offset, count, name)
         extras = _table(data, extras_offset, extras_count, name)
-        low = delta_mask & -delta_mask
-        if not delta_mask or low < 4 or delta_mask // low & (delta_mask // low + 1):
-            raise SharedCacheError(f"{name}: delta_mask {delta_mask:#x} is no run of bits")
+        low = (delta_mask & -delta_mask).bit_length() - 1
+        if low < 2 or (delta_mask >> low) & (delta_mask >> low) + 1 or (low < 32 and delta_mask >> 32):
+            raise SharedCacheError(f"{name}: delta_mask {delta_mask:#x} is no run of bits in one half of a pointer")
     if page_size not in {0x1000, 0x4000}:
         raise SharedCacheError(f"{name}: page_size {page_size:#x} where 0x1000 or 0x4000 was expected")
     if len(starts) * page_size > mapping.size + page_size:

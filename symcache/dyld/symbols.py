@@ -21,6 +21,11 @@ NLIST_64 = np.dtype([("strx", "<u4"), ("type", "u1"), ("sect", "u1"), ("desc", "
 NLIST_32 = np.dtype([("strx", "<u4"), ("type", "u1"), ("sect", "u1"), ("desc", "<u2"), ("value", "<u4")])
 _FIRST_WINDOW = 64
 _MAX_STRING = 1 << 20
+_MAX_GAP = 4096
+"""Names further apart than this are not looked at together."""
+_CLUSTER = 16
+_MAX_GROWTH = 4
+"""Pools may share the ends of names, within reason."""
 _BLOCK_BYTES = 8 << 20
 _INFO = struct.Struct("<6I")
 
@@ -41,14 +46,62 @@ def gather_strings(source: SymbolSource, base: int) -> tuple[npt.NDArray[np.uint
     0 of the new pool is the empty string. Strings at one place are copied once. Raises SharedCacheError for a string
     that lies outside of the pool or does not end.
     """
-    unique, inverse = np.unique(source.nlists["strx"].astype(np.int64), return_inverse=True)
-    placed = np.zeros(len(unique), np.uint32)
-    pieces: list[bytes] = []
+    places, inverse = np.unique(source.nlists["strx"].astype(np.int64), return_inverse=True)
     end = len(source.pool)
-    if len(unique) and int(unique[-1]) >= end and int(unique[-1]) > 0:
-        raise SharedCacheError(f"{source.what}: a name at {int(unique[-1]):#x} of a string pool of {end:#x} bytes")
-    pending = np.flatnonzero(unique > 0)
-    position, window = base, _FIRST_WINDOW
+    if len(places) and int(places[-1]) >= end and int(places[-1]) > 0:
+        raise SharedCacheError(f"{source.what}: a name at {int(places[-1]):#x} of a string pool of {end:#x} bytes")
+    if len(places) and not places[0] and source.pool[0] == 0:
+        skipped, places = 1, places[1:]
+    else:
+        skipped = 0
+    placed = np.zeros(len(places), np.int64)
+    pieces: list[bytes] = []
+    size = 0
+    scattered = np.ones(len(places), bool)
+    # Most names of an image lie one behind the other in the shared pool: such a run is copied whole.
+    for first, last in _clusters(places):
+        begin, near = int(places[first]), places[first : last + 1] - places[first]
+        zeros = np.flatnonzero(source.pool[begin : min(begin + int(near[-1]) + _MAX_GAP, end)] == 0)
+        which = np.searchsorted(zeros, near)
+        if not len(zeros) or int(which[-1]) >= len(zeros):
+            continue
+        ends = zeros[which] + 1
+        cuts = np.flatnonzero(ends[:-1] != near[1:])
+        if len(cuts) * _CLUSTER > len(near):
+            continue
+        scattered[first : last + 1] = False
+        starts, stops = near[np.concatenate(([0], cuts + 1))], ends[np.concatenate((cuts, [len(near) - 1]))]
+        sizes = stops - starts
+        shift = size + np.cumsum(sizes) - sizes - starts  # a run's start in the new pool, from that in the old one
+        placed[first : last + 1] = near + np.repeat(shift, np.diff(np.concatenate(([0], cuts + 1, [len(near)]))))
+        pieces += [source.pool[begin + a : begin + b].tobytes() for a, b in zip(starts, stops, strict=True)]
+        size += int(sizes.sum())
+    size = _gather_scattered(source, places, np.flatnonzero(scattered), placed, pieces, size)
+    new = np.concatenate((np.zeros(skipped, np.int64), placed + base))
+    if size + base > 0xFFFF_FFFF:
+        raise SharedCacheError(f"{source.what}: more than 4 GiB of names")
+    return new[inverse].astype(np.uint32), pieces, size
+
+
+def _clusters(places: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return (first, last) index of every row of neighbouring places that is long enough to look at together."""
+    cuts = np.flatnonzero(np.diff(places) > _MAX_GAP)
+    first = np.concatenate(([0], cuts + 1))
+    last = np.concatenate((cuts, [len(places) - 1]))
+    long = last - first >= _CLUSTER
+    return list(zip(first[long].tolist(), last[long].tolist(), strict=True))
+
+
+def _gather_scattered(
+    source: SymbolSource,
+    places: npt.NDArray[np.int64],
+    pending: npt.NDArray[np.int64],
+    placed: npt.NDArray[np.int64],
+    pieces: list[bytes],
+    size: int,
+) -> int:
+    """Copy the names at `places[pending]`; fill `placed` and `pieces`, return the size of all pieces."""
+    end, window = len(source.pool), _FIRST_WINDOW
     # Most names are short: look at a small window first, and at larger ones only for those that did not end in it.
     while len(pending):
         if window > _MAX_STRING:
@@ -57,23 +110,25 @@ def gather_strings(source: SymbolSource, base: int) -> tuple[npt.NDArray[np.uint
         rows_at_once = max(1, _BLOCK_BYTES // window)
         for start in range(0, len(pending), rows_at_once):
             rows = pending[start : start + rows_at_once]
-            text = _windows(source.pool, unique[rows], window)
+            text = _windows(source.pool, places[rows], window)
             zero = text == 0
-            length = np.where(zero.any(axis=1), zero.argmax(axis=1), window)
-            inside = unique[rows] + length < end
-            done = (length < window) & inside
-            if (~inside & (length < window)).any() or (~done & (unique[rows] + window >= end)).any():
+            length = zero.argmax(axis=1)
+            done = zero[np.arange(len(rows)), length]
+            # Past the end of the pool its last byte repeats: a name that ends there, or not at all, has no end.
+            beyond = places[rows] + np.where(done, length, window - 1) >= end
+            if beyond.any():
                 raise SharedCacheError(f"{source.what}: a name runs over the end of the string pool")
             sizes = length[done] + 1
             ends = np.cumsum(sizes)
-            placed[rows[done]] = position + ends - sizes
-            keep = np.arange(window) < sizes[:, None]
-            pieces.append(text[done][keep].tobytes())
-            position += int(ends[-1]) if len(ends) else 0
+            placed[rows[done]] = size + ends - sizes
+            pieces.append(text[done][np.arange(window) < sizes[:, None]].tobytes())
+            size += int(ends[-1]) if len(ends) else 0
+            if size > _MAX_GROWTH * end + _MAX_STRING:
+                raise SharedCacheError(f"{source.what}: its names overlap: more bytes than a pool of {end:#x} can hold")
             unfinished.append(rows[~done])
         pending = np.concatenate(unfinished)
-        window *= 8
-    return placed[inverse], pieces, position - base
+        window *= 4
+    return size
 
 
 def _windows(pool: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.uint8]:

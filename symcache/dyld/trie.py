@@ -13,6 +13,8 @@ from symcache.errors import SharedCacheError
 __all__ = ["uleb", "walk", "walk_paths"]
 
 _MAX_NAME = 65_536
+_NAME_BYTES_A_BYTE = 256
+"""What all names together may have for each byte of the trie; those of real ones have about ten."""
 
 
 def uleb(data: bytes, position: int, what: str) -> tuple[int, int]:
@@ -30,13 +32,16 @@ def uleb(data: bytes, position: int, what: str) -> tuple[int, int]:
 
 
 def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (name, terminal payload) of every terminal node."""
+    """Yield (name, terminal payload) of every terminal node. Raises SharedCacheError for a trie that is none."""
     stack: list[tuple[int, bytes]] = [(0, b"")]
     seen: set[int] = set()
+    budget = _NAME_BYTES_A_BYTE * len(trie) + _MAX_NAME
     while stack:
         position, name = stack.pop()
-        if position in seen or position >= len(trie) or len(name) > _MAX_NAME:
-            raise SharedCacheError(f"{what}: node at {position:#x} is visited twice, outside, or named too long")
+        if position in seen or position >= len(trie):
+            raise SharedCacheError(
+                f"{what}: node at {position:#x} is visited twice, or outside of {len(trie):#x} bytes"
+            )
         seen.add(position)
         size, position = uleb(trie, position, what)
         if position + size >= len(trie):
@@ -47,11 +52,14 @@ def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
         children = trie[position]
         position += 1
         for _ in range(children):
-            end = trie.find(b"\0", position)
+            end = trie.find(b"\0", position, position + _MAX_NAME)
             if end < 0:
                 raise SharedCacheError(f"{what}: an edge at {position:#x} does not end")
             edge = trie[position:end]
             child, position = uleb(trie, end + 1, what)
+            budget -= len(name) + len(edge)
+            if budget < 0:
+                raise SharedCacheError(f"{what}: its names are absurdly long for {len(trie):#x} bytes")
             stack.append((child, name + edge))
 
 
