@@ -1,0 +1,50 @@
+"""Crash dumps: what they hold, and LLDB in a child process to make sense of it."""
+
+from symcache.dump.analysis import Analysis, Frame, ModuleReport, ThreadReport, analyze, open_in_lldb
+from symcache.dump.container import OpenedDump, open_dump
+from symcache.dump.core import Core, CoreThread, Segment, parse_core, read_core
+from symcache.dump.debugger import Limits
+from symcache.dump.describe import describe
+from symcache.dump.exceptions import CrashException, describe_exception
+from symcache.dump.header import DumpHeader, DumpModule, parse_header
+from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
+from symcache.dump.symbols import (
+    CacheGuess,
+    ChainResolver,
+    FolderResolver,
+    ModuleResolver,
+    ResolvedFile,
+    Wanted,
+)
+
+__all__ = [
+    "Analysis",
+    "CacheGuess",
+    "ChainResolver",
+    "Core",
+    "CoreThread",
+    "CrashException",
+    "DumpHeader",
+    "DumpModule",
+    "FolderResolver",
+    "Frame",
+    "Limits",
+    "LoadedDump",
+    "LoadedModule",
+    "ModuleReport",
+    "ModuleResolver",
+    "OpenedDump",
+    "ResolvedFile",
+    "Segment",
+    "ThreadReport",
+    "Wanted",
+    "analyze",
+    "describe",
+    "describe_exception",
+    "load_dump",
+    "open_dump",
+    "open_in_lldb",
+    "parse_core",
+    "parse_header",
+    "read_core",
+]

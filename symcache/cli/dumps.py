@@ -1,0 +1,236 @@
+"""Commands over crash dumps: open, analyze."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from symcache.cli.common import (
+    BuildOption,
+    CacheOption,
+    JsonOption,
+    LibraryOption,
+    ServerOption,
+    console,
+    count_progress,
+    emit_json,
+    errors_to_exit,
+    existing_path,
+    out,
+    plain,
+    state,
+)
+from symcache.cli.resolving import module_resolver
+from symcache.dump import Analysis, Frame, Limits, LoadedDump, ThreadReport, analyze, open_in_lldb
+from symcache.errors import SymcacheError
+from symcache.macho import parse_uuid
+from symcache.model import uuid_text
+
+__all__ = ["register"]
+
+SymbolsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--symbols", metavar="DIR", help="Folder of own binaries and dSYMs, looked at first; repeatable."),
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For LLDB, a dump.")]
+_NAMED = 12
+"""Missing modules that are named one by one."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(name="open")(open_)
+    app.command(name="analyze")(analyze_)
+
+
+def open_(
+    dump: Annotated[str, typer.Argument(metavar="DUMP", help="Zip with header and core, or a bare Mach-O core.")],
+    symbols: SymbolsOption = None,
+    library: LibraryOption = None,
+    server: ServerOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    source_map: Annotated[
+        list[str] | None,
+        typer.Option("--source-map", metavar="FROM=TO", help="Where sources built at FROM are; repeatable."),
+    ] = None,
+    timeout: TimeoutOption = Limits.seconds,
+) -> None:
+    """Open a crash dump in LLDB: crashed thread selected, backtrace printed. Without a terminal it stops there."""
+    with errors_to_exit():
+        path = existing_path(dump)
+        pairs = [_pair(text) for text in source_map or ()]
+        interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        with module_resolver(symbols or [], library, server) as resolver, _progress() as report:
+            printed = open_in_lldb(
+                path,
+                resolver,
+                interactive=interactive,
+                cache=parse_uuid(cache) if cache else None,
+                build=build,
+                source_map=pairs,
+                limits=Limits(seconds=timeout),
+                progress=report,
+                show=_show_missing,
+            )
+        if printed:
+            # The text holds names out of the dump: control characters must not reach a terminal.
+            for line in printed.splitlines():
+                out.print(Text(_visible(line)))
+
+
+def analyze_(
+    dumps: Annotated[list[str], typer.Argument(metavar="DUMP...", help="Zips with header and core, bare cores.")],
+    symbols: SymbolsOption = None,
+    library: LibraryOption = None,
+    server: ServerOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    timeout: TimeoutOption = Limits.seconds,
+    json: JsonOption = False,
+) -> None:
+    """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
+    with errors_to_exit():
+        paths = [existing_path(text) for text in dumps]
+        worst = 0
+        reports: list[dict[str, Any]] = []
+        with module_resolver(symbols or [], library, server) as resolver:
+            for path in paths:
+                try:
+                    with _progress() as report:
+                        analysis = analyze(
+                            path,
+                            resolver,
+                            cache=parse_uuid(cache) if cache else None,
+                            build=build,
+                            limits=Limits(seconds=timeout),
+                            progress=report,
+                        )
+                except SymcacheError as error:
+                    if len(paths) == 1 or state.debug:
+                        raise
+                    worst = max(worst, error.exit_code)
+                    reports.append({"dump": str(path), "error": str(error), "hint": error.hint})
+                    console.print(f"[bold red]error:[/] {plain(str(error))}")
+                    continue
+                _name_missing([(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing], path)
+                if json:
+                    reports.append(analysis.to_json())
+                else:
+                    _print(analysis)
+        if json:
+            emit_json(reports[0] if len(paths) == 1 else reports)
+        if worst:
+            raise typer.Exit(worst)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how many modules are there, as long as they are being fetched: LLDB's prompt needs the terminal."""
+    bar = count_progress()
+    task = bar.add_task("fetching modules", total=None)
+    started = False
+
+    def report(done: int, total: int) -> None:
+        nonlocal started
+        if not started:
+            bar.start()
+            started = True
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+            started = False
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+def _show_missing(loaded: LoadedDump) -> None:
+    _name_missing([(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable], loaded.dump.path)
+
+
+def _name_missing(missing: list[tuple[str, Any]], dump: Path) -> None:
+    if not missing:
+        return
+    console.print(f"[yellow]missing:[/] {len(missing)} modules of {plain(str(dump))}; their frames have no names")
+    for name, uuid in missing[:_NAMED]:
+        console.print(f"  {uuid_text(uuid) if uuid else 'without UUID':36}  {plain(name)}")
+    if len(missing) > _NAMED:
+        console.print(f"  … and {len(missing) - _NAMED} more (`symcache analyze --json` lists all)")
+    console.print("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    source, equals, target = text.partition("=")
+    if not (source and equals and target):
+        raise typer.BadParameter(f"{text!r}: write FROM=TO", param_hint="--source-map")
+    return source, target
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _print(analysis: Analysis) -> None:
+    loaded, header = analysis.loaded, analysis.loaded.header
+    title = plain(header.executable.rpartition("/")[2] or "core")
+    version = f" {plain(header.bundle_version)}" if header.bundle_version else ""
+    out.print(f"[bold]{title}[/]{version}, {loaded.dump.core.arch}: {plain(str(loaded.dump.path))}")
+    if loaded.build or loaded.cache_uuid:
+        cache = f", shared cache {uuid_text(loaded.cache_uuid)}" if loaded.cache_uuid else ""
+        out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
+    out.print(f"exception: {plain(analysis.exception.description)}")
+    out.print(f"signature: {analysis.signature()[0]}")
+    crashed = analysis.crashed
+    for thread in (crashed, *(t for t in analysis.threads if t is not crashed)):
+        _print_thread(thread, crashed=thread is crashed)
+        if thread is crashed:
+            _print_registers(analysis.registers)
+    out.print("\nmodules:")
+    for module in analysis.modules:
+        dumped, executable = module.loaded.module, module.loaded.executable
+        uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
+        note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
+        symbols = " +dSYM" if module.debug_info else ""
+        out.print(
+            f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}  {plain(dumped.path or dumped.name)}"
+            + (f"  ({plain(note)})" if note else "")
+        )
+
+
+def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
+    name = f" {plain(thread.name)}" if thread.name else ""
+    out.print(f"\nthread {thread.index}{name}{' [bold red]crashed[/]' if crashed else ''}:")
+    for number, frame in enumerate(thread.frames):
+        out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
+
+
+def _frame_text(frame: Frame) -> str:
+    module = frame.module.loaded.module if frame.module else None
+    place = module.name if module else "?"
+    if frame.function:
+        place += f"`{frame.function}"
+        if frame.offset is not None and not frame.inlined:
+            place += f" + {frame.offset}"
+    elif module:
+        place += f" + {frame.address - module.address:#x}"
+    if frame.inlined:
+        place += " [inlined]"
+    if frame.line:
+        place += f" at {frame.file.rpartition('/')[2]}:{frame.line}"
+    return place
+
+
+def _print_registers(registers: dict[str, int]) -> None:
+    out.print("  registers:")
+    items = [f"{name:>6} {value:#018x}" for name, value in registers.items()]
+    for start in range(0, len(items), 4):
+        out.print("  " + "  ".join(items[start : start + 4]))

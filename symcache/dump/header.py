@@ -1,0 +1,223 @@
+"""The XML header of a dump: which modules the process had loaded, and which thread crashed.
+
+The format is that of think-cell's minidump library (docs/dump-format.md). Values stand in an attribute `val` or,
+for strings, in the element's text; elements that nobody here knows are skipped, so a newer writer may add some.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+from xml.etree.ElementTree import ParseError  # the exception class only: parsing goes through defusedxml
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+
+from symcache.errors import DumpError, UsageError
+from symcache.macho import parse_uuid
+
+__all__ = ["DumpHeader", "DumpModule", "check_thread", "parse_header"]
+
+_MAX_DEPTH = 32
+_MAX_MODULES = 65_536
+_MAX_TEXT = 64 << 10
+_ADDRESS = 1 << 64
+_MAX_DIGITS = 20
+"""Of 2**64: `int` takes time that grows with the square of the length."""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpModule:
+    """One image that was loaded. Only its address is always known."""
+
+    address: int
+    """Of its Mach-O header in the crashed process."""
+    path: str = ""
+    uuid: UUID | None = None
+    version: int | None = None
+    """`current_version` of LC_ID_DYLIB: 16 bits major, 8 minor, 8 patch."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, or the address where the dump notes no path."""
+        return self.path.rpartition("/")[2] or f"module-{self.address:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class DumpHeader:
+    """What a dump says of itself."""
+
+    executable: str = ""
+    bundle_version: str = ""
+    thread: int = 0
+    """Index of the crashed thread, in the order of the core's LC_THREADs."""
+    modules: tuple[DumpModule, ...] = ()
+    format_version: str = ""
+    os_build: str | None = None
+    """macOS build of the crashed machine, e.g. `22G120`; noted by newer writers."""
+    cache_uuid: UUID | None = None
+    """UUID of the shared cache that was mapped; noted by newer writers."""
+    cache_base: int | None = None
+    """Where the shared cache began in the crashed process; noted by newer writers."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    fields: dict[str, str] = field(default_factory=dict)
+    modules: list[dict[str, str]] = field(default_factory=list)
+    announced: str | None = None
+
+
+class _Target:
+    """Receives the parser's events; keeps the few values that are wanted, and nothing else, in memory."""
+
+    _FIELDS = frozenset(
+        {"m_strExecutable", "m_strBundleVersion", "m_nThread", "m_strOSBuild", "m_cacheuuid", "m_pvCacheStart"}
+    )
+    _MODULE_FIELDS = frozenset({"m_pvStartAddress", "m_strPath", "m_modver", "m_uuid"})
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._path: list[str] = []
+        self.draft = _Draft()
+        self._text: list[str] | None = None
+        self._text_size = 0
+
+    def _slot(self) -> dict[str, str] | None:
+        """Return where the value of the current element goes, or None if nobody wants it."""
+        match self._path:
+            case ["root", "PersistentType", name] if name in self._FIELDS:
+                return self.draft.fields
+            case ["root", "version"]:
+                return self.draft.fields
+            case ["root", "PersistentType", "m_vecmodule", "elem", name] if name in self._MODULE_FIELDS:
+                return self.draft.modules[-1]
+        return None
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._path.append(tag)
+        if len(self._path) > _MAX_DEPTH:
+            raise DumpError(f"{self._name}: the XML header is nested more than {_MAX_DEPTH} elements deep")
+        if self._path == ["root", "PersistentType", "m_vecmodule"]:
+            self.draft.announced = attributes.get("length")
+        elif self._path == ["root", "PersistentType", "m_vecmodule", "elem"]:
+            if len(self.draft.modules) >= _MAX_MODULES:
+                raise DumpError(f"{self._name}: the XML header lists more than {_MAX_MODULES} modules")
+            self.draft.modules.append({})
+        elif (slot := self._slot()) is not None:
+            if tag in slot:
+                raise DumpError(f"{self._name}: the XML header has two elements <{tag}> where one was expected")
+            slot[tag] = attributes.get("val", "")
+            self._text, self._text_size = [], 0
+
+    def data(self, text: str) -> None:
+        if self._text is not None:
+            self._text_size += len(text)
+            if self._text_size > _MAX_TEXT:
+                raise DumpError(f"{self._name}: <{self._path[-1]}> in the XML header is longer than {_MAX_TEXT} bytes")
+            self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        if self._text is not None and (slot := self._slot()) is not None:
+            slot[tag] = slot[tag] or "".join(self._text)
+            self._text = None
+        self._path.pop()
+
+    def close(self) -> _Draft:
+        return self.draft
+
+
+def parse_header(xml: bytes, name: str) -> DumpHeader:
+    """Return the header that `xml` (up to and with `</root>`) holds; `name` is the dump in messages. Raises DumpError.
+
+    Checked here: numbers and UUIDs are such, and the executable is the first module. Whether the thread exists
+    is known only with the core: see `check_thread`.
+    """
+    parser = DefusedXMLParser(target=_Target(name), forbid_dtd=True)
+    try:
+        parser.feed(xml)
+        draft: _Draft = parser.close()
+    except DefusedXmlException as error:
+        raise DumpError(
+            f"{name}: the XML header declares {type(error).__name__.removesuffix('Forbidden')}s, which no dump has",
+            hint="the file was not written by a crash handler: do not trust it",
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
+        raise DumpError(f"{name}: the XML header cannot be parsed: {error}") from error
+    fields = draft.fields
+    if not fields.keys() - {"version"} and not draft.modules:
+        raise DumpError(
+            f"{name}: the XML header has no <PersistentType> with an executable, a thread and modules",
+            hint="docs/dump-format.md describes what a dump must hold",
+        )
+    modules = tuple(_module(m, number, name) for number, m in enumerate(draft.modules))
+    if draft.announced is not None:
+        announced = _number(draft.announced, "m_vecmodule length", name, below=_ADDRESS)
+        if announced != len(modules):
+            raise DumpError(
+                f"{name}: the XML header announces {announced} modules, but lists {len(modules)}",
+                hint="the dump is cut or damaged: copy it again",
+            )
+    executable = fields.get("m_strExecutable", "")
+    if not modules:
+        raise DumpError(f"{name}: the XML header lists no module", hint="without modules no frame can be named")
+    if not executable:
+        raise DumpError(f"{name}: the XML header has no <m_strExecutable>")
+    first = modules[0]
+    if first.path and not first.path.endswith(executable):
+        raise DumpError(
+            f"{name}: the first module is {first.path!r}, but the executable {executable!r} was expected there",
+            hint="the writer of this dump lists modules in another order than dyld does",
+        )
+    if "m_nThread" not in fields:
+        raise DumpError(f"{name}: the XML header does not say which thread crashed (<m_nThread>)")
+    cache_uuid = fields.get("m_cacheuuid")
+    cache_base = fields.get("m_pvCacheStart")
+    return DumpHeader(
+        executable=executable,
+        bundle_version=fields.get("m_strBundleVersion", ""),
+        thread=_number(fields["m_nThread"], "m_nThread", name, below=1 << 31),
+        modules=modules,
+        format_version=fields.get("version", ""),
+        os_build=fields.get("m_strOSBuild") or None,
+        cache_uuid=_uuid(cache_uuid, "<m_cacheuuid>", name) if cache_uuid else None,
+        cache_base=_number(cache_base, "m_pvCacheStart", name, below=_ADDRESS) if cache_base else None,
+    )
+
+
+def _module(fields: dict[str, str], number: int, name: str) -> DumpModule:
+    path = fields.get("m_strPath", "")
+    what = f"module {number} ({path or 'without path'})"
+    if not fields.get("m_pvStartAddress"):
+        raise DumpError(f"{name}: {what} has no <m_pvStartAddress>")
+    version, uuid = fields.get("m_modver"), fields.get("m_uuid")
+    return DumpModule(
+        address=_number(fields["m_pvStartAddress"], f"m_pvStartAddress of {what}", name, below=_ADDRESS),
+        path=path,
+        uuid=_uuid(uuid, what, name) if uuid else None,
+        version=_number(version, f"m_modver of {what}", name, below=1 << 32) if version else None,
+    )
+
+
+def _number(text: str, what: str, name: str, *, below: int) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and (value := int(text)) < below:
+        return value
+    raise DumpError(f"{name}: {what} is {text[:40]!r} where a decimal number below {below} was expected")
+
+
+def _uuid(text: str, what: str, name: str) -> UUID | None:
+    """Return the UUID, None for one of zeros: that is none."""
+    try:
+        uuid = parse_uuid(text)
+    except UsageError:
+        raise DumpError(f"{name}: {what} has the UUID {text[:60]!r} where 32 hex digits were expected") from None
+    return uuid if uuid.int else None
+
+
+def check_thread(header: DumpHeader, threads: int, name: str) -> None:
+    """Raise DumpError unless the crashed thread is one of the core's `threads`."""
+    if header.thread >= threads:
+        raise DumpError(
+            f"{name}: thread {header.thread} is said to have crashed, but the core has {threads} threads",
+            hint="header and core do not belong together, or the core is cut",
+        )

@@ -1,0 +1,203 @@
+"""From a dump to a plan for the debugger: modules found by UUID, placeholders for those that nobody has."""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from symcache.dump.container import OpenedDump, open_dump
+from symcache.dump.header import DumpHeader, DumpModule
+from symcache.dump.notes import header_from_notes
+from symcache.dump.placeholder import write_placeholder
+from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
+from symcache.dump.symbols import ModuleResolver, Progress, ResolvedFile, Wanted
+from symcache.model import Kind, uuid_text
+
+__all__ = ["LoadedDump", "LoadedModule", "load_dump"]
+
+_ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
+_UNKNOWN_TEXT = 16 << 20
+"""Assumed size of a module's code when neither a region nor a next module bounds it."""
+_MAX_BACKED = 1 << 30
+_ENOUGH = 2
+"""Images that must lie in a shared cache before it is taken for the crashed machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModule:
+    """One module of the dump and what was found for it."""
+
+    module: DumpModule
+    executable: ResolvedFile | None
+    debug_info: ResolvedFile | None
+    placeholder: Path | None
+    text_size: int
+    """Bytes from its header to where the next module or the end of the memory region bounds its code."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDump:
+    """A dump, its modules, and the plan that worker.py follows."""
+
+    dump: OpenedDump
+    header: DumpHeader
+    modules: tuple[LoadedModule, ...]
+    cache_uuid: UUID | None
+    build: str | None
+    cache_origin: str
+    """How cache and build are known: `option`, `dump`, `inferred`, or empty where they are not."""
+    plan: dict[str, Any]
+
+
+def load_dump(
+    path: Path,
+    scratch: Path,
+    resolver: ModuleResolver,
+    *,
+    cache: UUID | None = None,
+    build: str | None = None,
+    source_map: Sequence[tuple[str, str]] = (),
+    progress: Progress | None = None,
+) -> LoadedDump:
+    """Open a dump and find its modules. Raises DumpError, and what the resolver raises.
+
+    `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs.
+    """
+    dump = open_dump(path, scratch)
+    header = dump.header or header_from_notes(path, dump.core)
+    cache, build, origin = _pin(header, resolver, cache, build)
+    uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
+    found = _resolve(resolver, uuids, cache, build, progress)
+    ends = _text_ends(dump, header)
+    modules = []
+    for number, (module, end) in enumerate(zip(header.modules, ends, strict=True)):
+        executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
+        debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+        placeholder = None
+        if executable is None:
+            placeholder = _folder(scratch, number) / _file_name(module)
+            # Without a UUID of its own it gets one of zeros: LLDB's UUID of none.
+            write_placeholder(placeholder, dump.core.cputype, module.uuid or UUID(int=0), module.path, end)
+        modules.append(LoadedModule(module, executable, debug_info, placeholder, end))
+    if dump.header and dump.core.cputype == CPU_TYPE_X86_64:  # the core file is ours, in `scratch`
+        _back_missing_code(dump, header.thread, modules)
+    plan = {
+        "core": str(dump.core_path.absolute()),
+        "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
+        "thread": header.thread,
+        "source_map": [list(pair) for pair in source_map],
+        "modules": [_planned(m, number, scratch) for number, m in enumerate(modules)],
+    }
+    return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan)
+
+
+def _pin(
+    header: DumpHeader, resolver: ModuleResolver, cache: UUID | None, build: str | None
+) -> tuple[UUID | None, str | None, str]:
+    """Return the shared cache and build to prefer. What the dump notes is better than what can be inferred."""
+    if cache or build:
+        return cache, build, "option"
+    if header.cache_uuid or header.os_build:
+        return header.cache_uuid, header.os_build, "dump"
+    guesses = resolver.guess_caches([m.uuid for m in header.modules if m.uuid])
+    if guesses and guesses[0].images >= _ENOUGH:
+        return guesses[0].cache, guesses[0].build, "inferred"
+    return None, None, ""
+
+
+def _resolve(
+    resolver: ModuleResolver, uuids: Sequence[UUID], cache: UUID | None, build: str | None, progress: Progress | None
+) -> dict[tuple[UUID, Kind], ResolvedFile]:
+    """Ask for the variants of the crashed machine, then for any variant of what is left.
+
+    An unchanged image of another build still gives right names; an application's own binaries have no build.
+    """
+    found: dict[tuple[UUID, Kind], ResolvedFile] = {}
+    questions: list[list[Wanted]] = [[Wanted(u, kind) for u in uuids for kind in Kind]]
+    if cache:
+        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, cache=cache) for u in uuids])
+    elif build:
+        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, build=build) for u in uuids])
+    for question in questions:
+        left = [w for w in question if (w.uuid, w.kind) not in found]
+        for wanted, file in resolver.resolve(left, progress).items():
+            found[wanted.uuid, wanted.kind] = file
+    return found
+
+
+def _text_ends(dump: OpenedDump, header: DumpHeader) -> list[int]:
+    """Return for each module how far its code can reach: it lies in one region, before the next module's header."""
+    addresses = sorted({m.address for m in header.modules})
+    sizes = []
+    for module in header.modules:
+        segment = dump.core.segment_at(module.address)
+        ends = [segment.end] if segment else []
+        position = bisect.bisect_right(addresses, module.address)
+        if position < len(addresses):
+            ends.append(addresses[position])
+        sizes.append(min(ends) - module.address if ends else _UNKNOWN_TEXT)
+    return sizes
+
+
+def _back_missing_code(dump: OpenedDump, crashed: int, modules: Sequence[LoadedModule]) -> None:
+    """Give the code that threads were running in missing modules some content: a hole of zeros.
+
+    LLDB forgets regions without content, then takes a program counter there for a jump into nowhere, and looks for
+    the return address on top of the stack: one false frame. As code, it follows rbp. Only the module's own part is
+    backed, so that the code of other modules in the region (the shared cache is one) still comes from their files.
+    On arm64 the return address is in a register, and the false assumption is as good as the right one.
+    """
+    missing = sorted((m for m in modules if m.placeholder), key=lambda m: m.module.address)
+    starts = [m.module.address for m in missing]
+    used: set[int] = set()
+    threads = dump.core.threads
+    with dump.core_path.open("r+b") as file:
+        for thread in (threads[crashed], *threads):
+            pc = thread.registers["rip"]
+            position = bisect.bisect_right(starts, pc) - 1
+            segment = dump.core.segment_at(pc)
+            if position < 0 or segment is None or segment.filesize or segment.command in used:
+                continue
+            start, size = starts[position], min(missing[position].text_size, _MAX_BACKED)
+            if start < segment.address or pc >= start + size:
+                continue
+            used.add(segment.command)
+            end = file.seek(0, 2)
+            file.truncate(end + size)
+            file.seek(segment.command + 24)
+            file.write(struct.pack("<4Q", start, size, end, size))
+
+
+def _planned(loaded: LoadedModule, number: int, scratch: Path) -> dict[str, Any]:
+    link: Path | None = None
+    if loaded.executable:
+        # LLDB calls a module by its file's name, and a cached file has a hash for a name.
+        link = _folder(scratch, number) / _file_name(loaded.module)
+        link.symlink_to(loaded.executable.path.absolute())
+    uuid = loaded.module.uuid
+    return {
+        "uuid": uuid_text(uuid) if uuid else "",
+        "address": loaded.module.address,
+        "path": str(link) if link else None,
+        "symbols": str(loaded.debug_info.path.absolute()) if loaded.debug_info else None,
+        "placeholder": str(loaded.placeholder) if loaded.placeholder else None,
+    }
+
+
+def _folder(scratch: Path, number: int) -> Path:
+    folder = scratch / "modules" / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _file_name(module: DumpModule) -> str:
+    """Return the module's name, made harmless as a file name."""
+    name = "".join(c if c.isprintable() and c != "/" else "_" for c in module.name)
+    while len(name.encode()) > 200:
+        name = name[:-8]
+    return name if name.strip(".") else f"module-{module.address:#x}"

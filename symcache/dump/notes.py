@@ -1,0 +1,67 @@
+"""Modules of a bare core, from the notes that LLDB and crash handlers write for it.
+
+Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`); every offset counts from the core's start.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from symcache.dump.core import Core, read_note, uuid_or_none
+from symcache.dump.header import DumpHeader, DumpModule
+from symcache.errors import DumpError
+
+__all__ = ["header_from_notes"]
+
+_HEADER = struct.Struct("<2IQ2I")
+_ENTRY = struct.Struct("<Q16s2Q2I")
+_BINARY = struct.Struct("<I16s2Q")
+_MAX_IMAGES = 65_536
+_MAX_PATH = 4096
+_UNKNOWN = (1 << 64) - 1
+
+
+def header_from_notes(path: Path, core: Core) -> DumpHeader:
+    """Return a header made of a core's notes; without notes it has no modules. Raises DumpError."""
+    modules: list[DumpModule] = []
+    for note in core.notes:
+        if note.owner == "all image infos":
+            modules += _all_images(path, note.offset, note.size)
+        elif note.owner == "load binary":
+            raw = read_note(path, note, _BINARY.size + _MAX_PATH)
+            if len(raw) >= _BINARY.size:
+                _, uuid, address, _ = _BINARY.unpack_from(raw)
+                name = raw[_BINARY.size :].partition(b"\0")[0].decode("utf-8", "replace")
+                if address != _UNKNOWN:
+                    modules.append(DumpModule(address, name, uuid_or_none(uuid)))
+    unique = tuple({m.address: m for m in modules}.values())
+    # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
+    faulting = [t.number for t in core.threads if t.exception is not None and t.exception.code]
+    executable = unique[0].path if unique else ""
+    return DumpHeader(executable=executable, thread=faulting[0] if faulting else 0, modules=unique)
+
+
+def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        raw = file.read(min(size, _HEADER.size))
+        if len(raw) < _HEADER.size:
+            return []
+        _, count, entries, entry_size, _ = _HEADER.unpack(raw)
+        if count > _MAX_IMAGES or (count and entry_size < _ENTRY.size) or entry_size > 1 << 12:
+            raise DumpError(f"{path}: its note lists {count} images of {entry_size} bytes, which cannot be")
+        file.seek(min(entries, 1 << 62))
+        table = file.read(count * entry_size)
+        if len(table) < count * entry_size:
+            raise DumpError(f"{path}: its table of {count} images lies outside the core")
+        modules = []
+        for number in range(count):
+            name_offset, uuid, address, _, _, _ = _ENTRY.unpack_from(table, number * entry_size)
+            name = ""
+            if name_offset != _UNKNOWN:
+                file.seek(name_offset if name_offset < 1 << 62 else 0, 0)
+                name = file.read(_MAX_PATH).partition(b"\0")[0].decode("utf-8", "replace")
+            if address != _UNKNOWN:
+                modules.append(DumpModule(address, name, uuid_or_none(uuid)))
+    return modules

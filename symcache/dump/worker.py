@@ -1,0 +1,219 @@
+"""Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
+
+Started as a script, `python -I worker.py MODE PLAN`, by the Python that LLDB was made for: standard library only,
+Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`. PLAN is a JSON file:
+
+    {"memory": bytes, "package_folder": "", "library": "", "core": path, "triple": "arm64-apple-macosx",
+     "thread": index, "max_frames": n, "source_map": [[from, to], …],
+     "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null}, …]}
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+_NONE = (1 << 64) - 1
+
+
+def main(mode: str, plan_path: str) -> int:
+    """Do what the plan says; 0, or 4 when LLDB does not take the core."""
+    plan = json.loads(Path(plan_path).read_text(encoding="utf-8"))
+    _limit(plan["memory"], mode)
+    # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    if mode == "analyze":
+        os.dup2(2, 1)
+    lldb = _load_finder().import_lldb(plan["package_folder"], plan["library"])
+    debugger, target, process, modules = _open(lldb, plan)
+    if process is None:
+        channel.write(json.dumps({"error": modules}) + "\n")
+        channel.flush()
+        return 4
+    if mode == "analyze":
+        result = {
+            "version": lldb.SBDebugger.GetVersionString().split("\n")[0],
+            "modules": modules,
+            "threads": [_frames(target, process.GetThreadAtIndex(n)) for n in range(process.GetNumThreads())],
+        }
+        json.dump(result, channel)
+        channel.flush()
+        os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash
+    _prompt(lldb, debugger, process, plan, interactive=mode == "prompt")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _limit(memory: int, mode: str) -> None:
+    try:
+        import resource  # noqa: PLC0415 (not on every system)
+    except ImportError:
+        return
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory)]
+    if mode == "analyze":
+        limits.append((resource.RLIMIT_FSIZE, 1 << 20))
+    for which, value in limits:
+        try:
+            resource.setrlimit(which, (value, value))
+        except (ValueError, OSError):
+            pass  # a harder limit is already there, or the system has none of this kind
+
+
+def _load_finder() -> Any:
+    path = Path(__file__).resolve().with_name("lldb_python.py")
+    spec = importlib.util.spec_from_file_location("symcache_lldb_python", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules["symcache_lldb_python"] = module
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Return debugger, target, process and the report of every module; process None and a reason if it failed."""
+    debugger = lldb.SBDebugger.Create(False)  # False: reads no .lldbinit
+    debugger.SetAsync(False)
+    debugger.SkipLLDBInitFiles(True)
+    debugger.SkipAppInitFiles(True)
+    name = debugger.GetInstanceName()
+    settings = {
+        "symbols.enable-external-lookup": "false",
+        "symbols.auto-download": "off",
+        "target.preload-symbols": "false",
+        "target.load-script-from-symbol-file": "false",
+        "target.load-cwd-lldbinit": "false",
+        "target.process.python-os-plugin-path": "",
+        "target.process.thread.max-backtrace-depth": str(plan["max_frames"]),
+    }
+    if plan["triple"].startswith("arm64"):
+        # Strips the pointer authentication code off return addresses.
+        settings["target.process.virtual-addressable-bits"] = "47"
+    for key, value in settings.items():
+        debugger.SetInternalVariable(key, value, name)  # a version that lacks one needs it not
+    error = lldb.SBError()
+    target = debugger.CreateTarget("", plan["triple"], None, False, error)
+    if not target.IsValid():
+        return debugger, None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
+    process = target.LoadCore(plan["core"], error)
+    if not process.IsValid():
+        return debugger, None, None, error.GetCString() or "LLDB does not take the core"
+    for source, destination in plan["source_map"]:
+        result = lldb.SBCommandReturnObject()
+        command = "settings append target.source-map " + _quoted(source) + " " + _quoted(destination)
+        debugger.GetCommandInterpreter().HandleCommand(command, result)
+    own = {}
+    for number in range(target.GetNumModules()):
+        module = target.GetModuleAtIndex(number)
+        own[_uuid(module)] = module
+    reports = [_add(target, m, own) for m in plan["modules"]]
+    thread = process.GetThreadAtIndex(plan["thread"])
+    if thread.IsValid():
+        process.SetSelectedThread(thread)
+        thread.SetSelectedFrame(0)
+    return debugger, target, process, reports
+
+
+def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Add one module, checked: LLDB itself checks neither architecture nor UUID, nor whether a dSYM fits."""
+    report: dict[str, Any] = {"state": "missing", "symbols": False, "file_address": None, "detail": ""}
+    uuid = wanted["uuid"]
+    if wanted["path"]:
+        module = target.AddModule(wanted["path"], None, uuid, wanted["symbols"])
+        if not module.IsValid():
+            report["state"], report["detail"] = "rejected", "LLDB does not take the file"
+        elif uuid and _uuid(module) != uuid:
+            report["state"], report["detail"] = "rejected", "the file has UUID " + _uuid(module)
+            target.RemoveModule(module)
+        else:
+            if uuid in own:
+                target.RemoveModule(own[uuid])
+            _place(target, module, wanted["address"], report)
+            report["state"] = "loaded"
+            if wanted["symbols"]:
+                spec = module.GetSymbolFileSpec()
+                report["symbols"] = _path(spec) == wanted["symbols"]
+    if report["state"] != "loaded" and uuid in own:
+        report["state"] = "memory"  # the core itself holds the image
+    elif report["state"] != "loaded" and wanted["placeholder"]:
+        module = target.AddModule(wanted["placeholder"], None, None, None)
+        if module.IsValid():
+            _place(target, module, wanted["address"], report)
+            report["file_address"] = None
+    return report
+
+
+def _place(target: Any, module: Any, address: int, report: dict[str, Any]) -> None:
+    """Slide a module so that its header lies at `address`."""
+    base = module.GetObjectFileHeaderAddress().GetFileAddress()
+    report["file_address"] = base
+    error = target.SetModuleLoadAddress(module, address - base)
+    if error.Fail():
+        report["detail"] = error.GetCString() or "LLDB does not place it"
+
+
+def _frames(target: Any, thread: Any) -> dict[str, Any]:
+    frames = []
+    for number in range(thread.GetNumFrames()):
+        frame = thread.GetFrameAtIndex(number)
+        pc = frame.GetPC()
+        entry: dict[str, Any] = {"pc": pc, "sp": frame.GetSP(), "inlined": frame.IsInlined()}
+        module = frame.GetModule()
+        if module.IsValid():
+            entry["module"] = _path(module.GetFileSpec())
+            entry["uuid"] = _uuid(module)
+        name = frame.GetFunctionName()
+        if name:
+            entry["function"] = name
+            function = frame.GetFunction()
+            start = function.GetStartAddress() if function.IsValid() else frame.GetSymbol().GetStartAddress()
+            begin = start.GetLoadAddress(target)
+            if begin != _NONE and pc >= begin:
+                entry["offset"] = pc - begin
+        line = frame.GetLineEntry()
+        if line.IsValid() and line.GetLine():
+            entry["file"] = _path(line.GetFileSpec())
+            entry["line"] = line.GetLine()
+            entry["column"] = line.GetColumn()
+        frames.append(entry)
+    return {"name": thread.GetName(), "frames": frames}
+
+
+def _prompt(lldb: Any, debugger: Any, process: Any, plan: dict[str, Any], *, interactive: bool) -> None:
+    debugger.SetOutputFileHandle(sys.stdout, False)
+    debugger.SetErrorFileHandle(sys.stderr, False)
+    debugger.HandleCommand("bt")
+    if not interactive:
+        return
+    debugger.SetInputFileHandle(sys.stdin, False)
+
+    def run() -> None:
+        debugger.RunCommandInterpreter(True, False, lldb.SBCommandInterpreterRunOptions(), 0, False, False)
+
+    # In a thread of its own, so that Python keeps handling Ctrl-C here.
+    signal.signal(signal.SIGINT, lambda *_: debugger.DispatchInputInterrupt())
+    interpreter = threading.Thread(target=run, daemon=True)
+    interpreter.start()
+    while interpreter.is_alive():
+        interpreter.join(0.1)
+
+
+def _uuid(module: Any) -> str:
+    return (module.GetUUIDString() or "").upper()
+
+
+def _path(spec: Any) -> str:
+    folder, name = spec.GetDirectory() or "", spec.GetFilename() or ""
+    return folder + "/" + name if folder and folder != "/" else folder + name
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], sys.argv[2]))
