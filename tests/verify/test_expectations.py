@@ -1,0 +1,155 @@
+"""What a release should have: by version, narrowed or extended by a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from symcache.errors import UsageError
+from symcache.library import Library
+from symcache.verify import Expectations, FindingCode, Level, VerifyReport, verify
+from tests.verify.releases import BUILD, Workshop
+
+
+def required(version: str, expectations: Expectations | None = None, *, build: str = "1A1") -> set[tuple[str, str]]:
+    found = (expectations or Expectations.load()).of("macOS", version, build)
+    assert found is not None
+    return {(e.family, e.arch) for e in found if e.required}
+
+
+ALL_THREE = {("system", "arm64e"), ("system", "x86_64"), ("system", "x86_64h")}
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("10.13.6", {("files", "x86_64")}),
+        ("10.14", {("files", "x86_64")}),
+        ("10.15.7", {("files", "x86_64")}),
+        ("11.0.1", ALL_THREE),
+        ("12.7.6", ALL_THREE),
+        ("13", ALL_THREE),
+        ("13.6.9", ALL_THREE),
+        ("14.4", ALL_THREE),
+        ("15.6.1", ALL_THREE),
+        ("26.1", ALL_THREE),
+        ("27.0", {("system", "arm64e"), ("system", "arm64e.x1"), ("system", "x86_64")}),
+    ],
+)
+def test_each_macos_ships_its_caches(version: str, expected: set[tuple[str, str]]) -> None:
+    assert required(version) == expected
+
+
+@pytest.mark.parametrize("version", ["10.12.6", "28.0", "", "nonsense"])
+def test_of_other_versions_nothing_is_known(version: str) -> None:
+    assert Expectations.load().of("macOS", version, "1A1") is None
+
+
+def test_of_other_products_nothing_is_known() -> None:
+    assert Expectations.load().of("iPhone OS", "13.6", "17G64") is None
+
+
+def test_driverkit_is_known_but_not_demanded() -> None:
+    found = Expectations.load().of("macOS", "13.6.9", BUILD)
+    assert found
+    assert {e.arch for e in found if e.family == "driverkit" and not e.required} == {"arm64e", "x86_64"}
+
+
+def test_architectures_on_the_command_line_replace_those_of_the_table() -> None:
+    assert required("13.6.9", Expectations.load(None, ["x86_64", "arm64e"])) == {
+        ("system", "x86_64"),
+        ("system", "arm64e"),
+    }
+    # Before macOS 11 it is the files that count.
+    assert required("10.15.7", Expectations.load(None, ["x86_64"])) == {("files", "x86_64")}
+    # And they serve where no table knows the version.
+    assert required("99", Expectations.load(None, ["arm64e_x1"])) == {("system", "arm64e.x1")}
+
+
+def table(tmp_path: Path, text: str) -> Expectations:
+    file = tmp_path / "releases.toml"
+    file.write_text(text)
+    return Expectations.load(file)
+
+
+def test_a_site_narrows_extends_and_adds(tmp_path: Path) -> None:
+    site = table(
+        tmp_path,
+        """
+        expect_builds = ["22G720"]
+        [[release]]
+        builds = ["22G830"]
+        expect = { system = ["arm64e"] }
+        [[release]]
+        from = "14"
+        before = "15"
+        expect = { driverkit = ["arm64e"] }
+        [[release]]
+        from = "28"
+        expect = { system = ["arm64e"] }
+        """,
+    )
+    assert required("13.6.9", site, build="22G830") == {("system", "arm64e")}
+    assert required("13.6.9", site, build="22G999") == ALL_THREE
+    assert required("14.1", site) == {*ALL_THREE, ("driverkit", "arm64e")}
+    assert required("28.3", site) == {("system", "arm64e")}
+    assert site.expected_builds == ("22G720",)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[[release]", "TOML"),
+        ("[[release]]\nexpects = {}", "expects"),
+        ('[[release]]\nfrom = "thirteen"', "from"),
+        ('[[release]]\nexpect = { system = ["a b"] }', "expect"),
+        ('expect_builds = ["../../etc"]', "expect_builds"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_by_what_is_wrong(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        table(tmp_path, text)
+    with pytest.raises(UsageError, match="not readable"):
+        Expectations.load(tmp_path / "absent.toml")
+
+
+def without_haswell(w: Workshop) -> None:
+    cache = w.object("/usr/lib/libplain.dylib", "x86_64h").cache_uuid
+    fields = ("manifest", "objects", "cache_files")
+    w.rewrite(
+        lambda r: r.model_copy(
+            update={f: tuple(e for e in getattr(r, f) if e.cache_uuid != cache) for f in fields},
+        )
+    )
+
+
+def codes(report: VerifyReport) -> list[tuple[FindingCode, str]]:
+    return [(f.code, f.arch) for f in report.findings]
+
+
+def test_a_guest_on_apple_silicon_lacks_the_cache_of_intel_macs(workshop: Workshop) -> None:
+    without_haswell(workshop)
+    with workshop.open() as library:
+        for level in Level:
+            report = verify(library, [BUILD], level=level)
+            assert codes(report) == [(FindingCode.CACHE_MISSING, "x86_64h")]
+        narrowed = Expectations.load(None, ["x86_64", "arm64e"])
+        assert verify(library, [BUILD], expectations=narrowed).complete
+        wider = Expectations.load(None, ["x86_64", "arm64e", "arm64e.x1"])
+        assert codes(verify(library, [BUILD], expectations=wider)) == [(FindingCode.CACHE_MISSING, "arm64e.x1")]
+
+
+def test_a_build_that_the_site_expects_is_missed_without_being_named(harvested: Path, tmp_path: Path) -> None:
+    site = table(tmp_path, 'expect_builds = ["22G830", "22G720"]')
+    with Library.open(harvested) as library:
+        report = verify(library, level=Level.CATALOG, expectations=site)
+    assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "22G720")]
+    assert report.builds == [BUILD]
+
+
+def test_what_a_version_may_have_is_noted(harvested: Path) -> None:
+    with Library.open(harvested) as library:
+        report = verify(library, [BUILD], level=Level.CATALOG)
+    assert report.complete
+    assert any("driverkit cache arm64e" in note for note in report.notes)

@@ -1,0 +1,81 @@
+"""Verdicts for machines: what JUnit readers, GitHub and Markdown need, whatever a file name holds."""
+
+from __future__ import annotations
+
+from defusedxml import ElementTree
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symcache.verify import (
+    Finding,
+    FindingCode,
+    Level,
+    ReleaseSummary,
+    VerifyReport,
+    Waived,
+    github_lines,
+    junit_xml,
+    markdown,
+)
+
+HOSTILE = "a\x00b\x1b[31m\n::error::x|`<b>&\ud800"
+CACHE = {"family": "system", "arch": "arm64e", "uuid": "U", "images": 3, "sealed": True, "raw": True}
+
+
+def report(*findings: Finding) -> VerifyReport:
+    made = VerifyReport(Level.BLOBS, [ReleaseSummary("22G830", "13.6.9", 3, [CACHE])])
+    made.add(findings)
+    return made
+
+
+MISSING = Finding(FindingCode.MISSING, "gone", "22G830", "/usr/lib/libz.dylib", "arm64e", "U")
+
+
+def test_junit_counts_failures_by_release() -> None:
+    checked = report(MISSING, Finding(FindingCode.NO_HARVEST, "22G720: nothing", "22G720"))
+    checked.waived.append(
+        Waived(Finding(FindingCode.CACHE_MISSING, "m", "22G830", arch="x86_64h"), "later", "2027-01-01")
+    )
+    root = ElementTree.fromstring(junit_xml(checked))
+    assert (root.tag, root.get("failures"), root.get("skipped")) == ("testsuites", "2", "1")
+    first, second = root.findall("testsuite")
+    assert (first.get("tests"), first.get("failures"), first.get("skipped")) == ("3", "1", "1")
+    assert second.get("failures") == "1"
+    failure = first.find("testcase/failure")
+    assert failure is not None
+    assert (failure.get("type"), failure.get("message")) == ("missing", "gone")
+    assert all(len(suite) == int(suite.get("tests", "0")) for suite in (first, second))
+
+
+def test_junit_of_a_complete_release_has_passed_cases() -> None:
+    root = ElementTree.fromstring(junit_xml(report()))
+    assert (root.get("tests"), root.get("failures")) == ("1", "0")
+
+
+def test_github_annotates_ten_and_counts_the_rest() -> None:
+    findings = [Finding(FindingCode.MISSING, f"gone {n}", "22G830", f"/l{n}") for n in range(25)]
+    lines = list(github_lines(report(*findings)))
+    assert len(lines) == 11
+    assert lines[0] == "::error title=missing 22G830::gone 0"
+    assert "25 missing" in lines[-1]
+
+
+def test_a_file_name_is_never_a_command_or_a_tag() -> None:
+    checked = report(Finding(FindingCode.MISSING, HOSTILE, "22G830", HOSTILE))
+    assert all(line.startswith(("::error title=", "::notice")) and "\n" not in line for line in github_lines(checked))
+    ElementTree.fromstring(junit_xml(checked))
+    row = next(line for line in markdown(checked).splitlines() if "missing" in line and "::error" in line)
+    assert row.count("|") - row.count("\\|") == 4
+    assert "\x1b" not in row
+
+
+@given(st.text())
+def test_junit_of_any_text_is_xml(text: str) -> None:
+    ElementTree.fromstring(junit_xml(report(Finding(FindingCode.MISSING, text, text, text, text, text))))
+
+
+def test_markdown_names_releases_and_findings() -> None:
+    text = markdown(report(MISSING))
+    assert "| 13.6.9 (22G830) | 3 | arm64e (system) | 1 missing |" in text
+    assert "| `missing` | 22G830 | gone |" in text
+    assert "complete" in markdown(report())
