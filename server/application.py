@@ -9,11 +9,12 @@ from aiohttp import hdrs, web
 
 from server import api, operations
 from server.config import ServerConfig
+from server.content import MISSING
 from server.layouts import MAX_PATH, match, match_raw_cache
 from server.service import SERVICE, Service
 from server.symbols import answer, answer_raw_cache
 from symcache import __version__
-from symcache.errors import EnvironmentFailure, IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache.errors import EnvironmentFailure, NotFoundError, SymcacheError, UsageError
 
 __all__ = ["create_app"]
 
@@ -66,21 +67,28 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
     """Turn errors into answers with a reason, and never into a body that was begun."""
     try:
         return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _refusal(request, error.status, (error.text or error.reason).strip(), headers=_allow(error))
     except UsageError as error:
-        return _refusal(400, error)
+        return _refusal(request, 400, str(error), error.hint)
     except NotFoundError as error:
-        return _refusal(404, error)
-    except IntegrityError as error:
-        log.error("%s %s: %s", request.method, request.path, error)
-        return _refusal(500, error)
-    except EnvironmentFailure as error:
-        log.error("%s %s: %s", request.method, request.path, error)
-        return _refusal(503, error)
+        return _refusal(request, 404, str(error), error.hint)
     except SymcacheError as error:
         log.error("%s %s: %s", request.method, request.path, error)
-        return _refusal(500, error)
+        return _refusal(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)
 
 
-def _refusal(status: int, error: SymcacheError) -> web.Response:
-    text = f"{error}\n" + (f"next: {error.hint}\n" if error.hint else "")
-    return web.Response(status=status, text=text, headers={"Cache-Control": "no-store"})
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+
+
+def _refusal(
+    request: web.Request, status: int, reason: str, hint: str = "", headers: dict[str, str] | None = None
+) -> web.Response:
+    headers = {"Cache-Control": MISSING if status == web.HTTPNotFound.status_code else "no-store"} | (headers or {})
+    if request.path.startswith("/api/"):
+        return web.json_response({"error": reason, "hint": hint}, status=status, headers=headers)
+    text = f"{reason}\n" + (f"next: {hint}\n" if hint else "")
+    return web.Response(status=status, text=text, headers=headers)

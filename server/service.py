@@ -12,11 +12,13 @@ from uuid import UUID
 
 from aiohttp import web
 
+from server.cache_match import CacheMatcher
 from server.config import ServerConfig
 from server.decoded import DecodedCache
 from server.layouts import Wanted, What
 from server.misses import MissLog
-from symcache.errors import SymcacheError
+from symcache.catalog import ReleaseRow
+from symcache.errors import NotFoundError, SymcacheError
 from symcache.library import Found, Library
 from symcache.model import Kind
 from symcache.store import blob_key
@@ -37,6 +39,7 @@ class Service:
         # Folding in a large record keeps its connection busy: it has one of its own, so that nobody waits.
         self._folder = Library.open(config.library)
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
+        self.matcher = CacheMatcher(self.library)
         self.misses = MissLog(config.state_dir / "misses.db")
         self.refreshed = time.time()
         self.refresh_error = ""
@@ -87,6 +90,13 @@ class Service:
             if unbound and (kind is None or row.kind is kind) and (s := self.library.store.stat(blob_key(row.sha256))):
                 return Found(row, s.stored_size)
         return None
+
+    async def release(self, build: str) -> ReleaseRow:
+        """Return one release. Raises NotFoundError."""
+        for row in await asyncio.to_thread(self.library.releases):
+            if row.build == build:
+                return row
+        raise NotFoundError(f"{build[:80]!r}: no such build in the library", hint="/api/v1/releases lists them")
 
     def forget(self) -> None:
         """Drop remembered answers: something they promised is gone."""

@@ -1,0 +1,167 @@
+"""The handlers of the API. What may take long runs in a thread, so that downloads go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TypeVar
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from server.api import models
+from server.api.openapi import document
+from server.layouts import What
+from server.service import SERVICE, Service
+from symcache.catalog import Occurrence
+from symcache.client import LayoutMatch
+from symcache.errors import NotFoundError, UsageError
+from symcache.macho import parse_uuid
+from symcache.model import uuid_text
+from symcache.verify import Level, verify
+
+__all__ = ["register"]
+
+_PREFIX = "/api/v1"
+_Question = TypeVar("_Question", bound=BaseModel)
+
+
+def register(app: web.Application) -> None:
+    """Add the routes of this module."""
+    router = app.router
+    router.add_get(f"{_PREFIX}/openapi.json", openapi)
+    router.add_post(f"{_PREFIX}/uuids", uuids)
+    router.add_get(f"{_PREFIX}/uuids/{{uuid}}", one_uuid)
+    router.add_get(f"{_PREFIX}/images", images)
+    router.add_get(f"{_PREFIX}/releases", releases)
+    router.add_get(f"{_PREFIX}/releases/{{build}}", one_release)
+    router.add_get(f"{_PREFIX}/coverage/{{build}}", coverage)
+    router.add_get(f"{_PREFIX}/missing", missing)
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """Return the description of this API."""
+    return web.json_response(document(), headers={"Cache-Control": "public, max-age=300"})
+
+
+async def uuids(request: web.Request) -> web.Response:
+    """Say what is held of many images, and which shared caches fit their load addresses."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
+    try:
+        query = models.UuidsQuery.model_validate_json(await request.read())
+    except ValidationError as error:
+        raise _wrong(error) from error
+    service = request.app[SERVICE]
+    return _json(await asyncio.to_thread(_holdings, service, query))
+
+
+def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
+    order = list(dict.fromkeys(i.uuid for i in query.images))
+    held = service.library.holdings(order)
+    for uuid in order:
+        if uuid not in held:
+            service.misses.add(uuid, What.EXECUTABLE)
+    loads = {i.uuid: i.load_address for i in query.images if i.load_address is not None}
+    layout = None
+    if loads:
+        found = service.matcher.match(loads, held)
+        match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(found.caches), 2)]
+        layout = models.Layout(match=match, caches=list(found.caches), slide=found.slide)
+    return models.Holdings(images=_held(order, held), layout=layout)
+
+
+async def one_uuid(request: web.Request) -> web.Response:
+    """Say what is held under one UUID."""
+    service, uuid = request.app[SERVICE], parse_uuid(request.match_info["uuid"])
+    contents = await asyncio.to_thread(service.library.variants, uuid)
+    if not contents:
+        service.misses.add(uuid, What.EXECUTABLE)
+        raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
+    return _json(_held([uuid], {uuid: contents})[0])
+
+
+async def images(request: web.Request) -> web.Response:
+    """Find images by name, or by path; both may hold `*` and `?`."""
+    query = _parameters(request, models.NameQuery)
+    found = await asyncio.to_thread(request.app[SERVICE].library.by_name, query.name)
+    by_uuid: dict[UUID, list[Occurrence]] = {}
+    for o in found:
+        if o.uuid is not None and (o.uuid in by_uuid or len(by_uuid) < query.limit):
+            by_uuid.setdefault(o.uuid, []).append(o)
+    return _json(models.Images(images=_held(list(by_uuid), by_uuid)))
+
+
+async def releases(request: web.Request) -> web.Response:
+    """List the macOS builds, newest first."""
+    rows = await asyncio.to_thread(request.app[SERVICE].library.releases)
+    return _json(models.Releases(releases=[models.release_of(r) for r in rows]))
+
+
+async def one_release(request: web.Request) -> web.Response:
+    """Describe one build."""
+    return _json(models.release_of(await request.app[SERVICE].release(request.match_info["build"])))
+
+
+async def coverage(request: web.Request) -> web.Response:
+    """Say whether a release is complete."""
+    service = request.app[SERVICE]
+    release = await service.release(request.match_info["build"])
+    report = await asyncio.to_thread(verify, service.library, [release.build], level=Level.CATALOG)
+    return _json(
+        models.Coverage(
+            build=release.build,
+            complete=not report.findings,
+            level="catalog",
+            images=report.images,
+            findings=[models.CoverageFinding(code=f.code, text=f.message) for f in report.findings],
+        )
+    )
+
+
+async def missing(request: web.Request) -> web.Response:
+    """List what was asked for and nobody had."""
+    rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
+    return _json(
+        models.Missing(
+            missing=[
+                models.MissingImage(
+                    uuid=m.uuid,
+                    kind=m.kind,
+                    cache_uuid=m.cache,
+                    build=m.build,
+                    times=m.times,
+                    first_asked=m.first_asked,
+                    last_asked=m.last_asked,
+                )
+                for m in rows
+            ]
+        )
+    )
+
+
+def _held(order: list[UUID], held: Mapping[UUID, list[Occurrence]]) -> list[models.HeldImage]:
+    return [models.HeldImage(uuid=u, contents=[models.content_of(o) for o in held.get(u, [])]) for u in order]
+
+
+def _json(value: BaseModel) -> web.Response:
+    return web.Response(
+        body=value.model_dump_json().encode(), content_type="application/json", headers={"Cache-Control": "no-cache"}
+    )
+
+
+def _parameters(request: web.Request, model: type[_Question]) -> _Question:
+    repeated = [name for name in request.query if len(request.query.getall(name)) > 1]
+    if repeated:
+        raise UsageError(f"{repeated[0][:60]!r} is given twice")
+    try:
+        return model.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise _wrong(error) from error
+
+
+def _wrong(error: ValidationError) -> UsageError:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])[:100]
+    return UsageError(f"{place or 'body'}: {first['msg']}", hint="see /api/v1/openapi.json")

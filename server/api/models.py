@@ -1,0 +1,204 @@
+"""What goes over the wire; also the schemas of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from symcache.catalog import Occurrence, ReleaseRow
+from symcache.client import LayoutMatch
+from symcache.model import Kind, Sha256, uuid_text
+
+__all__ = [
+    "MAX_IMAGES",
+    "Content",
+    "Coverage",
+    "CoverageFinding",
+    "Error",
+    "HeldImage",
+    "Holdings",
+    "ImageQuery",
+    "Images",
+    "Layout",
+    "Missing",
+    "MissingImage",
+    "NameQuery",
+    "Release",
+    "Releases",
+    "UuidsQuery",
+    "content_of",
+    "release_of",
+]
+
+MAX_IMAGES = 10_000
+
+UuidText = Annotated[UUID, PlainSerializer(uuid_text, return_type=str)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageQuery(_Question):
+    """One image that is asked about."""
+
+    uuid: UUID
+    load_address: int | None = Field(default=None, ge=0, lt=1 << 64, strict=True)
+    """Address of its Mach-O header in the process."""
+
+
+class UuidsQuery(_Question):
+    """Up to 10,000 images at once."""
+
+    images: list[ImageQuery] = Field(max_length=MAX_IMAGES)
+
+
+class Content(_Answer):
+    """One content that the library holds."""
+
+    kind: Kind
+    size: int
+    """Bytes."""
+    sha256: Sha256
+    arch: str
+    path: str
+    build: str | None
+    version: str
+    cache_uuid: UuidText | None
+    extractor: str
+    revision: int
+    sealed: bool
+    """The harvest that it came with is known to be whole."""
+
+
+class HeldImage(_Answer):
+    """An image and its contents, preferred first; none when nobody has it."""
+
+    uuid: UuidText
+    contents: list[Content]
+
+
+class Layout(_Answer):
+    """Which shared caches have exactly the layout of the load addresses."""
+
+    match: LayoutMatch
+    caches: list[UuidText]
+    slide: int | None
+    """Bytes; only where one cache fits."""
+
+
+class Holdings(_Answer):
+    """Answer to `UuidsQuery`, in its order."""
+
+    images: list[HeldImage]
+    layout: Layout | None
+    """None when no load addresses were given."""
+
+
+class NameQuery(_Question):
+    """Parameters of a search by name."""
+
+    name: str = Field(min_length=1, max_length=1024)
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class Images(_Answer):
+    """Images that have a name."""
+
+    images: list[HeldImage]
+
+
+class Release(_Answer):
+    """One macOS build."""
+
+    product: str
+    version: str
+    extra: str
+    build: str
+    sealed: bool
+    harvests: int
+    images: int
+
+
+class Releases(_Answer):
+    """All builds, newest first."""
+
+    releases: list[Release]
+
+
+class CoverageFinding(_Answer):
+    """One thing that a release lacks."""
+
+    code: str
+    text: str
+
+
+class Coverage(_Answer):
+    """Whether a release is complete, as far as the catalog tells."""
+
+    build: str
+    complete: bool
+    level: Literal["catalog"]
+    images: int
+    findings: list[CoverageFinding]
+
+
+class MissingImage(_Answer):
+    """Something that was asked for and nobody had; times are UTC."""
+
+    uuid: UuidText
+    kind: str
+    cache_uuid: UuidText | None
+    build: str | None
+    times: int
+    first_asked: str
+    last_asked: str
+
+
+class Missing(_Answer):
+    """What was asked for most often."""
+
+    missing: list[MissingImage]
+
+
+class Error(_Answer):
+    """Why there is no answer."""
+
+    error: str
+    hint: str
+
+
+def content_of(o: Occurrence) -> Content:
+    """Return an occurrence as it is told to clients."""
+    return Content(
+        kind=o.kind,
+        size=o.size,
+        sha256=o.sha256,
+        arch=o.arch,
+        path=o.path,
+        build=o.build,
+        version=o.version,
+        cache_uuid=o.cache_uuid,
+        extractor=o.extractor,
+        revision=o.revision,
+        sealed=o.sealed,
+    )
+
+
+def release_of(row: ReleaseRow) -> Release:
+    """Return a release as it is told to clients."""
+    return Release(
+        product=row.product,
+        version=row.version,
+        extra=row.extra,
+        build=row.build,
+        sealed=row.sealed,
+        harvests=row.harvests,
+        images=row.images,
+    )

@@ -1,0 +1,152 @@
+"""HTTP as RFC 9110 means it: validators, ranges, encodings; seen with curl and with a bare client."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tests.support.http import request
+from tests.support.servers import CACHES, SHARED_UUID, Samples, Server
+
+
+def _path(samples: Samples, image: Path | None = None) -> str:
+    from tests.support.servers import uuid_of
+
+    return f"/buildid/{uuid_of(image or samples.dylib).hex}/executable"
+
+
+def test_head_says_everything_that_get_says(server: Server, samples: Samples) -> None:
+    for image in (samples.dylib, samples.large):
+        for encoding in ("identity", "zstd"):
+            path, headers = _path(samples, image), {"Accept-Encoding": encoding}
+            got = request(server.url, path, headers=headers)
+            head = request(server.url, path, method="HEAD", headers=headers)
+            ignored = {"date"}
+            assert head.body == b""
+            assert {k: v for k, v in head.headers.items() if k not in ignored} == {
+                k: v for k, v in got.headers.items() if k not in ignored
+            }
+
+
+def test_the_headers_that_debuginfod_clients_read(server: Server, samples: Samples) -> None:
+    answer = request(server.url, _path(samples))
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-length"] == str(len(answer.body)) == answer.headers["x-debuginfod-size"]
+    assert answer.headers["x-debuginfod-file"] == "libanswer.dylib"
+
+
+def test_the_strong_etag_is_the_content_hash(server: Server, samples: Samples) -> None:
+    answer = request(server.url, _path(samples))
+    assert answer.headers["etag"] == f'"{hashlib.sha256(samples.dylib.read_bytes()).hexdigest()}"'
+
+
+def test_stored_zstd_goes_to_those_who_accept_it_only(server: Server, samples: Samples) -> None:
+    for image in (samples.dylib, samples.large):
+        for accept in ("zstd", "gzip, deflate, br, zstd", "gzip;q=0.5, zstd;q=1.0", "ZSTD"):
+            answer = request(server.url, _path(samples, image), headers={"Accept-Encoding": accept})
+            assert answer.headers["content-encoding"] == "zstd"
+            assert answer.headers["vary"] == "Accept-Encoding"
+            assert answer.headers["etag"].endswith('-zstd"')
+            assert zstandard.ZstdDecompressor().stream_reader(io.BytesIO(answer.body)).read() == image.read_bytes()
+        for accept in ("gzip", "zstd;q=0", "identity", "*", "xzstd", "zstd;q=x"):
+            answer = request(server.url, _path(samples, image), headers={"Accept-Encoding": accept})
+            assert "content-encoding" not in answer.headers
+            assert answer.body == image.read_bytes()
+
+
+def test_unchanged_content_is_not_sent_again(server: Server, samples: Samples) -> None:
+    path = _path(samples)
+    etag = request(server.url, path).headers["etag"]
+    for field in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        answer = request(server.url, path, headers={"If-None-Match": field})
+        assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", etag)
+    assert request(server.url, path, headers={"If-None-Match": '"other"'}).status == 200
+    assert request(server.url, path, headers={"If-Match": '"other"'}).status == 412
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=100-199", 100, 199),
+        ("bytes=-100", -100, -1),
+        ("bytes=1000-", 1000, -1),
+        ("bytes=1000-99999999999", 1000, -1),
+        ("bytes=-99999999999", 0, -1),
+        ("Bytes = 5 - 9", 5, 9),
+    ],
+)
+def test_one_range_is_sent_alone(server: Server, samples: Samples, field: str, first: int, last: int) -> None:
+    for image in (samples.dylib, samples.large):
+        whole = image.read_bytes()
+        first_at, last_at = first % len(whole), last % len(whole)
+        answer = request(
+            server.url, _path(samples, image), headers={"Range": field, "Accept-Encoding": "zstd, identity"}
+        )
+        assert answer.status == 206
+        assert answer.headers["content-range"] == f"bytes {first_at}-{last_at}/{len(whole)}"
+        assert answer.body == whole[first_at : last_at + 1]
+
+
+@pytest.mark.parametrize("field", ["bytes=99999999999-", "bytes=-0"])
+def test_a_range_outside_is_refused(server: Server, samples: Samples, field: str) -> None:
+    answer = request(server.url, _path(samples), headers={"Range": field})
+    assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{samples.dylib.stat().st_size}")
+
+
+@pytest.mark.parametrize("field", ["bytes=5-1", "bytes=a-b", "lines=1-2", "bytes=0-1,5-6", "bytes=", "bytes=--5", "x"])
+def test_a_range_that_is_none_or_many_gets_the_whole(server: Server, samples: Samples, field: str) -> None:
+    answer = request(server.url, _path(samples), headers={"Range": field})
+    assert (answer.status, answer.body) == (200, samples.dylib.read_bytes())
+
+
+def test_if_range_continues_only_the_same_content(server: Server, samples: Samples) -> None:
+    path, whole = _path(samples), samples.dylib.read_bytes()
+    etag = request(server.url, path).headers["etag"]
+    zstd_etag = request(server.url, path, headers={"Accept-Encoding": "zstd"}).headers["etag"]
+    same = request(server.url, path, headers={"Range": "bytes=10-", "If-Range": etag})
+    assert (same.status, same.body) == (206, whole[10:])
+    for other in ('"other"', f"W/{etag}", zstd_etag, "Tue, 24 Nov 2026 21:00:00 GMT"):
+        answer = request(server.url, path, headers={"Range": "bytes=10-", "If-Range": other})
+        assert (answer.status, answer.body) == (200, whole)
+
+
+def test_only_what_can_never_change_is_immutable(server: Server, samples: Samples) -> None:
+    def cached(path: str) -> str:
+        return request(server.url, path, method="HEAD").headers["cache-control"]
+
+    variant = f"/buildid/{SHARED_UUID.hex}/executable"
+    assert "immutable" in cached(f"/cache/{CACHES['22G120']}{variant}")
+    for path in (variant, f"/build/22G120{variant}", _path(samples), f"/cache/{CACHES['22G120']}{_path(samples)}"):
+        assert "immutable" not in cached(path)
+        assert "max-age=300" in cached(path)
+    unknown = request(server.url, f"/buildid/{'0' * 31}1/executable")
+    assert (unknown.status, unknown.headers["cache-control"]) == (404, "public, max-age=60")
+
+
+def test_other_methods_are_refused(server: Server, samples: Samples) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        answer = request(server.url, _path(samples), method=method)
+        assert answer.status == 405
+        assert answer.headers["allow"] == "GET,HEAD"
+
+
+def test_curl_puts_a_file_together_from_ranges(server: Server, samples: Samples, tmp_path: Path) -> None:
+    url, size = server.url + _path(samples, samples.large), samples.large.stat().st_size
+    cuts = [0, 1, 4096, size // 2, size]
+    parts = []
+    for number, (start, end) in enumerate(pairwise(cuts)):
+        part = tmp_path / str(number)
+        subprocess.run(["curl", "-fsS", "-r", f"{start}-{end - 1}", "-o", part, url], check=True)
+        parts.append(part.read_bytes())
+    assert b"".join(parts) == samples.large.read_bytes()
+    cut = tmp_path / "cut"
+    cut.write_bytes(samples.large.read_bytes()[: size // 3])
+    subprocess.run(["curl", "-fsS", "-C", "-", "-o", cut, url], check=True)
+    assert cut.read_bytes() == samples.large.read_bytes()
