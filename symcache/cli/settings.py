@@ -15,7 +15,7 @@ from symcache.library import Library, default_location
 
 __all__ = ["cache_dir", "library_location", "open_library", "server_urls"]
 
-_KEYS = {"library": str, "servers": list, "cache_dir": str}
+_KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str}
 
 
 @cache
