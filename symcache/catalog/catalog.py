@@ -1,25 +1,18 @@
-"""The catalog file: folding records in, and asking it."""
+"""Asking the catalog."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlite_utils import Database
-
-from symcache.catalog.fold import NONE, Folder, object_checksum, record_checksum
+from symcache.catalog.file import REBUILD, CatalogFile
+from symcache.catalog.fold import NONE, object_checksum, record_checksum
 from symcache.catalog.ranking import TRUST_RANK, Row, Slot, rank
 from symcache.catalog.rows import Conflict, Occurrence, RecordRow, ReleaseRow
-from symcache.catalog.schema import SCHEMA_VERSION, upgrade
-from symcache.catalog.views import CONTENT
 from symcache.errors import StorageError
-from symcache.model import Kind, Record
+from symcache.model import Kind
 
 __all__ = ["Catalog"]
 
@@ -27,86 +20,19 @@ _VARIABLES = 500
 """Keys in one statement, well under SQLite's limit."""
 _TRUSTS = {rank: trust for trust, rank in TRUST_RANK.items()}
 _KINDS = {kind.value: kind for kind in Kind}
-_REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 _SELECT = (
     "SELECT o.uuid, o.sha256, o.size, o.symbols, o.code, o.checksum, o.record, l.kind, l.arch, l.origin, l.cache_uuid,"
     " l.extractor, l.revision, p.path FROM objects o JOIN layouts l ON l.id = o.layout JOIN paths p ON p.id = o.path"
 )
 
 
-class Catalog:
-    """A catalog file. Safe for several threads and processes: WAL, and one lock around this connection."""
+class Catalog(CatalogFile):
+    """The index over the records, to be asked."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._lock = threading.RLock()
         self._records: dict[int, RecordRow] = {}
         self._preferences: dict[Slot, str] = {}
-        self._seen = (-1, -1)
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=60)
-            connection.isolation_level = None  # transactions are begun by hand, as IMMEDIATE
-            self.database = Database(connection)
-            self._folder = Folder(self.database)
-            if self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
-                connection.execute("PRAGMA journal_mode = WAL")
-                with self._transaction():
-                    upgrade(self.database)
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA cache_size = -131072")  # KiB
-            connection.execute("PRAGMA mmap_size = 8589934592")
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.database.conn.close()
-
-    # Folding
-
-    def known_keys(self) -> set[str]:
-        """Return the store keys of the records that are folded in."""
-        return {row[0] for row in self._all("SELECT key FROM record_keys")}
-
-    def fold(self, key: str, sha256: str, record: Record) -> bool:
-        """Add one record; False when it is there already. All or nothing."""
-        return bool(self.fold_many([(key, sha256, record)]))
-
-    def fold_many(self, records: Sequence[tuple[str, str, Record]]) -> int:
-        """Add records in one transaction; return how many were new."""
-        new = 0
-        with self._lock:
-            if self._data_version() != self._seen[0]:
-                self._folder.forget()
-            try:
-                with self._transaction():
-                    for key, sha256, record in records:
-                        new += self._folder.fold(key, sha256, record)
-            except BaseException as error:
-                self._folder.forget()
-                if isinstance(error, sqlite3.Error):
-                    raise StorageError(f"catalog: {error}", hint=_REBUILD) from error
-                raise
-            self._seen = (-1, -1)
-        return new
-
-    def replace_with(self, other: Catalog) -> None:
-        """Take over everything that another catalog holds, in one step for those who read."""
-        with self._lock:
-            try:
-                other.database.conn.backup(self.database.conn)
-            except sqlite3.Error as error:
-                raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
-            self._folder.forget()
-            self._seen = (-1, -1)
-
-    def snapshot(self, target: Path) -> None:
-        """Write a compact copy of this catalog to the new file `target`."""
-        self._all("VACUUM INTO ?", (str(target),))
-
-    # Asking
+        super().__init__(path)
 
     def resolve(
         self, uuid: UUID, kind: Kind | None = None, *, cache: UUID | None = None, build: str | None = None
@@ -183,6 +109,12 @@ class Catalog:
         rows = self._rows("WHERE o.record = ?", [record])
         return sorted((o for o, _ in rows), key=lambda o: (o.path, o.arch, o.kind, o.extractor, o.revision, o.sha256))
 
+    def occurrences_of_blob(self, sha256: str) -> list[Occurrence]:
+        """Return what live records say of one content."""
+        content = bytes.fromhex(sha256)
+        rows = self._rows("WHERE substr(o.sha256, 1, 8) = ? AND o.sha256 = ?", [content[:8], content])
+        return sorted((o for o, _ in rows), key=lambda o: (o.path, o.arch, o.record))
+
     def manifest_of(self, record: int) -> list[dict[str, Any]]:
         """Return the manifest rows of one record; UUIDs as BLOBs, empty for none."""
         names = ("record", "path", "arch", "uuid", "kind", "origin", "cache_uuid")
@@ -236,27 +168,6 @@ class Catalog:
                     result.append(Conflict(*found))
         return sorted(result, key=lambda c: (str(c.uuid), c.kind, str(c.cache_uuid)))
 
-    def fingerprint(self) -> str:
-        """Return a hash of everything that is held, whatever the order it was folded in: equal content, equal hash."""
-        total = 0
-        with self._lock:
-            for name, sql in CONTENT.items():
-                for row in self.database.conn.execute(sql):
-                    digest = hashlib.blake2b(f"{name} {row}".encode(), digest_size=16).digest()
-                    total = (total + int.from_bytes(digest, "big")) % (1 << 128)
-        return f"{total:032x}"
-
-    def check(self) -> list[str]:
-        """Return what SQLite's own check of the file finds wrong; empty when it is sound."""
-        try:
-            return [row[0] for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
-        except StorageError as error:
-            return [str(error)]
-
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query over the documented tables gives; for the library's own housekeeping."""
-        return self._all(sql, parameters)
-
     def preference(self, slot: Slot) -> str | None:
         """Return the SHA-256 that a person chose for (UUID, kind, cache), or None."""
         with self._lock:
@@ -291,7 +202,7 @@ class Catalog:
                     continue  # superseded or removed
                 layout = (kind, arch, origin, cache, extractor, revision)
                 if object_checksum(uuid, layout, record.sha256, sha256, size) != checksum:
-                    raise StorageError(f"catalog {self.path or ''}: a row about {path} is damaged", hint=_REBUILD)
+                    raise StorageError(f"catalog {self.path or ''}: a row about {path} is damaged", hint=REBUILD)
                 found.append(
                     (
                         Occurrence(
@@ -330,7 +241,7 @@ class Catalog:
         ):
             number, sha256, trust, build, version, order, sealed, finished, checksum = row
             if record_checksum(sha256, trust, version, build, sealed, finished) != checksum:
-                raise StorageError(f"catalog {self.path or ''}: the row of record {sha256} is damaged", hint=_REBUILD)
+                raise StorageError(f"catalog {self.path or ''}: the row of record {sha256} is damaged", hint=REBUILD)
             records[number] = RecordRow(sha256=sha256, id=number, trust=_TRUSTS[trust], build=build, version=version,
                                         release_order=order, sealed=bool(sealed), finished=finished)  # fmt: skip
         preferences: dict[Slot, str] = {}
@@ -341,31 +252,3 @@ class Catalog:
         ):
             preferences[UUID(bytes=uuid), _KINDS[kind], UUID(bytes=cache) if cache else None] = content.hex()
         self._records, self._preferences, self._seen = records, preferences, seen
-
-    def _data_version(self) -> int:
-        return int(self._one("PRAGMA data_version")[0])
-
-    def _dicts(self, table: str, where: str, parameters: Sequence[Any], order: str) -> Iterator[dict[str, Any]]:
-        with self._lock:
-            yield from list(self.database[table].rows_where(where, list(parameters), order_by=order))
-
-    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return list(self.database.conn.execute(sql, parameters).fetchall())
-            except sqlite3.Error as error:
-                raise StorageError(f"catalog {self.path or ''}: {error}", hint=_REBUILD) from error
-
-    def _one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
-        return self._all(sql, parameters)[0]
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        connection = self.database.conn
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")

@@ -1,19 +1,44 @@
 """The library: the verbs over store and catalog. What was stored stays; what is served is what was asked for."""
 
+from symcache.catalog import Conflict, Occurrence
 from symcache.library.add import stage_paths
+from symcache.library.collect import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, collect
 from symcache.library.found import CacheFileFound, Found, IngestResult
+from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.library import Library
 from symcache.library.places import default_location
+from symcache.library.reextract import ReextractResult, reextract
+from symcache.library.repair import Fetch, repair
+from symcache.library.snapshots import write as write_snapshot
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
+from symcache.library.stats import Stats, stats
 
 __all__ = [
+    "DEFAULT_GRACE",
+    "MINIMUM_GRACE",
     "CacheFileFound",
+    "Conflict",
+    "Fetch",
     "Found",
+    "FsckCode",
+    "FsckFinding",
+    "FsckReport",
+    "GcReport",
     "IngestResult",
     "Library",
+    "Occurrence",
+    "ReextractResult",
     "Staged",
     "StagedCacheFile",
     "StagedObject",
+    "Stats",
+    "Subset",
+    "collect",
     "default_location",
+    "fsck",
+    "reextract",
+    "repair",
     "stage_paths",
+    "stats",
+    "write_snapshot",
 ]

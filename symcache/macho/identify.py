@@ -144,6 +144,8 @@ def _identify(read_at: ReadAt, size: int, name: str) -> list[Slice]:
 def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice | None:
     """Return the image at `offset`, or None when there is something else: a static archive may be a slice too."""
     window = read_at(offset, min(size, _HEAD))
+    if len(window) < min(4, size):
+        raise MachOError(f"{name}: its image at {offset:#x} lies beyond what was read", hint="read the whole file")
     if window[:4] not in _MAGICS:
         return None
     order, header_size = _MAGICS[window[:4]]

@@ -63,6 +63,8 @@ class Store(Protocol):
 
     location: str
     """What the user typed, for messages."""
+    fast_reads: bool
+    """Whether looking into an object costs little more than asking for its size."""
     settle: float
     """Seconds that a deletion which was decided on may still take to happen; see `delete_older`."""
 

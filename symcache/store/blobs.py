@@ -98,7 +98,8 @@ class BlobReader:
     must do so only after the iteration has ended.
     """
 
-    def __init__(self, store: Store, sha256: str, size: int) -> None:
+    def __init__(self, store: Store, sha256: str, size: int | None) -> None:
+        """Without `size`, only the hash is proven."""
         self._store, self._sha256, self._size = store, sha256, size
 
     def __iter__(self) -> Iterator[bytes]:
@@ -110,15 +111,15 @@ class BlobReader:
                 with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
                     while chunk := reader.read(_CHUNK):
                         total += len(chunk)
-                        if total > self._size:
+                        if self._size is not None and total > self._size:
                             break
                         digest.update(chunk)
                         yield chunk
             except zstandard.ZstdError as error:
                 raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck --repair`") from error
-        if total != self._size or digest.hexdigest() != self._sha256:
+        if (self._size is not None and total != self._size) or digest.hexdigest() != self._sha256:
             raise IntegrityError(
-                f"{name}: {total} bytes where {self._size} were stored, or another hash",
+                f"{name}: {total} bytes where {self._size or 'others'} were stored, or another hash",
                 hint="run `symcache fsck --repair`",
             )
 

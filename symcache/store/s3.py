@@ -39,6 +39,7 @@ _PART = 16 << 20
 class S3Store:
     """Blobs and records below one prefix of a bucket."""
 
+    fast_reads = False
     settle = 20.0
     """Twice the time limit of one request."""
 

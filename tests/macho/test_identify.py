@@ -97,6 +97,12 @@ def test_every_slice_of_a_universal_file_is_found(built: Path, tmp_path: Path, w
         assert thin == _thin(built, piece.arch).read_bytes()
 
 
+def test_a_slice_beyond_the_bytes_that_were_read_is_an_error(built: Path, tmp_path: Path) -> None:
+    target = lipo(tmp_path / "universal", _thin(built), _thin(built, "arm64"))
+    with pytest.raises(MachOError, match="beyond what was read"):
+        identify_bytes(target.read_bytes()[:4096], target.stat().st_size)
+
+
 def test_a_java_class_file_is_no_universal_file(tmp_path: Path) -> None:
     path = tmp_path / "Main.class"
     for major in (45, 52, 65):

@@ -1,0 +1,142 @@
+"""The catalog's database: opening, folding records in, copying, checking."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from sqlite_utils import Database
+
+from symcache.catalog.fold import Folder
+from symcache.catalog.schema import SCHEMA_VERSION, upgrade
+from symcache.catalog.views import CONTENT
+from symcache.errors import StorageError
+from symcache.model import Record
+
+__all__ = ["REBUILD", "CatalogFile"]
+
+REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
+
+
+class CatalogFile:
+    """A catalog file. Safe for several threads and processes: WAL, and one lock around this connection."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._seen = (-1, -1)
+        """`data_version` and `total_changes` of the connection when its records were last looked at."""
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=60)
+            connection.isolation_level = None  # transactions are begun by hand, as IMMEDIATE
+            self.database = Database(connection)
+            self._folder = Folder(self.database)
+            if self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
+                connection.execute("PRAGMA journal_mode = WAL")
+                with self._transaction():
+                    upgrade(self.database)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA cache_size = -131072")  # KiB
+            connection.execute("PRAGMA mmap_size = 8589934592")
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.database.conn.close()
+
+    def known_keys(self) -> set[str]:
+        """Return the store keys of the records that are folded in."""
+        return {row[0] for row in self._all("SELECT key FROM record_keys")}
+
+    def fold(self, key: str, sha256: str, record: Record) -> bool:
+        """Add one record; False when it is there already. All or nothing."""
+        return bool(self.fold_many([(key, sha256, record)]))
+
+    def fold_many(self, records: Sequence[tuple[str, str, Record]]) -> int:
+        """Add records in one transaction; return how many were new."""
+        new = 0
+        with self._lock:
+            if self._data_version() != self._seen[0]:
+                self._folder.forget()
+            try:
+                with self._transaction():
+                    for key, sha256, record in records:
+                        new += self._folder.fold(key, sha256, record)
+            except BaseException as error:
+                self._folder.forget()
+                if isinstance(error, sqlite3.Error):
+                    raise StorageError(f"catalog: {error}", hint=REBUILD) from error
+                raise
+            self._seen = (-1, -1)
+        return new
+
+    def replace_with(self, other: Self) -> None:
+        """Take over everything that another catalog holds, in one step for those who read."""
+        with self._lock:
+            try:
+                other.database.conn.backup(self.database.conn)
+            except sqlite3.Error as error:
+                raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
+            self._folder.forget()
+            self._seen = (-1, -1)
+
+    def snapshot(self, target: Path) -> None:
+        """Write a compact copy of this catalog to the new file `target`."""
+        self._all("VACUUM INTO ?", (str(target),))
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that is held, whatever the order it was folded in: equal content, equal hash."""
+        total = 0
+        with self._lock:
+            for name, sql in CONTENT.items():
+                for row in self.database.conn.execute(sql):
+                    digest = hashlib.blake2b(f"{name} {row}".encode(), digest_size=16).digest()
+                    total = (total + int.from_bytes(digest, "big")) % (1 << 128)
+        return f"{total:032x}"
+
+    def check(self) -> list[str]:
+        """Return what SQLite's own check of the file finds wrong; empty when it is sound."""
+        try:
+            return [row[0] for row in self._all("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        except StorageError as error:
+            return [str(error)]
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query over the documented tables gives; for the library's own housekeeping."""
+        return self._all(sql, parameters)
+
+    def _data_version(self) -> int:
+        return int(self._one("PRAGMA data_version")[0])
+
+    def _dicts(self, table: str, where: str, parameters: Sequence[Any], order: str) -> Iterator[dict[str, Any]]:
+        with self._lock:
+            yield from list(self.database[table].rows_where(where, list(parameters), order_by=order))
+
+    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return list(self.database.conn.execute(sql, parameters).fetchall())
+            except sqlite3.Error as error:
+                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+
+    def _one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+        return self._all(sql, parameters)[0]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        connection = self.database.conn
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")

@@ -1,0 +1,47 @@
+"""Raw shared caches out of the store again, so that images can be taken from them anew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from symcache.dyld import SharedCache
+from symcache.errors import NotFoundError, SharedCacheError
+
+if TYPE_CHECKING:
+    from symcache.library.library import Library
+
+__all__ = ["kept_cache", "opened_cache"]
+
+
+def kept_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
+    """Write the kept files of a shared cache into `folder` and return its main file.
+
+    Raises NotFoundError when none are kept, IntegrityError when one is damaged.
+    """
+    rows = library.catalog.cache_files_of(cache_uuid)
+    names: dict[str, Path] = {}
+    for row in rows:
+        # Names come from records; only the last part counts, so none leads out of the folder.
+        name = Path(row["name"]).name
+        if name and name not in names:
+            names[name] = folder / name
+            library.materialize(row["sha256"].hex(), row["size"], names[name])
+    if not names:
+        raise NotFoundError(
+            f"shared cache {str(cache_uuid).upper()}: its raw files are not kept",
+            hint="harvest the release again without --no-keep-caches",
+        )
+    return names[min(names, key=len)]  # companions add a suffix to the name of the main file
+
+
+@contextlib.contextmanager
+def opened_cache(library: Library, cache_uuid: UUID, folder: Path) -> Iterator[SharedCache]:
+    """As `kept_cache`, opened. Raises SharedCacheError also when the files are of another cache."""
+    with SharedCache.open(kept_cache(library, cache_uuid, folder)) as cache:
+        if cache.uuid != cache_uuid:
+            raise SharedCacheError(f"{cache.path.name}: is cache {cache.uuid} where {cache_uuid} was expected")
+        yield cache

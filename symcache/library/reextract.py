@@ -1,0 +1,152 @@
+"""A release's images anew, from its kept raw shared caches, with this program's extractor."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from symcache import __version__
+from symcache.dyld import EXTRACTOR, REVISION, extract_all
+from symcache.errors import IntegrityError, NotFoundError, SymcacheError
+from symcache.library.ingest import StoredAll, seal, store_all
+from symcache.library.kept_caches import opened_cache
+from symcache.library.places import now, operator
+from symcache.library.staged import StagedObject
+from symcache.model import HarvestRecord, ObjectEntry, Origin
+from symcache.store import RecordKey, read_record
+
+if TYPE_CHECKING:
+    from symcache.library.library import Library
+
+__all__ = ["ReextractResult", "reextract"]
+
+
+@dataclass
+class ReextractResult:
+    """What became of a release."""
+
+    build: str
+    records: list[str] = field(default_factory=list)
+    """Ids of the new records."""
+    images: int = 0
+    changed: int = 0
+    """Images whose content differs from before."""
+    skipped: int = 0
+    """Caches that are already extracted by this revision."""
+    problems: list[str] = field(default_factory=list)
+
+
+def reextract(
+    library: Library, build: str, *, force: bool = False, progress: Callable[[int, int], None] | None = None
+) -> ReextractResult:
+    """Redo every shared cache of a build whose images are of an earlier revision, or all of them if `force`.
+
+    Every harvest record of the build that changes is superseded by a new one. What cannot be extracted keeps its
+    earlier content. Raises NotFoundError when the build or its raw caches are not there.
+    """
+    library.refresh()
+    rows = library.catalog.records_of(build)
+    if not rows:
+        raise NotFoundError(
+            f"{build}: the library has nothing of this build", hint="`symcache releases` lists what it has"
+        )
+    result, kept = ReextractResult(build), 0
+    for row in rows:
+        ((key,),) = library.catalog.rows("SELECT min(key) FROM record_keys WHERE record = ?", [row["id"]])
+        place = RecordKey.parse(key)
+        record = read_record(library.store, place)[1] if place else None
+        if not isinstance(record, HarvestRecord):
+            raise IntegrityError(f"{key}: not the record of a harvest", hint="run `symcache fsck --read-data`")
+        caches = sorted({f.cache_uuid for f in record.cache_files if f.cache_uuid}, key=str)
+        kept += len(caches)
+        outdated = [c for c in caches if force or _outdated(record, c)]
+        result.skipped += len(caches) - len(outdated)
+        if outdated:
+            _redo(library, row["sha256"], record, outdated, result, progress)
+    if not kept:
+        raise NotFoundError(f"{build}: no raw shared cache of it is kept", hint="harvest it again, and keep the caches")
+    return result
+
+
+def _outdated(record: HarvestRecord, cache: UUID) -> bool:
+    revisions = [o.revision for o in record.objects if o.cache_uuid == cache and o.extractor == EXTRACTOR]
+    return not revisions or min(revisions) < REVISION
+
+
+def _redo(
+    library: Library,
+    identity: str,
+    record: HarvestRecord,
+    caches: list[UUID],
+    result: ReextractResult,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    objects = list(record.objects)
+    problems: list[str] = []
+    stored = StoredAll()
+    with tempfile.TemporaryDirectory(prefix="symcache-reextract-") as scratch:
+        for number, cache_uuid in enumerate(caches):
+            folder = Path(scratch) / str(number)
+            try:
+                made, failed = _extract(library, cache_uuid, folder, progress)
+            except SymcacheError as error:
+                problems.append(str(error))
+                continue
+            problems += failed
+            done = store_all(library, made, [])
+            problems += done.problems
+            stored.origins |= done.origins
+            stored.refreshed |= done.refreshed
+            before = {_place(o): o.sha256 for o in objects if o.extractor == EXTRACTOR}
+            result.images += len(done.objects)
+            result.changed += sum(before.get(_place(o)) != o.sha256 for o in done.objects)
+            new = {_place(o) for o in done.objects}
+            objects = [o for o in objects if o.extractor != EXTRACTOR or _place(o) not in new] + done.objects
+        have = {_place(o) for o in objects}
+        whole = all((m.path, m.arch, m.uuid, m.kind, m.cache_uuid) in have for m in record.manifest)
+        result.problems += problems
+        if objects == list(record.objects):
+            return
+        new_record = record.model_copy(
+            update={
+                "supersedes": (identity,),
+                "objects": tuple(objects),
+                "tool": f"symcache {__version__}",
+                "operator": operator(),
+                "started": now(),
+                # What was sealed stays so: nothing was lost. What was not, since images lacked, may be now.
+                "sealed": record.sealed or (whole and not record.problems and not problems),
+            }
+        )
+        result.records.append(seal(library, new_record, stored)[0])
+
+
+def _extract(
+    library: Library, cache_uuid: UUID, folder: Path, progress: Callable[[int, int], None] | None
+) -> tuple[list[StagedObject], list[str]]:
+    with opened_cache(library, cache_uuid, folder / "raw") as cache:
+        report = extract_all(cache, folder / "images", progress=progress)
+    staged = [
+        StagedObject(
+            file=e.file,
+            offset=0,
+            size=e.size,
+            path=e.path,
+            arch=e.arch,
+            uuid=e.uuid,
+            origin=Origin.CACHE,
+            cache_uuid=cache_uuid,
+            extractor=EXTRACTOR,
+            revision=REVISION,
+        )
+        for e in report.extracted
+    ]
+    return staged, [f"{f.path}: {f.reason}" for f in report.failed]
+
+
+def _place(entry: ObjectEntry) -> tuple[object, ...]:
+    return entry.path, entry.arch, entry.uuid, entry.kind, entry.cache_uuid

@@ -1,0 +1,141 @@
+"""Mending what fsck found: the wrong is put aside, the right is had again from wherever it can be."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from symcache.catalog import OWN_EXTRACTOR, Occurrence
+from symcache.dyld import extract_image
+from symcache.errors import IntegrityError, NotFoundError, SymcacheError
+from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
+from symcache.library.kept_caches import opened_cache
+from symcache.model import Kind, Origin
+from symcache.store import BLOB_KEY, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
+
+if TYPE_CHECKING:
+    from symcache.library.library import Library
+
+__all__ = ["Fetch", "repair"]
+
+Fetch = Callable[[Occurrence, Path], Path | None]
+"""Asks somebody else for one content: (what, folder to put it in) to a file, or None. It need not be believed."""
+
+
+def repair(
+    library: Library,
+    report: FsckReport,
+    *,
+    others: Sequence[Library] = (),
+    fetch: Sequence[Fetch] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Mend what can be mended, and note in each finding how. Nothing is believed without its hash."""
+    with tempfile.TemporaryDirectory(prefix="symcache-repair-") as folder:
+        for number, finding in enumerate(report.findings):
+            try:
+                _repair_one(library, finding, others, fetch, Path(folder) / str(number))
+            except SymcacheError as error:
+                finding.message += f"; not repaired: {error}"
+            if progress:
+                progress(number + 1, len(report.findings))
+    library.refresh()
+
+
+def _repair_one(
+    library: Library, finding: FsckFinding, others: Sequence[Library], fetch: Sequence[Fetch], folder: Path
+) -> None:
+    store = library.store
+    if finding.repaired:
+        return
+    if finding.code is FsckCode.CATALOG_DAMAGED:
+        library.rebuild()
+        finding.repaired = "folded anew"
+    elif finding.code is FsckCode.SNAPSHOT_DAMAGED:
+        finding.repaired = f"moved to {store.quarantine(finding.key)}"
+    elif finding.code in {FsckCode.RECORD_UNREADABLE, FsckCode.RECORD_LOST}:
+        finding.repaired = _record(library, finding, others)
+    elif finding.code in {FsckCode.BLOB_MISSING, FsckCode.BLOB_DAMAGED}:
+        match = BLOB_KEY.fullmatch(finding.key)
+        if match is None:
+            return
+        if finding.code is FsckCode.BLOB_DAMAGED:
+            aside = store.quarantine(finding.key)
+            if not library.catalog.is_live(match[2]):
+                finding.repaired = f"moved to {aside}; no live record names it"
+                return
+        folder.mkdir(parents=True)
+        finding.repaired = _blob(library, match[2], others, fetch, folder)
+
+
+def _record(library: Library, finding: FsckFinding, others: Sequence[Library]) -> str:
+    """Copy the record of the same key from another library: keys are unique across all libraries of a writer."""
+    key = RecordKey.parse(finding.key)
+    if key is None:
+        return ""
+    for other in others:
+        try:
+            read_record(other.store, key)  # readable there?
+            with other.store.open(finding.key) as stored:
+                data = stored.read()
+        except (IntegrityError, NotFoundError):
+            continue
+        if library.store.stat(finding.key) is not None:
+            library.store.quarantine(finding.key)
+        put_object(library.store, finding.key, [data])
+        return f"copied from {other.store.location}"
+    return ""
+
+
+def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Sequence[Fetch], folder: Path) -> str:
+    content = bytes.fromhex(sha256)
+    (size,) = library.catalog.rows(
+        "SELECT size FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? UNION ALL"
+        " SELECT size FROM cache_files WHERE sha256 = ? LIMIT 1",
+        [content[:8], content, content],
+    )[0]
+    for other in others:
+        if other.store.stat(blob_key(sha256)) is not None:
+            try:
+                decode_to(other.store, sha256, size, folder / "copy")
+            except IntegrityError:
+                continue
+            if _take(library, folder / "copy", sha256):
+                return f"copied from {other.store.location}"
+    occurrences = library.catalog.occurrences_of_blob(sha256)
+    for occurrence in occurrences:
+        for number, ask in enumerate(fetch):
+            target = folder / f"fetched-{number}"
+            target.mkdir(exist_ok=True)
+            file = ask(occurrence, target)
+            if file and _take(library, file, sha256):
+                return "fetched again"
+    for occurrence in occurrences:
+        if occurrence.origin == Origin.CACHE and occurrence.extractor == OWN_EXTRACTOR and occurrence.cache_uuid:
+            file = _extract(library, occurrence, occurrence.cache_uuid, folder / "cache")
+            if file and _take(library, file, sha256):
+                return "extracted again from its shared cache"
+    return ""
+
+
+def _extract(library: Library, occurrence: Occurrence, cache_uuid: UUID, folder: Path) -> Path | None:
+    try:
+        with opened_cache(library, cache_uuid, folder) as cache:
+            for image in cache.images:
+                if image.path == occurrence.path and occurrence.kind is Kind.EXECUTABLE:
+                    return extract_image(cache, image, folder / "image").file
+    except SymcacheError:
+        return None  # its raw files are lost, too
+    return None
+
+
+def _take(library: Library, file: Path, sha256: str) -> bool:
+    """Store a file if its hash is the right one."""
+    with file.open("rb") as source:
+        if hashlib.file_digest(source, "sha256").hexdigest() != sha256:
+            return False
+    return put_blob(library.store, file)[0] == sha256
