@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from symcache.cli.common import (
@@ -18,7 +20,6 @@ from symcache.cli.common import (
     LibraryOption,
     ServerOption,
     console,
-    count_progress,
     emit_json,
     errors_to_exit,
     existing_path,
@@ -26,7 +27,7 @@ from symcache.cli.common import (
     plain,
     state,
 )
-from symcache.cli.resolving import module_resolver
+from symcache.cli.resolving import Sources, binary_sources
 from symcache.dump import Analysis, Frame, Limits, LoadedDump, ThreadReport, analyze, open_in_lldb
 from symcache.errors import SymcacheError
 from symcache.macho import parse_uuid
@@ -67,17 +68,17 @@ def open_(
         path = existing_path(dump)
         pairs = [_pair(text) for text in source_map or ()]
         interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        with module_resolver(symbols or [], library, server) as resolver, _progress() as report:
+        with binary_sources(symbols or [], library, server) as sources, _progress() as report:
             printed = open_in_lldb(
                 path,
-                resolver,
+                sources.resolver,
                 interactive=interactive,
                 cache=parse_uuid(cache) if cache else None,
                 build=build,
                 source_map=pairs,
                 limits=Limits(seconds=timeout),
                 progress=report,
-                show=_show_missing,
+                show=lambda loaded: _show_missing(loaded, sources),
             )
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
@@ -100,13 +101,13 @@ def analyze_(
         paths = [existing_path(text) for text in dumps]
         worst = 0
         reports: list[dict[str, Any]] = []
-        with module_resolver(symbols or [], library, server) as resolver:
+        with binary_sources(symbols or [], library, server) as sources:
             for path in paths:
                 try:
                     with _progress() as report:
                         analysis = analyze(
                             path,
-                            resolver,
+                            sources.resolver,
                             cache=parse_uuid(cache) if cache else None,
                             build=build,
                             limits=Limits(seconds=timeout),
@@ -119,7 +120,7 @@ def analyze_(
                     reports.append({"dump": str(path), "error": str(error), "hint": error.hint})
                     console.print(f"[bold red]error:[/] {plain(str(error))}")
                     continue
-                _name_missing([(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing], path)
+                _name_missing([(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing], path, sources)
                 if json:
                     reports.append(analysis.to_json())
                 else:
@@ -132,8 +133,13 @@ def analyze_(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how many modules are there, as long as they are being fetched: LLDB's prompt needs the terminal."""
-    bar = count_progress()
+    """Show how far fetching is, and only as long as it goes on: LLDB's prompt needs the terminal."""
+    bar = Progress(
+        *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     task = bar.add_task("fetching modules", total=None)
     started = False
 
@@ -153,19 +159,27 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         bar.stop()
 
 
-def _show_missing(loaded: LoadedDump) -> None:
-    _name_missing([(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable], loaded.dump.path)
+def _show_missing(loaded: LoadedDump, sources: Sources) -> None:
+    missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable]
+    _name_missing(missing, loaded.dump.path, sources)
 
 
-def _name_missing(missing: list[tuple[str, Any]], dump: Path) -> None:
+def _name_missing(missing: list[tuple[str, UUID | None]], dump: Path, sources: Sources) -> None:
+    for problem in sources.problems:
+        _say(f"[yellow]warning:[/] {plain(problem)}")
+    sources.problems.clear()
     if not missing:
         return
-    console.print(f"[yellow]missing:[/] {len(missing)} modules of {plain(str(dump))}; their frames have no names")
+    _say(f"[yellow]missing:[/] {len(missing)} modules of {plain(str(dump))}; their frames have no names")
     for name, uuid in missing[:_NAMED]:
-        console.print(f"  {uuid_text(uuid) if uuid else 'without UUID':36}  {plain(name)}")
+        _say(f"  {uuid_text(uuid) if uuid else 'without UUID':36}  {plain(name)}")
     if len(missing) > _NAMED:
-        console.print(f"  … and {len(missing) - _NAMED} more (`symcache analyze --json` lists all)")
-    console.print("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+        _say(f"  … and {len(missing) - _NAMED} more (`symcache analyze --json` lists all)")
+    _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from symcache.cli.settings import cache_dir, open_library, server_urls
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import Held, SymbolClient, SymbolRequest
 from symcache.dump import CacheGuess, ChainResolver, FolderResolver, ModuleResolver, ResolvedFile, Wanted
 from symcache.dump.symbols import Progress
-from symcache.errors import NotFoundError
+from symcache.errors import NotFoundError, RemoteError
 from symcache.library import Library
 from symcache.model import Kind
 
-__all__ = ["LibraryResolver", "ServerResolver", "module_resolver"]
+__all__ = ["LibraryResolver", "ServerResolver", "Sources", "binary_sources"]
 
 
 class LibraryResolver:
@@ -42,17 +43,16 @@ class LibraryResolver:
                     progress(done, len(wanted))
         return found
 
-    def guess_caches(self, uuids: Sequence[UUID]) -> list[CacheGuess]:
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
         """See `ModuleResolver.guess_caches`."""
         images: Counter[UUID] = Counter()
         builds: dict[UUID, str | None] = {}
-        for occurrences in self._library.holdings(uuids).values():
+        for occurrences in self._library.holdings(list(loads)).values():
             for cache in {o.cache_uuid for o in occurrences if o.cache_uuid and o.kind is Kind.EXECUTABLE}:
                 images[cache] += 1
             for o in occurrences:
                 if o.cache_uuid and o.build:
                     builds.setdefault(o.cache_uuid, o.build)
-        # Newest build first among equals would be a guess; the UUID at least always gives the same answer.
         ranked = sorted(images.items(), key=lambda item: (-item[1], item[0].hex))
         return [CacheGuess(cache, builds.get(cache), count) for cache, count in ranked]
 
@@ -68,33 +68,83 @@ class LibraryResolver:
 
 
 class ServerResolver:
-    """Finds modules on symbol servers; the client checks and keeps what it fetched."""
+    """Finds modules on symbol servers; the client checks and keeps what it fetched.
 
-    def __init__(self, client: SymbolClient) -> None:
+    Servers that cannot be reached are no reason not to open a dump: what was fetched before is used, and `problems`
+    tells what happened.
+    """
+
+    def __init__(self, client: SymbolClient, kept: SymbolClient) -> None:
         self._client = client
+        self._kept = kept
+        """Asks nobody: only what is in the cache."""
+        self._holdings: dict[UUID, list[Held]] | None = None
+        self.problems: list[str] = []
 
     def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
         """See `ModuleResolver.resolve`."""
         requests = {SymbolRequest(w.uuid, w.kind, w.cache, w.build): w for w in wanted}
-        fetched = self._client.fetch_many(requests, progress)
+        fetched = self._kept.fetch_many(requests)
+        left = [r for r in requests if r not in fetched and self._may_exist(r)]
+        if left and not self.problems:
+            try:
+                fetched |= self._client.fetch_many(left, progress)
+            except RemoteError as error:
+                self.problems.append(str(error))
+            else:
+                # One server down or lying while another answered: once a sentence, not once a file.
+                for texts in self._client.failures.values():
+                    self.problems += [text for text in texts if text not in self.problems][:1]
         return {
             requests[request]: ResolvedFile(file.path, file.server, file.build, file.cache_uuid)
             for request, file in fetched.items()
         }
 
-    def guess_caches(self, uuids: Sequence[UUID]) -> list[CacheGuess]:
-        """Return nothing: servers are asked for files only."""
-        del uuids
-        return []
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
+        """See `ModuleResolver.guess_caches`. The server compares the addresses too; then its answer is the only one."""
+        try:
+            answer = self._client.holdings(loads)
+        except RemoteError:
+            return []  # a server of another make: files can still be asked for one by one
+        if len(self._client.urls) == 1:
+            self._holdings = answer.images
+        images: Counter[UUID] = Counter()
+        builds: dict[UUID, str] = {}
+        for contents in answer.images.values():
+            images.update({c.cache_uuid for c in contents if c.cache_uuid and c.kind is Kind.EXECUTABLE})
+            builds |= {c.cache_uuid: c.build for c in contents if c.cache_uuid and c.build}
+        fitting = [c for c in answer.caches if images[c]] or sorted(images, key=lambda c: (-images[c], c.hex))
+        return [CacheGuess(c, builds.get(c), images[c]) for c in fitting]
+
+    def _may_exist(self, request: SymbolRequest) -> bool:
+        """Spare a server the questions that it has already answered with no."""
+        if self._holdings is None:
+            return True
+        return any(
+            c.kind is request.kind
+            and (not request.cache or c.cache_uuid == request.cache)
+            and (not request.build or c.build == request.build)
+            for c in self._holdings.get(request.uuid, ())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything that may have binaries, in the order in which it is asked."""
+
+    resolver: ModuleResolver
+    problems: list[str]
+    """What kept servers from being asked; filled as they are."""
 
 
 @contextmanager
-def module_resolver(
-    folders: Sequence[Path], library: str | None, servers: list[str] | None
-) -> Iterator[ModuleResolver]:
+def binary_sources(folders: Sequence[Path], library: str | None, servers: list[str] | None) -> Iterator[Sources]:
     """Open everything that may have binaries. A library that does not exist is an error only if it was named."""
     with ExitStack() as stack:
-        resolvers: list[ModuleResolver] = [FolderResolver(folders)] if folders else []
+        resolvers: list[ModuleResolver] = []
+        problems: list[str] = []
+        if folders:
+            resolvers.append(FolderResolver(folders))
         try:
             opened = stack.enter_context(open_library(library))
         except NotFoundError:
@@ -103,5 +153,8 @@ def module_resolver(
         else:
             resolvers.append(LibraryResolver(opened, cache_dir() / "library"))
         if urls := server_urls(servers):
-            resolvers.append(ServerResolver(stack.enter_context(SymbolClient(urls, cache_dir()))))
-        yield ChainResolver(resolvers)
+            client = stack.enter_context(SymbolClient(urls, cache_dir()))
+            kept = stack.enter_context(SymbolClient([], cache_dir()))
+            resolvers.append(server := ServerResolver(client, kept))
+            problems = server.problems
+        yield Sources(ChainResolver(resolvers), problems)

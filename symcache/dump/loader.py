@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_from_notes
 from symcache.dump.placeholder import write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
-from symcache.dump.symbols import ModuleResolver, Progress, ResolvedFile, Wanted
+from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.model import Kind, uuid_text
 
 __all__ = ["LoadedDump", "LoadedModule", "load_dump"]
@@ -24,6 +24,7 @@ _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
 _MAX_BACKED = 1 << 30
+_MAX_GUESSES = 8
 _ENOUGH = 2
 """Images that must lie in a shared cache before it is taken for the crashed machine's."""
 
@@ -104,10 +105,23 @@ def _pin(
         return cache, build, "option"
     if header.cache_uuid or header.os_build:
         return header.cache_uuid, header.os_build, "dump"
-    guesses = resolver.guess_caches([m.uuid for m in header.modules if m.uuid])
-    if guesses and guesses[0].images >= _ENOUGH:
-        return guesses[0].cache, guesses[0].build, "inferred"
+    loads = {m.uuid: m.address for m in header.modules if m.uuid}
+    guesses = [g for g in resolver.guess_caches(loads) if g.images >= _ENOUGH]
+    best = [g for g in guesses if g.images == guesses[0].images][:_MAX_GUESSES]
+    # Builds that share all these images lay them out differently: the addresses tell.
+    fitting = best if len(best) == 1 else [g for g in best if _fits(resolver, loads, g)]
+    for guess in fitting or best:
+        return guess.cache, guess.build, "inferred"
     return None, None, ""
+
+
+def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess) -> bool:
+    """Return whether one slide explains the addresses of some images, as this cache lays them out."""
+    slides = set()
+    for wanted, file in resolver.resolve([Wanted(u, cache=guess.cache) for u in loads]).items():
+        if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
+            slides.add(loads[wanted.uuid] - linked)
+    return len(slides) == 1
 
 
 def _resolve(

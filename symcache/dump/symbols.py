@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
+"""Called with (done, of all); files or bytes, as the source counts."""
 _HEAD = 32 << 10
 
 
@@ -66,8 +66,11 @@ class ModuleResolver(Protocol):
         """Return what was found; what nobody has is absent. Raises SymcacheError when a source fails."""
         ...
 
-    def guess_caches(self, uuids: Sequence[UUID]) -> list[CacheGuess]:
-        """Return the shared caches that hold any of these images, the one that holds most of them first."""
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
+        """Return the shared caches that hold any of these images, the one that holds most of them first.
+
+        `loads` are the images' header addresses in the crashed process.
+        """
         ...
 
 
@@ -84,19 +87,13 @@ class ChainResolver:
             left = [w for w in wanted if w not in found]
             if not left:
                 break
-            known = len(found)
-
-            def report(done: int, total: int, known: int = known) -> None:
-                if progress:
-                    progress(known + done, known + total)
-
-            found |= resolver.resolve(left, report)
+            found |= resolver.resolve(left, progress)
         return found
 
-    def guess_caches(self, uuids: Sequence[UUID]) -> list[CacheGuess]:
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
         """Return the guesses of the first resolver that has any."""
         for resolver in self._resolvers:
-            if guesses := resolver.guess_caches(uuids):
+            if guesses := resolver.guess_caches(loads):
                 return guesses
         return []
 
@@ -119,9 +116,9 @@ class FolderResolver:
                 found[one] = ResolvedFile(hit[1], str(hit[1]))
         return found
 
-    def guess_caches(self, uuids: Sequence[UUID]) -> list[CacheGuess]:
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
         """Return nothing: folders know no caches."""
-        del uuids
+        del loads
         return []
 
     def _scan(self) -> dict[tuple[UUID, Kind], tuple[int, Path]]:
