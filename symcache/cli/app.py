@@ -17,6 +17,7 @@ app = typer.Typer(
     name="symcache",
     help="Harvest, keep and serve the system binaries of macOS by UUID, and open crash dumps with them.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # brackets in help are text
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from symcache.cli.app import app
 
@@ -26,6 +27,13 @@ def test_every_command_is_documented(name: str) -> None:
     assert _commands()[name].strip(), "a command says what it does in its help"
     text = "\n".join(page.read_text() for page in PAGES)
     assert re.search(rf"symcache {name}\b", text), f"`symcache {name}` is in no page of the documentation"
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_explains_itself(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "--help"])
+    assert shown.exit_code == 0
+    assert "--help" in shown.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
