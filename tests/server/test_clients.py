@@ -25,7 +25,8 @@ module = target.AddModule(None, "x86_64-apple-macosx", sys.argv[1], None)
 found = {}
 for name in sys.argv[2:]:
     for context in module.FindFunctions(name):
-        found[name] = context.GetSymbol().GetStartAddress().GetFileAddress()
+        if context.GetSymbol().IsValid():
+            found[name] = context.GetSymbol().GetStartAddress().GetFileAddress()
 print(json.dumps({"valid": module.IsValid(), "uuid": module.GetUUIDString(), "functions": found}))
 """
 
