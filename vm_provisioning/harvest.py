@@ -7,7 +7,7 @@ next run continues with what was copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +19,14 @@ from symcache.errors import HostKeyError, IntegrityError, NotFoundError, Storage
 from symcache.library import IngestResult, Library, Staged, StagedCacheFile, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, Release, uuid_text
-from vm_provisioning.cache_util import TOOL, CacheUtil, NoSpaceError, check_whole
+from vm_provisioning.cache_util import TOOL, CacheUtil, ListedImage, NoSpaceError, check_whole
 from vm_provisioning.places import DEFAULT_ROOTS
 from vm_provisioning.sftp import ConnectionLostError, ProtocolError
 from vm_provisioning.sources import Source, SshSource
 from vm_provisioning.ssh import UnreachableError
 from vm_provisioning.staging import Staging
 from vm_provisioning.text import shown
-from vm_provisioning.transfer import MAX_FILE_SIZE
-from vm_provisioning.tree import Entry, RemoteCache
+from vm_provisioning.tree import RemoteCache
 
 __all__ = ["CacheSummary", "Extractor", "HarvestProgress", "HarvestResult", "harvest"]
 
@@ -286,7 +285,17 @@ class _Harvest:
                 self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
                 count = _Counter(self.progress, total)
                 for image, entry in wanted:
-                    self._fetch_extracted(gathered, tree, image.path, image.uuid, entry, count)
+                    if entry is None:
+                        lost = IntegrityError(f"{where}: {TOOL} listed {shown(image.path)} but did not extract it")
+                        self._check_extracted(gathered, image, lost)
+                images = {entry.path: image for image, entry in wanted if entry}
+                places = (
+                    (entry, self.stage.file_for("util", f"{gathered.remote.path}\n{entry.path}"))
+                    for _, entry in wanted
+                    if entry
+                )
+                for entry, file in tree.fetch_all(places, count):
+                    self._check_extracted(gathered, images[entry.path], file)
                 self.staged.problems += tree.problems
                 self.notes += [
                     f"{where}: {TOOL} also wrote {shown(path)}" for path in sorted(found)[:_SHOWN_DIFFERENCES]
@@ -296,21 +305,13 @@ class _Harvest:
                 raise
             self.notes.append(f"{where}: not extracted in the guest too: {error}")
 
-    def _fetch_extracted(
-        self,
-        gathered: _Cache,
-        tree: SshSource,
-        path: str,
-        uuid: UUID | None,
-        entry: Entry | None,
-        count: Callable[[int], None],
-    ) -> None:
-        """Fetch one image that the tool made, and hold it against what the cache says of it."""
+    def _check_extracted(self, gathered: _Cache, image: ListedImage, file: Path | SymcacheError) -> None:
+        """Hold one image that the tool made against what the cache says of it."""
+        path, uuid = image.path, image.uuid
         where = f"{shown(gathered.remote.path)}: {shown(path)}"
         try:
-            if entry is None:
-                raise IntegrityError(f"{where}: {TOOL} listed it but did not extract it")
-            file = tree.fetch(entry, self.stage.file_for("util", f"{gathered.remote.path}\n{path}"), count)
+            if isinstance(file, SymcacheError):
+                raise file
             slices = identify(file)
             if len(slices) != 1:
                 raise IntegrityError(f"{where}: {TOOL} made a file of {len(slices)} images")
@@ -369,12 +370,15 @@ class _Harvest:
     def files(self, roots: Iterable[str]) -> None:
         """Stage the Mach-O files outside the caches, slice by slice."""
         self.progress.step("copying Mach-O files outside the caches", unit="things")
-        for number, entry in enumerate(self.source.mach_o_files(roots), 1):
+        wanted = (
+            (entry, self.stage.room_for(entry.size, "files", entry.path)) for entry in self.source.mach_o_files(roots)
+        )
+        for number, (entry, file) in enumerate(self.source.fetch_all(wanted), 1):
             self.progress.advance(number)
             where = shown(entry.path)
-            self.stage.require_space(min(entry.size, MAX_FILE_SIZE))
             try:
-                file = self.source.fetch(entry, self.stage.file_for("files", entry.path))
+                if isinstance(file, SymcacheError):
+                    raise file
                 slices = identify(file)
             except SymcacheError as error:
                 self.problem(where, error)

@@ -7,6 +7,7 @@ before memory is taken, names stay bytes, and requests are pipelined.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import time
 from collections import deque
@@ -18,7 +19,15 @@ import paramiko
 from symcache.errors import RemoteError
 from vm_provisioning.text import shown
 
-__all__ = ["Attributes", "ConnectionLostError", "NoAccessError", "NoSuchFileError", "ProtocolError", "Sftp"]
+__all__ = [
+    "Attributes",
+    "ConnectionLostError",
+    "NoAccessError",
+    "NoSuchFileError",
+    "ProtocolError",
+    "Sftp",
+    "WholeFile",
+]
 
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _LSTAT, _FSTAT, _OPENDIR, _READDIR, _READLINK = 1, 2, 3, 4, 5, 7, 8, 11, 12, 19
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
@@ -34,6 +43,8 @@ _MIN_READ = 32 << 10
 """What every server must be able to answer; never learn less from a file that merely ended early."""
 _LONGEST_NAME = 256
 _STRANGE = "see what serves SFTP there: OpenSSH's sftp-server is known to work"
+_FILES_AHEAD = 64
+_BYTES_AHEAD = 16 << 20
 _WINDOW = 64
 """Requests under way at most. Bounds the memory of a transfer to _WINDOW * _MAX_READ bytes."""
 
@@ -60,6 +71,25 @@ class Attributes(NamedTuple):
     mode: int
     size: int
     mtime: int
+
+
+class WholeFile(NamedTuple):
+    """A file as it was read: what it was before and after, and its bytes."""
+
+    before: Attributes
+    data: bytes
+    after: Attributes
+
+
+class _Reading(NamedTuple):
+    """The requests that are under way for one file; `step` is what each but the last read asks for."""
+
+    path: bytes
+    size: int
+    step: int
+    before: int
+    reads: list[int]
+    after: int
 
 
 class _Reply:
@@ -303,6 +333,79 @@ class Sftp:
             yield self._fstat(handle, path), b""
         finally:
             self._release(handle, [request for request, _, _ in ahead])
+
+    def whole(self, files: Sequence[tuple[bytes, int]]) -> Generator[WholeFile | RemoteError]:
+        """Yield, for each (path, size), the first `size` bytes with what the file was before and after, or an error.
+
+        Many small files are under way at once, which one after the other would each cost several round trips; together
+        they take as much memory as one `read`. `data` is shorter than `size` where the file is.
+        """
+        todo = iter(files)
+        opening: deque[tuple[bytes, int, int]] = deque()
+        reading: deque[_Reading | RemoteError] = deque()
+        ahead = 0
+        while True:
+            for path, size in itertools.islice(todo, _FILES_AHEAD - len(opening)):
+                opening.append((path, size, self._ask(_OPEN, _text(path) + struct.pack(">II", _FLAG_READ, 0))))
+            while opening and (not reading or ahead + opening[0][1] <= _BYTES_AHEAD) and len(reading) < _FILES_AHEAD:
+                path, size, request = opening.popleft()
+                try:
+                    handle = self._expect(self._answer(request), _HANDLE, path).string()
+                except (ConnectionLostError, ProtocolError):
+                    raise
+                except RemoteError as error:
+                    reading.append(error)
+                    continue
+                reading.append(self._ask_whole(path, handle, size))
+                ahead += size
+            if not reading:
+                return
+            first = reading.popleft()
+            if isinstance(first, RemoteError):
+                yield first
+            else:
+                ahead -= first.size
+                yield self._whole(first)
+
+    def _ask_whole(self, path: bytes, handle: bytes, size: int) -> _Reading:
+        before = self._ask(_FSTAT, _text(handle))
+        step = self.max_read
+        reads = [self._ask_read(handle, at, min(step, size - at)) for at in range(0, size, step)]
+        after = self._ask(_FSTAT, _text(handle))
+        self._release(handle, ())
+        return _Reading(path, size, step, before, reads, after)
+
+    def _whole(self, file: _Reading) -> WholeFile | RemoteError:
+        path, pieces, short = file.path, [], False
+        try:
+            before = self._expect(self._answer(file.before), _ATTRS, path).attributes()
+            for number, request in enumerate(file.reads):
+                asked = min(file.step, file.size - number * file.step)
+                try:
+                    data = self._expect(self._answer(request), _DATA, path, may_end=True).string()
+                except EOFError:
+                    data = b""
+                if len(data) > asked:
+                    raise ProtocolError(f"{shown(path)}: {self._host} answered {asked} bytes with {len(data)}")
+                short = short or len(data) < asked
+                pieces.append(data)
+            after = self._expect(self._answer(file.after), _ATTRS, path).attributes()
+        except (ConnectionLostError, ProtocolError):
+            raise
+        except RemoteError as error:
+            for request in (file.before, *file.reads, file.after):
+                if request in self._waiting:
+                    self._abandon(request)
+            return error
+        if short:
+            # Either it ended, or the host gives less at once than was asked for: `read` knows how to go on.
+            try:
+                return WholeFile(before, b"".join(data for _, data in self.read(path, 0, file.size)), after)
+            except (ConnectionLostError, ProtocolError):
+                raise
+            except RemoteError as error:
+                return error
+        return WholeFile(before, b"".join(pieces), after)
 
     def _fstat(self, handle: bytes, path: bytes) -> Attributes:
         return self._expect(self._answer(self._ask(_FSTAT, _text(handle))), _ATTRS, path).attributes()

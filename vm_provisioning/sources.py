@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -20,13 +20,15 @@ from vm_provisioning.places import DEFAULT_ROOTS, SYSTEM_VERSION_PLISTS
 from vm_provisioning.sftp import Attributes, ConnectionLostError, NoAccessError, NoSuchFileError
 from vm_provisioning.ssh import RemoteOutput, SshSession
 from vm_provisioning.text import shown
-from vm_provisioning.transfer import copy_file
+from vm_provisioning.transfer import SMALL_FILE_SIZE, Copy, copy_file, copy_small_files
 from vm_provisioning.tree import Entry, Limits, RemoteCache, SystemTree
 
 __all__ = ["DirectorySource", "Source", "SshSource"]
 
 _T = TypeVar("_T")
 _PLIST_LIMIT = 64 << 10
+_BATCH = 256
+"""Files whose transfer is planned together."""
 
 
 class Source(Protocol):
@@ -56,6 +58,11 @@ class Source(Protocol):
 
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Make a file available on this machine."""
+
+    def fetch_all(
+        self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
+        """Make many files available on this machine."""
 
 
 class DirectorySource(SystemTree):
@@ -233,6 +240,34 @@ class SshSource(SystemTree):
         self._again(copy, moved=report.moved)
         return local
 
+    def fetch_all(
+        self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
+        """See SystemTree. Small files come many at a time."""
+        todo = iter(wanted)
+        while batch := list(itertools.islice(todo, _BATCH)):
+            small = [item for item in batch if item[0].size <= SMALL_FILE_SIZE]
+            done: dict[str, SymcacheError | None] = {}
+
+            def copy(small: list[tuple[Entry, Path]] = small, done: dict[str, SymcacheError | None] = done) -> None:
+                left = [
+                    Copy(self.remote(entry.path), entry.attributes, local)
+                    for entry, local in small
+                    if entry.path not in done
+                ]
+                names = {self.remote(entry.path): entry for entry, _ in small}
+                for item, error in copy_small_files(self.session.sftp, left):
+                    entry = names[item.remote]
+                    done[entry.path] = error
+                    if progress and error is None:
+                        progress(entry.size)
+
+            if small:
+                self._again(copy, moved=_Growing(done))
+            for entry, local in small:
+                yield entry, done[entry.path] or local
+            yield from super().fetch_all([item for item in batch if item[0].size > SMALL_FILE_SIZE], progress)
+
     def remote(self, path: str) -> bytes:
         """Return the path as the machine knows it: below the root that the target names."""
         return (path if self.root == "/" else self.root + path.rstrip("/")).encode()
@@ -289,6 +324,17 @@ class _Forward:
         """Tell whether anything came since this was last asked."""
         moved, self._last = self._told > self._last, self._told
         return moved
+
+
+class _Growing:
+    """Tells whether a collection has grown since this was last asked."""
+
+    def __init__(self, collection: Sized) -> None:
+        self._collection, self._last = collection, 0
+
+    def __call__(self) -> bool:
+        grown, self._last = len(self._collection) > self._last, len(self._collection)
+        return grown
 
 
 def _plists(tree: SystemTree) -> list[Release]:

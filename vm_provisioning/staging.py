@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from symcache.errors import StorageError, UsageError
+from vm_provisioning.transfer import MAX_FILE_SIZE
 
 __all__ = ["Staging"]
 
@@ -65,6 +66,11 @@ class Staging:
         folder = self.folder / what / name[:2]
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
+
+    def room_for(self, size: int, what: str, path: str) -> Path:
+        """Return where the copy of a file goes, if it fits; a size that no file can have is not asked for."""
+        self.require_space(min(size, MAX_FILE_SIZE))
+        return self.file_for(what, path)
 
     def require_space(self, size: int) -> None:
         """Raise StorageError when `size` bytes do not fit, or would leave next to nothing for others."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from symcache.errors import IntegrityError, RemoteError, StorageError
-from vm_provisioning.sftp import Attributes, ConnectionLostError, Sftp
+from symcache.errors import IntegrityError, StorageError, SymcacheError
+from vm_provisioning.sftp import Attributes, ConnectionLostError, Sftp, WholeFile
 from vm_provisioning.text import shown
 
-__all__ = ["MAX_FILE_SIZE", "copy_file"]
+__all__ = ["MAX_FILE_SIZE", "SMALL_FILE_SIZE", "Copy", "copy_file", "copy_small_files"]
 
 MAX_FILE_SIZE = 16 << 30
 """Several times the largest file of any shared cache so far, in bytes."""
+SMALL_FILE_SIZE = 4 << 20
+"""Up to this, a file is started over after a loss, in bytes."""
 _STALL_SECONDS = 60
+_AGAIN = "harvest again when nothing writes to it"
 _STALL_BYTES = 64 << 10
 """A transfer that brings less than this in that time is stuck, however busy it looks."""
 
@@ -57,11 +62,7 @@ def copy_file(
             if not data:
                 changed = not _same(attributes, expected)
                 if changed:
-                    raise IntegrityError(
-                        f"{name}: is not what was listed: {attributes.size} bytes where {expected.size} were expected,"
-                        " or changed since",
-                        hint="harvest again when nothing writes to it",
-                    )
+                    raise _another(name, attributes, expected)
                 continue
             _write(descriptor, data, part)
             done += len(data)
@@ -74,9 +75,7 @@ def copy_file(
                 marked, marked_time = done, now
         if done != expected.size:
             changed = True
-            raise IntegrityError(
-                f"{name}: ends after {done} of {expected.size} bytes", hint="harvest again when nothing writes to it"
-            )
+            raise _ends(name, done, expected)
         os.utime(descriptor, (expected.mtime, expected.mtime))
         part.replace(local)
     except OSError as error:
@@ -85,6 +84,67 @@ def copy_file(
         os.close(descriptor)
         if changed:
             part.unlink(missing_ok=True)  # nothing of it can be trusted to belong together
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One file to be copied: from the path `remote`, where it is what `expected` says, to `local`."""
+
+    remote: bytes
+    expected: Attributes
+    local: Path
+
+
+def copy_small_files(sftp: Sftp, copies: Sequence[Copy]) -> Iterator[tuple[Copy, SymcacheError | None]]:
+    """Copy files of up to SMALL_FILE_SIZE bytes, many at a time; yield each with what went wrong with it, in order.
+
+    As `copy_file`, but nothing is kept of a file that did not come whole.
+    """
+    wanted = [c for c in copies if not _is_copy(c.local, c.expected)]
+    results = sftp.whole([(c.remote, c.expected.size) for c in wanted])
+    with contextlib.closing(results):
+        for copy in copies:
+            if not (wanted and copy is wanted[0]):
+                yield copy, None  # it is there already
+                continue
+            del wanted[0]
+            found = next(results)
+            if isinstance(found, WholeFile):
+                yield copy, _store(copy, found)
+            else:
+                yield copy, found
+
+
+def _store(copy: Copy, found: WholeFile) -> IntegrityError | None:
+    """Write one file. Raises StorageError."""
+    for attributes in (found.before, found.after):
+        if not _same(attributes, copy.expected):
+            return _another(shown(copy.remote), attributes, copy.expected)
+    if len(found.data) != copy.expected.size:
+        return _ends(shown(copy.remote), len(found.data), copy.expected)
+    part = copy.local.with_name(f".{copy.local.name}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            _write(descriptor, found.data, part)
+            os.utime(descriptor, (copy.expected.mtime, copy.expected.mtime))
+        finally:
+            os.close(descriptor)
+        part.replace(copy.local)
+    except OSError as error:
+        raise _disk(part, error) from error
+    return None
+
+
+def _another(name: str, found: Attributes, expected: Attributes) -> IntegrityError:
+    return IntegrityError(
+        f"{name}: is not what was listed: {found.size} bytes where {expected.size} were expected, or changed since",
+        hint=_AGAIN,
+    )
+
+
+def _ends(name: str, size: int, expected: Attributes) -> IntegrityError:
+    return IntegrityError(f"{name}: ends after {size} of {expected.size} bytes", hint=_AGAIN)
 
 
 def _same(found: Attributes, expected: Attributes) -> bool:
@@ -108,7 +168,7 @@ def _write(descriptor: int, data: bytes, part: Path) -> None:
         raise _disk(part, error) from error
 
 
-def _disk(part: Path, error: OSError) -> StorageError | RemoteError:
+def _disk(part: Path, error: OSError) -> StorageError:
     return StorageError(
         f"{part}: cannot be written: {error.strerror or error}",
         hint="free some space, or name another folder with --staging; then run the same command again",

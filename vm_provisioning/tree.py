@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.dyld import HEAD_SIZE, companions, is_cache_name
-from symcache.errors import RemoteError, SharedCacheError, SymcacheError
+from symcache.errors import RemoteError, SharedCacheError, StorageError, SymcacheError
 from vm_provisioning.places import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
 from vm_provisioning.sftp import Attributes, ConnectionLostError, NoAccessError, NoSuchFileError, ProtocolError
 from vm_provisioning.text import Remarks, shown
@@ -144,6 +144,21 @@ class SystemTree(ABC):
     @abstractmethod
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Make a file's bytes available, at `local` if they must be copied, and return where they are."""
+
+    def fetch_all(
+        self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
+        """Do as `fetch` for many files; yield each, in any order, with where it is or what went wrong with it.
+
+        Raises what makes going on pointless: ConnectionLostError, ProtocolError, StorageError.
+        """
+        for entry, local in wanted:
+            try:
+                yield entry, self.fetch(entry, local, progress)
+            except (ConnectionLostError, ProtocolError, StorageError):
+                raise
+            except SymcacheError as error:
+                yield entry, error
 
     def read_head(self, path: str, length: int) -> bytes:
         """Return the first bytes of one file. Raises RemoteError."""
