@@ -101,7 +101,7 @@ def _compile(work: Path, source: str, arch: str, *flags: str) -> Path:
     (work / "objects").mkdir(exist_ok=True)
     run(
         "clang-19", "-target", f"{arch}-apple-macos{_MACOS}", "-O1", "-fno-optimize-sibling-calls",
-        "-fno-stack-protector", "-ffreestanding", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES / 'system'}",
+        "-fno-stack-protector", "-fno-builtin", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES / 'system'}",
         f"-ffile-prefix-map={SOURCES / 'system'}=/Users/dev/sdk", "-fdebug-compilation-dir=/Users/dev/Ledger", *flags,
         "-c", source.partition("/")[2], "-o", work / target, cwd=SOURCES / group,
     )  # fmt: skip
@@ -156,7 +156,10 @@ def symbol_table(file: Path) -> dict[str, int]:
 
 def _system_library(build: Build, work: Path, library: SystemLibrary) -> None:
     arch = build.arch
-    code = _compile(work, f"system/{library.source}", arch)
+    # Apple's arm64e libraries sign the return addresses that they save.
+    code = _compile(
+        work, f"system/{library.source}", arch, *(["-mbranch-protection=pac-ret+b-key"] * (arch == "arm64"))
+    )
     # Optimized for the distance between its segments, a library could not go into a shared cache, which moves them.
     image = _link(
         work, arch, Path("root") / library.path[1:], "-ignore_optimization_hints", "-dylib",

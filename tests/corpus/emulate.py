@@ -63,7 +63,8 @@ class Thread:
 class Machine:
     """One CPU over the memory of a process."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, signed: bool = False) -> None:
+        """Make the CPU. `signed`: arm64 code compiled for it signs return addresses with key B, as macOS lets it."""
         self.process = process
         self.intel = process.arch == "x86_64"
         self.names, self._ids = (_X86, _X86_IDS) if self.intel else (_ARM, _ARM_IDS)
@@ -72,6 +73,8 @@ class Machine:
             self._cs = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         else:
             self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+            self.uc.ctl_set_cpu_model(ua.UC_CPU_ARM64_MAX)
+            self._pointer_authentication(signed)
             self._cs = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
         self._cs.detail = True
         self.threads: list[Thread] = []
@@ -89,6 +92,20 @@ class Machine:
             self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_call, None, 1, 0, ux.UC_X86_INS_SYSCALL)
         else:
             self.uc.hook_add(unicorn.UC_HOOK_INTR, self._on_interrupt)
+
+    def _pointer_authentication(self, signed: bool) -> None:
+        """Let the CPU know pointer authentication, and sign or not; addresses have 47 bits."""
+        set_bits = {
+            (1, 1, 3, 6, 0): 1 << 17 | 1 << 16 | 1 << 10 | 1,  # SCR_EL3: API, APK, RW, NS
+            (1, 1, 3, 4, 0): 1 << 41 | 1 << 40,  # HCR_EL2: API, APK
+            (1, 0, 3, 0, 0): 1 << 30 if signed else 0,  # SCTLR_EL1: EnIB
+        }
+        for register, bits in set_bits.items():
+            value = self.uc.reg_read(ua.UC_ARM64_REG_CP_REG, register)
+            self.uc.reg_write(ua.UC_ARM64_REG_CP_REG, (*register, value | bits))
+        self.uc.reg_write(ua.UC_ARM64_REG_CP_REG, (2, 0, 3, 0, 2, 64 - 47))  # TCR_EL1: T0SZ
+        for half, key in ((2, 0x0123456789ABCDEF), (3, 0xFEDCBA9876543210)):  # APIBKeyLo_EL1, APIBKeyHi_EL1
+            self.uc.reg_write(ua.UC_ARM64_REG_CP_REG, (2, 1, 3, 0, half, key))
 
     def _map(self, region: Region) -> None:
         # Unicorn's protection bits are those of <mach/vm_prot.h>.

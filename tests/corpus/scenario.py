@@ -61,10 +61,10 @@ def _app_image(path: str, product: Product) -> AppImage:
     return AppImage(path, product.file, next(dwarf.iterdir()))
 
 
-def crash(build: Build, system: SystemMemory) -> Crash:
-    """Run Ledger from dyld's start to the fault."""
+def crash(build: Build, system: SystemMemory, *, signed: bool = False) -> Crash:
+    """Run Ledger from dyld's start to the fault. `signed`: with pointer authentication (arm64)."""
     process = make_process(build.arch, _app_image(EXECUTABLE, build.ledger), [_app_image(KIT, build.ledgerkit)], system)
-    machine = Machine(process)
+    machine = Machine(process, signed=signed)
     dyld = next(m for m in system.modules if m.path == DYLD)
     entry = dyld.loaded_address(symbol_table(dyld.file)["__dyld_start"])
     machine.start(entry, process.modules[0].load_address, [EXECUTABLE])
