@@ -1,0 +1,121 @@
+"""A Mach-O core of a suspended process, laid out in memory and written in one pass.
+
+Sources: struct mach_header_64, segment_command_64, thread_command, note_command (<mach-o/loader.h>); the payloads of
+the notes are those that LLDB documents for Mach-O cores. Notes hold absolute offsets in the core, which a dump counts
+from the byte behind its XML header.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from symcache.dump.capture.images import LoadedImage
+from symcache.dump.capture.regions import Kept
+from symcache.dump.capture.task import ThreadCapture
+from symcache.macho.constants import MH_CORE, MH_MAGIC_64
+
+__all__ = ["CoreLayout", "lay_out"]
+
+_LC_SEGMENT_64, _LC_THREAD, _LC_NOTE = 0x19, 0x4, 0x31
+_PAGE = 4096
+_HEADER = struct.Struct("<8I")
+_SEGMENT = struct.Struct("<2I16s4Q4I")
+_NOTE = struct.Struct("<2I16s2Q")
+_IMAGES = struct.Struct("<IIQII")
+_IMAGE = struct.Struct("<Q16sQQII")
+_IMAGE_SEGMENT = struct.Struct("<16sQQ")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLayout:
+    """A core that is ready to be written: everything before the memory, and which memory follows where."""
+
+    head: bytes
+    memory: tuple[tuple[int, int, int], ...]
+    """(offset in the core, address, size) of what is kept, by offset."""
+    size: int
+
+    def chunks(self, read: Callable[[int, int], bytes]) -> Iterator[bytes]:
+        """Yield the whole core in order, in pieces of at most a mebibyte behind the head."""
+        yield self.head
+        position = len(self.head)
+        for offset, address, size in self.memory:
+            yield bytes(offset - position)
+            for start in range(0, size, _BLOCK):
+                yield read(address + start, min(_BLOCK, size - start))
+            position = offset + size
+
+
+def lay_out(
+    cputype: int,
+    cpusubtype: int,
+    threads: Sequence[ThreadCapture],
+    regions: Sequence[Kept],
+    images: Sequence[LoadedImage],
+    addressable_bits: int,
+) -> CoreLayout:
+    """Decide where everything lies in the core."""
+    thread_commands = b"".join(_thread(t) for t in threads)
+    metadata = json.dumps({"threads": [{"thread_id": t.thread_id} for t in threads]}).encode()
+    owners = [b"all image infos", *([b"addrable bits"] if addressable_bits else []), b"process metadata"]
+    sizeofcmds = len(owners) * _NOTE.size + len(thread_commands) + len(regions) * _SEGMENT.size
+    position = _HEADER.size + sizeofcmds
+    notes, payload = b"", b""
+    for owner in owners:
+        if owner == b"all image infos":
+            data = _image_infos(images, position)
+        elif owner == b"addrable bits":
+            data = struct.pack("<4I", 4, addressable_bits, addressable_bits, 0)
+        else:
+            data = metadata
+        notes += _NOTE.pack(_LC_NOTE, _NOTE.size, owner, position, len(data))
+        payload += data + bytes(-len(data) % 8)
+        position += len(data) + -len(data) % 8
+    segments, memory = [], []
+    for region in regions:
+        offset = 0
+        if region.kept:
+            offset = position + -position % _PAGE
+            position = offset + region.size
+            memory.append((offset, region.address, region.size))
+        segments.append(
+            _SEGMENT.pack(
+                *(_LC_SEGMENT_64, _SEGMENT.size, b"", region.address, region.size, offset),
+                *(region.size if region.kept else 0, region.protection, region.protection, 0, 0),
+            )
+        )
+    ncmds = len(owners) + len(threads) + len(regions)
+    header = _HEADER.pack(MH_MAGIC_64, cputype, cpusubtype, MH_CORE, ncmds, sizeofcmds, 0, 0)
+    head = header + notes + thread_commands + b"".join(segments) + payload
+    return CoreLayout(head, tuple(memory), position)
+
+
+def _thread(thread: ThreadCapture) -> bytes:
+    states = b"".join(struct.pack("<2I", flavor, len(state) // 4) + state for flavor, state in thread.states)
+    return struct.pack("<2I", _LC_THREAD, 8 + len(states)) + states
+
+
+def _image_infos(images: Sequence[LoadedImage], start: int) -> bytes:
+    """Return the note that tells a debugger all images with the addresses of their segments; it will lie at `start`."""
+    entries_at = start + _IMAGES.size
+    segments_at = entries_at + _IMAGE.size * len(images)
+    paths_at = segments_at + _IMAGE_SEGMENT.size * sum(len(i.segments) for i in images)
+    entries, segments, paths = bytearray(), bytearray(), bytearray()
+    for image in images:
+        entries += _IMAGE.pack(
+            paths_at + len(paths) if image.path else (1 << 64) - 1,
+            image.uuid.bytes if image.uuid else bytes(16),
+            image.address,
+            segments_at + len(segments),
+            len(image.segments),
+            0,
+        )
+        for segment in image.segments:
+            segments += _IMAGE_SEGMENT.pack(segment.name, segment.address, 0)
+        if image.path:
+            paths += image.path.encode("utf-8", "replace") + b"\0"
+    return _IMAGES.pack(1, len(images), entries_at, _IMAGE.size, 0) + bytes(entries) + bytes(segments) + bytes(paths)

@@ -1,0 +1,142 @@
+"""Which images a process has loaded, read out of dyld's own lists in its memory.
+
+Sources: struct dyld_all_image_infos, dyld_image_info (<mach-o/dyld_images.h>), 64-bit layout; struct mach_header_64,
+segment_command_64, uuid_command, dylib_command (<mach-o/loader.h>). The process has crashed: nothing in its memory is
+believed without bounds.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from uuid import UUID
+
+from symcache.dump.capture.task import Task
+from symcache.errors import DumpError, EnvironmentFailure
+from symcache.macho.constants import LC_ID_DYLIB, LC_UUID, MH_EXECUTE, MH_MAGIC_64
+
+__all__ = ["ImageSegment", "LoadedImage", "LoadedImages", "read_images"]
+
+_LC_SEGMENT_64 = 0x19
+_MAX_IMAGES = 65_536
+_MAX_PATH = 4096
+_MAX_COMMANDS = 1 << 20
+_PAGE = 4096
+
+# struct dyld_all_image_infos: offsets of what is used, and the version of the struct that brought it.
+_INFOS = struct.Struct("<IIQ")
+_DYLD_ADDRESS_AT = 32
+_CACHE_SLIDE_AT, _CACHE_UUID_AT, _CACHE_BASE_AT, _SIZE = 152, 160, 176, 184
+_HAS_CACHE_UUID, _HAS_CACHE_BASE = 13, 15
+_INFO = struct.Struct("<3Q")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSegment:
+    """Where a segment lies in the process."""
+
+    name: bytes
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """One image in the process; `address` is that of its header there."""
+
+    address: int
+    path: str
+    uuid: UUID | None
+    version: int | None
+    """current_version of LC_ID_DYLIB: 16 bits major, 8 minor, 8 patch."""
+    segments: tuple[ImageSegment, ...]
+    filetype: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImages:
+    """All of them, the executable first; and the shared cache that some of them are in."""
+
+    images: tuple[LoadedImage, ...]
+    cache_uuid: UUID | None
+    cache_base: int
+    """Address of the shared cache in the process; 0 unknown."""
+    problems: tuple[str, ...]
+
+
+def read_images(task: Task) -> LoadedImages:
+    """Return the images of a suspended process. Raises DumpError when dyld's list itself makes no sense.
+
+    An image that cannot be read is kept with what is known of it, and named in `problems`.
+    """
+    at = task.dyld_all_image_infos()
+    if not at:
+        raise DumpError("the process has no dyld yet: there are no images to list")
+    raw = task.read(at, _SIZE)
+    version, count, array = _INFOS.unpack_from(raw)
+    if count > _MAX_IMAGES or (count and not array):
+        raise DumpError(f"dyld_all_image_infos at {at:#x} speaks of {count} images at {array:#x}")
+    problems: list[str] = []
+    images: list[LoadedImage] = []
+    listed = task.read(array, _INFO.size * count) if count else b""
+    for address, path_at, _ in _INFO.iter_unpack(listed):
+        images.append(_image(task, address, _text(task, path_at), problems))
+    (dyld,) = struct.unpack_from("<Q", raw, _DYLD_ADDRESS_AT)
+    if dyld and all(i.address != dyld for i in images):
+        images.append(_image(task, dyld, "/usr/lib/dyld", problems))
+    images.sort(key=lambda i: i.filetype != MH_EXECUTE)  # stable: dyld's own order otherwise
+    cache = raw[_CACHE_UUID_AT : _CACHE_UUID_AT + 16] if version >= _HAS_CACHE_UUID else b""
+    base = struct.unpack_from("<Q", raw, _CACHE_BASE_AT)[0] if version >= _HAS_CACHE_BASE else 0
+    return LoadedImages(tuple(images), UUID(bytes=cache) if any(cache) else None, base, tuple(problems))
+
+
+def _image(task: Task, address: int, path: str, problems: list[str]) -> LoadedImage:
+    try:
+        return _parse(task, address, path)
+    except (EnvironmentFailure, DumpError, struct.error) as error:
+        problems.append(f"{path or 'an image'} at {address:#x}: {error}")
+        return LoadedImage(address, path, None, None, (), 0)
+
+
+def _parse(task: Task, address: int, path: str) -> LoadedImage:
+    magic, _, _, filetype, ncmds, size = struct.unpack("<6I", task.read(address, 24))
+    if magic != MH_MAGIC_64 or size > _MAX_COMMANDS or ncmds * 8 > size:
+        raise DumpError(f"its header says magic {magic:#x}, {ncmds} load commands in {size} bytes")
+    commands = task.read(address + 32, size)
+    uuid = version = None
+    segments: list[tuple[bytes, int]] = []
+    text = 0
+    position = 0
+    for _ in range(ncmds):
+        cmd, length = struct.unpack_from("<2I", commands, position)
+        if length < 8 or position + length > size:
+            raise DumpError(f"load command {cmd:#x} has an impossible size of {length}")
+        if cmd == _LC_SEGMENT_64:
+            name, vmaddr, vmsize = struct.unpack_from("<16s2Q", commands, position + 8)
+            if name.startswith(b"__TEXT\0"):
+                text = vmaddr
+            if vmsize and not name.startswith(b"__PAGEZERO"):
+                segments.append((name, vmaddr))
+        elif cmd == LC_UUID and length >= 24:
+            uuid = UUID(bytes=commands[position + 8 : position + 24])
+        elif cmd == LC_ID_DYLIB and length >= 24:
+            (version,) = struct.unpack_from("<I", commands, position + 16)
+        position += length
+    slide = address - text
+    placed = tuple(ImageSegment(name, (vmaddr + slide) % (1 << 64)) for name, vmaddr in segments)
+    return LoadedImage(address, path, uuid, version, placed, filetype)
+
+
+def _text(task: Task, address: int) -> str:
+    """Return the C string at an address; empty when it cannot be read. No page behind its end is touched."""
+    found = bytearray()
+    try:
+        while len(found) < _MAX_PATH and address:
+            piece = task.read(address, _PAGE - address % _PAGE)
+            text, end, _ = piece.partition(b"\0")
+            found += text
+            if end:
+                break
+            address += len(piece)
+    except EnvironmentFailure:
+        pass
+    return found[:_MAX_PATH].decode("utf-8", "replace")

@@ -1,0 +1,144 @@
+"""The layouts that ctypes and struct use are those of the real macOS headers, for both architectures."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import symcache.dump.capture
+from symcache.dump.capture import images, mach
+
+TARGETS = ("x86_64-macos", "aarch64-macos")
+STRUCTURES = (
+    (mach.TaskDyldInfo, "struct task_dyld_info", True),
+    (mach.ThreadIdentifierInfo, "struct thread_identifier_info", True),
+    (mach.MachMsgHeader, "mach_msg_header_t", True),
+    (mach.VmRegionSubmapInfo64, "struct vm_region_submap_info_64", False),
+)
+STATES = {
+    "x86_64-macos": (0x0100_0007, ("x86_THREAD_STATE64", "x86_FLOAT_STATE64", "x86_EXCEPTION_STATE64"), "__rsp"),
+    "aarch64-macos": (0x0100_000C, ("ARM_THREAD_STATE64", "ARM_NEON_STATE64", "ARM_EXCEPTION_STATE64"), "__sp"),
+}
+INFOS = "struct dyld_all_image_infos"
+
+
+def _assertions(target: str) -> str:
+    lines = [
+        "#include <stddef.h>",
+        "#include <mach/mach.h>",
+        "#include <mach-o/dyld_images.h>",
+        "#include <mach-o/loader.h>",
+        f'#include "{Path(symcache.dump.capture.__file__).with_name("symcache_marshal.h")}"',
+        "#define SAME(a, b) _Static_assert((a) == (b), #a)",
+    ]
+    for structure, name, whole in STRUCTURES:
+        for field in structure._fields_:
+            lines.append(f"SAME(offsetof({name}, {field[0]}), {getattr(structure, field[0]).offset});")
+        if whole:
+            lines.append(f"SAME(sizeof({name}), {ctypes.sizeof(structure)});")
+    message = "struct symcache_task_message"
+    lines += [
+        f"SAME(sizeof({message}), {mach._MESSAGE_SIZE});",
+        f"SAME(offsetof({message}, body.msgh_descriptor_count), {mach.TaskMessage.descriptor_count.offset});",
+        f"SAME(offsetof({message}, task.name), {mach.TaskMessage.name.offset});",
+        f"SAME(MACH_MSG_TYPE_COPY_SEND, {mach._MSG_TYPE_COPY_SEND});",
+        "SAME(MACH_MSG_PORT_DESCRIPTOR, 0);",
+        f"SAME(MACH_MSGH_BITS_COMPLEX, {mach._MSGH_COMPLEX}u);",
+        f"SAME(MACH_SEND_MSG, {mach._MSG_SEND});",
+        f"SAME(MACH_RCV_MSG, {mach._MSG_RCV});",
+        f"SAME(MACH_SEND_TIMEOUT, {mach._MSG_TIMEOUT_SEND});",
+        f"SAME(MACH_RCV_TIMEOUT, {mach._MSG_TIMEOUT_RCV});",
+        f"SAME(VM_MEMORY_STACK, {mach._VM_MEMORY_STACK});",
+        f"SAME(TASK_DYLD_INFO, {mach._TASK_DYLD_INFO});",
+        f"SAME(THREAD_IDENTIFIER_INFO, {mach._THREAD_IDENTIFIER_INFO});",
+        f"SAME(offsetof({INFOS}, infoArrayCount), 4);",
+        f"SAME(offsetof({INFOS}, infoArray), 8);",
+        f"SAME(offsetof({INFOS}, dyldImageLoadAddress), {images._DYLD_ADDRESS_AT});",
+        f"SAME(offsetof({INFOS}, sharedCacheUUID), {images._CACHE_UUID_AT});",
+        f"SAME(offsetof({INFOS}, sharedCacheBaseAddress), {images._CACHE_BASE_AT});",
+        f"SAME(sizeof(struct dyld_image_info), {images._INFO.size});",
+        "SAME(offsetof(struct dyld_image_info, imageFilePath), 8);",
+    ]
+    cputype, names, pointer = STATES[target]
+    for (flavor, words, pointer_at), name in zip(mach.STATES[cputype], names, strict=True):
+        lines += [f"SAME({name}, {flavor});", f"SAME({name}_COUNT, {words});"]
+        if pointer_at is not None:
+            state = "x86_thread_state64_t" if cputype == 0x0100_0007 else "arm_thread_state64_t"
+            lines.append(f"SAME(offsetof({state}, {pointer}), {pointer_at});")
+    lines.append('int main(void) { return symcache_marshal(1, 0, 0, "/x", "1"); }')
+    return "\n".join(lines) + "\n"
+
+
+def _compile(target: str, *options: str) -> list[str]:
+    compiler = [sys.executable, "-m", "ziglang", "c++" if "c++" in options else "cc", "-target", target]
+    return [*compiler, "-Wall", "-Wextra", "-Werror", "-c", "-o", os.devnull, *options]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_layouts_and_numbers(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang", reason="the macOS headers come with PyPI's ziglang, which is not installed")
+    source = tmp_path / "assertions.c"
+    source.write_text(_assertions(target))
+    for language, standard in (("c", "c11"), ("c", "gnu99")):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "ziglang",
+                "cc",
+                "-target",
+                target,
+                "-x",
+                language,
+                f"-std={standard}",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-Wno-c11-extensions",
+                "-c",
+                str(source),
+                "-o",
+                str(tmp_path / "o"),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig")},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_header_compiles_as_c_plus_plus(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang", reason="the macOS headers come with PyPI's ziglang, which is not installed")
+    header = Path(symcache.dump.capture.__file__).with_name("symcache_marshal.h")
+    source = tmp_path / "client.cpp"
+    source.write_text(f'#include "{header}"\nint f() {{ return symcache_marshal(1, 0, 0, "/x", "1"); }}\n')
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "c++",
+            "-target",
+            target,
+            "-std=c++11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-c",
+            str(source),
+            "-o",
+            str(tmp_path / "o"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig")},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
