@@ -11,7 +11,7 @@ help:
 	@echo "make check  style and types"
 	@echo "make bench  speed against peers, as a table and bench.json"
 	@echo "make fuzz   hostile input for a bounded time"
-	@echo "make soak   the tests that kill, break and repeat, for much longer"
+	@echo "make soak   the tests that kill an ingest at random, ten times as often"
 
 demo:
 	@.ci/bootstrap demo
@@ -42,7 +42,7 @@ fuzz:
 
 soak:
 	@.ci/bootstrap test
-	@SYMCACHE_TEST_SOAK=1 $(PY) -m pytest --timeout=3600 $(PYTEST_FLAGS)
+	@SYMCACHE_TEST_KILLS=200 $(PY) -m pytest --timeout=3600 $(PYTEST_FLAGS) tests/library/test_killed.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

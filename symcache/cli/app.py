@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from symcache import __version__
-from symcache.cli import caches, capture, demo, dumps, harvest, library, serve, verify
+from symcache.cli import caches, capture, demo, dumps, harvest, library, maintenance, serve, verify
 from symcache.cli.common import out, state
 
 __all__ = ["app", "main", "opendump"]
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, harvest, library, verify, caches, serve, dumps, capture):
+for module in (demo, harvest, library, verify, maintenance, caches, serve, dumps, capture):
     module.register(app)
 
 

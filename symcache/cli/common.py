@@ -65,7 +65,7 @@ state = State()
 
 LibraryOption = Annotated[
     str | None,
-    typer.Option("--library", metavar="PATH", help="Library to use [env: SYMCACHE_LIBRARY]."),
+    typer.Option("--library", metavar="PATH|s3://…", help="Library to use [env: SYMCACHE_LIBRARY]."),
 ]
 ServerOption = Annotated[
     list[str] | None,
