@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import platformdirs
 import typer
 from rich.table import Table
 
+from server.misses import MissLog
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
+    ServerOption,
     console,
     count_progress,
     emit_json,
     errors_to_exit,
+    existing_path,
     out,
     plain,
 )
-from symcache.cli.settings import open_library
+from symcache.cli.settings import cache_dir, open_library, server_urls
 from symcache.errors import UsageError
+from symcache.model import uuid_text
 from symcache.verify import (
+    Asked,
     Expectations,
     Level,
     VerifyReport,
     apply_waivers,
+    diff_releases,
     github_lines,
     junit_xml,
+    library_holder,
     load_waivers,
     markdown,
+    parse_uuid_list,
+    read_reports,
+    remote_builds,
+    remote_holder,
+    remote_misses,
+    shopping_list,
+    verify_against_library,
+    verify_coverage,
+    verify_modules,
 )
 from symcache.verify import verify as verify_library
 
 __all__ = ["register"]
 
 _SHOWN = 200
+_MAX_LIST = 64 << 20
+_MOST_MISSES = 10_000
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(verify)
+    app.command()(diff)
+    app.command()(missing)
 
 
 def verify(
@@ -61,6 +83,21 @@ def verify(
         Path | None,
         typer.Option(envvar="SYMCACHE_WAIVERS", metavar="FILE", help="Findings that are accepted, and until when."),
     ] = None,
+    dump: Annotated[
+        list[Path] | None,
+        typer.Option("--dump", metavar="FILE", help="Instead: can the modules of this dump, .ips or .crash be served?"),
+    ] = None,
+    uuids: Annotated[
+        list[str] | None, typer.Option("--uuids", metavar="FILE|-", help="Instead: can these UUIDs be served?")
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Ask this server, not the library; with --library, for every image that the library lists.",
+        ),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JUnit report.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a summary in Markdown.")] = False,
@@ -77,23 +114,129 @@ def verify(
             raise UsageError("--all and named builds exclude each other", hint="leave one of them out")
         if json and as_markdown:
             raise UsageError("--json and --markdown exclude each other", hint="run the command twice")
+        if (dump or uuids) and (builds or every):
+            raise UsageError("builds cannot be verified together with dumps or UUIDs", hint="run the command twice")
         accepted = load_waivers(waivers) if waivers else ()
         expectations = Expectations.load(releases, arch or ())
-        if scratch is not None and not scratch.is_dir():
-            raise UsageError(f"{scratch}: no such folder", hint="make it, or leave --scratch out")
-        with open_library(library) as opened, count_progress() as bar:
-            task = bar.add_task("checking", total=None)
-            report = verify_library(
-                opened,
-                builds or (),
-                level=level,
-                expectations=expectations,
-                scratch=scratch,
-                jobs=jobs,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        urls = server_urls(server) if server else []
+        if dump or uuids:
+            report = _modules(dump or [], uuids or [], library, urls)
+        elif urls and library:
+            with open_library(library) as opened:
+                report = verify_against_library(opened, builds or (), urls, cache_dir())
+        elif urls:
+            report = verify_coverage(urls, builds or (), expectations)
+        else:
+            report = _releases(builds or [], level, expectations, scratch, jobs, library)
         apply_waivers(report, accepted, datetime.now(UTC).date())
         _tell(report, json=json, as_markdown=as_markdown, github=github, junit=junit)
+
+
+def _releases(
+    builds: list[str],
+    level: Level,
+    expectations: Expectations,
+    scratch: Path | None,
+    jobs: int | None,
+    library: str | None,
+) -> VerifyReport:
+    if scratch is not None and not scratch.is_dir():
+        raise UsageError(f"{scratch}: no such folder", hint="make it, or leave --scratch out")
+    with open_library(library) as opened, count_progress() as bar:
+        task = bar.add_task("checking", total=None)
+        return verify_library(
+            opened,
+            builds,
+            level=level,
+            expectations=expectations,
+            scratch=scratch,
+            jobs=jobs,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _modules(dumps: list[Path], lists: list[str], library: str | None, urls: list[str]) -> VerifyReport:
+    """Ask servers, or else the library, for the modules of dumps and lists."""
+    reports, unreadable = read_reports([existing_path(str(path)) for path in dumps])
+    for name in lists:
+        data = sys.stdin.buffer.read(_MAX_LIST + 1) if name == "-" else existing_path(name).read_bytes()
+        if len(data) > _MAX_LIST:
+            raise UsageError(f"{name}: more than {_MAX_LIST} bytes", hint="ask in parts")
+        reports.append(parse_uuid_list(data.decode("utf-8", "replace"), "standard input" if name == "-" else name))
+    if urls:
+        report = verify_modules(reports, remote_holder(urls, cache_dir()), remote_builds(urls))
+    else:
+        with open_library(library) as opened:
+            report = verify_modules(reports, library_holder(opened), [r.build for r in opened.releases()])
+    report.add(unreadable)
+    return report
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="BUILD")],
+    after: Annotated[str, typer.Argument(metavar="BUILD")],
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the images that were added, removed or changed between two releases."""
+    with errors_to_exit():
+        with open_library(library) as opened:
+            result = diff_releases(opened, before, after)
+        if json:
+            emit_json(result.to_json())
+            return
+        for title, style, differences in (
+            ("removed", "red", result.removed),
+            ("added", "green", result.added),
+            ("changed", "yellow", result.changed),
+        ):
+            for d in differences:
+                out.print(
+                    f"[{style}]{title}[/]  {d.family} {plain(d.cache)}  {plain(d.path)} ({plain(d.arch)}, {d.kind})"
+                )
+        out.print(
+            f"{plain(before)} to {plain(after)}: {len(result.added)} added, {len(result.removed)} removed,"
+            f" {len(result.changed)} changed, {result.same} the same"
+        )
+
+
+def missing(
+    library: LibraryOption = None,
+    server: ServerOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, most often asked for first.")] = 100,
+    json: JsonOption = False,
+) -> None:
+    """List what clients asked for and nobody had: what to harvest next."""
+    with errors_to_exit(), open_library(library) as opened:
+        urls = server_urls(server) if server else []
+        wanted = shopping_list(opened, remote_misses(urls) if urls else _own_misses())[:limit]
+        if json:
+            emit_json([w.to_json() for w in wanted])
+            return
+        if not wanted:
+            out.print("nothing is missing")
+            return
+        table = Table("times", "UUID", "kind", "name", "where it may be", box=None, pad_edge=False)
+        for w in wanted:
+            table.add_row(
+                str(w.asked.times), uuid_text(w.asked.uuid), w.asked.kind, plain(w.asked.name) or "-", plain(w.hint)
+            )
+        out.print(table)
+
+
+def _own_misses() -> list[Asked]:
+    """Return what the servers of this user and machine noted."""
+    path = platformdirs.user_state_path("symcache") / "misses.db"
+    if not path.exists():
+        return []
+    log = MissLog(path)
+    try:
+        return [
+            Asked(m.uuid, m.kind, m.times, getattr(m, "name", ""), m.build or "", m.cache, m.first_asked, m.last_asked)
+            for m in log.recent(_MOST_MISSES)
+        ]
+    finally:
+        log.close()
 
 
 def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, junit: Path | None) -> None:
@@ -137,5 +280,16 @@ def _show(report: VerifyReport) -> None:
                 plain(release.build), plain(release.version), str(release.images), plain(caches) or "-", verdict
             )
         out.print(table)
+    if report.modules:
+        table = Table("module", "UUID", "from", box=None, pad_edge=False)
+        for module in report.modules[:_SHOWN]:
+            origin = ", ".join(module["builds"]) or "own binaries"
+            table.add_row(
+                plain(module["path"]) or "-", module["uuid"], plain(origin) if module["served"] else "[red]nobody[/]"
+            )
+        out.print(table)
+        served = sum(m["served"] for m in report.modules)
+        out.print(f"{served} of {len(report.modules)} modules can be served")
+        return
     verdict = "[green]complete[/]" if report.complete else f"[red]{len(report.findings)} findings[/]"
     out.print(f"{verdict} ({report.images} images, level {report.level})")

@@ -100,7 +100,8 @@ class Expectations:
 
     def __init__(self, site: _Table | None = None, archs: Sequence[str] = ()) -> None:
         self._site = site or _Table()
-        self._archs = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
+        self.archs = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
+        """Asked for on the command line; empty for what the tables say."""
         self._nothing = False
         self.expected_builds = self._site.expect_builds
         """Builds that the site's table says must be in the library."""
@@ -131,7 +132,7 @@ class Expectations:
             return []
         tables = (_shipped(), self._site)
         entries = [next((e for e in table.release if e.fits(product, version, build)), None) for table in tables]
-        if not any(entries) and not self._archs:
+        if not any(entries) and not self.archs:
             return None
         required: dict[str, tuple[str, ...]] = {}
         optional: dict[str, tuple[str, ...]] = {}
@@ -139,12 +140,12 @@ class Expectations:
             for family in {*entry.expect, *entry.optional} if entry else ():
                 required[family] = entry.expect.get(family, ()) if entry else ()
                 optional[family] = entry.optional.get(family, ()) if entry else ()
-        if self._archs:
+        if self.archs:
             # The system's caches, or before macOS 11 its files, of just these architectures.
             main = FILES if required.get(FILES) and not required.get(SYSTEM) else SYSTEM
-            required[main], optional[main] = self._archs, ()
-            required = {f: tuple(a for a in archs if a in self._archs) for f, archs in required.items()}
-            optional = {f: tuple(a for a in archs if a in self._archs) for f, archs in optional.items()}
+            required[main], optional[main] = self.archs, ()
+            required = {f: tuple(a for a in archs if a in self.archs) for f, archs in required.items()}
+            optional = {f: tuple(a for a in archs if a in self.archs) for f, archs in optional.items()}
         return [
             Expected(family, canonical_arch(arch), must)
             for families, must in ((required, True), (optional, False))

@@ -74,10 +74,13 @@ def compile_release(root: Path, build: str) -> Path:
         code = "arm64" if arch == "arm64e" else "x86_64"
         inputs = []
         for number, path in enumerate(CACHED):
-            # An image that did not change keeps its UUID from build to build.
-            salt = arch if path.endswith("libplain.dylib") else f"{arch} {build}"
-            name = path.rpartition("/")[2]
-            file = compile_image(work / arch / str(number), name, _source(path, salt), arch=code, install_name=path)
+            # An image that did not change keeps its UUID from build to build; the compiler's folder is part of it.
+            same = path.endswith("libplain.dylib")
+            folder = (root.parent / "unchanged" if same else work) / arch / str(number)
+            file = folder / path.rpartition("/")[2]
+            if not file.exists():
+                source = _source(path, arch if same else f"{arch} {build}")
+                compile_image(folder, file.name, source, arch=code, install_name=path)
             if path == DYLD:
                 _as_dylinker(file)
             inputs.append(DylibInput(path, file))

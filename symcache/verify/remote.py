@@ -1,0 +1,199 @@
+"""The same questions asked of a running server, over HTTP alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from symcache import __version__
+from symcache.client import Held, SymbolClient
+from symcache.errors import RemoteError
+from symcache.library import Library
+from symcache.verify.expectations import Expectations
+from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport
+from symcache.verify.holdings import ImageKey, gather
+from symcache.verify.missing import Asked
+from symcache.verify.modules import Holder, Holding
+
+__all__ = ["remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"]
+
+_AT_ONCE = 5_000
+_MAX_ANSWER = 64 << 20
+_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=120)
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _CoverageFinding(_Answer):
+    code: str
+    text: str
+    path: str = ""
+    arch: str = ""
+    uuid: str = ""
+    cache_uuid: str = ""
+
+
+class _Coverage(_Answer):
+    build: str
+    images: int = 0
+    findings: list[_CoverageFinding] = []
+
+
+class _Release(_Answer):
+    build: str
+    version: str = ""
+
+
+class _Releases(_Answer):
+    releases: list[_Release] = []
+
+
+class _Miss(_Answer):
+    uuid: UUID
+    kind: str
+    times: int = Field(ge=0)
+    name: str | None = None
+    build: str | None = None
+    cache_uuid: UUID | None = None
+    first_asked: str = ""
+    last_asked: str = ""
+
+
+class _Misses(_Answer):
+    missing: list[_Miss] = []
+
+
+def remote_holder(urls: Sequence[str], cache_dir: Path) -> Holder:
+    """Return the holder that several servers are together; each is asked for what those before it lack."""
+
+    def holder(uuids: Sequence[UUID]) -> dict[UUID, list[Holding]]:
+        found: dict[UUID, list[Holding]] = {}
+        for url in urls:
+            with SymbolClient([url], cache_dir) as client:
+                for uuid, contents in _ask(client, [u for u in uuids if u not in found]):
+                    found[uuid] = [Holding(c.build or "", c.cache_uuid, c.kind) for c in contents]
+        return found
+
+    return holder
+
+
+def verify_against_library(
+    library: Library, builds: Sequence[str], urls: Sequence[str], cache_dir: Path
+) -> VerifyReport:
+    """Ask servers for every image that the library's manifests list: what production should have, and has.
+
+    Raises RemoteError when a server cannot be asked.
+    """
+    report = VerifyReport(Level.CATALOG)
+    wanted = list(dict.fromkeys(builds or [r.build for r in library.releases()]))
+    if not wanted:
+        report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
+    for build in wanted:
+        release = gather(library, build)
+        if release is None:
+            report.add(
+                [Finding(FindingCode.NO_HARVEST, f"{build}: nothing of it in the library to compare with", build)]
+            )
+            continue
+        expected = sorted({k for unit in release.units for k in unit.expected if k.uuid}, key=str)
+        report.releases.append(ReleaseSummary(build, release.version, len(expected)))
+        held: dict[UUID, list[Held]] = {}
+        for url in urls:
+            with SymbolClient([url], cache_dir) as client:
+                for uuid, contents in _ask(client, list({k.uuid for k in expected if k.uuid})):
+                    held.setdefault(uuid, []).extend(contents)
+        report.add(_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held))
+    return report
+
+
+def _lacks(key: ImageKey, held: dict[UUID, list[Held]]) -> bool:
+    contents = held.get(key.uuid, []) if key.uuid else []
+    return not any(c.kind.value == key.kind and c.cache_uuid == key.cache_uuid for c in contents)
+
+
+def _compare(build: str, key: ImageKey, contents: Sequence[Held]) -> Finding:
+    text = "no server has it"
+    if any(c.kind.value == key.kind for c in contents):
+        text = "servers have it only as other shared caches lay it out"
+    return Finding.of_image(FindingCode.MISSING, text, build, key.path, key.arch, key.uuid, key.cache_uuid)
+
+
+def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Expectations) -> VerifyReport:
+    """Ask servers whether they have builds complete; without any, all that they list. Raises RemoteError."""
+    report = VerifyReport(Level.CATALOG)
+    archs = expectations.archs
+    for url in urls:
+        versions = {r.build: r.version for r in _get(url, "releases", _Releases).releases}
+        wanted = list(dict.fromkeys(builds or [*versions, *expectations.expected_builds]))
+        if not wanted:
+            report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{url}: has no release at all")])
+        for build in wanted:
+            if build not in versions:
+                report.add([Finding(FindingCode.NO_HARVEST, f"{url}: has nothing of {build}", build)])
+                continue
+            answer = _get(url, f"coverage/{quote(build, safe='')}", _Coverage)
+            report.releases.append(ReleaseSummary(build, versions[build], answer.images))
+            for found in answer.findings:
+                if found.code not in set(FindingCode):
+                    raise RemoteError(f"{url}: reports {found.code!r:.60}, unknown here", hint="update symcache")
+                code = FindingCode(found.code)
+                if archs and code is FindingCode.CACHE_MISSING and found.arch and found.arch not in archs:
+                    continue
+                text = f"{url}: {found.text}"
+                report.add([Finding(code, text, build, found.path, found.arch, found.uuid, found.cache_uuid)])
+    return report
+
+
+def remote_builds(urls: Sequence[str]) -> list[str]:
+    """Return the builds that any of the servers lists. Raises RemoteError."""
+    return list(dict.fromkeys(r.build for url in urls for r in _get(url, "releases", _Releases).releases))
+
+
+def remote_misses(urls: Sequence[str]) -> list[Asked]:
+    """Return what clients asked of the servers in vain. Raises RemoteError."""
+    return [
+        Asked(m.uuid, m.kind, m.times, m.name or "", m.build or "", m.cache_uuid, m.first_asked, m.last_asked)
+        for url in urls
+        for m in _get(url, "missing", _Misses).missing
+    ]
+
+
+def _ask(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[Held]]]:
+    for start in range(0, len(uuids), _AT_ONCE):
+        yield from client.holdings(uuids[start : start + _AT_ONCE]).images.items()
+
+
+def _get(url: str, what: str, model: type[_Model]) -> _Model:
+    """GET one document of a server's API. Raises RemoteError."""
+
+    async def fetch() -> bytes:
+        headers = {"User-Agent": f"symcache/{__version__}"}
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
+            session.get(f"{url}/api/v1/{what}") as response,
+        ):
+            if response.status != 200:
+                raise RemoteError(f"{url}: answers {response.status} {response.reason} to /api/v1/{what}")
+            data = bytearray()
+            async for chunk in response.content.iter_chunked(1 << 16):
+                data += chunk
+                if len(data) > _MAX_ANSWER:
+                    raise RemoteError(f"{url}: answers /api/v1/{what} with more than {_MAX_ANSWER} bytes")
+            return bytes(data)
+
+    try:
+        return model.model_validate_json(asyncio.run(fetch()))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
+    except ValidationError as error:
+        raise RemoteError(f"{url}: its answer to /api/v1/{what} is not what the API promises") from error

@@ -1,0 +1,92 @@
+"""What changed between two releases, and what clients still miss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.errors import NotFoundError
+from symcache.library import Library
+from symcache.model import ManifestEntry, Origin
+from symcache.verify import Asked, diff_releases, shopping_list
+from tests.verify.releases import BUILD, CACHED, DYLD, OTHER_BUILD, Workshop
+
+PLAIN, MORE = "/usr/lib/libplain.dylib", "/usr/lib/libmore.dylib"
+STRANGER = UUID(int=99)
+
+
+def test_changed_images_differ_in_uuid_and_unchanged_ones_do_not(harvested_twice: Path) -> None:
+    with Library.open(harvested_twice) as library:
+        diff = diff_releases(library, OTHER_BUILD, BUILD)
+    assert (diff.added, diff.removed) == ([], [])
+    # In each of three caches every image but libplain was rebuilt; on disk both slices of dyld.
+    changed = {(d.path, d.cache) for d in diff.changed if d.family == "system"}
+    assert changed == {(p, a) for p in CACHED if p != PLAIN for a in ("arm64e", "x86_64", "x86_64h")}
+    assert {(d.path, d.cache) for d in diff.changed if d.family == "files"} == {(DYLD, "x86_64"), (DYLD, "arm64")}
+    assert diff.same == 3 + 1
+    workshop = Workshop(harvested_twice)
+    for d in diff.changed:
+        if (d.path, d.cache) == (MORE, "arm64e"):
+            assert d.before == (workshop.object(MORE, "arm64e", OTHER_BUILD).uuid,)
+            assert d.after == (workshop.object(MORE, "arm64e").uuid,)
+
+
+def test_images_come_and_go(workshop: Workshop, harvested_twice: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(harvested_twice, tmp_path / "two")
+    two = Workshop(tmp_path / "two")
+    two.change_manifest(lambda m: [e for e in m if e.path != PLAIN])
+    with two.open() as library:
+        forth, back = diff_releases(library, OTHER_BUILD, BUILD), diff_releases(library, BUILD, OTHER_BUILD)
+    assert {(d.path, d.cache) for d in forth.removed} == {(PLAIN, a) for a in ("arm64e", "x86_64", "x86_64h")}
+    assert back.added == [type(d)(d.family, d.cache, d.path, d.arch, d.kind, d.after, d.before) for d in forth.removed]
+
+
+def test_an_unknown_build_is_said_so(harvested: Path) -> None:
+    with Library.open(harvested) as library, pytest.raises(NotFoundError, match="22G1"):
+        diff_releases(library, BUILD, "22G1")
+
+
+def test_the_shopping_list_drops_what_came_since_and_adds_up_the_rest(harvested: Path) -> None:
+    have = Workshop(harvested).object(PLAIN, "x86_64").uuid
+    assert have
+    log = [
+        Asked(have, "executable", 50, "libplain.dylib"),
+        Asked(have, "debuginfo", 2, "libplain.dylib"),
+        Asked(STRANGER, "executable", 3, "libmore.dylib", first_asked="2026-11-02", last_asked="2026-11-03"),
+        Asked(STRANGER, "executable", 4, "", "22G91", first_asked="2026-11-01", last_asked="2026-11-02"),
+    ]
+    with Library.open(harvested) as library:
+        wanted = shopping_list(library, log)
+    assert [(w.asked.uuid, w.asked.kind, w.asked.times, w.asked.name) for w in wanted] == [
+        (STRANGER, "executable", 7, "libmore.dylib"),
+        (have, "debuginfo", 2, "libplain.dylib"),
+    ]
+    assert (wanted[0].asked.first_asked, wanted[0].asked.last_asked) == ("2026-11-01", "2026-11-03")
+    assert wanted[0].build == "22G91"
+    assert "not here" in wanted[0].hint
+    assert "dSYM" in wanted[1].hint
+
+
+def test_neighbours_are_known_by_name(harvested_twice: Path) -> None:
+    with Library.open(harvested_twice) as library:
+        known, unknown = shopping_list(
+            library, [Asked(STRANGER, "executable", 2, "libmore.dylib"), Asked(UUID(int=98), "executable", 1, "Notes")]
+        )
+    assert f"{OTHER_BUILD} to {BUILD}" in known.hint
+    assert "own" in unknown.hint
+
+
+def test_what_a_harvest_saw_but_could_not_store_is_known_for_certain(workshop: Workshop) -> None:
+    cache = workshop.object(PLAIN, "arm64e").cache_uuid
+    lost = ManifestEntry(
+        path="/usr/lib/liblost.dylib", arch="arm64e", uuid=STRANGER, origin=Origin.CACHE, cache_uuid=cache
+    )
+    workshop.change_manifest(lambda m: [*m, lost])
+    with workshop.open() as library:
+        (wanted,) = shopping_list(library, [Asked(STRANGER, "executable", 1)])
+    assert wanted.build == BUILD
+    assert "/usr/lib/liblost.dylib" in wanted.hint
