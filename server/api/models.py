@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from symcache.catalog import Occurrence, ReleaseRow
 from symcache.client import LayoutMatch
@@ -37,6 +37,13 @@ MAX_IMAGES = 10_000
 UuidText = Annotated[UUID, PlainSerializer(uuid_text, return_type=str)]
 
 
+def _number(value: object) -> object:
+    """Let pass what JSON Schema takes for a number: `5.0` is an integer there, `"5"` and `true` are not."""
+    if isinstance(value, str | bool):
+        raise ValueError("must be an integer")
+    return value
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -49,7 +56,7 @@ class ImageQuery(_Question):
     """One image that is asked about."""
 
     uuid: UUID
-    load_address: int | None = Field(default=None, ge=0, lt=1 << 64, strict=True)
+    load_address: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=0, lt=1 << 64)
     """Address of its Mach-O header in the process."""
 
 

@@ -18,7 +18,7 @@ import zstandard
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.errors import IntegrityError, MachOError, RemoteError
-from symcache.macho import identify
+from symcache.macho import file_end, identify
 from symcache.model import uuid_text
 
 __all__ = ["Fetcher"]
@@ -27,6 +27,7 @@ MAX_SIZE = 16 << 30
 """No Mach-O is larger; a server that says otherwise is not believed."""
 _CHUNK = 1 << 20
 _MAX_WINDOW = 1 << 27
+_MAX_HEAD = 1 << 20
 _ATTEMPTS = 4
 _ETAG = re.compile(r'"([0-9a-f]{64})(?:-zstd)?"')
 _RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
@@ -103,9 +104,11 @@ class Fetcher:
                         raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
                     try:
                         return await self._receive(url, target, request, response, path, file, start, count)
-                    except IntegrityError:
+                    except IntegrityError as error:
                         _restart(file)
                         self._cache.remember_part(path, None)
+                        if start:  # the fault may be in what an earlier run left
+                            raise _Retry(str(error)) from error
                         raise
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 raise _Retry(f"{error or type(error).__name__} while fetching {request}") from error
@@ -232,9 +235,17 @@ def _check(url: str, request: SymbolRequest, path: Path, size: int | None, promi
         slices = identify(path)
     except MachOError as error:
         raise IntegrityError(f"{url}: what came for {request} is damaged: {error}") from error
-    if not any(s.uuid == request.uuid and s.kind is request.kind for s in slices):
+    image = next((s for s in slices if s.uuid == request.uuid and s.kind is request.kind), None)
+    if image is None:
         held = ", ".join(f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices) or "no Mach-O"
         raise IntegrityError(f"{url}: what came for {request} is {held}")
+    if promised is None:
+        # Nobody vouches for the content, and a file cut at its source still has its header and UUID.
+        with path.open("rb") as file:
+            file.seek(image.offset)
+            end = file_end(file.read(min(image.size, _MAX_HEAD)))
+        if end > image.size:
+            raise IntegrityError(f"{url}: what came for {request} ends at {image.size} of {end} bytes")
     return sha256
 
 

@@ -3,7 +3,17 @@
 from symcache.macho.constants import arch_name
 from symcache.macho.details import Details, details
 from symcache.macho.identify import Slice, identify, identify_bytes
-from symcache.macho.text_address import text_address
+from symcache.macho.segments import file_end, text_address
 from symcache.macho.uuids import parse_uuid
 
-__all__ = ["Details", "Slice", "arch_name", "details", "identify", "identify_bytes", "parse_uuid", "text_address"]
+__all__ = [
+    "Details",
+    "Slice",
+    "arch_name",
+    "details",
+    "file_end",
+    "identify",
+    "identify_bytes",
+    "parse_uuid",
+    "text_address",
+]

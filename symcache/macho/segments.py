@@ -1,4 +1,4 @@
-"""Where an image wants to be loaded.
+"""Where the segments of an image lie, in memory and in its file.
 
 Source: struct segment_command, segment_command_64 (<mach-o/loader.h>).
 """
@@ -6,12 +6,19 @@ Source: struct segment_command, segment_command_64 (<mach-o/loader.h>).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, MH_MAGIC, MH_MAGIC_64
 
-__all__ = ["text_address"]
+__all__ = ["file_end", "text_address"]
 
-_TEXT = b"__TEXT".ljust(16, b"\0")
+
+class _Segment(NamedTuple):
+    name: bytes
+    vmaddr: int
+    fileoff: int
+    filesize: int
 
 
 def text_address(head: bytes) -> int | None:
@@ -19,24 +26,35 @@ def text_address(head: bytes) -> int | None:
 
     None when `head` is no Mach-O, or its load commands name no such segment or reach beyond it before they do.
     """
+    return next((s.vmaddr for s in _segments(head) if s.name == b"__TEXT"), None)
+
+
+def file_end(head: bytes) -> int:
+    """Return how long the file of a thin image that begins with `head` must be at least to hold its segments."""
+    return max((s.fileoff + s.filesize for s in _segments(head) if s.filesize), default=0)
+
+
+def _segments(head: bytes) -> Iterator[_Segment]:
     for order in "<>":
         magic = struct.unpack_from(order + "I", head.ljust(4, b"\0"))[0]
         if magic in {MH_MAGIC, MH_MAGIC_64}:
             break
     else:
-        return None
+        return
     position = 32 if magic == MH_MAGIC_64 else 28
     if len(head) < position:
-        return None
+        return
     ncmds, sizeofcmds = struct.unpack_from(order + "2I", head, 16)
     end = min(len(head), position + sizeofcmds)
+    layouts = {LC_SEGMENT: struct.Struct(order + "16s4I"), LC_SEGMENT_64: struct.Struct(order + "16s4Q")}
     for _ in range(ncmds):
         if position + 8 > end:
-            return None
+            return
         cmd, cmdsize = struct.unpack_from(order + "2I", head, position)
         if cmdsize < 8 or position + cmdsize > end:
-            return None
-        if cmd in {LC_SEGMENT, LC_SEGMENT_64} and cmdsize >= 32 and head[position + 8 : position + 24] == _TEXT:
-            return int(struct.unpack_from(order + ("Q" if cmd == LC_SEGMENT_64 else "I"), head, position + 24)[0])
+            return
+        layout = layouts.get(cmd)
+        if layout is not None and cmdsize >= 8 + layout.size:
+            name, vmaddr, _, fileoff, filesize = layout.unpack_from(head, position + 8)
+            yield _Segment(name.rstrip(b"\0"), vmaddr, fileoff, filesize)
         position += cmdsize
-    return None

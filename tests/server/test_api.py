@@ -1,0 +1,145 @@
+"""The JSON API keeps to its own description, and says of a library what was put into it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from symcache.model import uuid_text
+from tests.support.http import Answer, request
+from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server
+
+
+def _get(server: Server, path: str) -> Any:
+    answer = request(server.url, path)
+    assert answer.status == 200, answer
+    assert answer.headers["content-type"].startswith("application/json")
+    return json.loads(answer.body)
+
+
+def _post(server: Server, value: object) -> Answer:
+    headers = {"Content-Type": "application/json"}
+    return request(server.url, "/api/v1/uuids", method="POST", headers=headers, body=json.dumps(value).encode())
+
+
+def test_releases_are_listed_newest_first(server: Server) -> None:
+    found = _get(server, "/api/v1/releases")["releases"]
+    assert [(r["build"], r["version"], r["sealed"], r["images"]) for r in found] == [
+        ("23A344", "14.0", True, 1),
+        ("22G120", "13.6", True, 2),
+    ]
+    assert _get(server, "/api/v1/releases/22G120") == found[1]
+
+
+def test_images_are_found_by_uuid_name_and_path(server: Server, samples: Samples) -> None:
+    one = _get(server, f"/api/v1/uuids/{samples.uuid}")
+    assert one["uuid"] == uuid_text(samples.uuid)
+    assert {c["kind"]: c["size"] for c in one["contents"]} == {
+        "executable": samples.dylib.stat().st_size,
+        "debuginfo": samples.dsym.stat().st_size,
+    }
+    for name in ("libmoved.dylib", "libmov*", "/usr/lib/libmoved.dylib", "/usr/*moved*"):
+        (image,) = _get(server, f"/api/v1/images?name={name}")["images"]
+        assert UUID(image["uuid"]) == SHARED_UUID
+        assert [c["build"] for c in image["contents"]] == ["23A344", "22G120"]
+    assert _get(server, "/api/v1/images?name=nothing")["images"] == []
+
+
+def test_the_batch_answers_in_order_and_for_ten_thousand(server: Server, samples: Samples) -> None:
+    asked = [UUID(int=n + 1) for n in range(9998)] + [samples.uuid, SHARED_UUID]
+    answer = json.loads(_post(server, {"images": [{"uuid": str(u)} for u in asked]}).body)
+    assert [UUID(i["uuid"]) for i in answer["images"]] == asked
+    assert [bool(i["contents"]) for i in answer["images"]] == [False] * 9998 + [True] * 2
+    assert answer["layout"] is None
+    too_many = _post(server, {"images": [{"uuid": str(samples.uuid)}] * 10_001})
+    assert too_many.status == 400
+    assert "10000" in json.loads(too_many.body)["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"null", b'{"images": 5}', b'{"images": [5]}', b'{"images": [{"uuid": "x"}]}'),
+        *(b'{"images": [], "more": 1}', b'{"images": [{"uuid": "%s", "load_address": -1}]}' % (b"0" * 32)),
+        b'{"images": [{"uuid": "%s", "load_address": 18446744073709551616}]}' % (b"0" * 32),
+        b'{"images": [{"uuid": "%s", "load_address": "5"}]}' % (b"0" * 32),
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_a_wrong_question_is_refused_with_its_reason(server: Server, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = request(server.url, "/api/v1/uuids", method="POST", headers=headers, body=body)
+    assert answer.status == 400
+    assert set(json.loads(answer.body)) == {"error", "hint"}
+    assert request(server.url, "/api/v1/uuids", method="POST", body=b"{}").status == 415
+
+
+def test_load_addresses_tell_caches_apart(server: Server) -> None:
+    def layout(address: int) -> Any:
+        return json.loads(_post(server, {"images": [{"uuid": str(SHARED_UUID), "load_address": address}]}).body)[
+            "layout"
+        ]
+
+    older, newer = (uuid_text(CACHES[b]) for b in ("22G120", "23A344"))
+    assert layout(BASES["22G120"] + 0x4000) == {"match": "unique", "caches": [older], "slide": 0x4000}
+    both = layout(BASES["23A344"])
+    assert (both["match"], set(both["caches"]), both["slide"]) == ("ambiguous", {older, newer}, None)
+    assert layout(0x1000) == {"match": "none", "caches": [], "slide": None}
+
+
+def test_coverage_names_what_a_release_lacks(server: Server) -> None:
+    found = _get(server, "/api/v1/coverage/22G120")
+    assert found["build"] == "22G120"
+    assert found["complete"] is False  # one image is no macOS
+    assert found["findings"]
+    assert request(server.url, "/api/v1/coverage/99Z9").status == 404
+
+
+def test_misses_are_counted(server: Server) -> None:
+    wanted = UUID("0BADF00D-0000-3000-8000-000000000001")
+    for path in (f"/buildid/{wanted.hex}/executable", f"/build/22G120/buildid/{wanted.hex}/executable"):
+        for _ in range(3):
+            assert request(server.url, path).status == 404
+    found = [m for m in _get(server, "/api/v1/missing")["missing"] if UUID(m["uuid"]) == wanted]
+    assert sorted((m["kind"], m["build"], m["times"]) for m in found if m["build"]) == [("executable", "22G120", 3)]
+    assert [m["times"] for m in found if m["build"] is None] == [3]
+
+
+def test_the_description_holds_for_every_path(server: Server) -> None:
+    """Schemathesis asks every operation, with valid and invalid data, and checks status, type and schema."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_url(f"{server.url}/api/v1/openapi.json")
+    asked: set[str] = set()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        assert operation is not None
+        asked.add(operation.path)
+
+        @settings(
+            max_examples=25,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def ask(case: Any) -> None:
+            case.call_and_validate()
+
+        ask()
+    # Schemathesis leaves out the path that it read the description from.
+    assert asked | {"/api/v1/openapi.json"} == set(_get(server, "/api/v1/openapi.json")["paths"])
+
+
+def test_health_and_readiness(server: Server) -> None:
+    deadline = time.monotonic() + 10
+    while request(server.url, "/readyz").status != 200:
+        assert time.monotonic() < deadline
+    assert request(server.url, "/healthz").body == b"ok\n"
