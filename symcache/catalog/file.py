@@ -56,6 +56,10 @@ class CatalogFile:
         """Return the store keys of the records that are folded in."""
         return {row[0] for row in self._all("SELECT key FROM record_keys")}
 
+    def knows(self, key: str) -> bool:
+        """Return whether the record at this key of the store is folded in."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM record_keys WHERE key = ?)", (key,))[0])
+
     def fold(self, key: str, sha256: str, record: Record) -> bool:
         """Add one record; False when it is there already. All or nothing."""
         return bool(self.fold_many([(key, sha256, record)]))

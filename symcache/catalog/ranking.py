@@ -95,6 +95,11 @@ def _flatten(contents: Iterable[list[Row]]) -> list[Occurrence]:
     for members in contents:
         head = heads.setdefault(_key(members[0][0]), members[0][0])
         for occurrence, _ in members:
-            twin = occurrence.sha256 == head.sha256 or (occurrence.code and occurrence.code == head.code)
+            twin = occurrence.sha256 == head.sha256 or _stripped(occurrence, head)
             result.append(occurrence if twin else replace(occurrence, rival=True))
     return result
+
+
+def _stripped(one: Occurrence, other: Occurrence) -> bool:
+    """Return whether two contents are the same code with more and with less of its symbol table."""
+    return bool(one.code) and one.code == other.code and one.symbols != other.symbols

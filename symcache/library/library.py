@@ -12,7 +12,7 @@ from typing import BinaryIO, Self
 from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
-from symcache.errors import IncompleteError, IntegrityError, NotFoundError
+from symcache.errors import IncompleteError, IntegrityError, NotFoundError, StorageError
 from symcache.library import decisions, snapshots
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.ingest import Progress, ingest
@@ -41,12 +41,21 @@ class Library:
         self.refresh()
 
     @classmethod
-    def open(cls, location: str | Path, *, create: bool = False) -> Library:
-        """Open the library at `location`, making it if `create`. Raises NotFoundError, StorageError."""
+    def open(cls, location: str | Path, *, create: bool = False, mend: bool = False) -> Library:
+        """Open the library at `location`, making it if `create`. Raises NotFoundError, StorageError.
+
+        With `mend`, a catalog that SQLite cannot open is thrown away and folded anew.
+        """
         store = open_store(str(location), create=create)
         path = catalog_path(store)
         snapshots.start_from(store, path)
-        return cls(store, Catalog(path))
+        try:
+            return cls(store, Catalog(path))
+        except StorageError:
+            if not mend:
+                raise
+            snapshots.remove_database(path)
+            return cls(store, Catalog(path))
 
     def __enter__(self) -> Self:
         return self
@@ -159,27 +168,34 @@ class Library:
                 yield key
 
     def _fold(self, catalog: Catalog, keys: Iterable[RecordKey]) -> bool:
-        """Read and fold records; reading the next ones goes on while some are folded."""
-        changed, batch = 0, []
-        waiting = list(keys)
+        """Read and fold records, several at a time; True when this object had not seen all of them.
+
+        Another process that shares the catalog may have folded some of them already: those are not read again.
+        """
+        waiting, seen = list(keys), 0
         with ThreadPoolExecutor(2, thread_name_prefix="records") as pool:
             for start in range(0, len(waiting), _BATCH):
                 part = waiting[start : start + _BATCH]
-                for key, outcome in zip(part, pool.map(self._read, part), strict=True):
+                unknown = [k for k in part if not catalog.knows(str(k))]
+                outcomes = dict(zip(unknown, pool.map(self._read, unknown), strict=True))
+                batch = []
+                for key in part:
                     last = self._last.setdefault(key.writer, 0)
                     holes = self._holes.setdefault(key.writer, set())
                     holes.update(range(last + 1, key.sequence))
                     self._last[key.writer] = max(last, key.sequence)
+                    outcome = outcomes.get(key)
                     if isinstance(outcome, str):
                         self.unreadable[str(key)] = outcome
                         holes.add(key.sequence)
-                    else:
+                        continue
+                    if outcome is not None:
                         batch.append((str(key), *outcome))
-                        holes.discard(key.sequence)
-                        self.unreadable.pop(str(key), None)
-                changed += catalog.fold_many(batch)
-                batch.clear()
-        return bool(changed)
+                    holes.discard(key.sequence)
+                    self.unreadable.pop(str(key), None)
+                    seen += 1
+                catalog.fold_many(batch)
+        return bool(seen)
 
     def _read(self, key: RecordKey) -> tuple[str, Record] | str:
         try:

@@ -1,0 +1,285 @@
+"""Commands that look after a library: fsck, gc, remove, prefer, rebuild, reextract, stats."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from symcache.cli.common import (
+    JsonOption,
+    LibraryOption,
+    console,
+    count_progress,
+    emit_json,
+    errors_to_exit,
+    out,
+    plain,
+)
+from symcache.cli.settings import library_location, open_library
+from symcache.client import SymbolClient, SymbolRequest
+from symcache.errors import IncompleteError, UsageError
+from symcache.library import (
+    DEFAULT_GRACE,
+    MINIMUM_GRACE,
+    Fetch,
+    FsckReport,
+    Library,
+    Occurrence,
+    Subset,
+    collect,
+    write_snapshot,
+)
+from symcache.library import fsck as fsck_library
+from symcache.library import reextract as reextract_release
+from symcache.library import repair as repair_library
+from symcache.library import stats as library_stats
+from symcache.macho import parse_uuid
+from symcache.model import uuid_text
+
+__all__ = ["register"]
+
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (fsck, gc, remove, prefer, rebuild, reextract, stats):
+        app.command()(command)
+
+
+def fsck(
+    read_data: Annotated[bool, typer.Option("--read-data", help="Read and hash every byte, too.")] = False,
+    read_data_subset: Annotated[
+        str | None,
+        typer.Option("--read-data-subset", metavar="5%|1/10", help="Read a random share, or one of equal parts."),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put aside what is damaged, and have it again from wherever it can be.")
+    ] = False,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="URL", help="Another library, or a server, to repair from; may be repeated."),
+    ] = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check that everything is there and is what it was: exit 0 if so, 1 if anything is found wrong."""
+    with errors_to_exit():
+        if sources and not repair:
+            raise UsageError("--from says what to repair from", hint="give --repair too")
+        if read_data and read_data_subset:
+            raise UsageError("--read-data and --read-data-subset exclude each other", hint="give one of them")
+        read = Subset.parse(read_data_subset) if read_data_subset else Subset() if read_data else None
+        with open_library(library) as opened, count_progress() as bar:
+            task = bar.add_task("reading" if read else "checking", total=None)
+            report = fsck_library(
+                opened,
+                read=read,
+                rebuild=repair,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            if repair and report.findings:
+                task = bar.add_task("repairing", total=len(report.findings))
+                _repair(opened, report, sources or [], lambda done, _: bar.update(task, completed=done))
+        if json:
+            emit_json({"library": library_location(library), **report.to_json()})
+        else:
+            _show_report(report)
+        if not report.clean:
+            raise typer.Exit(1)
+
+
+def _repair(library: Library, report: FsckReport, sources: list[str], progress: object) -> None:
+    urls = [s for s in sources if s.startswith(("http://", "https://"))]
+    others = [Library.open(s) for s in sources if s not in urls]
+    try:
+        fetch = [_fetch_from(urls)] if urls else []
+        repair_library(library, report, others=others, fetch=fetch, progress=progress)  # type: ignore[arg-type]
+    finally:
+        for other in others:
+            other.close()
+
+
+def _fetch_from(urls: list[str]) -> Fetch:
+    def fetch(wanted: Occurrence, folder: Path) -> Path | None:
+        if wanted.uuid is None:
+            return None
+        request = SymbolRequest(wanted.uuid, wanted.kind, cache=wanted.cache_uuid)
+        with SymbolClient(urls, folder) as client:
+            found = client.fetch_many([request]).get(request)
+        return found.path if found else None
+
+    return fetch
+
+
+def _show_report(report: FsckReport) -> None:
+    for finding in report.findings:
+        mark = f"[green]repaired[/] ({plain(finding.repaired)})" if finding.repaired else "[red]found[/]"
+        out.print(f"{mark} {finding.code}  {plain(finding.message)}")
+    left = sum(not f.repaired for f in report.findings)
+    verdict = f"[red]{left} findings[/]" if left else "[green]clean[/]"
+    read = f", {decimal(report.bytes_read)} read" if report.bytes_read else ""
+    out.print(f"{verdict}: {report.records} records, {report.blobs} blobs{read}, {report.unnamed} blobs unnamed")
+
+
+def gc(
+    grace: Annotated[
+        str, typer.Option(metavar="14d", help="How long a blob is kept that no record names: minutes m, h, d or w.")
+    ] = "14d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete blobs that no record names any more; safe while others harvest."""
+    with errors_to_exit():
+        seconds = _duration(grace)
+        with open_library(library) as opened, count_progress() as bar:
+            task = bar.add_task("collecting", total=None)
+            report = collect(
+                opened,
+                grace=seconds,
+                dry_run=dry_run,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        if json:
+            emit_json(report.to_json())
+            return
+        verb = "would delete" if dry_run else "deleted"
+        out.print(
+            f"{verb} {report.deleted} blobs ({decimal(report.deleted_bytes)}) and {report.leftovers} leftovers;"
+            f" kept {report.live} that are named and {report.young} that may still be needed"
+        )
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+    if match is None:
+        raise UsageError(f"{text!r}: not a time", hint="write 14d, 12h, 90m or 2w")
+    seconds = int(match[1]) * _UNITS[match[2]]
+    if seconds < MINIMUM_GRACE:
+        raise UsageError(
+            f"--grace {text}: a harvest that runs now may need what is that young",
+            hint=f"give 1h or more; the default is {DEFAULT_GRACE / 86400:.0f}d",
+        )
+    return seconds
+
+
+def remove(
+    builds: Annotated[list[str], typer.Argument(metavar="BUILD...")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take back what was harvested of a build: it is no longer served, and `gc` deletes it in time."""
+    with errors_to_exit(), open_library(library) as opened:
+        removed = {build: opened.remove(build, reason=reason) for build in builds}
+        if json:
+            emit_json({build: {"records": ids} for build, ids in removed.items()})
+            return
+        for build, ids in removed.items():
+            out.print(f"{plain(build)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace")
+
+
+def prefer(
+    uuid: str,
+    sha256: Annotated[str, typer.Argument(metavar="SHA", help="SHA-256 of the content, or at least 8 digits of it.")],
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Decide which of several contents under one UUID is served."""
+    with errors_to_exit(), open_library(library) as opened:
+        chosen = opened.prefer(parse_uuid(uuid), sha256)
+        if json:
+            emit_json({"uuid": uuid_text(parse_uuid(uuid)), "kind": chosen.kind, "sha256": chosen.sha256})
+        else:
+            out.print(f"{uuid_text(parse_uuid(uuid))} ({chosen.kind}): {chosen.sha256} is served from now on")
+
+
+def rebuild(
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="Also store a copy that new machines can start from.")
+    ] = False,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fold the catalog anew from all records; those who read it see the old one or the new one."""
+    with errors_to_exit(), Library.open(library_location(library), mend=True) as opened:
+        with console.status("folding records"):
+            count = opened.rebuild()
+            key = write_snapshot(opened) if snapshot else None
+        if json:
+            emit_json({"records": count, "unreadable": opened.unreadable, "snapshot": key})
+        else:
+            out.print(f"{count} records folded" + (f", snapshot {key}" if key else ""))
+        if opened.unreadable:
+            raise IncompleteError(
+                f"{len(opened.unreadable)} records cannot be read: {next(iter(opened.unreadable.values()))}",
+                hint="run `symcache fsck --repair --from ANOTHER_LIBRARY`",
+            )
+
+
+def reextract(
+    builds: Annotated[list[str], typer.Argument(metavar="BUILD...")],
+    force: Annotated[bool, typer.Option("--force", help="Even where this revision of the extractor did it.")] = False,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take the images of a release from its kept raw shared caches anew."""
+    with errors_to_exit(), open_library(library) as opened:
+        results = []
+        for build in builds:
+            with count_progress() as bar:
+                task = bar.add_task(f"extracting {plain(build)}", total=None)
+                results.append(
+                    reextract_release(
+                        opened,
+                        build,
+                        force=force,
+                        progress=lambda done, total: bar.update(task, completed=done, total=total),  # noqa: B023
+                    )
+                )
+        if json:
+            emit_json([vars(r) for r in results])
+        else:
+            for r in results:
+                out.print(
+                    f"{plain(r.build)}: {r.images} images extracted, {r.changed} of them changed,"
+                    f" {r.skipped} caches up to date"
+                )
+                for problem in r.problems:
+                    console.print(f"[yellow]problem:[/] {plain(problem)}")
+        problems = sum(len(r.problems) for r in results)
+        if problems:
+            raise IncompleteError(
+                f"{problems} images or caches could not be extracted", hint="their earlier contents stay in place"
+            )
+
+
+def stats(library: LibraryOption = None, json: JsonOption = False) -> None:
+    """Say how much the library holds, and what it takes on disk."""
+    with errors_to_exit(), open_library(library) as opened:
+        with console.status("counting"):
+            found = library_stats(opened)
+        if json:
+            emit_json(found.to_json())
+            return
+        table = Table(box=None, pad_edge=False, show_header=False)
+        share = f" ({found.image_stored / found.image_content:.0%})" if found.image_content else ""
+        for name, value in (
+            ("releases", f"{found.releases}, {found.sealed} of them sealed"),
+            ("records", str(found.records)),
+            ("images", f"{found.images} different, {found.occurrences} occurrences"),
+            ("image contents", f"{found.image_blobs}, {decimal(found.image_content)}"),
+            ("  as stored", decimal(found.image_stored) + share),
+            ("raw cache files", f"{found.cache_blobs}, {decimal(found.cache_content)}"),
+            ("  as stored", decimal(found.cache_stored)),
+            ("unnamed blobs", f"{found.unnamed_blobs}, {decimal(found.unnamed_stored)} stored"),
+            ("conflicts", f"{found.conflicts}, {found.undecided} undecided"),
+        ):
+            table.add_row(name, value)
+        out.print(table)

@@ -1,0 +1,290 @@
+"""Removing, preferring, continuing: all of it is records, and what is served follows from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.library import Library, collect, write_snapshot
+from symcache.model import Kind, Trust
+from symcache.store import RecordKey, blob_key
+from tests.library.images import Image, harvest
+
+A = UUID(int=1)
+
+
+def _served(library: Library, uuid: UUID = A, **pins: object) -> str | None:
+    found = library.resolve(uuid, Kind.EXECUTABLE, **pins)  # type: ignore[arg-type]
+    return found.sha256 if found else None
+
+
+def _put(library: Library, folder: Path, *images: Image, **more: object) -> list[str]:
+    """Ingest images; return their SHA-256."""
+    result = library.ingest(harvest(folder, images, **more))  # type: ignore[arg-type]
+    rows = library.catalog.rows("SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id])
+    return [dict(rows)[i.path] for i in images]
+
+
+def test_a_removed_build_is_not_served_and_can_be_harvested_again(anywhere: Library, tmp_path: Path) -> None:
+    (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
+    assert _served(anywhere) == sha256
+    assert len(anywhere.remove("22G120", reason="test")) == 1
+    assert _served(anywhere) is None
+    assert anywhere.releases() == []
+    assert anywhere.store.stat(blob_key(sha256))
+    with pytest.raises(NotFoundError, match="nothing of this build"):
+        anywhere.remove("22G120")
+    _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
+    assert _served(anywhere) == sha256
+
+
+def test_other_machines_see_a_removal(anywhere: Library, tmp_path: Path, location: str) -> None:
+    _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
+    with Library.open(location) as other:
+        assert _served(other)
+        anywhere.remove("22G120")
+        assert other.refresh()
+        assert _served(other) is None
+        assert not other.refresh()
+
+
+def test_contradicting_contents_are_kept_flagged_and_decided_by_a_person(anywhere: Library, tmp_path: Path) -> None:
+    (first,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1))
+    rival = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1, seed=5)
+    result = anywhere.ingest(harvest(tmp_path / "2", [rival], build="23A1", version="14.0"))
+    assert [c.uuid for c in result.conflicts] == [A]
+    assert _served(anywhere) == first  # not the newer release's
+    second = next(o.sha256 for o in anywhere.variants(A) if o.rival)
+    (conflict,) = anywhere.conflicts()
+    assert [o.sha256 for o in conflict.contents] == [first, second]
+    assert not conflict.decided
+    anywhere.prefer(A, second[:10])
+    assert _served(anywhere) == second
+    assert anywhere.conflicts()[0].decided
+    anywhere.prefer(A, first)  # a later decision replaces an earlier one
+    assert _served(anywhere) == first
+
+
+def test_a_release_pin_still_gives_the_content_of_that_release(local: Library, tmp_path: Path) -> None:
+    (first,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    (second,) = _put(local, tmp_path / "2", Image("/usr/lib/a", 1, seed=5), build="23A1", version="14.0")
+    assert _served(local) == first
+    assert _served(local, build="22G120") == first
+    assert _served(local, build="23A1") == second
+
+
+def test_each_shared_cache_has_its_own_content_and_no_conflict(local: Library, tmp_path: Path) -> None:
+    (first,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1, cache=8, extractor="symcache", revision=1))
+    newer = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1, seed=5)
+    (second,) = _put(local, tmp_path / "2", newer, build="23A1", version="14.0")
+    assert local.conflicts() == []
+    assert _served(local) == second  # the newest sealed release's
+    assert _served(local, cache=UUID(int=8)) == first
+    partial = Image("/usr/lib/a", 1, cache=7, extractor="symcache", revision=1, seed=6)
+    _put(local, tmp_path / "3", partial, build="24A1", version="15.0", lost=[Image("/gone", 2)])
+    assert _served(local) == second  # the newer one is not sealed
+
+
+ROUTES: dict[str, tuple[Image, Image]] = {
+    "a later revision": (
+        Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1),
+        Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=2, seed=5),
+    ),
+    "our own extractor": (
+        Image("/usr/lib/a", 1, cache=9, extractor="dyld_shared_cache_util", revision=3),
+        Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1, seed=5),
+    ),
+    "an unstripped file": (Image("/usr/lib/a", 1, symbols=2), Image("/usr/lib/a", 1, symbols=9)),
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_outranks_another_is_no_conflict(local: Library, tmp_path: Path, name: str, backwards: bool) -> None:
+    worse, better = ROUTES[name]
+    pair = [(worse, "22G120"), (better, "22G130")]
+    shas = {}
+    for image, build in reversed(pair) if backwards else pair:
+        (shas[build],) = _put(local, tmp_path / build, image, build=build)
+    assert _served(local) == shas["22G130"]
+    assert local.conflicts() == []
+
+
+def test_more_symbols_over_other_code_are_a_conflict(local: Library, tmp_path: Path) -> None:
+    (first,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1, symbols=2))
+    _put(local, tmp_path / "2", Image("/usr/lib/a", 1, symbols=9, code=b"\x20\x00\x20\xd4" * 4), build="22G130")
+    assert _served(local) == first
+    assert len(local.conflicts()) == 1
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_lower_trust_never_shadows_higher(local: Library, tmp_path: Path, order: Sequence[int]) -> None:
+    shas = {}
+    for number in order:
+        trust = list(Trust)[number]
+        image = Image("/usr/lib/a", 1, seed=number, symbols=number)
+        build = "22G120" if trust is Trust.HARVEST else None
+        (shas[trust],) = _put(local, tmp_path / trust, image, trust=trust, build=build)
+    assert _served(local) == shas[Trust.HARVEST]
+    # Not even where the better one is lost:
+    (Path(local.store.location) / blob_key(shas[Trust.HARVEST])).unlink()
+    assert _served(local) is None
+    local.remove("22G120")
+    assert _served(local) == shas[Trust.ADDED]
+
+
+def test_a_partial_harvest_is_continued_by_a_chain_of_records(anywhere: Library, tmp_path: Path) -> None:
+    a, b, c = (Image(f"/usr/lib/{n}", i) for i, n in enumerate("abc", 1))
+    first = anywhere.ingest(harvest(tmp_path / "1", [a], lost=[b, c], problems=["b: cannot be read"]))
+    second = anywhere.ingest(harvest(tmp_path / "2", [b], lost=[a, c]))
+    assert (first.sealed, second.sealed) == (False, False)
+    assert (second.carried, second.supersedes) == (1, (first.record_id,))
+    third = anywhere.ingest(harvest(tmp_path / "3", [c], lost=[a, b]))
+    assert third.sealed
+    assert third.supersedes == (second.record_id,)
+    assert [(r.sealed, r.harvests, r.images) for r in anywhere.releases()] == [(True, 1, 3)]
+    assert all(_served(anywhere, UUID(int=n)) for n in (1, 2, 3))
+
+
+def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:
+    a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
+    local.ingest(harvest(tmp_path / "1", [a, b], problems=["something"]))
+    assert local.ingest(harvest(tmp_path / "2", [a])).supersedes == ()
+    assert _served(local, UUID(int=2))
+    assert local.ingest(harvest(tmp_path / "3", [a, b], source="another", problems=["x"])).supersedes == ()
+
+
+def test_of_a_preference_only_what_the_library_has_can_be_said(local: Library, tmp_path: Path) -> None:
+    _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    with pytest.raises(NotFoundError, match="no content"):
+        local.prefer(A, "0" * 64)
+    with pytest.raises(UsageError, match="not the start"):
+        local.prefer(A, "xyz")
+
+
+def test_an_unreadable_record_is_reported_and_stops_what_deletes(anywhere: Library, tmp_path: Path) -> None:
+    (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
+    _put(anywhere, tmp_path / "2", Image("/usr/lib/b", 2), build="22G130")
+    path = anywhere.store.scratch() / "part-bad"
+    path.write_bytes(b"not zstd")
+    anywhere.store.create("records/other/0000000001.json.zst", path)
+    anywhere.refresh()
+    assert list(anywhere.unreadable) == ["records/other/0000000001.json.zst"]
+    assert _served(anywhere) == sha256
+    with pytest.raises(IncompleteError, match="records/other"):
+        collect(anywhere, grace=0)
+    anywhere.store.quarantine("records/other/0000000001.json.zst")
+    assert anywhere.gaps() == []
+
+
+def test_a_lost_record_stops_what_deletes(local: Library, tmp_path: Path) -> None:
+    for number in range(3):
+        _put(local, tmp_path / str(number), Image("/usr/lib/a", 1), build=f"22G{number}")
+    (writer,) = local.store.folders("records/")
+    lost = str(RecordKey(writer, 2))
+    (Path(local.store.location) / lost).unlink()
+    assert local.gaps() == [lost]
+    with pytest.raises(IncompleteError, match="0000000002"):
+        collect(local, grace=0)
+    assert local.rebuild() == 2
+    assert local.gaps() == [lost]
+
+
+def test_a_record_that_comes_late_is_not_missed(local: Library, tmp_path: Path) -> None:
+    for number in range(3):
+        _put(local, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
+    (writer,) = local.store.folders("records/")
+    root = Path(local.store.location)
+    held = root / str(RecordKey(writer, 2))
+    aside = tmp_path / "aside"
+    shutil.move(held, aside)
+    local.rebuild()
+    assert {r.build for r in local.releases()} == {"22G0", "22G2"}
+    _put(local, tmp_path / "4", Image("/usr/lib/a", 4), build="22G4")
+    shutil.move(aside, held)
+    assert local.refresh()
+    assert {r.build for r in local.releases()} == {"22G0", "22G1", "22G2", "22G4"}
+
+
+def test_polling_asks_one_question_a_writer(local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        _put(local, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
+    asked: list[str] = []
+    stat, listing = local.store.stat, local.store.list
+    monkeypatch.setattr(local.store, "stat", lambda key: asked.append(key) or stat(key))
+    monkeypatch.setattr(local.store, "list", lambda key: asked.append(key) or listing(key))
+    assert not local.refresh()
+    assert len(asked) == 1
+    with Library.open(local.store.location) as again:
+        assert len(again.releases()) == 5
+
+
+def test_rebuilding_changes_no_answer(anywhere: Library, tmp_path: Path) -> None:
+    a = Image("/usr/lib/a", 1)
+    anywhere.ingest(harvest(tmp_path / "1", [a], lost=[Image("/usr/lib/b", 2)]))
+    anywhere.ingest(harvest(tmp_path / "2", [a, Image("/usr/lib/b", 2)], raw=[("cache", 9, b"raw")]))
+    _put(anywhere, tmp_path / "3", Image("/usr/lib/a", 1, seed=5), build="23A1")
+    anywhere.prefer(A, anywhere.variants(A)[0].sha256)
+    anywhere.remove("23A1")
+    before = anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()
+    assert anywhere.rebuild() == 5
+    assert (anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()) == before
+
+
+def test_a_new_machine_starts_from_a_snapshot(
+    anywhere: Library, tmp_path: Path, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
+    write_snapshot(anywhere)
+    _put(anywhere, tmp_path / "2", Image("/usr/lib/b", 2), build="23A1")
+    fingerprint = anywhere.catalog.fingerprint()
+    anywhere.close()
+    path = anywhere.catalog.path
+    assert path
+    for name in ("", "-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    read: list[object] = []
+    from symcache.library import library as module
+
+    real = module.read_record
+    monkeypatch.setattr(module, "read_record", lambda store, key: read.append(key) or real(store, key))
+    with Library.open(location) as fresh:
+        assert len(read) == 1  # the one that the snapshot does not contain
+        assert fresh.catalog.fingerprint() == fingerprint
+        assert _served(fresh) == sha256
+
+
+def test_a_snapshot_that_is_damaged_or_knows_too_much_is_passed_over(local: Library, tmp_path: Path) -> None:
+    _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    root = Path(local.store.location)
+    key = write_snapshot(local)
+    local.close()
+    good = (root / key).read_bytes()
+    for damage in ("cut", "strange records"):
+        (root / key).chmod(0o644)
+        (root / key).write_bytes(good[: len(good) // 2] if damage == "cut" else good)
+        if damage != "cut":
+            (writer,) = local.store.folders("records/")
+            (root / "records" / writer).rename(root / "records" / "renamed")
+        for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+            (root / name).unlink(missing_ok=True)
+        with Library.open(root) as again:
+            assert _served(again)
+            assert len(again.catalog.known_keys()) == 1
+
+
+def test_a_catalog_that_sqlite_cannot_read_is_folded_anew_on_request(local: Library, tmp_path: Path) -> None:
+    (sha256,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    local.close()
+    path = local.catalog.path
+    assert path
+    path.write_bytes(b"garbage" * 1000)
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    with Library.open(local.store.location, mend=True) as again:
+        assert _served(again) == sha256
