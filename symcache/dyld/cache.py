@@ -79,7 +79,7 @@ class SharedCache:
             opened.append(main)
             missing: list[MissingFile] = []
             symbols = None
-            for wanted in companions_of(path.name, main.data, main.header):
+            for wanted in companions_of(path, main.data, main.header):
                 try:
                     part = _open_companion(main, wanted)
                 except SharedCacheError as error:

@@ -76,7 +76,7 @@ def read_images(main: CacheFilePart, space: AddressSpace) -> ImageTable:
         what = f"{main.path}: its dylibs trie"
         try:
             trie = bytes(space.view(header.dylibs_trie_address, header.dylibs_trie_size, what))
-            for path, number in walk_paths(trie, what):
+            for path, number in list(walk_paths(trie, what)):
                 index = index_of[order[number]] if number < len(order) else -1
                 if index >= 0 and path != table.images[index].path:
                     table.aliases[path] = index

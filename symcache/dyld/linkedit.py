@@ -144,7 +144,7 @@ def _merge(
     _need(symtab, 24, image)
     dtype = NLIST_64 if image.layout.pointer_size == 8 else NLIST_32
     symoff, nsyms, stroff, strsize = struct.unpack_from("<4I", symtab.data, 8)
-    raw = source.view(symoff, nsyms * dtype.itemsize, f"symbol table of {nsyms} entries")
+    raw = source.view(symoff, nsyms * dtype.itemsize, f"symbol table of {nsyms} entries") if nsyms else b""
     nlists = np.frombuffer(raw, dtype)
     pool = np.frombuffer(source.to_end(stroff, strsize, "string pool"), np.uint8) if nsyms else np.zeros(1, np.uint8)
     local_count, defined_at, defined, undefined_at, undefined = 0, nsyms, 0, nsyms, 0

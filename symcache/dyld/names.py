@@ -53,15 +53,15 @@ def base_name(name: str, header: Header) -> str:
     return name.removesuffix(_DEVELOPMENT) if header.cache_type == _UNIVERSAL else name
 
 
-def companions_of(name: str, head: bytes | mmap.mmap, header: Header) -> list[Companion]:
-    """As `companions`, for a header that is parsed already."""
-    base = base_name(name, header)
+def companions_of(path: Path, head: bytes | mmap.mmap, header: Header) -> list[Companion]:
+    """As `companions`, for a header that is parsed already; errors name the whole path."""
+    base = base_name(path.name, header)
     found = [
         Companion(base + entry.suffix, entry.uuid, entry.suffix, entry.vm_offset, False)
-        for entry in parse_subcaches(head, header, name)
+        for entry in parse_subcaches(head, header, str(path))
     ]
     if header.symbol_file_uuid:
-        symbols = name.removesuffix(_DEVELOPMENT) + ".symbols"
+        symbols = path.name.removesuffix(_DEVELOPMENT) + ".symbols"
         found.append(Companion(symbols, header.symbol_file_uuid, ".symbols", None, True))
     return found
 
@@ -71,4 +71,4 @@ def companions(name: str, head: bytes | mmap.mmap) -> list[Companion]:
 
     Names come from the header, never from a guess. Raises SharedCacheError.
     """
-    return companions_of(name, head, parse_header(head, name))
+    return companions_of(Path(name), head, parse_header(head, name))

@@ -135,8 +135,8 @@ def main(path: str, output: str, extent: str) -> None:
             for line in sys.stdin:
                 outcome = extract_batch(cache, extractor, Path(output), [(i, name) for i, name in json.loads(line)])
                 _say({"images": [_row(index, result) for index, result in outcome]})
-    except SymcacheError as error:
-        _say({"refused": str(error), "hint": error.hint})
+    except (SymcacheError, OSError) as error:
+        _say({"refused": str(error), "hint": getattr(error, "hint", "")})
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -32,7 +32,10 @@ def uleb(data: bytes, position: int, what: str) -> tuple[int, int]:
 
 
 def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (name, terminal payload) of every terminal node. Raises SharedCacheError for a trie that is none."""
+    """Yield (name, terminal payload) of every terminal node, in the order of the trie.
+
+    Raises SharedCacheError for bytes that are no trie.
+    """
     stack: list[tuple[int, bytes]] = [(0, b"")]
     seen: set[int] = set()
     budget = _NAME_BYTES_A_BYTE * len(trie) + _MAX_NAME
@@ -49,9 +52,10 @@ def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
         if size:
             yield name, trie[position : position + size]
         position += size
-        children = trie[position]
+        count = trie[position]
         position += 1
-        for _ in range(children):
+        children = []
+        for _ in range(count):
             end = trie.find(b"\0", position, position + _MAX_NAME)
             if end < 0:
                 raise SharedCacheError(f"{what}: an edge at {position:#x} does not end")
@@ -60,7 +64,8 @@ def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
             budget -= len(name) + len(edge)
             if budget < 0:
                 raise SharedCacheError(f"{what}: its names are absurdly long for {len(trie):#x} bytes")
-            stack.append((child, name + edge))
+            children.append((child, name + edge))
+        stack += reversed(children)
 
 
 def walk_paths(trie: bytes, what: str) -> Iterator[tuple[str, int]]:

@@ -115,9 +115,7 @@ def test_symbols(extracted: Extracted) -> None:
 def test_indirect_symbols(extracted: Extracted) -> None:
     for expected, image in extracted.pairs():
         symbols = image.symbols
-        names = [
-            "LOCAL" if i & 0x8000_0000 else "ABS" if i & 0x4000_0000 else symbols[i].name for i in image.indirect
-        ]
+        names = ["LOCAL" if i & 0x8000_0000 else "ABS" if i & 0x4000_0000 else symbols[i].name for i in image.indirect]
         assert names == expected["indirect_symbols"], expected["path"]
 
 

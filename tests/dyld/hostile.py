@@ -1,0 +1,119 @@
+"""Valid caches with bytes changed or cut off: what the property test and the fuzz target feed to the reader."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from symcache.dyld import SharedCache, find_caches
+from symcache.dyld.image_writer import Extractor
+from symcache.errors import SymcacheError
+from tests.bench.synthetic_cache import Shape, build
+
+__all__ = ["Base", "bases", "extract_everything"]
+
+_RECORD = struct.Struct("<BBIQ")
+_SETTERS = {0: "<B", 1: "<H", 2: "<I", 3: "<Q"}
+_TRUNCATE, _FILL = 4, 5
+_APPLE = ("header-0x138-x86_64", "x86_64-split", "arm64-reexp", "arm64e-ios-universal")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A valid cache in memory, and where in it a changed byte matters most: (name of the file, start, size)."""
+
+    main: str
+    files: dict[str, bytes]
+    regions: tuple[tuple[str, int, int], ...]
+
+    def patched(self, program: bytes) -> dict[str, bytes]:
+        """The files after every 14-byte record of `program`: kind, region, offset in it, value."""
+        changed = {name: bytearray(data) for name, data in self.files.items()}
+        for at in range(0, len(program) - _RECORD.size + 1, _RECORD.size):
+            kind, region, offset, value = _RECORD.unpack_from(program, at)
+            name, start, size = self.regions[region % len(self.regions)]
+            data = changed[name]
+            place = start + offset % max(size, 1)
+            if kind % 6 == _TRUNCATE:
+                del data[place:]
+            elif kind % 6 == _FILL:
+                length = value % 64
+                data[place : place + length] = bytes([value >> 8 & 0xFF]) * len(data[place : place + length])
+            elif place + 8 <= len(data):
+                shape = _SETTERS[kind % 6]
+                struct.pack_into(shape, data, place, value % (1 << 8 * struct.calcsize(shape)))
+        return {name: bytes(data) for name, data in changed.items()}
+
+
+@contextmanager
+def _on_disk(files: dict[str, bytes]) -> Iterator[Path]:
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="symcache-hostile-", dir=fast) as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        yield Path(folder)
+
+
+def extract_everything(main: str, files: dict[str, bytes], *, partial: bool = False) -> int:
+    """Make every image, and return how many could be made; what is wrong must come as an error of our own."""
+    with _on_disk(files) as folder:
+        try:
+            with SharedCache.open(folder / main, partial=partial) as cache:
+                extractor = Extractor(cache)
+                return sum(not isinstance(made, SymcacheError) for _, made in extractor.many(cache.images))
+        except SymcacheError as error:
+            assert str(error)
+            return 0
+
+
+def _base(folder: Path, main: Path) -> Base:
+    files = {f.name: f.read_bytes() for f in folder.iterdir() if f.name.startswith(main.name) and f.suffix != ".map"}
+    regions = [(name, 0, min(len(data), 0x400)) for name, data in files.items()]
+    regions += [(name, 0, len(data)) for name, data in files.items()]
+    data = files[main.name]
+    size, count, old_at, old_count = struct.unpack_from("<4I", data, 0x10)
+    images_at, images = struct.unpack_from("<2I", data, 0x1C0) if size >= 0x1C8 else (old_at, old_count)
+    regions.append((main.name, size, images_at - size))
+    regions.append((main.name, images_at, images * 0x40))
+    maps = []
+    for name, data in files.items():
+        at, count = struct.unpack_from("<2I", data, 0x10)
+        maps += [(name, *struct.unpack_from("<3Q", data, at + i * 0x20)) for i in range(count)]
+        local_symbols = struct.unpack_from("<Q", data, 0x48)[0]
+        if local_symbols:
+            regions.append((name, local_symbols, 0x100))
+        if at >= 0x140:
+            slides = struct.unpack_from("<I", data, 0x138)[0]
+            regions += [
+                (name, *struct.unpack_from("<2Q", data, slides + i * 0x38 + 0x18))
+                for i in range(count)
+                if struct.unpack_from("<Q", data, slides + i * 0x38 + 0x20)[0]
+            ]
+    data = files[main.name]
+    for i in range(images):
+        address = struct.unpack_from("<Q", data, images_at + i * 0x20)[0]
+        for name, start, length, offset in maps:
+            if start <= address < start + length and not name.endswith(".symbols"):
+                regions.append((name, offset + address - start, 0x600))
+    return Base(main.name, files, tuple(regions))
+
+
+@functools.cache
+def bases() -> tuple[Base, ...]:
+    """Small caches to start from: one made here, and those that Apple's builder made where they are known."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        shape = Shape(images=4, size=400_000, symbols=40, largest_symbols=300, pointers=300)
+        main = build(Path(folder), shape)
+        found.append(_base(main.parent, main))
+    root = os.environ.get("SYMCACHE_TEST_CACHES")
+    for name in _APPLE if root else ():
+        for main in find_caches(Path(str(root)) / name)[:1]:
+            found.append(_base(main.parent, main))
+    return tuple(found)
