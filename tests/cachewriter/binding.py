@@ -10,8 +10,8 @@ import numpy as np
 from tests.cachewriter.fixups import FLAT_LOOKUP, MAIN_EXECUTABLE, SELF, Auth, Bind
 from tests.cachewriter.linkedit import moved_exports
 from tests.cachewriter.machinput import LC_REEXPORT, N_EXT, N_STAB, N_TYPE, Image
+from tests.cachewriter.mover import Mover
 from tests.cachewriter.options import CacheOptions
-from tests.cachewriter.recode import Mover
 from tests.cachewriter.slide import Pointer
 
 ABSOLUTE = 2  # EXPORT_SYMBOL_FLAGS_KIND_ABSOLUTE

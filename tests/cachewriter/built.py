@@ -11,13 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tests.cachewriter.layout import Layout
 from tests.cachewriter.linkedit import moved_exports, moved_symbols
 from tests.cachewriter.machinput import LC_REEXPORT, Image
+from tests.cachewriter.mover import Mover
 from tests.cachewriter.options import CacheOptions
-from tests.cachewriter.recode import Mover
 from tests.cachewriter.trie import Export
 
 __all__ = ["BuiltCache", "ExpectedImage", "ExpectedSegment", "PlacedImage", "Symbol"]
@@ -229,6 +227,3 @@ def _single_reexports(image: Image, exports: dict[str, Export]) -> list[tuple[st
 def dump_expected(cache: BuiltCache) -> str:
     """All images' expectations as one JSON text."""
     return json.dumps({"cache": cache.name, "images": [cache.expected(p.path).as_json() for p in cache.placed]})
-
-
-_ = np

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.cachewriter.machinput import ADDRESS_STABS, N_SECT, N_STAB, N_TYPE, Image
-from tests.cachewriter.recode import Mover
+from tests.cachewriter.mover import Mover
 from tests.cachewriter.trie import Export, exports_of, trie_bytes
 
 REDACTED = b"<redacted>"

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import re
 import struct
 from functools import cache
 
 import capstone
-import numpy as np
 
 from tests.cachewriter.fixups import uleb
 from tests.cachewriter.machinput import Image, Section
+from tests.cachewriter.mover import Mover, spans
+from tests.cachewriter.recode_arm64 import recode_arm64
 
 _RIP = re.compile(r"\[rip (?P<sign>[+-]) (?P<value>0x[0-9a-f]+|\d+)\]|\[rip\]")
-
-
-class Mover:
-    """Where original addresses of one image lie in the cache: a segment's addresses move by its own distance."""
-
-    def __init__(self, image: Image, addresses: list[int]) -> None:
-        self.image = image
-        self.addresses = addresses
-        order = sorted(range(len(addresses)), key=lambda i: image.segments[i].vmaddr)
-        self._starts = [image.segments[i].vmaddr for i in order]
-        self._order = order
-        self.text_delta = self.delta(next(i for i, s in enumerate(image.segments) if s.name == "__TEXT"))
-
-    def delta(self, segment: int) -> int:
-        return self.addresses[segment] - self.image.segments[segment].vmaddr
-
-    def segment(self, address: int) -> int:
-        """Index of the segment of an original address; the end of a segment belongs to it when nothing follows."""
-        at = bisect.bisect_right(self._starts, address) - 1
-        if at >= 0:
-            segment = self.image.segments[self._order[at]]
-            if segment.vmaddr <= address <= segment.vmaddr + segment.vmsize:
-                return self._order[at]
-        raise ValueError(f"{self.image.path}: {address:#x} lies in no segment")
-
-    def moved(self, address: int) -> int:
-        return address + self.delta(self.segment(address))
 
 
 @cache
@@ -49,36 +21,11 @@ def _x86(bits: int) -> capstone.Cs:
     return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
 
 
-def _spans(image: Image, section: Section) -> list[tuple[int, int]]:
-    """Stretches of instructions: between function starts, without what LC_DATA_IN_CODE names."""
-    starts = set()
-    at, address = 0, image.text.vmaddr
-    payload = image.function_starts or b""
-    while at < len(payload):
-        delta, at = uleb(payload, at)
-        if not delta:
-            break
-        address += delta
-        starts.add(address)
-    holes = []
-    for offset, length, _ in struct.iter_unpack("<IHH", image.data_in_code or b""):
-        begin = image.text.vmaddr + offset - image.text.fileoff
-        holes.append((begin, begin + length))
-    if section.flags & 0xFF == 8:  # S_SYMBOL_STUBS: each stub for itself
-        starts.clear()
-    low, high = section.addr, section.addr + section.size
-    edges = sorted(
-        {low, high, *(a for a in starts if low < a < high), *(e for h in holes for e in h if low < e < high)}
-    )
-    inside = [(a, b) for a, b in itertools.pairwise(edges)]
-    return [(a, b) for a, b in inside if not any(x <= a < y for x, y in holes)]
-
-
 def x86_64_references(image: Image, section: Section) -> list[tuple[int, int, int]]:
     """RIP-relative operands: (address of the displacement, address of the next instruction, target)."""
     found = []
     text = image.text
-    for low, high in _spans(image, section):
+    for low, high in spans(image, section):
         code = text.content[low - text.vmaddr : high - text.vmaddr]
         for address, size, _, operands in _x86(64).disasm_lite(code, low):
             match = _RIP.search(operands)
@@ -106,39 +53,6 @@ def _x86_64(image: Image, mover: Mover, content: bytearray) -> None:
             delta = mover.delta(mover.segment(target)) - mover.text_delta
             if delta:
                 struct.pack_into("<i", content, place - text.vmaddr, target + delta - after)
-
-
-def adrp_references(code: bytes, address: int) -> list[tuple[int, int]]:
-    """(address of the adrp, page that it forms) of each adrp in `code`."""
-    words = np.frombuffer(code[: len(code) & ~3], "<u4")
-    at = np.flatnonzero((words & 0x9F000000) == 0x90000000)
-    word = words[at].astype(np.int64)
-    page = (word >> 29 & 3) | (word >> 5 & 0x7FFFF) << 2
-    page = np.where(page >= 1 << 20, page - (1 << 21), page)
-    here = address + 4 * at.astype(np.int64)
-    return list(zip(here.tolist(), ((here & ~0xFFF) + (page << 12)).tolist(), strict=True))
-
-
-def _arm64(image: Image, mover: Mover, content: bytearray) -> None:
-    text = image.text
-    for section in text.sections:
-        if not section.code:
-            continue
-        for low, high in _spans(image, section):
-            code = bytes(text.content[low - text.vmaddr : high - text.vmaddr])
-            for address, page in adrp_references(code, low):
-                delta = mover.delta(mover.segment(page)) - mover.text_delta
-                if not delta:
-                    continue
-                if delta & 0xFFF:
-                    raise ValueError(f"{image.path}: a segment moved by {delta:#x}, not by whole pages")
-                moved = (page + delta - (address & ~0xFFF)) >> 12
-                if not -(1 << 20) <= moved < 1 << 20:
-                    raise ValueError(f"{image.path}: the adrp at {address:#x} cannot reach {page + delta:#x}")
-                at = address - text.vmaddr
-                (word,) = struct.unpack_from("<I", content, at)
-                word = word & 0x9F00001F | (moved & 3) << 29 | (moved >> 2 & 0x7FFFF) << 5
-                struct.pack_into("<I", content, at, word)
 
 
 def _split_info_v1(image: Image, mover: Mover, content: bytearray) -> None:
@@ -226,7 +140,7 @@ def recode_text(image: Image, mover: Mover) -> bytearray:
     if image.cputype == 0x01000007:
         _x86_64(image, mover, content)
     elif image.cputype & 0xFFFFFF == 12:
-        _arm64(image, mover, content)
+        recode_arm64(image, mover, content)
     elif image.split_info:
         _split_info_v1(image, mover, content)
     elif len({mover.delta(i) for i in range(len(image.segments))}) > 1:

@@ -13,8 +13,9 @@ from tests.cachewriter.commands import header_in_cache
 from tests.cachewriter.layout import Layout, Region, place, plan
 from tests.cachewriter.linkedit import Linkedit, Locals, Tables
 from tests.cachewriter.machinput import LC_ID_DYLIB, Image, parse
+from tests.cachewriter.mover import Mover
 from tests.cachewriter.options import CacheOptions, DylibInput
-from tests.cachewriter.recode import Mover, recode_text
+from tests.cachewriter.recode import recode_text
 from tests.cachewriter.signature import code_signature
 from tests.cachewriter.slide import SlideOptions, encode
 from tests.cachewriter.tables import HeaderFields, ImageEntry, file_tables
