@@ -8,10 +8,22 @@ from typing import Annotated
 import typer
 
 from symcache import __version__
-from symcache.cli import caches, capture, demo, dumps, harvest, library, maintenance, serve, verify
+from symcache.cli import (
+    caches,
+    capture,
+    demo,
+    dsymforuuid,
+    dumps,
+    harvest,
+    library,
+    maintenance,
+    serve,
+    setup,
+    verify,
+)
 from symcache.cli.common import out, state
 
-__all__ = ["app", "main", "opendump"]
+__all__ = ["app", "main", "opendump", "run_dsymforuuid"]
 
 app = typer.Typer(
     name="symcache",
@@ -21,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, harvest, library, verify, maintenance, caches, serve, dumps, capture):
+for module in (demo, harvest, library, verify, maintenance, caches, serve, dumps, capture, dsymforuuid, setup):
     module.register(app)
 
 
@@ -48,3 +60,8 @@ def main() -> None:
 def opendump() -> None:
     """Run `opendump DUMP`: the same as `symcache open DUMP`."""
     app(["open", *sys.argv[1:]], prog_name="opendump")
+
+
+def run_dsymforuuid() -> None:
+    """Run `symcache-dsymforuuid UUID`: debuggers want one program and give it the UUID alone."""
+    app(["dsymforuuid", *sys.argv[1:]], prog_name="symcache-dsymforuuid")

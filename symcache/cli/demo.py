@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,10 +165,8 @@ class _Workshop:
                 text=True,
                 start_new_session=True,
             )
-        assert self.server.stdout is not None
-        timer = _deadline(self.server, _SERVER_START_SECONDS)
-        with timer:
-            line = self.server.stdout.readline()
+        with _deadline(self.server, _SERVER_START_SECONDS):
+            line = self.server.stdout.readline() if self.server.stdout else ""
         try:
             url = str(json.loads(line)["url"])
         except (ValueError, KeyError):
@@ -192,8 +191,6 @@ class _Workshop:
 @contextlib.contextmanager
 def _deadline(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
     """Kill `process` if the block takes longer, so that reading from it ends."""
-    import threading  # noqa: PLC0415
-
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True
     timer.start()

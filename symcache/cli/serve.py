@@ -34,6 +34,9 @@ def serve(
     cache_gib: Annotated[
         float, typer.Option("--cache-gib", min=0.01, help="Limit of the cache of decoded files, in GiB.")
     ] = 16.0,
+    access_log: Annotated[
+        Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON object a request; - is stderr.")
+    ] = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,6 +61,7 @@ def serve(
                 processes=processes,
                 cache_bytes=int(cache_gib * (1 << 30)),
                 public_reads=public_reads,
+                access_log=access_log,
             ),
             ready,
         )

@@ -1,0 +1,150 @@
+"""`symcache setup lldb`: lets LLDB ask a symbol server by itself, and takes that back."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+
+from symcache.cli.common import BuildOption, CacheOption, ServerOption, errors_to_exit, fail, out, plain
+from symcache.cli.settings import server_urls
+from symcache.errors import StorageError, UsageError
+from symcache.macho import parse_uuid
+from symcache.model import uuid_text
+
+__all__ = ["register"]
+
+_BEGIN, _END = "# >>> symcache >>>", "# <<< symcache <<<"
+_DOMAIN, _KEY = "com.apple.DebugSymbols", "DBGShellCommands"
+_PROGRAM = "symcache-dsymforuuid"
+DEFAULTS = "/usr/bin/defaults"
+"""macOS's program for preferences."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands of this module."""
+    group = typer.Typer(no_args_is_help=True, help="Set up other programs to use a library or server, and undo it.")
+    group.command("lldb")(lldb)
+    app.add_typer(group, name="setup")
+
+
+def lldb(
+    server: ServerOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back what was set up.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
+    init_file: Annotated[
+        Path, typer.Option("--init-file", metavar="FILE", help="LLDB's init file.", show_default="~/.lldbinit")
+    ] = Path("~/.lldbinit"),
+) -> None:
+    """Let LLDB fetch binaries by UUID from servers: a block in its init file; on a Mac the dsymForUUID hook too."""
+    with errors_to_exit():
+        path = init_file.expanduser()
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        kept = _without_block(before, path)
+        if undo:
+            _undo(path, before, kept, dry_run)
+            return
+        urls = [url + _pin(build, cache) for url in server_urls(server)]
+        if not urls:
+            raise UsageError("no server is named", hint="name one with --server or SYMCACHE_URL")
+        block = _block(urls)
+        out.print(plain(str(path)) + ":")
+        for line in block.splitlines():
+            out.print(f"  {plain(line)}")
+        program = shutil.which(_PROGRAM) if sys.platform == "darwin" else None
+        if program:
+            out.print(f"defaults write {_DOMAIN} {_KEY} {plain(program)}")
+        if dry_run:
+            out.print("nothing was written (--dry-run)")
+            return
+        _write(path, kept + block)
+        if program:
+            _defaults("write", _DOMAIN, _KEY, "-string", program)
+        out.print("Undo it with: symcache setup lldb --undo")
+
+
+def _block(urls: list[str]) -> str:
+    # LLDB keeps what it fetched by the path of the URL without the pin: each pin needs a folder of its own.
+    name = hashlib.sha256(" ".join(urls).encode()).hexdigest()[:16]
+    folder = platformdirs.user_cache_path("symcache") / "lldb" / name
+    lines = [_BEGIN, "settings set symbols.enable-external-lookup true"]
+    # Before those that LLDB came with, which would otherwise be asked first for every system library.
+    lines += [f'settings insert-before plugin.symbol-locator.debuginfod.server-urls 0 "{u}"' for u in reversed(urls)]
+    lines += [f'settings set plugin.symbol-locator.debuginfod.cache-path "{folder}"', _END]
+    return "\n".join(lines) + "\n"
+
+
+def _pin(build: str | None, cache: str | None) -> str:
+    if build and cache:
+        raise UsageError("--build and --cache exclude each other", hint="the cache is the more exact pin")
+    if cache:
+        return f"/cache/{uuid_text(parse_uuid(cache)).lower()}"
+    if build and not build.isalnum():
+        raise UsageError(f"{build}: not a macOS build", hint="write e.g. 22G120")
+    return f"/build/{build}" if build else ""
+
+
+def _without_block(text: str, path: Path) -> str:
+    """Return `text` without our block; everything else stays to the byte."""
+    if _BEGIN not in text:
+        return text if not text or text.endswith("\n") else text + "\n"
+    head, _, rest = text.partition(_BEGIN)
+    _, end, tail = rest.partition(_END + "\n")
+    if not end:
+        fail(f"{path}: holds {_BEGIN!r} without {_END!r}", hint="mend the file by hand, then run this again", code=1)
+    return head + tail
+
+
+def _undo(path: Path, before: str, kept: str, dry_run: bool) -> None:
+    ours = _PROGRAM in _defaults("read", _DOMAIN, _KEY) if sys.platform == "darwin" else False
+    if _BEGIN not in before and not ours:
+        out.print(f"{plain(str(path))}: nothing of symcache in it")
+        return
+    if dry_run:
+        out.print(f"{plain(str(path))}: the block between {_BEGIN} and {_END} would be removed (--dry-run)")
+        return
+    if kept:
+        _write(path, kept)
+    else:
+        path.unlink(missing_ok=True)
+    if ours:
+        _defaults("delete", _DOMAIN, _KEY)
+    out.print(f"{plain(str(path))}: as it was before")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file at once, through a link if it is one, keeping its permissions."""
+    target = path.resolve()
+    part: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=".part-", delete=False
+        ) as out_:
+            part = Path(out_.name)
+            out_.write(text)
+        part.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+        part.replace(target)
+    except OSError as error:
+        if part:
+            part.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: {error.strerror or error}", hint="check who owns it and who may write there"
+        ) from error
+
+
+def _defaults(*arguments: str) -> str:
+    """Run macOS's `defaults`; a key that is not there reads as nothing."""
+    done = subprocess.run([DEFAULTS, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode and arguments[0] != "read":
+        raise StorageError(f"defaults {' '.join(arguments)}: {done.stderr.strip()[:200]}")
+    return done.stdout
