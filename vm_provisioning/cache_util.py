@@ -17,7 +17,7 @@ from uuid import UUID
 
 from symcache.errors import MachOError, NotFoundError, RemoteError
 from symcache.macho import Slice
-from vm_provisioning.sources import SshSource
+from vm_provisioning.ssh_source import SshSource
 from vm_provisioning.text import shown
 
 __all__ = [

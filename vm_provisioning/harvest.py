@@ -11,24 +11,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 from uuid import UUID
 
 from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all
 from symcache.errors import HostKeyError, IntegrityError, NotFoundError, StorageError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedCacheFile, StagedObject
 from symcache.macho import identify
-from symcache.model import Kind, ManifestEntry, Origin, Release, uuid_text
+from symcache.model import Kind, ManifestEntry, Origin, uuid_text
 from vm_provisioning.cache_util import TOOL, CacheUtil, ListedImage, NoSpaceError, check_whole
+from vm_provisioning.entries import RemoteCache
+from vm_provisioning.login import UnreachableError
+from vm_provisioning.packets import ConnectionLostError, ProtocolError
 from vm_provisioning.places import DEFAULT_ROOTS
-from vm_provisioning.sftp import ConnectionLostError, ProtocolError
-from vm_provisioning.sources import Source, SshSource
-from vm_provisioning.ssh import UnreachableError
+from vm_provisioning.results import CacheSummary, Counter, HarvestProgress, HarvestResult, Silent
+from vm_provisioning.sources import Source
+from vm_provisioning.ssh_source import SshSource
 from vm_provisioning.staging import Staging
 from vm_provisioning.text import shown
-from vm_provisioning.tree import RemoteCache
 
-__all__ = ["CacheSummary", "Extractor", "HarvestProgress", "HarvestResult", "harvest"]
+__all__ = ["Extractor", "harvest"]
 
 Extractor = Literal["auto", "raw", "util"]
 Identity = tuple[str, UUID | None]
@@ -38,55 +40,6 @@ _FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, Ho
 _SHOWN_DIFFERENCES = 5
 _UTIL_SPACE = 2
 """What an extracted cache needs, in sizes of the raw one."""
-
-
-class HarvestProgress(Protocol):
-    """What a harvest tells while it works."""
-
-    def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Another step begins; `total` is None where nobody knows."""
-
-    def advance(self, done: int, total: int | None = None) -> None:
-        """So much of the step is done."""
-
-
-class _Silent:
-    def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Say nothing."""
-
-    def advance(self, done: int, total: int | None = None) -> None:
-        """Say nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSummary:
-    """One shared cache of the harvest; `images` is how many it says it has."""
-
-    path: str
-    arch: str
-    uuid: UUID | None
-    images: int
-
-
-@dataclass(frozen=True, slots=True)
-class HarvestResult:
-    """What came of a harvest. Unless `sealed`, `missing` and `problems` say why."""
-
-    release: Release
-    source: str
-    extractor: str
-    """What was used: `raw`, `util` or `raw+util`; empty where there was no shared cache."""
-    record_id: str
-    sealed: bool
-    images: int
-    """Size of the manifest."""
-    stored: int
-    skipped: int
-    caches: list[CacheSummary]
-    missing: list[ManifestEntry]
-    problems: list[str]
-    notes: list[str]
-    """What was passed over, and does not keep a harvest from being sealed."""
 
 
 @dataclass
@@ -124,7 +77,7 @@ def harvest(
     """
     if extractor not in {"auto", "raw", "util"}:
         raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util")
-    progress = progress or _Silent()
+    progress = progress or Silent()
     progress.step(f"asking {source.name} what it is", unit="things")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tool = _find_tool(source, extractor, util_path)
@@ -229,7 +182,7 @@ class _Harvest:
         folder = self.stage.folder_for("caches", remote.path)
         self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
         self.progress.step(f"copying {remote.name}", unit="bytes", total=remote.size)
-        count = _Counter(self.progress, remote.size)
+        count = Counter(self.progress, remote.size)
         files = [self.source.fetch(entry, folder / entry.name, count) for entry in remote.files]
         with SharedCache.open(files[0]) as cache:
             gathered.uuid = cache.uuid
@@ -283,7 +236,7 @@ class _Harvest:
                 total = sum(entry.size for _, entry in wanted if entry)
                 self.stage.require_space(total)
                 self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
-                count = _Counter(self.progress, total)
+                count = Counter(self.progress, total)
                 for image, entry in wanted:
                     if entry is None:
                         lost = IntegrityError(f"{where}: {TOOL} listed {shown(image.path)} but did not extract it")
@@ -394,17 +347,6 @@ class _Harvest:
                         file, found.offset, found.size, entry.path, found.arch, found.uuid, found.kind, Origin.FILE
                     )
                 )
-
-
-class _Counter:
-    """Adds up pieces for a progress that wants sums."""
-
-    def __init__(self, progress: HarvestProgress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self, count: int) -> None:
-        self._done += count
-        self._progress.advance(self._done, self._total)
 
 
 def _is_text(path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, host: str, a
     for file in (*trust.known_hosts, trust.store):
         if file is not None and file.is_file():
             try:
-                client.load_system_host_keys(str(file))
+                _load(file, client.get_host_keys())
             except OSError as error:
                 raise StorageError(f"{file}: cannot be read: {error.strerror}", hint="check who owns it") from error
     client.set_missing_host_key_policy(_TrustNew(trust.store, announce) if trust.trust_new else _Unknown(host))
@@ -80,11 +81,30 @@ def _describe(key: Any) -> str:
     return f"the {key.get_name()} key {key.fingerprint}"
 
 
+def _load(file: Path, keys: Any) -> None:
+    """Add the keys of a known_hosts file to paramiko's `HostKeys`, passing over lines that it cannot read.
+
+    Lines of certificate authorities and revoked keys are among those: they make no host known. Raises OSError.
+    """
+    for line in file.read_text("utf-8", "replace").splitlines():
+        if line.startswith("@"):
+            continue
+        try:
+            entry = paramiko.hostkeys.HostKeyEntry.from_line(line.strip()) if line.strip() else None
+        except (paramiko.SSHException, ValueError, LookupError, TypeError, struct.error):
+            continue
+        if entry is not None and entry.valid and not line.startswith("#"):
+            for name in entry.hostnames:
+                keys.add(name, entry.key.get_name(), entry.key)
+
+
 def _knows(file: Path, name: str) -> bool:
+    keys = paramiko.HostKeys()
     try:
-        return paramiko.HostKeys(str(file)).lookup(name) is not None
+        _load(file, keys)
     except OSError:
         return False
+    return keys.lookup(name) is not None
 
 
 class _Pinned(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types

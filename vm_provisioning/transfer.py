@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symcache.errors import IntegrityError, StorageError, SymcacheError
-from vm_provisioning.sftp import Attributes, ConnectionLostError, Sftp, WholeFile
+from vm_provisioning.packets import Attributes, ConnectionLostError
+from vm_provisioning.sftp import Sftp, WholeFile
 from vm_provisioning.text import shown
 
 __all__ = ["MAX_FILE_SIZE", "SMALL_FILE_SIZE", "Copy", "copy_file", "copy_small_files"]

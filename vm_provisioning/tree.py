@@ -7,21 +7,20 @@ that is refused is named in `problems`; a thing that is merely passed over, in `
 from __future__ import annotations
 
 import itertools
-import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from symcache.dyld import HEAD_SIZE, companions, is_cache_name
 from symcache.errors import RemoteError, SharedCacheError, StorageError, SymcacheError
+from vm_provisioning.entries import Entry, Limits, RemoteCache, refusal
+from vm_provisioning.packets import Attributes, ConnectionLostError, NoAccessError, NoSuchFileError, ProtocolError
 from vm_provisioning.places import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
-from vm_provisioning.sftp import Attributes, ConnectionLostError, NoAccessError, NoSuchFileError, ProtocolError
 from vm_provisioning.text import Remarks, shown
 
-__all__ = ["Entry", "Limits", "RemoteCache", "SystemTree", "refusal"]
+__all__ = ["SystemTree"]
 
 _HEAD = 8
 """Magic, and the number of slices in a universal file."""
@@ -40,79 +39,6 @@ _KIND_NAMES = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a source may hold before it is thought to be endless."""
-
-    folder_entries: int = 100_000
-    entries: int = 3_000_000
-    """All names in all folders together."""
-    pending: int = 200_000
-    """Folders that are known and not yet listed."""
-    images: int = 200_000
-    """Mach-O files outside the caches."""
-    depth: int = 48
-    """Folders below a root."""
-    path: int = 1024
-    """Bytes: PATH_MAX of macOS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One thing in the tree, by its absolute path there. `mode` is st_mode, `size` in bytes, `mtime` in seconds."""
-
-    path: str
-    mode: int
-    size: int
-    mtime: int
-
-    @property
-    def name(self) -> str:
-        """Last part of the path."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def attributes(self) -> Attributes:
-        """What lstat said."""
-        return Attributes(self.mode, self.size, self.mtime)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteCache:
-    """One shared cache as a source has it: main file first, then the companions that its header names."""
-
-    path: str
-    arch: str
-    """As the file name spells it."""
-    uuid: UUID | None
-    files: tuple[Entry, ...]
-    missing: tuple[str, ...] = ()
-    """Companions that the header demands and the source has not."""
-
-    @property
-    def name(self) -> str:
-        """Name of the main file."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(f.size for f in self.files)
-
-
-def refusal(name: bytes) -> str:
-    """Return why a name in a folder is not followed, or an empty string when it may be."""
-    if not name or b"/" in name or b"\0" in name or name in {b".", b".."}:
-        return "is not the name of a file"
-    if len(name) > 255:
-        return "is longer than 255 bytes"
-    try:
-        text = name.decode()
-    except UnicodeDecodeError:
-        return "is not UTF-8"
-    return "has control characters" if re.search(r"[\x00-\x1f\x7f-\x9f]", text) else ""
 
 
 class SystemTree(ABC):

@@ -16,8 +16,17 @@ from symcache.library import Library
 from tests.support.hostile import Directory, File, HostileHost, Link, Special
 from tests.support.systems import system_version
 from tests.support.toolchain import compile_image
-from vm_provisioning import HarvestResult, HostKeyTrust, Login, SshSession, SshSource, SshTarget, Timeouts, harvest
-from vm_provisioning.tree import Limits
+from vm_provisioning import (
+    HarvestResult,
+    HostKeyTrust,
+    Limits,
+    Login,
+    SshSession,
+    SshSource,
+    SshTarget,
+    Timeouts,
+    harvest,
+)
 
 _SW_VERS = b"ProductName:\t\tmacOS\nProductVersion:\t\t13.5.1\nBuildVersion:\t\t22G120\n"
 _FEW = Limits(folder_entries=2000, entries=10_000, pending=100, images=50)
