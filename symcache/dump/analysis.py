@@ -254,8 +254,10 @@ def _module(number: int, loaded: LoadedModule, report: dict[str, Any]) -> Module
     address = report["file_address"]
     slide = loaded.module.address - address if address is not None and status == "have" else None
     detail = report["detail"]
-    if loaded.debug_info and status == "have" and not report["symbols"]:
-        detail = detail or f"LLDB ignores {loaded.debug_info.path}, which should be its debug info"
+    if loaded.ignored:
+        detail = detail or f"{loaded.ignored.path} is not its debug info"
+    elif loaded.debug_info and status == "have" and not report["symbols"]:
+        detail = detail or f"LLDB ignores its debug info {loaded.debug_info.path}"
     return ModuleReport(number, loaded, status, bool(report["symbols"]), detail, slide)
 
 

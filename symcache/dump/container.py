@@ -51,10 +51,21 @@ def open_dump(path: Path, scratch: Path) -> OpenedDump:
         if file.read(4) == _CORE_MAGIC:
             core = read_core(path)
             return OpenedDump(path, None, core, path)
-    name = str(path)
     target = scratch / "core"
     try:
-        with zipfile.ZipFile(path) as archive, _open_member(archive, name) as member:
+        header = _unpack_zip(path, target)
+        core = read_core(target, name=str(path))
+        check_thread(header, len(core.threads), str(path))
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return OpenedDump(path, header, core, target)
+
+
+def _unpack_zip(path: Path, target: Path) -> DumpHeader:
+    name = str(path)
+    try:
+        with zipfile.ZipFile(path) as archive, _open_member(archive, path.stat().st_size, name) as member:
             xml, rest = _split_header(member, name)
             header = parse_header(xml, name)
             _unpack(member, rest, target, name)
@@ -67,12 +78,10 @@ def open_dump(path: Path, scratch: Path) -> OpenedDump:
         raise DumpError(f"{name}: {message}", hint=hint) from error
     except (zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DumpError(f"{name}: cannot be unpacked: {error}", hint="the dump is damaged: copy it again") from error
-    core = read_core(target, name=name)
-    check_thread(header, len(core.threads), name)
-    return OpenedDump(path, header, core, target)
+    return header
 
 
-def _open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[bytes]:
     found = [i for i in archive.infolist() if i.filename == MEMBER]
     if not found:
         names = sorted(i.filename[:60] for i in archive.infolist())
@@ -94,6 +103,8 @@ def _open_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
             f"{name}: {MEMBER} claims to unpack from {packed} to {size} bytes",
             hint=f"that looks like a zip bomb; dumps of up to {_MAX_CORE >> 30} GiB are read",
         )
+    if not 0 <= member.header_offset < path_size:
+        raise DumpError(f"{name}: {MEMBER} is said to begin at byte {member.header_offset} of {path_size}")
     return archive.open(member)
 
 

@@ -16,6 +16,8 @@ from symcache.dump.notes import header_from_notes
 from symcache.dump.placeholder import write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
+from symcache.errors import FormatError
+from symcache.macho import identify
 from symcache.model import Kind, uuid_text
 
 __all__ = ["LoadedDump", "LoadedModule", "load_dump"]
@@ -36,6 +38,8 @@ class LoadedModule:
     module: DumpModule
     executable: ResolvedFile | None
     debug_info: ResolvedFile | None
+    ignored: ResolvedFile | None
+    """What was offered as its debug info, but is another image's: LLDB would say nothing and show no lines."""
     placeholder: Path | None
     text_size: int
     """Bytes from its header to where the next module or the end of the memory region bounds its code."""
@@ -79,12 +83,15 @@ def load_dump(
     for number, (module, end) in enumerate(zip(header.modules, ends, strict=True)):
         executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
         debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+        ignored = None
+        if debug_info and not _is_debug_info(debug_info.path, module.uuid):
+            debug_info, ignored = None, debug_info
         placeholder = None
         if executable is None:
             placeholder = _folder(scratch, number) / _file_name(module)
             # Without a UUID of its own it gets one of zeros: LLDB's UUID of none.
             write_placeholder(placeholder, dump.core.cputype, module.uuid or UUID(int=0), module.path, end)
-        modules.append(LoadedModule(module, executable, debug_info, placeholder, end))
+        modules.append(LoadedModule(module, executable, debug_info, ignored, placeholder, end))
     if dump.header and dump.core.cputype == CPU_TYPE_X86_64:  # the core file is ours, in `scratch`
         _back_missing_code(dump, header.thread, modules)
     plan = {
@@ -142,6 +149,13 @@ def _resolve(
         for wanted, file in resolver.resolve(left, progress).items():
             found[wanted.uuid, wanted.kind] = file
     return found
+
+
+def _is_debug_info(path: Path, uuid: UUID | None) -> bool:
+    try:
+        return any(s.uuid == uuid and s.kind is Kind.DEBUGINFO for s in identify(path))
+    except (FormatError, OSError):
+        return False
 
 
 def _text_ends(dump: OpenedDump, header: DumpHeader) -> list[int]:

@@ -46,12 +46,13 @@ def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
     with path.open("rb") as file:
         file.seek(offset)
         raw = file.read(min(size, _HEADER.size))
+        end = file.seek(0, 2)
         if len(raw) < _HEADER.size:
             return []
         _, count, entries, entry_size, _ = _HEADER.unpack(raw)
         if count > _MAX_IMAGES or (count and entry_size < _ENTRY.size) or entry_size > 1 << 12:
             raise DumpError(f"{path}: its note lists {count} images of {entry_size} bytes, which cannot be")
-        file.seek(min(entries, 1 << 62))
+        file.seek(min(entries, end))
         table = file.read(count * entry_size)
         if len(table) < count * entry_size:
             raise DumpError(f"{path}: its table of {count} images lies outside the core")
@@ -59,8 +60,8 @@ def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
         for number in range(count):
             name_offset, uuid, address, _, _, _ = _ENTRY.unpack_from(table, number * entry_size)
             name = ""
-            if name_offset != _UNKNOWN:
-                file.seek(name_offset if name_offset < 1 << 62 else 0, 0)
+            if name_offset < end:
+                file.seek(name_offset)
                 name = file.read(_MAX_PATH).partition(b"\0")[0].decode("utf-8", "replace")
             if address != _UNKNOWN:
                 modules.append(DumpModule(address, name, uuid_or_none(uuid)))

@@ -1,0 +1,289 @@
+"""Backtraces of real compiled code through the real LLDB, around a stack laid out by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.dump import Analysis, CacheGuess, FolderResolver, Limits, ResolvedFile, Wanted, analyze, open_in_lldb
+from symcache.dump import debugger as debugger_module
+from symcache.errors import DebuggerError, DumpError
+from symcache.macho import identify
+from symcache.model import Kind
+from tests.dump.builder import CoreFile, Module, Region, header, small_core, write_dump, x86_thread
+from tests.dump.scene import EXE_BASE, LIB_BASE, Scene
+from tests.support.toolchain import lipo
+
+Scenes = Callable[..., Scene]
+ARCHES = pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+
+
+def frames(analysis: Analysis, *, lines: bool = True) -> list[tuple[str, str, int | None]]:
+    return [
+        (f.module.loaded.module.name if f.module else "?", f.function, f.line if lines else None)
+        for f in analysis.crashed.frames
+    ]
+
+
+@pytest.mark.parametrize(("arch", "signed"), [("x86_64", False), ("arm64", False), ("arm64", True)])
+def test_functions_and_lines(scenes: Scenes, arch: str, signed: bool) -> None:
+    """Signed: return addresses carry pointer authentication codes, as in every arm64e process."""
+    scene = scenes(arch, signed=signed)
+    analysis = analyze(scene.write(thread=1), FolderResolver([scene.folder]))
+    assert frames(analysis) == scene.frames
+    assert [(m.status, m.debug_info, m.detail) for m in analysis.modules] == [("have", True, "")] * 2
+    assert analysis.exception.signal == "SIGSEGV"
+    assert analysis.exception.access == "write"
+    assert analysis.exception.address == 0x10
+    assert [f.function for f in analysis.threads[0].frames] == ["middle", "main"]
+
+
+@ARCHES
+def test_a_module_that_nobody_has_keeps_its_place_in_the_chain(
+    scenes: Scenes, arch: str, only: Callable[..., Path]
+) -> None:
+    scene = scenes(arch)
+    analysis = analyze(scene.write(thread=1), FolderResolver([only(scene.exe)]))
+    assert frames(analysis, lines=False) == [
+        ("libmath.dylib", "", None),
+        ("libmath.dylib", "", None),
+        ("Ledger", "middle", None),
+        ("Ledger", "main", None),
+    ]
+    assert [m.loaded.module.name for m in analysis.missing] == ["libmath.dylib"]
+    report = analysis.to_json()
+    assert report["modules"][1]["status"] == "missing"
+    assert report["threads"][0]["frames"][1]["module_offset"] == analysis.crashed.frames[1].address - LIB_BASE
+
+
+@ARCHES
+def test_with_no_module_at_all_the_chain_is_there(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    analysis = analyze(scenes(arch).write(thread=1), FolderResolver([tmp_path]))
+    names = [f.module.loaded.module.name if f.module else "?" for f in analysis.crashed.frames]
+    assert names == ["libmath.dylib", "libmath.dylib", "Ledger", "Ledger"]
+
+
+@ARCHES
+def test_modules_without_uuid_or_path(scenes: Scenes, arch: str) -> None:
+    scene = scenes(arch)
+    modules = [scene.modules[0], Module(LIB_BASE)]
+    path = write_dump(scene.folder / "nameless.zip", header(modules, thread=1), scene.core.bytes())
+    analysis = analyze(path, FolderResolver([scene.folder]))
+    assert [m.status for m in analysis.modules] == ["have", "no-uuid"]
+    assert [n for _, n, _ in frames(analysis)][-2:] == ["middle", "main"]
+    assert analysis.crashed.frames[0].module is analysis.modules[1]
+
+
+def test_a_universal_file_gives_its_slice(scenes: Scenes, tmp_path: Path) -> None:
+    both = lipo(tmp_path / "universal", scenes("x86_64").lib, scenes("arm64").lib)
+    for arch in ("x86_64", "arm64"):
+        scene = scenes(arch)
+        analysis = analyze(scene.write(thread=1), FolderResolver([both]))
+        assert [n for _, n, _ in frames(analysis)][:2] == ["lib_inner", "lib_outer"], arch
+
+
+def test_an_arm64e_image_is_taken_into_an_arm64_process(scenes: Scenes, tmp_path: Path) -> None:
+    """System libraries are arm64e even where the process is arm64: only the UUID counts."""
+    scene = scenes("arm64")
+    image = bytearray(scene.lib.read_bytes())
+    image[8:12] = struct.pack("<I", 0x8000_0002)
+    (tmp_path / "libmath.dylib").write_bytes(image)
+    assert identify(tmp_path / "libmath.dylib")[0].arch == "arm64e"
+    analysis = analyze(scene.write(thread=1), FolderResolver([tmp_path]))
+    assert [n for _, n, _ in frames(analysis)][:2] == ["lib_inner", "lib_outer"]
+
+
+class _Lying:
+    """Gives the same files for whatever is asked."""
+
+    def __init__(self, files: dict[Kind, Path]) -> None:
+        self._files = files
+
+    def resolve(self, wanted: Sequence[Wanted], progress: object = None) -> dict[Wanted, ResolvedFile]:
+        return {w: ResolvedFile(self._files[w.kind], "a liar") for w in wanted if w.kind in self._files}
+
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
+        return []
+
+
+def test_a_file_with_another_uuid_is_not_used(scenes: Scenes) -> None:
+    scene = scenes("x86_64")
+    analysis = analyze(scene.write(thread=1), _Lying({Kind.EXECUTABLE: scene.exe}))
+    assert [m.status for m in analysis.modules] == ["have", "rejected"]
+    assert analysis.modules[1].detail
+    assert frames(analysis, lines=False)[0] == ("libmath.dylib", "", None)
+    assert "lib_inner" not in [f.function for f in analysis.crashed.frames]
+
+
+def test_debug_info_with_another_uuid_is_said_to_be_ignored(scenes: Scenes) -> None:
+    scene = scenes("x86_64")
+    wrong = scene.folder / "libmath.dylib.dSYM/Contents/Resources/DWARF/libmath.dylib"
+    analysis = analyze(scene.write(thread=1), _Lying({Kind.EXECUTABLE: scene.exe, Kind.DEBUGINFO: wrong}))
+    assert not analysis.modules[0].debug_info
+    assert analysis.modules[0].detail == f"{wrong} is not its debug info"
+
+
+def test_signature_is_of_names_not_addresses(scenes: Scenes) -> None:
+    scenes_of = [scenes("x86_64"), scenes("arm64"), scenes("arm64", signed=True)]
+    signatures = [analyze(s.write(thread=1), FolderResolver([s.folder])).signature() for s in scenes_of]
+    assert len({identity for identity, _ in signatures}) == 1
+    assert signatures[0][1] == [
+        "SIGSEGV",
+        "libmath.dylib`lib_inner",
+        "libmath.dylib`lib_outer",
+        "Ledger`middle",
+        "Ledger`main",
+    ]
+    scene = scenes_of[0]
+    other = analyze(scene.write("other.zip", thread=0), FolderResolver([scene.folder])).signature()
+    assert other[0] != signatures[0][0]
+
+
+def test_open_prints_the_backtrace(scenes: Scenes) -> None:
+    scene = scenes("arm64")
+    printed = open_in_lldb(scene.write(thread=1), FolderResolver([scene.folder]), interactive=False)
+    lines = printed.splitlines()
+    assert lines[0].startswith("* thread #2")
+    assert "libmath.dylib`lib_inner" in lines[1]
+    for line, (module, function, _) in zip(lines[1:], scene.frames, strict=True):
+        assert f"{module}`{function}" in line
+
+
+def test_files_beside_a_hostile_dump_do_not_run(
+    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python modules, LLDB start files and scripts in a dSYM: all would run in a debugger that is not on its guard."""
+    scene = scenes("x86_64")
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    marker = tmp_path / "ran"
+    code = f"open({str(marker)!r}, 'a').write(__name__)\n"
+    for name in ("numpy", "lldb", "json", "six", "resource", "sitecustomize", "usercustomize"):
+        (folder / f"{name}.py").write_text(code)
+    (folder / ".lldbinit").write_text(f"script {code}")
+    (folder / ".lldbinit-symcache").write_text(f"script {code}")
+    bundle = folder / "Ledger.dSYM" / "Contents" / "Resources"
+    (bundle / "DWARF").mkdir(parents=True)
+    (bundle / "Python").mkdir()
+    (bundle / "Python" / "Ledger.py").write_text(code + f"def __lldb_init_module(*_):\n    {code}")
+    dwarf = scene.folder / "Ledger.dSYM/Contents/Resources/DWARF/Ledger"
+    (bundle / "DWARF" / "Ledger").write_bytes(dwarf.read_bytes())
+    (folder / "Ledger").write_bytes(scene.exe.read_bytes())
+    dump = folder / "crash.zip"
+    dump.write_bytes(scene.write(thread=1).read_bytes())
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONSTARTUP", str(folder / "numpy.py"))
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("LLDB_DEBUGSERVER_PATH", str(folder))
+    analysis = analyze(Path("crash.zip"), FolderResolver([Path()]))
+    assert analysis.modules[0].debug_info  # the bundle with the script was used
+    open_in_lldb(Path("crash.zip"), FolderResolver([Path()]), interactive=False)
+    assert not marker.exists()
+
+
+def _worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(body)
+    monkeypatch.setattr(debugger_module, "_WORKER", script)
+
+
+def test_a_debugger_that_hangs_is_stopped_in_time(
+    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "pids"
+    _worker(
+        monkeypatch,
+        tmp_path,
+        f"import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\ntime.sleep(600)\n",
+    )
+    start = time.monotonic()
+    with pytest.raises(DebuggerError, match=r"crash.zip: LLDB was not done after 2 seconds") as error:
+        analyze(scenes("x86_64").write(thread=1), FolderResolver([]), limits=Limits(seconds=2))
+    assert time.monotonic() - start < 30
+    assert "--timeout" in error.value.hint
+    for pid in pids.read_text().split():
+        assert not _alive(int(pid))
+
+
+def _alive(pid: int) -> bool:
+    for _ in range(50):
+        try:
+            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (f"import os\nos.kill(os.getpid(), {int(signal.SIGSEGV)})\n", "LLDB died of SIGSEGV on it"),
+        (f"import os\nos.kill(os.getpid(), {int(signal.SIGKILL)})\n", "LLDB died of SIGKILL on it"),
+        ("import sys\nsys.exit('cannot import')\n", "LLDB's process failed: cannot import"),
+        ("print('no json')\n", "LLDB's report is not JSON"),
+        ("raise MemoryError\n", "more memory than it is allowed"),
+    ],
+)
+def test_a_debugger_that_dies_is_reported(
+    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: str
+) -> None:
+    _worker(monkeypatch, tmp_path, body)
+    with pytest.raises(DebuggerError) as error:
+        analyze(scenes("x86_64").write(thread=1), FolderResolver([]))
+    assert expected in str(error.value)
+    assert "crash.zip" in str(error.value)
+
+
+def test_memory_of_the_debugger_is_limited(scenes: Scenes) -> None:
+    with pytest.raises(DebuggerError):
+        analyze(scenes("x86_64").write(thread=1), FolderResolver([]), limits=Limits(memory=64 << 20))
+
+
+def test_a_frame_chain_without_end_is_cut(scenes: Scenes) -> None:
+    scene = scenes("x86_64")
+    core = CoreFile(regions=list(scene.core.regions), threads=list(scene.core.threads))
+    stack = core.regions[-1]
+    cells = stack.size // 16 - 2
+    data = b"".join(
+        struct.pack("<2Q", stack.address + 16 * (n + 1), EXE_BASE + 0x400 + n % 64) for n in range(cells)
+    ) + bytes(32)
+    core.regions[-1] = Region(stack.address, stack.size, data, 3)
+    core.threads = [x86_thread(rip=EXE_BASE + 0x400, rbp=stack.address, rsp=stack.address)]
+    path = write_dump(scene.folder / "endless.zip", header(scene.modules), core.bytes())
+    analysis = analyze(path, FolderResolver([]), limits=Limits(max_frames=100))
+    assert 50 < len(analysis.crashed.frames) <= 100
+
+
+def test_nothing_is_left_behind(scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    scene = scenes("x86_64")
+    analyze(scene.write(thread=1), FolderResolver([scene.folder]))
+    with pytest.raises(DumpError):
+        analyze(scene.write("bad.zip", thread=7), FolderResolver([]))
+    assert list(temporary.iterdir()) == []
+
+
+def test_thousands_of_threads_of_nothing(tmp_path: Path) -> None:
+    core = small_core(2000)
+    uuid = UUID(int=7).hex
+    path = write_dump(
+        tmp_path / "many.zip", header([Module(0x1_0000_0000, "/x/Ledger", uuid)], thread=1999), core.bytes()
+    )
+    analysis = analyze(path, FolderResolver([]))
+    assert len(analysis.threads) == 2000
+    assert analysis.to_json()["threads"][0]["index"] == 1999
