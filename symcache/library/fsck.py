@@ -18,14 +18,13 @@ from symcache.catalog import Catalog
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError, UsageError
 from symcache.library.snapshots import SNAPSHOT_KEY, remove_database, scratch_name
 from symcache.model import uuid_text
-from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key
+from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, record_id
 
 if TYPE_CHECKING:
     from symcache.library.library import Library
 
 __all__ = ["FsckCode", "FsckFinding", "FsckReport", "Subset", "fsck"]
 
-_LONGEST_HEADER = 18
 _BATCH = 512
 
 
@@ -162,13 +161,20 @@ def _check_records(library: Library, report: FsckReport) -> None:
     for key in library.gaps():
         if key not in library.unreadable:
             report.add(FsckCode.RECORD_LOST, key, f"{key}: not there, although it must have been written")
-    keys = set()
-    for key in library.store.list("records/"):
-        if RecordKey.parse(key) is None:
-            report.add(FsckCode.STRAY, key, f"{key}: not the name of a record")
-        else:
-            keys.add(key)
-    report.records = len(keys)
+    known = dict(library.catalog.rows("SELECT k.key, r.sha256 FROM record_keys k JOIN records r ON r.id = k.record"))
+    for text in library.store.list("records/"):
+        place = RecordKey.parse(text)
+        if place is None:
+            report.add(FsckCode.STRAY, text, f"{text}: not the name of a record")
+            continue
+        report.records += 1
+        if text in library.unreadable:
+            continue
+        try:
+            if record_id(library.store, place) != known.get(text):
+                report.add(FsckCode.CATALOG_DAMAGED, text, f"{text}: the catalog knows another record there")
+        except IntegrityError as error:  # damaged since it was folded
+            report.add(FsckCode.RECORD_UNREADABLE, text, str(error))
 
 
 def _check_catalog(library: Library, report: FsckReport, *, thorough: bool) -> None:
@@ -176,8 +182,9 @@ def _check_catalog(library: Library, report: FsckReport, *, thorough: bool) -> N
     for problem in library.catalog.check() if thorough else ():
         report.add(FsckCode.CATALOG_DAMAGED, name, f"{name}: {problem}")
         return
-    if not thorough:
-        return
+    lost = {FsckCode.RECORD_LOST, FsckCode.RECORD_UNREADABLE}
+    if not thorough or any(f.code in lost for f in report.findings):
+        return  # where records are lost, the catalog rightly says more than those that are left
     # What the records say, folded on the side. In memory, a large one would be too large.
     fresh = Catalog(scratch_name(library.catalog.path) if library.catalog.path else None)
     try:
@@ -254,11 +261,15 @@ def _check_blobs(
             if sha256 in chosen:
                 return sha256, "", sum(len(chunk) for chunk in BlobReader(library.store, sha256, size))
             with library.store.open(blob_key(sha256)) as stored:
-                found = zstandard.frame_content_size(stored.read(_LONGEST_HEADER))
-            wrong = size is not None and found != size
-            return sha256, f"blob {sha256}: holds {found} bytes where {size} were stored" if wrong else "", 0
-        except (IntegrityError, zstandard.ZstdError) as error:
-            return sha256, str(error), 0
+                content, frame = frame_sizes(stored)
+                length = stored.seek(0, os.SEEK_END)
+            if size is not None and content != size:
+                return sha256, f"blob {sha256}: holds {content} bytes where {size} were stored", 0
+            if frame != length:
+                return sha256, f"blob {sha256}: is {length} bytes long where {frame} were written", 0
+            return sha256, "", 0
+        except IntegrityError as error:
+            return sha256, f"blob {sha256}: {error}" if sha256 not in str(error) else str(error), 0
         except NotFoundError:
             return sha256, "", 0  # collected meanwhile, or named as missing already
 

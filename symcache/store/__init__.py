@@ -1,9 +1,9 @@
 """The store: immutable blobs and harvest records by key. The truth of a library; the catalog is derived from it."""
 
 from symcache.store.base import BLOB_KEY, BlobStat, RecordKey, Store, blob_key, open_store
-from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, put_blob, put_object
+from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
 from symcache.store.local import LocalStore
-from symcache.store.records import read_record, write_record
+from symcache.store.records import read_record, record_id, write_record
 
 __all__ = [
     "BLOB_KEY",
@@ -15,9 +15,11 @@ __all__ = [
     "Store",
     "blob_key",
     "decode_to",
+    "frame_sizes",
     "open_store",
     "put_blob",
     "put_object",
     "read_record",
+    "record_id",
     "write_record",
 ]

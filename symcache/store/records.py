@@ -12,7 +12,7 @@ from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRec
 from symcache.store.base import RecordKey, Store
 from symcache.store.blobs import MAX_WINDOW, put_object
 
-__all__ = ["read_record", "write_record"]
+__all__ = ["read_record", "record_id", "write_record"]
 
 _CHUNK = 1 << 20
 _MAX_RECORD = 1 << 30
@@ -45,20 +45,15 @@ def write_record(store: Store, record: Record, writer: str) -> tuple[RecordKey, 
         sequence += 1  # another process of this writer was faster
 
 
+def record_id(store: Store, key: RecordKey) -> str:
+    """Return the id of a record without looking into it. Raises IntegrityError when it is damaged."""
+    return hashlib.sha256(_content(store, key)).hexdigest()
+
+
 def read_record(store: Store, key: RecordKey) -> tuple[str, Record]:
     """Return (id, record). Raises IntegrityError for one that cannot be read or is newer than this program."""
     name = f"{store.location}: record {key}"
-    data = bytearray()
-    with store.open(str(key)) as stored:
-        try:
-            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
-                while chunk := reader.read(_CHUNK):
-                    data += chunk
-                    if len(data) > _MAX_RECORD:
-                        raise IntegrityError(f"{name}: larger than {_MAX_RECORD} bytes")
-        except zstandard.ZstdError as error:
-            raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck`") from error
-    content = bytes(data)
+    content = _content(store, key)
     try:
         head = _Head.model_validate_json(content)
         if head.schema_version > _SCHEMA or head.type not in _TYPES:
@@ -72,3 +67,18 @@ def read_record(store: Store, key: RecordKey) -> tuple[str, Record]:
             f"{name}: {error.error_count()} fields are not what they must be", hint="run `symcache fsck`"
         ) from error
     return hashlib.sha256(content).hexdigest(), record
+
+
+def _content(store: Store, key: RecordKey) -> bytes:
+    name = f"{store.location}: record {key}"
+    data = bytearray()
+    with store.open(str(key)) as stored:
+        try:
+            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
+                while chunk := reader.read(_CHUNK):
+                    data += chunk
+                    if len(data) > _MAX_RECORD:
+                        raise IntegrityError(f"{name}: larger than {_MAX_RECORD} bytes")
+        except zstandard.ZstdError as error:
+            raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck`") from error
+    return bytes(data)

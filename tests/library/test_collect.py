@@ -1,0 +1,262 @@
+"""Collection beside harvests: each interleaving, step by step, on purpose."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from symcache.catalog import Catalog
+from symcache.library import GcReport, Library, collect
+from symcache.library.library import Library as LibraryClass
+from symcache.store import LocalStore, blob_key
+from tests.library.images import Image, harvest
+
+DAY = 86400.0
+GRACE = 14 * DAY
+A = UUID(int=1)
+IMAGE = Image("/usr/lib/a", 1)
+
+
+class Hooked(LocalStore):
+    """A folder that calls a function before or after one of its operations, once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.hooks: dict[tuple[str, str], Callable[[], object]] = {}
+
+    def on(self, when: str, operation: str, action: Callable[[], object]) -> None:
+        self.hooks[when, operation] = action
+
+    def _call(self, operation: str, key: str, *arguments: Any) -> Any:
+        name = f"{operation} {key.partition('/')[0]}"
+        if action := self.hooks.pop(("before", name), None):
+            action()
+        result = getattr(LocalStore, operation)(self, key, *arguments)
+        if action := self.hooks.pop(("after", name), None):
+            action()
+        return result
+
+    def create(self, key: str, source: Path) -> bool:
+        return bool(self._call("create", key, source))
+
+    def stat(self, key: str) -> Any:
+        return self._call("stat", key)
+
+    def refresh(self, key: str) -> bool:
+        return bool(self._call("refresh", key))
+
+    def delete_older(self, key: str, before: float) -> bool:
+        return bool(self._call("delete_older", key, before))
+
+
+class World:
+    """A library with one removed build whose blob is old, a collector and a harvester with catalogs of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "library"
+        with Library.open(self.root, create=True) as library:
+            library.ingest(harvest(folder / "old", [IMAGE]))
+            found = library.resolve(A)
+            assert found
+            self.sha256 = found.sha256
+            library.remove("22G120")
+        self.age(100 * DAY)
+        self.collector_store, self.harvester_store = Hooked(self.root), Hooked(self.root)
+        self.collector = LibraryClass(self.collector_store, Catalog(folder / "collector.db"))
+        self.harvester = LibraryClass(self.harvester_store, Catalog(folder / "harvester.db"))
+        self.staged = harvest(folder / "new", [IMAGE], build="23A1", version="14.0")
+
+    def age(self, seconds: float) -> None:
+        then = time.time() - seconds
+        for path in self.root.rglob("*"):
+            if path.is_file() and path.suffix == ".zst":
+                os.utime(path, (then, then))
+
+    def collect(self) -> GcReport:
+        return collect(self.collector, grace=GRACE)
+
+    def ingest(self) -> None:
+        assert self.harvester.ingest(self.staged).sealed
+
+    def check(self) -> None:
+        """Whatever happened, the new release is there, whole."""
+        with Library.open(self.root) as library:
+            found = library.resolve(A, build="23A1")
+            assert found
+            assert b"".join(library.read_blob(found.sha256, found.size)) == IMAGE.data
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_without_a_harvest_the_blob_goes(world: World) -> None:
+    report = world.collect()
+    assert (report.deleted, report.live, report.young) == (1, 0, 0)
+    assert report.deleted_bytes > 0
+    assert not (world.root / blob_key(world.sha256)).exists()
+
+
+def test_a_dry_run_deletes_nothing(world: World) -> None:
+    report = collect(world.collector, grace=GRACE, dry_run=True)
+    assert report.deleted == 1
+    assert (world.root / blob_key(world.sha256)).exists()
+
+
+def test_a_harvest_before_the_collection(world: World) -> None:
+    world.ingest()
+    assert world.collect().deleted == 0
+    world.check()
+
+
+def test_a_harvest_after_the_collection(world: World) -> None:
+    world.collect()
+    world.ingest()
+    world.check()
+
+
+def test_a_harvest_that_has_skipped_the_blob_but_not_sealed(world: World) -> None:
+    reports = []
+    world.harvester_store.on("before", "create records", lambda: reports.append(world.collect()))
+    world.ingest()
+    assert (reports[0].deleted, reports[0].young) == (0, 1)
+    world.check()
+
+
+def test_the_blob_is_refreshed_after_the_collector_condemned_it(world: World) -> None:
+    world.collector_store.on("before", "delete_older blobs", world.ingest)
+    assert world.collect().deleted == 0
+    world.check()
+
+
+def test_the_blob_is_deleted_between_the_harvesters_look_and_its_refreshing(world: World) -> None:
+    world.harvester_store.on("before", "refresh blobs", world.collect)
+    world.ingest()
+    world.check()
+
+
+def test_the_blob_is_deleted_before_the_harvester_looks(world: World) -> None:
+    world.harvester_store.on("before", "stat blobs", world.collect)
+    world.ingest()
+    world.check()
+
+
+def test_the_blob_is_refreshed_while_the_collector_has_it_in_its_hands(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder takes a file aside to delete it; a refresh that came between look and taking is seen there."""
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.parent.parent.name == "blobs":
+            monkeypatch.undo()
+            assert world.harvester_store.refresh(blob_key(world.sha256))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    report = world.collect()
+    assert (report.deleted, report.young) == (0, 1)
+    assert (world.root / blob_key(world.sha256)).exists()
+
+
+def test_a_collector_killed_with_a_blob_in_its_hands_loses_nothing(world: World) -> None:
+    blob = world.root / blob_key(world.sha256)
+    blob.rename(world.root / "tmp" / f"condemned-{blob.name}")
+    world.collector_store.clean_scratch(time.time())
+    assert blob.exists()
+
+
+def test_in_an_object_store_a_deletion_decided_on_may_come_after_the_record(world: World) -> None:
+    """Decided, then delayed until the harvester refreshed, checked and sealed; the harvester looks again after it."""
+    sealed, deleted = threading.Event(), threading.Event()
+
+    def delete_late(key: str, before: float) -> bool:
+        found = world.collector_store.stat(key)
+        assert found
+        assert found.modified < before
+        thread.start()
+        assert sealed.wait(20)
+        (world.root / key).unlink()
+        deleted.set()
+        return True
+
+    world.collector_store.delete_older = delete_late  # type: ignore[method-assign]
+    world.harvester_store.settle = 0.5
+    world.harvester_store.on("after", "create records", lambda: (sealed.set(), deleted.wait(20)))
+    thread = threading.Thread(target=world.ingest)
+    world.collect()
+    thread.join(30)
+    world.check()
+
+
+def test_a_tombstone_written_during_a_harvest_leaves_a_grace(world: World, tmp_path: Path) -> None:
+    """The harvester skips a blob since a live record names it; that record is removed before the harvester seals."""
+    world.ingest()
+    world.age(100 * DAY)
+    late = harvest(tmp_path / "late", [IMAGE], build="24A1", version="15.0")
+
+    def remove_and_collect() -> None:
+        with Library.open(world.root) as other:
+            other.remove("23A1")
+        assert world.collect().deleted == 0
+
+    world.harvester_store.on("before", "create records", remove_and_collect)
+    assert world.harvester.ingest(late).sealed
+    with Library.open(world.root) as library:
+        assert library.resolve(A, build="24A1")
+
+
+def test_grace_counts_from_the_tombstone_not_the_blob(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(harvest(tmp_path / "old", [IMAGE]))
+        then = time.time() - 100 * DAY
+        for path in (tmp_path / "library").rglob("*.zst"):
+            os.utime(path, (then, then))
+        library.remove("22G120")
+        report = collect(library, grace=GRACE)
+        assert (report.deleted, report.young) == (0, 1)
+        for path in (tmp_path / "library" / "records").rglob("*.zst"):
+            os.utime(path, (then, then))
+        assert collect(library, grace=GRACE).deleted == 1
+
+
+def test_a_record_that_becomes_unreadable_during_the_collection_stops_it(world: World) -> None:
+    def spoil() -> None:
+        folder = world.root / "records" / "other"
+        folder.mkdir()
+        (folder / "0000000001.json.zst").write_bytes(b"bad")
+
+    world.collector_store.on("before", "stat quarantine", lambda: None)
+    real = world.collector_store.scan
+
+    def scan(prefix: str) -> Any:
+        yield from real(prefix)
+        if prefix == "blobs/":
+            spoil()
+
+    world.collector_store.scan = scan  # type: ignore[method-assign]
+    with pytest.raises(Exception, match="cannot be read"):
+        world.collect()
+    assert (world.root / blob_key(world.sha256)).exists()
+
+
+def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, tmp_path: Path) -> None:
+    """In any store, with no grace at all: what live records name stays, the rest goes."""
+    old = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
+    anywhere.ingest(harvest(tmp_path / "1", [old, Image("/usr/lib/b", 2)]))
+    anywhere.ingest(harvest(tmp_path / "2", [Image("/usr/lib/c", 3)], build="23A1"))
+    anywhere.remove("22G120")
+    time.sleep(1.1)  # the clock of an object store may count whole seconds
+    report = collect(anywhere, grace=0)
+    assert (report.deleted, report.live) == (2, 1)
+    assert len(list(anywhere.store.list("blobs/"))) == 1
+    assert anywhere.resolve(UUID(int=3))
+    assert len(list(anywhere.store.list("records/"))) == 3

@@ -1,0 +1,234 @@
+"""fsck finds each kind of damage and nothing else, and mends what can be mended."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import zstandard
+
+from symcache.errors import IntegrityError, StorageError, UsageError
+from symcache.library import FsckCode, Library, Subset, fsck, repair, write_snapshot
+from symcache.store import RecordKey, blob_key
+from tests.library.images import Image, harvest
+
+IMAGES = [Image(f"/usr/lib/{n}", n, size=5000) for n in range(1, 5)]
+
+
+@pytest.fixture
+def filled(local: Library, tmp_path: Path) -> Library:
+    local.ingest(harvest(tmp_path / "1", IMAGES[:3], raw=[("cache", 9, b"raw" * 1000)]))
+    local.ingest(harvest(tmp_path / "2", IMAGES[3:], build="23A1", version="14.0"))
+    return local
+
+
+def _root(library: Library) -> Path:
+    return Path(library.store.location)
+
+
+def _blob(library: Library, uuid: int = 1) -> Path:
+    found = library.resolve(UUID(int=uuid))
+    assert found
+    return _root(library) / blob_key(found.sha256)
+
+
+def _flip(path: Path, place: int, bit: int = 4) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def _codes(library: Library, **options: object) -> list[str]:
+    return [f.code.value for f in fsck(library, **options).findings]  # type: ignore[arg-type]
+
+
+def test_a_sound_library_is_clean(anywhere: Library, tmp_path: Path) -> None:
+    anywhere.ingest(harvest(tmp_path / "1", IMAGES, raw=[("cache", 9, b"raw" * 1000)]))
+    write_snapshot(anywhere)
+    report = fsck(anywhere)
+    assert (report.clean, report.records, report.blobs, report.unnamed, report.bytes_read) == (True, 1, 5, 0, 0)
+    report = fsck(anywhere, read=Subset())
+    assert report.clean
+    assert report.bytes_read == sum(len(i.data) for i in IMAGES) + 3000
+
+
+DAMAGE: dict[str, tuple[Callable[[Library], object], FsckCode]] = {
+    "a blob is gone": (lambda lib: _blob(lib).unlink(), FsckCode.BLOB_MISSING),
+    "a blob is empty": (lambda lib: _blob(lib).write_bytes(b""), FsckCode.BLOB_DAMAGED),
+    "a blob lacks its last byte": (
+        lambda lib: _blob(lib).write_bytes(_blob(lib).read_bytes()[:-1]),
+        FsckCode.BLOB_DAMAGED,
+    ),
+    "a blob goes on": (lambda lib: _blob(lib).write_bytes(_blob(lib).read_bytes() + b"x"), FsckCode.BLOB_DAMAGED),
+    "a blob is of another size": (
+        lambda lib: _blob(lib).write_bytes(zstandard.compress(b"short")),
+        FsckCode.BLOB_DAMAGED,
+    ),
+    "a record is damaged": (
+        lambda lib: _flip(next((_root(lib) / "records").rglob("*01.json.zst")), -1),
+        FsckCode.RECORD_UNREADABLE,
+    ),
+    "a record is gone": (
+        lambda lib: next((_root(lib) / "records").rglob("*01.json.zst")).unlink(),
+        FsckCode.RECORD_LOST,
+    ),
+    "a strange blob": (lambda lib: (_root(lib) / "blobs" / "ab.zst").write_bytes(b""), FsckCode.STRAY),
+    "a strange record": (lambda lib: (_root(lib) / "records" / "x").write_bytes(b""), FsckCode.STRAY),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_structural_damage_is_found_without_reading(filled: Library, name: str) -> None:
+    damage, code = DAMAGE[name]
+    for path in _root(filled).rglob("*.zst"):
+        path.chmod(0o644)
+    damage(filled)
+    with Library.open(_root(filled)) as again:
+        codes = _codes(again)
+    assert set(codes) == {code.value}
+
+
+@pytest.mark.parametrize("place", [5, 20, 1000, -1])
+def test_a_flipped_bit_in_a_blob_is_found_by_reading_and_never_served(
+    filled: Library, tmp_path: Path, place: int
+) -> None:
+    found = filled.resolve(UUID(int=1))
+    assert found
+    _flip(_blob(filled), place)
+    assert _codes(filled, read=Subset()) == ["blob-damaged"]
+    with pytest.raises(IntegrityError):
+        filled.materialize(found.sha256, found.size, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_bit_in_a_record_is_found_by_reading(filled: Library) -> None:
+    _flip(next((_root(filled) / "records").rglob("*01.json.zst")), 40)
+    assert "record-unreadable" in _codes(filled, read=Subset())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE objects SET sha256 = (SELECT sha256 FROM objects ORDER BY id DESC LIMIT 1) WHERE id = 1",
+        "UPDATE objects SET uuid = x'00000000000000000000000000000001' WHERE id = 2",
+        "UPDATE objects SET size = size + 1 WHERE id = 1",
+        "UPDATE layouts SET cache_uuid = zeroblob(16) WHERE id = 1",
+        "UPDATE records SET build = '23A1' WHERE id = 1",
+        "UPDATE records SET trust = 1 WHERE id = 1",
+    ],
+)
+def test_a_changed_catalog_is_found_and_never_believed(filled: Library, change: str) -> None:
+    filled.close()
+    with sqlite3.connect(_root(filled) / "catalog.db") as other:
+        other.execute(change)
+    other.close()
+    with Library.open(_root(filled)) as again:
+        with pytest.raises(StorageError, match="damaged"):
+            again.resolve(UUID(int=1))
+            again.resolve(UUID(int=2))
+        assert _codes(again, read=Subset()) == ["catalog-damaged"]
+        report = fsck(again, read=Subset(), rebuild=True)
+        assert report.clean
+        assert again.resolve(UUID(int=1))
+
+
+def test_random_bit_flips_in_the_catalog_file_never_give_a_wrong_answer(filled: Library, tmp_path: Path) -> None:
+    import random
+
+    right = {n: filled.resolve(UUID(int=n)) for n in range(1, 5)}
+    filled.close()
+    sound = (_root(filled) / "catalog.db").read_bytes()
+    chance = random.Random(5)
+    for _ in range(60):
+        data = bytearray(sound)
+        data[chance.randrange(100, len(data))] ^= 1 << chance.randrange(8)
+        for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+            (_root(filled) / name).unlink(missing_ok=True)
+        (_root(filled) / "catalog.db").write_bytes(data)
+        for number, expected in right.items():
+            try:
+                with Library.open(_root(filled)) as again:
+                    found = again.resolve(UUID(int=number))
+            except StorageError:
+                continue
+            assert expected
+            assert found is None or found.sha256 == expected.sha256
+
+
+def test_a_damaged_snapshot_is_found(filled: Library) -> None:
+    _flip(_root(filled) / write_snapshot(filled), 500)
+    assert _codes(filled, read=Subset()) == ["snapshot-damaged"]
+
+
+def test_an_undecided_conflict_is_a_finding_until_somebody_decides(filled: Library, tmp_path: Path) -> None:
+    rival = Image("/usr/lib/1", 1, seed=9)
+    filled.ingest(harvest(tmp_path / "3", [rival], build="24A1"))
+    assert _codes(filled) == ["conflict"]
+    filled.prefer(UUID(int=1), filled.variants(UUID(int=1))[0].sha256)
+    assert _codes(filled) == []
+
+
+def test_damage_is_repaired_from_another_library(filled: Library, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(_root(filled), tmp_path / "copy")
+    _flip(_blob(filled, 1), 30)
+    _blob(filled, 2).unlink()
+    record = next((_root(filled) / "records").rglob("*02.json.zst"))
+    record.unlink()
+    report = fsck(filled, read=Subset())
+    assert sorted(f.code for f in report.findings) == ["blob-damaged", "blob-missing", "record-lost"]
+    with Library.open(tmp_path / "copy") as other:
+        repair(filled, report, others=[other])
+    assert report.clean
+    assert fsck(filled, read=Subset()).clean
+    assert record.exists()
+    assert filled.resolve(UUID(int=4))
+
+
+def test_damage_is_repaired_by_asking_a_server_whose_answer_is_checked(filled: Library, tmp_path: Path) -> None:
+    _blob(filled, 1).unlink()
+    asked: list[str] = []
+    answers = [b"something else", IMAGES[0].data]
+
+    def fetch(wanted: object, folder: Path) -> Path:
+        asked.append(wanted.path)  # type: ignore[attr-defined]
+        path = folder / "answer"
+        path.write_bytes(answers[len(asked) - 1])
+        return path
+
+    report = fsck(filled)
+    repair(filled, report, fetch=[fetch])
+    assert not report.clean
+    report = fsck(filled)
+    repair(filled, report, fetch=[fetch])
+    assert report.clean
+    assert asked == ["/usr/lib/1", "/usr/lib/1"]
+    assert fsck(filled, read=Subset()).clean
+
+
+def test_what_nobody_has_stays_a_finding(filled: Library) -> None:
+    _flip(_blob(filled), 30)
+    report = fsck(filled, read=Subset())
+    repair(filled, report)
+    assert not report.clean
+    assert _codes(filled) == ["blob-missing"]
+    assert len(list((_root(filled) / "quarantine").rglob("*.zst"))) == 1
+
+
+def test_a_share_of_the_data_is_read(filled: Library) -> None:
+    seen = [fsck(filled, read=Subset.parse(f"{n}/3")).bytes_read for n in (1, 2, 3)]
+    assert sum(seen) == fsck(filled, read=Subset()).bytes_read
+    assert Subset.parse("5%") == Subset(0.05)
+    for text in ("0%", "101%", "0/3", "4/3", "x", "5"):
+        with pytest.raises(UsageError):
+            Subset.parse(text)
+
+
+def test_records_keep_their_keys_in_a_repair(filled: Library) -> None:
+    keys = [RecordKey.parse(k) for k in filled.store.list("records/")]
+    assert sorted(k.sequence for k in keys if k) == [1, 2]

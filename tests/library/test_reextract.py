@@ -1,0 +1,108 @@
+"""A release's images anew from its kept raw caches, laid out by Apple's own builder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, extract_image
+from symcache.errors import NotFoundError
+from symcache.library import FsckCode, Library, Staged, StagedCacheFile, StagedObject, fsck, reextract, repair
+from symcache.model import ManifestEntry, Origin, Release
+from symcache.store import blob_key
+
+
+@pytest.fixture(scope="module")
+def cache_path() -> Path:
+    folder = os.environ.get("SYMCACHE_TEST_CACHES")
+    if not folder:
+        pytest.skip("SYMCACHE_TEST_CACHES is not set")
+    return Path(folder) / "arm64e-mac" / "dyld_shared_cache_arm64e"
+
+
+def _harvest(cache_path: Path, folder: Path, *, revision: int, lacking: int = 0) -> Staged:
+    """Stage a cache and its images, as an extractor of `revision` that could not do `lacking` of them."""
+    staged = Staged(Release(version="13.6", build="22G120"), "test")
+    with SharedCache.open(cache_path) as cache:
+        report = extract_all(cache, folder / "images", jobs=1)
+        for part in cache.files:
+            kept = StagedCacheFile(part.path, part.path.name, f"/System/{part.path.name}", cache.arch, cache.uuid)
+            staged.cache_files.append(kept)
+        for number, e in enumerate(report.extracted):
+            staged.manifest.append(
+                ManifestEntry(path=e.path, arch=e.arch, uuid=e.uuid, origin=Origin.CACHE, cache_uuid=cache.uuid)
+            )
+            if number < lacking:
+                continue
+            if revision != REVISION:
+                e.file.chmod(0o644)
+                with e.file.open("ab") as out:
+                    out.write(b"\0" * 8)  # what an earlier extractor made was not quite the same
+            staged.objects.append(
+                StagedObject(
+                    *(e.file, 0, e.file.stat().st_size, e.path, e.arch, e.uuid),
+                    origin=Origin.CACHE,
+                    cache_uuid=cache.uuid,
+                    extractor=EXTRACTOR,
+                    revision=revision,
+                )
+            )
+    return staged
+
+
+def _bytes(library: Library, path: str) -> bytes:
+    (uuid,) = {o.uuid for o in library.by_name(path)}
+    assert uuid
+    found = library.resolve(uuid)
+    assert found
+    return b"".join(library.read_blob(found.sha256, found.size))
+
+
+def test_a_later_extractor_supersedes_an_earlier_one(local: Library, cache_path: Path, tmp_path: Path) -> None:
+    staged = _harvest(cache_path, tmp_path / "s", revision=REVISION - 1)
+    assert local.ingest(staged).sealed
+    result = reextract(local, "22G120")
+    assert (result.problems, result.skipped) == ([], 0)
+    assert result.images == result.changed == len(staged.objects) > 0
+    with SharedCache.open(cache_path) as cache:
+        for image in cache.images:
+            expected = extract_image(cache, image, tmp_path / "one").file.read_bytes()
+            assert _bytes(local, image.path) == expected
+    assert [(r.sealed, r.harvests) for r in local.releases()] == [(True, 1)]
+    assert local.conflicts() == []
+    assert fsck(local).clean
+    assert reextract(local, "22G120").skipped == 1
+
+
+def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
+    local: Library, cache_path: Path, tmp_path: Path
+) -> None:
+    assert not local.ingest(_harvest(cache_path, tmp_path / "s", revision=REVISION - 1, lacking=1)).sealed
+    reextract(local, "22G120")
+    assert [r.sealed for r in local.releases()] == [True]
+
+
+def test_without_kept_caches_nothing_can_be_extracted(local: Library, cache_path: Path, tmp_path: Path) -> None:
+    staged = _harvest(cache_path, tmp_path / "s", revision=REVISION)
+    staged.cache_files.clear()
+    local.ingest(staged)
+    with pytest.raises(NotFoundError, match="no raw shared cache"):
+        reextract(local, "22G120")
+    with pytest.raises(NotFoundError, match="nothing of this build"):
+        reextract(local, "99Z9")
+
+
+def test_a_lost_image_is_repaired_from_its_kept_cache(local: Library, cache_path: Path, tmp_path: Path) -> None:
+    staged = _harvest(cache_path, tmp_path / "s", revision=REVISION)
+    local.ingest(staged)
+    shutil.rmtree(tmp_path / "s")
+    lost = local.by_name(staged.objects[0].path)[0]
+    (Path(local.store.location) / blob_key(lost.sha256)).unlink()
+    report = fsck(local)
+    assert [f.code for f in report.findings] == [FsckCode.BLOB_MISSING]
+    repair(local, report)
+    assert [f.repaired for f in report.findings] == ["extracted again from its shared cache"]
+    assert fsck(local).clean
