@@ -12,10 +12,16 @@ from tests.corpus.scenario import APP_VERSION, Crash, cache_memory, crash, make_
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "symcache" / "demo" / "assets"
 TRUTH = Path(__file__).parent / "truth"
+TOOLCHAIN = TRUTH / "toolchain.txt"
 CRYPTEX = "/System/Volumes/Preboot/Cryptexes/OS"
 CACHE_FOLDER = f"{CRYPTEX}/System/Library/dyld"
 SYSTEM_VERSION = "/System/Library/CoreServices/SystemVersion.plist"
 PATH_HELPER = "/usr/libexec/path_helper"
+
+
+def toolchain() -> str:
+    """The compiler that is installed here, as it tells."""
+    return run("clang-19", "--version", cwd=ROOT).splitlines()[0] + "\n"
 
 
 def java_class() -> bytes:
@@ -92,6 +98,7 @@ def write_all(work: Path, assets: Path, truth: Path) -> None:
     for arch, one in builds.items():
         app_tree(fresh / "app" / arch, one)
     truth.mkdir(parents=True, exist_ok=True)
+    (truth / TOOLCHAIN.name).write_text(toolchain())
     for arch, result in crash_all(builds).items():
         _put(fresh, f"dumps/crash-{arch}.zip", result.dump.to_zip())
         (truth / f"crash-{arch}.json").write_text(result.truth.to_json())

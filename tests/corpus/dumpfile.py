@@ -114,9 +114,14 @@ def _thread_states(thread: Thread, arch: str) -> CoreThread:
     if arch == "x86_64":
         order = ("rax", "rbx", "rcx", "rdx", "rdi", "rsi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip")
         general = struct.pack("<21Q", *(registers[n] for n in order), registers["rflags"], _USER_CS, 0, 0)
-        # T_PAGE_FLT with the CPU's error code: 1 present, 2 write, 4 user. A waiting thread: 0x85 is a system call.
+        # T_PAGE_FLT with the CPU's error code: 1 present, 2 write, 4 user. A waiting thread: 0x85 is a system call,
+        # and the error code its number.
         error = 4 | (2 if fault and fault.write else 0) | (1 if fault and fault.present else 0)
-        exception = struct.pack("<HHIQ", 14, 0, error, fault.address) if fault else struct.pack("<HHIQ", 133, 0, 0, 0)
+        exception = (
+            struct.pack("<HHIQ", 14, 0, error, fault.address)
+            if fault
+            else struct.pack("<HHIQ", 133, 0, registers["rax"], 0)
+        )
         return CoreThread([(4, general), (6, exception)])
     order = (*(f"x{n}" for n in range(29)), "fp", "lr", "sp", "pc")
     general = struct.pack("<33QII", *(registers[n] for n in order), registers["cpsr"], 0)

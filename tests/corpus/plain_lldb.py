@@ -1,4 +1,4 @@
-"""Open a core in LLDB with modules given by hand, and print every thread's frames as JSON.
+"""Open a core in LLDB with modules given by hand, and print every thread's frames and exception as JSON.
 
     python -m tests.corpus.plain_lldb REQUEST.json
 
@@ -31,8 +31,14 @@ def _frame(frame: Any) -> dict[str, Any]:
     }
 
 
-def backtraces(request: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """Return each thread's frames, innermost first.
+def _exception(thread: Any) -> list[int]:
+    names = ("trapno", "err", "faultvaddr", "far", "esr", "exception")
+    found = [thread.GetFrameAtIndex(0).FindRegister(n) for n in names]
+    return [r.GetValueAsUnsigned() for r in found if r.IsValid()]
+
+
+def backtraces(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each thread's frames, innermost first, and its exception state in the order of its structure.
 
     `request`: triple, core, settings, modules (file, symbols or null, uuid, load address of each segment).
     """
@@ -56,8 +62,7 @@ def backtraces(request: dict[str, Any]) -> list[list[dict[str, Any]]]:
             section = module.FindSection(name)
             if section.IsValid():
                 target.SetSectionLoadAddress(section, address)
-    # What the core itself says came first: forget frames that were found without modules.
-    return [[_frame(frame) for frame in thread] for thread in process]
+    return [{"frames": [_frame(f) for f in thread], "exception": _exception(thread)} for thread in process]
 
 
 if __name__ == "__main__":

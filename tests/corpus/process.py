@@ -230,8 +230,3 @@ def make_process(arch: str, executable: AppImage, dylibs: Iterable[AppImage], sy
 def cache_slide(arch: str) -> int:
     """The slide of the shared cache in this process, in bytes."""
     return _PLACES[arch]["cache_slide"]
-
-
-def executable_slide(arch: str) -> int:
-    """The slide of the executable, in bytes."""
-    return _PLACES[arch]["executable_slide"]
