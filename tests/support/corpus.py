@@ -142,7 +142,7 @@ def without_module(dump: Dump, path: str) -> Dump:
 
 
 def crowded(dump: Dump, count: int) -> Dump:
-    """Return a copy with `count` more modules behind the others, as the plug-ins of a large process: nobody has them."""
+    """Return a copy with `count` more modules behind the others: plug-ins of a large process that nobody has."""
     base = 0x2_0000_0000 if dump.cpu[0] == 0x0100000C else 0x1_4000_0000
     extra = [
         DumpModule(
