@@ -1,40 +1,52 @@
-"""Puts the commands together and runs them."""
+"""Puts the commands together and runs them.
+
+A command is run dozens of times by scripts and debuggers, and SSH, HTTP and LLDB take their time to import: only the
+module of the command that is asked for is loaded, all of them for help.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Annotated
 
 import typer
 
 from symcache import __version__
-from symcache.cli import (
-    caches,
-    capture,
-    demo,
-    dsymforuuid,
-    dumps,
-    harvest,
-    library,
-    maintenance,
-    serve,
-    setup,
-    verify,
-)
 from symcache.cli.common import out, state
 
-__all__ = ["app", "main", "opendump", "run_dsymforuuid"]
+__all__ = ["application", "main", "opendump", "run_dsymforuuid"]
 
-app = typer.Typer(
-    name="symcache",
-    help="Harvest, keep and serve the system binaries of macOS by UUID, and open crash dumps with them.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",  # brackets in help are text
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for module in (demo, harvest, library, verify, maintenance, caches, serve, dumps, capture, dsymforuuid, setup):
-    module.register(app)
+MODULES = {
+    "demo": ("demo",),
+    "harvest": ("harvest",),
+    "library": ("add", "lookup", "releases", "get"),
+    "verify": ("verify", "diff", "missing"),
+    "maintenance": ("fsck", "gc", "remove", "prefer", "rebuild", "reextract", "stats"),
+    "caches": ("extract", "info"),
+    "serve": ("serve",),
+    "dumps": ("open", "analyze"),
+    "capture": ("dump",),
+    "dsymforuuid": ("dsymforuuid",),
+    "setup": ("setup",),
+}
+"""Modules of this package in the order of `--help`, and the commands that each registers."""
+
+
+def application(command: str | None = None) -> typer.Typer:
+    """Return the application with all commands, or with what is needed to run `command` alone."""
+    app = typer.Typer(
+        name="symcache",
+        help="Harvest, keep and serve the system binaries of macOS by UUID, and open crash dumps with them.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",  # brackets in help are text
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for module in [m for m, commands in MODULES.items() if command in commands] or MODULES:
+        importlib.import_module(f"symcache.cli.{module}").register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -43,7 +55,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks instead of sentences.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
@@ -54,14 +65,14 @@ def _options(
 
 def main() -> None:
     """Run `symcache`."""
-    app()
+    application(next((a for a in sys.argv[1:] if not a.startswith("-")), None))()
 
 
 def opendump() -> None:
     """Run `opendump DUMP`: the same as `symcache open DUMP`."""
-    app(["open", *sys.argv[1:]], prog_name="opendump")
+    application("open")(["open", *sys.argv[1:]], prog_name="opendump")
 
 
 def run_dsymforuuid() -> None:
     """Run `symcache-dsymforuuid UUID`: debuggers want one program and give it the UUID alone."""
-    app(["dsymforuuid", *sys.argv[1:]], prog_name="symcache-dsymforuuid")
+    application("dsymforuuid")(["dsymforuuid", *sys.argv[1:]], prog_name="symcache-dsymforuuid")

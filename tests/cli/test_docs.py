@@ -9,7 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from symcache.cli.app import app
+from symcache.cli.app import application
+
+app = application()
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +29,16 @@ def test_every_command_is_documented(name: str) -> None:
     assert _commands()[name].strip(), "a command says what it does in its help"
     text = "\n".join(page.read_text() for page in PAGES)
     assert re.search(rf"symcache {name}\b", text), f"`symcache {name}` is in no page of the documentation"
+
+
+def test_every_command_can_be_run_without_loading_the_others() -> None:
+    from symcache.cli.app import MODULES
+
+    listed = [name for commands in MODULES.values() for name in commands]
+    assert sorted(listed) == sorted(_commands())
+    for module, commands in MODULES.items():
+        group = typer.main.get_command(application(commands[0]))
+        assert set(getattr(group, "commands", {})) == set(commands), module
 
 
 @pytest.mark.parametrize("name", sorted(_commands()))

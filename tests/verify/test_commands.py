@@ -19,10 +19,12 @@ from defusedxml import ElementTree
 from typer.testing import CliRunner
 
 from server.misses import MissLog
-from symcache.cli.app import app
+from symcache.cli.app import application
 from symcache.library import Library
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 from vm_provisioning import DirectorySource, harvest
+
+app = application()
 
 ASSETS = Path(__file__).parents[2] / "symcache" / "demo" / "assets"
 PLAIN = "/usr/lib/libplain.dylib"

@@ -11,9 +11,11 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
-from symcache.cli.app import app
+from symcache.cli.app import application
 from symcache.model import HarvestRecord
 from tests.verify.releases import BUILD, Workshop
+
+app = application()
 
 SEEDS = range(30)
 
