@@ -31,9 +31,16 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def _unexplained() -> list[tuple[str, str]]:
+    """Return what was skipped without leave: a line of the list is a glob over node ids, or `because: ` over reasons."""
     lines = [line.partition("#")[0].strip() for line in _ALLOWED.read_text().splitlines()]
-    patterns = [line for line in lines if line]
-    return [(node, why) for node, why in _skipped if not any(fnmatch.fnmatchcase(node, p) for p in patterns)]
+    nodes = [line for line in lines if line and not line.startswith("because: ")]
+    reasons = [line.removeprefix("because: ") for line in lines if line.startswith("because: ")]
+    return [
+        (node, why)
+        for node, why in _skipped
+        if not any(fnmatch.fnmatchcase(node, p) for p in nodes)
+        and not any(fnmatch.fnmatchcase(why, r) for r in reasons)
+    ]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
