@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from symcache.cli.common import (
@@ -68,7 +66,14 @@ def open_(
         path = existing_path(dump)
         pairs = [_pair(text) for text in source_map or ()]
         interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        with binary_sources(symbols or [], library, server) as sources, _progress() as report:
+
+        def show(loaded: LoadedDump) -> None:
+            bar.stop()  # the terminal is LLDB's from here on
+            missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable]
+            _name_missing(missing, loaded.dump.path, sources)
+            out.print(f"exception: {plain(loaded.exception.description)}")
+
+        with binary_sources(symbols or [], library, server) as sources, _FetchBar() as bar:
             printed = open_in_lldb(
                 path,
                 sources.resolver,
@@ -77,8 +82,8 @@ def open_(
                 build=build,
                 source_map=pairs,
                 limits=Limits(seconds=timeout),
-                progress=report,
-                show=lambda loaded: _show_missing(loaded, sources),
+                progress=bar.report,
+                show=show,
             )
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
@@ -104,14 +109,14 @@ def analyze_(
         with binary_sources(symbols or [], library, server) as sources:
             for path in paths:
                 try:
-                    with _progress() as report:
+                    with _FetchBar() as bar:
                         analysis = analyze(
                             path,
                             sources.resolver,
                             cache=parse_uuid(cache) if cache else None,
                             build=build,
                             limits=Limits(seconds=timeout),
-                            progress=report,
+                            progress=bar.report,
                         )
                 except SymcacheError as error:
                     if len(paths) == 1 or state.debug:
@@ -131,37 +136,33 @@ def analyze_(
             raise typer.Exit(worst)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how far fetching is, and only as long as it goes on: LLDB's prompt needs the terminal."""
-    bar = Progress(
-        *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("fetching modules", total=None)
-    started = False
+class _FetchBar:
+    """Shows how far fetching is, from the first file on."""
 
-    def report(done: int, total: int) -> None:
-        nonlocal started
-        if not started:
-            bar.start()
-            started = True
-        bar.update(task, completed=done, total=total)
-        if done >= total:
-            bar.stop()
-            started = False
+    def __init__(self) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("fetching modules", total=None)
+        self._running = False
 
-    try:
-        yield report
-    finally:
-        bar.stop()
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
-def _show_missing(loaded: LoadedDump, sources: Sources) -> None:
-    missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable]
-    _name_missing(missing, loaded.dump.path, sources)
+    def report(self, done: int, total: int) -> None:
+        """Take note of progress."""
+        if not self._running:
+            self._bar.start()
+            self._running = True
+        self._bar.update(self._task, completed=done, total=total)
+
+    def stop(self) -> None:
+        """Clear the line."""
+        if self._running:
+            self._bar.stop()
+            self._running = False
 
 
 def _name_missing(missing: list[tuple[str, UUID | None]], dump: Path, sources: Sources) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from symcache.dump.debugger import Limits, analyze_in_child, print_in_child, prompt_in_child, require_lldb
-from symcache.dump.exceptions import CrashException, describe_exception
+from symcache.dump.exceptions import CrashException
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.model import uuid_text
@@ -171,9 +171,7 @@ def analyze(
         ThreadReport(number, thread["name"] or "", tuple(finder.frame(f) for f in thread["frames"]))
         for number, thread in enumerate(report["threads"])
     )
-    core = loaded.dump.core
-    exception = describe_exception(core, core.threads[loaded.header.thread])
-    return Analysis(loaded, exception, threads, modules, report["version"])
+    return Analysis(loaded, loaded.exception, threads, modules, report["version"])
 
 
 def open_in_lldb(

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from symcache.dump.container import OpenedDump, open_dump
+from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_from_notes
 from symcache.dump.placeholder import write_placeholder
@@ -57,6 +58,11 @@ class LoadedDump:
     cache_origin: str
     """How cache and build are known: `option`, `dump`, `inferred`, or empty where they are not."""
     plan: dict[str, Any]
+
+    @property
+    def exception(self) -> CrashException:
+        """What stopped the crashed thread."""
+        return describe_exception(self.dump.core, self.dump.core.threads[self.header.thread])
 
 
 def load_dump(
