@@ -34,6 +34,7 @@ _FORMAT = 1
 _SINGLE_PUT = 64 << 20
 """Larger objects are sent in parts; smaller ones are held in memory."""
 _PART = 16 << 20
+_RETRIES = 5
 
 
 class S3Store:
@@ -225,7 +226,7 @@ def _client(bucket: str, prefix: str) -> Client:
                 "read_timeout": "10s",
                 "pool_max_idle_per_host": "16",
             },
-            retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
+            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=60)},
             **options,
         )
     except (BaseError, ValueError, TypeError) as error:
