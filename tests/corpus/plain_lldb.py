@@ -28,6 +28,7 @@ def _frame(frame: Any) -> dict[str, Any]:
         "function": frame.GetFunctionName(),
         "file": str(entry.GetFileSpec()) if entry.IsValid() else None,
         "line": entry.GetLine() if entry.IsValid() else None,
+        "inlined": frame.IsInlined(),
     }
 
 

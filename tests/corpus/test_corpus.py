@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import plistlib
 import shutil
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.corpus.process import parse
 from tests.support import corpus
 from tests.support.toolchain import need_toolchain
 
+_FIELDS = ("pc", "uuid", "function", "file", "line", "inlined")
 _CAN_BE_SIGNED = "target.process.virtual-addressable-bits 47"
 
 
@@ -61,12 +64,18 @@ def _in_lldb(core: bytes, variant: corpus.Variant, folder: Path, *settings: str)
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
+def _rows(frames: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    rows = [tuple(f[name] for name in _FIELDS) for f in frames]
+    # Into what a function was inlined, LLDB gives the pc at which the inlined code begins.
+    return [(None, *row[1:]) if n and frames[n - 1]["inlined"] else row for n, row in enumerate(rows)]
+
+
 def _said(threads: list[dict[str, Any]]) -> list[list[tuple[Any, ...]]]:
-    return [[(f["pc"], f["uuid"], f["function"], f["file"], f["line"]) for f in t["frames"]] for t in threads]
+    return [_rows(thread["frames"]) for thread in threads]
 
 
 def _true(threads: tuple[corpus.Thread, ...]) -> list[list[tuple[Any, ...]]]:
-    return [[(f.pc, f.uuid, f.function, f.file, f.line) for f in thread.frames] for thread in threads]
+    return [_rows([dataclasses.asdict(f) for f in thread.frames]) for thread in threads]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +132,7 @@ def test_plain_lldb_agrees_with_the_emulator_about_the_committed_dump(arch: str,
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("options", [{"layout_seed": 7}, {"frameless": True}], ids=["other layout", "frameless"])
+@pytest.mark.parametrize("options", [{"layout_seed": 7}, {"frameless": True}, {"inlined": True}], ids=str)
 def test_plain_lldb_agrees_about_variants(arch: str, options: dict[str, Any], tmp_path: Path) -> None:
     variant = corpus.variant(arch, **options)
     assert _said(_in_lldb(variant.dump.core(), variant, tmp_path)) == _true(variant.truth.threads)
@@ -151,6 +160,14 @@ def test_the_crash_crosses_executable_own_dylib_and_system(arch: str) -> None:
     assert Path(waiting.frames[0].module).name == "libsystem_kernel.dylib"
     assert waiting.frames[-1].function == "thread_start"
     assert {f.file for f in crashed.frames} == {"/Users/dev/Ledger/main.c", "/Users/dev/Ledger/LedgerKit.c", None}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_inlined_functions_have_frames(arch: str) -> None:
+    frames = corpus.variant(arch, inlined=True).truth.threads[1].frames
+    inlined = [(f, after) for f, after in pairwise(frames) if f.inlined]
+    assert [(f.function, after.function) for f, after in inlined] == [("wait_for_change", "journal_main")]
+    assert all(f.pc == after.pc for f, after in inlined)
 
 
 def test_layouts_share_uuids_and_differ_in_addresses() -> None:

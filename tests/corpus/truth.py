@@ -17,7 +17,10 @@ from tests.corpus.process import Module
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: pc is the return address in all but the innermost. file and line only where a dSYM has them."""
+    """One frame: pc is the return address in all but the innermost. file and line only where a dSYM has them.
+
+    `inlined`: the function has no frame of its own on the stack; it shares the pc of the frame after it.
+    """
 
     pc: int
     module: str
@@ -25,6 +28,7 @@ class Frame:
     function: str
     file: str | None = None
     line: int | None = None
+    inlined: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,29 @@ def function_at(file: Path, address: int) -> str:
     return names[bisect_right(addresses, address) - 1].removeprefix("_")
 
 
-def line_at(dwarf: Path, address: int) -> tuple[str, int]:
-    """Return file and line of an address as llvm-symbolizer tells it."""
+def lines_at(dwarf: Path, address: int) -> list[tuple[str, str, int]]:
+    """Return function, file and line of an address as llvm-symbolizer tells them: inlined functions first."""
     done = subprocess.run(
-        ["llvm-symbolizer-19", f"--obj={dwarf}", "--output-style=JSON", "--no-inlines", hex(address)],
+        ["llvm-symbolizer-19", f"--obj={dwarf}", "--output-style=JSON", hex(address)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    symbol = json.loads(done.stdout)[0]["Symbol"][0]
-    return symbol["FileName"], symbol["Line"]
+    return [(s["FunctionName"], s["FileName"], s["Line"]) for s in json.loads(done.stdout)[0]["Symbol"]]
 
 
-def _frame(module: Module | None, pc: int, *, innermost: bool, symbols: dict[str, Path]) -> Frame:
+def _frames(module: Module | None, pc: int, *, innermost: bool, symbols: dict[str, Path]) -> list[Frame]:
     if module is None:
         raise ValueError(f"{pc:#x} lies in no module")
     # A return address may be the next function's first: look at the call.
     address = module.file_address(pc if innermost else pc - 1)
     assert address is not None
-    file, line = line_at(module.debug, address) if module.debug else (None, None)
-    return Frame(pc, module.path, module.uuid, function_at(symbols.get(module.path, module.file), address), file, line)
+    function = function_at(symbols.get(module.path, module.file), address)
+    if not module.debug:
+        return [Frame(pc, module.path, module.uuid, function)]
+    *inlined, (_, file, line) = lines_at(module.debug, address)
+    return [
+        *(Frame(pc, module.path, module.uuid, *where, inlined=True) for where in inlined),
+        Frame(pc, module.path, module.uuid, function, file, line),
+    ]
 
 
 def ground_truth(machine: Machine, symbols: dict[str, Path]) -> Truth:
@@ -104,8 +113,9 @@ def ground_truth(machine: Machine, symbols: dict[str, Path]) -> Truth:
             index,
             thread.fault is not None,
             tuple(
-                _frame(process.module_at(pc), pc, innermost=level == 0, symbols=symbols)
+                frame
                 for level, pc in enumerate(thread.frames)
+                for frame in _frames(process.module_at(pc), pc, innermost=level == 0, symbols=symbols)
             ),
         )
         for index, thread in enumerate(machine.threads)

@@ -94,29 +94,43 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="symcache-corpus-")
 
 
-@functools.cache
-def _build(arch: str, frameless: bool) -> Build:
-    flags = ("-fomit-frame-pointer", "-momit-leaf-frame-pointer") if frameless else ()
-    return build(arch, Path(_scratch().name) / f"{arch}{'-frameless' * frameless}", app_flags=flags)
+_CODE = {
+    "frames": (),
+    "frameless": ("-fomit-frame-pointer", "-momit-leaf-frame-pointer"),
+    "inlined": ("-Dnoinline=always_inline",),
+}
 
 
 @functools.cache
-def _variant(arch: str, layout_seed: int, frameless: bool, signed: bool) -> Variant:
-    one = _build(arch, frameless)
+def _build(arch: str, code: str) -> Build:
+    return build(arch, Path(_scratch().name) / f"{arch}-{code}", app_flags=_CODE[code])
+
+
+@functools.cache
+def _variant(arch: str, layout_seed: int, code: str, signed: bool) -> Variant:
+    one = _build(arch, code)
     cache = make_cache(one, layout_seed=layout_seed)
     result = crash(one, cache_memory(one, cache), signed=signed)
     return Variant(result.dump, result.truth, one, cache, result.machine.process)
 
 
-def variant(arch: str, *, layout_seed: int = 0, frameless: bool = False, signed: bool = False) -> Variant:
+def variant(
+    arch: str,
+    *,
+    layout_seed: int = 0,
+    frameless: bool = False,
+    inlined: bool = False,
+    signed: bool = False,
+) -> Variant:
     """Run the crash anew.
 
     `layout_seed`: other than 0, the same system libraries (same UUIDs) lie elsewhere in the shared cache, as in another
-    build of macOS. `frameless`: the application is compiled without frame pointers, so it has other UUIDs. `signed`:
-    the return addresses that arm64e libraries save carry their signature above bit 47, as on a real Mac.
+    build of macOS. `frameless`: the application is compiled without frame pointers; `inlined`: with functions inlined
+    into their callers; so it has other UUIDs. `signed`: the return addresses that arm64e libraries save carry their
+    signature above bit 47, as on a real Mac.
     """
     need_toolchain()
-    found = _variant(arch, layout_seed, frameless, signed)
+    found = _variant(arch, layout_seed, "frameless" if frameless else "inlined" if inlined else "frames", signed)
     return Variant(copy.deepcopy(found.dump), found.truth, found.build, found.cache, found.process)
 
 
