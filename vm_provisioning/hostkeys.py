@@ -87,13 +87,20 @@ def _load(file: Path, keys: Any) -> None:
     Lines of certificate authorities and revoked keys are among those: they make no host known. Raises OSError.
     """
     for line in file.read_text("utf-8", "replace").splitlines():
-        if line.startswith("@"):
+        if line.startswith(("@", "#")):
             continue
         try:
             entry = paramiko.hostkeys.HostKeyEntry.from_line(line.strip()) if line.strip() else None
-        except (paramiko.SSHException, ValueError, LookupError, TypeError, struct.error):
+        except (
+            paramiko.hostkeys.InvalidHostKey,
+            paramiko.SSHException,
+            ValueError,
+            LookupError,
+            TypeError,
+            struct.error,
+        ):
             continue
-        if entry is not None and entry.valid and not line.startswith("#"):
+        if entry is not None and entry.valid:
             for name in entry.hostnames:
                 keys.add(name, entry.key.get_name(), entry.key)
 

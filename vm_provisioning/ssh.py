@@ -148,8 +148,9 @@ class SshSession:
                 f"{target.host}: no such host: {error.strerror}", hint="check the spelling of the host name"
             ) from error
         except (OSError, EOFError) as error:
+            cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
             raise _Transient(
-                f"{where} cannot be reached: {shown(getattr(error, 'strerror', None) or str(error) or 'timed out')}",
+                f"{where} cannot be reached: {shown(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",
                 hint="start the machine, and switch on Remote Login (System Settings, General, Sharing)",
             ) from error
         except (ValueError, struct.error, IndexError, TypeError) as error:

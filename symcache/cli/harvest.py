@@ -152,7 +152,7 @@ def _source(
             target,
             trust=HostKeyTrust.for_user(pin=host_key, trust_new=trust_new_host),
             login=Login(identity.expanduser() if identity else None, password_env),
-            announce=lambda text: console.print(f"[yellow]host key:[/] {plain(text)}"),
+            announce=lambda text: console.print(f"[yellow]host key:[/] {plain(text)}", soft_wrap=True),
         )
         return _SourceContext(SshSource(session))
     if host_key or trust_new_host or identity or password_env:
@@ -225,7 +225,7 @@ def _show(result: HarvestResult) -> None:
     missing = [f"{m.path} ({m.arch}, {uuid_text(m.uuid) if m.uuid else 'no UUID'})" for m in result.missing]
     for title, texts in (("missing", missing), ("problem", result.problems), ("note", result.notes)):
         for text in texts[:_SHOWN]:
-            console.print(f"[yellow]{title}:[/] {plain(text)}")
+            console.print(f"[yellow]{title}:[/] {plain(text)}", soft_wrap=True)
         if len(texts) > _SHOWN:
             console.print(f"[yellow]{title}:[/] and {len(texts) - _SHOWN} more (--json lists them all)")
 
