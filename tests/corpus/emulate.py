@@ -11,7 +11,6 @@ from typing import Any
 
 import capstone
 import unicorn
-from capstone import arm64_const as _cs_arm64
 from unicorn import arm64_const as ua
 from unicorn import x86_const as ux
 
@@ -46,7 +45,6 @@ class Thread:
     stack: Region
     registers: dict[str, int] = field(default_factory=dict)
     callers: list[int] = field(default_factory=list)
-    return_slots: list[tuple[int, int]] = field(default_factory=list)
     fault: Fault | None = None
     parked: bool = False
 
@@ -76,13 +74,11 @@ class Machine:
             self.uc.ctl_set_cpu_model(ua.UC_CPU_ARM64_MAX)
             self._pointer_authentication(signed)
             self._cs = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-        self._cs.detail = True
         self.threads: list[Thread] = []
         self._current: Thread | None = None
         self._thread_start = 0
         self._kinds: dict[int, str] = {}
         self._previous: tuple[str, int] = ("", 0)
-        self._stop = ""
         self._error: BaseException | None = None
         for region in process.regions:
             self._map(region)
@@ -120,16 +116,10 @@ class Machine:
         kind = self._kinds.get(address)
         if kind is None:
             code = bytes(self.uc.mem_read(address, size))
-            instruction = next(self._cs.disasm(code, address, 1))
-            groups = set(instruction.groups)
-            if capstone.CS_GRP_CALL in groups or instruction.id in (_cs_arm64.ARM64_INS_BL, _cs_arm64.ARM64_INS_BLR):
-                kind = "call"
-            elif capstone.CS_GRP_RET in groups or instruction.mnemonic in ("retaa", "retab"):
-                kind = "return"
-            else:
-                kind = "other"
-            if self.intel and instruction.mnemonic == "syscall":
-                kind = "other"
+            mnemonic = next(self._cs.disasm(code, address, 1)).mnemonic
+            # call; bl, blr and their authenticating forms; ret, retq, retaa, retab.
+            calls = ("call",) if self.intel else ("bl",)
+            kind = "call" if mnemonic.startswith(calls) else "return" if mnemonic.startswith("ret") else "other"
             self._kinds[address] = kind
         return kind
 
