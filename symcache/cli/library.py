@@ -31,7 +31,7 @@ from symcache.cli.common import (
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
 from symcache.client import SymbolClient, SymbolRequest
 from symcache.errors import IncompleteError, NotFoundError, UsageError
-from symcache.library import Library, stage_paths
+from symcache.library import Library, stage_origin, stage_paths
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
 
@@ -49,27 +49,53 @@ def register(app: typer.Typer) -> None:
 
 
 def add(
-    paths: Annotated[list[Path], typer.Argument()], library: LibraryOption = None, json: JsonOption = False
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...")] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="A share that think-cell's minidump scripts filled."),
+    ] = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Add own binaries: files, folders, .app and .dSYM bundles, zips of them."""
     with errors_to_exit(), tempfile.TemporaryDirectory(prefix="symcache-add-") as scratch:
-        staged = stage_paths(paths, Path(scratch))
+        if bool(paths) == (origin is not None):
+            raise UsageError(
+                "nothing to add, or both PATH and --origin", hint="name files and folders, or --origin ROOT"
+            )
+        parts = stage_origin(origin) if origin else [stage_paths(paths or [], Path(scratch))]
+        problems: list[str] = []
+        records = []
         with open_library(library, create=True) as opened, byte_progress("storing") as bar:
-            task = bar.add_task("storing", total=None)
-            result = opened.ingest(staged, lambda done, total: bar.update(task, completed=done, total=total))
+            for staged in parts:
+                task = bar.add_task("storing", total=None)
+                result = opened.ingest(staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
+                problems += result.problems
+                records.append((staged, result))
         images = [
             {"path": m.path, "arch": m.arch, "kind": m.kind, "uuid": uuid_text(m.uuid) if m.uuid else None}
+            for staged in parts
             for m in staged.manifest
         ]
         if json:
-            emit_json({"record": result.record_id, "images": images, "problems": result.problems})
+            many = [{"build": s.release.build if s.release else None, "record": r.record_id} for s, r in records]
+            emit_json({"record": records[0][1].record_id, "records": many, "images": images, "problems": problems})
+        elif origin:
+            for staged, result in records:
+                what = str(staged.release) if staged.release else "other binaries"
+                out.print(f"{plain(what)}: {len(staged.objects)} images, {result.stored} files new")
         else:
             for image in images:
                 out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
-        if result.problems:
-            for problem in result.problems:
+        for conflict in [c for _, r in records for c in r.conflicts]:
+            console.print(
+                f"[yellow]conflict:[/] {uuid_text(conflict.uuid)} has other content already, which is still served"
+                f" (`symcache prefer {uuid_text(conflict.uuid)} {conflict.contents[-1].sha256[:12]}` to change that)"
+            )
+        if problems:
+            for problem in problems:
                 console.print(f"[yellow]problem:[/] {plain(problem)}")
-            raise IncompleteError(f"{len(result.problems)} files could not be added", hint="see the problems above")
+            raise IncompleteError(f"{len(problems)} files could not be added", hint="see the problems above")
 
 
 def lookup(

@@ -6,6 +6,7 @@ from symcache.library.collect import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, col
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.library import Library
+from symcache.library.origin import stage_origin
 from symcache.library.places import default_location
 from symcache.library.reextract import ReextractResult, reextract
 from symcache.library.repair import Fetch, repair
@@ -38,6 +39,7 @@ __all__ = [
     "fsck",
     "reextract",
     "repair",
+    "stage_origin",
     "stage_paths",
     "stats",
     "write_snapshot",

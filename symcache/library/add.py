@@ -13,7 +13,7 @@ from symcache.library.staged import Staged, StagedObject
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Origin, Trust
 
-__all__ = ["stage_paths"]
+__all__ = ["files_below", "stage_file", "stage_paths"]
 
 _MAX_MEMBERS = 200_000
 _MAX_UNPACKED = 64 << 30
@@ -37,15 +37,16 @@ def stage_paths(paths: Sequence[Path], scratch: Path) -> Staged:
         if path.is_file() and zipfile.is_zipfile(path):
             base = root = scratch / str(number)
             _unpack(path, root)
-        for file in _files(root):
-            _stage_file(staged, file, file.absolute().relative_to(base).as_posix())
+        for file in files_below(root):
+            stage_file(staged, file, file.absolute().relative_to(base).as_posix())
     if not staged.objects and not staged.problems:
         names = ", ".join(str(p) for p in paths)
         raise NotFoundError(f"{names}: no Mach-O found", hint="name executables, dylibs, .app or .dSYM bundles")
     return staged
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files_below(root: Path) -> Iterator[Path]:
+    """Yield the plain files of a folder in a stable order, or the file itself; links are not followed."""
     if root.is_file():
         yield root
         return
@@ -57,7 +58,8 @@ def _files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _stage_file(staged: Staged, file: Path, path: str) -> None:
+def stage_file(staged: Staged, file: Path, path: str) -> None:
+    """Add every image of a file that somebody could ask for; a broken Mach-O becomes a problem."""
     try:
         slices = identify(file)
     except MachOError as error:

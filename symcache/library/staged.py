@@ -53,3 +53,5 @@ class Staged:
     cache_files: list[StagedCacheFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     started: str = ""
+    sealable: bool = True
+    """False when nobody knows what the source should have: such a record is never sealed."""
