@@ -11,12 +11,12 @@ import zstandard
 from symcache.dyld import EXTRACTOR
 from symcache.errors import IntegrityError, MachOError, NotFoundError
 from symcache.library import Library
-from symcache.macho import identify_bytes
 from symcache.model import Kind, uuid_text
-from symcache.store import BlobReader, Store, blob_key
+from symcache.store import Store, blob_key
 from symcache.verify.findings import FindingCode
 from symcache.verify.image_scan import ImageScan, Reference
 from symcache.verify.layout import HEADER_SIZE, Layout, Problem, commands_end, parse_layout
+from symcache.verify.reading import MAX_WINDOW, checked_chunks
 
 __all__ = ["Content", "ContentError", "check_content", "read_head"]
 
@@ -24,7 +24,6 @@ _HEAD = 16 << 10
 """Holds the load commands of nearly every image."""
 _FRAME_HEADER = 18
 """The longest header of a zstd frame."""
-_MAX_WINDOW = 1 << 27
 
 
 class Content(NamedTuple):
@@ -49,15 +48,17 @@ def check_content(
     library: Library, content: Content, *, every_byte: bool, reference: Reference | None = None, extractor: str = ""
 ) -> list[Problem]:
     """Return what is wrong with one content; nothing else is looked at once its bytes cannot be trusted."""
+    store = library.store
     try:
-        layout = _check_head(library.store, content)
-        problems = list(layout.problems(content.size))
         if every_byte:
-            scan = ImageScan(layout, reference)
-            for chunk in BlobReader(library.store, content.sha256, content.size):
-                scan.feed(chunk)
-            if not problems:
-                problems = list(scan.problems())
+            try:
+                layout, problems = _scan(store, content, reference)
+            except IntegrityError:
+                _check_head(content, read_head(store, content.sha256, content.size, _HEAD, whole_commands=True))
+                raise  # the first bytes tell nothing more exact
+        else:
+            layout = _check_head(content, read_head(store, content.sha256, content.size, _HEAD, whole_commands=True))
+            problems = list(layout.problems(content.size))
         if not (problems or reference or extractor in {"", EXTRACTOR} or (layout.symtab and layout.symtab.nsyms)):
             # Apple's extractor goes on after errors, and leaves an image without its symbols behind.
             problems.append((FindingCode.SYMBOL_COUNT, f"{extractor} left it without any symbol"))
@@ -74,6 +75,30 @@ def check_content(
         return [(FindingCode.DAMAGED, f"its blob {content.sha256} cannot be read: {error.strerror}")]
 
 
+def _scan(store: Store, content: Content, reference: Reference | None) -> tuple[Layout, list[Problem]]:
+    """Read every byte once. Raises IntegrityError for bytes that are not those that were stored."""
+    chunks = checked_chunks(store, content.sha256, content.size)
+    head = next(chunks, b"")
+    failure: ContentError | None = None
+    try:
+        while commands_end(head[:HEADER_SIZE]) > len(head) and (more := next(chunks, b"")):
+            head += more
+        layout = _check_head(content, head)
+    except MachOError as error:
+        failure = _malformed(content, error)
+    except ContentError as error:
+        failure = error
+    if failure is not None:
+        for _ in chunks:
+            pass  # whether the bytes are right at all is the first question
+        raise failure
+    scan = ImageScan(layout, reference)
+    scan.feed(head)
+    for chunk in chunks:
+        scan.feed(chunk)
+    return layout, list(layout.problems(content.size)) or list(scan.problems())
+
+
 def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_commands: bool = False) -> bytes:
     """Return the first bytes of a blob that should hold `size`; `amount` of them, or all if it holds fewer.
 
@@ -88,7 +113,7 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
                 text = f"its blob {sha256} holds {found} bytes where {size} were stored"
                 raise ContentError(FindingCode.WRONG_SIZE, text)
             stored.seek(0)
-            with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(stored) as reader:
+            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
                 head = reader.read(amount)
                 more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
                 if more > 0:
@@ -100,25 +125,27 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
     return head
 
 
-def _check_head(store: Store, content: Content) -> Layout:
-    """Return the layout of the image that the content begins with, which must be the one that was stored."""
+def _check_head(content: Content, head: bytes) -> Layout:
+    """Return the layout of the image that a content begins with. Raises ContentError if it is not the one stored."""
     try:
-        head = read_head(store, content.sha256, content.size, _HEAD, whole_commands=True)
-        slices = identify_bytes(head, content.size)
-        if len(slices) != 1:
-            raise MachOError(f"holds {len(slices)} images")
-        found = slices[0]
-        for code, got, want in (
-            (FindingCode.WRONG_UUID, _uuid(found.uuid), _uuid(content.uuid)),
-            (FindingCode.WRONG_ARCH, found.arch, content.arch),
-            (FindingCode.WRONG_KIND, str(found.kind), str(content.kind)),
-        ):
-            if got != want:
-                raise ContentError(code, f"its blob {content.sha256} holds {got} where {want} was stored")
-        return parse_layout(head, content.size)
+        layout = parse_layout(head, content.size)
     except MachOError as error:
-        raise ContentError(FindingCode.MALFORMED, f"its blob {content.sha256}: {error}") from error
+        raise _malformed(content, error) from error
+    found = layout.image
+    for code, got, want in (
+        (FindingCode.WRONG_UUID, found.uuid, content.uuid),
+        (FindingCode.WRONG_ARCH, found.arch, content.arch),
+        (FindingCode.WRONG_KIND, found.kind, content.kind),
+    ):
+        if got != want:
+            text = f"its blob {content.sha256} holds {_shown(got)} where {_shown(want)} was stored"
+            raise ContentError(code, text)
+    return layout
 
 
-def _uuid(uuid: UUID | None) -> str:
-    return uuid_text(uuid) if uuid else "no UUID"
+def _malformed(content: Content, error: MachOError) -> ContentError:
+    return ContentError(FindingCode.MALFORMED, f"its blob {content.sha256}: {error}")
+
+
+def _shown(value: object) -> str:
+    return uuid_text(value) if isinstance(value, UUID) else str(value or "none")

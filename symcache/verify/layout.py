@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from symcache.errors import MachOError
-from symcache.macho import identify_bytes
+from symcache.macho import Slice, identify_bytes
 from symcache.verify.findings import FindingCode
 
 __all__ = ["HEADER_SIZE", "MAX_COMMANDS", "Layout", "Problem", "Segment", "Symtab", "commands_end", "parse_layout"]
@@ -71,9 +71,10 @@ class Symtab(NamedTuple):
 class Layout:
     """Where the parts of an image lie, as its load commands have it."""
 
+    image: Slice
+    """What it is."""
     order: str
     wide: bool
-    filetype: int
     commands_end: int
     segments: list[Segment] = field(default_factory=list)
     symtab: Symtab | None = None
@@ -104,7 +105,7 @@ class Layout:
                 continue
             if s.filesize and s.fileoff + s.filesize > size:
                 text = f"segment {s.name} ends at {s.fileoff + s.filesize:#x}, the file at {size:#x}"
-            elif not s.filesize and s.has_content and self.filetype != _MH_DSYM:
+            elif not s.filesize and s.has_content and self.image.filetype != _MH_DSYM:
                 text = f"segment {s.name} has sections but not one byte in the file"
             else:
                 continue
@@ -140,11 +141,11 @@ def parse_layout(head: bytes, size: int) -> Layout:
     """Parse the load commands in `head` of an image of `size` bytes. Raises MachOError."""
     slices = identify_bytes(head, size)  # proves that every command lies within sizeofcmds, and that in `head`
     if len(slices) != 1 or head[:4] not in _MAGICS:
-        raise MachOError("not one thin Mach-O image")
+        raise MachOError(f"holds {len(slices)} images where one thin Mach-O was expected")
     order, wide = _MAGICS[head[:4]]
     ncmds, length = struct.unpack_from(order + "2I", head, 16)
     position = 32 if wide else 28
-    layout = Layout(order, wide, slices[0].filetype, position + length)
+    layout = Layout(slices[0], order, wide, position + length)
     pair = struct.Struct(order + "2I")
     for _ in range(ncmds):
         cmd, cmdsize = pair.unpack_from(head, position)

@@ -22,6 +22,7 @@ from symcache.verify.findings import Finding, FindingCode
 from symcache.verify.holdings import RawFile, Unit
 from symcache.verify.image_scan import N_INDR_EXT, Reference, nlist_dtype
 from symcache.verify.layout import HEADER_SIZE, commands_end, parse_layout
+from symcache.verify.reading import write_checked
 
 __all__ = ["RawCache", "check_files", "materialised"]
 
@@ -107,7 +108,7 @@ def materialised(
                     continue
                 try:
                     target = folder / (name if number == 0 else f"other-{number}")
-                    library.materialize(raw.sha256, raw.size, target)
+                    write_checked(library.store, raw.sha256, raw.size, target)
                     if number:
                         target.unlink()
                 except (IntegrityError, NotFoundError) as error:

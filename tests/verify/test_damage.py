@@ -281,6 +281,20 @@ def blob_cut_short(w: Workshop) -> Expected:
     return {("damaged", PLAIN, "arm64e")}
 
 
+def blob_without_its_last_bytes(w: Workshop) -> Expected:
+    # All of the content can be decoded, but no client's decoder is content with the file as it lies.
+    blob = w.blob(w.object(PLAIN, "arm64e").sha256)
+    blob.write_bytes(blob.read_bytes()[:-2])
+    return {("damaged", PLAIN, "arm64e")}
+
+
+def something_behind_a_raw_cache(w: Workshop) -> Expected:
+    file = w.cache_file("dyld_shared_cache_x86_64h")
+    blob = w.blob(file.sha256)
+    blob.write_bytes(blob.read_bytes() + bytes(16))
+    return {("damaged", file.path, "x86_64h")}
+
+
 def other_content_of_the_same_length(w: Workshop) -> Expected:
     blob = w.blob(w.object(PLAIN, "arm64e").sha256)
     data = bytearray(zstandard.decompress(blob.read_bytes()))
@@ -434,6 +448,8 @@ BLOBS = (
 BYTES = (
     flipped_bit_in_a_blob,
     blob_cut_short,
+    blob_without_its_last_bytes,
+    something_behind_a_raw_cache,
     other_content_of_the_same_length,
     flipped_bit_in_a_raw_cache,
     truncated_string_pool,
