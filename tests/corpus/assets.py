@@ -86,8 +86,10 @@ def build_all(work: Path) -> dict[str, Build]:
 
 
 def crash_all(builds: dict[str, Build]) -> dict[str, Crash]:
-    """Run the crash on both architectures, each with its host's shared cache."""
-    return {arch: crash(one, cache_memory(one, make_cache(one))) for arch, one in builds.items()}
+    """Run the crash on both architectures, each with its host's shared cache; arm64e code signs return addresses."""
+    return {
+        arch: crash(one, cache_memory(one, make_cache(one)), signed=arch == "arm64") for arch, one in builds.items()
+    }
 
 
 def write_all(work: Path, assets: Path, truth: Path) -> None:
