@@ -84,6 +84,6 @@ def header_in_cache(number: int, image: Image, layout: Layout, tables: Tables, o
     body = b"".join(commands)
     head = bytearray(image.header[:start])
     (flags,) = struct.unpack_from("<I", head, 24)
-    struct.pack_into("<II", head, 4, image.cputype, image.cpusubtype)
+    struct.pack_into("<III", head, 4, image.cputype, image.cpusubtype, image.filetype)
     struct.pack_into("<III", head, 16, len(commands), len(body), flags | MH_DYLIB_IN_CACHE)
     return (bytes(head) + body).ljust(len(image.header), b"\0")

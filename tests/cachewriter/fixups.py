@@ -164,7 +164,11 @@ def opcode_fixups(
         for one in _bind_opcodes(ops, vmaddrs, pointer_size, kind=kind):
             binds[one.address] = one
     addresses = [a for a in _rebase_addresses(rebase, vmaddrs, pointer_size) if a not in binds]
-    return [Rebase(a, pointer(a)) for a in addresses], list(binds.values())
+    rebases = []
+    for address in addresses:
+        target = pointer(address)  # libc++ tags names of types in the top bit of a pointer
+        rebases.append(Rebase(address, target & 0x00FFFFFFFFFFFFFF, target >> 56))
+    return rebases, list(binds.values())
 
 
 def _imports(payload: bytes) -> list[tuple[int, bool, str, int]]:

@@ -128,7 +128,7 @@ def plan(images: list[Image], options: CacheOptions) -> Layout:
             regions.append(Region("readonly", file, 1, 1, READ_ONLY_DATA, pieces=groups.get((file, "readonly"), [])))
         elif file == linkedit_file if by_kind else True:
             regions.append(Region("linkedit", file, 1, 1, pieces=groups.get((file, "linkedit"), [])))
-        elif file == data_file and options.slide:
+        elif options.slide and any(r.file == file and r.writable for r in regions):
             regions.append(Region("slide", file, 1, 1))
     return Layout(regions, order, text_file, [[0] * len(i.segments) for i in images])
 

@@ -160,6 +160,8 @@ def parse(path: str, file: Path) -> Image:
     magic, cputype, cpusubtype, filetype, ncmds, sizeofcmds, _ = struct.unpack_from("<7I", data)
     if magic not in (MH_MAGIC, MH_MAGIC_64):
         raise ValueError(f"{file} is not a thin little-endian Mach-O file")
+    if filetype == 8:
+        filetype = 6  # bundles of Python wheels differ from dylibs in this and in LC_ID_DYLIB only
     if filetype not in (6, 7):
         raise ValueError(f"{file} is neither a dylib nor a dylinker, but filetype {filetype}")
     is64 = magic == MH_MAGIC_64

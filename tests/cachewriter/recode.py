@@ -2,57 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import struct
-from functools import cache
-
-import capstone
 
 from tests.cachewriter.fixups import uleb
-from tests.cachewriter.machinput import Image, Section
-from tests.cachewriter.mover import Mover, spans
+from tests.cachewriter.machinput import Image
+from tests.cachewriter.mover import Mover
 from tests.cachewriter.recode_arm64 import recode_arm64
-
-_RIP = re.compile(r"\[rip (?P<sign>[+-]) (?P<value>0x[0-9a-f]+|\d+)\]|\[rip\]")
-
-
-@cache
-def _x86(bits: int) -> capstone.Cs:
-    return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
-
-
-def x86_64_references(image: Image, section: Section) -> list[tuple[int, int, int]]:
-    """RIP-relative operands: (address of the displacement, address of the next instruction, target)."""
-    found = []
-    text = image.text
-    for low, high in spans(image, section):
-        code = text.content[low - text.vmaddr : high - text.vmaddr]
-        for address, size, _, operands in _x86(64).disasm_lite(code, low):
-            match = _RIP.search(operands)
-            if not match:
-                continue
-            value = int(match["value"] or "0", 0) if match["value"] else 0
-            value = -value if match["sign"] == "-" else value
-            raw = code[address - low : address - low + size]
-            pattern = struct.pack("<i", value)
-            # The displacement is followed by nothing but an immediate of 0, 1, 2 or 4 bytes.
-            places = [size - 4 - tail for tail in (0, 1, 2, 4) if raw[size - 4 - tail : size - tail] == pattern]
-            places = [p for p in places if p > 0 and raw[p - 1] & 0xC7 == 0x05]
-            if len(places) != 1:
-                raise ValueError(f"{image.path}: no single displacement in the instruction at {address:#x}")
-            found.append((address + places[0], address + size, address + size + value))
-    return found
-
-
-def _x86_64(image: Image, mover: Mover, content: bytearray) -> None:
-    text = image.text
-    for section in text.sections:
-        if not section.code:
-            continue
-        for place, after, target in x86_64_references(image, section):
-            delta = mover.delta(mover.segment(target)) - mover.text_delta
-            if delta:
-                struct.pack_into("<i", content, place - text.vmaddr, target + delta - after)
+from tests.cachewriter.recode_x86 import recode_x86_64
 
 
 def _split_info_v1(image: Image, mover: Mover, content: bytearray) -> None:
@@ -60,7 +16,6 @@ def _split_info_v1(image: Image, mover: Mover, content: bytearray) -> None:
 
     Kind 1 is a 32-bit value that grows with the distance from __TEXT to the data segments.
     """
-    text = image.text
     payload, at = image.split_info, 0
     while at < len(payload) and payload[at]:
         kind, at, address = payload[at], at + 1, 0
@@ -76,7 +31,6 @@ def _split_info_v1(image: Image, mover: Mover, content: bytearray) -> None:
                 raise ValueError(f"{image.path}: split info of version 1 needs its data segments to move together")
             (value,) = struct.unpack_from("<I", content, address)
             struct.pack_into("<I", content, address, (value + distances.pop() - mover.text_delta) & 0xFFFFFFFF)
-    del text
 
 
 def _unwind_info(image: Image, mover: Mover, content: bytearray) -> None:
@@ -138,7 +92,7 @@ def recode_text(image: Image, mover: Mover) -> bytearray:
     """The content of __TEXT after its image's segments have moved, load commands untouched."""
     content = bytearray(image.text.content)
     if image.cputype == 0x01000007:
-        _x86_64(image, mover, content)
+        recode_x86_64(image, mover, content)
     elif image.cputype & 0xFFFFFF == 12:
         recode_arm64(image, mover, content)
     elif image.split_info:

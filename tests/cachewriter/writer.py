@@ -12,7 +12,7 @@ from tests.cachewriter.built import BuiltCache
 from tests.cachewriter.commands import header_in_cache
 from tests.cachewriter.layout import Layout, Region, place, plan
 from tests.cachewriter.linkedit import Linkedit, Locals, Tables
-from tests.cachewriter.machinput import LC_ID_DYLIB, Image, parse
+from tests.cachewriter.machinput import Image, parse
 from tests.cachewriter.mover import Mover
 from tests.cachewriter.options import CacheOptions, DylibInput
 from tests.cachewriter.recode import recode_text
@@ -81,12 +81,11 @@ def _entries(work: _Work, file: int) -> list[ImageEntry]:
         text = image.segments.index(image.text)
         address = work.layout.addresses[number][text]
         region = work.layout.where[number, text][0] if work.layout.where else None
-        name_at = 0
-        for cmd, at, size in image.commands:
-            (offset,) = struct.unpack_from("<I", image.header, at + 8)
-            if cmd == LC_ID_DYLIB and image.header[at + offset : at + size].split(b"\0")[0] == image.path.encode():
-                name_at = at + offset
-        offset = region.file_offset + address - region.address + name_at if region and name_at else 0
+        offset = 0
+        if region:
+            at = address - region.address
+            name_at = bytes(region.content[at : at + len(image.header)]).find(image.path.encode() + b"\0")
+            offset = region.file_offset + at + name_at if name_at >= 0 else 0
         entries.append(ImageEntry(image.path, image.uuid, address, image.text.size, offset))
     return entries
 
