@@ -31,7 +31,7 @@ class LldbPython(NamedTuple):
 
     interpreter: str
     package_folder: str
-    """To be appended to `sys.path`; empty where `lldb` is installed like any package."""
+    """To be put in front of `sys.path`; empty where `lldb` is installed like any package."""
     library: str
     """To be loaded as the extension module `_lldb`; empty where the package finds it itself."""
     origin: str
@@ -52,7 +52,7 @@ def import_lldb(package_folder: str = "", library: str = "") -> Any:
         loader.exec_module(module)
         sys.modules["_lldb"] = sys.modules["lldb._lldb"] = module
     if package_folder:
-        sys.path.append(package_folder)
+        sys.path.insert(0, package_folder)  # it holds nothing else, and another lldb may be installed
     import lldb  # noqa: PLC0415 (its path was only now completed)
 
     if not hasattr(lldb, "SBDebugger"):
@@ -72,7 +72,7 @@ def candidates() -> Iterator[LldbPython]:
         folder = _python_folder([tool])
         if folder:
             library = _debian_library(tool)
-            for interpreter in dict.fromkeys((sys.executable, "/usr/bin/python3")):
+            for interpreter in dict.fromkeys(("/usr/bin/python3", sys.executable)):
                 if Path(interpreter).exists():
                     yield LldbPython(interpreter, folder, library, tool)
     if sys.platform == "darwin" and shutil.which("xcrun"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from symcache.dump.backing import back_code, framed_modules
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
@@ -26,7 +26,6 @@ __all__ = ["LoadedDump", "LoadedModule", "load_dump"]
 _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
-_MAX_BACKED = 1 << 30
 _MAX_GUESSES = 8
 _ENOUGH = 2
 """Images that must lie in a shared cache before it is taken for the crashed machine's."""
@@ -84,9 +83,17 @@ def load_dump(
     cache, build, origin = _pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     found = _resolve(resolver, uuids, cache, build, progress)
-    ends = _text_ends(dump, header)
+    sizes = _text_sizes(dump, header)
+    missing = [
+        (m.address, size)
+        for m, size in zip(header.modules, sizes, strict=True)
+        if (m.uuid, Kind.EXECUTABLE) not in found
+    ]
+    framed = framed_modules(dump, header.thread, missing)
+    if dump.header:  # the core file is ours, in `scratch`
+        back_code(dump, framed)
     modules = []
-    for number, (module, end) in enumerate(zip(header.modules, ends, strict=True)):
+    for number, (module, size) in enumerate(zip(header.modules, sizes, strict=True)):
         executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
         debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
         ignored = None
@@ -95,11 +102,15 @@ def load_dump(
         placeholder = None
         if executable is None:
             placeholder = _folder(scratch, number) / _file_name(module)
-            # Without a UUID of its own it gets one of zeros: LLDB's UUID of none.
-            write_placeholder(placeholder, dump.core.cputype, module.uuid or UUID(int=0), module.path, end)
-        modules.append(LoadedModule(module, executable, debug_info, ignored, placeholder, end))
-    if dump.header and dump.core.cputype == CPU_TYPE_X86_64:  # the core file is ours, in `scratch`
-        _back_missing_code(dump, header.thread, modules)
+            write_placeholder(
+                placeholder,
+                dump.core.cputype,
+                module.uuid or UUID(int=0),  # of zeros: LLDB's UUID of none
+                module.path,
+                size,
+                executable=(module.address, size) in framed,
+            )
+        modules.append(LoadedModule(module, executable, debug_info, ignored, placeholder, size))
     plan = {
         "core": str(dump.core_path.absolute()),
         "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
@@ -164,8 +175,8 @@ def _is_debug_info(path: Path, uuid: UUID | None) -> bool:
         return False
 
 
-def _text_ends(dump: OpenedDump, header: DumpHeader) -> list[int]:
-    """Return for each module how far its code can reach: it lies in one region, before the next module's header."""
+def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
+    """Return how far each module's code can reach: it lies in one region, and before the next module's header."""
     addresses = sorted({m.address for m in header.modules})
     sizes = []
     for module in header.modules:
@@ -176,35 +187,6 @@ def _text_ends(dump: OpenedDump, header: DumpHeader) -> list[int]:
             ends.append(addresses[position])
         sizes.append(min(ends) - module.address if ends else _UNKNOWN_TEXT)
     return sizes
-
-
-def _back_missing_code(dump: OpenedDump, crashed: int, modules: Sequence[LoadedModule]) -> None:
-    """Give the code that threads were running in missing modules some content: a hole of zeros.
-
-    LLDB forgets regions without content, then takes a program counter there for a jump into nowhere, and looks for
-    the return address on top of the stack: one false frame. As code, it follows rbp. Only the module's own part is
-    backed, so that the code of other modules in the region (the shared cache is one) still comes from their files.
-    On arm64 the return address is in a register, and the false assumption is as good as the right one.
-    """
-    missing = sorted((m for m in modules if m.placeholder), key=lambda m: m.module.address)
-    starts = [m.module.address for m in missing]
-    used: set[int] = set()
-    threads = dump.core.threads
-    with dump.core_path.open("r+b") as file:
-        for thread in (threads[crashed], *threads):
-            pc = thread.registers["rip"]
-            position = bisect.bisect_right(starts, pc) - 1
-            segment = dump.core.segment_at(pc)
-            if position < 0 or segment is None or segment.filesize or segment.command in used:
-                continue
-            start, size = starts[position], min(missing[position].text_size, _MAX_BACKED)
-            if start < segment.address or pc >= start + size:
-                continue
-            used.add(segment.command)
-            end = file.seek(0, 2)
-            file.truncate(end + size)
-            file.seek(segment.command + 24)
-            file.write(struct.pack("<4Q", start, size, end, size))
 
 
 def _planned(loaded: LoadedModule, number: int, scratch: Path) -> dict[str, Any]:

@@ -18,13 +18,19 @@ _MH_DYLIB = 6
 _LC_ID_DYLIB, _LC_UUID, _LC_SEGMENT_64, _LC_BUILD_VERSION = 0xD, 0x1B, 0x19, 0x32
 _CODE = 0x8000_0400
 """S_ATTR_PURE_INSTRUCTIONS | S_ATTR_SOME_INSTRUCTIONS."""
-_READ_EXECUTE = 5
+_READ, _EXECUTE = 1, 4
 _MACOS = 1
 _MAX_TEXT = 1 << 30
 
 
-def write_placeholder(path: Path, cputype: int, uuid: UUID, install_name: str, text_size: int) -> None:
-    """Write a dylib for `cputype` whose __TEXT begins at address 0 and has `text_size` bytes (holes on disk)."""
+def write_placeholder(
+    path: Path, cputype: int, uuid: UUID, install_name: str, text_size: int, *, executable: bool
+) -> None:
+    """Write a dylib for `cputype` whose __TEXT begins at address 0 and has `text_size` bytes (holes on disk).
+
+    `executable` is what it says of its segment; see `symcache.dump.backing`.
+    """
+    protection = _READ | _EXECUTE if executable else _READ
     size = max(2 * HEADER_SIZE, min(text_size, _MAX_TEXT) & -HEADER_SIZE)
     name = install_name.encode("utf-8", "replace")[:1024] + b"\0"
     name += bytes(-len(name) % 8)
@@ -32,7 +38,7 @@ def write_placeholder(path: Path, cputype: int, uuid: UUID, install_name: str, t
         "<16s16s2Q8I", b"__text", b"__TEXT", HEADER_SIZE, size - HEADER_SIZE, HEADER_SIZE, 4, 0, 0, _CODE, 0, 0, 0
     )
     segment = struct.pack(
-        "<2I16s4Q4I", _LC_SEGMENT_64, 72 + len(section), b"__TEXT", 0, size, 0, size, _READ_EXECUTE, _READ_EXECUTE, 1, 0
+        "<2I16s4Q4I", _LC_SEGMENT_64, 72 + len(section), b"__TEXT", 0, size, 0, size, protection, protection, 1, 0
     )
     commands = [
         segment + section,
