@@ -15,4 +15,4 @@ __all__ = ["openssh"]
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small system of macOS 13. Nobody writes into it."""
-    return make_system(tmp_path_factory.mktemp("systems") / "ventura", caches=("arm64e-auth",))
+    return make_system(tmp_path_factory.mktemp("systems") / "ventura", caches=("arm64e",))

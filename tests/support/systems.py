@@ -8,15 +8,20 @@ import stat
 import sys
 from pathlib import Path
 
+from tests.cachewriter import CacheOptions, build_cache
+from tests.cachewriter.samples import sample
 from tests.support.apple import apple_caches
 from tests.support.toolchain import compile_image, lipo
 
-__all__ = ["BUILD", "CACHES", "CACHE_FOLDER", "make_system", "make_util", "system_version"]
+__all__ = ["BUILD", "CACHES", "CACHE_FOLDER", "images_in", "make_system", "make_util", "system_version"]
 
 BUILD = "22G120"
 CACHE_FOLDER = "System/Volumes/Preboot/Cryptexes/OS/System/Library/dyld"
-CACHES = {"arm64e-auth": 30, "x86_64-60": 60}
-"""Folders of Apple-built caches, and the images in each."""
+CACHES = {
+    "arm64e": CacheOptions(arch="arm64e", header_size=0x228, split="v2", unmapped_locals=".symbols"),
+    "x86_64": CacheOptions(arch="x86_64", header_size=0x228, split="v2"),
+}
+"""The caches of a system, by architecture."""
 
 
 def system_version(**more: str) -> bytes:
@@ -24,14 +29,26 @@ def system_version(**more: str) -> bytes:
     return plistlib.dumps({"ProductName": "macOS", "ProductVersion": "13.5.1", "ProductBuildVersion": BUILD, **more})
 
 
-def make_system(root: Path, *, caches: tuple[str, ...] = tuple(CACHES), files: bool = True) -> Path:
-    """Make a system of macOS 13: caches in the cryptex, links to it, and Mach-O files outside of them."""
+def images_in(*archs: str) -> int:
+    """Return how many images the caches of these architectures hold."""
+    return sum(len(sample(CACHES[arch])) for arch in archs)
+
+
+def make_system(
+    root: Path, *, caches: tuple[str, ...] = tuple(CACHES), apple: tuple[str, ...] = (), files: bool = True
+) -> Path:
+    """Make a system of macOS 13: caches in the cryptex, links to it, and Mach-O files outside of them.
+
+    `apple` names caches that Apple's builder made, to be used beside those of `caches`.
+    """
     services = root / "System/Library/CoreServices"
     services.mkdir(parents=True)
     (services / "SystemVersion.plist").write_bytes(system_version())
     folder = root / CACHE_FOLDER
     folder.mkdir(parents=True)
-    for cache in caches:
+    for arch in caches:
+        build_cache(sample(CACHES[arch]), CACHES[arch]).write(folder)
+    for cache in apple:
         for file in (apple_caches() / cache).glob("dyld_shared_cache_*"):
             shutil.copy(file, folder)
     (root / "System/Cryptexes").mkdir()

@@ -14,6 +14,7 @@ import pytest
 from symcache.errors import StorageError, UsageError
 from symcache.library import Library
 from tests.support.openssh import OpenSshServer
+from tests.support.systems import make_system
 from tests.vm_provisioning.conftest import session_of
 from vm_provisioning import SshSource, harvest
 from vm_provisioning.staging import Staging
@@ -163,9 +164,10 @@ def test_copies_are_not_fetched_again(openssh: OpenSshServer, content: bytes, tm
     proxy.close()
 
 
-def test_a_host_that_stays_away_ends_the_run_and_keeps_what_came(
-    openssh: OpenSshServer, system: Path, tmp_path: Path
-) -> None:
+def test_a_host_that_stays_away_ends_the_run_and_keeps_what_came(openssh: OpenSshServer, tmp_path: Path) -> None:
+    system = make_system(tmp_path / "system", caches=("arm64e",))
+    with (system / "usr/lib/libtrampolines.dylib").open("ab") as file:
+        file.write(os.urandom(12 << 20))
     proxy = CuttingProxy(openssh.port, [6 << 20] + [0] * 20)
     with Library.open(tmp_path / "library", create=True) as library:
         with (
@@ -192,7 +194,7 @@ def test_a_full_disk_is_said_before_anything_is_copied(
 ) -> None:
     usage = type("Usage", (), {"free": 100 << 20, "total": 1 << 40, "used": 1 << 40})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage())
-    monkeypatch.setattr("vm_provisioning.staging._RESERVE", 95 << 20)
+    monkeypatch.setattr("vm_provisioning.staging._RESERVE", 100 << 20)
     with pytest.raises(StorageError, match=r"MiB are free where \d+ MiB are needed") as raised:
         harvest(source, library, staging=tmp_path / "staging", extractor="raw")
     assert "--staging" in raised.value.hint
