@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from symcache.catalog.file import REBUILD, CatalogFile
-from symcache.catalog.fold import NONE, object_checksum, record_checksum
+from symcache.catalog.fold import NONE, layout_checksum, object_checksum, record_checksum
 from symcache.catalog.ranking import TRUST_RANK, Row, Slot, rank
 from symcache.catalog.rows import Conflict, Occurrence, RecordRow, ReleaseRow
 from symcache.errors import StorageError
@@ -32,6 +32,8 @@ class Catalog(CatalogFile):
     def __init__(self, path: Path | None) -> None:
         self._records: dict[int, RecordRow] = {}
         self._preferences: dict[Slot, str] = {}
+        self._commons: dict[tuple[Any, ...], int] = {}
+        """What rows of one record and layout have in common, as checksums start with it."""
         super().__init__(path)
 
     def resolve(
@@ -200,8 +202,11 @@ class Catalog(CatalogFile):
                 record = records.get(number)
                 if record is None:
                     continue  # superseded or removed
-                layout = (kind, arch, origin, cache, extractor, revision)
-                if object_checksum(uuid, layout, record.sha256, sha256, size) != checksum:
+                key = (number, kind, arch, origin, cache, extractor, revision)
+                common = self._commons.get(key)
+                if common is None:
+                    common = self._commons[key] = layout_checksum(key[1:], record.sha256)
+                if object_checksum(common, uuid, sha256, size) != checksum:
                     raise StorageError(f"catalog {self.path or ''}: a row about {path} is damaged", hint=REBUILD)
                 found.append(
                     (
@@ -252,3 +257,4 @@ class Catalog(CatalogFile):
         ):
             preferences[UUID(bytes=uuid), _KINDS[kind], UUID(bytes=cache) if cache else None] = content.hex()
         self._records, self._preferences, self._seen = records, preferences, seen
+        self._commons.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +13,7 @@ from symcache.catalog.ranking import TRUST_RANK
 from symcache.catalog.schema import release_order
 from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRecord
 
-__all__ = ["NONE", "Folder", "object_checksum", "record_checksum"]
+__all__ = ["NONE", "Folder", "layout_checksum", "object_checksum", "record_checksum"]
 
 NONE = b""
 """An absent UUID in key columns: SQLite would let several NULLs stand beside each other."""
@@ -26,10 +25,15 @@ Layout = tuple[str, str, str, bytes, str, int]
 """(kind, arch, origin, cache UUID or empty, extractor, revision)"""
 
 
-def object_checksum(uuid: bytes, layout: Layout, record: str, sha256: bytes, size: int) -> int:
-    """Return the CRC-32 of what a row of `objects` says, its layout and record included: a bit flip is never served."""
-    text = f"{layout[0]} {layout[1]} {layout[2]} {layout[4]} {layout[5]} {record} {size}".encode()
-    return zlib.crc32(uuid + sha256 + layout[3], zlib.crc32(text))
+def layout_checksum(layout: Layout, record: str) -> int:
+    """Return the CRC-32 of what all rows of one layout and record have in common."""
+    text = f"{layout[0]} {layout[1]} {layout[2]} {layout[4]} {layout[5]} {record}".encode()
+    return zlib.crc32(layout[3], zlib.crc32(text))
+
+
+def object_checksum(common: int, uuid: bytes, sha256: bytes, size: int) -> int:
+    """Return the CRC-32 of a row of `objects`, its layout and record included: a bit flip is never served."""
+    return zlib.crc32(b"%b%b%d" % (uuid, sha256, size), common)
 
 
 def record_checksum(sha256: str, trust: int, version: str, build: str | None, sealed: bool, finished: str) -> int:
@@ -110,25 +114,40 @@ class Folder:
     def _harvest(self, row: int, sha256: str, record: HarvestRecord) -> None:
         many = self._database.conn.executemany
         paths = self._path_numbers({o.path for o in record.objects} | {m.path for m in record.manifest})
+        # The inner loops: a large record has 50,000 images. Enumerations and UUIDs are hashed as they are, and turned
+        # into what SQLite takes once a layout.
+        layouts: dict[tuple[Any, ...], tuple[int, int]] = {}
         objects: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        fromhex, checksum = bytes.fromhex, object_checksum
         for o in record.objects:
-            uuid, content = _bytes(o.uuid), bytes.fromhex(o.sha256)
-            layout = (o.kind.value, o.arch, o.origin.value, _bytes(o.cache_uuid), o.extractor, o.revision)
-            number = self._layout_number(layout)
-            path = paths[o.path]
-            check = object_checksum(uuid, layout, sha256, content, o.size)
-            values = (uuid, number, row, path, content, o.size, o.symbols, bytes.fromhex(o.code), check)
+            cache = o.cache_uuid
+            key = (o.kind, o.arch, o.origin, cache and cache.int, o.extractor, o.revision)
+            found = layouts.get(key)
+            if found is None:
+                layout = (o.kind.value, o.arch, o.origin.value, _bytes(cache), o.extractor, o.revision)
+                found = layouts[key] = self._layout_number(layout), layout_checksum(layout, sha256)
+            number, common = found
+            uuid = o.uuid.int.to_bytes(16, "big") if o.uuid else NONE
+            content, path = fromhex(o.sha256), paths[o.path]
+            check = checksum(common, uuid, content, o.size)
+            values = (uuid, number, row, path, content, o.size, o.symbols, fromhex(o.code), check)
             objects[uuid, number, path, content] = values
         # Sorted by UUID, the first index grows in order within a record instead of at random.
         many(
             "INSERT INTO objects (uuid, layout, record, path, sha256, size, symbols, code, checksum)"
             " VALUES (?,?,?,?,?,?,?,?,?)",
-            sorted(objects.values(), key=itemgetter(0, 1, 3, 4)),
+            [objects[key] for key in sorted(objects)],
         )
+        layouts.clear()
         manifest = set()
         for m in record.manifest:
-            number = self._layout_number((m.kind.value, m.arch, m.origin.value, _bytes(m.cache_uuid), "", 0))
-            manifest.add((row, paths[m.path], number, _bytes(m.uuid)))
+            cache = m.cache_uuid
+            short = (m.kind, m.arch, m.origin, cache and cache.int)
+            found = layouts.get(short)
+            if found is None:
+                layout = (m.kind.value, m.arch, m.origin.value, _bytes(cache), "", 0)
+                found = layouts[short] = self._layout_number(layout), 0
+            manifest.add((row, paths[m.path], found[0], m.uuid.int.to_bytes(16, "big") if m.uuid else NONE))
         many("INSERT INTO manifest_entries VALUES (?,?,?,?)", sorted(manifest))
         many(
             "INSERT OR IGNORE INTO cache_files VALUES (?,?,?,?,?,?,?)",

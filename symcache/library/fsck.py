@@ -18,7 +18,7 @@ from symcache.catalog import Catalog
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError, UsageError
 from symcache.library.snapshots import SNAPSHOT_KEY, remove_database, scratch_name
 from symcache.model import uuid_text
-from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, record_id
+from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, load_record
 
 if TYPE_CHECKING:
     from symcache.library.library import Library
@@ -171,7 +171,7 @@ def _check_records(library: Library, report: FsckReport) -> None:
         if text in library.unreadable:
             continue
         try:
-            if record_id(library.store, place) != known.get(text):
+            if load_record(library.store, place)[0] != known.get(text):
                 report.add(FsckCode.CATALOG_DAMAGED, text, f"{text}: the catalog knows another record there")
         except IntegrityError as error:  # damaged since it was folded
             report.add(FsckCode.RECORD_UNREADABLE, text, str(error))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -19,12 +20,22 @@ from symcache.library.ingest import Progress, ingest
 from symcache.library.places import catalog_path, default_location
 from symcache.library.staged import Staged
 from symcache.model import Kind, Record
-from symcache.store import BlobReader, RecordKey, Store, blob_key, decode_to, open_store, read_record
+from symcache.store import (
+    BlobReader,
+    RecordKey,
+    Store,
+    blob_key,
+    decode_to,
+    load_record,
+    open_store,
+    parse_record,
+    read_record,
+)
 
 __all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "default_location", "require"]
 
-_BATCH = 16
-"""Records folded in one transaction."""
+_AHEAD = 8
+"""Records that are loaded while others are folded."""
 
 
 class Library:
@@ -168,40 +179,36 @@ class Library:
                 yield key
 
     def _fold(self, catalog: Catalog, keys: Iterable[RecordKey]) -> bool:
-        """Read and fold records, several at a time; True when this object had not seen all of them.
+        """Read and fold records; True when this object had not seen all of them.
 
         Another process that shares the catalog may have folded some of them already: those are not read again.
         """
-        waiting, seen = list(keys), 0
-        with ThreadPoolExecutor(2, thread_name_prefix="records") as pool:
-            for start in range(0, len(waiting), _BATCH):
-                part = waiting[start : start + _BATCH]
-                unknown = [k for k in part if not catalog.knows(str(k))]
-                outcomes = dict(zip(unknown, pool.map(self._read, unknown), strict=True))
-                batch = []
-                for key in part:
-                    last = self._last.setdefault(key.writer, 0)
-                    holes = self._holes.setdefault(key.writer, set())
-                    holes.update(range(last + 1, key.sequence))
-                    self._last[key.writer] = max(last, key.sequence)
-                    outcome = outcomes.get(key)
-                    if isinstance(outcome, str):
-                        self.unreadable[str(key)] = outcome
-                        holes.add(key.sequence)
-                        continue
-                    if outcome is not None:
-                        batch.append((str(key), *outcome))
-                    holes.discard(key.sequence)
-                    self.unreadable.pop(str(key), None)
-                    seen += 1
-                catalog.fold_many(batch)
-        return bool(seen)
-
-    def _read(self, key: RecordKey) -> tuple[str, Record] | str:
-        try:
-            return read_record(self.store, key)
-        except (IntegrityError, NotFoundError) as error:
-            return str(error)
+        seen = 0
+        waiting = iter(keys)
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="records") as pool:
+            # Loading (network, zstd, SHA-256) goes on beside; parsing would only fight for the interpreter.
+            ahead: deque[tuple[RecordKey, Future[tuple[str, bytes]] | None]] = deque()
+            while True:
+                for key in itertools.islice(waiting, _AHEAD - len(ahead)):
+                    known = catalog.knows(str(key))
+                    ahead.append((key, None if known else pool.submit(load_record, self.store, key)))
+                if not ahead:
+                    return bool(seen)
+                key, loading = ahead.popleft()
+                last = self._last.setdefault(key.writer, 0)
+                holes = self._holes.setdefault(key.writer, set())
+                holes.update(range(last + 1, key.sequence))
+                self._last[key.writer] = max(last, key.sequence)
+                try:
+                    if loading is not None:
+                        catalog.fold(str(key), *parse_record(self.store, key, *loading.result()))
+                except (IntegrityError, NotFoundError) as error:
+                    self.unreadable[str(key)] = str(error)
+                    holes.add(key.sequence)
+                    continue
+                holes.discard(key.sequence)
+                self.unreadable.pop(str(key), None)
+                seen += 1
 
     # Questions
 

@@ -3,7 +3,7 @@
 from symcache.store.base import BLOB_KEY, BlobStat, RecordKey, Store, blob_key, open_store
 from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
 from symcache.store.local import LocalStore
-from symcache.store.records import read_record, record_id, write_record
+from symcache.store.records import load_record, parse_record, read_record, write_record
 
 __all__ = [
     "BLOB_KEY",
@@ -16,10 +16,11 @@ __all__ = [
     "blob_key",
     "decode_to",
     "frame_sizes",
+    "load_record",
     "open_store",
+    "parse_record",
     "put_blob",
     "put_object",
     "read_record",
-    "record_id",
     "write_record",
 ]

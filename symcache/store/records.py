@@ -12,7 +12,7 @@ from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRec
 from symcache.store.base import RecordKey, Store
 from symcache.store.blobs import MAX_WINDOW, put_object
 
-__all__ = ["read_record", "record_id", "write_record"]
+__all__ = ["load_record", "parse_record", "read_record", "write_record"]
 
 _CHUNK = 1 << 20
 _MAX_RECORD = 1 << 30
@@ -45,15 +45,14 @@ def write_record(store: Store, record: Record, writer: str) -> tuple[RecordKey, 
         sequence += 1  # another process of this writer was faster
 
 
-def record_id(store: Store, key: RecordKey) -> str:
-    """Return the id of a record without looking into it. Raises IntegrityError when it is damaged."""
-    return hashlib.sha256(_content(store, key)).hexdigest()
-
-
 def read_record(store: Store, key: RecordKey) -> tuple[str, Record]:
     """Return (id, record). Raises IntegrityError for one that cannot be read or is newer than this program."""
+    return parse_record(store, key, *load_record(store, key))
+
+
+def parse_record(store: Store, key: RecordKey, identity: str, content: bytes) -> tuple[str, Record]:
+    """Return (id, record) of what `load_record` gave; raises as `read_record`."""
     name = f"{store.location}: record {key}"
-    content = _content(store, key)
     try:
         head = _Head.model_validate_json(content)
         if head.schema_version > _SCHEMA or head.type not in _TYPES:
@@ -66,10 +65,11 @@ def read_record(store: Store, key: RecordKey) -> tuple[str, Record]:
         raise IntegrityError(
             f"{name}: {error.error_count()} fields are not what they must be", hint="run `symcache fsck`"
         ) from error
-    return hashlib.sha256(content).hexdigest(), record
+    return identity, record
 
 
-def _content(store: Store, key: RecordKey) -> bytes:
+def load_record(store: Store, key: RecordKey) -> tuple[str, bytes]:
+    """Return (id, JSON) of a record, without looking into it. Raises IntegrityError when it is damaged."""
     name = f"{store.location}: record {key}"
     data = bytearray()
     with store.open(str(key)) as stored:
@@ -81,4 +81,5 @@ def _content(store: Store, key: RecordKey) -> bytes:
                         raise IntegrityError(f"{name}: larger than {_MAX_RECORD} bytes")
         except zstandard.ZstdError as error:
             raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck`") from error
-    return bytes(data)
+    content = bytes(data)
+    return hashlib.sha256(content).hexdigest(), content

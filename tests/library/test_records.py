@@ -251,8 +251,8 @@ def test_a_new_machine_starts_from_a_snapshot(
     read: list[object] = []
     from symcache.library import library as module
 
-    real = module.read_record
-    monkeypatch.setattr(module, "read_record", lambda store, key: read.append(key) or real(store, key))
+    real = module.load_record
+    monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))
     with Library.open(location) as fresh:
         assert len(read) == 1  # the one that the snapshot does not contain
         assert fresh.catalog.fingerprint() == fingerprint
