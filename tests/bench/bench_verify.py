@@ -1,0 +1,197 @@
+"""How fast a library is verified: by the first bytes of 10,000 images, and by every byte against plain hashing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+import lief
+import numpy as np
+
+from symcache.dyld import SharedCache, extract_all
+from symcache.library import Library, Staged, StagedCacheFile, StagedObject
+from symcache.model import ManifestEntry, Origin, Release
+from symcache.store import BlobReader
+from symcache.verify import Expectations, Level, VerifyReport, verify
+from tests.bench.harness import ROUNDS, Row, compare, figure
+from tests.bench.synthetic_cache import Shape, build
+
+__all__ = ["run"]
+
+_IMAGES = 10_000
+_BUILD = "22G120"
+_CHUNK = 1 << 20
+
+
+def run(scratch: Path) -> list[Row]:
+    """Return the rows of both levels; a release whose raw cache was kept has rows of its own."""
+    code = _machine_code()
+    small = _library(scratch, "small", _images(scratch / "small", code, _IMAGES, median=24 << 10))
+    large = _library(scratch, "large", _images(scratch / "large", code, 800, median=300 << 10))
+    rows = [_blobs(small), *_bytes("800 images", large, _files(scratch / "large"))]
+    cached, files = _cached(scratch / "cached")
+    return rows + _bytes("a shared cache, raw and extracted", cached, files)
+
+
+def _blobs(library: Library) -> Row:
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        _complete(verify(library, [_BUILD], level=Level.BLOBS, expectations=Expectations.nothing()), _IMAGES)
+        seconds.append(time.perf_counter() - start)
+    return figure(f"verify: level blobs, {_IMAGES:,} images", statistics.median(seconds), "s", at_most=20)
+
+
+def _bytes(name: str, library: Library, files: list[Path]) -> list[Row]:
+    """Compare with what reading and hashing alone take: of files, with one process or thread a core; of blobs.
+
+    Blobs have to be decoded before they can be hashed. With a processor's own SHA-256 instructions, hashing plain
+    files takes less time than decoding does, so the second peer is out of reach for a compressed store; the third is
+    what is left once decoding is paid for.
+    """
+
+    def ours() -> None:
+        _complete(verify(library, [_BUILD], level=Level.BYTES, expectations=Expectations.nothing()))
+
+    def sha256sum() -> None:
+        cores = os.cpu_count() or 1
+        parts = [files[n::cores] for n in range(cores)]
+        running = [subprocess.Popen(["sha256sum", *map(str, p)], stdout=subprocess.DEVNULL) for p in parts if p]
+        if any(process.wait() for process in running):
+            raise RuntimeError("sha256sum failed")
+
+    def over_threads(work: Callable[[Any], object], items: Sequence[Any]) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(work, items):
+                pass
+
+    record = library.catalog.records_of(_BUILD)[0]["id"]
+    blobs = {o.sha256: o.size for o in library.catalog.objects_of(record)}
+    blobs |= {f["sha256"].hex(): f["size"] for f in library.catalog.cache_files_of(record=record)}
+
+    def decode(blob: tuple[str, int]) -> None:
+        for _ in BlobReader(library.store, *blob):
+            pass
+
+    size = sum(f.stat().st_size for f in files) / 1e6
+    title = f"verify: level bytes, {name}"
+    common: dict[str, Any] = {"amount": size, "unit": "MB/s"}
+    return [
+        compare(title, ours, "sha256sum of the files", sha256sum, at_least=0.5, **common),
+        compare(title, ours, "OpenSSL over the files", lambda: over_threads(_hash, files), **common),
+        compare(title, ours, "OpenSSL over the blobs", lambda: over_threads(decode, list(blobs.items())), **common),
+    ]
+
+
+def _complete(report: VerifyReport, images: int | None = None) -> None:
+    if not report.complete or (images is not None and report.images != images):
+        raise RuntimeError(f"{report.images} images, {report.findings[:3]}")
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as opened:
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.is_file())
+
+
+def _machine_code() -> bytes:
+    """Return real code and data, so that compression finds what it finds in system libraries."""
+    roots = [Path(lief.__file__).parent, Path(np.__file__).parent]
+    found = [f.read_bytes() for root in roots for f in sorted(root.rglob("*.so"))]
+    return b"".join(found)
+
+
+def _images(folder: Path, code: bytes, count: int, median: int) -> Iterator[tuple[Path, UUID]]:
+    """Write dylibs: a header, code, and a symbol table over a string pool."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(7)
+    sizes = np.clip(rng.lognormal(np.log(median), 1.0, count), 4096, 24 << 20).astype(int)
+    for number, size in enumerate(sizes.tolist()):
+        start = int(rng.integers(0, max(1, len(code) - size)))
+        file = folder / f"{number}.dylib"
+        uuid = UUID(int=number + 1)
+        file.write_bytes(_dylib(uuid, code[start : start + size], symbols=size // 400))
+        yield file, uuid
+
+
+def _dylib(uuid: UUID, code: bytes, symbols: int) -> bytes:
+    text = 4096 + len(code) + -len(code) % 4096
+    nlists = np.zeros(symbols, np.dtype([("strx", "<u4"), ("rest", "<u4"), ("value", "<u8")]))
+    nlists["strx"] = 1 + 24 * np.arange(symbols)
+    nlists["value"] = 0x1000 + 16 * np.arange(symbols)
+    pool = b"\0" + b"".join(b"_function_number_%06d\0\0" % n for n in range(symbols)) + b"\0"
+    linkedit = nlists.tobytes() + pool
+    commands = (
+        struct.pack("<2I16s4Q4I", 0x19, 72, b"__TEXT", 0, text, 0, text, 5, 5, 0, 0)
+        + struct.pack("<2I16s4Q4I", 0x19, 72, b"__LINKEDIT", text, 1 << 24, text, len(linkedit), 1, 1, 0, 0)
+        + struct.pack("<6I", 0x2, 24, text, symbols, text + nlists.nbytes, len(pool))
+        + struct.pack("<2I", 0x1B, 24)
+        + uuid.bytes
+    )
+    header = struct.pack("<8I", 0xFEEDFACF, 0x0100_0007, 3, 6, 4, len(commands), 0, 0)
+    return (header + commands).ljust(4096, b"\0") + code.ljust(text - 4096, b"\0") + linkedit
+
+
+def _library(scratch: Path, name: str, images: Iterator[tuple[Path, UUID]]) -> Library:
+    staged = Staged(Release(version="13.6", build=_BUILD), "bench")
+    for file, uuid in images:
+        path = f"/usr/lib/{file.name}"
+        staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
+        staged.objects.append(StagedObject(file, 0, file.stat().st_size, path, "x86_64", uuid))
+    return _ingest(scratch / f"{name}-library", staged)
+
+
+def _ingest(location: Path, staged: Staged) -> Library:
+    library = Library.open(location, create=True)
+    with mock.patch("os.fsync"):  # ten thousand flushes are not what is measured here
+        result = library.ingest(staged)
+    if not result.sealed:
+        raise RuntimeError(str(result.problems[:3]))
+    return library
+
+
+def _cached(folder: Path) -> tuple[Library, list[Path]]:
+    """Return a library of one cache with its raw file kept, and all files whose bytes are checked."""
+    (folder / "raw").mkdir(parents=True)
+    main = build(folder / "raw", Shape(images=300, size=250_000_000))
+    staged = Staged(Release(version="13.6", build=_BUILD), "bench")
+    with SharedCache.open(main) as cache:
+        report = extract_all(cache, folder / "extracted")
+        staged.cache_files.append(
+            StagedCacheFile(main, main.name, f"/System/Library/dyld/{main.name}", cache.arch, cache.uuid)
+        )
+        for e in report.extracted:
+            staged.manifest.append(
+                ManifestEntry(path=e.path, arch=e.arch, uuid=e.uuid, origin=Origin.CACHE, cache_uuid=cache.uuid)
+            )
+            staged.objects.append(
+                StagedObject(
+                    e.file,
+                    0,
+                    e.size,
+                    e.path,
+                    e.arch,
+                    e.uuid,
+                    origin=Origin.CACHE,
+                    cache_uuid=cache.uuid,
+                    extractor="symcache",
+                    revision=1,
+                )
+            )
+    return _ingest(folder / "library", staged), [main, *_files(folder / "extracted")]
