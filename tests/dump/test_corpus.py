@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,6 +22,7 @@ from symcache.dyld import SharedCache, extract_all
 from symcache.library import Library, Staged, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, Origin, Release
+from tests.support.corpus import crowded, variant, write_dump
 from tests.support.toolchain import need_toolchain
 
 ASSETS = Path(symcache.demo.__file__).with_name("assets")
@@ -76,34 +76,28 @@ def found(analysis: Analysis) -> list[list[tuple[Any, ...]]]:
     ]
 
 
+def _stage(cache_files: list[Path], build: str, out: Path) -> Staged:
+    staged = Staged(release=Release(version="13.6.9", build=build), source="test")
+    for file in cache_files:
+        with SharedCache.open(file) as cache:
+            for one in extract_all(cache, out / build / cache.arch, jobs=1).extracted:
+                part = identify(one.file)[0]
+                staged.objects.append(
+                    StagedObject(
+                        *(one.file, 0, one.size, one.path, part.arch, part.uuid, Kind.EXECUTABLE, Origin.CACHE),
+                        *(cache.uuid, "symcache", 1),
+                    )
+                )
+    return staged
+
+
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """Return a library with the images of both caches."""
     root = tmp_path_factory.mktemp("library")
-    staged = Staged(release=Release(version="13.6.9", build=BUILD), source="demo")
-    for file in sorted((ASSETS / "host").rglob("dyld_shared_cache_*")):
-        with SharedCache.open(file) as cache:
-            report = extract_all(cache, root / "out" / cache.arch, jobs=1)
-            assert not report.failed
-            for one in report.extracted:
-                part = identify(one.file)[0]
-                staged.objects.append(
-                    StagedObject(
-                        path=one.path,
-                        arch=part.arch,
-                        uuid=part.uuid,
-                        kind=Kind.EXECUTABLE,
-                        origin=Origin.CACHE,
-                        cache_uuid=cache.uuid,
-                        extractor="symcache",
-                        revision=1,
-                        file=one.file,
-                        offset=0,
-                        size=one.file.stat().st_size,
-                    )
-                )
+    files = sorted((ASSETS / "host").rglob("dyld_shared_cache_*"))
     opened = Library.open(root / "library", create=True)
-    opened.ingest(staged)
+    opened.ingest(_stage(files, BUILD, root / "out"))
     return opened
 
 
@@ -175,29 +169,78 @@ def test_a_missing_module_costs_only_its_own_names(
     assert analysis.missing
 
 
-def test_signed_return_addresses_of_the_whole_stack(system: LibraryResolver, tmp_path: Path) -> None:
-    """As an arm64e process: everything on the stack that is a return address gets a signature."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    opened = open_dump(dump("arm64"), scratch)
-    raw = bytearray(opened.core_path.read_bytes())
+def test_the_stack_of_arm64_holds_signed_addresses(tmp_path: Path) -> None:
+    """So that the comparisons above prove that signatures are stripped."""
+    opened = open_dump(dump("arm64"), tmp_path)
+    raw = opened.core_path.read_bytes()
     returns = {f["pc"] for t in truth("arm64")["threads"] for f in t["frames"]}
-    signed = 0
-    for segment in opened.core.segments:
-        for place in range(segment.offset, segment.offset + segment.filesize - 7, 8):
-            (value,) = struct.unpack_from("<Q", raw, place)
-            if value in returns:
-                # Bit 55 tells user from kernel addresses and is never part of a signature.
-                struct.pack_into("<Q", raw, place, value | (0xA540 + signed % 0x40 << 48))
-                signed += 1
-    assert signed >= 8
-    with zipfile.ZipFile(dump("arm64")) as archive:
-        header, _, _ = archive.read("minidump.dmp").partition(b"</root>")
-    path = tmp_path / "signed.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("minidump.dmp", header + b"</root>" + bytes(raw))
-    analysis = analyze(path, ChainResolver([FolderResolver([ASSETS / "app" / "arm64"]), system]))
-    assert found(analysis) == expected("arm64")
+    kept = [raw[s.offset : s.offset + s.filesize] for s in opened.core.segments if s.filesize]
+    words = [w for part in kept for (w,) in struct.iter_unpack("<Q", part[: len(part) & ~7])]
+    assert sum(w >> 47 != 0 and w & (1 << 47) - 1 in returns for w in words) >= 4
+
+
+@ARCHES
+def test_builds_with_the_same_images_are_told_apart_by_addresses(arch: str, tmp_path: Path) -> None:
+    """The same UUIDs in two caches, laid out differently: only one of them was the crashed machine's."""
+    other = variant(arch, layout_seed=7)
+    (tmp_path / "other").mkdir()
+    other.cache.write(tmp_path / "other")
+    ours = [f for f in sorted((ASSETS / "host").rglob("dyld_shared_cache_*")) if f.name.endswith(CACHES[arch])]
+    theirs = [f for f in sorted((tmp_path / "other").iterdir()) if not f.suffix]
+    moved = write_dump(other.dump, tmp_path / "moved.zip")
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(_stage(ours, "22G830", tmp_path / "out"))
+        library.ingest(_stage(theirs, "22G900", tmp_path / "out"))
+        resolver = ChainResolver([FolderResolver([ASSETS / "app" / arch]), LibraryResolver(library, tmp_path / "kept")])
+        for path, build in ((dump(arch), "22G830"), (moved, "22G900")):
+            analysis = analyze(path, resolver)
+            assert analysis.loaded.build == build
+            assert analysis.cache_slide() is not None
+            system_modules = [m.loaded.executable for m in analysis.modules if "Ledger" not in m.loaded.module.path]
+            assert {f.build for f in system_modules if f} == {build}
+        assert [[f[:4] for f in t] for t in found(analysis)] == [
+            [(f.pc, f.module, UUID(f.uuid), f.function) for f in t.frames] for t in other.truth.threads
+        ]
+        # Asked for the other one, it gets that, and says so: the names are right even then.
+        forced = analyze(moved, resolver, build="22G830")
+        assert forced.loaded.cache_origin == "option"
+        assert [f.function for f in forced.crashed.frames] == [f.function for f in analysis.crashed.frames]
+
+
+@ARCHES
+def test_code_without_frame_pointers(arch: str, system: LibraryResolver, tmp_path: Path) -> None:
+    """Compiled as system libraries partly are: only unwind tables lead from frame to frame."""
+    made = variant(arch, frameless=True)
+    made.write_app(tmp_path / "app")
+    path = write_dump(made.dump, tmp_path / "frameless.zip")
+    analysis = analyze(path, ChainResolver([FolderResolver([tmp_path / "app"]), system]))
+    for thread, real in zip(analysis.threads, made.truth.threads, strict=True):
+        assert [(f.address, f.function, f.file or None, f.line) for f in thread.frames] == [
+            (f.pc, f.function, f.file, f.line) for f in real.frames
+        ]
+
+
+@ARCHES
+def test_inlined_functions_are_frames_of_their_own(arch: str, system: LibraryResolver, tmp_path: Path) -> None:
+    made = variant(arch, inlined=True)
+    made.write_app(tmp_path / "app")
+    path = write_dump(made.dump, tmp_path / "inlined.zip")
+    analysis = analyze(path, ChainResolver([FolderResolver([tmp_path / "app"]), system]))
+    assert any(f.inlined for t in made.truth.threads for f in t.frames)
+    for thread, real in zip(analysis.threads, made.truth.threads, strict=True):
+        assert [(f.function, f.file or None, f.line, f.inlined) for f in thread.frames] == [
+            (f.function, f.file, f.line, f.inlined) for f in real.frames
+        ]
+
+
+@ARCHES
+def test_three_hundred_modules_that_nobody_has(arch: str, system: LibraryResolver, tmp_path: Path) -> None:
+    path = write_dump(crowded(variant(arch).dump, 300), tmp_path / "crowded.zip")
+    analysis = analyze(path, ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
+    assert len(analysis.missing) >= 300 - 11
+    assert [f.function for f in analysis.crashed.frames] == [
+        f["function"] for f in truth(arch)["threads"][truth(arch)["crashed_thread"]]["frames"]
+    ]
 
 
 @ARCHES
