@@ -56,7 +56,10 @@ def register(app: typer.Typer) -> None:
 
 def harvest_command(
     source: Annotated[
-        str, typer.Argument(help="ssh://user@host[:port][/folder], or a folder that is the root of a macOS system.")
+        str,
+        typer.Argument(
+            help="ssh://user@host, with :port and /folder where need be, or a folder that is the root of a macOS system."
+        ),
     ],
     extractor: Annotated[
         ExtractorChoice,
