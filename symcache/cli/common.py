@@ -49,7 +49,7 @@ __all__ = [
 
 out = Console(soft_wrap=True, highlight=False)
 """Results: what a pipe should get."""
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 """Everything else: steps, progress, errors."""
 
 
