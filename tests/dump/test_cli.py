@@ -1,0 +1,223 @@
+"""The commands as a user runs them: what they print, where, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from symcache.cli.app import application
+from symcache.library import Library, stage_paths
+from tests.dump.builder import MODULE, header, small_core, zipped
+from tests.dump.scene import Scene
+from tests.support.servers import serve
+
+Scenes = Callable[..., Scene]
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
+    """Run a command in this process: starting dozens of Pythons would take most of the time."""
+    result = CliRunner().invoke(application(), [str(a) for a in arguments], input=stdin)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def crash(scenes: Scenes, tmp_path: Path) -> Path:
+    path = tmp_path / "crash.zip"
+    path.write_bytes(scenes("x86_64").write(thread=1).read_bytes())
+    return path
+
+
+def test_analyze_as_text(scenes: Scenes, crash: Path) -> None:
+    done = run("analyze", crash, "--symbols", scenes("x86_64").folder)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = [line.split() for line in done.stdout.splitlines()]
+    start = lines.index(["thread", "1", "crashed:"])
+    assert [line[2] for line in lines[start + 1 : start + 5]] == [
+        "libmath.dylib`lib_inner",
+        "libmath.dylib`lib_outer",
+        "Ledger`middle",
+        "Ledger`main",
+    ]
+    assert lines.index(["thread", "0:"]) > start
+    assert "exception: SIGSEGV: write to 0x10" in done.stdout
+    assert done.stdout.count("have +dSYM") == 2
+
+
+def test_analyze_as_json(scenes: Scenes, crash: Path) -> None:
+    done = run("analyze", crash, "--symbols", scenes("x86_64").folder, "--json")
+    report = json.loads(done.stdout)
+    assert report["schema_version"] == 1
+    assert report["dump"] == str(crash)
+    assert [t["index"] for t in report["threads"]] == [1, 0]
+    assert report["threads"][0]["frames"][0]["line"] == 3
+
+
+def test_missing_modules_are_named_and_are_no_failure(crash: Path) -> None:
+    for command in ("open", "analyze"):
+        done = run(command, crash)
+        assert done.returncode == 0
+        assert "missing: 2 modules" in done.stderr
+        assert "libmath.dylib" in done.stderr
+        assert "next: harvest the macOS release" in done.stderr
+        assert "libmath.dylib" in done.stdout
+
+
+def test_open_without_a_terminal_prints_and_ends(scenes: Scenes, crash: Path) -> None:
+    done = run("open", crash, "--symbols", scenes("x86_64").folder, stdin=b"platform shell touch ran\n")
+    assert done.returncode == 0
+    assert "exception: SIGSEGV: write to 0x10" in done.stdout
+    assert "frame #0: 0x0000000187650" in done.stdout
+    assert "lib_inner" in done.stdout
+    assert "(lldb)" not in done.stdout
+
+
+def test_sources_are_found_where_the_user_says(scenes: Scenes, crash: Path, tmp_path: Path) -> None:
+    scene = scenes("x86_64")
+    done = run("open", crash, "--symbols", scene.folder, "--source-map", f"{scene.folder}={tmp_path / 'a b'}")
+    assert done.returncode == 0
+    assert run("open", crash, "--source-map", "no-equals-sign").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["open", "analyze"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"nonsense", "neither a zip file nor a Mach-O core"),
+        (zipped(b"x", member="other"), "has no member minidump.dmp"),
+        (zipped(header([MODULE], thread=5) + small_core().bytes()), "thread 5 is said to have crashed"),
+        (zipped(header([MODULE]) + small_core().bytes()[:-5000]), "cut"),
+    ],
+)
+def test_a_bad_dump_is_one_sentence_and_exit_1(tmp_path: Path, command: str, content: bytes, expected: str) -> None:
+    path = tmp_path / "bad.zip"
+    path.write_bytes(content)
+    done = run(command, path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert expected in done.stderr.replace("\n", " ")
+    assert "next: " in done.stderr
+
+
+def test_wrong_use(tmp_path: Path, crash: Path) -> None:
+    assert run("open", tmp_path / "none.zip").returncode == 2
+    assert run("open", crash, "--cache", "x").returncode == 2
+    assert run("open", crash, "--server", "ftp://x").returncode == 2
+    assert run("open", crash, "--library", tmp_path / "none").returncode == 1
+
+
+def test_many_dumps_one_of_them_bad(scenes: Scenes, crash: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"PK")
+    done = run("analyze", bad, crash, "--symbols", scenes("x86_64").folder, "--json")
+    assert done.returncode == 1
+    reports = json.loads(done.stdout)
+    assert [r["dump"] for r in reports] == [str(bad), str(crash)]
+    assert "neither a zip" in reports[0]["error"]
+    assert reports[1]["signature"]["frames"][0] == "SIGSEGV"
+
+
+def test_names_out_of_a_dump_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    module = type(MODULE)(0x1_0000_0000, "/x/\u202eLed\x9bger[red]", MODULE.uuid)
+    path = tmp_path / "evil.zip"
+    path.write_bytes(zipped(header([module], executable="ger[red]") + small_core().bytes()))
+    for command in ("open", "analyze"):
+        done = run(command, path)
+        assert done.returncode == 0, done.stderr
+        for text in (done.stdout, done.stderr):
+            assert "\x9b" not in text
+            assert "\u202e" not in text
+            assert "[red]" in text
+
+
+def test_modules_from_a_library_and_from_a_server_and_without_it(scenes: Scenes, crash: Path, tmp_path: Path) -> None:
+    scene = scenes("x86_64")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    staged = stage_paths([scene.exe, scene.lib, *scene.folder.glob("*.dSYM")], scratch)
+    with Library.open(tmp_path / "library", create=True) as library:
+        assert library.ingest(staged).problems == []
+    functions = ["lib_inner", "lib_outer", "middle", "main"]
+
+    def frames(*options: str | Path) -> tuple[list[str], list[int], str]:
+        done = run("analyze", crash, "--json", *options)
+        assert done.returncode == 0
+        top = json.loads(done.stdout)["threads"][0]["frames"]
+        return [f["function"] for f in top], [f["line"] for f in top], done.stderr
+
+    assert frames("--library", tmp_path / "library")[0] == functions
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        url = server.url
+        assert frames("--server", url) == (functions, [line for _, _, line in scene.frames], "")
+    # The server is gone; what was fetched is still here.
+    names, lines, said = frames("--server", url)
+    assert names == functions
+    assert lines == [line for _, _, line in scene.frames]
+    assert said.count("warning:") <= 1
+
+
+def test_a_server_that_never_was_there(crash: Path) -> None:
+    done = run("open", crash, "--server", "http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert done.stderr.count("warning:") == 1
+    assert "missing: 2 modules" in done.stderr
+
+
+def _converse(command: list[str], script: list[tuple[bytes, bytes]]) -> tuple[str, int]:
+    """Run a program on a terminal: wait for a text, then type."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, {**os.environ, "TERM": "xterm", "COLUMNS": "200"})
+    seen = b""
+    position = 0
+    for awaited, typed in [*script, (b"\0never", b"")]:
+        end = time.monotonic() + 60
+        while awaited not in seen[position:] and time.monotonic() < end:
+            if select.select([terminal], [], [], 0.2)[0]:
+                try:
+                    data = os.read(terminal, 65536)
+                except OSError:  # it ended
+                    end = 0
+                    break
+                seen += data
+        position = len(seen)
+        if typed:
+            os.write(terminal, typed)
+    os.close(terminal)
+    return seen.decode("utf-8", "replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_open_on_a_terminal_is_an_lldb_prompt(scenes: Scenes, crash: Path) -> None:
+    script = [
+        (b"(lldb) ", b"frame select 2\n"),
+        (b"(lldb) ", b"\x03"),
+        (b"", b"thread list\n"),
+        (b"(lldb) ", b"quit\n"),
+    ]
+    command = [sys.executable, "-c", "from symcache.cli import opendump; opendump()", str(crash)]
+    seen, code = _converse([*command, "--symbols", str(scenes("x86_64").folder)], script)
+    assert code == 0
+    assert seen.index("exception: SIGSEGV") < seen.index("frame #3") < seen.index("(lldb) ")
+    assert "Ledger`middle" in seen
+    assert "* thread #2" in seen  # the crashed one is selected
+    assert "fetching" not in seen[seen.index("frame #0") :]
