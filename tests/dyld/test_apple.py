@@ -29,7 +29,7 @@ def _mains() -> list[Any]:
     ]
 
 
-_MAINS = _mains() or [pytest.param(None, marks=pytest.mark.skip("SYMCACHE_TEST_CACHES names no folder of caches"))]
+_MAINS = _mains() or [pytest.param(None, marks=pytest.mark.skip("SYMCACHE_TEST_CACHES is not set"))]
 
 
 class Extracted:
