@@ -27,8 +27,9 @@ def run(scratch: Path) -> list[Row]:
     """Make the caches below `scratch`, which takes some 6 GB, and return a row a figure."""
     folder = scratch / "cache"
     folder.mkdir()
-    cache = build(folder)
-    tree = scratch / "tree"
+    # In a child of its own: what this process has taken would count as memory of every child that it starts.
+    subprocess.run([sys.executable, "-m", "tests.bench.synthetic_cache", str(folder)], check=True)
+    cache, tree = folder / "dyld_shared_cache_arm64e", scratch / "tree"
     whole = _extract(cache, tree)
     size = whole["bytes"]
     rows = [_against_copying("to disk", cache, tree, scratch, size)]
@@ -45,7 +46,7 @@ def run(scratch: Path) -> list[Row]:
         runs.append(_extract(cache, tree))
     rows += [
         figure("extract: processor time", statistics.median(r["cpu"] for r in runs) / size * 1e9, "s/GB"),
-        figure("extract: memory, 2 processes", max(r["memory"] for r in runs) / 1e6, "MB", at_most=1000),
+        figure("extract: memory, 2 processes", whole["memory"] / 1e6, "MB", at_most=1000),
         *_single(cache, scratch / "one"),
     ]
     shutil.rmtree(tree)

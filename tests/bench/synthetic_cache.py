@@ -7,6 +7,7 @@ follow what system libraries have: most are small, a few are huge. Code is noise
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -333,3 +334,7 @@ def _commands(
     commands = b"".join(found)
     flags = 0x8000_0085
     return struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0x80000002, 6, len(found), len(commands), flags, 0) + commands
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))
