@@ -68,6 +68,8 @@ class Sftp(Packets):
     def __init__(self, channel: Any, host: str, timeout: float) -> None:
         super().__init__(channel, host, timeout)
         self.max_read = _MAX_READ
+        self._opening: dict[bytes, int] = {}
+        self._listings: dict[bytes, tuple[bytes, deque[int]] | RemoteError] = {}
 
     def lstat(self, path: bytes) -> Attributes:
         """Return what `path` is, itself, not what it links to."""
@@ -79,15 +81,32 @@ class Sftp(Packets):
         reply.number()
         return reply.string()
 
+    def prepare(self, paths: Sequence[bytes]) -> None:
+        """Begin to list folders that will be scanned next: a few dozen at most, which then cost a single wait."""
+        for path in paths:
+            if path not in self._opening and path not in self._listings:
+                self._opening[path] = self._ask(Request.OPENDIR, ssh_string(path))
+
     def scan(self, path: bytes) -> Generator[tuple[bytes, Attributes]]:
         """Yield the names in a folder as the host gives them, `.` and `..` too, in its order; there may be no end.
 
         No name is that of a file if it is longer than 255 bytes: of such, the first 256 are given.
         """
-        handle = self._expect(
-            self._answer(self._ask(Request.OPENDIR, ssh_string(path))), Response.HANDLE, path
-        ).string()
-        ahead = deque(self._ask(Request.READDIR, ssh_string(handle)) for _ in range(2))
+        self.prepare([path])
+        for folder, request in self._opening.items():
+            try:
+                handle = self._expect(self._answer(request), Response.HANDLE, folder).string()
+            except (ConnectionLostError, ProtocolError):
+                raise
+            except RemoteError as error:
+                self._listings[folder] = error
+            else:
+                self._listings[folder] = handle, deque(self._ask_names(handle) for _ in range(2))
+        self._opening.clear()
+        opened = self._listings.pop(path)
+        if isinstance(opened, RemoteError):
+            raise opened
+        handle, ahead = opened
         try:
             while True:
                 reply = self._answer(ahead.popleft())
@@ -95,7 +114,7 @@ class Sftp(Packets):
                     self._expect(reply, Response.NAME, path, may_end=True)
                 except EOFError:
                     return
-                ahead.append(self._ask(Request.READDIR, ssh_string(handle)))
+                ahead.append(self._ask_names(handle))
                 count = reply.number()
                 if count == 0:
                     raise RemoteError(f"{shown(path)}: {self._host} lists it without names and without end")
@@ -250,6 +269,9 @@ class Sftp(Packets):
 
     def _ask_open(self, path: bytes) -> int:
         return self._ask(Request.OPEN, ssh_string(path) + struct.pack(">II", _FLAG_READ, 0))
+
+    def _ask_names(self, handle: bytes) -> int:
+        return self._ask(Request.READDIR, ssh_string(handle))
 
     def _ask_read(self, handle: bytes, offset: int, size: int) -> int:
         return self._ask(Request.READ, ssh_string(handle) + struct.pack(">QI", offset, size))

@@ -92,6 +92,12 @@ class SshSource(SystemTree):
 
         yield from self._again(listing)
 
+    def prepare(self, paths: Sequence[str]) -> None:
+        """See SystemTree."""
+        # Whatever happens to the connection now happens to `scan` too, which knows what to do.
+        with contextlib.suppress(ConnectionLostError):
+            self.session.sftp.prepare([self.remote(p) for p in paths])
+
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
         """See SystemTree. What one reply cannot hold is read on with further requests."""
         remote = [self.remote(p) for p in paths]

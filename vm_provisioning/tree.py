@@ -28,6 +28,7 @@ _THIN_MAGICS = {bytes.fromhex(m) for m in ("cffaedfe", "cefaedfe", "feedfacf", "
 _FAT_MAGICS = {bytes.fromhex(m) for m in ("cafebabe", "cafebabf")}
 _JAVA_VERSION = 45
 _HEADS_AT_ONCE = 64
+_FOLDERS_AT_ONCE = 32
 _MAX_LINKS = 40
 _UUID_AT = 0x58
 """dyld_cache_header.uuid"""
@@ -62,6 +63,9 @@ class SystemTree(ABC):
     @abstractmethod
     def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
         """Yield what a folder holds, unjudged."""
+
+    def prepare(self, paths: Sequence[str]) -> None:  # noqa: B027 - nothing to prepare is the rule
+        """Be told which folders are scanned next."""
 
     @abstractmethod
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
@@ -171,8 +175,12 @@ class SystemTree(ABC):
         seen = 0
         for top in sorted(tops):
             stack = [(top, 0)]
-            while stack:
-                folder, depth = stack.pop()
+            ready: list[tuple[str, int]] = []
+            while stack or ready:
+                if not ready:
+                    ready, stack = stack[-_FOLDERS_AT_ONCE:], stack[:-_FOLDERS_AT_ONCE]
+                    self.prepare([folder for folder, _ in ready])
+                folder, depth = ready.pop()
                 for entry in self.entries(folder):
                     seen += 1
                     if seen > self.limits.entries:
