@@ -11,7 +11,6 @@ import platformdirs
 import typer
 from rich.table import Table
 
-from server.misses import MissLog
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
@@ -226,6 +225,8 @@ def missing(
 
 def _own_misses() -> list[Asked]:
     """Return what the servers of this user and machine noted."""
+    from server.misses import MissLog  # noqa: PLC0415 - a server's code, only for its log
+
     path = platformdirs.user_state_path("symcache") / "misses.db"
     if not path.exists():
         return []

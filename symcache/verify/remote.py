@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
-import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache import __version__
-from symcache.client import Held, SymbolClient
 from symcache.errors import RemoteError
 from symcache.library import Library
 from symcache.verify.expectations import Expectations
@@ -22,11 +21,15 @@ from symcache.verify.holdings import ImageKey, gather
 from symcache.verify.missing import Asked
 from symcache.verify.modules import Holder, Holding
 
+if TYPE_CHECKING:  # HTTP takes its time to import, and most verifications need none
+    from symcache.client import Held, SymbolClient
+
 __all__ = ["remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"]
 
 _AT_ONCE = 5_000
 _MAX_ANSWER = 64 << 20
-_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=120)
+_TIMEOUT = 300
+"""Seconds for one document."""
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -79,7 +82,7 @@ def remote_holder(urls: Sequence[str], cache_dir: Path) -> Holder:
     def holder(uuids: Sequence[UUID]) -> dict[UUID, list[Holding]]:
         found: dict[UUID, list[Holding]] = {}
         for url in urls:
-            with SymbolClient([url], cache_dir) as client:
+            with _client(url, cache_dir) as client:
                 for uuid, contents in _ask(client, [u for u in uuids if u not in found]):
                     found[uuid] = [Holding(c.build or "", c.cache_uuid, c.kind) for c in contents]
         return found
@@ -109,7 +112,7 @@ def verify_against_library(
         report.releases.append(ReleaseSummary(build, release.version, len(expected)))
         held: dict[UUID, list[Held]] = {}
         for url in urls:
-            with SymbolClient([url], cache_dir) as client:
+            with _client(url, cache_dir) as client:
                 for uuid, contents in _ask(client, list({k.uuid for k in expected if k.uuid})):
                     held.setdefault(uuid, []).extend(contents)
         report.add(_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held))
@@ -168,6 +171,14 @@ def remote_misses(urls: Sequence[str]) -> list[Asked]:
     ]
 
 
+@contextmanager
+def _client(url: str, cache_dir: Path) -> Iterator[SymbolClient]:
+    from symcache.client import SymbolClient  # noqa: PLC0415
+
+    with SymbolClient([url], cache_dir) as client:
+        yield client
+
+
 def _ask(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[Held]]]:
     for start in range(0, len(uuids), _AT_ONCE):
         yield from client.holdings(uuids[start : start + _AT_ONCE]).images.items()
@@ -175,11 +186,12 @@ def _ask(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, li
 
 def _get(url: str, what: str, model: type[_Model]) -> _Model:
     """GET one document of a server's API. Raises RemoteError."""
+    import aiohttp  # noqa: PLC0415
 
     async def fetch() -> bytes:
         headers = {"User-Agent": f"symcache/{__version__}"}
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT, sock_connect=10), headers=headers) as session,
             session.get(f"{url}/api/v1/{what}") as response,
         ):
             if response.status != 200:

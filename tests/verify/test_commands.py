@@ -24,7 +24,7 @@ from symcache.library import Library
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 from vm_provisioning import DirectorySource, harvest
 
-app = application()
+app = application("verify")
 
 ASSETS = Path(__file__).parents[2] / "symcache" / "demo" / "assets"
 PLAIN = "/usr/lib/libplain.dylib"

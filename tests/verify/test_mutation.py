@@ -15,7 +15,7 @@ from symcache.cli.app import application
 from symcache.model import HarvestRecord
 from tests.verify.releases import BUILD, Workshop
 
-app = application()
+app = application("verify")
 
 SEEDS = range(30)
 
