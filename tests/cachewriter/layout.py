@@ -181,8 +181,12 @@ def _start(region: Region, file_base: int, cursor: int, options: CacheOptions) -
     return cursor + gap * (0x400000 if options.arch == "arm64_32" else 0x2000000)
 
 
-def place(images: list[Image], options: CacheOptions, layout: Layout, header_area: list[int]) -> None:
-    """Give every region and segment its address; `header_area` is the size of each file's header and tables."""
+def place(images: list[Image], options: CacheOptions, layout: Layout, header_area: list[int], packed: set[int]) -> None:
+    """Give every region and segment its address.
+
+    `header_area` is the size of each file's header and tables; the data of the images in `packed` may lie at any
+    multiple of 16, that of others at pages of 4 KB.
+    """
     rng = random.Random(options.layout_seed * 7919 + 1)
     page = options.page
 
@@ -208,7 +212,7 @@ def place(images: list[Image], options: CacheOptions, layout: Layout, header_are
             for image, number in region.pieces:
                 segment = images[image].segments[number]
                 unit = max(segment.align, 16)
-                if region.kind == "text" or not options.intel or options.page_aligned:
+                if region.kind == "text" or image not in packed:
                     unit = max(unit, 0x1000)
                 if options.layout_seed:
                     at += rng.randrange(4) * unit

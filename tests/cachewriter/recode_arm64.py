@@ -1,7 +1,8 @@
 """arm64 code whose pc-relative references cross segments that move apart.
 
-Segments move by whole 4 KB pages here, so an adrp needs its page moved, and the low 12 bits that follow it stay. Where
-the linker has relaxed a pair (`adr; nop` for adrp and add, `nop; ldr literal` for adrp and ldr), the pair is restored.
+Where a segment moves by whole 4 KB pages, an adrp needs its page moved, and the low 12 bits that follow it stay. By
+other distances it moves only where `adrp_flow` knows what completes each page. Where the linker has relaxed a pair
+(`adr; nop` for adrp and add, `nop; ldr literal` for adrp and ldr), the pair is restored.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from functools import cache
 import capstone
 import numpy as np
 
+from tests.cachewriter.adrp_flow import Pair, load_scale
 from tests.cachewriter.machinput import Image
-from tests.cachewriter.mover import Mover, spans
+from tests.cachewriter.mover import Mover
+from tests.cachewriter.spans import spans
 
 NOP = 0xD503201F
 _FORMS = ((0x9F000000, 0x90000000, "adrp"), (0x9F000000, 0x10000000, "adr"), (0x3B000000, 0x18000000, "ldr"))
@@ -105,6 +108,29 @@ def _restored(
     raise ValueError(f"the relaxed pair at {address:#x} has no nop to restore it with")
 
 
+def pages_hold(pairs: list[Pair], mover: Mover) -> bool:
+    """Whether all that completes one adrp still lies in one page after the move."""
+    return all(len({mover.moved(pair.page + low) >> 12 for low in pair.uses.values()}) <= 1 for pair in pairs)
+
+
+def _completed(code: bytes, low: int, address: int, mover: Mover) -> list[tuple[int, int]]:
+    """(place, instruction) of an adrp and of all that completes it, after a move by any distance."""
+    pair = next((p for p in mover.pairs or () if p.place == address), None)
+    if pair is None:
+        raise ValueError(f"the adrp at {address:#x} can be moved by whole pages only")
+    words, page = [], 0
+    for place, offset in pair.uses.items():
+        (word,) = struct.unpack_from("<I", code, place - low)
+        moved = mover.moved(pair.page + offset)
+        page = moved - mover.text_delta & ~0xFFF
+        scale = load_scale(word) if word & 0x3B000000 == 0x39000000 else 0
+        if moved & (1 << scale) - 1:
+            raise ValueError(f"the load at {place:#x} cannot reach {moved:#x}")
+        words.append((place, word & 0xFFC003FF | (moved & 0xFFF) >> scale << 10))
+    (word,) = struct.unpack_from("<I", code, address - low)
+    return [(address, _adrp(word & 31, address, page)), *words]
+
+
 def recode_arm64(image: Image, mover: Mover, content: bytearray) -> None:
     """Rewrite the references of __TEXT into other segments, in place."""
     text = image.text
@@ -118,10 +144,10 @@ def recode_arm64(image: Image, mover: Mover, content: bytearray) -> None:
                 distance = mover.delta(mover.segment(target)) - mover.text_delta
                 if not distance:
                     continue
-                if distance & 0xFFF:
-                    raise ValueError(f"{image.path}: a segment moved by {distance:#x}, not by whole pages")
                 try:
-                    if kind == "adrp":
+                    if kind == "adrp" and distance & 0xFFF:
+                        words = _completed(code, low, address, mover)
+                    elif kind == "adrp":
                         (word,) = struct.unpack_from("<I", code, address - low)
                         words = [(address, _adrp(word & 31, address, target + distance))]
                     else:

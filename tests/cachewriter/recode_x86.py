@@ -9,7 +9,8 @@ from functools import cache
 import capstone
 
 from tests.cachewriter.machinput import Image, Section
-from tests.cachewriter.mover import Mover, spans
+from tests.cachewriter.mover import Mover
+from tests.cachewriter.spans import spans
 
 _RIP = re.compile(r"\[rip(?: (?P<sign>[+-]) (?P<value>0x[0-9a-f]+|\d+))?\]")
 

@@ -7,6 +7,7 @@ import itertools
 import struct
 from dataclasses import dataclass, replace
 
+from tests.cachewriter.adrp_flow import Pair, adrp_pairs
 from tests.cachewriter.binding import Decorator, Linker, pointers_of
 from tests.cachewriter.built import BuiltCache
 from tests.cachewriter.commands import header_in_cache
@@ -16,12 +17,16 @@ from tests.cachewriter.machinput import Image, parse
 from tests.cachewriter.mover import Mover
 from tests.cachewriter.options import CacheOptions, DylibInput
 from tests.cachewriter.recode import recode_text
+from tests.cachewriter.recode_arm64 import pages_hold
 from tests.cachewriter.signature import code_signature
 from tests.cachewriter.slide import SlideOptions, encode
 from tests.cachewriter.tables import HeaderFields, ImageEntry, file_tables
 from tests.cachewriter.trie import trie_bytes, uleb_bytes
 
 __all__ = ["build_cache"]
+
+# How much arm64 code of one image is looked through for adrps: more takes long, and its data keeps to whole pages.
+PACKED_CODE = 0x40000
 
 
 @dataclass
@@ -99,6 +104,25 @@ def _header_area(work: _Work) -> list[int]:
         aliases = [(a, 0) for a in work.options.aliases] if not file else []
         sizes.append(len(file_tables(work.options, work.layout.of_file(file), _entries(work, file), aliases, values)))
     return sizes
+
+
+def _place(work: _Work) -> None:
+    """Place all segments, as close together as the code of their images bears."""
+    options, images = work.options, work.images
+    pairs: list[list[Pair] | None] = [None] * len(images)
+    packed = set() if options.page_aligned else set(range(len(images)))
+    if not options.intel:
+        for number in sorted(packed):
+            pairs[number] = adrp_pairs(images[number]) if images[number].text.size <= PACKED_CODE else None
+        packed = {n for n in packed if pairs[n] is not None}
+    area = _header_area(work)
+    while True:
+        place(images, options, work.layout, area, packed)
+        work.movers = [Mover(*three) for three in zip(images, work.layout.addresses, pairs, strict=True)]
+        torn = {n for n in packed if not pages_hold(pairs[n] or [], work.movers[n])}
+        if not torn:
+            return
+        packed -= torn
 
 
 def _fill(work: _Work) -> None:
@@ -198,12 +222,14 @@ def _local_symbols(work: _Work, unmapped: Locals, holder_size: int) -> bytes:
         nlists += entries.tobytes()
         first += len(entries)
     count = len(rows) // (16 if wide else 12)
+    # Newer builders put the entries first.
+    parts = [bytes(rows), bytes(nlists)] if wide else [bytes(nlists), bytes(rows)]
+    second = (0x18 + len(parts[0]) + 7) & ~7
+    strings_at = second + len(parts[1])
+    rows_at, nlists_at = (0x18, second) if wide else (second, 0x18)
     strings = bytes(unmapped.pool.data)
-    at = 0x18
-    rows_at = at + len(nlists)
-    strings_at = rows_at + len(rows)
-    head = struct.pack("<6I", at, first, strings_at, len(strings), rows_at, count)
-    return head + bytes(nlists) + bytes(rows) + strings
+    head = struct.pack("<6I", nlists_at, first, strings_at, len(strings), rows_at, count)
+    return (head + parts[0]).ljust(second, b"\0") + parts[1] + strings
 
 
 def _values(work: _Work, file: int, trie_at: tuple[int, int]) -> HeaderFields:
@@ -287,8 +313,7 @@ def build_cache(inputs: list[DylibInput], options: CacheOptions) -> BuiltCache:
             raise ValueError(f"{image.path} is for cputype {image.cputype:#x}, not for {options.arch}")
         image.cpusubtype = options.cpu[1]
     work = _Work(options, images, plan(images, options), [], [], _uuids(options, images))
-    place(images, options, work.layout, _header_area(work))
-    work.movers = [Mover(i, a) for i, a in zip(images, work.layout.addresses, strict=True)]
+    _place(work)
     _fill(work)
     _encode_pointers(work)
     unmapped = Locals()
