@@ -1,0 +1,84 @@
+"""Shared caches that Apple's builder laid out: nothing is found wanting in them, and Apple's extractor agrees."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, find_caches
+from symcache.library import Library, Staged, StagedCacheFile, StagedObject
+from symcache.model import ManifestEntry, Origin, Release
+from symcache.verify import Expectations, Level, verify
+from symcache.verify.holdings import Unit
+from symcache.verify.raw_cache import RawCache
+from tests.support.apple import apple_caches
+
+BUILD = "22G120"
+
+
+def names() -> list[str]:
+    folder = os.environ.get("SYMCACHE_TEST_CACHES")
+    return sorted(p.parent.name for p in Path(folder).glob("*/expected.json")) if folder else ["none"]
+
+
+def harvested(folder: Path, scratch: Path) -> Library:
+    """Store a cache as a harvest does: its raw files and every image."""
+    main = find_caches(folder)[0]
+    staged = Staged(Release(version="13.6", build=BUILD), "test")
+    with SharedCache.open(main) as cache:
+        for part in cache.files:
+            name = part.path.name
+            staged.cache_files.append(
+                StagedCacheFile(part.path, name, f"/System/Library/dyld/{name}", cache.arch, cache.uuid)
+            )
+        report = extract_all(cache, scratch / "extracted", jobs=1)
+        assert report.failed == []
+        for e in report.extracted:
+            staged.manifest.append(
+                ManifestEntry(path=e.path, arch=e.arch, uuid=e.uuid, origin=Origin.CACHE, cache_uuid=cache.uuid)
+            )
+            staged.objects.append(
+                StagedObject(
+                    *(e.file, 0, e.size, e.path, e.arch, e.uuid),
+                    origin=Origin.CACHE,
+                    cache_uuid=cache.uuid,
+                    extractor=EXTRACTOR,
+                    revision=REVISION,
+                )
+            )
+    library = Library.open(scratch / "library", create=True)
+    assert library.ingest(staged).sealed
+    return library
+
+
+@pytest.mark.parametrize("name", names())
+def test_nothing_is_wanting_in_what_was_extracted_from_it(name: str, tmp_path: Path) -> None:
+    with harvested(apple_caches() / name, tmp_path) as library:
+        report = verify(library, [BUILD], level=Level.BYTES, expectations=Expectations.nothing())
+    assert report.findings == []
+    expected = json.loads((apple_caches() / name / "expected.json").read_text())["images"]
+    assert report.images == len(expected)
+
+
+@pytest.mark.parametrize("name", names())
+def test_apples_extractor_has_as_many_symbols_as_an_image_must_have(name: str) -> None:
+    folder = apple_caches() / name
+    expected = json.loads((folder / "expected.json").read_text())
+    with SharedCache.open(find_caches(folder)[0]) as cache:
+        raw = RawCache(cache, Unit("system", cache.arch, cache.uuid))
+        for image in expected["images"]:
+            reference = raw.reference(image["path"], UUID(image["uuid"]) if image.get("uuid") else None)
+            assert reference
+            # Type 0b: re-exports, some of which the extractor adds.
+            added = sum(line.split()[1] == "0b" for line in image["symbols"]) - reference.indirect
+            assert len(image["symbols"]) - added == reference.symbols, image["path"]
+            assert reference.address == image["address"]
+            text = next(s for s in image["segments"] if s["name"] == "__TEXT")
+            assert (reference.text_size, reference.commands_end) == (
+                text["vmsize"],
+                image["text_after_load_commands_from"],
+            )
