@@ -78,6 +78,10 @@ def extract(
                 f"{len(report.extracted)} images, {_size(report.size)}, {plain(opened.arch)}"
                 f" {_uuid(opened.uuid)}: {plain(str(root))}"
             )
+        for hollow in (e for e in report.extracted if e.unbacked):
+            console.print(
+                f"[yellow]warning:[/] {plain(hollow.path)}: {_size(hollow.unbacked)} are in no file: zeros here"
+            )
         for failed in report.failed:
             console.print(f"[bold red]failed:[/] {plain(failed.path)}: {plain(failed.reason)}")
         if report.failed:

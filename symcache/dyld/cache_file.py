@@ -6,14 +6,13 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from symcache.dyld.header import Header, Mapping, parse_header, parse_mappings
 from symcache.errors import SharedCacheError
 
 __all__ = ["CacheFilePart", "open_part"]
-
-_SLIDE_VERSIONS = range(1, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +89,52 @@ def open_part(path: Path, suffix: str = "") -> CacheFilePart:
 def _find_slide_info(
     path: Path, header: Header, mappings: tuple[Mapping, ...], data: mmap.mmap
 ) -> tuple[tuple[Mapping, ...], tuple[str, ...]]:
-    """Look for slide info where builders put it, when the one field of an old header points at something else.
+    """Give each mapping its slide info where an old header has one field for all of them.
 
-    Until 10.15 the header has room for the slide info of one mapping only. Where that is none, the structs are
-    expected at the start of __LINKEDIT, and one is taken for a mapping's only if it has exactly as many pages.
+    Until 10.15 that field means the second mapping. Where it does not fit that one, or is no slide info at all, structs
+    are looked for there and at the start of __LINKEDIT, where builders put them, and one is taken for a mapping's only
+    if it has exactly as many pages.
     """
-    at, size = header.slide_info_offset, header.slide_info_size
-    if not at or size < 4 or any(m.slide_info_offset not in {0, at} for m in mappings):
+    at = header.slide_info_offset
+    if not at or header.mapping_with_slide_offset:
         return mappings, ()
-    if int.from_bytes(data[at : at + 4], "little") in _SLIDE_VERSIONS:
+    second = next((m for m in mappings if m.slide_info_offset), None)
+    shape = _slide_shape(data, at)
+    if second is None or (shape and (shape.version == 1 or shape.pages <= second.size <= shape.pages + 0x4000)):
         return mappings, ()
     found = [m._replace(slide_info_offset=0, slide_info_size=0) for m in mappings]
-    place = next((m.file_offset for m in mappings if m.name == "__LINKEDIT"), 0)
-    while place and place + 0x28 <= len(data):
-        version, page, starts_at, starts, extras_at, extras = struct.unpack_from("<6I", data, place)
-        if version not in {2, 4}:
-            break
-        length = max(0x28, starts_at + starts * 2, extras_at + extras * 2)
-        for number, mapping in enumerate(found):
-            if mapping.max_prot & 2 and not mapping.slide_info_offset and mapping.size == starts * page:
-                found[number] = mapping._replace(slide_info_offset=place, slide_info_size=length)
+    for start in (at, *(m.file_offset for m in mappings if m.name == "__LINKEDIT")):
+        place = start
+        while shape := _slide_shape(data, place):
+            for number, mapping in enumerate(found):
+                if mapping.max_prot & 2 and not mapping.slide_info_offset and mapping.size == shape.pages:
+                    found[number] = mapping._replace(slide_info_offset=place, slide_info_size=shape.size)
+                    break
+            else:
                 break
-        else:
-            break
-        place += length + -length % 8
+            place += shape.size + -shape.size % 8
     if not any(m.slide_info_offset for m in found):
         return mappings, ()
-    return tuple(found), (f"{path}: slideInfoOffset {at:#x} is no slide info; it was found at the start of __LINKEDIT",)
+    return tuple(found), (f"{path}: slideInfoOffset {at:#x} is not right; slide info was found by its number of pages",)
+
+
+class _SlideShape(NamedTuple):
+    version: int
+    size: int
+    """Of the struct and its tables, in bytes."""
+    pages: int
+    """Bytes of the pages that it describes."""
+
+
+def _slide_shape(data: mmap.mmap, at: int) -> _SlideShape | None:
+    """Return what a slide info at a file offset says of itself, or None when there is none."""
+    if at + 0x28 > len(data):
+        return None
+    version, page, first, second, third, fourth = struct.unpack_from("<6I", data, at)
+    if version == 1:  # a table of bitmaps, a page of 4 KiB each
+        return _SlideShape(1, third + fourth * 128, second * 0x1000)
+    if page not in {0x1000, 0x4000}:
+        return None
+    if version in {2, 4}:
+        return _SlideShape(version, max(0x28, first + second * 2, third + fourth * 2), second * page)
+    return _SlideShape(version, 0x18 + first * 2, first * page) if version in {3, 5} else None

@@ -19,6 +19,8 @@ _OCCUPIED = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno
 _MAX_PART = 255
 _MAX_PARTS = 64
 _IOV = 512
+_WRITE_BYTES = 1 << 30
+"""At once: macOS refuses 2 GiB and more."""
 
 
 def safe_parts(path: str) -> list[str]:
@@ -109,9 +111,16 @@ def _refused(target: Path, error: OSError) -> StorageError:
 
 
 def _write_all(out: int, pieces: Sequence[bytes | memoryview]) -> None:
-    views = [memoryview(p).cast("B") for p in pieces if len(p)]
+    views = []
+    for piece in pieces:
+        whole = memoryview(piece).cast("B")
+        views += [whole[n : n + _WRITE_BYTES] for n in range(0, len(whole), _WRITE_BYTES)]
     while views:
-        written = os.writev(out, views[:_IOV])
+        count = size = 0
+        while count < min(len(views), _IOV) and size + len(views[count]) <= _WRITE_BYTES:
+            size += len(views[count])
+            count += 1
+        written = os.writev(out, views[:count])
         while views and written >= len(views[0]):
             written -= len(views[0])
             del views[0]

@@ -275,3 +275,58 @@ def test_an_empty_list_of_images_is_no_error_of_the_cache(tmp_path: Path) -> Non
     with SharedCache.open(path) as opened:
         assert opened.images == []
         assert extract_all(opened, tmp_path / "out").extracted == []
+
+
+def test_twelve_subcaches_keep_the_order_of_the_header(tmp_path: Path) -> None:
+    """Sorted by name, `.10` would come before `.2`, and UUIDs would be held against the wrong ones."""
+    out = bytearray(Cache([Image("/a", UUID(int=1))], arch="arm64e", base=BASE, header_size=0x1C8).build())
+    entries = b""
+    for n in range(12):
+        sub = Cache([Image("/x", UUID(int=2))], arch="arm64e", base=BASE + (n + 1) * SUB, uuid=UUID(int=0x100 + n))
+        (tmp_path / f"dyld_shared_cache_arm64e.{n + 1}").write_bytes(sub.build())
+        entries += struct.pack("<16sQ", UUID(int=0x100 + n).bytes, (n + 1) * SUB)
+    out[PAGE - 0x200 : PAGE - 0x200 + len(entries)] = entries
+    struct.pack_into("<2I", out, 0x188, PAGE - 0x200, 12)
+    path = tmp_path / "dyld_shared_cache_arm64e"
+    path.write_bytes(out)
+    with SharedCache.open(path) as cache:
+        assert [p.uuid for p in cache.files[1:]] == [UUID(int=0x100 + n) for n in range(12)]
+
+
+def test_the_file_name_and_the_magic_may_spell_an_architecture_differently(tmp_path: Path) -> None:
+    path = Cache([Image("/a", UUID(int=1))], arch="arm64ex1", header_size=0x238).write(
+        tmp_path, "dyld_shared_cache_arm64e_x1"
+    )
+    with SharedCache.open(path) as cache:
+        assert cache.arch == "arm64ex1"
+        assert extract_all(cache, tmp_path / "out").extracted[0].arch == "arm64e.x1"
+
+
+def test_images_of_one_name_in_different_folders_are_different_images(tmp_path: Path) -> None:
+    paths = [
+        "/System/Library/Frameworks/UIKit.framework/Versions/A/UIKit",
+        "/System/iOSSupport/System/Library/Frameworks/UIKit.framework/Versions/A/UIKit",
+    ]
+    images = [Image(path, UUID(int=n + 1)) for n, path in enumerate(paths)]
+    with SharedCache.open(Cache(images).write(tmp_path)) as cache:
+        report = extract_all(cache, tmp_path / "out", image="UIKit")
+    assert [str(e.file.relative_to(tmp_path / "out")) for e in report.extracted] == [p[1:] for p in paths]
+
+
+def test_an_old_header_whose_slide_info_field_is_of_another_mapping(tmp_path: Path) -> None:
+    """The writable memory of such caches may be several mappings, and the field can point at one info only."""
+    page = struct.pack("<Q", 0x55 | 0 << 40).ljust(PAGE, b"\0")
+    slide = struct.pack("<6I2Q4H", 2, 0x1000, 0x28, 4, 0x30, 0, 0xFFFF << 40, 0x7FF8_0000_0000, 0, *(0x4000,) * 3)
+    cache = Cache([Image("/a", UUID(int=1), data=page)], header_size=0x138, slide=slide)
+    out = bytearray(cache.build())
+    place = struct.unpack_from("<Q", out, 0x38)[0]
+    link = out.index(slide) - 8  # where __LINKEDIT starts; a builder would put the info right there
+    out[link : link + len(slide)] = slide
+    for wrong in (0x3000, place + 4, len(out) - 8, link):
+        struct.pack_into("<Q", out, 0x38, wrong)
+        path = tmp_path / "dyld_shared_cache_x86_64"
+        path.write_bytes(out)
+        with SharedCache.open(path) as opened:
+            assert bool(opened.warnings) == (wrong != link)
+            made = read(extract_all(opened, tmp_path / "out").extracted[0].file)
+        assert struct.unpack_from("<Q", made.bytes_of(made.segment("__DATA")))[0] == 0x7FF8_0000_0055

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
+from symcache.dyld import Image as CacheImage
 from symcache.dyld import SharedCache, extract_all, extract_image
-from symcache.dyld.output import safe_parts
+from symcache.dyld.output import file_names, safe_parts
 from symcache.errors import SharedCacheError, StorageError
 from tests.dyld.macho_reader import LC_EXPORTS_TRIE, read
 from tests.dyld.tiny import PAGE, Cache, Image, Symbol, linkedit_command
@@ -326,3 +327,38 @@ def test_one_image_to_a_file_of_its_own(tmp_path: Path) -> None:
     with SharedCache.open(path) as cache:
         made = extract_image(cache, cache.images[1], tmp_path / "elsewhere/b.dylib")
     assert made.file == tmp_path / "elsewhere/b.dylib" and read(made.file).uuid == UUID(int=2)
+
+
+def test_linkedit_may_lie_more_than_4_gib_behind_the_code(tmp_path: Path) -> None:
+    image = Image("/a", UUID(int=1), defined=[Symbol("_far", value=5)], function_starts=b"\x80\x20\0\0")
+    made = read(_extract(tmp_path, image, linkedit_gap=0x3_4000_0000).extracted[0].file)
+    assert [s.name for s in made.symbols] == ["_far"] and made.payload(0x26) == b"\x80\x20\0\0"
+    assert made.segment("__LINKEDIT").vmaddr == 0x7FF8_0000_0000 + 0x3_4000_0000
+
+
+def test_only_the_images_own_part_of_the_shared_linkedit_is_copied(tmp_path: Path) -> None:
+    """Its command covers the region of all images; the size of the string pool is that of all names."""
+    cache = Cache([Image("/a", UUID(int=1), defined=[Symbol("_mine")])])
+    out = bytearray(cache.build())
+    symtab = next(at for at in range(PAGE, 2 * PAGE) if out[at : at + 8] == struct.pack("<2I", 2, 24))
+    struct.pack_into("<I", out, symtab + 20, 0xFFFF_FFF0)
+    path = tmp_path / "dyld_shared_cache_x86_64"
+    path.write_bytes(out)
+    with SharedCache.open(path) as opened:
+        made = read(extract_all(opened, tmp_path / "out").extracted[0].file)
+    assert [s.name for s in made.symbols] == ["_mine"]
+    assert made.segment("__LINKEDIT").filesize < 100 and len(made.data) < 0x10000
+
+
+def test_a_changed_byte_of_code_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Code signatures of patched or partly written caches do not fit; the images are still wanted."""
+    cache = Cache([Image("/a", UUID(int=1), text=b"\x55\x48")], patches={PAGE + 0x1000: b"\xff"})
+    with SharedCache.open(cache.write(tmp_path)) as opened:
+        made = read(extract_all(opened, tmp_path / "out").extracted[0].file)
+    assert made.data[0x1000:0x1002] == b"\xff\x48"
+
+
+def test_names_that_differ_in_case_only_do_not_meet_where_the_disk_folds_case() -> None:
+    images = [CacheImage(n, p, None, 0, 0) for n, p in enumerate(("/Lib/Foo", "/lib/foo", "/LIB/FOO", "/lib/bar"))]
+    assert file_names(images, fold_case=True) == ["/Lib/Foo", "/lib/foo~2", "/LIB/FOO~3", "/lib/bar"]
+    assert file_names(images) == ["/Lib/Foo", "/lib/foo", "/LIB/FOO", "/lib/bar"]

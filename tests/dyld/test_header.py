@@ -208,3 +208,19 @@ def test_overlapping_mappings_are_refused(tmp_path: Path) -> None:
     cache = Cache(_images(), extra_mappings=[(0x7FF8_0000_2000, 0x1000, 0, 1)])
     with pytest.raises(SharedCacheError, match="overlaps"):
         SharedCache.open(cache.write(tmp_path))
+
+
+def test_a_field_that_the_header_ends_inside_of_is_not_there(tmp_path: Path) -> None:
+    """What follows the header is the table of mappings: read as fields it would give absurd but plausible numbers."""
+    for size in (0x58, 0x60, 0x67):
+        with SharedCache.open(Cache(_images(), header_size=size).write(tmp_path)) as opened:
+            assert opened.uuid is None and opened.main.header.local_symbols_offset == 0
+
+
+@pytest.mark.parametrize("content", [bytes(0x8000), b"", b"#!/bin/sh\n", b"\xcf\xfa\xed\xfe" + bytes(600)])
+def test_what_is_no_cache_at_all_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A copy of a compressed or sparse file may be all zeros."""
+    path = tmp_path / "dyld_shared_cache_arm64e"
+    path.write_bytes(content)
+    with pytest.raises(SharedCacheError, match="dyld_shared_cache_arm64e"):
+        SharedCache.open(path)

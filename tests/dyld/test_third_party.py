@@ -15,8 +15,8 @@ from tests.dyld.macho_reader import LC_DATA_IN_CODE, LC_FUNCTION_STARTS, read
 from tests.support.wheels import wheel_tree
 
 _WHEELS = [("numpy==2.0.2", "macosx_11_0_arm64", "arm64"), ("numpy==2.0.2", "macosx_10_9_x86_64", "x86_64")]
-_MOST = 9
-_SMALLEST, _LARGEST = 20_000, 30_000_000
+_MOST = 5
+_SMALLEST, _LARGEST = 20_000, 3_000_000
 
 
 def _dylibs(tree: Path, arch: str) -> list[DylibInput]:

@@ -71,7 +71,8 @@ class Cache:
     """As until 10.12: an image's record points at the string in its own LC_ID_DYLIB."""
     slide: bytes = b""
     trie: bytes = b""
-    linkedit_in: Path | None = None
+    linkedit_gap: int = 0x2000_0000
+    """From the base to __LINKEDIT."""
     patches: dict[int, bytes] = field(default_factory=dict)
     """Last of all: bytes of the main file to overwrite."""
     extra_mappings: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -98,7 +99,7 @@ class Cache:
 
     @property
     def linkedit_address(self) -> int:
-        return self.base + 0x2000_0000
+        return self.base + self.linkedit_gap
 
     def write(self, folder: Path, name: str | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
