@@ -11,6 +11,7 @@ from server import api, operations
 from server.config import ServerConfig
 from server.content import MISSING
 from server.layouts import MAX_PATH, match, match_raw_cache
+from server.metrics import TYPE
 from server.service import SERVICE, Service
 from server.symbols import answer, answer_raw_cache
 from symcache import __version__
@@ -32,7 +33,13 @@ def create_app(config: ServerConfig) -> web.Application:
     app.cleanup_ctx.append(_service)
     operations.register(app)
     api.register(app)
+    # Last, for every path that is nothing else: a look-up comes to its middleware without an error being made first.
+    app.router.add_route("*", "/{path:.*}", _nothing)
     return app
+
+
+async def _nothing(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound(text="nothing is at this path\n")
 
 
 async def _service(app: web.Application) -> AsyncIterator[None]:
@@ -54,11 +61,14 @@ async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse
     if len(path) > MAX_PATH:
         raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
     if wanted := match(path):
+        request[TYPE] = wanted.layout
         if request.method not in _READS:
             raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
         return await answer(request, request.app[SERVICE], wanted)
     if request.method in _READS and (file := match_raw_cache(path)):
+        request[TYPE] = "raw-cache"
         return await answer_raw_cache(request, request.app[SERVICE], file)
+    request[TYPE] = "api" if path.startswith("/api/") else "page"
     return await handler(request)
 
 
@@ -75,6 +85,11 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         return _refusal(request, 400, str(error), error.hint)
     except NotFoundError as error:
         return _refusal(request, 404, str(error), error.hint)
+    except ConnectionError:
+        raise  # the client has gone
+    except OSError as error:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return _refusal(request, 503, f"the server cannot read its files: {error.strerror or error}")
     except SymcacheError as error:
         log.error("%s %s: %s", request.method, request.path, error)
         return _refusal(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)

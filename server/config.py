@@ -31,7 +31,8 @@ class ServerConfig:
     refresh_seconds: float = 2.0
     stop_seconds: float = 30.0
     """How long downloads that are under way may take to finish when the server stops."""
-    access_log: bool = False
+    access_log: Path | None = None
+    """File for one JSON object a request; `-`: standard error."""
 
     @property
     def is_loopback(self) -> bool:

@@ -26,8 +26,10 @@ from pathlib import Path
 
 import zstandard
 
-from symcache.errors import IntegrityError, StorageError
+from server.metrics import CACHE_FILLS
+from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.library import Library
+from symcache.store import LocalStore, blob_key
 
 __all__ = ["DecodedCache"]
 
@@ -42,6 +44,8 @@ class DecodedCache:
 
     def __init__(self, library: Library, folder: Path, limit: int) -> None:
         self._library, self._folder, self._limit = library, folder, limit
+        self._root = library.store.root if isinstance(library.store, LocalStore) else None
+        """Folder of a store on this machine's disks, whose files can be sent as they lie."""
         folder.mkdir(parents=True, exist_ok=True)
         self._filling: dict[str, asyncio.Future[None]] = {}
         self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
@@ -49,8 +53,6 @@ class DecodedCache:
         self._intact: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
         self._lock = threading.Lock()
         self._since_count = _COUNT_ANEW  # measure at the first fill
-        self.fills = 0
-        """How often this process has decoded a blob."""
 
     def close(self) -> None:
         """Stop decoding."""
@@ -60,7 +62,7 @@ class DecodedCache:
         """Return a descriptor of the decoded, checked content. Raises IntegrityError, StorageError, NotFoundError."""
         path = self._path(sha256)
         while (descriptor := self._open(path, size)) is None:
-            await self._once(sha256, lambda: self._fill(sha256, size, path))
+            await self._once(sha256, lambda: self._fill(sha256, size, Path(path)))
         return descriptor
 
     async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
@@ -73,8 +75,8 @@ class DecodedCache:
         """Run other slow work on the threads that decode."""
         await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _path(self, name: str) -> Path:
-        return self._folder / name[:2] / name
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name[:2]}/{name}"
 
     async def _once(self, key: str, work: Callable[[], None]) -> None:
         """Do `work` in a thread, once for everybody who asks for `key` meanwhile."""
@@ -88,24 +90,24 @@ class DecodedCache:
 
     def _finished(self, key: str, future: asyncio.Future[None]) -> None:
         self._filling.pop(key, None)
-        if not future.cancelled():
-            future.exception()  # seen: every waiter may have gone
+        failed = future.cancelled() or future.exception() is not None  # seen: every waiter may have gone
+        CACHE_FILLS.labels("failed" if failed else "done").inc()
 
-    def _open(self, path: Path, size: int) -> int | None:
+    def _open(self, path: str, size: int) -> int | None:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         if os.fstat(descriptor).st_size != size:  # no work of ours: checked files are renamed into place
             os.close(descriptor)
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
             return None
         now = time.monotonic()
-        if now - self._touched.get(path.name, -_TOUCH_SECONDS) >= _TOUCH_SECONDS:
+        if now - self._touched.get(path, -_TOUCH_SECONDS) >= _TOUCH_SECONDS:
             with contextlib.suppress(OSError):
                 os.utime(path)
-            self._touched[path.name] = now
-            self._touched.move_to_end(path.name)
+            self._touched[path] = now
+            self._touched.move_to_end(path)
             while len(self._touched) > _REMEMBERED:
                 self._touched.popitem(last=False)
         return descriptor
@@ -119,16 +121,16 @@ class DecodedCache:
                 self._library.materialize(sha256, size, path)
         except OSError as error:
             raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
-        self.fills += 1
         self._filled(size)
 
     def _open_intact(self, sha256: str, stored_size: int) -> int | None:
         """Return a descriptor of a stored blob that has been proven, and not changed since."""
-        try:
-            with self._library.open_stored(sha256) as file:
-                descriptor = os.dup(file.fileno())
-        except OSError:  # includes io.UnsupportedOperation: a remote store has no descriptors
+        if self._root is None:
             return self._open(self._path(f"{sha256}.zst"), stored_size)
+        try:
+            descriptor = os.open(f"{self._root}/{blob_key(sha256)}", os.O_RDONLY)
+        except FileNotFoundError:
+            raise NotFoundError(f"{self._root}: blob {sha256} is gone", hint="run `symcache fsck`") from None
         if self._intact.get(sha256) == _signature(descriptor):
             return descriptor
         os.close(descriptor)
@@ -136,12 +138,11 @@ class DecodedCache:
 
     def _prove(self, sha256: str, size: int, stored_size: int) -> None:
         """Decode a stored blob once, to its end, so that no damaged one is sent."""
-        signature = None
-        with contextlib.suppress(OSError), self._library.open_stored(sha256) as file:
-            signature = _signature(file.fileno())
-        if signature is None:
+        if self._root is None:
             self._copy_stored(sha256, size, stored_size)
             return
+        with self._library.open_stored(sha256) as file:
+            signature = _signature(file.fileno())
         for _ in self._library.read_blob(sha256, size):
             pass
         with self._lock:
@@ -151,7 +152,7 @@ class DecodedCache:
 
     def _copy_stored(self, sha256: str, size: int, stored_size: int) -> None:
         """Bring a blob of a remote store here as it lies there, proven."""
-        path = self._path(f"{sha256}.zst")
+        path = Path(self._path(f"{sha256}.zst"))
         path.parent.mkdir(exist_ok=True)
         with _locked(path):
             if path.exists():

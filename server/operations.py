@@ -1,11 +1,13 @@
-"""For whoever runs the server: is it alive, can it answer."""
+"""For whoever runs the server: is it alive, can it answer, how does it fare."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from aiohttp import web
 
+from server.metrics import TYPE, exposition
 from server.service import SERVICE
 
 __all__ = ["register"]
@@ -17,15 +19,25 @@ def register(app: web.Application) -> None:
     """Add the routes of this module."""
     app.router.add_get("/healthz", health)
     app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
 
 
 async def health(request: web.Request) -> web.Response:
     """Say that the process answers at all."""
+    request[TYPE] = "operations"
     return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Return the metrics of all processes."""
+    request[TYPE] = "operations"
+    body, kind = await asyncio.to_thread(exposition)
+    return web.Response(body=body, headers={"Content-Type": kind, "Cache-Control": "no-store"})
 
 
 async def ready(request: web.Request) -> web.Response:
     """Say whether the library can be read and is being followed."""
+    request[TYPE] = "operations"
     service = request.app[SERVICE]
     age = time.time() - service.refreshed
     limit = max(_STALE_SECONDS, 3 * service.config.refresh_seconds)

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import replace
 from uuid import UUID
 
 from aiohttp import web
@@ -15,17 +14,19 @@ from aiohttp import web
 from server.cache_match import CacheMatcher
 from server.config import ServerConfig
 from server.decoded import DecodedCache
-from server.layouts import Wanted, What
+from server.layouts import Wanted
+from server.metrics import LIBRARY_AGE, flush_access_log
 from server.misses import MissLog
 from symcache.catalog import ReleaseRow
 from symcache.errors import NotFoundError, SymcacheError
 from symcache.library import Found, Library
 from symcache.model import Kind
-from symcache.store import blob_key
+from symcache.store import LocalStore, blob_key
 
 __all__ = ["SERVICE", "Service"]
 
 log = logging.getLogger("symcache.server")
+_Key = tuple[UUID, Kind | None, UUID | None, str | None]
 _REMEMBERED = 200_000
 """Answers kept in memory, until the catalog changes."""
 
@@ -43,7 +44,8 @@ class Service:
         self.misses = MissLog(config.state_dir / "misses.db")
         self.refreshed = time.time()
         self.refresh_error = ""
-        self._answers: OrderedDict[Wanted, Found | None] = OrderedDict()
+        self._answers: OrderedDict[_Key, Found | None] = OrderedDict()
+        self._remote = not isinstance(self.library.store, LocalStore)
         self._version = self._data_version()
         self._upkeep: asyncio.Task[None] | None = None
 
@@ -57,25 +59,26 @@ class Service:
             self._upkeep.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._upkeep
+        flush_access_log()
         await asyncio.to_thread(self.misses.close)
         await asyncio.to_thread(self.decoded.close)
         self._folder.close()
         self.library.close()
 
-    def resolve(self, wanted: Wanted) -> Found | None:
+    async def resolve(self, wanted: Wanted) -> Found | None:
         """Return the content that answers, from memory if the catalog has not changed since.
 
         A pin chooses among the contents that shared caches or releases give a UUID. What lies in no shared cache, or
         belongs to no release, is the same under every pin: a debugger that is pinned by its base URL still finds its
         own program.
         """
-        what = wanted.what if wanted.what in {What.EXECUTABLE, What.DEBUGINFO} else What.META
-        key = replace(wanted, layout="", what=what, detail="")
+        key = (wanted.uuid, wanted.what.kind, wanted.cache, wanted.build)
         try:
             return self._answers[key]
         except KeyError:
             pass
-        found = self._ask(wanted.uuid, wanted.what.kind, wanted.cache, wanted.build)
+        # SQLite answers faster than a thread is reached; only what asks over the network may not be waited for.
+        found = await asyncio.to_thread(self._ask, *key) if self._remote else self._ask(*key)
         self._answers[key] = found
         if len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
@@ -112,6 +115,8 @@ class Service:
                 await asyncio.to_thread(self._folder.refresh)
                 await asyncio.to_thread(self.misses.flush)
                 self.refreshed, self.refresh_error = time.time(), ""
+                LIBRARY_AGE.set(self.refreshed)
+                flush_access_log()
             except SymcacheError as error:
                 if not self.refresh_error:
                     log.warning("cannot look for new records: %s", error)

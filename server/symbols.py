@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from aiohttp import web
 
 from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, header_text, send
 from server.layouts import RawCacheFile, Wanted, What
+from server.metrics import MISSES
 from server.service import Service
 from symcache.errors import NotFoundError
 from symcache.library import Found
@@ -18,11 +22,12 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     """Answer a request in any layout."""
     if wanted.what not in {What.EXECUTABLE, What.DEBUGINFO, What.META}:
         return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
-    found = service.resolve(wanted)
+    found = await service.resolve(wanted)
     if found is None:
+        MISSES.labels(wanted.layout).inc()
         service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build)
         return missing(f"nobody here has the {wanted.what} of {uuid_text(wanted.uuid)}")
-    headers = describe(found)
+    headers = dict(describe(found))
     fixed = wanted.cache is not None and found.cache_uuid == wanted.cache
     headers["Cache-Control"] = IMMUTABLE if fixed else REVALIDATE
     if wanted.what is What.META:
@@ -49,7 +54,8 @@ async def answer_raw_cache(request: web.Request, service: Service, file: RawCach
     return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
 
 
-def describe(found: Found) -> dict[str, str]:
+@lru_cache(1 << 14)
+def describe(found: Found) -> Mapping[str, str]:
     """Return the headers that say which content this is."""
     headers = {
         "X-Symcache-Uuid": uuid_text(found.uuid) if found.uuid else "",

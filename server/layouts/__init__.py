@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -28,6 +29,8 @@ LAYOUTS: dict[str, Callable[[str], Wanted | None]] = {
     "breakpad": breakpad.match,
 }
 
+_SHORT = 160
+"""What paths up to this length ask for is remembered: debuggers and dump loaders ask for the same again and again."""
 _UUID = r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _CACHE_PIN = re.compile(rf"/cache/({_UUID})(/.+)", re.DOTALL)
 _BUILD_PIN = re.compile(r"/build/([A-Za-z0-9._-]{1,64})(/.+)", re.DOTALL)
@@ -43,6 +46,10 @@ class RawCacheFile(NamedTuple):
 
 def match(path: str) -> Wanted | None:
     """Return what a decoded path asks for in any layout, with its pin, or None when it is in none of them."""
+    return _match_short(path) if len(path) <= _SHORT else _match(path)
+
+
+def _match(path: str) -> Wanted | None:
     if len(path) > MAX_PATH:
         return None
     if (wanted := _match_layout(path)) is not None:
@@ -52,6 +59,9 @@ def match(path: str) -> Wanted | None:
     if (pin := _BUILD_PIN.fullmatch(path)) and (wanted := _match_layout(pin[2])) is not None:
         return replace(wanted, build=pin[1])
     return None
+
+
+_match_short = lru_cache(1 << 15)(_match)
 
 
 def match_raw_cache(path: str) -> RawCacheFile | None:

@@ -32,7 +32,7 @@ def serve(
         bool, typer.Option("--public-reads", help="Whoever can connect may read, from other machines too.")
     ] = False,
     cache_gib: Annotated[
-        float, typer.Option("--cache-gib", min=0.01, help="Limit of the cache of decoded files, in GiB.")
+        float, typer.Option("--cache-gib", min=0.001, help="Limit of the cache of decoded files, in GiB.")
     ] = 16.0,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON object a request; - is stderr.")

@@ -1,0 +1,136 @@
+"""Prometheus metrics and the access log: both are told of every answer once it has been sent.
+
+Names follow elfutils' debuginfod where it has one for the same thing. With several processes, each writes its values
+into files of a common folder (`PROMETHEUS_MULTIPROC_DIR`), and whichever is asked adds them up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import UTC, datetime
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client import REGISTRY as DEFAULT_REGISTRY
+
+__all__ = [
+    "CACHE_FILLS",
+    "LIBRARY_AGE",
+    "MISSES",
+    "TYPE",
+    "UPSTREAM",
+    "AccessLogger",
+    "access_logger",
+    "exposition",
+    "flush_access_log",
+]
+
+TYPE = "symcache.type"
+"""Key under which a request notes what it was: a layout, `api`, `page` …"""
+
+REQUESTS = Counter("http_requests", "Requests answered.", ["type"])
+RESPONSES = Counter("http_responses", "Answers by status.", ["type", "result"])
+BYTES = Counter("http_responses_transfer_bytes", "Bytes of bodies sent.", ["type"])
+SECONDS = Histogram(
+    "http_responses_duration_seconds",
+    "From the request's headers to the last byte.",
+    ["type"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+MISSES = Counter("symcache_misses", "Look-ups that nobody could answer.", ["type"])
+CACHE_FILLS = Counter("symcache_cache_fills", "Blobs decoded or proven for sending.", ["result"])
+UPSTREAM = Counter("symcache_upstream_requests", "Questions passed on to other servers.", ["result"])
+LIBRARY_AGE = Gauge(
+    "symcache_library_refreshed_timestamp_seconds",
+    "When the library was last looked at for new records.",
+    multiprocess_mode="livemin",
+)
+
+_BUFFERED = 500
+
+
+def exposition() -> tuple[bytes, str]:
+    """Return the metrics in Prometheus' text format, and its content type."""
+    registry = DEFAULT_REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+_log = logging.getLogger("symcache.access")
+_log.propagate = False
+_buffer: MemoryHandler | None = None
+
+
+def access_logger(file: Path | None) -> logging.Logger:
+    """Return the logger that aiohttp hands to `AccessLogger`, writing JSON lines to `file` (None: nowhere)."""
+    global _buffer  # noqa: PLW0603 - logging is global as well
+    _log.setLevel(logging.INFO)
+    if file is not None and _buffer is None:
+        target = logging.StreamHandler() if str(file) == "-" else logging.FileHandler(file)
+        target.setFormatter(logging.Formatter("%(message)s"))
+        # A write a request would cost as much as answering it.
+        _buffer = MemoryHandler(_BUFFERED, flushLevel=logging.ERROR, target=target)
+        _log.addHandler(_buffer)
+    return _log
+
+
+def flush_access_log() -> None:
+    """Write what is buffered."""
+    if _buffer is not None:
+        _buffer.flush()
+
+
+class AccessLogger(AbstractAccessLogger):
+    """Counts an answer, and writes one JSON object about it where a log is kept."""
+
+    _counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}  # noqa: RUF012 - of the class
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Take note of one answer; `time` in seconds."""
+        kind = request.get(TYPE, "other")
+        # Not `body_length`: that counts headers, and knows nothing of sendfile.
+        size = 0 if request.method == "HEAD" else getattr(response, "sent", response.content_length) or 0
+        key = (kind, response.status)
+        counters = self._counters.get(key)
+        if counters is None:
+            labelled = REQUESTS.labels(kind), RESPONSES.labels(kind, str(response.status))
+            counters = self._counters[key] = (*labelled, BYTES.labels(kind), SECONDS.labels(kind))
+        counters[0].inc()
+        counters[1].inc()
+        counters[2].inc(size)
+        counters[3].observe(time)
+        if _buffer is not None:
+            self.logger.info(_line(request, response, kind, size, time))
+
+
+def _line(request: web.BaseRequest, response: web.StreamResponse, kind: str, size: int, seconds: float) -> str:
+    return json.dumps(
+        {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "remote": request.remote,
+            "forwarded": request.headers.get("X-Forwarded-For", ""),
+            "method": request.method,
+            "path": request.path_qs[:2048],
+            "type": kind,
+            "status": response.status,
+            "bytes": size,
+            "seconds": round(seconds, 6),
+            "range": request.headers.get("Range", ""),
+            "agent": request.headers.get("User-Agent", "")[:200],
+        }
+    )

@@ -1,0 +1,136 @@
+"""What operators rely on: several processes, metrics, logs, raw cache files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from uuid import UUID
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from symcache.library import Library, Staged, StagedCacheFile
+from symcache.model import Release
+from tests.support.http import request
+from tests.support.servers import SHARED_UUID, Samples, Server, serve, uuid_of
+
+
+def _metrics(server: Server) -> dict[tuple[str, str], float]:
+    answer = request(server.url, "/metrics")
+    assert answer.status == 200
+    return {
+        (sample.name, ",".join(v for _, v in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+def _workers(server: Server) -> list[int]:
+    text = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=False).stdout
+    found = []
+    for number in text.split():
+        try:
+            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+                found.append(int(number))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def test_several_processes_answer_on_one_port_and_count_together(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--processes", "3") as server:
+        path, data = f"/buildid/{uuid_of(samples.large).hex}/executable", samples.large.read_bytes()
+        assert len(_workers(server)) == 3
+        for _ in range(30):
+            assert request(server.url, path).body == data
+        for _ in range(12):
+            assert request(server.url, f"/buildid/{'0' * 31}2/executable").status == 404
+        found = _metrics(server)
+        assert found["http_requests_total", "debuginfod"] == 42
+        assert found["http_responses_total", "200,debuginfod"] == 30
+        assert found["http_responses_total", "404,debuginfod"] == 12
+        assert 30 * len(data) <= found["http_responses_transfer_bytes_total", "debuginfod"] < 31 * len(data)
+        assert found["symcache_misses_total", "debuginfod"] == 12
+        assert found["http_responses_duration_seconds_count", "debuginfod"] == 42
+
+
+def test_a_process_that_dies_is_replaced(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--processes", "2") as server:
+        before = set(_workers(server))
+        os.kill(min(before), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while len(set(_workers(server)) - before) < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        deadline = time.monotonic() + 30
+        answered = 0
+        while answered < 20:
+            assert time.monotonic() < deadline
+            try:
+                answered += request(server.url, f"/buildid/{SHARED_UUID.hex}/executable").status == 200
+            except OSError:
+                time.sleep(0.1)
+        assert server.stop() == 0
+        assert not [p for p in before if Path(f"/proc/{p}").exists()]
+
+
+def test_the_access_log_has_one_object_a_request(samples: Samples, tmp_path: Path) -> None:
+    log = tmp_path / "access.jsonl"
+    with serve(samples.library, tmp_path / "server", "--access-log", str(log)) as server:
+        path = f"/buildid/{SHARED_UUID.hex}/executable"
+        whole = request(server.url, path, headers={"User-Agent": 'a"gent', "X-Forwarded-For": "10.1.2.3"})
+        request(server.url, path, method="HEAD", headers={"Range": "bytes=0-1"})
+        request(server.url, "/nothing%0ahere")
+        assert server.stop() == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(e["method"], e["path"].lower(), e["type"], e["status"]) for e in lines] == [
+        ("GET", path, "debuginfod", 200),
+        ("HEAD", path, "debuginfod", 200),
+        ("GET", "/nothing%0ahere", "page", 404),
+    ]
+    assert [e["bytes"] for e in lines[:2]] == [len(whole.body), 0]
+    assert (lines[0]["forwarded"], lines[0]["agent"], lines[1]["range"]) == ("10.1.2.3", 'a"gent', "bytes=0-1")
+    assert all(e["seconds"] >= 0 and e["time"].endswith("+00:00") for e in lines)
+
+
+def test_raw_cache_files_are_kept_and_served_byte_for_byte(tmp_path: Path) -> None:
+    cache = UUID("11111111-2222-3333-4444-555555555555")
+    names = ["dyld_shared_cache_arm64e", "dyld_shared_cache_arm64e.01", "dyld_shared_cache_arm64e.symbols"]
+    staged = Staged(Release(version="13.6", build="22G120"), "test")
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes([number]) * 5_000_000 + os.urandom(1000))
+        staged.cache_files.append(StagedCacheFile(tmp_path / name, name, f"/System/{name}", "arm64e", cache))
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(staged)
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        for name in names:
+            for written in (str(cache), str(cache).upper(), cache.hex):
+                answer = request(server.url, f"/caches/{written}/{name}")
+                assert (answer.status, answer.body) == (200, (tmp_path / name).read_bytes())
+            assert "immutable" in answer.headers["cache-control"]
+            part = request(server.url, f"/caches/{cache}/{name}", headers={"Range": "bytes=-1000"})
+            assert (part.status, part.body) == (206, (tmp_path / name).read_bytes()[-1000:])
+        assert request(server.url, f"/caches/{cache}/other").status == 404
+        assert request(server.url, f"/caches/{UUID(int=4)}/{names[0]}").status == 404
+
+
+def test_the_cache_of_decoded_files_keeps_to_its_limit(samples: Samples, tmp_path: Path) -> None:
+    from tests.support.servers import set_uuid, stage_variant
+
+    images = []
+    with Library.open(tmp_path / "library", create=True) as library:
+        for number in range(8):
+            image = tmp_path / f"lib{number}.dylib"
+            image.write_bytes(samples.large.read_bytes() + os.urandom(100_000))
+            images.append(set_uuid(image, UUID(int=number + 1)))
+            library.ingest(stage_variant(image, "22G120", None, f"/usr/lib/{image.name}"))
+    size = images[0].stat().st_size
+    with serve(tmp_path / "library", tmp_path / "server", "--cache-gib", str(3.5 * size / (1 << 30))) as server:
+        for _ in range(2):
+            for image in images:
+                assert request(server.url, f"/buildid/{uuid_of(image).hex}/executable").body == image.read_bytes()
+    kept = [p for p in (tmp_path / "server" / "cache").rglob("*") if p.is_file() and p.stat().st_size == size]
+    assert 1 <= len(kept) <= 4
