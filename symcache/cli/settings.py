@@ -13,7 +13,7 @@ import platformdirs
 from symcache.errors import UsageError
 from symcache.library import Library, default_location
 
-__all__ = ["cache_dir", "library_location", "open_library", "server_urls"]
+__all__ = ["cache_dir", "library_location", "open_library", "path_setting", "server_urls"]
 
 _KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str}
 
@@ -55,6 +55,12 @@ def server_urls(option: list[str] | None) -> list[str]:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"{url}: not the URL of a server", hint="write http://host:port or https://host")
     return [url.rstrip("/") for url in urls]
+
+
+def path_setting(option: Path | None, key: str) -> Path | None:
+    """Return the path that an option, `SYMCACHE_<KEY>`, or a settings file names; None where none does."""
+    named = option or os.environ.get(f"SYMCACHE_{key.upper()}") or _file_settings().get(key)
+    return Path(named).expanduser() if named else None
 
 
 def cache_dir() -> Path:

@@ -23,7 +23,7 @@ from symcache.cli.common import (
     out,
     plain,
 )
-from symcache.cli.settings import cache_dir, open_library, server_urls
+from symcache.cli.settings import cache_dir, open_library, path_setting, server_urls
 from symcache.errors import UsageError
 from symcache.model import uuid_text
 from symcache.verify import (
@@ -76,11 +76,11 @@ def verify(
     ] = None,
     releases: Annotated[
         Path | None,
-        typer.Option(envvar="SYMCACHE_RELEASES", metavar="FILE", help="Table of what releases of yours should have."),
+        typer.Option(metavar="FILE", help="Table of what releases should have [env: SYMCACHE_RELEASES]."),
     ] = None,
     waivers: Annotated[
         Path | None,
-        typer.Option(envvar="SYMCACHE_WAIVERS", metavar="FILE", help="Findings that are accepted, and until when."),
+        typer.Option(metavar="FILE", help="Findings that are accepted, and until when [env: SYMCACHE_WAIVERS]."),
     ] = None,
     dump: Annotated[
         list[Path] | None,
@@ -115,8 +115,9 @@ def verify(
             raise UsageError("--json and --markdown exclude each other", hint="run the command twice")
         if (dump or uuids) and (builds or every):
             raise UsageError("builds cannot be verified together with dumps or UUIDs", hint="run the command twice")
-        accepted = load_waivers(waivers) if waivers else ()
-        expectations = Expectations.load(releases, arch or ())
+        waiver_file = path_setting(waivers, "waivers")
+        accepted = load_waivers(waiver_file) if waiver_file else ()
+        expectations = Expectations.load(path_setting(releases, "releases"), arch or ())
         urls = server_urls(server) if server else []
         if dump or uuids:
             report = _modules(dump or [], uuids or [], library, urls)

@@ -93,6 +93,19 @@ def test_a_waiver_turns_the_verdict(workshop: Workshop, tmp_path: Path) -> None:
     assert run("verify", "--library", workshop.location, "--waivers", waivers).exit_code == 1
 
 
+def test_tables_and_waivers_come_from_settings_too(
+    harvested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "expected.toml").write_text('expect_builds = ["22G1"]\n')
+    (tmp_path / "accepted.toml").write_text(
+        '[[waiver]]\ncode = "no-harvest"\nbuild = "22G1"\nreason = "withdrawn"\nexpires = 2999-01-01\n'
+    )
+    monkeypatch.setenv("SYMCACHE_RELEASES", str(tmp_path / "expected.toml"))
+    assert run("verify", "--library", harvested).exit_code == 1
+    monkeypatch.setenv("SYMCACHE_WAIVERS", str(tmp_path / "accepted.toml"))
+    assert run("verify", "--library", harvested).exit_code == 0
+
+
 def test_the_stand_in_release_is_complete_for_what_its_mac_has(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         staging = tmp_path / "staging"
