@@ -22,7 +22,7 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.dyld import ExtractReport, SharedCache, extract_all, find_caches
-from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError
+from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
 from symcache.macho import Slice, identify
 from symcache.model import uuid_text
 
@@ -52,7 +52,7 @@ def extract(
     json: JsonOption = False,
 ) -> None:
     """Extract the images of a dyld shared cache to Mach-O files that debuggers accept."""
-    with errors_to_exit(), SharedCache.open(existing_path(cache)) as opened:
+    with errors_to_exit(), SharedCache.open(_main_file(cache)) as opened:
         for warning in opened.warnings:
             console.print(f"[yellow]warning:[/] {plain(warning)}")
         # Architectures have the same paths: each has a tree of its own, so that none overwrites another.
@@ -109,6 +109,15 @@ def info(
             _info_dump(place, json)
         else:
             _info_macho([place], place, json)
+
+
+def _main_file(text: str) -> Path:
+    path = existing_path(text)
+    if path.is_dir():
+        found = find_caches(path)
+        hint = f"name one of: {', '.join(map(str, found))}" if found else "name dyld_shared_cache_ARCHITECTURE itself"
+        raise UsageError(f"{path}: is a folder, not a shared cache", hint=hint)
+    return path
 
 
 def _info_folder(folder: Path, json: bool) -> None:

@@ -121,3 +121,18 @@ def test_info_of_what_is_none_of_these(tmp_path: Path) -> None:
     assert "no such file" in _symcache("info", tmp_path / "missing", expect=2).stderr
     Cache(_images()).write(tmp_path)
     assert "dyld_shared_cache_x86_64" in _symcache("info", tmp_path, expect=1).stderr
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_half_file(tmp_path: Path) -> None:
+    path = Cache(_images()).write(tmp_path)
+    command = f"ulimit -f 20; exec {sys.executable} -m symcache extract {path} -o {tmp_path / 'out'}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "error:" in done.stderr and "Traceback" not in done.stderr
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_extract_of_a_folder_names_the_caches_in_it(tmp_path: Path) -> None:
+    Cache(_images()).write(tmp_path)
+    done = _symcache("extract", tmp_path, "-o", tmp_path / "out", expect=2)
+    assert str(tmp_path / "dyld_shared_cache_x86_64") in done.stderr

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from symcache.dyld import Image as CacheImage
-from symcache.dyld import SharedCache, extract_all, extract_image
+from symcache.dyld import SharedCache, extract_all, extract_image, image_writer, pointers
 from symcache.dyld.output import file_names, safe_parts
 from symcache.errors import SharedCacheError, StorageError
 from tests.dyld.macho_reader import LC_EXPORTS_TRIE, read
@@ -362,3 +364,54 @@ def test_names_that_differ_in_case_only_do_not_meet_where_the_disk_folds_case() 
     images = [CacheImage(n, p, None, 0, 0) for n, p in enumerate(("/Lib/Foo", "/lib/foo", "/LIB/FOO", "/lib/bar"))]
     assert file_names(images, fold_case=True) == ["/Lib/Foo", "/lib/foo~2", "/LIB/FOO~3", "/lib/bar"]
     assert file_names(images) == ["/Lib/Foo", "/lib/foo", "/LIB/FOO", "/lib/bar"]
+
+
+def _damage_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pointers.DecodedPages.content
+
+    def content(self: pointers.DecodedPages, address: int, size: int) -> tuple[list[memoryview], int]:
+        pieces, unbacked = whole(self, address, size)
+        first = bytearray(pieces[0])
+        first[-1] ^= 1
+        return [memoryview(first), *pieces[1:]], unbacked
+
+    monkeypatch.setattr(pointers.DecodedPages, "content", content)
+
+
+def _damage_linkedit(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytearray], None]) -> None:
+    whole = image_writer.rebuild
+
+    def rebuild(*arguments: Any) -> Any:
+        linkedit = whole(*arguments)
+        data = bytearray(linkedit.data)
+        change(data)
+        linkedit.data = bytes(data)
+        return linkedit
+
+    monkeypatch.setattr(image_writer, "rebuild", rebuild)
+
+
+def _far_name(data: bytearray) -> None:
+    struct.pack_into("<I", data, 0, 0x7FFF_FFFF)
+
+
+def _no_end(data: bytearray) -> None:
+    data[-8:] = b"x" * 8
+
+
+def _cut(data: bytearray) -> None:
+    del data[8:]
+
+
+@pytest.mark.parametrize("damage", ["text", _far_name, _no_end, _cut], ids=["text", "far-name", "no-end", "cut"])
+def test_a_file_that_differs_from_the_cache_never_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any
+) -> None:
+    """Whatever goes wrong inside, the last look before the file is written finds it."""
+    if damage == "text":
+        _damage_text(monkeypatch)
+    else:
+        _damage_linkedit(monkeypatch, damage)
+    report = _extract(tmp_path, Image("/a", UUID(int=1), defined=[Symbol("_a"), Symbol("_b")]))
+    assert [f.path for f in report.failed] == ["/a"]
+    assert not list((tmp_path / "out").rglob("*"))
