@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 __all__ = ["HEADER_SIZES", "CacheOptions", "DylibInput"]
@@ -122,6 +122,26 @@ class CacheOptions:
     def file_name(self) -> str:
         arch = "arm64e_x1" if self.arch == "arm64ex1" else self.arch
         return f"dyld{'_sim' if self.simulator else ''}_shared_cache_{arch}"
+
+    @property
+    def header_platform(self) -> int:
+        """The platform number of the header: DriverKit's for a DriverKit cache, whatever else is asked for."""
+        return 10 if self.driverkit else self.platform
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """Where a system of that era keeps such a cache, from its root."""
+        if self.driverkit:
+            return PurePosixPath("System/DriverKit/System/Library/dyld")
+        if self.simulator:
+            return PurePosixPath("Library/Developer/CoreSimulator/Caches/dyld")
+        if self.platform != 1:
+            return PurePosixPath("System/Library/Caches/com.apple.dyld")
+        if self.header_size < 0x140:
+            return PurePosixPath("private/var/db/dyld")
+        if self.header_size < 0x200:
+            return PurePosixPath("System/Library/dyld")
+        return PurePosixPath("System/Volumes/Preboot/Cryptexes/OS/System/Library/dyld")
 
     def check(self) -> None:
         """Refuse what no reader could make sense of."""

@@ -121,7 +121,7 @@ def file_tables(
         | options.simulator << 10
         | (size >= 0x140) << 11
     )
-    put(0xD8, "IIQQQ", options.platform, bits, values.region_start, values.region_size, values.max_slide)
+    put(0xD8, "IIQQQ", options.header_platform, bits, values.region_start, values.region_size, values.max_slide)
     put(0x108, "QQ", *values.dylibs_trie)
     put(0x138, "II", slides_at, len(regions))
     major, minor, patch = options.os_version

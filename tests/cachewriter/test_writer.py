@@ -5,47 +5,19 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
-import json
-import os
-import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import capstone
 import pytest
 
 from tests.cachewriter import HEADER_SIZES, BuiltCache, CacheOptions, build_cache
+from tests.cachewriter.disassembly import addresses_in_code
 from tests.cachewriter.emulate import Emulator
-from tests.cachewriter.matrix import matrix
 from tests.cachewriter.plainreader import PlainCache, trie, uleb
-from tests.cachewriter.samples import ALIASES, FRAMEWORK, PROBES, host_library, sample, samples
-
-THREE = (".1", ".2", ".3")
-VARIANTS = dict(matrix())
-
-
-@cache
-def built(identity: str) -> BuiltCache:
-    options = VARIANTS[identity]
-    return build_cache(sample(options), options)
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[BuiltCache, PlainCache]]:
-    cache_ = built(request.param)
-    yield cache_, PlainCache(cache_.write(tmp_path))
-
-
-@pytest.fixture
-def right_answers(tmp_path: Path) -> ctypes.CDLL:
-    """The samples' sources as a library of this machine, with fresh globals."""
-    copy = tmp_path / "fresh.so"
-    shutil.copy(host_library()._name, copy)
-    return ctypes.CDLL(str(copy))
+from tests.cachewriter.samples import ALIASES, PROBES, sample, samples
+from tests.cachewriter.variants import VARIANTS, built
 
 
 def test_every_header_size_and_slide_version_is_covered() -> None:
@@ -87,38 +59,6 @@ def test_two_layouts_differ_and_behave_alike(arch: str, right_answers: ctypes.CD
             assert answers[0] == answers[1] == [getattr(right_answers, name)(x) for x in range(6)]
 
 
-def _addresses_in_code(code: bytes, start: int, arch: str) -> list[int]:
-    """Addresses that pc-relative instructions form, in order."""
-    if arch.startswith("x86"):
-        cs = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        cs.detail = True
-        return [
-            i.address + i.size + op.mem.disp
-            for i in cs.disasm(code, start)
-            for op in i.operands
-            if op.type == capstone.x86.X86_OP_MEM and op.mem.base == capstone.x86.X86_REG_RIP
-        ]
-    cs = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-    cs.detail = True
-    found, pages = [], {}
-    for i in cs.disasm(code, start):
-        ops = i.operands
-        if i.mnemonic == "adrp":
-            pages[i.reg_name(ops[0].reg)] = ops[1].imm
-        elif i.mnemonic == "adr":
-            found.append(ops[1].imm)
-        elif i.mnemonic == "add" and len(ops) == 3 and ops[2].type == capstone.arm64.ARM64_OP_IMM:
-            if (register := i.reg_name(ops[1].reg)) in pages:
-                found.append(pages.pop(register) + ops[2].imm)
-        elif i.mnemonic.startswith(("ldr", "str")):
-            for op in ops:
-                if op.type == capstone.arm64.ARM64_OP_MEM and (register := i.reg_name(op.mem.base)) in pages:
-                    found.append(pages.pop(register) + op.mem.disp)
-                elif op.type == capstone.arm64.ARM64_OP_IMM:
-                    found.append(op.imm)
-    return found
-
-
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
 @pytest.mark.parametrize("path", [p for p in PROBES if "base" not in p])
 def test_moved_code_refers_to_the_same_things(arch: str, path: str) -> None:
@@ -137,8 +77,8 @@ def test_moved_code_refers_to_the_same_things(arch: str, path: str) -> None:
             continue
         original = before.text.content[section.addr - before.text.vmaddr :][: section.size]
         moved = cache_.read(in_cache(section.addr), section.size)
-        old = _addresses_in_code(original, section.addr, arch)
-        assert _addresses_in_code(moved, in_cache(section.addr), arch) == [in_cache(a) for a in old]
+        old = addresses_in_code(original, section.addr, arch)
+        assert addresses_in_code(moved, in_cache(section.addr), arch) == [in_cache(a) for a in old]
         crossing += sum(1 for a in old if before.segment_of(a) != before.segments.index(before.text))
     assert crossing >= 2, "the sample has nothing to re-encode"
 
@@ -235,16 +175,17 @@ def test_images_hold_what_went_in(variant: tuple[BuiltCache, PlainCache]) -> Non
         assert not image.find(0x1D, 0x1E, 0x80000034), "a command that points nowhere"
 
 
-def test_symbols_equal_the_original_but_for_their_place(variant: tuple[BuiltCache, PlainCache]) -> None:
+@cache
+def _names(file: Path) -> list[str]:
+    done = subprocess.run(["llvm-nm-19", "-j", "-p", "-a", file], check=True, capture_output=True, text=True)
+    return sorted(done.stdout.split("\n")[:-1])
+
+
+def test_symbols_have_the_names_that_llvm_reads(variant: tuple[BuiltCache, PlainCache]) -> None:
     cache_, plain = variant
-    for input_ in sample(cache_.options):
-        listing = subprocess.run(
-            ["llvm-nm-19", "-j", "-p", "-a", str(input_.file)], check=True, capture_output=True, text=True
-        )
-        lines, _ = plain.symbols(plain.commands(plain.images[input_.path]))
-        names = sorted(line.split(" ", 4)[4] for line in lines)
-        assert names == sorted(listing.stdout.split("\n")[:-1])
-        break  # one image each: the next test compares all of them
+    for dylib in sample(cache_.options):
+        lines, _ = plain.symbols(plain.commands(plain.images[dylib.path]))
+        assert sorted(line.split(" ", 4)[4] for line in lines) == _names(dylib.file)
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "arm64", "i386", "arm64_32"])
@@ -364,83 +305,3 @@ def test_the_i386_linker_makes_files_that_llvm_reads(number: int) -> None:
     assert not done.stderr
     names = subprocess.run(["llvm-nm-19", "-gUj", str(input_.file)], check=True, capture_output=True, text=True)
     assert {n for n in names.stdout.split() if n not in done.stdout} == set()
-
-
-def _apple_caches() -> list[Path]:
-    folder = os.environ.get("SYMCACHE_TEST_CACHES")
-    if not folder:
-        return []
-    return sorted(p.parent / json.loads(p.read_text())["cache"] for p in Path(folder).glob("*/expected.json"))
-
-
-@pytest.fixture(params=_apple_caches() or [None], ids=lambda p: p.parent.name if p else "none")
-def apple(request: pytest.FixtureRequest) -> Path:
-    if request.param is None:
-        pytest.skip("SYMCACHE_TEST_CACHES is not set to a folder of caches")
-    return request.param
-
-
-def test_the_checks_above_hold_for_apples_caches(apple: Path) -> None:
-    """So that the reader which judges the writer is itself judged."""
-    plain = PlainCache(apple)
-    # One cache has a header made up for it, whose slide info field points at the local symbols.
-    encoded = 0 < plain.header("slideInfoOffset") == plain.header("localSymbolsOffset")
-    for told in json.loads((apple.parent / "expected.json").read_text())["images"]:
-        address = plain.images[told["path"]]
-        image = plain.commands(address)
-        assert address == told["address"]
-        for segment in told["segments"]:
-            if encoded and segment["name"] != "__TEXT":
-                continue
-            content = plain.read(segment["vmaddr"], segment["vmsize"])
-            skipped = told["text_after_load_commands_from"] if segment["name"] == "__TEXT" else 0
-            assert hashlib.sha256(content[skipped:]).hexdigest() == segment["sha256"], segment["name"]
-        lines, _ = plain.symbols(image)
-        wanted = [line for line in told["symbols"] if " 0b 0 0000 " not in line]
-        assert sorted(lines) == sorted(wanted)
-        for key, command in (("function_starts", 0x26), ("data_in_code", 0x29)):
-            if key in told:
-                assert hashlib.sha256(plain.payload(image, command)).hexdigest() == told[key]["sha256"], key
-
-
-def _shape(plain: PlainCache) -> dict[str, Any]:
-    """What caches of one era and kind have in common, whatever lies in them."""
-    # What the writer has no use for: dyld's own entry, objc and Swift tables, prebuilt loaders, builder's choice.
-    ignored = ("dyldInCache", "cacheType", "cacheSubType", "bits", "altPlatform", "osVersion", "tpro", "dynamicData")
-    names = [n for n, (offset, _) in _fields() if offset < plain.header("mappingOffset") and not n.startswith(ignored)]
-    return {
-        "filled fields": {n for n in names if plain.header(n) not in (0, bytes(16))},
-        "magic": plain.header("magic"),
-        "platform": plain.header("platform"),
-        "protections": {(m.maxprot, m.initprot, m.flags) for m in plain.mappings},
-        "slide versions": {plain.files[m.file][m.slide_offset] for m in plain.mappings if m.slide_offset},
-        "addresses": plain.mappings[0].address,
-    }
-
-
-def _fields() -> Any:
-    from tests.cachewriter.plainreader import FIELDS
-
-    return FIELDS.items()
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("x86_64-mac", CacheOptions("x86_64", 0x200)),
-        ("x86_64-split", CacheOptions("x86_64", 0x200, split=(".01", ".02", ".03"), unmapped_locals=".symbols")),
-        ("arm64-reexp", CacheOptions("arm64", 0x200, unmapped_locals=".symbols")),
-        (
-            "v1-entries-x86_64-split",
-            CacheOptions("x86_64", 0x1C8, split=(".1", ".2", ".3"), unmapped_locals=".symbols"),
-        ),
-    ],
-)
-def test_shape_equals_that_of_apples_builder(name: str, options: CacheOptions, tmp_path: Path) -> None:
-    folder = Path(os.environ.get("SYMCACHE_TEST_CACHES", "/nowhere")) / name
-    if not folder.is_dir():
-        pytest.skip(f"SYMCACHE_TEST_CACHES is not set to a folder with {name}")
-    theirs = PlainCache(folder / json.loads((folder / "expected.json").read_text())["cache"])
-    few = [d for d in sample(options) if d.path != FRAMEWORK]
-    ours = PlainCache(build_cache(few, options).write(tmp_path))
-    assert _shape(ours) == _shape(theirs)

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tests.cachewriter.adrp_flow import Pair, adrp_pairs
 from tests.cachewriter.binding import Decorator, Linker, pointers_of
 from tests.cachewriter.built import BuiltCache
 from tests.cachewriter.commands import header_in_cache
+from tests.cachewriter.files import file_bytes, header_areas, header_values, symbols_file
 from tests.cachewriter.layout import Layout, Region, place, plan
 from tests.cachewriter.linkedit import Linkedit, Locals, Tables
-from tests.cachewriter.machinput import Image, parse
+from tests.cachewriter.machinput import parse
 from tests.cachewriter.mover import Mover
 from tests.cachewriter.options import CacheOptions, DylibInput
 from tests.cachewriter.recode import recode_text
 from tests.cachewriter.recode_arm64 import pages_hold
-from tests.cachewriter.signature import code_signature
 from tests.cachewriter.slide import SlideOptions, encode
-from tests.cachewriter.tables import HeaderFields, ImageEntry, file_tables
 from tests.cachewriter.trie import trie_bytes, uleb_bytes
+from tests.cachewriter.work import Work, file_uuids
 
 __all__ = ["build_cache"]
 
 # How much arm64 code of one image is looked through for adrps: more takes long, and its data keeps to whole pages.
 PACKED_CODE = 0x40000
-
-
-@dataclass
-class _Work:
-    """What the steps of one build hand on to each other."""
-
-    options: CacheOptions
-    images: list[Image]
-    layout: Layout
-    movers: list[Mover]
-    missing: list[tuple[str, str]]
-    uuids: dict[str, bytes]
-
-    @property
-    def base(self) -> int:
-        return self.layout.regions[0].address
-
-    def align(self, size: int) -> int:
-        return (size + self.options.page - 1) // self.options.page * self.options.page
 
 
 def _slide_options(options: CacheOptions, base: int) -> SlideOptions:
@@ -62,51 +41,7 @@ def _slide_options(options: CacheOptions, base: int) -> SlideOptions:
     return SlideOptions(version, base, width, options.slide_page_size or page, options.delta_mask or mask, add)
 
 
-def _uuids(options: CacheOptions, images: list[Image]) -> dict[str, bytes]:
-    """A UUID for each file, of what it is made from and how."""
-    seed = hashlib.sha256(repr(options).encode())
-    for image in images:
-        seed.update(image.path.encode() + b"\0" + hashlib.sha256(image.data).digest())
-
-    def uuid(suffix: str) -> bytes:
-        raw = bytearray(hashlib.sha256(seed.digest() + suffix.encode()).digest()[:16])
-        raw[6], raw[8] = raw[6] & 0x0F | 0x30, raw[8] & 0x3F | 0x80
-        return bytes(raw)
-
-    return {suffix: uuid(suffix) for suffix in ("", *options.suffixes, ".symbols", ".development")}
-
-
-def _entries(work: _Work, file: int) -> list[ImageEntry]:
-    """The image table of one file: the main file's, repeated in every subcache of x86_64."""
-    if file and work.options.arch not in ("x86_64", "x86_64h"):
-        return []
-    entries = []
-    for number in work.layout.order:
-        image = work.images[number]
-        text = image.segments.index(image.text)
-        address = work.layout.addresses[number][text]
-        region = work.layout.where[number, text][0] if work.layout.where else None
-        offset = 0
-        if region:
-            at = address - region.address
-            name_at = bytes(region.content[at : at + len(image.header)]).find(image.path.encode() + b"\0")
-            offset = region.file_offset + at + name_at if name_at >= 0 else 0
-        entries.append(ImageEntry(image.path, image.uuid, address, image.text.size, offset))
-    return entries
-
-
-def _header_area(work: _Work) -> list[int]:
-    sizes = []
-    for file in range(len(work.options.suffixes) + 1):
-        values = HeaderFields()
-        if not file:
-            values.subcaches = [(bytes(16), 0, s) for s in work.options.suffixes]
-        aliases = [(a, 0) for a in work.options.aliases] if not file else []
-        sizes.append(len(file_tables(work.options, work.layout.of_file(file), _entries(work, file), aliases, values)))
-    return sizes
-
-
-def _place(work: _Work) -> None:
+def _place(work: Work) -> None:
     """Place all segments, as close together as the code of their images bears."""
     options, images = work.options, work.images
     pairs: list[list[Pair] | None] = [None] * len(images)
@@ -115,7 +50,7 @@ def _place(work: _Work) -> None:
         for number in sorted(packed):
             pairs[number] = adrp_pairs(images[number]) if images[number].text.size <= PACKED_CODE else None
         packed = {n for n in packed if pairs[n] is not None}
-    area = _header_area(work)
+    area = header_areas(work)
     while True:
         place(images, options, work.layout, area, packed)
         work.movers = [Mover(*three) for three in zip(images, work.layout.addresses, pairs, strict=True)]
@@ -125,7 +60,7 @@ def _place(work: _Work) -> None:
         packed -= torn
 
 
-def _fill(work: _Work) -> None:
+def _fill(work: Work) -> None:
     """Put every segment's bytes and plain pointers into the regions."""
     linker = Linker(work.images, work.movers, work.options.aliases)
     decorate = Decorator(work.options)
@@ -147,7 +82,7 @@ def _fill(work: _Work) -> None:
             region.content[offset : offset + width] = masked.to_bytes(width, "little")
 
 
-def _encode_pointers(work: _Work) -> None:
+def _encode_pointers(work: Work) -> None:
     options = work.options
     how = _slide_options(options, work.base)
     for region in work.layout.regions:
@@ -158,7 +93,7 @@ def _encode_pointers(work: _Work) -> None:
             region.encoded = encoded
 
 
-def _offsets(work: _Work, file: int) -> int:
+def _offsets(work: Work, file: int) -> int:
     """Give the file's regions their offsets, in mapping order; return the end of the last."""
     at = 0
     for region in work.layout.of_file(file):
@@ -167,7 +102,7 @@ def _offsets(work: _Work, file: int) -> int:
     return at
 
 
-def _linkedit(work: _Work, unmapped: Locals) -> tuple[dict[int, Tables], tuple[int, int]]:
+def _linkedit(work: Work, unmapped: Locals) -> tuple[dict[int, Tables], tuple[int, int]]:
     """Fill the linkedit, read-only and slide regions; return the images' tables and (address, size) of the trie."""
     layout, options = work.layout, work.options
     tables: dict[int, Tables] = {}
@@ -208,98 +143,6 @@ def _check_room(layout: Layout) -> None:
             raise ValueError(f"regions {before.kind} and {after.kind} overlap at {after.address:#x}")
 
 
-def _local_symbols(work: _Work, unmapped: Locals, holder_size: int) -> bytes:
-    """The local-symbols info: header, nlist entries, entries by image, strings."""
-    nlists, rows, first = bytearray(), bytearray(), 0
-    wide = holder_size >= 0x190
-    by_image = dict(unmapped.entries)
-    for number in work.layout.order:
-        if number not in by_image:
-            continue
-        image, entries = work.images[number], by_image[number]
-        key = work.layout.addresses[number][image.segments.index(image.text)] - work.base
-        rows += struct.pack("<QII" if wide else "<III", key, first, len(entries))
-        nlists += entries.tobytes()
-        first += len(entries)
-    count = len(rows) // (16 if wide else 12)
-    # Newer builders put the entries first.
-    parts = [bytes(rows), bytes(nlists)] if wide else [bytes(nlists), bytes(rows)]
-    second = (0x18 + len(parts[0]) + 7) & ~7
-    strings_at = second + len(parts[1])
-    rows_at, nlists_at = (0x18, second) if wide else (second, 0x18)
-    strings = bytes(unmapped.pool.data)
-    head = struct.pack("<6I", nlists_at, first, strings_at, len(strings), rows_at, count)
-    return (head + parts[0]).ljust(second, b"\0") + parts[1] + strings
-
-
-def _values(work: _Work, file: int, trie_at: tuple[int, int]) -> HeaderFields:
-    options, regions = work.options, work.layout.of_file(file)
-    values = HeaderFields(uuid=work.uuids[("", *options.suffixes)[file]], region_start=regions[0].address)
-    values.sub_type = options.sub_type if options.cache_type == 2 else 0
-    if options.header_size < 0x140:
-        slid = next((r for r in regions if r.slide_info), None)
-        if slid:
-            values.slide_info = (slid.slide_info_offset, len(slid.slide_info))
-    if file:
-        return values
-    end = max(r.address + r.size for r in work.layout.regions)
-    values.region_size = end + options.page - work.base
-    values.dynamic_data = (end - work.base, options.page)
-    values.max_slide = 0x20000000 if options.is64 else 0x1000000
-    values.dylibs_trie = trie_at
-    for number, image in enumerate(work.images):
-        if image.filetype == 7:
-            values.dyld = (work.layout.addresses[number][image.segments.index(image.text)], 0)
-    first = {i: work.layout.of_file(i)[0].address for i in range(len(options.suffixes) + 1)}
-    values.subcaches = [
-        (work.uuids[suffix], first[i] - work.base, suffix) for i, suffix in enumerate(options.suffixes, 1)
-    ]
-    if options.unmapped_locals == ".symbols":
-        values.symbols_uuid = work.uuids[".symbols"]
-    return values
-
-
-def _file(work: _Work, file: int, values: HeaderFields, unmapped: Locals) -> bytes:
-    """The bytes of one cache file."""
-    options, regions = work.options, work.layout.of_file(file)
-    out = bytearray(max(r.file_offset + work.align(r.size) for r in regions))
-    if options.unmapped_locals == "same-file" and not file:
-        info = _local_symbols(work, unmapped, options.header_size)
-        values.local_symbols = (len(out), len(info))
-        out += info.ljust(work.align(len(info)), b"\0")
-    aliases = []
-    if not file and options.header_size < 0x140:
-        where = {i.path: i.address for i in _entries(work, 0)}
-        aliases = [(a, where[p]) for a, p in options.aliases.items()]
-    signed = options.header_size >= 0x48
-    if signed:
-        values.code_signature = (len(out), code_signature(len(out)))
-    head = file_tables(options, regions, _entries(work, file), aliases, values)
-    for region in regions:
-        data = region.encoded if region.writable else region.content
-        out[region.file_offset : region.file_offset + len(data)] = data
-    out[: len(head)] = head
-    if regions[0].kind == "text":
-        regions[0].content[: len(head)] = head
-    if signed:
-        out += code_signature(bytes(out), options.page)
-    return bytes(out)
-
-
-def _symbols_file(work: _Work, unmapped: Locals) -> bytes:
-    """The `.symbols` file: a header with one mapping behind all others, and the local symbols."""
-    options = work.options
-    end = max(r.address + r.size for r in work.layout.regions) + options.page
-    region = Region("text", 0, 5, 5, address=end, size=0x4000)
-    info = _local_symbols(work, unmapped, options.header_size)
-    out = bytearray(0x4000) + info.ljust(work.align(len(info)), b"\0")
-    values = HeaderFields(uuid=work.uuids[".symbols"], region_start=end, local_symbols=(0x4000, len(info)))
-    values.code_signature = (len(out), code_signature(len(out)))
-    head = file_tables(options, [region], [], [], values)
-    out[: len(head)] = head
-    return bytes(out) + code_signature(bytes(out), options.page)
-
-
 def build_cache(inputs: list[DylibInput], options: CacheOptions) -> BuiltCache:
     """Lay `inputs` out as a shared cache.
 
@@ -312,7 +155,7 @@ def build_cache(inputs: list[DylibInput], options: CacheOptions) -> BuiltCache:
         if image.cputype != options.cpu[0]:
             raise ValueError(f"{image.path} is for cputype {image.cputype:#x}, not for {options.arch}")
         image.cpusubtype = options.cpu[1]
-    work = _Work(options, images, plan(images, options), [], [], _uuids(options, images))
+    work = Work(options, images, plan(images, options), [], [], file_uuids(options, images))
     _place(work)
     _fill(work)
     _encode_pointers(work)
@@ -323,16 +166,16 @@ def build_cache(inputs: list[DylibInput], options: CacheOptions) -> BuiltCache:
         header = header_in_cache(number, image, work.layout, tables[number], options)
         region.content[at : at + len(header)] = header
     files = {
-        suffix: _file(work, file, _values(work, file, trie_at), unmapped)
+        suffix: file_bytes(work, file, header_values(work, file, trie_at), unmapped)
         for file, suffix in enumerate(("", *options.suffixes))
     }
     if options.unmapped_locals == ".symbols":
-        files[".symbols"] = _symbols_file(work, unmapped)
+        files[".symbols"] = symbols_file(work, unmapped)
     if options.development:
-        values = _values(work, 0, trie_at)
+        values = header_values(work, 0, trie_at)
         values.uuid, values.sub_type = work.uuids[".development"], 0
         kept = bytes(work.layout.regions[0].content)
-        files[".development"] = _file(work, 0, values, unmapped)
+        files[".development"] = file_bytes(work, 0, values, unmapped)
         work.layout.regions[0].content[:] = kept
     return BuiltCache(
         options, files, work.uuids[""], work.base, images, work.movers, work.layout, work.missing, work.uuids
