@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ from uuid import UUID
 from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache_file import CacheFilePart, open_part
 from symcache.dyld.header import Header, Mapping
-from symcache.dyld.images import Image, read_images
+from symcache.dyld.images import Image, read_aliases, read_images
 from symcache.dyld.names import Companion, companions_of, is_cache_name
 from symcache.errors import SharedCacheError
 from symcache.model import uuid_text
@@ -48,11 +49,8 @@ class SharedCache:
         """What is missing or odd but can be done without."""
         self.warnings += [note for part in self.files for note in part.notes]
         self.space = AddressSpace(parts)
-        table = read_images(main, self.space)
-        self.images: list[Image] = table.images
-        self.aliases: dict[str, int] = table.aliases
-        """Other paths of images: path to index in `images`."""
-        self.warnings += table.warnings
+        self._table = read_images(main, self.space)
+        self.images: list[Image] = self._table.images
         # x86_64 sub-caches repeat the list of all images, none of which lies in them.
         alone = len(parts) == 1 and not any(not m.companion.optional for m in self.missing)
         if alone and self.images and self.space.locate(self.images[0].address) is None:
@@ -111,6 +109,15 @@ class SharedCache:
         for part in self.files:
             with suppress(BufferError):
                 part.data.close()
+
+    @cached_property
+    def aliases(self) -> dict[str, int]:
+        """Other paths of images: path to index in `images`. A table that cannot be read is noted in `warnings`."""
+        try:
+            return read_aliases(self.main, self.space, self._table)
+        except SharedCacheError as error:
+            self.warnings.append(f"aliases are not known: {error}")
+            return dict(self._table.aliases)
 
     @property
     def path(self) -> Path:

@@ -15,7 +15,7 @@ from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.trie import walk_paths
 from symcache.errors import SharedCacheError
 
-__all__ = ["Image", "ImageTable", "read_images"]
+__all__ = ["Image", "ImageTable", "read_aliases", "read_images"]
 
 _MAX_IMAGES = 100_000
 _MAX_PATH = 1024
@@ -41,18 +41,17 @@ class Image:
 
 @dataclass
 class ImageTable:
-    """What the tables say. `aliases` are other paths of images: path to index in `images`."""
+    """What the image table says."""
 
     images: list[Image] = field(default_factory=list)
     aliases: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    """Other paths that the table has records for: path to index in `images`."""
+    index_of_record: list[int] = field(default_factory=list)
+    """Index in `images` of each record of the table."""
 
 
 def read_images(main: CacheFilePart, space: AddressSpace) -> ImageTable:
-    """Return images and aliases of the cache whose main file is `main`. Raises SharedCacheError.
-
-    A table of aliases that cannot be read costs the aliases and a warning, nothing else.
-    """
+    """Return the images of the cache whose main file is `main`. Raises SharedCacheError."""
     header, table = main.header, ImageTable()
     offset, count = header.images_table
     if count > _MAX_IMAGES:
@@ -72,17 +71,21 @@ def read_images(main: CacheFilePart, space: AddressSpace) -> ImageTable:
         index_of[address] = len(table.images)
         table.images.append(Image(len(table.images), path, uuid, address, size))
         table.aliases.update((name, index_of[address]) for _, name in names if name != path)
+    table.index_of_record = [index_of[address] for address in order]
+    return table
+
+
+def read_aliases(main: CacheFilePart, space: AddressSpace, table: ImageTable) -> dict[str, int]:
+    """Return the other paths of images: those of the table, and those of the dylibs trie. Raises SharedCacheError."""
+    header, aliases = main.header, dict(table.aliases)
     if header.mapping_offset >= _HAS_DYLIBS_TRIE and header.dylibs_trie_address and header.dylibs_trie_size:
         what = f"{main.path}: its dylibs trie"
-        try:
-            trie = bytes(space.view(header.dylibs_trie_address, header.dylibs_trie_size, what))
-            for path, number in list(walk_paths(trie, what)):
-                index = index_of[order[number]] if number < len(order) else -1
-                if index >= 0 and path != table.images[index].path:
-                    table.aliases[path] = index
-        except SharedCacheError as error:
-            table.warnings.append(f"aliases are not known: {error}")
-    return table
+        trie = bytes(space.view(header.dylibs_trie_address, header.dylibs_trie_size, what))
+        for path, number in walk_paths(trie, what):
+            index = table.index_of_record[number] if number < len(table.index_of_record) else -1
+            if index >= 0 and path != table.images[index].path:
+                aliases[path] = index
+    return aliases
 
 
 def _own_path(space: AddressSpace, address: int, names: list[tuple[int, str]], strings_end: int) -> str:
