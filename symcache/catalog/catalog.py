@@ -29,12 +29,12 @@ _SELECT = (
 class Catalog(CatalogFile):
     """The index over the records, to be asked."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, filling: bool = False) -> None:
         self._records: dict[int, RecordRow] = {}
         self._preferences: dict[Slot, str] = {}
         self._commons: dict[tuple[Any, ...], int] = {}
         """What rows of one record and layout have in common, as checksums start with it."""
-        super().__init__(path)
+        super().__init__(path, filling=filling)
 
     def resolve(
         self, uuid: UUID, kind: Kind | None = None, *, cache: UUID | None = None, build: str | None = None

@@ -13,7 +13,7 @@ from typing import Any, Self
 from sqlite_utils import Database
 
 from symcache.catalog.fold import Folder
-from symcache.catalog.schema import SCHEMA_VERSION, upgrade
+from symcache.catalog.schema import SCHEMA_VERSION, create, create_indexes, upgrade
 from symcache.catalog.views import CONTENT
 from symcache.errors import StorageError
 from symcache.model import Record
@@ -26,7 +26,11 @@ REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 class CatalogFile:
     """A catalog file. Safe for several threads and processes: WAL, and one lock around this connection."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, filling: bool = False) -> None:
+        """Open or make a catalog; None keeps it in memory.
+
+        `filling` is for a new one that nobody else reads yet: no journal, and indexes only when `filled` is called.
+        """
         self.path = path
         self._lock = threading.RLock()
         self._seen = (-1, -1)
@@ -38,11 +42,15 @@ class CatalogFile:
             connection.isolation_level = None  # transactions are begun by hand, as IMMEDIATE
             self.database = Database(connection)
             self._folder = Folder(self.database)
-            if self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
+            if filling:
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+                create(self.database, indexes=False)
+            elif self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
                 connection.execute("PRAGMA journal_mode = WAL")
                 with self._transaction():
                     upgrade(self.database)
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA synchronous = {'OFF' if filling else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -131072")  # KiB
             connection.execute("PRAGMA mmap_size = 8589934592")
         except (sqlite3.Error, OSError) as error:
@@ -81,6 +89,11 @@ class CatalogFile:
                 raise
             self._seen = (-1, -1)
         return new
+
+    def filled(self) -> None:
+        """Make the indexes that a catalog opened for `filling` still lacks."""
+        with self._lock:
+            create_indexes(self.database)
 
     def replace_with(self, other: Self) -> None:
         """Take over everything that another catalog holds, in one step for those who read."""

@@ -39,7 +39,7 @@ from sqlite_utils import Database
 
 from symcache.catalog.views import VIEWS
 
-__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "release_order", "upgrade"]
+__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "create_indexes", "release_order", "upgrade"]
 
 SCHEMA_VERSION = 2
 """Stored as `user_version`."""
@@ -115,10 +115,6 @@ CREATE TABLE objects (
     code BLOB NOT NULL,
     checksum INTEGER NOT NULL
 );
-CREATE INDEX objects_uuid ON objects (uuid);
-CREATE INDEX objects_record ON objects (record);
-CREATE INDEX objects_path ON objects (path);
-CREATE INDEX objects_sha256 ON objects (substr(sha256, 1, 8));
 CREATE TABLE manifest_entries (
     record INTEGER NOT NULL REFERENCES records (id),
     path INTEGER NOT NULL REFERENCES paths (id),
@@ -140,13 +136,29 @@ CREATE INDEX cache_files_record ON cache_files (record);
 CREATE INDEX cache_files_sha256 ON cache_files (sha256);
 """
 
+_INDEXES = {
+    "objects_uuid": "objects (uuid)",
+    "objects_record": "objects (record)",
+    "objects_path": "objects (path)",
+    "objects_sha256": "objects (substr(sha256, 1, 8))",
+}
+"""Of the one large table: made after it is filled, where it is filled at one go."""
 
-def create(database: Database) -> None:
+
+def create_indexes(database: Database) -> None:
+    """Make the indexes of the large table."""
+    for name, columns in _INDEXES.items():
+        database.execute(f"CREATE INDEX {name} ON {columns}")
+
+
+def create(database: Database, *, indexes: bool = True) -> None:
     """Make all tables and views in an empty database, inside the caller's transaction."""
     # Not executescript: that commits what is open, and a half-made schema would be visible.
     for statement in _TABLES.split(";"):
         if statement.strip():
             database.execute(statement)
+    if indexes:
+        create_indexes(database)
     for name, select in VIEWS.items():
         database.create_view(name, select)
     database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -18,7 +18,7 @@ from symcache.catalog import Catalog
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError, UsageError
 from symcache.library.snapshots import SNAPSHOT_KEY, remove_database, scratch_name
 from symcache.model import uuid_text
-from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, load_record
+from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, load_record, no_garbage_collection
 
 if TYPE_CHECKING:
     from symcache.library.library import Library
@@ -186,10 +186,11 @@ def _check_catalog(library: Library, report: FsckReport, *, thorough: bool) -> N
     if not thorough or any(f.code in lost for f in report.findings):
         return  # where records are lost, the catalog rightly says more than those that are left
     # What the records say, folded on the side. In memory, a large one would be too large.
-    fresh = Catalog(scratch_name(library.catalog.path) if library.catalog.path else None)
+    fresh = Catalog(scratch_name(library.catalog.path) if library.catalog.path else None, filling=True)
     try:
-        for key, identity, record in library.records():
-            fresh.fold(str(key), identity, record)
+        with no_garbage_collection():
+            for key, identity, record in library.records():
+                fresh.fold(str(key), identity, record)
         if fresh.fingerprint() != library.catalog.fingerprint():
             report.add(FsckCode.CATALOG_DAMAGED, name, f"{name}: does not say what the records say")
     except SymcacheError as error:

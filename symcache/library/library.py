@@ -27,6 +27,7 @@ from symcache.store import (
     blob_key,
     decode_to,
     load_record,
+    no_garbage_collection,
     open_store,
     parse_record,
     read_record,
@@ -34,6 +35,8 @@ from symcache.store import (
 
 __all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "default_location", "require"]
 
+_MANY = 8
+"""Records that are folded at one go into an empty catalog."""
 _AHEAD = 8
 """Records that are loaded while others are folded."""
 
@@ -48,8 +51,12 @@ class Library:
         self._lock = threading.Lock()
         self._last: dict[str, int] = {}
         self._holes: dict[str, set[int]] = {}
-        self._remember(self.catalog.known_keys())
-        self.refresh()
+        known = self.catalog.known_keys()
+        self._remember(known)
+        if not known and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
+            self.rebuild()  # the same as folding one by one, but faster
+        else:
+            self.refresh()
 
     @classmethod
     def open(cls, location: str | Path, *, create: bool = False, mend: bool = False) -> Library:
@@ -94,12 +101,14 @@ class Library:
     def rebuild(self) -> int:
         """Fold the catalog anew from all records, at once for everybody who reads it; return how many there are."""
         with self._lock:
-            fresh = Catalog(None) if self.catalog.path is None else Catalog(snapshots.scratch_name(self.catalog.path))
+            path = self.catalog.path
+            fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
             try:
                 self.unreadable.clear()
                 self._last.clear()
                 self._holes.clear()
                 self._fold(fresh, sorted(k for key in self.store.list("records/") if (k := RecordKey.parse(key))))
+                fresh.filled()
                 self.catalog.replace_with(fresh)
             finally:
                 fresh.close()
@@ -185,7 +194,7 @@ class Library:
         """
         seen = 0
         waiting = iter(keys)
-        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="records") as pool:
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="records") as pool, no_garbage_collection():
             # Loading (network, zstd, SHA-256) goes on beside; parsing would only fight for the interpreter.
             ahead: deque[tuple[RecordKey, Future[tuple[str, bytes]] | None]] = deque()
             while True:

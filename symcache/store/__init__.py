@@ -3,7 +3,7 @@
 from symcache.store.base import BLOB_KEY, BlobStat, RecordKey, Store, blob_key, open_store
 from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
 from symcache.store.local import LocalStore
-from symcache.store.records import load_record, parse_record, read_record, write_record
+from symcache.store.records import load_record, no_garbage_collection, parse_record, read_record, write_record
 
 __all__ = [
     "BLOB_KEY",
@@ -17,6 +17,7 @@ __all__ = [
     "decode_to",
     "frame_sizes",
     "load_record",
+    "no_garbage_collection",
     "open_store",
     "parse_record",
     "put_blob",

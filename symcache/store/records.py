@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
+from collections.abc import Iterator
 
 import zstandard
 from pydantic import BaseModel, ValidationError
@@ -12,7 +15,7 @@ from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRec
 from symcache.store.base import RecordKey, Store
 from symcache.store.blobs import MAX_WINDOW, put_object
 
-__all__ = ["load_record", "parse_record", "read_record", "write_record"]
+__all__ = ["load_record", "no_garbage_collection", "parse_record", "read_record", "write_record"]
 
 _CHUNK = 1 << 20
 _MAX_RECORD = 1 << 30
@@ -60,7 +63,8 @@ def parse_record(store: Store, key: RecordKey, identity: str, content: bytes) ->
                 f"{name}: schema {head.schema_version} of a {head.type[:40]} is newer than this program",
                 hint="update symcache",
             )
-        record = _TYPES[head.type].model_validate_json(content)
+        with no_garbage_collection():
+            record = _TYPES[head.type].model_validate_json(content)
     except ValidationError as error:
         raise IntegrityError(
             f"{name}: {error.error_count()} fields are not what they must be", hint="run `symcache fsck`"
@@ -83,3 +87,15 @@ def load_record(store: Store, key: RecordKey) -> tuple[str, bytes]:
             raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck`") from error
     content = bytes(data)
     return hashlib.sha256(content).hexdigest(), content
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles among 100,000 new objects that have none: that takes 3/4 of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
