@@ -4,6 +4,7 @@ from vm_provisioning.directory_source import DirectorySource
 from vm_provisioning.entries import Limits
 from vm_provisioning.harvest import Extractor, harvest
 from vm_provisioning.hostkeys import HostKeyTrust
+from vm_provisioning.ipsw_source import IpswSource
 from vm_provisioning.login import Login, SshTarget, Timeouts
 from vm_provisioning.places import DEFAULT_ROOTS
 from vm_provisioning.results import CacheSummary, HarvestProgress, HarvestResult
@@ -19,6 +20,7 @@ __all__ = [
     "HarvestProgress",
     "HarvestResult",
     "HostKeyTrust",
+    "IpswSource",
     "Limits",
     "Login",
     "Source",

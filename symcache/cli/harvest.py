@@ -29,6 +29,7 @@ from vm_provisioning import (
     DirectorySource,
     HarvestResult,
     HostKeyTrust,
+    IpswSource,
     Login,
     SshSession,
     SshSource,
@@ -58,7 +59,7 @@ def harvest_command(
     source: Annotated[
         str,
         typer.Argument(
-            help="ssh://user@host, with :port and /folder where need be, or a folder that is the root of a macOS system."
+            help="ssh://user@host, with :port and /folder where need be, the root folder of a system, or an .ipsw."
         ),
     ],
     extractor: Annotated[
@@ -128,18 +129,23 @@ def harvest_command(
 
 
 class _SourceContext:
-    """A source, and the session to be closed after it."""
+    """A source, and what is to be closed after it: its session, or its mounts."""
 
     def __init__(self, source: SshSource | DirectorySource) -> None:
         self._source = source
 
     def __enter__(self) -> SshSource | DirectorySource:
+        if isinstance(self._source, IpswSource):
+            with console.status(f"mounting {plain(self._source.file)}"):
+                self._source.__enter__()
         if isinstance(self._source, SshSource):
             with console.status(f"connecting to {plain(self._source.name)}"):
                 self._source.session.connect()
         return self._source
 
     def __exit__(self, *_: object) -> None:
+        if isinstance(self._source, IpswSource):
+            self._source.close()
         if isinstance(self._source, SshSource):
             self._source.session.close()
 
@@ -160,6 +166,8 @@ def _source(
         return _SourceContext(SshSource(session))
     if host_key or trust_new_host or identity or password_env:
         raise UsageError(f"{text}: SSH options go with an ssh:// URL", hint="write ssh://user@host")
+    if text.endswith(".ipsw"):
+        return _SourceContext(IpswSource(Path(text).expanduser()))
     if "/" in text or "." in text:
         if not Path(text).expanduser().exists():
             raise UsageError(f"{text}: no such folder", hint="check the spelling, or write ssh://user@host")

@@ -127,6 +127,7 @@ def test_what_is_incomplete_ends_with_1_and_is_named(tmp_path: Path) -> None:
         (["ssh://a@host", "--identity", "/nonexistent"], 2, ["/nonexistent: no such file"]),
         (["/tmp", "--identity", "/nonexistent"], 2, ["SSH options go with an ssh:// URL"]),
         (["/", "--root", "usr/lib"], 2, ["usr/lib: --root wants an absolute folder"]),
+        (["nosuch.ipsw"], 2, ["nosuch.ipsw: no such file"]),
         (["ssh://a@no-such-host.invalid"], 3, ["no-such-host.invalid"]),
     ],
 )

@@ -1,0 +1,136 @@
+"""Restore images, by a stand-in for the `ipsw` program that says what that one is documented to say."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
+from symcache.library import Library
+from tests.support.systems import BUILD, images_in, make_system
+from vm_provisioning import DirectorySource, IpswSource, harvest
+from vm_provisioning.ipsw_source import OverlaidSource
+
+_PROGRAM = """#!/bin/sh
+# usage: ipsw mount VOLUME IMAGE -m FOLDER
+echo "$@" >> "{log}"
+volume="{volumes}/$2"
+if [ ! -d "$volume" ]; then echo "   ⨯ failed to find $2 DMG in IPSW" >&2; exit 1; fi
+[ "$2" != "{slow}" ] || sleep 60
+cp -a "$volume/." "$5"
+trap 'rm -rf "$5"/* "$5"/.[!.]*; echo "unmounted $2" >> "{log}"; exit 0' INT
+echo "   • Mounted $2 DMG 098-12345-678.dmg" >&2
+echo "   • Press Ctrl+C to unmount '$5' ..." >&2
+while :; do sleep 0.1; done
+"""
+
+
+class Ipsw:
+    """An image, and a program on PATH that opens it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.image = folder / "UniversalMac_13.5.1_22G120_Restore.ipsw"
+        self.volumes, self.log, self.bin = folder / "volumes", folder / "log", folder / "bin"
+        with zipfile.ZipFile(self.image, "w") as archive:
+            archive.writestr("BuildManifest.plist", "")
+        system = make_system(folder / "system", caches=("arm64e",))
+        self.volumes.mkdir()
+        (system / "System/Volumes/Preboot/Cryptexes/OS").rename(self.volumes / "sys")
+        # The system volume on its own has an empty folder where others are mounted.
+        for left in ("System/Volumes/Preboot/Cryptexes", "System/Volumes/Preboot"):
+            (system / left).rmdir()
+        system.rename(self.volumes / "fs")
+        self.bin.mkdir()
+        self.install()
+
+    def install(self, slow: str = "") -> None:
+        program = self.bin / "ipsw"
+        program.write_text(_PROGRAM.format(log=self.log, volumes=self.volumes, slow=slow))
+        program.chmod(0o755)
+
+    def said(self) -> list[str]:
+        return [line.split(" /")[0] for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def ipsw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ipsw:
+    made = Ipsw(tmp_path)
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return made
+
+
+def mount_points(folder: Path) -> list[Path]:
+    return list(folder.glob("symcache-ipsw-*"))
+
+
+def test_volumes_of_an_image_are_one_system_again(ipsw: Ipsw, library: Library, tmp_path: Path) -> None:
+    with IpswSource(ipsw.image) as source:
+        result = harvest(source, library, staging=tmp_path / "staging")
+        assert mount_points(tmp_path)
+    assert (result.sealed, result.problems) == (True, [])
+    assert result.release.build == BUILD
+    assert result.source == str(ipsw.image)
+    assert result.images == images_in("arm64e") + 4
+    assert ipsw.said() == ["mount fs", "mount sys", "mount rosetta", "unmounted sys", "unmounted fs"]
+    assert not mount_points(tmp_path)
+
+
+def test_as_apfs_fuse_shows_it(ipsw: Ipsw) -> None:
+    inner = ipsw.volumes / "inner"
+    (ipsw.volumes / "fs").rename(inner)
+    (ipsw.volumes / "fs/private-dir").mkdir(parents=True)
+    inner.rename(ipsw.volumes / "fs/root")
+    with IpswSource(ipsw.image) as source:
+        assert source.identity().build == BUILD
+        assert [c.arch for c in source.caches()] == ["arm64e"]
+
+
+def test_an_image_without_a_system_volume(ipsw: Ipsw, tmp_path: Path) -> None:
+    (ipsw.volumes / "fs").rename(tmp_path / "away")
+    with pytest.raises(EnvironmentFailure, match=r"`ipsw mount fs` ended with 1: .+failed to find fs DMG"):
+        IpswSource(ipsw.image).__enter__()
+    assert not mount_points(tmp_path)
+
+
+def test_a_mount_that_hangs(ipsw: Ipsw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ipsw.install(slow="sys")
+    monkeypatch.setattr("vm_provisioning.ipsw_source._MOUNT_SECONDS", 2)
+    monkeypatch.setattr("vm_provisioning.ipsw_source._UNMOUNT_SECONDS", 2)
+    with pytest.raises(EnvironmentFailure, match="did not finish in 2 seconds"):
+        IpswSource(ipsw.image).__enter__()
+    assert "unmounted fs" in ipsw.said()
+    assert not mount_points(tmp_path)
+
+
+def test_without_the_program(ipsw: Ipsw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(EnvironmentFailure, match="is not installed") as raised:
+        IpswSource(ipsw.image)
+    assert "blacktop/ipsw" in raised.value.hint
+
+
+def test_what_is_no_restore_image(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        IpswSource(tmp_path / "nothing.ipsw")
+    (tmp_path / "text.ipsw").write_text("<html>")
+    with pytest.raises(UsageError, match="is no restore image"):
+        IpswSource(tmp_path / "text.ipsw")
+
+
+def test_parts_lie_where_they_belong(tmp_path: Path) -> None:
+    for part in ("fs/System/Library", "sys/System/Library"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "sys/System/Library/inside").write_text("x")
+    parts = {"/": tmp_path / "fs", "/System/Volumes/Preboot/Cryptexes/OS": tmp_path / "sys"}
+    source = OverlaidSource("both", parts)
+    found = source.resolve("/System/Volumes/Preboot/Cryptexes/OS/System/Library/inside")
+    assert found is not None
+    assert source.fetch(found, tmp_path / "unused") == tmp_path / "sys/System/Library/inside"
+    assert source.resolve("/System/Volumes/Preboot/Cryptexes/Other") is None
+    with pytest.raises(NotFoundError, match="holds no macOS system"):
+        source.identity()
+    assert DirectorySource(tmp_path).name == str(tmp_path)
