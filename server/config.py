@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from symcache.errors import UsageError
@@ -31,6 +32,10 @@ class ServerConfig:
     refresh_seconds: float = 2.0
     stop_seconds: float = 30.0
     """How long downloads that are under way may take to finish when the server stops."""
+    upstreams: tuple[str, ...] = ()
+    """URLs of servers to ask for what the library does not have."""
+    identity: str = field(default_factory=lambda: secrets.token_hex(8))
+    """What upstream servers know this server by, so that a question never goes round in circles."""
     access_log: Path | None = None
     """File for one JSON object a request; `-`: standard error."""
 

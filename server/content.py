@@ -12,14 +12,13 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-from server.decoded import DecodedCache
-
-__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "send"]
+__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "Source", "send"]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Where the path names one content for ever."""
@@ -88,8 +87,18 @@ class _FileBody(web.StreamResponse):
                 self.sent += part
 
 
+class Source(Protocol):
+    """Where open files come from; `DecodedCache` is one."""
+
+    async def open(self, sha256: str, size: int) -> int:
+        """Return a descriptor of the decoded content."""
+
+    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
+        """Return a descriptor of the content as one zstd frame."""
+
+
 async def send(
-    request: web.BaseRequest, cache: DecodedCache, content: Content, headers: dict[str, str]
+    request: web.BaseRequest, cache: Source, content: Content, headers: dict[str, str]
 ) -> web.StreamResponse:
     """Return the answer for `content`, with everything that can fail done before its headers go out."""
     ranged = hdrs.RANGE in request.headers and request.method == hdrs.METH_GET

@@ -17,6 +17,7 @@ from server.decoded import DecodedCache
 from server.layouts import Wanted
 from server.metrics import LIBRARY_AGE, flush_access_log
 from server.misses import MissLog
+from server.upstream import Upstreams
 from symcache.catalog import ReleaseRow
 from symcache.errors import NotFoundError, SymcacheError
 from symcache.library import Found, Library
@@ -40,6 +41,7 @@ class Service:
         # Folding in a large record keeps its connection busy: it has one of its own, so that nobody waits.
         self._folder = Library.open(config.library)
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
+        self.upstreams: Upstreams | None = None
         self.matcher = CacheMatcher(self.library)
         self.misses = MissLog(config.state_dir / "misses.db")
         self.refreshed = time.time()
@@ -51,6 +53,9 @@ class Service:
 
     def start(self) -> None:
         """Begin to follow the library, from inside the event loop."""
+        if self.config.upstreams:
+            folder = self.config.cache_dir / "upstream"
+            self.upstreams = Upstreams(self.config.upstreams, folder, self.config.cache_bytes, self.config.identity)
         self._upkeep = asyncio.create_task(self._keep_up())
 
     async def close(self) -> None:
@@ -59,6 +64,8 @@ class Service:
             self._upkeep.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._upkeep
+        if self.upstreams is not None:
+            await self.upstreams.close()
         flush_access_log()
         await asyncio.to_thread(self.misses.close)
         await asyncio.to_thread(self.decoded.close)

@@ -11,6 +11,8 @@ from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, header_text,
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
 from server.service import Service
+from server.upstream import UpstreamFile
+from symcache.client import FetchedSymbol, SymbolRequest
 from symcache.errors import NotFoundError
 from symcache.library import Found
 from symcache.model import uuid_text
@@ -23,6 +25,11 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     if wanted.what not in {What.EXECUTABLE, What.DEBUGINFO, What.META}:
         return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
     found = await service.resolve(wanted)
+    if found is None and service.upstreams is not None and (kind := wanted.what.kind) is not None:
+        asked = SymbolRequest(wanted.uuid, kind, wanted.cache, wanted.build)
+        fetched = await service.upstreams.fetch(asked, request)
+        if fetched is not None:
+            return await send(request, UpstreamFile(fetched), *_fetched(asked, fetched))
     if found is None:
         MISSES.labels(wanted.layout).inc()
         service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build)
@@ -52,6 +59,23 @@ async def answer_raw_cache(request: web.Request, service: Service, file: RawCach
         "X-Symcache-Cache": uuid_text(cache_uuid),
     }
     return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
+
+
+def _fetched(asked: SymbolRequest, found: FetchedSymbol) -> tuple[Content, dict[str, str]]:
+    """Return what is sent of an upstream server's answer."""
+    headers = {
+        "X-Symcache-Uuid": uuid_text(asked.uuid),
+        "X-Symcache-Kind": asked.kind.value,
+        "X-Symcache-Size": str(found.size),
+        "X-Symcache-Upstream": header_text(found.server),
+        "X-DEBUGINFOD-SIZE": str(found.size),
+        "Cache-Control": REVALIDATE,
+    }
+    if found.build:
+        headers["X-Symcache-Build"] = found.build
+    if found.cache_uuid:
+        headers["X-Symcache-Cache"] = uuid_text(found.cache_uuid)
+    return Content(found.sha256, found.size, found.size), headers
 
 
 @lru_cache(1 << 14)

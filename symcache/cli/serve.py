@@ -12,7 +12,7 @@ import typer
 
 from server import ServerConfig, run
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
-from symcache.cli.settings import library_location
+from symcache.cli.settings import library_location, server_urls
 
 __all__ = ["register"]
 
@@ -34,6 +34,9 @@ def serve(
     cache_gib: Annotated[
         float, typer.Option("--cache-gib", min=0.001, help="Limit of the cache of decoded files, in GiB.")
     ] = 16.0,
+    upstream: Annotated[
+        list[str] | None, typer.Option("--upstream", metavar="URL", help="Server to ask on a miss; may be repeated.")
+    ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON object a request; - is stderr.")
     ] = None,
@@ -61,6 +64,7 @@ def serve(
                 processes=processes,
                 cache_bytes=int(cache_gib * (1 << 30)),
                 public_reads=public_reads,
+                upstreams=tuple(server_urls(upstream)) if upstream else (),
                 access_log=access_log,
             ),
             ready,

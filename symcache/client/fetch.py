@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -44,8 +44,16 @@ class _Retry(Exception):
 class Fetcher:
     """Downloads over one session into one local cache."""
 
-    def __init__(self, session: aiohttp.ClientSession, cache: LocalCache, *, backoff: float = 0.2) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        cache: LocalCache,
+        *,
+        backoff: float = 0.2,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._session, self._cache, self._backoff = session, cache, backoff
+        self._headers = dict(headers or {})
 
     async def fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
         """Return what the server at `url` has for `request`, or None when it has not.
@@ -88,7 +96,7 @@ class Fetcher:
                     headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-", "If-Range": note["etag"]}
                 elif start:
                     start = _restart(file)
-                async with self._session.get(target, headers=headers) as response:
+                async with self._session.get(target, headers=self._headers | headers) as response:
                     ours = "X-Symcache-Version" in response.headers
                     if response.status == 416 and start:
                         _restart(file)

@@ -1,0 +1,208 @@
+"""The server against nginx on the same files, with as many processes: identity from the warm cache, zstd as stored.
+
+nginx sends plain files with sendfile and knows nothing of UUIDs, so it is the upper bound. Load comes from wrk on the
+same machine. Look-ups are counted a second of processor time, since wrk shares the cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+
+from symcache.library import Library, Staged, StagedObject
+from symcache.model import ManifestEntry, Release
+from symcache.store import blob_key
+from tests.bench.harness import ROUNDS, Row, figure
+from tests.support.servers import serve
+
+_PROCESSES = 2
+_CONNECTIONS = 16
+_SECONDS = 2
+_SIZES = (("100 KB", 100_000, 2000, 0.5), ("1 MB", 1_000_000, 2000, 0.9), ("20 MB", 20_000_000, 100, 0.9))
+"""Name, size, how many different files, goal of the ratio to nginx."""
+
+_SCRIPT = """
+local method, prefix, suffix, count, number, first
+function init(args)
+  method, prefix, suffix, count, number = args[1], args[2], args[3], tonumber(args[4]), 0
+  wrk.headers["Accept-Encoding"] = args[5]
+  first = tonumber(args[6])
+end
+function request()
+  number = number % count + 1
+  return wrk.format(method, prefix .. string.format("%032x", first + number) .. suffix)
+end
+"""
+_NGINX = """
+worker_processes {processes}; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  server {{ listen 127.0.0.1:{port} reuseport backlog=1024; root {folder}; }}
+}}
+"""
+
+
+def run(scratch: Path) -> list[Row]:
+    """Return requests a second, by size and representation, and the rate of look-ups."""
+    rows: list[Row] = []
+    script = scratch / "requests.lua"
+    script.write_text(_SCRIPT)
+    for name, size, count, goal in _SIZES:
+        folder = scratch / name.replace(" ", "")
+        _make(folder, size, count)
+        options = ("--processes", str(_PROCESSES))
+        with _nginx(folder) as plain, serve(folder / "library", folder / "server", *options) as server:
+            start = time.perf_counter()
+            subprocess.run(["curl", "-fsS", "-o", os.devnull, f"{server.url}/buildid/{1:032x}/executable"], check=True)
+            cold = time.perf_counter() - start
+            for kind, suffix, encoding in (("identity", "", "identity"), ("stored zstd", ".zst", "zstd")):
+                asked = (server.url, "GET", "/buildid/", "/executable", count, encoding, 0)
+                peer = (plain, "GET", "/files/", suffix, count, encoding, 0)
+                _warm(script, asked, count)
+                _warm(script, peer, count)
+                rows.append(_against(f"server: {name}, {kind}", script, asked, peer, goal))
+            rows.append(figure(f"server: {name}, first answer (cold)", cold * 1000, "ms"))
+            if size == _SIZES[0][1]:
+                rows += _lookups(script, folder, count)
+    return rows
+
+
+def _lookups(script: Path, folder: Path, count: int) -> list[Row]:
+    """Return the rates of one process for answers without a body, and how even its answers are."""
+    rows = []
+    with serve(folder / "library", folder / "single") as server:
+        head = (server.url, "HEAD", "/buildid/", "/executable", count, "identity", 0)
+        _warm(script, head, count)
+        for name, asked in (
+            ("HEAD", head),
+            ("look-ups of what nobody has", (server.url, "GET", "/buildid/", "/executable", 10**9, "identity", 10**9)),
+        ):
+            rates = []
+            for _ in range(ROUNDS):
+                before = _cpu(server.process.pid)
+                requests, _ = _wrk(script, *asked)
+                rates.append(requests / (_cpu(server.process.pid) - before))
+            rows.append(figure(f"server: {name}", statistics.median(rates), "/s and core", at_least=5000))
+        asked = (server.url, "GET", "/buildid/", "/executable", count, "identity", 0)
+        _warm(script, asked, count)
+        spreads = [_spread(_wrk(script, *asked, connections=64)[1]) for _ in range(ROUNDS)]
+        name = "server: 99th percentile / median, 64 connections"
+        rows.append(figure(name, statistics.median(spreads), "x", at_most=10))
+    return rows
+
+
+_Asked = tuple[str, str, str, str, int, str, int]
+"""URL, method, path before and after the digits, number of files, Accept-Encoding, digits of the first file - 1."""
+
+
+def _against(name: str, script: Path, ours: _Asked, peer: _Asked, goal: float) -> Row:
+    own, theirs = [], []
+    for _ in range(ROUNDS):
+        own.append(_wrk(script, *ours)[0] / _SECONDS)
+        theirs.append(_wrk(script, *peer)[0] / _SECONDS)
+    ratio = statistics.median(a / b for a, b in zip(own, theirs, strict=True))
+    values = statistics.median(own), statistics.median(theirs)
+    return Row(name, values[0], "requests/s", "nginx", values[1], ratio, f">= {goal:g}", ratio >= goal)
+
+
+def _warm(script: Path, asked: _Asked, count: int) -> None:
+    """Have every file asked for at least once."""
+    done = 0
+    while done < count:
+        done += _wrk(script, *asked)[0]
+
+
+def _wrk(
+    script: Path,
+    url: str,
+    method: str,
+    prefix: str,
+    suffix: str,
+    count: int,
+    encoding: str,
+    first: int = 0,
+    *,
+    connections: int = _CONNECTIONS,
+) -> tuple[int, str]:
+    """Ask for the files `first` + 1 to `first` + `count`; return how many answers came, and wrk's whole report."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{_SECONDS}", "--latency", "-s", str(script), url, "--"]
+    report = subprocess.run(
+        [*command, method, prefix, suffix, str(count), encoding, str(first)], capture_output=True, text=True, check=True
+    ).stdout
+    if "Non-2xx" in report and not first:
+        raise RuntimeError(f"{url}: errors were answered:\n{report}")
+    match = re.search(r"(\d+) requests in", report)
+    assert match, report
+    return int(match[1]), report
+
+
+def _spread(report: str) -> float:
+    """Return the 99th percentile over the median of wrk's report."""
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+    def seconds(percent: int) -> float:
+        match = re.search(rf"{percent}%\s+([0-9.]+)(us|ms|s)", report)
+        assert match, report
+        return float(match[1]) * units[match[2]]
+
+    return seconds(99) / seconds(50)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _make(folder: Path, size: int, count: int) -> None:
+    """Make a library of `count` images of `size` bytes, and the same as plain and compressed files for nginx."""
+    files = folder / "files"
+    files.mkdir(parents=True)
+    random = np.random.default_rng(size)
+    # About the ratio of real binaries: zstd makes a third of it.
+    noise = random.integers(0, 8, size + count, dtype=np.uint8)
+    staged = Staged(Release(version="13.6", build="22G120"), "bench")
+    for number in range(1, count + 1):
+        uuid = UUID(int=number)
+        head = struct.pack("<8I", 0xFEEDFACF, 0x0100_0007, 3, 6, 1, 24, 0, 0) + struct.pack("<2I", 0x1B, 24)
+        file = files / uuid.hex
+        file.write_bytes(head + uuid.bytes + noise[number : number + size - len(head) - 16].tobytes())
+        path = f"/usr/lib/{uuid.hex}"
+        staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
+        staged.objects.append(StagedObject(file, 0, size, path, "x86_64", uuid))
+    with Library.open(folder / "library", create=True) as library:
+        library.ingest(staged)
+        for number in range(1, count + 1):
+            found = library.resolve(UUID(int=number))
+            assert found
+            stored = folder / "library" / blob_key(found.sha256)
+            (files / f"{number:032x}.zst").hardlink_to(stored)
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path) -> Iterator[str]:
+    port = 18000 + os.getpid() % 2000
+    config = folder / "nginx.conf"
+    config.write_text(_NGINX.format(folder=folder, port=port, processes=_PROCESSES))
+    # Started as root, its workers would run as another user, who cannot read a private temporary folder.
+    user = ["-g", "user root;"] if os.getuid() == 0 else []
+    process = subprocess.Popen(["nginx", "-c", str(config), *user], stdout=sys.stderr)
+    try:
+        time.sleep(1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
