@@ -125,4 +125,8 @@ def pointers_of(
         auth = bind.auth
         if not auth:
             _, auth = decorate(image.path, bind.address, True, True)
-        yield segment, Pointer(offset, value + bind.addend, -1 if absolute else 0, None if absolute else auth)
+        value = (value + bind.addend) & 0xFFFFFFFFFFFFFFFF
+        if absolute:
+            yield segment, Pointer(offset, value, -1)
+        else:  # libc++ adds a tag in the top bit to names of types
+            yield segment, Pointer(offset, value & 0x00FFFFFFFFFFFFFF, value >> 56, auth)

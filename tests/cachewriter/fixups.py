@@ -40,7 +40,7 @@ class Bind:
     auth: Auth | None = None
 
 
-def uleb(data: bytes, at: int) -> tuple[int, int]:
+def uleb(data: bytes | bytearray, at: int) -> tuple[int, int]:
     """Read an unsigned LEB128 number: (value, position after it)."""
     value = shift = 0
     while True:

@@ -118,7 +118,9 @@ def read_object(path: Path) -> ObjectFile:
 
 def lay_out(link: Link) -> None:
     obj = link.obj
-    text, data, zero = [], [], []
+    text: list[Output] = []
+    data: list[Output] = []
+    zero: list[Output] = []
     for i, s in enumerate(obj.sections):
         if s.segment == "__LD" or (s.segment, s.name) == ("__TEXT", "__eh_frame") or not s.size:
             continue
@@ -153,7 +155,8 @@ def _relocations(link: Link, index: int) -> list[tuple[int, ...]]:
     """(address, type, pcrel, extern, symbol or section or value, value of the PAIR) of a section of the object."""
     offset, count = link.obj.relocations[index]
     words = struct.unpack_from(f"<{2 * count}I", link.obj.data, offset)
-    result, i = [], 0
+    result: list[tuple[int, ...]] = []
+    i = 0
     while i < count:
         first, second = words[2 * i], words[2 * i + 1]
         if first >> 31:

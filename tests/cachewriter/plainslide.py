@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 
-def decode(info: bytes, content: bytes, base: int, bits64: bool) -> list[tuple[int, int, int]]:
+def decode(info: bytes, content: bytes | bytearray, base: int, bits64: bool) -> list[tuple[int, int, int]]:
     """(offset, plain value, width) of every pointer that slide info describes in a mapping."""
     (version,) = struct.unpack_from("<I", info)
     width = 8 if bits64 else 4

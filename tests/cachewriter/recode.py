@@ -88,9 +88,30 @@ def _cie(image: Image, mover: Mover, content: bytearray, at: int) -> None:
             at += 4
 
 
+def _method_lists(image: Image, mover: Mover, content: bytearray) -> None:
+    """Relative Objective-C method lists: each entry has the distances to a selector reference, types and code."""
+    text = image.text
+    for section in text.sections:
+        if section.name != "__objc_methlist":
+            continue
+        at, end = section.addr - text.vmaddr, section.addr + section.size - text.vmaddr
+        while at + 8 <= end:
+            kind, count = struct.unpack_from("<2I", content, at)
+            if kind != 0x8000000C:  # padding between lists
+                if kind:
+                    raise ValueError(f"{image.path}: a method list of kind {kind:#x}")
+                at += 4
+                continue
+            for place in range(at + 8, at + 8 + 12 * count, 4):
+                (value,) = struct.unpack_from("<i", content, place)
+                distance = mover.delta(mover.segment(text.vmaddr + place + value)) - mover.text_delta
+                struct.pack_into("<i", content, place, value + distance)
+            at += 8 + 12 * count
+
+
 def recode_text(image: Image, mover: Mover) -> bytearray:
     """The content of __TEXT after its image's segments have moved, load commands untouched."""
-    content = bytearray(image.text.content)
+    content, text_sections = bytearray(image.text.content), image.text.sections
     if image.cputype == 0x01000007:
         recode_x86_64(image, mover, content)
     elif image.cputype & 0xFFFFFF == 12:
@@ -99,6 +120,9 @@ def recode_text(image: Image, mover: Mover) -> bytearray:
         _split_info_v1(image, mover, content)
     elif len({mover.delta(i) for i in range(len(image.segments))}) > 1:
         raise ValueError(f"{image.path}: code of cputype {image.cputype} cannot be moved without split info")
+    if any(s.name.startswith("__swift5_") for s in text_sections):
+        raise ValueError(f"{image.path}: Swift's relative references are not re-encoded")
+    _method_lists(image, mover, content)
     _unwind_info(image, mover, content)
     _eh_frame(image, mover, content)
     return content

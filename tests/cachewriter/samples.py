@@ -72,14 +72,13 @@ def _link(arch: str, source: str, path: str, needs: Sequence[Path] = (), *flags:
         return DylibInput(path, target)
     guard = [_object(arch, "guard")] if arch == "arm64_32" else []
     platform, version = _PLATFORMS.get(arch, ("macos", "12.0"))
-    _run(
-        *("ld64.lld-19", "-arch", arch, "-platform_version", platform, version, version, "-dylib"),
-        *("-syslibroot", root, "-install_name", path, *guard, _object(arch, source), *needs, *flags, "-o", target),
-    )
+    system = ("-arch", arch, "-platform_version", platform, version, version, "-syslibroot", root)
+    files = (*guard, _object(arch, source), *needs, *flags, "-o", target)
+    _run("ld64.lld-19", *system, "-dylib", "-install_name", path, *files)
     return DylibInput(path, target)
 
 
-def _linkedit_command(data: bytes, wanted: set[int]) -> tuple[int, int]:
+def _linkedit_command(data: bytes | bytearray, wanted: set[int]) -> tuple[int, int]:
     """(command, offset) of the first load command of a kind."""
     bits64 = data[:4] == b"\xcf\xfa\xed\xfe"
     (count,) = struct.unpack_from("<I", data, 16)

@@ -81,9 +81,9 @@ def file_tables(
     row = images_at
     on_disk = size < 0x1C8 and not options.simulator
     for i, image in enumerate(images):
-        path = image.install_name_offset if size < 0x98 and image.install_name_offset else offsets[image.path]
+        path_at = image.install_name_offset if size < 0x98 and image.install_name_offset else offsets[image.path]
         times = (0x5F000000 + i, 0x10000 + i) if on_disk else (0, 0)
-        struct.pack_into("<QQQII", out, row, image.address, *times, path, 0)
+        struct.pack_into("<QQQII", out, row, image.address, *times, path_at, 0)
         row += 0x20
     for alias, address in old_aliases:
         struct.pack_into("<QQQII", out, row, address, 0x5F000000, zlib.crc32(alias.encode()), offsets[alias], 0)

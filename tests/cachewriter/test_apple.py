@@ -24,11 +24,14 @@ def _apple_caches() -> list[Path]:
     return sorted(p.parent / json.loads(p.read_text())["cache"] for p in Path(folder).glob("*/expected.json"))
 
 
-@pytest.fixture(params=_apple_caches() or [None], ids=lambda p: p.parent.name if p else "none")
+_NONE = Path("none/none")
+
+
+@pytest.fixture(params=_apple_caches() or [_NONE], ids=lambda p: p.parent.name)
 def apple(request: pytest.FixtureRequest) -> Path:
-    if request.param is None:
+    if request.param == _NONE:
         pytest.skip("SYMCACHE_TEST_CACHES is not set to a folder of caches")
-    return request.param
+    return Path(request.param)
 
 
 def test_the_plain_reader_reads_apples_caches_right(apple: Path) -> None:

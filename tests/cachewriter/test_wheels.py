@@ -1,8 +1,9 @@
-"""Code that Apple's linker made, out of macOS wheels, moved apart by the cache writer."""
+"""What the samples lack: code that Apple's linker made, out of macOS wheels, and debug maps."""
 
 from __future__ import annotations
 
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.cachewriter import BuiltCache, CacheOptions, DylibInput, build_cache
 from tests.cachewriter.disassembly import addresses_in_code
 from tests.cachewriter.machinput import Image, Section
+from tests.support.toolchain import compile_image
 from tests.support.wheels import wheel_tree
 
 _WHEELS = {"x86_64": "macosx_10_9_x86_64", "arm64": "macosx_11_0_arm64"}
@@ -68,3 +70,36 @@ def test_unwinding_still_finds_its_personality_routine(wheel: BuiltCache) -> Non
             assert wheel.placed_image(image.path).address + new == _moved(wheel, image, header + old)
             found += 1
     assert found
+
+
+def test_relative_method_lists_still_name_their_selectors(tmp_path: Path) -> None:
+    tree = wheel_tree("pyobjc_core==13.0", "macosx_10_13_universal2")
+    thin = tmp_path / "_objc"
+    fat = next(p for p in tree.rglob("_objc.cpython-*.so") if p.is_file())
+    subprocess.run(["llvm-lipo-19", "-thin", "arm64", fat, "-output", thin], check=True)
+    cache = build_cache([DylibInput("/usr/lib/libpyobjc.dylib", thin)], CacheOptions("arm64", 0x228, layout_seed=2))
+    (image,) = cache.images
+    section = _section(image, "__objc_methlist")
+    before = image.text.content[section.addr - image.text.vmaddr :]
+    after = cache.read(_moved(cache, image, section.addr), section.size)
+    kind, count = struct.unpack_from("<2I", before)
+    assert kind == 0x8000000C and count
+    for at in range(8, 8 + 12 * count, 4):
+        (old,), (new,) = struct.unpack_from("<i", before, at), struct.unpack_from("<i", after, at)
+        here = section.addr + at
+        assert _moved(cache, image, here) + new == _moved(cache, image, here + old)
+
+
+def test_debug_map_entries_move_with_their_functions(tmp_path: Path) -> None:
+    source = "static int kept = 3;\nstatic __attribute__((noinline)) int inner(int x) { return kept += x; }\n"
+    source += "int outer(int x) { return inner(x) + 1; }\n"
+    file = compile_image(tmp_path, "libstabs.dylib", source, arch="arm64", install_name="/usr/lib/libstabs.dylib")
+    cache = build_cache([DylibInput("/usr/lib/libstabs.dylib", file)], CacheOptions("arm64", 0x228, layout_seed=1))
+    symbols = cache.expected("/usr/lib/libstabs.dylib").symbols
+    values = {s.name: s.value for s in symbols if not s.type & 0xE0}
+    functions = {s.name: s.value for s in symbols if s.type == 0x24 and s.section}  # N_FUN
+    statics = {s.name: s.value for s in symbols if s.type == 0x26}  # N_STSYM
+    assert functions == {n: values[n] for n in ("_inner", "_outer")} and statics == {"_kept": values["_kept"]}
+    objects = [s.value for s in symbols if s.type == 0x66]  # N_OSO: a time, no address
+    original = [int(e["value"]) for e in cache.images[0].symbols if e["type"] == 0x66]
+    assert objects == original
