@@ -23,6 +23,7 @@ from symcache.verify.raw_cache import RawCache, check_files, materialised
 
 __all__ = ["verify"]
 
+_REMOTE_JOBS = 16
 Progress = Callable[[int, int], None]
 """Called with (contents done, contents known of so far or expected)."""
 
@@ -53,7 +54,9 @@ def verify(
     if not wanted:
         report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
     run = _Run(library, level, report, progress, sum(held.get(b, 0) for b in wanted))
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1, thread_name_prefix="verify") as run.pool:
+    # Decoding and hashing leave the interpreter alone, so threads do; an object store is waited for, not computed.
+    threads = jobs or (_REMOTE_JOBS if "://" in library.store.location else os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as run.pool:
         try:
             for build in wanted:
                 release = gather(library, build)

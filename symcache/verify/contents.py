@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from symcache.dyld import EXTRACTOR
 from symcache.errors import IntegrityError, MachOError, NotFoundError
 from symcache.library import Library
 from symcache.model import Kind, uuid_text
-from symcache.store import Store, blob_key
+from symcache.store import Store, blob_key, frame_sizes
 from symcache.verify.findings import FindingCode
 from symcache.verify.image_scan import ImageScan, Reference
 from symcache.verify.layout import HEADER_SIZE, Layout, Problem, commands_end, parse_layout
@@ -107,18 +108,25 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
     """
     with store.open(blob_key(sha256)) as stored:
         try:
-            start = stored.read(_FRAME_HEADER)
-            found = zstandard.frame_content_size(start)
+            found = zstandard.frame_content_size(stored.read(_FRAME_HEADER))
             if found != size:
                 text = f"its blob {sha256} holds {found} bytes where {size} were stored"
                 raise ContentError(FindingCode.WRONG_SIZE, text)
+            if whole_commands:  # of an image; the blocks of a raw cache are too many to hop over
+                stored.seek(0)
+                end, length = frame_sizes(stored)[1], stored.seek(0, os.SEEK_END)
+                if end != length:
+                    text = f"its blob {sha256} has {length} bytes where its frame has {end}"
+                    raise ContentError(FindingCode.DAMAGED, text)
             stored.seek(0)
             with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
                 head = reader.read(amount)
                 more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
                 if more > 0:
                     head += reader.read(more)
-        except zstandard.ZstdError as error:
+        except ContentError:
+            raise
+        except (zstandard.ZstdError, IntegrityError) as error:
             raise ContentError(FindingCode.DAMAGED, f"its blob {sha256} cannot be decoded: {error}") from error
     if len(head) < min(amount, size):
         raise ContentError(FindingCode.DAMAGED, f"its blob {sha256} ends after {len(head)} of {size} bytes")

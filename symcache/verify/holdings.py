@@ -87,7 +87,8 @@ class ReleaseHoldings:
 
 def gather(library: Library, build: str) -> ReleaseHoldings | None:
     """Return what the library has of a build, or None when that is nothing."""
-    records = library.catalog.records_of(build)
+    # Trust 0 is a harvest's: what was added or pushed vouches for nothing.
+    records = [r for r in library.catalog.records_of(build) if not r["trust"]]
     if not records:
         return None
     manifests = {r["id"]: {_key(row) for row in library.catalog.manifest_of(r["id"])} for r in records}

@@ -10,7 +10,7 @@ import zstandard
 from symcache.errors import SymcacheError
 from symcache.verify.image_scan import ImageScan
 from symcache.verify.layout import parse_layout
-from symcache.verify.reading import Frame
+from symcache.verify.reading import Frames
 
 __all__ = ["SEEDS", "one_input"]
 
@@ -49,15 +49,18 @@ def one_input(data: bytes) -> None:
         for start in range(0, len(data), 37):
             scan.feed(data[start : start + 37])
         list(scan.problems())
-    frame = Frame(io.BytesIO(data))
-    while frame.read(61):
+    frames = Frames(io.BytesIO(data))
+    while frames.read(61):
         pass
-    if frame.is_whole():
-        # What is called whole must be one frame and no more; whether its blocks decode is another question.
-        decoder = zstandard.ZstdDecompressor(max_window_size=1 << 20).decompressobj()
-        try:
-            decoder.decompress(data)
-        except zstandard.ZstdError:
-            return
-        if not decoder.eof or decoder.unused_data:
-            raise AssertionError("a frame is called whole that is not")
+    if frames.are_whole():
+        # What is called whole must be frames to their end; whether their blocks decode is another question.
+        rest = data
+        while rest and rest[:4] == b"\x28\xb5\x2f\xfd":
+            decoder = zstandard.ZstdDecompressor(max_window_size=1 << 20).decompressobj()
+            try:
+                decoder.decompress(rest)
+            except zstandard.ZstdError:
+                return
+            if not decoder.eof:
+                raise AssertionError("a frame is called whole that is not")
+            rest = decoder.unused_data

@@ -126,13 +126,13 @@ def _with_empty_segment(executable: Path) -> Path:
     return target
 
 
-def make_library(location: Path, scratch: Path, *systems: Path) -> Path:
+def make_library(location: Path | str, scratch: Path, *systems: Path) -> Path:
     """Harvest systems into a new library."""
     with Library.open(location, create=True) as library:
         for system in systems:
             result = harvest(DirectorySource(system), library, staging=scratch / "staging", extractor="raw")
             assert result.sealed, result.problems + [str(m) for m in result.missing]
-    return location
+    return Path(location)
 
 
 @dataclass

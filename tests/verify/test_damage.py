@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from symcache.library import Library
-from symcache.model import Kind, ManifestEntry, Origin, Release
+from symcache.model import Kind, ManifestEntry, Origin, Release, Trust
 from symcache.store import put_blob
 from symcache.verify import FindingCode, Level, VerifyReport, verify
 from tests.verify.releases import (
@@ -433,6 +433,8 @@ BLOBS = (
     lost_blob,
     blob_of_another_length,
     blob_of_no_zstd,
+    blob_cut_short,
+    blob_without_its_last_bytes,
     one_twin_for_both,
     content_of_another_architecture,
     content_is_debug_info,
@@ -447,8 +449,6 @@ BLOBS = (
 )
 BYTES = (
     flipped_bit_in_a_blob,
-    blob_cut_short,
-    blob_without_its_last_bytes,
     something_behind_a_raw_cache,
     other_content_of_the_same_length,
     flipped_bit_in_a_raw_cache,
@@ -504,6 +504,14 @@ def test_a_blob_that_two_releases_share_is_found_in_both(harvested_twice: Path, 
         (FindingCode.BLOB_MISSING, build) for build in report.builds
     ]
     assert set(report.builds) == {BUILD, OTHER_BUILD}
+
+
+def test_what_was_pushed_is_no_harvest(workshop: Workshop) -> None:
+    # Whoever may upload must not be able to make a release complete.
+    workshop.rewrite(lambda r: r.model_copy(update={"trust": Trust.PUSHED}))
+    with workshop.open() as library:
+        report = verify(library, [BUILD])
+    assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, BUILD)]
 
 
 def test_an_empty_library_and_an_absent_build_are_findings(tmp_path: Path) -> None:
