@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 import typer
@@ -25,11 +25,13 @@ from symcache.cli.common import (
     plain,
     state,
 )
-from symcache.cli.resolving import Sources, binary_sources
-from symcache.dump import Analysis, Frame, Limits, LoadedDump, ThreadReport, analyze, open_in_lldb
+from symcache.dump import Analysis, Frame, Limits, LldbProcess, LoadedDump, Mode, ThreadReport, analyze, open_in_lldb
 from symcache.errors import SymcacheError
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
+
+if TYPE_CHECKING:
+    from symcache.cli.resolving import Sources
 
 __all__ = ["register"]
 
@@ -65,26 +67,29 @@ def open_(
     with errors_to_exit():
         path = existing_path(dump)
         pairs = [_pair(text) for text in source_map or ()]
-        interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        wanted_cache = parse_uuid(cache) if cache else None
+        mode = Mode.PROMPT if sys.stdin.isatty() and sys.stdout.isatty() else Mode.PRINT
+        with LldbProcess(mode, Limits(seconds=timeout)) as lldb:
+            from symcache.cli.resolving import binary_sources  # noqa: PLC0415 (while LLDB is being imported over there)
 
-        def show(loaded: LoadedDump) -> None:
-            bar.stop()  # the terminal is LLDB's from here on
-            missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable]
-            _name_missing(missing, loaded.dump.path, sources)
-            out.print(f"exception: {plain(loaded.exception.description)}")
+            with binary_sources(symbols or [], library, server) as sources, _FetchBar() as bar:
 
-        with binary_sources(symbols or [], library, server) as sources, _FetchBar() as bar:
-            printed = open_in_lldb(
-                path,
-                sources.resolver,
-                interactive=interactive,
-                cache=parse_uuid(cache) if cache else None,
-                build=build,
-                source_map=pairs,
-                limits=Limits(seconds=timeout),
-                progress=bar.report,
-                show=show,
-            )
+                def show(loaded: LoadedDump) -> None:
+                    bar.stop()  # the terminal is LLDB's from here on
+                    missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable]
+                    _name_missing(missing, loaded.dump.path, sources)
+                    out.print(f"exception: {plain(loaded.exception.description)}")
+
+                printed = open_in_lldb(
+                    path,
+                    sources.resolver,
+                    lldb,
+                    cache=wanted_cache,
+                    build=build,
+                    source_map=pairs,
+                    progress=bar.report,
+                    show=show,
+                )
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
             for line in printed.splitlines():
@@ -104,8 +109,11 @@ def analyze_(
     """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
     with errors_to_exit():
         paths = [existing_path(text) for text in dumps]
+        wanted_cache = parse_uuid(cache) if cache else None
         worst = 0
         reports: list[dict[str, Any]] = []
+        from symcache.cli.resolving import binary_sources  # noqa: PLC0415 (as in `open`)
+
         with binary_sources(symbols or [], library, server) as sources:
             for path in paths:
                 try:
@@ -113,7 +121,7 @@ def analyze_(
                         analysis = analyze(
                             path,
                             sources.resolver,
-                            cache=parse_uuid(cache) if cache else None,
+                            cache=wanted_cache,
                             build=build,
                             limits=Limits(seconds=timeout),
                             progress=bar.report,

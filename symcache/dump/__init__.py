@@ -3,7 +3,7 @@
 from symcache.dump.analysis import Analysis, Frame, ModuleReport, ThreadReport, analyze, open_in_lldb
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment, parse_core, read_core
-from symcache.dump.debugger import Limits
+from symcache.dump.debugger import Limits, LldbProcess, Mode
 from symcache.dump.describe import describe
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule, parse_header
@@ -29,8 +29,10 @@ __all__ = [
     "FolderResolver",
     "Frame",
     "Limits",
+    "LldbProcess",
     "LoadedDump",
     "LoadedModule",
+    "Mode",
     "ModuleReport",
     "ModuleResolver",
     "OpenedDump",

@@ -5,19 +5,19 @@ from __future__ import annotations
 import bisect
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.debugger import Limits, analyze_in_child, print_in_child, prompt_in_child, require_lldb
+from symcache.dump.debugger import Limits, LldbProcess, Mode
 from symcache.dump.exceptions import CrashException
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.model import uuid_text
 
-__all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport", "analyze", "missing_modules", "open_in_lldb"]
+__all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport", "analyze", "open_in_lldb"]
 
 SCHEMA_VERSION = 1
 _SIGNATURE_FRAMES = 8
@@ -160,11 +160,12 @@ def analyze(
     progress: Progress | None = None,
 ) -> Analysis:
     """Open a dump in LLDB and return what it says. Raises DumpError, DebuggerError, OSError."""
-    require_lldb()
-    with tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder:
-        scratch = Path(folder)
-        loaded = load_dump(path, scratch, resolver, cache=cache, build=build, progress=progress)
-        report = analyze_in_child(loaded.plan, scratch, limits or Limits(), str(path))
+    with (
+        LldbProcess(Mode.ANALYZE, limits) as lldb,
+        tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder,
+    ):
+        loaded = load_dump(path, Path(folder), resolver, cache=cache, build=build, progress=progress)
+        report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report["modules"], strict=True)))
     finder = _ModuleFinder(loaded, modules)
     threads = tuple(
@@ -177,34 +178,28 @@ def analyze(
 def open_in_lldb(
     path: Path,
     resolver: ModuleResolver,
+    lldb: LldbProcess,
     *,
-    interactive: bool,
     cache: UUID | None = None,
     build: str | None = None,
     source_map: Sequence[tuple[str, str]] = (),
-    limits: Limits | None = None,
     progress: Progress | None = None,
-    show: Any = None,
+    show: Callable[[LoadedDump], None] | None = None,
 ) -> str:
     """Open a dump in LLDB with the crashed thread selected, and return what `bt` prints; or leave the user its prompt.
 
-    `show` is called with the LoadedDump before LLDB starts. Raises DumpError, DebuggerError, OSError.
+    `lldb` was started for the one (`Mode.PRINT`) or the other (`Mode.PROMPT`). `show` is called before it gets to
+    work. Raises DumpError, DebuggerError, OSError.
     """
-    require_lldb()
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder:
         scratch = Path(folder)
         loaded = load_dump(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
         if show:
             show(loaded)
-        if interactive:
-            prompt_in_child(loaded.plan, scratch, limits or Limits(), str(path))
+        if lldb.mode is Mode.PROMPT:
+            lldb.prompt(loaded.plan, str(path))
             return ""
-        return print_in_child(loaded.plan, scratch, limits or Limits(), str(path))
-
-
-def missing_modules(loaded: LoadedDump) -> list[LoadedModule]:
-    """Return the modules that nobody has."""
-    return [m for m in loaded.modules if m.executable is None]
+        return lldb.backtrace(loaded.plan, str(path))
 
 
 class _ModuleFinder:

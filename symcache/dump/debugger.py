@@ -13,15 +13,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Self
 
 from symcache.dump.lldb_python import LldbPython, find_lldb, next_step
 from symcache.errors import DebuggerError, DumpError
 
-__all__ = ["Limits", "analyze_in_child", "print_in_child", "prompt_in_child", "require_lldb"]
+__all__ = ["Limits", "LldbProcess", "Mode", "require_lldb"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_OUTPUT = 256 << 20
@@ -41,6 +42,14 @@ class Limits:
     """Frames of one thread."""
 
 
+class Mode(StrEnum):
+    """What the child is for; see worker.py."""
+
+    ANALYZE = "analyze"
+    PRINT = "print"
+    PROMPT = "prompt"
+
+
 def require_lldb() -> LldbPython:
     """Return the LLDB to use. Raises DebuggerError with the way to get one."""
     if found := find_lldb():
@@ -48,84 +57,152 @@ def require_lldb() -> LldbPython:
     raise DebuggerError("no LLDB was found that Python can import", hint=next_step())
 
 
-def analyze_in_child(plan: dict[str, Any], scratch: Path, limits: Limits, name: str) -> dict[str, Any]:
-    """Return the worker's report (see worker.py) on a dump called `name`. Raises DebuggerError, DumpError."""
-    with _started("analyze", plan, scratch, limits, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
-        raw = _read(child, limits, name)
-    try:
-        result: dict[str, Any] = json.loads(raw)
-    except ValueError as error:
-        raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint="run again with --debug") from error
-    if "error" in result:
-        raise DumpError(f"{name}: LLDB does not open the core: {result['error']}", hint="the dump may be damaged")
-    return result
+class LldbProcess:
+    """A child that imports LLDB at once and waits for its plan: meanwhile the modules can be looked for.
 
+    A context manager; the child and all that it started are gone behind it. Raises DebuggerError.
+    """
 
-def print_in_child(plan: dict[str, Any], scratch: Path, limits: Limits, name: str) -> str:
-    """Return what LLDB prints for `bt` on the crashed thread. Raises DebuggerError, DumpError."""
-    with _started("print", plan, scratch, limits, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
-        return _read(child, limits, name).decode("utf-8", "replace")
+    def __init__(self, mode: Mode, limits: Limits | None = None) -> None:
+        self.mode, self._limits = mode, limits or Limits()
 
-
-def prompt_in_child(plan: dict[str, Any], scratch: Path, limits: Limits, name: str) -> None:
-    """Hand the terminal to LLDB until the user quits. Raises DebuggerError, DumpError."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for LLDB
-    try:
-        with _started("prompt", plan, scratch, limits, stdin=None, stdout=None) as child:
-            child.process.wait()
-            if child.process.returncode:
-                raise _failure(child, name)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Child:
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-
-
-@contextmanager
-def _started(
-    mode: str, plan: dict[str, Any], scratch: Path, limits: Limits, *, stdin: int | None, stdout: int | None
-) -> Iterator[_Child]:
-    lldb = require_lldb()
-    mapped = sum(Path(p).stat().st_size for p in _mapped_files(plan))
-    full = {
-        **plan,
-        "memory": limits.memory + 2 * mapped,
-        "max_frames": limits.max_frames,
-        "package_folder": lldb.package_folder,
-        "library": lldb.library,
-    }
-    work = Path(tempfile.mkdtemp(prefix="lldb-", dir=scratch))
-    plan_path = work / "plan.json"
-    plan_path.write_text(json.dumps(full), encoding="utf-8")
-    empty = work / "empty"
-    empty.mkdir()
-    interactive = stdout is None
-    with tempfile.TemporaryFile(dir=work) as errors:
-        process = subprocess.Popen(
-            [lldb.interpreter, "-I", str(_WORKER), mode, str(plan_path)],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=None if interactive else errors,
-            cwd=empty,
-            env=_environment(work, interactive),
-            start_new_session=not interactive,  # the terminal belongs to our session
-        )
+    def __enter__(self) -> Self:
+        lldb = require_lldb()
+        self._package = {"package_folder": lldb.package_folder, "library": lldb.library}
+        self._folder = tempfile.TemporaryDirectory(prefix="symcache-lldb-")
+        interactive = self.mode is Mode.PROMPT
         try:
-            yield _Child(process, errors)
+            empty = Path(self._folder.name, "empty")
+            empty.mkdir()
+            self._errors = tempfile.TemporaryFile(dir=self._folder.name)
+            reading, self._plan = os.pipe()
+            try:
+                self._process = subprocess.Popen(
+                    [lldb.interpreter, "-I", str(_WORKER), self.mode, str(reading), json.dumps(self._package)],
+                    stdin=None if interactive else subprocess.DEVNULL,
+                    stdout=None if interactive else subprocess.PIPE,
+                    stderr=None if interactive else self._errors,
+                    cwd=empty,
+                    env=_environment(Path(self._folder.name), interactive),
+                    start_new_session=not interactive,  # the terminal belongs to our session
+                    pass_fds=[reading],
+                )
+            except BaseException:
+                os.close(self._plan)
+                raise
+            finally:
+                os.close(reading)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hang_up()
+        if self._process.poll() is None:
+            self._kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._errors.close()
+        self._folder.cleanup()
+
+    def report(self, plan: dict[str, Any], name: str) -> dict[str, Any]:
+        """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
+        self._send(plan)
+        raw = self._read(name)
+        try:
+            result: dict[str, Any] = json.loads(raw)
+        except ValueError as error:
+            raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint="run again with --debug") from error
+        if "error" in result:
+            raise DumpError(f"{name}: LLDB does not open the core: {result['error']}", hint="the dump may be damaged")
+        return result
+
+    def backtrace(self, plan: dict[str, Any], name: str) -> str:
+        """Return what LLDB prints for `bt` on the crashed thread. Raises DebuggerError, DumpError."""
+        self._send(plan)
+        return self._read(name).decode("utf-8", "replace")
+
+    def prompt(self, plan: dict[str, Any], name: str) -> None:
+        """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for LLDB
+        try:
+            self._send(plan)
+            if self._process.wait():
+                raise self._failure(name)
         finally:
-            if process.poll() is None:
-                if interactive:
-                    process.kill()
-                else:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
+            signal.signal(signal.SIGINT, before)
+
+    def _send(self, plan: dict[str, Any]) -> None:
+        mapped = sum(Path(p).stat().st_size for p in _mapped_files(plan))
+        full = plan | {"memory": self._limits.memory + 2 * mapped, "max_frames": self._limits.max_frames}
+        data = json.dumps(full).encode()
+        try:
+            with os.fdopen(self._plan, "wb") as pipe:
+                self._plan = -1
+                pipe.write(data)
+        except BrokenPipeError:
+            pass  # it has died; reading will tell of what
+
+    def _hang_up(self) -> None:
+        if self._plan >= 0:
+            os.close(self._plan)
+            self._plan = -1
+
+    def _kill(self) -> None:
+        if self.mode is Mode.PROMPT:
+            self._process.kill()
+        else:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read(self, name: str) -> bytes:
+        """Return the child's output once it has ended well."""
+        received: list[bytes] = []
+        stream = self._process.stdout
+        if stream is None:
+            raise DebuggerError(f"{name}: LLDB's output cannot be read")
+        reader = threading.Thread(target=lambda: received.append(stream.read(_MAX_OUTPUT + 1)), daemon=True)
+        reader.start()
+        reader.join(self._limits.seconds)
+        if reader.is_alive():
+            self._kill()
+            reader.join()
+            raise DebuggerError(
+                f"{name}: LLDB was not done after {self._limits.seconds:g} seconds and was stopped",
+                hint="give it longer with --timeout; if that does not help, the dump may be made to hang it",
+            )
+        raw = received[0] if received else b""
+        if len(raw) > _MAX_OUTPUT:
+            raise DebuggerError(f"{name}: LLDB reports more than {_MAX_OUTPUT >> 20} MiB")
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            raise DebuggerError(f"{name}: LLDB closed its output, but does not end") from None
+        if code and not (code == _NOT_TAKEN and raw):
+            raise self._failure(name)
+        return raw
+
+    def _failure(self, name: str) -> DebuggerError | DumpError:
+        code = self._process.returncode
+        self._errors.seek(0)
+        lines = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
+        last = lines[-1][:300] if lines else ""
+        if code == _NOT_TAKEN:
+            return DumpError(f"{name}: LLDB does not open the core", hint="the dump may be damaged")
+        if code < 0:
+            try:
+                died = signal.Signals(-code).name
+            except ValueError:
+                died = f"signal {-code}"
+            return DebuggerError(
+                f"{name}: LLDB died of {died} on it" + (f" ({last})" if last else ""),
+                hint="the dump may be damaged or hostile; another version of LLDB may open it (docs/lldb.md)",
+            )
+        if "MemoryError" in last or "bad_alloc" in last:
+            return DebuggerError(f"{name}: LLDB needs more memory than it is allowed", hint="the dump may be hostile")
+        return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
 
 
 def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:
@@ -145,53 +222,3 @@ def _environment(work: Path, interactive: bool) -> dict[str, str]:
         "TMPDIR": str(work),
         "LANG": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8",
     }
-
-
-def _read(child: _Child, limits: Limits, name: str) -> bytes:
-    """Return the child's output once it has ended well."""
-    received: list[bytes] = []
-    stream = child.process.stdout
-    if stream is None:
-        raise DebuggerError(f"{name}: LLDB's output cannot be read")
-    reader = threading.Thread(target=lambda: received.append(stream.read(_MAX_OUTPUT + 1)), daemon=True)
-    reader.start()
-    reader.join(limits.seconds)
-    if reader.is_alive():
-        with suppress(ProcessLookupError):
-            os.killpg(child.process.pid, signal.SIGKILL)
-        reader.join()
-        raise DebuggerError(
-            f"{name}: LLDB was not done after {limits.seconds:g} seconds and was stopped",
-            hint="give it longer with --timeout; if that does not help, the dump may be made to hang it",
-        )
-    raw = received[0] if received else b""
-    if len(raw) > _MAX_OUTPUT:
-        raise DebuggerError(f"{name}: LLDB reports more than {_MAX_OUTPUT >> 20} MiB", hint="limit --max-frames")
-    try:
-        code = child.process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        raise DebuggerError(f"{name}: LLDB closed its output, but does not end") from None
-    if code and not (code == _NOT_TAKEN and raw):
-        raise _failure(child, name)
-    return raw
-
-
-def _failure(child: _Child, name: str) -> DebuggerError | DumpError:
-    code = child.process.returncode
-    child.errors.seek(0)
-    lines = child.errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
-    last = lines[-1][:300] if lines else ""
-    if code == _NOT_TAKEN:
-        return DumpError(f"{name}: LLDB does not open the core", hint="the dump may be damaged")
-    if code < 0:
-        try:
-            died = signal.Signals(-code).name
-        except ValueError:
-            died = f"signal {-code}"
-        return DebuggerError(
-            f"{name}: LLDB died of {died} on it" + (f" ({last})" if last else ""),
-            hint="the dump may be damaged or hostile; another version of LLDB may open it (docs/lldb.md)",
-        )
-    if "MemoryError" in last or "bad_alloc" in last:
-        return DebuggerError(f"{name}: LLDB needs more memory than it is allowed", hint="the dump may be hostile")
-    return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ def load_dump(
     framed = framed_modules(dump, header.thread, missing)
     if dump.header:  # the core file is ours, in `scratch`
         back_code(dump, framed)
+    places = _places(header.modules, scratch)
     modules = []
     for number, (module, size) in enumerate(zip(header.modules, sizes, strict=True)):
         executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
@@ -101,7 +103,7 @@ def load_dump(
             debug_info, ignored = None, debug_info
         placeholder = None
         if executable is None:
-            placeholder = _folder(scratch, number) / _file_name(module)
+            placeholder = places[number]
             write_placeholder(
                 placeholder,
                 dump.core.cputype,
@@ -116,7 +118,7 @@ def load_dump(
         "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
         "thread": header.thread,
         "source_map": [list(pair) for pair in source_map],
-        "modules": [_planned(m, number, scratch) for number, m in enumerate(modules)],
+        "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
     }
     return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan)
 
@@ -189,26 +191,37 @@ def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
     return sizes
 
 
-def _planned(loaded: LoadedModule, number: int, scratch: Path) -> dict[str, Any]:
-    link: Path | None = None
+def _planned(loaded: LoadedModule, place: Path) -> dict[str, Any]:
     if loaded.executable:
         # LLDB calls a module by its file's name, and a cached file has a hash for a name.
-        link = _folder(scratch, number) / _file_name(loaded.module)
-        link.symlink_to(loaded.executable.path.absolute())
+        place.symlink_to(os.path.abspath(loaded.executable.path))  # noqa: PTH100 (Path.absolute leaves `..` in)
     uuid = loaded.module.uuid
+    layout = loaded.executable.cache_uuid if loaded.executable else None
     return {
         "uuid": uuid_text(uuid) if uuid else "",
         "address": loaded.module.address,
-        "path": str(link) if link else None,
+        "path": str(place) if loaded.executable else None,
         "symbols": str(loaded.debug_info.path.absolute()) if loaded.debug_info else None,
+        "layout": uuid_text(layout) if layout else None,
         "placeholder": str(loaded.placeholder) if loaded.placeholder else None,
     }
 
 
-def _folder(scratch: Path, number: int) -> Path:
-    folder = scratch / "modules" / str(number)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _places(modules: Sequence[DumpModule], scratch: Path) -> list[Path]:
+    """Return a path for each module that ends in its name; only modules of one name need folders of their own."""
+    folder = scratch / "modules"
+    folder.mkdir()
+    places: list[Path] = []
+    taken: set[str] = set()
+    for number, module in enumerate(modules):
+        name = _file_name(module)
+        place = folder / name
+        if name.casefold() in taken:  # macOS's file system does not tell cases apart
+            place = scratch / f"modules-{number}" / name
+            place.parent.mkdir()
+        taken.add(name.casefold())
+        places.append(place)
+    return places
 
 
 def _file_name(module: DumpModule) -> str:

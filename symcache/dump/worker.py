@@ -1,11 +1,13 @@
 """Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
 
-Started as a script, `python -I worker.py MODE PLAN`, by the Python that LLDB was made for: standard library only,
-Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`. PLAN is a JSON file:
+Started as a script, `python -I worker.py MODE FD LLDB`, by the Python that LLDB was made for: standard library only,
+Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too and says where
+the package is. The plan, JSON again, is read from the descriptor FD once LLDB is imported:
 
-    {"memory": bytes, "package_folder": "", "library": "", "core": path, "triple": "arm64-apple-macosx",
-     "thread": index, "max_frames": n, "source_map": [[from, to], …],
-     "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null}, …]}
+    {"memory": bytes, "core": path, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
+     "source_map": [[from, to], …],
+     "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
+                  "layout": UUID of the shared cache that the file was laid out for, or null}, …]}
 """
 
 from __future__ import annotations
@@ -16,21 +18,26 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 _NONE = (1 << 64) - 1
 
 
-def main(mode: str, plan_path: str) -> int:
+def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
     """Do what the plan says; 0, or 4 when LLDB does not take the core."""
-    plan = json.loads(Path(plan_path).read_text(encoding="utf-8"))
-    _limit(plan["memory"], mode)
     # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if mode == "analyze":
         os.dup2(2, 1)
-    lldb = _load_finder().import_lldb(plan["package_folder"], plan["library"])
+    lldb = _load_finder().import_lldb(package["package_folder"], package["library"])
+    with os.fdopen(descriptor, encoding="utf-8") as pipe:
+        text = pipe.read()
+    if not text:
+        return 0  # the parent has found that there is nothing to do
+    plan = json.loads(text)
+    _limit(plan["memory"], mode)
     debugger, target, process, modules = _open(lldb, plan)
     if process is None:
         channel.write(json.dumps({"error": modules}) + "\n")
@@ -110,7 +117,19 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     for number in range(target.GetNumModules()):
         module = target.GetModuleAtIndex(number)
         own[_uuid(module)] = module
-    reports = [_add(target, m, own) for m in plan["modules"]]
+    added = [_add(target, m, own) for m in plan["modules"]]
+    slides: dict[str, Counter[int]] = {}
+    for wanted, module, _ in added:
+        if module is not None and wanted["layout"]:
+            slides.setdefault(wanted["layout"], Counter())[wanted["address"] - _base(module)] += 1
+    for wanted, module, report in added:
+        if module is not None:
+            common = slides.get(wanted["layout"])
+            slide = wanted["address"] - _base(module)
+            _place(
+                target, module, wanted["address"], report, whole=common is None or common.most_common(1)[0][0] == slide
+            )
+    reports = [report for _, _, report in added]
     thread = process.GetThreadAtIndex(plan["thread"])
     if thread.IsValid():
         process.SetSelectedThread(thread)
@@ -118,8 +137,11 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     return debugger, target, process, reports
 
 
-def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Add one module, checked: LLDB itself checks neither architecture nor UUID, nor whether a dSYM fits."""
+def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Add one module, checked: LLDB itself checks neither architecture nor UUID, nor whether a dSYM fits.
+
+    Return what was wanted, the module that is to be placed (None: there is none), and the report on it.
+    """
     report: dict[str, Any] = {"state": "missing", "symbols": False, "file_address": None, "detail": ""}
     uuid = wanted["uuid"]
     if wanted["path"]:
@@ -132,26 +154,36 @@ def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> dict[str, 
         else:
             if uuid in own:
                 target.RemoveModule(own[uuid])
-            _place(target, module, wanted["address"], report)
-            report["state"] = "loaded"
+            report["state"], report["file_address"] = "loaded", _base(module)
             if wanted["symbols"]:
                 spec = module.GetSymbolFileSpec()
                 report["symbols"] = _path(spec) == wanted["symbols"]
-    if report["state"] != "loaded" and uuid in own:
+            return wanted, module, report
+    if uuid in own:
         report["state"] = "memory"  # the core itself holds the image
-    elif report["state"] != "loaded" and wanted["placeholder"]:
+    elif wanted["placeholder"]:
         module = target.AddModule(wanted["placeholder"], None, None, None)
         if module.IsValid():
-            _place(target, module, wanted["address"], report)
-            report["file_address"] = None
-    return report
+            return wanted, module, report
+    return wanted, None, report
 
 
-def _place(target: Any, module: Any, address: int, report: dict[str, Any]) -> None:
-    """Slide a module so that its header lies at `address`."""
-    base = module.GetObjectFileHeaderAddress().GetFileAddress()
-    report["file_address"] = base
-    error = target.SetModuleLoadAddress(module, address - base)
+def _base(module: Any) -> int:
+    """Return the address that a module's header was linked for."""
+    return int(module.GetObjectFileHeaderAddress().GetFileAddress())
+
+
+def _place(target: Any, module: Any, address: int, report: dict[str, Any], *, whole: bool) -> None:
+    """Slide a module so that its header lies at `address`; not `whole`: its code only.
+
+    An image as another shared cache lays it out has its code and data at other distances. One slide for all would put
+    its data where other modules have their code, and LLDB would take that code for this data.
+    """
+    text = module.FindSection("__TEXT")
+    if whole or not text.IsValid():
+        error = target.SetModuleLoadAddress(module, address - _base(module))
+    else:
+        error = target.SetSectionLoadAddress(text, address)
     if error.Fail():
         report["detail"] = error.GetCString() or "LLDB does not place it"
 
@@ -216,4 +248,4 @@ def _quoted(text: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], sys.argv[2]))
+    raise SystemExit(main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))

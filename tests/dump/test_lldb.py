@@ -12,7 +12,18 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dump import Analysis, CacheGuess, FolderResolver, Limits, ResolvedFile, Wanted, analyze, open_in_lldb
+from symcache.dump import (
+    Analysis,
+    CacheGuess,
+    FolderResolver,
+    Limits,
+    LldbProcess,
+    Mode,
+    ResolvedFile,
+    Wanted,
+    analyze,
+    open_in_lldb,
+)
 from symcache.dump import debugger as debugger_module
 from symcache.errors import DebuggerError, DumpError
 from symcache.macho import identify
@@ -148,7 +159,8 @@ def test_signature_is_of_names_not_addresses(scenes: Scenes) -> None:
 
 def test_open_prints_the_backtrace(scenes: Scenes) -> None:
     scene = scenes("arm64")
-    printed = open_in_lldb(scene.write(thread=1), FolderResolver([scene.folder]), interactive=False)
+    with LldbProcess(Mode.PRINT) as lldb:
+        printed = open_in_lldb(scene.write(thread=1), FolderResolver([scene.folder]), lldb)
     lines = printed.splitlines()
     assert lines[0].startswith("* thread #2")
     assert "libmath.dylib`lib_inner" in lines[1]
@@ -185,7 +197,8 @@ def test_files_beside_a_hostile_dump_do_not_run(
     monkeypatch.setenv("LLDB_DEBUGSERVER_PATH", str(folder))
     analysis = analyze(Path("crash.zip"), FolderResolver([Path()]))
     assert analysis.modules[0].debug_info  # the bundle with the script was used
-    open_in_lldb(Path("crash.zip"), FolderResolver([Path()]), interactive=False)
+    with LldbProcess(Mode.PRINT) as lldb:
+        open_in_lldb(Path("crash.zip"), FolderResolver([Path()]), lldb)
     assert not marker.exists()
 
 
