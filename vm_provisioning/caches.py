@@ -31,6 +31,8 @@ Identity = tuple[str, UUID | None]
 
 _FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, HostKeyError)
 _SHOWN_DIFFERENCES = 5
+_COMPANION_HEAD = 16 << 10
+_LONGEST_HEAD = 64 << 20
 _UTIL_SPACE = 2
 """What an extracted cache needs, in sizes of the raw one."""
 
@@ -129,11 +131,28 @@ class Caches:
         self.notes += cache.warnings
         if not cache.images:
             self.staged.problems.append(f"{shown(remote.path)}: lists no image at all")
-        if self.keep:
-            self.staged.cache_files += [
-                StagedCacheFile(file, entry.name, entry.path, cache.arch, cache.uuid)
-                for file, entry in zip(files, remote.files, strict=True)
-            ]
+        for file, entry in zip(files, remote.files, strict=True):
+            kept = file if self.keep else self._head(cache, file, remote)
+            self.staged.cache_files.append(
+                StagedCacheFile(kept, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
+            )
+
+    def _head(self, cache: SharedCache, file: Path, remote: RemoteCache) -> Path:
+        """Return a copy of a cache file's beginning: its header and tables, which say what the cache consists of."""
+        length = _COMPANION_HEAD
+        if file == cache.path:
+            # Tables and paths of images come first, then the images themselves, unless others have those.
+            places = (cache.space.locate(image.address) for image in cache.images)
+            length = min((p.offset for p in places if p and p.part is cache.main), default=_LONGEST_HEAD)
+        target = self.stage.folder_for("heads", remote.path) / file.name
+        try:
+            with file.open("rb") as source:
+                target.write_bytes(source.read(min(length, _LONGEST_HEAD)))
+        except OSError as error:
+            raise StorageError(
+                f"{target}: cannot be written: {error.strerror}", hint="name another folder with --staging"
+            ) from error
+        return target
 
     def _take(self, gathered: _Cache, extraction: Extraction) -> None:
         """Stage what was extracted here."""

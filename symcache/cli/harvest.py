@@ -96,7 +96,7 @@ def harvest_command(
         Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies until all is stored.")
     ] = None,
     no_keep_caches: Annotated[
-        bool, typer.Option("--no-keep-caches", help="Do not store the raw shared caches beside the images.")
+        bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
