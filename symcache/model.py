@@ -129,6 +129,8 @@ class CacheFile(_Frozen):
     path: str
     sha256: Sha256
     size: int = Field(ge=0)
+    partial: bool = False
+    """Only headers and tables were kept: proof of what the cache holds, but nothing can be extracted from it."""
 
 
 class HarvestRecord(_Frozen):

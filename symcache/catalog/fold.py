@@ -150,9 +150,9 @@ class Folder:
             manifest.add((row, paths[m.path], found[0], m.uuid.int.to_bytes(16, "big") if m.uuid else NONE))
         many("INSERT INTO manifest_entries VALUES (?,?,?,?)", sorted(manifest))
         many(
-            "INSERT OR IGNORE INTO cache_files VALUES (?,?,?,?,?,?,?)",
+            "INSERT OR IGNORE INTO cache_files VALUES (?,?,?,?,?,?,?,?)",
             (
-                (row, _bytes(f.cache_uuid), f.name, f.arch, f.path, bytes.fromhex(f.sha256), f.size)
+                (row, _bytes(f.cache_uuid), f.name, f.arch, f.path, bytes.fromhex(f.sha256), f.size, f.partial)
                 for f in record.cache_files
             ),
         )

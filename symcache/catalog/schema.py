@@ -41,7 +41,7 @@ from symcache.catalog.views import VIEWS
 
 __all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "create_indexes", "release_order", "upgrade"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Stored as `user_version`."""
 
 MIGRATIONS: dict[int, Callable[[Database], None]] = {}
@@ -130,6 +130,7 @@ CREATE TABLE cache_files (
     path TEXT NOT NULL,
     sha256 BLOB NOT NULL,
     size INTEGER NOT NULL,
+    partial INTEGER NOT NULL,
     PRIMARY KEY (cache_uuid, name, record, path)
 ) WITHOUT ROWID;
 CREATE INDEX cache_files_record ON cache_files (record);

@@ -6,12 +6,14 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from symcache.errors import UsageError
-from symcache.library import Library, default_location
+
+if TYPE_CHECKING:
+    from symcache.library import Library
 
 __all__ = ["cache_dir", "library_location", "open_library", "path_setting", "server_urls"]
 
@@ -39,12 +41,15 @@ def _file_settings() -> dict[str, Any]:
 
 
 def library_location(option: str | None) -> str:
-    """Return the library to use."""
-    return option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library") or default_location()
+    """Return the library to use: a folder or `s3://bucket/prefix`. By default, one in the user's data folder."""
+    named = option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library")
+    return named or str(platformdirs.user_data_path("symcache") / "library")
 
 
 def open_library(option: str | None, *, create: bool = False) -> Library:
     """Open the library to use; see `Library.open`."""
+    from symcache.library import Library  # noqa: PLC0415 - SQLite, numpy and more; most commands of a debugger need none
+
     return Library.open(library_location(option), create=create)
 
 

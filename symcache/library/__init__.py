@@ -7,7 +7,6 @@ from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.library import Library
 from symcache.library.origin import stage_origin
-from symcache.library.places import default_location
 from symcache.library.reextract import ReextractResult, reextract
 from symcache.library.repair import Fetch, repair
 from symcache.library.snapshots import write as write_snapshot
@@ -35,7 +34,6 @@ __all__ = [
     "Stats",
     "Subset",
     "collect",
-    "default_location",
     "fsck",
     "reextract",
     "repair",

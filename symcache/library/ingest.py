@@ -211,6 +211,7 @@ def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> t
         path=staged.path,
         sha256=sha256,
         size=size,
+        partial=staged.partial,
     )
     return entry, new
 

@@ -22,7 +22,7 @@ def kept_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
 
     Raises NotFoundError when none are kept, IntegrityError when one is damaged.
     """
-    rows = library.catalog.cache_files_of(cache_uuid)
+    rows = [row for row in library.catalog.cache_files_of(cache_uuid) if not row["partial"]]
     names: dict[str, Path] = {}
     for row in rows:
         # Names come from records; only the last part counts, so none leads out of the folder.

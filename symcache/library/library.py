@@ -17,7 +17,7 @@ from symcache.errors import IncompleteError, IntegrityError, NotFoundError, Stor
 from symcache.library import decisions, snapshots
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.ingest import Progress, ingest
-from symcache.library.places import catalog_path, default_location
+from symcache.library.places import catalog_path
 from symcache.library.staged import Staged
 from symcache.model import Kind, Record
 from symcache.store import (
@@ -33,7 +33,7 @@ from symcache.store import (
     read_record,
 )
 
-__all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "default_location", "require"]
+__all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "require"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""

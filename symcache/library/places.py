@@ -1,4 +1,4 @@
-"""Where things are that belong to this machine and user: the default library, its catalog, the writer's name."""
+"""Where things are that belong to this machine and user: the catalog of a library, the writer's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import platformdirs
 
 from symcache.store import LocalStore, Store
 
-__all__ = ["catalog_path", "default_location", "now", "operator", "writer_id"]
+__all__ = ["catalog_path", "now", "operator", "writer_id"]
 
 
 def now() -> str:
@@ -27,11 +27,6 @@ def operator() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
-
-
-def default_location() -> str:
-    """Return the library that is used when none is named: in the user's data folder."""
-    return str(platformdirs.user_data_path("symcache") / "library")
 
 
 def catalog_path(store: Store) -> Path:

@@ -61,7 +61,7 @@ def reextract(
         record = read_record(library.store, place)[1] if place else None
         if not isinstance(record, HarvestRecord):
             raise IntegrityError(f"{key}: not the record of a harvest", hint="run `symcache fsck --read-data`")
-        caches = sorted({f.cache_uuid for f in record.cache_files if f.cache_uuid}, key=str)
+        caches = sorted({f.cache_uuid for f in record.cache_files if f.cache_uuid and not f.partial}, key=str)
         kept += len(caches)
         outdated = [c for c in caches if force or _outdated(record, c)]
         result.skipped += len(caches) - len(outdated)

@@ -38,6 +38,8 @@ class StagedCacheFile:
     path: str
     arch: str
     cache_uuid: UUID | None
+    partial: bool = False
+    """Only headers and tables."""
 
 
 @dataclass

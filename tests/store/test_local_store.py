@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import zstandard
 
 from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.model import HarvestRecord, Release
-from symcache.store import LocalStore, RecordKey, blob_key, decode_to, put_blob, read_record, write_record
+from symcache.store import LocalStore, RecordKey, blob_key, decode_to, frame_sizes, put_blob, read_record, write_record
 
 
 @pytest.fixture
@@ -54,6 +56,46 @@ def test_large_files_go_through_in_pieces(store: LocalStore, tmp_path: Path, mon
 def test_blobs_are_read_only(store: LocalStore, tmp_path: Path) -> None:
     sha256, _, _ = put_blob(store, _file(tmp_path, b"data"))
     assert (store.root / blob_key(sha256)).stat().st_mode & 0o222 == 0
+
+
+def test_blobs_of_several_frames_are_read_and_measured_whole(store: LocalStore, tmp_path: Path) -> None:
+    parts = [os.urandom(5000), bytes(300_000), b"end"]
+    skippable = (0x184D2A53).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"
+    data = b"".join(zstandard.ZstdCompressor(write_checksum=True).compress(p) for p in parts[:2]) + skippable
+    data += zstandard.compress(parts[2])
+    sha256 = hashlib.sha256(b"".join(parts)).hexdigest()
+    path = store.root / blob_key(sha256)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with store.open(blob_key(sha256)) as stored:
+        assert frame_sizes(stored) == (305_003, len(data))
+    decode_to(store, sha256, 305_003, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 400_000])
+@pytest.mark.parametrize("compressible", [True, False])
+def test_every_cut_and_every_addition_is_seen_by_the_headers_alone(size: int, compressible: bool) -> None:
+    data = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(size) if compressible else os.urandom(size))
+    assert frame_sizes(io.BytesIO(data)) == (size, len(data))
+    for cut in {0, 1, 4, len(data) // 2, len(data) - 5, len(data) - 1} - {len(data)}:
+        if 0 <= cut < len(data):
+            with pytest.raises(IntegrityError):
+                frame_sizes(io.BytesIO(data[:cut]))
+    with pytest.raises(IntegrityError):
+        frame_sizes(io.BytesIO(data + b"x"))
+
+
+@pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"x"])
+def test_a_blob_that_others_could_not_decode_is_not_taken_for_good(
+    store: LocalStore, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    sha256, size, _ = put_blob(store, _file(tmp_path, os.urandom(5000)))
+    path = store.root / blob_key(sha256)
+    path.chmod(0o644)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(IntegrityError, match=sha256):
+        decode_to(store, sha256, size, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("place", [0, 10, -1])
