@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.cachewriter.layout import Layout
+from tests.cachewriter.layout import Layout, Region
 from tests.cachewriter.linkedit import moved_exports, moved_symbols
 from tests.cachewriter.machinput import LC_REEXPORT, Image
 from tests.cachewriter.mover import Mover
@@ -122,6 +122,7 @@ class BuiltCache:
     layout: Layout
     missing: list[tuple[str, str]]
     file_uuids: dict[str, bytes]
+    stubs: list[Region] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -153,7 +154,7 @@ class BuiltCache:
         """(address, bytes, initial protection) of all mappings as dyld leaves them: slid, pointers plain, unsigned."""
         result = []
         width = 8 if self.options.is64 else 4
-        for region in self.layout.regions:
+        for region in [*self.layout.regions, *self.stubs]:
             content = bytearray(region.content.ljust(region.size, b"\0"))
             if slide:
                 for p in region.pointers:
@@ -164,7 +165,7 @@ class BuiltCache:
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes at an unslid address, pointers plain."""
-        for region in self.layout.regions:
+        for region in [*self.layout.regions, *self.stubs]:
             if region.address <= address < region.address + region.size:
                 return bytes(region.content[address - region.address :][:size].ljust(size, b"\0"))
         raise KeyError(f"{address:#x} lies in no mapping")

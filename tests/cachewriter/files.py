@@ -10,6 +10,8 @@ from tests.cachewriter.signature import code_signature
 from tests.cachewriter.tables import HeaderFields, ImageEntry, file_tables
 from tests.cachewriter.work import Work
 
+TEXT_STUBS = 0x8  # a flag of mapping_and_slide_info
+
 
 def _entries(work: Work, file: int) -> list[ImageEntry]:
     """The image table of one file: the main file's, repeated in every subcache of x86_64."""
@@ -35,7 +37,8 @@ def header_areas(work: Work) -> list[int]:
     for file in range(len(work.options.suffixes) + 1):
         values = HeaderFields()
         if not file:
-            values.subcaches = [(bytes(16), 0, s) for s in work.options.suffixes]
+            suffixes = [*work.options.suffixes, *([work.stub] if work.stub else [])]
+            values.subcaches = [(bytes(16), 0, s) for s in suffixes]
         aliases = [(a, 0) for a in work.options.aliases] if not file else []
         sizes.append(len(file_tables(work.options, work.layout.of_file(file), _entries(work, file), aliases, values)))
     return sizes
@@ -75,9 +78,8 @@ def header_values(work: Work, file: int, trie_at: tuple[int, int]) -> HeaderFiel
             values.slide_info = (slid.slide_info_offset, len(slid.slide_info))
     if file:
         return values
-    end = max(r.address + r.size for r in work.layout.regions)
-    values.region_size = end + options.page - work.base
-    values.dynamic_data = (end - work.base, options.page)
+    values.region_size = work.end + options.page - work.base
+    values.dynamic_data = (work.end - work.base, options.page)
     values.max_slide = 0x20000000 if options.is64 else 0x1000000
     values.dylibs_trie = trie_at
     for number, image in enumerate(work.images):
@@ -87,6 +89,8 @@ def header_values(work: Work, file: int, trie_at: tuple[int, int]) -> HeaderFiel
     values.subcaches = [
         (work.uuids[suffix], first[i] - work.base, suffix) for i, suffix in enumerate(options.suffixes, 1)
     ]
+    if work.stub:
+        values.subcaches.append((work.uuids[work.stub], work.stub_address - work.base, work.stub))
     if options.unmapped_locals == ".symbols":
         values.symbols_uuid = work.uuids[".symbols"]
     return values
@@ -122,7 +126,7 @@ def file_bytes(work: Work, file: int, values: HeaderFields, unmapped: Locals) ->
 def symbols_file(work: Work, unmapped: Locals) -> bytes:
     """The `.symbols` file: a header with one mapping behind all others, and the local symbols."""
     options = work.options
-    end = max(r.address + r.size for r in work.layout.regions) + options.page
+    end = work.end + options.page
     region = Region("text", 0, 5, 5, address=end, size=0x4000)
     info = _local_symbols(work, unmapped, options.header_size)
     out = bytearray(0x4000) + info.ljust(work.align(len(info)), b"\0")
@@ -131,3 +135,16 @@ def symbols_file(work: Work, unmapped: Locals) -> bytes:
     head = file_tables(options, [region], [], [], values)
     out[: len(head)] = head
     return bytes(out) + code_signature(bytes(out), options.page)
+
+
+def stub_file(work: Work, suffix: str) -> tuple[bytes, Region]:
+    """A subcache of branch islands: one mapping of code that belongs to no image."""
+    options = work.options
+    region = Region("text", 0, 5, 5, flags=TEXT_STUBS, address=work.stub_address, size=options.page)
+    values = HeaderFields(uuid=work.uuids[suffix], region_start=region.address)
+    values.code_signature = (region.size, code_signature(region.size))
+    head = file_tables(options, [region], [], [], values)
+    region.content = bytearray(head.ljust(0x1000, b"\0"))
+    while len(region.content) < options.page:  # adrp x16, .; add x16, x16, #0; br x16; brk #1
+        region.content += bytes.fromhex("100000901002009100021fd6200020d4")
+    return bytes(region.content) + code_signature(bytes(region.content), options.page), region

@@ -246,13 +246,16 @@ def test_same_options_give_the_same_bytes_and_a_build_its_own_uuid() -> None:
     assert one.uuid != other.uuid and len(set(one.file_uuids.values())) == len(one.file_uuids)
 
 
-def test_development_twin_shares_the_subcaches(tmp_path: Path) -> None:
+def test_development_twin_shares_the_subcaches_but_one(tmp_path: Path) -> None:
     options = CacheOptions("arm64e", 0x200, split="v2-kinds", cache_type=2, development=True)
     main = build_cache(sample(options), options).write(tmp_path)
     customer, twin = PlainCache(main), PlainCache(main.with_name(main.name + ".development"))
     assert customer.header("uuid") != twin.header("uuid")
     assert (customer.header("cacheSubType"), twin.header("cacheSubType")) == (1, 0)
-    assert customer.subcaches == twin.subcaches and customer.images == twin.images
+    assert customer.subcaches[:-1] == twin.subcaches[:-1] and customer.images == twin.images
+    (stub, uuid, _), (other, other_uuid, _) = customer.subcaches[-1], twin.subcaches[-1]
+    assert (stub, other) == (".05", ".05.development") and uuid != other_uuid == twin.header("uuid", other)
+    assert [m.flags for m in customer.mappings if m.file == stub] == [8], "TEXT_STUBS"
 
 
 @pytest.mark.parametrize(

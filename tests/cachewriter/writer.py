@@ -9,7 +9,7 @@ from tests.cachewriter.adrp_flow import Pair, adrp_pairs
 from tests.cachewriter.binding import Decorator, Linker, pointers_of
 from tests.cachewriter.built import BuiltCache
 from tests.cachewriter.commands import header_in_cache
-from tests.cachewriter.files import file_bytes, header_areas, header_values, symbols_file
+from tests.cachewriter.files import file_bytes, header_areas, header_values, stub_file, symbols_file
 from tests.cachewriter.layout import Layout, Region, place, plan
 from tests.cachewriter.linkedit import Linkedit, Locals, Tables
 from tests.cachewriter.machinput import parse
@@ -143,6 +143,20 @@ def _check_room(layout: Layout) -> None:
             raise ValueError(f"regions {before.kind} and {after.kind} overlap at {after.address:#x}")
 
 
+def _add_twin(work: Work, files: dict[str, bytes], trie_at: tuple[int, int], unmapped: Locals) -> None:
+    """The second main file of a universal cache, with a stub subcache of its own and all others shared."""
+    values = header_values(work, 0, trie_at)
+    values.uuid, values.sub_type = work.uuids[".development"], 0
+    if work.stub:
+        suffix = work.stub + ".development"
+        files[suffix], _ = stub_file(work, suffix)
+        _, offset, _ = values.subcaches[-1]
+        values.subcaches[-1] = (work.uuids[suffix], offset, suffix)
+    kept = bytes(work.layout.regions[0].content)
+    files[".development"] = file_bytes(work, 0, values, unmapped)
+    work.layout.regions[0].content[:] = kept
+
+
 def build_cache(inputs: list[DylibInput], options: CacheOptions) -> BuiltCache:
     """Lay `inputs` out as a shared cache.
 
@@ -171,12 +185,12 @@ def build_cache(inputs: list[DylibInput], options: CacheOptions) -> BuiltCache:
     }
     if options.unmapped_locals == ".symbols":
         files[".symbols"] = symbols_file(work, unmapped)
+    stubs = []
+    if work.stub:
+        files[work.stub], stub = stub_file(work, work.stub)
+        stubs.append(stub)
     if options.development:
-        values = header_values(work, 0, trie_at)
-        values.uuid, values.sub_type = work.uuids[".development"], 0
-        kept = bytes(work.layout.regions[0].content)
-        files[".development"] = file_bytes(work, 0, values, unmapped)
-        work.layout.regions[0].content[:] = kept
+        _add_twin(work, files, trie_at, unmapped)
     return BuiltCache(
-        options, files, work.uuids[""], work.base, images, work.movers, work.layout, work.missing, work.uuids
+        options, files, work.uuids[""], work.base, images, work.movers, work.layout, work.missing, work.uuids, stubs
     )
