@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -44,6 +45,7 @@ class AddressSpace:
                 )
         self._parts = parts
         self._rows = rows
+        self._addresses = [m.address for _, m, _ in rows]
         self._starts = np.array([m.address for _, m, _ in rows], dtype=np.uint64)
         self._ends = np.array([m.address + m.size for _, m, _ in rows], dtype=np.uint64)
         self._offsets = np.array([m.file_offset for _, m, _ in rows], dtype=np.uint64)
@@ -53,7 +55,7 @@ class AddressSpace:
         """Return where an address lies, or None when no file backs it."""
         if not 0 <= address < 1 << 64:
             return None
-        index = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
+        index = bisect_right(self._addresses, address) - 1
         if index < 0:
             return None
         _, mapping, number = self._rows[index]
@@ -82,8 +84,8 @@ class AddressSpace:
         while size > 0:
             place = self.locate(address)
             if place is None:
-                after = int(np.searchsorted(self._starts, np.uint64(address), "right")) if address < 1 << 64 else -1
-                gap = self._rows[after][0] - address if 0 <= after < len(self._rows) else size
+                after = bisect_right(self._addresses, address)
+                gap = self._addresses[after] - address if after < len(self._rows) else size
                 step = min(size, gap)
             else:
                 step = min(size, place.available)
