@@ -19,6 +19,7 @@ from symcache.cli.app import application
 from symcache.library import Library, stage_paths
 from tests.dump.builder import MODULE, header, small_core, zipped
 from tests.dump.scene import Scene
+from tests.dump.test_corpus import ASSETS, dump, truth
 from tests.support.servers import serve
 
 Scenes = Callable[..., Scene]
@@ -91,10 +92,17 @@ def test_open_without_a_terminal_prints_and_ends(scenes: Scenes, crash: Path) ->
     assert "(lldb)" not in done.stdout
 
 
-def test_sources_are_found_where_the_user_says(scenes: Scenes, crash: Path, tmp_path: Path) -> None:
-    scene = scenes("x86_64")
-    done = run("open", crash, "--symbols", scene.folder, "--source-map", f"{scene.folder}={tmp_path / 'a b'}")
-    assert done.returncode == 0
+def test_sources_are_found_where_the_user_says(crash: Path, tmp_path: Path) -> None:
+    """The compiler noted a folder that is not here; what is shown is the file that was named."""
+    here = tmp_path / 'a "b" c'
+    here.mkdir()
+    (here / "main.c").write_text("".join(f"line {n} of the sources\n" for n in range(1, 40)))
+    command = [sys.executable, "-m", "symcache", "open", str(dump("arm64")), "--symbols", str(ASSETS / "app" / "arm64")]
+    command += ["--source-map", f"/Users/dev/Ledger={here}"]
+    seen, code = _converse(command, [(b"(lldb) ", b"frame select 0\n"), (b"(lldb) ", b"quit\n")])
+    assert code == 0
+    top = truth("arm64")["threads"][0]["frames"][0]
+    assert f"line {top['line']} of the sources" in seen
     assert run("open", crash, "--source-map", "no-equals-sign").returncode == 2
 
 

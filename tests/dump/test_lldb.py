@@ -300,3 +300,27 @@ def test_thousands_of_threads_of_nothing(tmp_path: Path) -> None:
     analysis = analyze(path, FolderResolver([]))
     assert len(analysis.threads) == 2000
     assert analysis.to_json()["threads"][0]["index"] == 1999
+
+
+@ARCHES
+def test_a_bare_core_with_notes_needs_no_container(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    """As LLDB's own `process save-core` writes it: modules in a note, offsets from the start of the file."""
+    scene = scenes(arch)
+    core = CoreFile(scene.core.cputype, scene.core.subtype, list(scene.core.regions), list(scene.core.threads))
+    core.notes = [(b"all image infos", bytes(24))]
+    data = bytearray(core.bytes())
+    names = [m.path.encode() + b"\0" for m in scene.modules if m.path]
+    place = len(data)
+    table, offset = b"", place
+    for module, name in zip(scene.modules, names, strict=True):
+        uuid = UUID(module.uuid)
+        table += struct.pack("<Q16s2Q2I", offset, uuid.bytes, module.address, (1 << 64) - 1, 0, 0)
+        offset += len(name)
+    data[-24:] = struct.pack("<2IQ2I", 1, len(names), offset, 48, 0)
+    path = tmp_path / "core"
+    path.write_bytes(bytes(data) + b"".join(names) + table)
+    before = path.read_bytes()
+    analysis = analyze(path, FolderResolver([scene.folder]))
+    assert frames(analysis) == scene.frames  # the thread with an exception is the crashed one
+    assert analysis.loaded.header.executable == scene.modules[0].path
+    assert path.read_bytes() == before
