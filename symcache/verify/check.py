@@ -97,7 +97,7 @@ class _Run:
         if self.level is Level.CATALOG:
             self._advance(len(stored), 0)
             return
-        raw = [unit for unit in release.units if unit.raw]
+        raw = [unit for unit in release.units if unit.kept]
         files = {id(unit): check_files(self.library, release.build, unit) for unit in raw}
         self.report.add(finding for found in files.values() for finding in found)
         if self.level is Level.BYTES and raw:

@@ -13,16 +13,16 @@ from symcache.dyld import EXTRACTOR
 from symcache.errors import IntegrityError, MachOError, NotFoundError
 from symcache.library import Library
 from symcache.model import Kind, uuid_text
-from symcache.store import Store, blob_key, frame_sizes
+from symcache.store import BlobReader, Store, blob_key, frame_sizes
 from symcache.verify.findings import FindingCode
 from symcache.verify.image_scan import ImageScan, Reference
 from symcache.verify.layout import HEADER_SIZE, Layout, Problem, commands_end, parse_layout
-from symcache.verify.reading import MAX_WINDOW, checked_chunks
 
 __all__ = ["Content", "ContentError", "check_content", "read_head"]
 
 _HEAD = 16 << 10
 """Holds the load commands of nearly every image."""
+_MAX_WINDOW = 1 << 27
 _FRAME_HEADER = 18
 """The longest header of a zstd frame."""
 
@@ -78,7 +78,7 @@ def check_content(
 
 def _scan(store: Store, content: Content, reference: Reference | None) -> tuple[Layout, list[Problem]]:
     """Read every byte once. Raises IntegrityError for bytes that are not those that were stored."""
-    chunks = checked_chunks(store, content.sha256, content.size)
+    chunks = iter(BlobReader(store, content.sha256, content.size))
     head = next(chunks, b"")
     failure: ContentError | None = None
     try:
@@ -109,17 +109,21 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
     with store.open(blob_key(sha256)) as stored:
         try:
             found = zstandard.frame_content_size(stored.read(_FRAME_HEADER))
+            # The many blocks of a raw cache are hopped over only where it lies in several frames.
+            if whole_commands or found != size:
+                stored.seek(0)
+                found, end = frame_sizes(stored)
+                length = stored.seek(0, os.SEEK_END)
+                if end != length:
+                    text = f"its blob {sha256} has {length} bytes where its frames have {end}"
+                    raise ContentError(FindingCode.DAMAGED, text)
             if found != size:
                 text = f"its blob {sha256} holds {found} bytes where {size} were stored"
                 raise ContentError(FindingCode.WRONG_SIZE, text)
-            if whole_commands:  # of an image; the blocks of a raw cache are too many to hop over
-                stored.seek(0)
-                end, length = frame_sizes(stored)[1], stored.seek(0, os.SEEK_END)
-                if end != length:
-                    text = f"its blob {sha256} has {length} bytes where its frame has {end}"
-                    raise ContentError(FindingCode.DAMAGED, text)
             stored.seek(0)
-            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
+            with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(
+                stored, read_across_frames=True
+            ) as reader:
                 head = reader.read(amount)
                 more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
                 if more > 0:

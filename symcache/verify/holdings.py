@@ -52,6 +52,13 @@ class Unit:
     expected: set[ImageKey] = field(default_factory=set)
     raw: dict[str, list[RawFile]] = field(default_factory=dict)
     """Kept raw files by name. More than one content of a name is a contradiction, each of which is looked at."""
+    heads: list[RawFile] = field(default_factory=list)
+    """Files of which only headers and tables were kept: their bytes are checked, but no cache can be opened."""
+
+    @property
+    def kept(self) -> list[RawFile]:
+        """Everything that was kept of the raw cache."""
+        return [raw for contents in self.raw.values() for raw in contents] + self.heads
 
     @property
     def title(self) -> str:
@@ -145,6 +152,9 @@ def _units(manifests: dict[int, set[ImageKey]], raws: dict[int, list[dict[str, A
         )
         for row in rows:
             raw = RawFile(row["name"], row["path"], row["sha256"].hex(), row["size"])
+            if row["partial"]:
+                unit.heads += [raw] if raw not in unit.heads else []
+                continue
             contents = unit.raw.setdefault(raw.name, [])
             if raw.sha256 not in {c.sha256 for c in contents}:
                 contents.append(raw)

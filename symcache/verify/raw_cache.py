@@ -22,7 +22,6 @@ from symcache.verify.findings import Finding, FindingCode
 from symcache.verify.holdings import RawFile, Unit
 from symcache.verify.image_scan import N_INDR_EXT, Reference, nlist_dtype
 from symcache.verify.layout import HEADER_SIZE, commands_end, parse_layout
-from symcache.verify.reading import write_checked
 
 __all__ = ["RawCache", "check_files", "materialised"]
 
@@ -31,27 +30,29 @@ def check_files(library: Library, build: str, unit: Unit) -> list[Finding]:
     """Hold the kept files of one cache against what its main file says, by their first bytes."""
     findings: list[Finding] = []
     headers: dict[str, bytes] = {}
-    for name, contents in unit.raw.items():
-        for raw in contents:
-            try:
-                amount = HEAD_SIZE if is_cache_name(name) else MAX_HEADER
-                headers[name] = read_head(library.store, raw.sha256, raw.size, amount)
-            except NotFoundError:
-                findings.append(_about(FindingCode.BLOB_MISSING, build, unit, raw, f"its blob {raw.sha256} is gone"))
-            except ContentError as error:
-                findings.append(_about(error.problem[0], build, unit, raw, error.problem[1]))
-    mains = [name for name in unit.raw if is_cache_name(name)]
+    for raw in unit.kept:
+        try:
+            amount = HEAD_SIZE if is_cache_name(raw.name) else MAX_HEADER
+            headers[raw.name] = read_head(library.store, raw.sha256, raw.size, amount)
+        except NotFoundError:
+            findings.append(_about(FindingCode.BLOB_MISSING, build, unit, raw, f"its blob {raw.sha256} is gone"))
+        except ContentError as error:
+            findings.append(_about(error.problem[0], build, unit, raw, error.problem[1]))
+    files = {raw.name: raw for raw in reversed(unit.kept)}
+    mains = [name for name in files if is_cache_name(name)]
     if not mains:
-        text = f"{unit.title}: its main file was not kept beside {', '.join(sorted(unit.raw))}"
+        text = f"{unit.title}: its main file was not kept beside {', '.join(sorted(files))}"
         findings.append(_about(FindingCode.COMPANION_MISSING, build, unit, None, text))
     for main in mains:
         if main in headers:
-            findings += _check_companions(build, unit, main, headers)
+            findings += _check_companions(build, unit, main, files, headers)
     return findings
 
 
-def _check_companions(build: str, unit: Unit, main: str, headers: dict[str, bytes]) -> Iterator[Finding]:
-    raw = unit.raw[main][0]
+def _check_companions(
+    build: str, unit: Unit, main: str, files: dict[str, RawFile], headers: dict[str, bytes]
+) -> Iterator[Finding]:
+    raw = files[main]
     try:
         header = parse_header(headers[main], raw.path)
         wanted = companions(main, headers[main])
@@ -63,13 +64,13 @@ def _check_companions(build: str, unit: Unit, main: str, headers: dict[str, byte
         yield _about(FindingCode.COMPANION_MISMATCH, build, unit, raw, f"is of cache {_uuid(header.uuid)}")
         return
     for companion in wanted:
-        if companion.name not in unit.raw:
+        if companion.name not in files:
             text = f"{raw.path}: its companion {companion.name} was not kept"
             yield _about(FindingCode.COMPANION_MISSING, build, unit, None, text)
             continue
         if companion.name not in headers:
             continue  # found already
-        other = unit.raw[companion.name][0]
+        other = files[companion.name]
         try:
             found = parse_header(headers[companion.name], other.path).uuid
         except SharedCacheError as error:
@@ -101,6 +102,15 @@ def materialised(
             )
         whole = True
         known = {f.path for f in findings}
+        for raw in unit.heads:
+            try:
+                for _ in library.read_blob(raw.sha256, raw.size):
+                    pass
+            except IntegrityError as error:
+                if raw.path not in known:
+                    findings.append(_about(FindingCode.DAMAGED, build, unit, raw, str(error)))
+            except NotFoundError:
+                pass  # found by its first bytes already
         for name, contents in unit.raw.items():
             for number, raw in enumerate(contents):
                 if raw.path in known:
@@ -108,7 +118,7 @@ def materialised(
                     continue
                 try:
                     target = folder / (name if number == 0 else f"other-{number}")
-                    write_checked(library.store, raw.sha256, raw.size, target)
+                    library.materialize(raw.sha256, raw.size, target)
                     if number:
                         target.unlink()
                 except (IntegrityError, NotFoundError) as error:

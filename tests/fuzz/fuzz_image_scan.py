@@ -1,16 +1,12 @@
-"""Stored images as verification reads them: load commands, symbol tables, and the frames that blobs are."""
+"""Stored images as verification reads them: load commands and symbol tables."""
 
 from __future__ import annotations
 
-import io
 import struct
-
-import zstandard
 
 from symcache.errors import SymcacheError
 from symcache.verify.image_scan import ImageScan
 from symcache.verify.layout import parse_layout
-from symcache.verify.reading import Frames
 
 __all__ = ["SEEDS", "one_input"]
 
@@ -31,36 +27,18 @@ def _dylib(order: str, wide: bool) -> bytes:
 
 
 def SEEDS() -> list[bytes]:
-    """Return an image of each shape, and a frame of each kind."""
-    images = [_dylib(order, wide) for order in "<>" for wide in (False, True)]
-    frames = [zstandard.ZstdCompressor(write_checksum=w).compress(d) for w in (False, True) for d in (b"", bytes(999))]
-    return images + frames
+    """Return an image of each shape."""
+    return [_dylib(order, wide) for order in "<>" for wide in (False, True)]
 
 
 def one_input(data: bytes) -> None:
-    """Read `data` as an image, and as a frame."""
+    """Read `data` as an image."""
     try:
         layout = parse_layout(data, len(data))
     except SymcacheError:
-        pass
-    else:
-        list(layout.problems(len(data)))
-        scan = ImageScan(layout)
-        for start in range(0, len(data), 37):
-            scan.feed(data[start : start + 37])
-        list(scan.problems())
-    frames = Frames(io.BytesIO(data))
-    while frames.read(61):
-        pass
-    if frames.are_whole():
-        # What is called whole must be frames to their end; whether their blocks decode is another question.
-        rest = data
-        while rest and rest[:4] == b"\x28\xb5\x2f\xfd":
-            decoder = zstandard.ZstdDecompressor(max_window_size=1 << 20).decompressobj()
-            try:
-                decoder.decompress(rest)
-            except zstandard.ZstdError:
-                return
-            if not decoder.eof:
-                raise AssertionError("a frame is called whole that is not")
-            rest = decoder.unused_data
+        return
+    list(layout.problems(len(data)))
+    scan = ImageScan(layout)
+    for start in range(0, len(data), 37):
+        scan.feed(data[start : start + 37])
+    list(scan.problems())

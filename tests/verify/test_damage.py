@@ -506,6 +506,36 @@ def test_a_blob_that_two_releases_share_is_found_in_both(harvested_twice: Path, 
     assert set(report.builds) == {BUILD, OTHER_BUILD}
 
 
+def test_headers_and_tables_alone_are_no_raw_cache(workshop: Workshop) -> None:
+    # As after a harvest that was not to keep raw caches: the header still names the companions.
+    head = workshop.location.parent / "head"
+
+    def cut(name: str) -> dict[str, object]:
+        file = workshop.cache_file(name)
+        with workshop.open() as library:
+            head.write_bytes(b"".join(library.read_blob(file.sha256, file.size))[:0x8000])
+            sha256, size, _ = put_blob(library.store, head)
+        return {"sha256": sha256, "size": size, "partial": True}
+
+    heads = {f.name: cut(f.name) for f in workshop.records()[BUILD].cache_files if f.arch == "x86_64"}
+    workshop.rewrite(
+        lambda r: r.model_copy(
+            update={"cache_files": tuple(f.model_copy(update=heads.get(f.name, {})) for f in r.cache_files)}
+        )
+    )
+    assert check(workshop, Level.BYTES).findings == []
+    expected = dropped("dyld_shared_cache_x86_64.01", workshop)
+    assert found(check(workshop, Level.BYTES)) == expected
+    blob = workshop.blob(workshop.cache_file("dyld_shared_cache_x86_64.02").sha256)
+    blob.write_bytes(blob.read_bytes()[:-1])
+    assert [code for code, _, _ in found(check(workshop, Level.BYTES))] == ["companion-missing", "damaged"]
+
+
+def dropped(name: str, w: Workshop) -> list[tuple[str, str, str]]:
+    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(f for f in r.cache_files if f.name != name)}))
+    return [("companion-missing", "", "x86_64")]
+
+
 def test_what_was_pushed_is_no_harvest(workshop: Workshop) -> None:
     # Whoever may upload must not be able to make a release complete.
     workshop.rewrite(lambda r: r.model_copy(update={"trust": Trust.PUSHED}))
