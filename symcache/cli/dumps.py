@@ -26,7 +26,7 @@ from symcache.cli.common import (
     state,
 )
 from symcache.dump import Analysis, Frame, Limits, LldbProcess, LoadedDump, Mode, ThreadReport, analyze, open_in_lldb
-from symcache.errors import SymcacheError
+from symcache.errors import SymcacheError, UsageError
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
 
@@ -105,9 +105,12 @@ def analyze_(
     cache: CacheOption = None,
     timeout: TimeoutOption = Limits.seconds,
     json: JsonOption = False,
+    html: Annotated[bool, typer.Option("--html", help="Print a page to keep or send.")] = False,
 ) -> None:
     """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
     with errors_to_exit():
+        if json and html:
+            raise UsageError("--json and --html exclude each other", hint="run it once for each")
         paths = [existing_path(text) for text in dumps]
         wanted_cache = parse_uuid(cache) if cache else None
         worst = 0
@@ -134,12 +137,16 @@ def analyze_(
                     console.print(f"[bold red]error:[/] {plain(str(error))}")
                     continue
                 _name_missing([(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing], path, sources)
-                if json:
+                if json or html:
                     reports.append(analysis.to_json())
                 else:
                     _print(analysis)
         if json:
             emit_json(reports[0] if len(paths) == 1 else reports)
+        if html:
+            from symcache.dump.html import to_html  # noqa: PLC0415 (templates take their time to import)
+
+            sys.stdout.write(to_html(reports))
         if worst:
             raise typer.Exit(worst)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,53 @@ def test_analyze_as_json(scenes: Scenes, crash: Path) -> None:
     assert report["dump"] == str(crash)
     assert [t["index"] for t in report["threads"]] == [1, 0]
     assert report["threads"][0]["frames"][0]["line"] == 3
+
+
+class _Page(HTMLParser):
+    """The cells of a page, and every element that could load or run something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.active: list[str] = []
+        self._inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag in {"td", "p"}:
+            self.cells.append("")
+            self._inside = True
+        if tag in {"script", "img", "iframe", "object", "link", "a", "form"} or any(
+            name.startswith("on") or name in {"src", "href"} for name, _ in attributes
+        ):
+            self.active.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.cells[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag not in {"td", "p"}
+
+
+def test_analyze_as_a_page(scenes: Scenes, crash: Path, tmp_path: Path) -> None:
+    evil = type(MODULE)(0x1_0000_0000, "/x/<script>alert(1)</script>/\u202eger", MODULE.uuid)
+    other = tmp_path / "<b>.zip"
+    other.write_bytes(zipped(header([evil], executable="ger") + small_core().bytes()))
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"PK")
+    done = run("analyze", crash, other, bad, "--symbols", scenes("x86_64").folder, "--html")
+    assert done.returncode == 1
+    page = _Page(done.stdout)
+    assert page.active == []
+    assert "\u202e" not in done.stdout
+    texts = [" ".join(c.split()) for c in page.cells]
+    assert "SIGSEGV: write to 0x10, an address that is not mapped" in texts
+    assert "lib_inner + 4" in texts
+    assert f"{scenes('x86_64').folder / 'libmath.dylib.c'}:3" in texts
+    assert any("is neither a zip file" in t for t in texts)
+    assert any("<script>" in t for t in texts)
+    assert run("analyze", crash, "--html", "--json").returncode == 2
 
 
 def test_missing_modules_are_named_and_are_no_failure(crash: Path) -> None:

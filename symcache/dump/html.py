@@ -1,0 +1,31 @@
+"""An analysis as a page: one file without scripts or outside parts, to be mailed or kept with a bug report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+__all__ = ["to_html"]
+
+
+@cache
+def _template() -> Template:
+    # Everything that is shown may come out of a hostile dump: escaping is on for all of it.
+    environment = Environment(
+        loader=PackageLoader("symcache.dump"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["visible"] = _visible
+    return environment.get_template("analysis.html")
+
+
+def to_html(reports: Sequence[dict[str, Any]]) -> str:
+    """Return a page about some analyses, each as `Analysis.to_json` gives it, or an object with `dump` and `error`."""
+    return _template().render(reports=reports)
+
+
+def _visible(text: object) -> str:
+    """Show what would turn or hide other text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
