@@ -1,0 +1,118 @@
+"""The catalog is an ordinary database to ordinary tools, and moves from version to version."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlite_utils import Database
+
+from symcache.catalog import SCHEMA_VERSION, Catalog
+from symcache.catalog import schema as schema_module
+from symcache.library import Library
+from tests.library.images import Image, harvest
+
+VIEWS = ("releases", "caches", "images", "occurrences", "manifests", "missing")
+
+
+@pytest.fixture(scope="module")
+def catalog_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("catalog")
+    a = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
+    b, c, gone = (Image(f"/usr/lib/{n}", i) for i, n in enumerate(("b", "c", "gone"), 2))
+    with Library.open(folder / "library", create=True) as library:
+        library.ingest(harvest(folder / "1", [a, b], raw=[("dyld_shared_cache_arm64e", 9, b"raw")]))
+        library.ingest(harvest(folder / "2", [b, c], build="23A1", version="14.0", lost=[gone]))
+        library.ingest(harvest(folder / "3", [c], build="24A1", version="15.0"))
+        library.remove("24A1")
+    return folder / "library" / "catalog.db"
+
+
+def _tool(path: Path, sql: str) -> list[dict[str, object]]:
+    command = [sys.executable, "-m", "sqlite_utils", "query", str(path), sql]
+    return list(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def test_the_documented_views_answer_in_plain_sqlite_utils(catalog_file: Path) -> None:
+    assert set(VIEWS) <= set(Database(catalog_file).view_names())
+    releases = _tool(catalog_file, "SELECT build, sealed, images FROM releases ORDER BY release_order")
+    assert releases == [
+        {"build": "22G120", "sealed": 1, "images": 2},
+        {"build": "23A1", "sealed": 0, "images": 2},
+    ]
+
+
+def test_views_show_uuids_as_people_write_them(catalog_file: Path) -> None:
+    rows = Database(catalog_file).query("SELECT * FROM occurrences WHERE path = '/usr/lib/a'")
+    (row,) = rows
+    assert row["uuid"] == "00000000-0000-0000-0000-000000000001"
+    assert row["cache_uuid"] == "00000000-0000-0000-0000-000000000009"
+    assert (row["trust"], row["build"], row["extractor"]) == ("harvest", "22G120", "symcache")
+
+
+def test_each_view_counts_what_it_says(catalog_file: Path) -> None:
+    database = Database(catalog_file)
+    counts = {view: next(database.query(f"SELECT count(*) AS n FROM {view}"))["n"] for view in VIEWS}
+    assert counts == {"releases": 2, "caches": 1, "images": 3, "occurrences": 4, "manifests": 5, "missing": 1}
+    assert next(database.query("SELECT path, build FROM missing")) == {"path": "/usr/lib/gone", "build": "23A1"}
+    assert next(database.query("SELECT images, raw_files FROM caches")) == {"images": 1, "raw_files": 1}
+    shared = "SELECT builds, contents FROM images WHERE name = 'b'"
+    assert next(database.query(shared)) == {"builds": 2, "contents": 1}
+
+
+def test_every_table_and_view_can_be_browsed(catalog_file: Path) -> None:
+    database = Database(catalog_file)
+    for name in [*database.table_names(), *database.view_names()]:
+        list(database.query(f'SELECT * FROM "{name}" LIMIT 3'))
+
+
+def test_an_older_catalog_is_migrated_step_by_step(
+    catalog_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.db"
+    path.write_bytes(catalog_file.read_bytes())
+    with sqlite3.connect(path) as other:
+        other.execute("ALTER TABLE records DROP COLUMN operator")
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 2}")
+    other.close()
+    steps: list[int] = []
+
+    def first(database: Database) -> None:
+        steps.append(1)
+        database.execute("ALTER TABLE records ADD COLUMN operator TEXT NOT NULL DEFAULT ''")
+
+    monkeypatch.setattr(
+        schema_module, "MIGRATIONS", {SCHEMA_VERSION - 2: first, SCHEMA_VERSION - 1: lambda _: steps.append(2)}
+    )
+    catalog = Catalog(path)
+    assert steps == [1, 2]
+    assert catalog.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert catalog.resolve(UUID(int=1))
+    catalog.close()
+
+
+def test_a_migration_that_fails_leaves_the_old_catalog(
+    catalog_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.db"
+    path.write_bytes(catalog_file.read_bytes())
+    with sqlite3.connect(path) as other:
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    other.close()
+
+    def broken(database: Database) -> None:
+        database.execute("DELETE FROM objects")
+        raise RuntimeError("power failed")
+
+    monkeypatch.setattr(schema_module, "MIGRATIONS", {SCHEMA_VERSION - 1: broken})
+    with pytest.raises(RuntimeError):
+        Catalog(path)
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT count(*) FROM objects").fetchone()[0] == 5
+        assert other.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION - 1
+    other.close()
