@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from server import api, operations
+from server import api, operations, pages
 from server.config import ServerConfig
 from server.content import MISSING
 from server.layouts import MAX_PATH, match, match_raw_cache
@@ -33,6 +33,7 @@ def create_app(config: ServerConfig) -> web.Application:
     app.cleanup_ctx.append(_service)
     operations.register(app)
     api.register(app)
+    pages.register(app)
     # Last, for every path that is nothing else: a look-up comes to its middleware without an error being made first.
     app.router.add_route("*", "/{path:.*}", _nothing)
     return app

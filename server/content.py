@@ -12,13 +12,16 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "Source", "send"]
+from symcache.errors import NotFoundError
+
+__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "PlainFile", "Source", "send"]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Where the path names one content for ever."""
@@ -36,7 +39,10 @@ _RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*", re.I
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One blob to send: sizes in bytes; `stored_size` is that of its zstd frame."""
+    """One blob to send: sizes in bytes; `stored_size` is that of its zstd frame, or `size` where there is none.
+
+    `sha256` is what its entity tag says; for what is made from a blob, with a word behind it for what and how.
+    """
 
     sha256: str
     size: int
@@ -95,6 +101,24 @@ class Source(Protocol):
 
     async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
         """Return a descriptor of the content as one zstd frame."""
+
+
+class PlainFile:
+    """A file of its own, such as one that was fetched or made here."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def open(self, sha256: str, size: int) -> int:
+        """Return a descriptor."""
+        try:
+            return os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise NotFoundError(f"{sha256}: made room in the cache", hint="ask again") from None
+
+    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
+        """Return a descriptor; there is no other form than the plain one."""
+        return await self.open(sha256, size)
 
 
 async def send(

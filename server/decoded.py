@@ -3,6 +3,7 @@
 ::
 
     ab/<sha256>        the content of a blob
+    ab/<sha256>.sym1   its Breakpad symbol file
     ab/<sha256>.zst    a blob as it is stored, where the store is not on this machine's disks
 
 Several server processes may share one folder: files are renamed into place, filled under a lock, and only ever
@@ -71,9 +72,20 @@ class DecodedCache:
             await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
         return descriptor
 
-    async def run(self, work: Callable[[], object]) -> None:
-        """Run other slow work on the threads that decode."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def made(self, name: str, make: Callable[[Path], None]) -> Path:
+        """Return the file of this name, which `make` writes where it is not there yet: whole or not at all."""
+        path = Path(self._path(name))
+        if not path.exists():
+
+            def fill() -> None:
+                path.parent.mkdir(exist_ok=True)
+                with _locked(path):
+                    if not path.exists():
+                        make(path)
+                self._filled(path.stat().st_size)
+
+            await self._once(name, fill)
+        return path
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name[:2]}/{name}"

@@ -18,8 +18,8 @@ from server.layouts import Wanted
 from server.metrics import LIBRARY_AGE, flush_access_log
 from server.misses import MissLog
 from server.upstream import Upstreams
-from symcache.catalog import ReleaseRow
-from symcache.errors import NotFoundError, SymcacheError
+from symcache.catalog import Occurrence, ReleaseRow
+from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Found, Library
 from symcache.model import Kind
 from symcache.store import LocalStore, blob_key
@@ -28,6 +28,8 @@ __all__ = ["SERVICE", "Service"]
 
 log = logging.getLogger("symcache.server")
 _Key = tuple[UUID, Kind | None, UUID | None, str | None]
+_MOST_STARS = 4
+"""SQLite tries every way to share a path out among the stars of a glob."""
 _REMEMBERED = 200_000
 """Answers kept in memory, until the catalog changes."""
 
@@ -38,8 +40,8 @@ class Service:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.library = Library.open(config.library)
-        # Folding in a large record keeps its connection busy: it has one of its own, so that nobody waits.
-        self._folder = Library.open(config.library)
+        self.background = Library.open(config.library)
+        """The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
         self.upstreams: Upstreams | None = None
         self.matcher = CacheMatcher(self.library)
@@ -69,7 +71,7 @@ class Service:
         flush_access_log()
         await asyncio.to_thread(self.misses.close)
         await asyncio.to_thread(self.decoded.close)
-        self._folder.close()
+        self.background.close()
         self.library.close()
 
     async def resolve(self, wanted: Wanted) -> Found | None:
@@ -101,9 +103,15 @@ class Service:
                 return Found(row, s.stored_size)
         return None
 
+    def by_name(self, pattern: str) -> list[Occurrence]:
+        """Return what matches a glob; slow. Raises UsageError for one that would take for ever."""
+        if pattern.count("*") > _MOST_STARS:
+            raise UsageError(f"{pattern[:60]!r}: {_MOST_STARS} stars are enough for any name")
+        return self.background.by_name(pattern)
+
     async def release(self, build: str) -> ReleaseRow:
         """Return one release. Raises NotFoundError."""
-        for row in await asyncio.to_thread(self.library.releases):
+        for row in await asyncio.to_thread(self.background.releases):
             if row.build == build:
                 return row
         raise NotFoundError(f"{build[:80]!r}: no such build in the library", hint="/api/v1/releases lists them")
@@ -119,7 +127,7 @@ class Service:
         while True:
             await asyncio.sleep(self.config.refresh_seconds)
             try:
-                await asyncio.to_thread(self._folder.refresh)
+                await asyncio.to_thread(self.background.refresh)
                 await asyncio.to_thread(self.misses.flush)
                 self.refreshed, self.refresh_error = time.time(), ""
                 LIBRARY_AGE.set(self.refreshed)

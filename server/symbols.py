@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 
 from aiohttp import web
 
-from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, header_text, send
+from server.breakpad import REVISION as BREAKPAD_REVISION
+from server.breakpad import make_symbol_file
+from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, PlainFile, header_text, send
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
 from server.service import Service
-from server.upstream import UpstreamFile
 from symcache.client import FetchedSymbol, SymbolRequest
 from symcache.errors import NotFoundError
 from symcache.library import Found
@@ -22,14 +26,14 @@ __all__ = ["answer", "answer_raw_cache", "missing"]
 
 async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
     """Answer a request in any layout."""
-    if wanted.what not in {What.EXECUTABLE, What.DEBUGINFO, What.META}:
+    if wanted.what in {What.SOURCE, What.SECTION}:
         return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
     found = await service.resolve(wanted)
     if found is None and service.upstreams is not None and (kind := wanted.what.kind) is not None:
         asked = SymbolRequest(wanted.uuid, kind, wanted.cache, wanted.build)
         fetched = await service.upstreams.fetch(asked, request)
         if fetched is not None:
-            return await send(request, UpstreamFile(fetched), *_fetched(asked, fetched))
+            return await send(request, PlainFile(fetched.path), *_fetched(asked, fetched))
     if found is None:
         MISSES.labels(wanted.layout).inc()
         service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build)
@@ -41,10 +45,34 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         meta = {"name": found.name, "arch": found.arch, "file_format": "macho"}
         return web.json_response(meta, headers={"Cache-Control": headers["Cache-Control"]})
     try:
+        if wanted.what is What.BREAKPAD:
+            return await _symbol_file(request, service, wanted, found, headers)
         return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
     except NotFoundError:
         service.forget()  # collected since it was looked up
         return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
+
+
+async def _symbol_file(
+    request: web.Request, service: Service, wanted: Wanted, binary: Found, headers: dict[str, str]
+) -> web.StreamResponse:
+    """Answer with a Breakpad symbol file, made from the dSYM and the binary when it is first asked for."""
+    dsym = await service.resolve(replace(wanted, what=What.DEBUGINFO))
+    parts = [found for found in (dsym, binary) if found is not None]
+    word = hashlib.sha256(" ".join(found.sha256 for found in parts).encode()).hexdigest()
+    descriptors: list[int] = []
+    try:
+        for found in parts:
+            descriptors.append(await service.decoded.open(found.sha256, found.size))
+        make = partial(make_symbol_file, tuple(descriptors), wanted.uuid, binary.arch, binary.name)
+        path = await service.decoded.made(f"{word}.sym{BREAKPAD_REVISION}", make)
+        size = path.stat().st_size
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    # Revalidated: a dSYM may come, and the next version of this program may tell more.
+    headers |= {"Cache-Control": REVALIDATE, "X-Symcache-Size": str(size), "X-DEBUGINFOD-SIZE": str(size)}
+    return await send(request, PlainFile(path), Content(f"{word}-sym{BREAKPAD_REVISION}", size, size), headers)
 
 
 async def answer_raw_cache(request: web.Request, service: Service, file: RawCacheFile) -> web.StreamResponse:

@@ -7,7 +7,6 @@ and never shadows what the library has: it is asked first.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -19,9 +18,9 @@ from aiohttp import web
 from server.metrics import UPSTREAM
 from symcache import __version__
 from symcache.client import FetchedSymbol, Fetcher, LocalCache, SymbolRequest
-from symcache.errors import IntegrityError, NotFoundError, RemoteError
+from symcache.errors import IntegrityError, RemoteError
 
-__all__ = ["UpstreamFile", "Upstreams"]
+__all__ = ["Upstreams"]
 
 _MOST_HOPS = 8
 """As debuginfod: a question that came through so many servers is not passed on."""
@@ -30,24 +29,6 @@ _SECONDS = 80.0
 """LLDB gives up after 90."""
 _REMEMBERED = 100_000
 _AT_ONCE = 32
-
-
-class UpstreamFile:
-    """A fetched file, to be sent as `server.content.send` sends a blob."""
-
-    def __init__(self, found: FetchedSymbol) -> None:
-        self._found = found
-
-    async def open(self, sha256: str, size: int) -> int:
-        """Return a descriptor."""
-        try:
-            return os.open(self._found.path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise NotFoundError(f"{sha256}: made room in the cache") from None
-
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open(sha256, size)
 
 
 class Upstreams:

@@ -59,7 +59,7 @@ async def uuids(request: web.Request) -> web.Response:
 
 def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
     order = list(dict.fromkeys(i.uuid for i in query.images))
-    held = service.library.holdings(order)
+    held = service.background.holdings(order)
     for uuid in order:
         if uuid not in held:
             service.misses.add(uuid, What.EXECUTABLE)
@@ -85,7 +85,7 @@ async def one_uuid(request: web.Request) -> web.Response:
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = _parameters(request, models.NameQuery)
-    found = await asyncio.to_thread(request.app[SERVICE].library.by_name, query.name)
+    found = await asyncio.to_thread(request.app[SERVICE].by_name, query.name)
     by_uuid: dict[UUID, list[Occurrence]] = {}
     for o in found:
         if o.uuid is not None and (o.uuid in by_uuid or len(by_uuid) < query.limit):
@@ -95,7 +95,7 @@ async def images(request: web.Request) -> web.Response:
 
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
-    rows = await asyncio.to_thread(request.app[SERVICE].library.releases)
+    rows = await asyncio.to_thread(request.app[SERVICE].background.releases)
     return _json(models.Releases(releases=[models.release_of(r) for r in rows]))
 
 
@@ -108,7 +108,7 @@ async def coverage(request: web.Request) -> web.Response:
     """Say whether a release is complete."""
     service = request.app[SERVICE]
     release = await service.release(request.match_info["build"])
-    report = await asyncio.to_thread(verify, service.library, [release.build], level=Level.CATALOG)
+    report = await asyncio.to_thread(verify, service.background, [release.build], level=Level.CATALOG)
     return _json(
         models.Coverage(
             build=release.build,

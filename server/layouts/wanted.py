@@ -31,7 +31,8 @@ class What(StrEnum):
     @property
     def kind(self) -> Kind | None:
         """The kind of content that answers this, or None when either may."""
-        return {What.EXECUTABLE: Kind.EXECUTABLE, What.DEBUGINFO: Kind.DEBUGINFO}.get(self)
+        kinds = {What.EXECUTABLE: Kind.EXECUTABLE, What.BREAKPAD: Kind.EXECUTABLE, What.DEBUGINFO: Kind.DEBUGINFO}
+        return kinds.get(self)
 
 
 @dataclass(frozen=True, slots=True)

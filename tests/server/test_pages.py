@@ -1,0 +1,98 @@
+"""Pages show what is held, and nothing that a binary's name says to the browser is obeyed."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote, urljoin
+
+from symcache.library import Library
+from symcache.model import uuid_text
+from tests.support.http import request
+from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
+
+
+class _Links(HTMLParser):
+    """Collects what a page links to, which elements it has, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value for name, value in attrs if name in {"href", "src", "action"} and value]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _page(server: Server, path: str) -> _Links:
+    answer = request(server.url, path)
+    assert answer.status == 200, (path, answer.body)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = _Links()
+    page.feed(answer.body.decode())
+    return page
+
+
+def test_every_link_leads_somewhere(server: Server, samples: Samples) -> None:
+    seen, waiting = set(), ["/"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        answer = request(server.url, path)
+        assert answer.status in {200, 302}, path
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            page = _page(server, path)
+            assert "script" not in page.tags
+            for link in page.links:
+                target = urljoin(server.url + path, link)
+                assert target.startswith(server.url), link
+                waiting.append(target.removeprefix(server.url))
+    assert {"/releases/22G120", "/releases/23A344", f"/images/{uuid_text(SHARED_UUID)}", "/style.css"} <= seen
+    assert f"/cache/{uuid_text(CACHES['22G120'])}/buildid/{SHARED_UUID.hex}/executable" in seen
+
+
+def test_search_finds_names_and_uuids(server: Server, samples: Samples) -> None:
+    page = _page(server, "/search?q=libmov*")
+    assert f"/images/{uuid_text(SHARED_UUID)}" in page.links
+    assert page.text.count("/usr/lib/libmoved.dylib") == 2
+    for text in (str(SHARED_UUID), SHARED_UUID.hex.upper(), f"  {SHARED_UUID} "):
+        answer = request(server.url, f"/search?q={quote(text)}")
+        assert (answer.status, answer.headers["location"]) == (302, f"/images/{uuid_text(SHARED_UUID)}")
+    assert "0 found" in _page(server, "/search?q=nothing").text
+    assert request(server.url, f"/images/{'0' * 32}").status == 404
+    assert request(server.url, "/images/x").status == 400
+    assert request(server.url, "/releases/22G120?from=x").status == 400
+
+
+def test_names_from_strangers_are_text(samples: Samples, tmp_path: Path) -> None:
+    evil = "/usr/lib/<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}\u202e.dylib"
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(stage_variant(samples.variants["22G120"], "22G120", None, evil))
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        for path in (
+            f"/images/{SHARED_UUID}",
+            "/releases/22G120",
+            "/search?q=*script*",
+            f"/search?q={quote(evil)}",
+            f"/search?q={quote('<script>')}",
+        ):
+            page = _page(server, path)
+            assert not page.tags & {"script", "img"}, path
+        assert "{{7*7}}" in _page(server, f"/images/{SHARED_UUID}").text
+        answer = request(server.url, f"/buildid/{SHARED_UUID.hex}/executable")
+        assert answer.status == 200
+        assert "<" not in answer.headers["x-symcache-path"]
+
+
+def test_misses_are_shown(server: Server) -> None:
+    request(server.url, "/buildid/" + "ab" * 16 + "/debuginfo")
+    page = _page(server, "/missing")
+    assert "ABABABAB-ABAB-ABAB-ABAB-ABABABABABAB" in page.text
