@@ -245,7 +245,9 @@ def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, 
     """Print the verdict in the forms that were asked for, and end with 1 if it is no."""
     if junit is not None:
         junit.parent.mkdir(parents=True, exist_ok=True)
-        junit.write_text(junit_xml(report), encoding="utf-8")
+        part = junit.with_name(f".{junit.name}.part")
+        part.write_text(junit_xml(report), encoding="utf-8")
+        part.replace(junit)
     if json:
         emit_json(report.to_json())
     elif as_markdown:

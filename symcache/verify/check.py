@@ -49,6 +49,10 @@ def verify(
     report.add(
         Finding(FindingCode.UNREADABLE_RECORD, f"{key}: {reason}") for key, reason in sorted(library.unreadable.items())
     )
+    report.add(
+        Finding(FindingCode.RECORD_MISSING, f"{key}: is not there, but later ones of its writer are")
+        for key in library.gaps()
+    )
     held = {r.build: r.images for r in library.releases()}
     wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
     if not wanted:

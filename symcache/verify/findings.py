@@ -35,6 +35,8 @@ class FindingCode(StrEnum):
     """An expected build of which the library has nothing."""
     UNREADABLE_RECORD = "unreadable-record"
     """A record that this program cannot read: nothing can be said of what it holds."""
+    RECORD_MISSING = "record-missing"
+    """A record that must have been, since its writer wrote later ones, is not there."""
     UNKNOWN_RELEASE = "unknown-release"
     """No table says which shared caches this version has."""
     CACHE_MISSING = "cache-missing"

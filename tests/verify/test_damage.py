@@ -536,6 +536,19 @@ def dropped(name: str, w: Workshop) -> list[tuple[str, str, str]]:
     return [("companion-missing", "", "x86_64")]
 
 
+def test_a_lost_record_is_missed_though_nobody_can_say_what_it_held(harvested_twice: Path, tmp_path: Path) -> None:
+    shutil.copytree(harvested_twice, tmp_path / "library")
+    for file in (tmp_path / "library").glob("catalog*"):
+        file.unlink()
+    first = min((tmp_path / "library" / "records").rglob("*.zst"))
+    first.unlink()
+    with Library.open(tmp_path / "library") as library:
+        report = verify(library)
+    assert [f.code for f in report.findings] == [FindingCode.RECORD_MISSING]
+    assert first.name in report.findings[0].message
+    assert len(report.builds) == 1
+
+
 def test_what_was_pushed_is_no_harvest(workshop: Workshop) -> None:
     # Whoever may upload must not be able to make a release complete.
     workshop.rewrite(lambda r: r.model_copy(update={"trust": Trust.PUSHED}))
