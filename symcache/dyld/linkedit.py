@@ -288,11 +288,24 @@ def _may_reexport(trie: bytes) -> bool:
         fits = (size >= 3) & (last < len(data))
         flags_at, last = flags_at[fits], last[fits]
         ends = data[last] == 0
-        # Behind flags and ordinal (one byte, rarely two) such a payload is a name: no control characters.
-        for start, end in zip((flags_at[ends] + 3).tolist(), last[ends].tolist(), strict=True):
-            if min(trie[start:end], default=0xFF) >= 0x20:
+        # Behind flags and ordinal (one byte, rarely two) such a payload is a name, and some edge leads to its node.
+        for flags, end in zip(flags_at[ends].tolist(), last[ends].tolist(), strict=True):
+            if b"\0" not in trie[flags + 3 : end] and _has_edge_to(trie, flags - size_bytes):
                 return True
     return False
+
+
+def _has_edge_to(trie: bytes, node: int) -> bool:
+    """Return whether an edge, which ends in NUL, is followed by the offset of this node; it may be padded."""
+    offset = bytearray()
+    while True:
+        offset.append(node & 0x7F)
+        node >>= 7
+        if not node:
+            break
+        offset[-1] |= 0x80
+    padded = offset[:-1] + bytes([offset[-1] | 0x80])
+    return b"\0" + offset in trie or b"\0" + padded in trie
 
 
 def _need(command: Command, size: int, image: MachImage) -> None:

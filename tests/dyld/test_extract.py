@@ -9,11 +9,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from symcache.dyld import Image as CacheImage
-from symcache.dyld import SharedCache, extract_all, extract_image, image_writer, pointers
+from symcache.dyld import SharedCache, extract_all, extract_image, image_writer, linkedit, pointers
 from symcache.dyld.output import file_names, safe_parts
+from symcache.dyld.trie import walk
 from symcache.errors import SharedCacheError, StorageError
+from tests.cachewriter.trie import Export, trie_bytes
 from tests.dyld.macho_reader import LC_EXPORTS_TRIE, read
 from tests.dyld.tiny import PAGE, Cache, Image, Symbol, linkedit_command
 
@@ -415,3 +419,27 @@ def test_a_file_that_differs_from_the_cache_never_gets_its_name(
     report = _extract(tmp_path, Image("/a", UUID(int=1), defined=[Symbol("_a"), Symbol("_b")]))
     assert [f.path for f in report.failed] == ["/a"]
     assert not list((tmp_path / "out").rglob("*"))
+
+
+_names = st.text("abcXYZ_$.0189\x08\x0b\x0c\x10é", min_size=1, max_size=40).filter(lambda s: len(s.encode()) < 120)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(_names, st.tuples(st.booleans(), st.integers(0, 1 << 32), st.integers(1, 300)), max_size=60),
+    st.data(),
+)
+def test_reexports_are_found_in_any_trie_and_only_there(names: dict[str, Any], data: st.DataObject) -> None:
+    """Most tries have none and are never walked: what tells them apart must not miss one."""
+    exports = {
+        name: Export(0x08, ordinal=number, imported=data.draw(st.sampled_from(["", "_x", "é\x08", "y" * 130])))
+        if reexported
+        else Export(0, address=address)
+        for name, (reexported, address, number) in names.items()
+    }
+    trie = trie_bytes({name.encode(): export.payload() for name, export in exports.items()})
+    assert linkedit._may_reexport(trie) or not any(e.reexport for e in exports.values())
+    if any(e.reexport for e in exports.values()):
+        assert {n.decode() for n, payload in walk(trie, "trie") if payload[0] & 8} == {
+            n for n, e in exports.items() if e.reexport
+        }
