@@ -82,19 +82,20 @@ def trie(data: bytes) -> dict[str, bytes]:
     """Name to payload of all leaves."""
     found: dict[str, bytes] = {}
 
-    def walk(node: int, prefix: str) -> None:
+    def walk(node: int, prefix: bytes) -> None:
         size, at = uleb(data, node)
         if size:
-            found[prefix] = data[at : at + size]
+            found[prefix.decode("utf-8", "surrogateescape")] = data[at : at + size]
         at += size
         count, at = data[at], at + 1
         for _ in range(count):
-            edge = text(data, at)
-            child, at = uleb(data, data.index(0, at) + 1)
+            end = data.index(0, at)
+            edge = data[at:end]  # perhaps a part of a character
+            child, at = uleb(data, end + 1)
             walk(child, prefix + edge)
 
     if data:
-        walk(0, "")
+        walk(0, b"")
     return found
 
 

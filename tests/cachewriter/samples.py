@@ -22,6 +22,8 @@ SOURCES = Path(__file__).with_name("src")
 FRAMEWORK = "/System/Library/Frameworks/Segments.framework/Versions/C/Segments"
 ALIASES = {
     "/usr/lib/libSystem.dylib": "/usr/lib/libSystem.B.dylib",
+    # One byte off the name it stands for, within a character: the trie's edges are cut there.
+    "/usr/lib/lib bare \u00e8.dylib": "/usr/lib/lib bare \u00e9.dylib",
     "/System/Library/Frameworks/Segments.framework/Segments": FRAMEWORK,
     "/System/Library/Frameworks/Segments.framework/Versions/Current/Segments": FRAMEWORK,
 }
