@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from symcache.cli.settings import cache_dir, open_library, server_urls
+from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
 from symcache.client import Held, SymbolClient, SymbolRequest
 from symcache.dump import CacheGuess, ChainResolver, FolderResolver, ModuleResolver, ResolvedFile, Wanted
 from symcache.dump.symbols import Progress
 from symcache.errors import NotFoundError, RemoteError
-from symcache.library import Library
 from symcache.model import Kind
 
+if TYPE_CHECKING:
+    from symcache.library import Library
+
 __all__ = ["LibraryResolver", "ServerResolver", "Sources", "binary_sources"]
+
+
+_REMEMBERED = 8
 
 
 class LibraryResolver:
@@ -74,8 +83,10 @@ class ServerResolver:
     tells what happened.
     """
 
-    def __init__(self, client: SymbolClient, kept: SymbolClient) -> None:
+    def __init__(self, client: SymbolClient, kept: SymbolClient, memory: Path) -> None:
         self._client = client
+        self._memory = memory
+        """Folder that keeps which shared cache a dump's modules were found to be of."""
         self._kept = kept
         """Asks nobody: only what is in the cache."""
         self._holdings: dict[UUID, list[Held]] | None = None
@@ -102,10 +113,12 @@ class ServerResolver:
 
     def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
         """See `ModuleResolver.guess_caches`. The server compares the addresses too; then its answer is the only one."""
+        memory = self._memory / f"{_fingerprint(loads)}.json"
         try:
             answer = self._client.holdings(loads)
         except RemoteError:
-            return []  # a server of another make: files can still be asked for one by one
+            # It is away, or of another make. For a dump that was opened before, the answer is known.
+            return _recall(memory)
         if len(self._client.urls) == 1:
             self._holdings = answer.images
         images: Counter[UUID] = Counter()
@@ -114,7 +127,10 @@ class ServerResolver:
             images.update({c.cache_uuid for c in contents if c.cache_uuid and c.kind is Kind.EXECUTABLE})
             builds |= {c.cache_uuid: c.build for c in contents if c.cache_uuid and c.build}
         fitting = [c for c in answer.caches if images[c]] or sorted(images, key=lambda c: (-images[c], c.hex))
-        return [CacheGuess(c, builds.get(c), images[c]) for c in fitting]
+        guesses = [CacheGuess(c, builds.get(c), images[c]) for c in fitting]
+        if guesses:
+            _remember(memory, guesses)
+        return guesses
 
     def _may_exist(self, request: SymbolRequest) -> bool:
         """Spare a server the questions that it has already answered with no."""
@@ -126,6 +142,29 @@ class ServerResolver:
             and (not request.build or c.build == request.build)
             for c in self._holdings.get(request.uuid, ())
         )
+
+
+def _fingerprint(loads: Mapping[UUID, int]) -> str:
+    lines = sorted(f"{uuid.hex} {address:x}" for uuid, address in loads.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _remember(path: Path, guesses: Sequence[CacheGuess]) -> None:
+    content = json.dumps([[g.cache.hex, g.build, g.images] for g in guesses[:_REMEMBERED]])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(path)
+    except OSError:
+        pass  # only a convenience
+
+
+def _recall(path: Path) -> list[CacheGuess]:
+    try:
+        return [CacheGuess(UUID(cache), build, int(images)) for cache, build, images in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +184,20 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
         problems: list[str] = []
         if folders:
             resolvers.append(FolderResolver(folders))
-        try:
-            opened = stack.enter_context(open_library(library))
-        except NotFoundError:
-            if library or os.environ.get("SYMCACHE_LIBRARY"):
-                raise
-        else:
-            resolvers.append(LibraryResolver(opened, cache_dir() / "library"))
+        named = library or os.environ.get("SYMCACHE_LIBRARY")
+        location = library_location(library)
+        # Opening costs a tenth of a second of imports: not for a folder that is not there.
+        if named or "://" in location or Path(location).exists():
+            try:
+                opened = stack.enter_context(open_library(library))
+            except NotFoundError:
+                if named:
+                    raise
+            else:
+                resolvers.append(LibraryResolver(opened, cache_dir() / "library"))
         if urls := server_urls(servers):
             client = stack.enter_context(SymbolClient(urls, cache_dir()))
             kept = stack.enter_context(SymbolClient([], cache_dir()))
-            resolvers.append(server := ServerResolver(client, kept))
+            resolvers.append(server := ServerResolver(client, kept, cache_dir() / "layouts"))
             problems = server.problems
         yield Sources(ChainResolver(resolvers), problems)
