@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symcache import __version__
@@ -28,8 +29,8 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 _HEAD = 32 << 10
 _CODE_LIMIT = 64 << 20
-_AT_RISK = 3600.0
-"""Blobs younger than this are never collected: a collection's grace is at least as long."""
+_SAFE = 1800.0
+"""Blobs younger than this are not collected for as long again: a collection's grace is an hour or more."""
 
 
 @dataclass
@@ -142,11 +143,12 @@ def store_all(
 def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str, HarvestRecord]:
     """Look once more at everything that `record` promises, write it, and fold it in. Returns (id, record).
 
-    Blobs that no live record names may be collected at any time. Those were refreshed, which keeps a collection that
-    starts later away; one that had already decided is waited for, and what it took is stored again.
+    Blobs that no live record names may be collected at any time. Those that are not quite new are refreshed, which
+    keeps a collection that starts later away; one that had already decided is waited for, and what it took is stored
+    again.
     """
     shas = {o.sha256 for o in record.objects} | {f.sha256 for f in record.cache_files}
-    gone = _gone(library, shas)
+    gone = _gone(library, shas, done)
     for sha256 in list(gone):
         if _store_again(library, done, sha256):
             gone.discard(sha256)
@@ -174,11 +176,23 @@ def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str,
     return identity, record
 
 
-def _gone(library: Library, shas: Iterable[str]) -> set[str]:
+def _gone(library: Library, shas: Iterable[str], refresh: StoredAll | None = None) -> set[str]:
+    """Return those whose blobs are not there. With `refresh`, unclaimed old ones are made young, and noted there."""
+    store = library.store
+    limit = store.now() - _SAFE if refresh else 0.0
+
+    def look(sha256: str) -> bool:
+        found = store.stat(blob_key(sha256))
+        if found is None:
+            return True
+        if refresh is None or found.modified >= limit or library.catalog.is_live(sha256):
+            return False
+        refresh.refreshed[sha256] = time.monotonic()
+        return not store.refresh(blob_key(sha256))
+
     with ThreadPoolExecutor(8, thread_name_prefix="recheck") as pool:
         ordered = sorted(shas)
-        stats = pool.map(lambda sha256: library.store.stat(blob_key(sha256)), ordered)
-        return {sha256 for sha256, stat in zip(ordered, stats, strict=True) if stat is None}
+        return {sha256 for sha256, lost in zip(ordered, pool.map(look, ordered), strict=True) if lost}
 
 
 def _store_again(library: Library, done: StoredAll, sha256: str) -> bool:
@@ -192,18 +206,22 @@ def _store_again(library: Library, done: StoredAll, sha256: str) -> bool:
         return False
 
 
-def _refreshed(result: StoredAll) -> Callable[[str, float], None]:
-    def note(sha256: str, modified: float) -> None:
-        if result.clock - modified > _AT_RISK:
-            result.refreshed[sha256] = time.monotonic()
+def _put(library: Library, result: StoredAll, file: Path, *place: int) -> tuple[str, int, bool]:
+    def note(sha256: str) -> None:
+        result.refreshed[sha256] = time.monotonic()
 
-    return note
+    return put_blob(
+        library.store,
+        file,
+        *place,
+        claimed=library.catalog.is_live,
+        young=result.clock - _SAFE,
+        refreshed=note,
+    )
 
 
 def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> tuple[CacheFile, bool]:
-    sha256, size, new = put_blob(
-        library.store, staged.file, claimed=library.catalog.is_live, refreshed=_refreshed(result)
-    )
+    sha256, size, new = _put(library, result, staged.file)
     entry = CacheFile(
         name=staged.name,
         cache_uuid=staged.cache_uuid,
@@ -234,14 +252,7 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
         if more.text_size:
             file.seek(staged.offset + more.text_offset)
             code = hashlib.sha256(file.read(min(more.text_size, _CODE_LIMIT))).hexdigest()[:16]
-    sha256, size, new = put_blob(
-        library.store,
-        staged.file,
-        staged.offset,
-        staged.size,
-        claimed=library.catalog.is_live,
-        refreshed=_refreshed(result),
-    )
+    sha256, size, new = _put(library, result, staged.file, staged.offset, staged.size)
     entry = ObjectEntry(
         path=staged.path,
         arch=staged.arch,

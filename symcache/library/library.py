@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import deque
@@ -293,7 +294,8 @@ class Library:
         same build and source takes over what they have and supersedes them.
         """
         result = ingest(self, staged, progress)
-        snapshots.write_if_due(self)
+        with contextlib.suppress(StorageError):  # a convenience: what was stored is stored
+            snapshots.write_if_due(self)
         return result
 
     def remove(self, build: str, *, reason: str = "") -> list[str]:

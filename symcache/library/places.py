@@ -15,6 +15,11 @@ from symcache.store import LocalStore, Store
 
 __all__ = ["catalog_path", "now", "operator", "writer_id"]
 
+_NETWORK = frozenset(
+    ["afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3"]
+)
+"""Types of network file systems, as Linux names them."""
+
 
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the microsecond: two records of one run differ in it."""
@@ -30,11 +35,32 @@ def operator() -> str:
 
 
 def catalog_path(store: Store) -> Path:
-    """Return where this machine keeps its catalog: in a local library if that may be written, else in its caches."""
-    if isinstance(store, LocalStore) and os.access(store.root, os.W_OK):
+    """Return where this machine keeps its catalog: in a local library that may be written, else in its caches.
+
+    SQLite's write-ahead log does not work between machines, so a library on a network file system does not count as
+    local.
+    """
+    if isinstance(store, LocalStore) and os.access(store.root, os.W_OK) and not _on_network(store.root):
         return store.root / "catalog.db"
-    name = hashlib.sha256(store.location.encode()).hexdigest()[:16]
+    where = str(store.root.resolve()) if isinstance(store, LocalStore) else store.location
+    name = hashlib.sha256(where.encode()).hexdigest()[:16]
     return platformdirs.user_cache_path("symcache") / "catalogs" / f"{name}.db"
+
+
+def _on_network(path: Path) -> bool:
+    """Return whether `path` lies on a file system that other machines may write to, as far as that can be told."""
+    resolved = path.resolve()
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return resolved.is_relative_to("/Volumes") or resolved.is_relative_to("/Network")  # macOS mounts shares there
+    best, kind = Path("/"), ""
+    for line in mounts:
+        fields, _, rest = line.partition(" - ")
+        point = Path(fields.split()[4].encode().decode("unicode_escape"))
+        if resolved.is_relative_to(point) and len(point.parts) >= len(best.parts):
+            best, kind = point, rest.split()[0]
+    return kind in _NETWORK
 
 
 def writer_id() -> str:

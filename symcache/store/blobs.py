@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -39,12 +40,14 @@ def put_blob(
     size: int | None = None,
     *,
     claimed: Callable[[str], bool] = _never,
-    refreshed: Callable[[str, float], None] | None = None,
+    young: float = math.inf,
+    refreshed: Callable[[str], None] | None = None,
 ) -> tuple[str, int, bool]:
     """Store `size` bytes of `file` from `offset` on, unless the store has them.
 
-    What is there already, but is not `claimed` by any live record, might be about to be collected: it is made young
-    again, and `refreshed` is told, with the time that it was from. Returns (SHA-256 in hex, size, whether it is new).
+    What is there already, but is not `claimed` by any live record, might be about to be collected: unless it was made
+    after `young` (store's clock), it is made young again, and `refreshed` is told. Returns (SHA-256 in hex, size,
+    whether it is new).
     Raises StorageError, or IntegrityError when the file is shorter than asked for.
     """
 
@@ -53,12 +56,12 @@ def put_blob(
         found = store.stat(key)
         if found is None:
             return False
-        if claimed(sha256):
+        if found.modified >= young or claimed(sha256):
             return True
         if not store.refresh(key):
             return False  # collected at this moment
         if refreshed:
-            refreshed(sha256, found.modified)
+            refreshed(sha256)
         return True
 
     with file.open("rb") as source:

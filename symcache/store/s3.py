@@ -33,6 +33,8 @@ _MARKER = "symcache-library.json"
 _FORMAT = 1
 _SINGLE_PUT = 64 << 20
 """Larger objects are sent in parts; smaller ones are held in memory."""
+_SINGLE_COPY = 5 << 30
+"""S3 copies no larger object in one request."""
 _PART = 16 << 20
 _RETRIES = 5
 
@@ -153,10 +155,20 @@ class S3Store:
         return sorted(p.rstrip("/").rpartition("/")[2] for p in found["common_prefixes"])
 
     def refresh(self, key: str) -> bool:
-        """Put the same bytes again: S3 cannot touch an object, nor copy one onto itself."""
+        """Copy an object away and back, inside the store: S3 cannot touch one, nor copy it onto itself."""
+        aside = f"tmp/refresh-{uuid.uuid4().hex}"
+        found = self.stat(key)
+        if found is None:
+            return False
         try:
-            with self.open(key) as stored, self._errors(key):
-                obstore.put(self._client, key, stored, chunk_size=_PART)
+            with self._errors(key):
+                if found.stored_size > _SINGLE_COPY:
+                    with self.open(key) as stored:
+                        obstore.put(self._client, key, stored, chunk_size=_PART)
+                    return True
+                obstore.copy(self._client, key, aside)
+                obstore.copy(self._client, aside, key)
+                obstore.delete(self._client, aside)
         except NotFoundError:
             return False
         return True

@@ -147,9 +147,11 @@ def test_a_claimed_blob_is_left_alone_and_an_unclaimed_one_refreshed(any_store: 
     path.write_bytes(b"content")
     sha256 = put_blob(any_store, path)[0]
     told: list[str] = []
-    put_blob(any_store, path, claimed=lambda _: True, refreshed=lambda s, _: told.append(s))
+    put_blob(any_store, path, claimed=lambda _: True, refreshed=told.append)
     assert told == []
-    put_blob(any_store, path, claimed=lambda _: False, refreshed=lambda s, _: told.append(s))
+    put_blob(any_store, path, claimed=lambda _: False, refreshed=told.append)
+    assert told == [sha256]
+    put_blob(any_store, path, young=any_store.now() - 100, refreshed=told.append)
     assert told == [sha256]
 
 
