@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +25,7 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.cli.settings import open_library
-from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.errors import IncompleteError, UsageError
 from symcache.model import uuid_text
 from vm_provisioning import (
     DEFAULT_ROOTS,
@@ -31,6 +34,7 @@ from vm_provisioning import (
     HostKeyTrust,
     IpswSource,
     Login,
+    Source,
     SshSession,
     SshSource,
     SshTarget,
@@ -57,11 +61,19 @@ def register(app: typer.Typer) -> None:
 
 def harvest_command(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="ssh://user@host, with :port and /folder where need be, the root folder of a system, or an .ipsw."
         ),
-    ],
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every machine of the inventory instead, several at a time, with a report.")
+    ] = False,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="With --all: only machines with this tag; may be repeated.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="With --all: machines at a time.")] = 4,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="With --all: write a JUnit report.")] = None,
     extractor: Annotated[
         ExtractorChoice,
         typer.Option(
@@ -102,15 +114,31 @@ def harvest_command(
 ) -> None:
     """Store every Mach-O of a macOS system: exit 0 when all of it is there, 1 when something is missing."""
     with errors_to_exit():
+        if every or source is None:
+            if source is not None or not every:
+                raise UsageError("name one source, or --all", hint="e.g. symcache harvest ssh://user@host")
+            if identity or host_key or password_env or root:
+                raise UsageError(
+                    "--all: --identity, --host-key, --password-env and --root are of single machines",
+                    hint="write them into machines.toml",
+                )
+            options = _options(extractor, library, arch, trust_new_host, util_path, staging, no_keep_caches)
+            _harvest_all(tag or [], jobs, junit, options, json)
+            return
+        if tag or junit:
+            raise UsageError("--tag and --junit go with --all", hint="leave them out, or harvest --all")
         roots = _roots(root)
-        opened_source = _source(source, identity, host_key, trust_new_host, password_env)
-        with opened_source as session, open_library(library, create=True) as opened, _Display() as display:
+        with (
+            _source(source, identity, host_key, trust_new_host, password_env) as (opened_source, own_roots),
+            open_library(library, create=True) as opened,
+            _Display() as display,
+        ):
             result = harvest(
-                session,
+                opened_source,
                 opened,
                 staging=staging or platformdirs.user_cache_path("symcache") / "staging",
                 extractor=extractor.value,
-                roots=roots,
+                roots=roots or own_roots or DEFAULT_ROOTS,
                 archs=tuple(arch or ()),
                 keep_caches=not no_keep_caches,
                 util_path=util_path,
@@ -128,31 +156,46 @@ def harvest_command(
             )
 
 
-class _SourceContext:
-    """A source, and what is to be closed after it: its session, or its mounts."""
-
-    def __init__(self, source: SshSource | DirectorySource) -> None:
-        self._source = source
-
-    def __enter__(self) -> SshSource | DirectorySource:
-        if isinstance(self._source, IpswSource):
-            with console.status(f"mounting {plain(self._source.file)}"):
-                self._source.__enter__()
-        if isinstance(self._source, SshSource):
-            with console.status(f"connecting to {plain(self._source.name)}"):
-                self._source.session.connect()
-        return self._source
-
-    def __exit__(self, *_: object) -> None:
-        if isinstance(self._source, IpswSource):
-            self._source.close()
-        if isinstance(self._source, SshSource):
-            self._source.session.close()
+def _options(
+    extractor: ExtractorChoice,
+    library: str | None,
+    archs: list[str] | None,
+    trust_new_host: bool,
+    util_path: str | None,
+    staging: Path | None,
+    no_keep_caches: bool,
+) -> list[str]:
+    """Return the options that every machine of `--all` is harvested with."""
+    named = [("--library", library), ("--util-path", util_path), ("--staging", str(staging) if staging else None)]
+    flags = [("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)]
+    return [
+        *("--extractor", extractor.value),
+        *(word for name, value in named if value for word in (name, value)),
+        *(word for value in archs or () for word in ("--arch", value)),
+        *(name for name, on in flags if on),
+    ]
 
 
+def _harvest_all(tags: list[str], jobs: int, junit: Path | None, options: list[str], json: bool) -> None:
+    from symcache.cli import fleet  # noqa: PLC0415 - drivers and all are loaded for this only
+    from vm_provisioning.inventory import Inventory  # noqa: PLC0415
+
+    reports = fleet.harvest_machines(Inventory.load(), tags, options, jobs)
+    if junit is not None:
+        fleet.write_junit(reports, junit)
+    if json:
+        emit_json([r.to_json() for r in reports])
+    else:
+        fleet.show_reports(reports)
+    if code := fleet.exit_code(reports):
+        raise typer.Exit(code)
+
+
+@contextmanager
 def _source(
     text: str, identity: Path | None, host_key: str | None, trust_new_host: bool, password_env: str | None
-) -> _SourceContext:
+) -> Iterator[tuple[Source, tuple[str, ...]]]:
+    """Open the source that `text` names; yield it, and the folders to search if it comes with its own."""
     if "://" in text:
         target = SshTarget.parse(text)
         if identity is not None and not identity.expanduser().is_file():
@@ -161,26 +204,45 @@ def _source(
             target,
             trust=HostKeyTrust.for_user(pin=host_key, trust_new=trust_new_host),
             login=Login(identity.expanduser() if identity else None, password_env),
-            announce=lambda text: console.print(f"[yellow]host key:[/] {plain(text)}", soft_wrap=True),
+            announce=_announce,
         )
-        return _SourceContext(SshSource(session))
-    if host_key or trust_new_host or identity or password_env:
+        source = SshSource(session)
+        with contextlib.closing(session):
+            with console.status(f"connecting to {plain(source.name)}"):
+                session.connect()
+            yield source, ()
+        return
+    path = Path(text).expanduser()
+    if host_key or identity or password_env or (trust_new_host and ("/" in text or "." in text)):
         raise UsageError(f"{text}: SSH options go with an ssh:// URL", hint="write ssh://user@host")
     if text.endswith(".ipsw"):
-        return _SourceContext(IpswSource(Path(text).expanduser()))
-    if "/" in text or "." in text:
-        if not Path(text).expanduser().exists():
+        image = IpswSource(path)
+        with contextlib.closing(image):
+            with console.status(f"mounting {plain(text)}"):
+                image.__enter__()
+            yield image, ()
+    elif "/" in text or "." in text:
+        if not path.exists():
             raise UsageError(f"{text}: no such folder", hint="check the spelling, or write ssh://user@host")
-        if not Path(text).expanduser().is_dir():
+        if not path.is_dir():
             raise UsageError(
                 f"{text}: not a folder",
                 hint="mount the image and name its mount point; for one cache: symcache extract",
             )
-        return _SourceContext(DirectorySource(Path(text).expanduser()))
-    raise NotFoundError(
-        f"{text}: no machine of that name: there is no inventory of machines",
-        hint=f"write ssh://user@{text}, or ./{text} for a folder",
-    )
+        yield DirectorySource(path), ()
+    else:
+        from vm_provisioning.inventory import Inventory  # noqa: PLC0415 - drivers are loaded for this only
+        from vm_provisioning.machine import Machine  # noqa: PLC0415
+
+        if Path(text).exists() and text in Inventory.load().machines:
+            raise UsageError(f"{text}: is a machine, and a folder here", hint=f"write ./{text} for the folder")
+        definition = Inventory.load().get(text)
+        with Machine(definition, announce=_announce).source(trust_new=trust_new_host) as source:
+            yield source, definition.roots
+
+
+def _announce(text: str) -> None:
+    console.print(plain(text), soft_wrap=True)
 
 
 def _roots(given: list[str] | None) -> tuple[str, ...]:
@@ -189,7 +251,7 @@ def _roots(given: list[str] | None) -> tuple[str, ...]:
             raise UsageError(
                 f"{folder}: --root wants an absolute folder of the harvested system", hint="e.g. --root /usr/local/lib"
             )
-    return tuple(given or DEFAULT_ROOTS)
+    return tuple(given or ())
 
 
 class _Display:

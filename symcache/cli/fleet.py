@@ -1,0 +1,244 @@
+"""`symcache harvest --all`: every machine of the inventory, several at a time, with one report.
+
+Each machine is harvested by a `symcache harvest NAME` of its own: what goes wrong with one touches no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET  # only written, never read
+
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from symcache.cli.common import console, out, plain
+from symcache.errors import NotFoundError, StorageError
+from vm_provisioning.drivers import DRIVERS
+from vm_provisioning.inventory import Inventory, MachineDefinition
+from vm_provisioning.machine import GUEST_LIMIT
+
+__all__ = ["MachineReport", "exit_code", "harvest_machines", "show_reports", "write_junit"]
+
+_STOP_SECONDS = 120
+"""A machine that is up has to be taken down first."""
+_WORDS = {0: "sealed", 1: "not sealed", 130: "interrupted"}
+
+
+@dataclass
+class MachineReport:
+    """What came of one machine. `result` is what `symcache harvest --json` printed; None where it printed nothing."""
+
+    machine: str
+    code: int = 130
+    seconds: float = 0.0
+    error: str = ""
+    hint: str = ""
+    result: dict[str, Any] | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`sealed`, `not sealed`, `failed` or `interrupted`."""
+        return _WORDS.get(self.code, "failed")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {"machine": self.machine, "outcome": self.outcome, "exit_code": self.code, "seconds": self.seconds} | {
+            "error": self.error,
+            "hint": self.hint,
+            "result": self.result,
+        }
+
+
+def harvest_machines(
+    inventory: Inventory, tags: Sequence[str], options: Sequence[str], jobs: int
+) -> list[MachineReport]:
+    """Harvest the machines that have all these tags, up to `jobs` at a time, and report on each in their order.
+
+    `options` are those of `symcache harvest`. Raises NotFoundError when there is no such machine.
+    """
+    chosen = [m for m in inventory.machines.values() if set(tags) <= set(m.tags)]
+    if not chosen:
+        what = f"with the tags {', '.join(tags)}" if tags else "at all"
+        raise NotFoundError(
+            f"{inventory.path or 'the inventory'}: has no machine {what}",
+            hint="describe machines in machines.toml (docs/machines.md)",
+        )
+    environment = dict(os.environ, COLUMNS="10000")
+    if inventory.path is not None:
+        environment["SYMCACHE_MACHINES"] = str(inventory.path)
+    with _Board(chosen) as board:
+        fleet = _Fleet(options, environment, board)
+        with ThreadPoolExecutor(jobs, thread_name_prefix="harvest") as pool:
+            running = [pool.submit(fleet.harvest, machine) for machine in chosen]
+            try:
+                return [job.result() for job in running]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                fleet.stop()
+                raise
+
+
+@dataclass
+class _Fleet:
+    """The harvests that are under way."""
+
+    options: Sequence[str]
+    environment: dict[str, str]
+    board: _Board
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
+    guests: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(GUEST_LIMIT))
+    stopping: bool = False
+
+    def harvest(self, machine: MachineDefinition) -> MachineReport:
+        """Harvest one machine to its end."""
+        limited = DRIVERS[machine.driver].capabilities.apple_limit
+        with self.guests if limited else contextlib.nullcontext():
+            return self._harvest(machine)
+
+    def _harvest(self, machine: MachineDefinition) -> MachineReport:
+        report = MachineReport(machine.name)
+        if self.stopping:
+            return report
+        started = time.monotonic()
+        self.board.tell(machine.name, "starting")
+        with subprocess.Popen(
+            [sys.executable, "-m", "symcache", "harvest", machine.name, "--json", *self.options],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,  # Ctrl+C is passed on by `stop`, once
+        ) as child:
+            self.children.append(child)
+            reader = threading.Thread(target=self._listen, args=(child, report), daemon=True)
+            reader.start()
+            printed = child.stdout.read() if child.stdout else ""
+            report.code = child.wait()
+            reader.join()
+        with contextlib.suppress(ValueError):
+            report.result = json.loads(printed)
+        report.seconds = round(time.monotonic() - started, 1)
+        self.board.finish(report)
+        return report
+
+    def _listen(self, child: subprocess.Popen[str], report: MachineReport) -> None:
+        """Show each step, and keep the error for the report."""
+        for line in child.stderr or ():
+            text = line.strip()
+            if text.startswith("error: "):
+                report.error = text.removeprefix("error: ")
+            elif text.startswith("next: "):
+                report.hint = text.removeprefix("next: ")
+            elif text and not text.startswith(("problem: ", "note: ", "missing: ")):
+                self.board.tell(report.machine, text)
+
+    def stop(self) -> None:
+        """Interrupt all that run, and wait until they have cleaned up."""
+        self.stopping = True
+        for child in self.children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for child in self.children:
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+class _Board:
+    """One line a machine, with what it does now; where there is no terminal, a line a step."""
+
+    def __init__(self, machines: Sequence[MachineDefinition]) -> None:
+        self._bars = Progress(
+            SpinnerColumn(), TextColumn("{task.fields[name]}"), TextColumn("{task.description}"), TimeElapsedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {
+            m.name: self._bars.add_task("waiting", name=plain(m.name), start=False, total=None) for m in machines
+        }
+
+    def __enter__(self) -> _Board:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def tell(self, machine: str, step: str) -> None:
+        """Show what a machine does now."""
+        self._bars.start_task(self._tasks[machine])
+        self._bars.update(self._tasks[machine], description=plain(step))
+        if not console.is_terminal:
+            console.print(f"{plain(machine)}: {plain(step)}", soft_wrap=True)
+
+    def finish(self, report: MachineReport) -> None:
+        """Show what came of a machine."""
+        self._bars.update(self._tasks[report.machine], description=report.outcome, total=1, completed=1)
+        if not console.is_terminal:
+            console.print(f"{plain(report.machine)}: {report.outcome}", soft_wrap=True)
+
+
+def show_reports(reports: Sequence[MachineReport]) -> None:
+    """Print the table for people, and under it what went wrong."""
+    table = Table("machine", "outcome", "release", "images", "new files", "seconds", box=None, pad_edge=False)
+    for r in reports:
+        release = (r.result or {}).get("release") or {}
+        colour = {"sealed": "green", "not sealed": "yellow"}.get(r.outcome, "red")
+        numbers = [str((r.result or {}).get(key, "")) for key in ("images", "stored")]
+        title = " ".join(str(release.get(key, "")) for key in ("version", "build")).strip()
+        table.add_row(plain(r.machine), f"[{colour}]{r.outcome}[/]", plain(title), *numbers, f"{r.seconds:.0f}")
+    out.print(table)
+    for line in _complaints(reports):
+        console.print(line, soft_wrap=True)
+
+
+def _complaints(reports: Sequence[MachineReport]) -> Iterator[str]:
+    for r in reports:
+        for problem in ((r.result or {}).get("problems") or [])[:10]:
+            yield f"[yellow]{plain(r.machine)}:[/] {plain(str(problem))}"
+        if r.error:
+            yield f"[bold red]{plain(r.machine)}:[/] {plain(r.error)}"
+            if r.hint:
+                yield f"[dim]next:[/] {plain(r.hint)}"
+
+
+def exit_code(reports: Sequence[MachineReport]) -> int:
+    """Return 0 when every machine is sealed, 1 when some are not, 3 when some could not be harvested at all."""
+    codes = {r.code for r in reports}
+    return 0 if codes <= {0} else 1 if codes <= {0, 1} else 3
+
+
+def write_junit(reports: Sequence[MachineReport], file: Path) -> None:
+    """Write a JUnit report, a test case a machine. Raises StorageError."""
+    failures, errors = sum(r.code == 1 for r in reports), sum(r.code not in {0, 1} for r in reports)
+    seconds = f"{sum(r.seconds for r in reports):.1f}"
+    counts = {"tests": str(len(reports)), "failures": str(failures), "errors": str(errors), "time": seconds}
+    suites = ET.Element("testsuites", {"name": "symcache", **counts})
+    suite = ET.SubElement(suites, "testsuite", {"name": "symcache harvest", **counts})
+    for r in reports:
+        attributes = {"classname": "symcache.harvest", "name": r.machine, "time": f"{r.seconds:.1f}"}
+        case = ET.SubElement(suite, "testcase", attributes)
+        if r.code:
+            kind = "failure" if r.code == 1 else "error"
+            body = ET.SubElement(case, kind, {"message": r.error or r.outcome, "type": r.outcome})
+            body.text = "\n".join([*((r.result or {}).get("problems") or []), r.hint])
+    ET.indent(suites)
+    try:
+        file.write_bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True))
+    except OSError as error:
+        raise StorageError(f"{file}: cannot be written: {error.strerror}", hint="check --junit") from error
