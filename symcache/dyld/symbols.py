@@ -24,8 +24,6 @@ _MAX_STRING = 1 << 20
 _MAX_GAP = 4096
 """Names further apart than this are not looked at together."""
 _CLUSTER = 16
-_MAX_GROWTH = 4
-"""Pools may share the ends of names, within reason."""
 _BLOCK_BYTES = 8 << 20
 _INFO = struct.Struct("<6I")
 
@@ -123,7 +121,7 @@ def _gather_scattered(
             placed[rows[done]] = size + ends - sizes
             pieces.append(text[done][np.arange(window) < sizes[:, None]].tobytes())
             size += int(ends[-1]) if len(ends) else 0
-            if size > _MAX_GROWTH * end + _MAX_STRING:
+            if size > end + _MAX_STRING:  # a few may share their ends
                 raise SharedCacheError(f"{source.what}: its names overlap: more bytes than a pool of {end:#x} can hold")
             unfinished.append(rows[~done])
         pending = np.concatenate(unfinished)

@@ -13,8 +13,10 @@ from symcache.errors import SharedCacheError
 __all__ = ["uleb", "walk", "walk_paths"]
 
 _MAX_NAME = 65_536
-_NAME_BYTES_A_BYTE = 256
+_NAME_BYTES_A_BYTE = 64
 """What all names together may have for each byte of the trie; those of real ones have about ten."""
+_MAX_NAME_BYTES = 512 << 20
+_MAX_NODES = 4_000_000
 
 
 def uleb(data: bytes, position: int, what: str) -> tuple[int, int]:
@@ -38,7 +40,7 @@ def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
     """
     stack: list[tuple[int, bytes]] = [(0, b"")]
     seen: set[int] = set()
-    budget = _NAME_BYTES_A_BYTE * len(trie) + _MAX_NAME
+    budget = min(_NAME_BYTES_A_BYTE * len(trie) + _MAX_NAME, _MAX_NAME_BYTES)
     while stack:
         position, name = stack.pop()
         if position in seen or position >= len(trie):
@@ -46,6 +48,8 @@ def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
                 f"{what}: node at {position:#x} is visited twice, or outside of {len(trie):#x} bytes"
             )
         seen.add(position)
+        if len(seen) > _MAX_NODES:
+            raise SharedCacheError(f"{what}: more than {_MAX_NODES} nodes")
         size, position = uleb(trie, position, what)
         if position + size >= len(trie):
             raise SharedCacheError(f"{what}: a terminal of {size} bytes at {position:#x} lies beyond its end")
