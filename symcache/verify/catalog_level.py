@@ -68,7 +68,16 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             text = f"{name}: {unit.title}: no harvest of it is sealed; harvest it again"
             findings.append(Finding(FindingCode.NOT_SEALED, text, release.build, arch=unit.arch, cache_uuid=cache))
     findings += _source_problems(release)
-    return findings, notes
+    return findings, notes + _twins(release, name)
+
+
+def _twins(release: ReleaseHoldings, name: str) -> list[str]:
+    """Note caches that a background update replaced without a new build number: both belong to the release."""
+    caches: dict[str, list[str]] = {}
+    for unit in release.units:
+        if unit.cache_uuid:
+            caches.setdefault(unit.title, []).append(uuid_text(unit.cache_uuid))
+    return [f"{name}: more than one {title}: {', '.join(uuids)}" for title, uuids in caches.items() if len(uuids) > 1]
 
 
 def _answers(unit: Unit, want: Expected) -> bool:

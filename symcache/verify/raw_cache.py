@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from uuid import UUID
 
 import numpy as np
 
-from symcache.dyld import HEAD_SIZE, SharedCache, companions, is_cache_name
-from symcache.dyld.header import MAX_HEADER, parse_header
+from symcache.dyld import HEAD_SIZE, CacheFilePart, SharedCache, companions, is_cache_name
+from symcache.dyld.address_space import AddressSpace
+from symcache.dyld.header import MAX_HEADER, parse_header, parse_mappings
+from symcache.dyld.images import ImageTable, read_images
 from symcache.dyld.symbols import LocalSymbols, read_local_symbols
 from symcache.errors import IntegrityError, MachOError, NotFoundError, SharedCacheError, StorageError
 from symcache.library import Library
@@ -90,57 +93,85 @@ def materialised(
     What is wrong is added to `findings`, which holds what `check_files` found; None where the cache cannot be opened.
     Raises StorageError when there is no room for it.
     """
-    need = sum(contents[0].size for contents in unit.raw.values())
+    need = sum(raw.size for raw in unit.kept)
     folder = scratch / f"{unit.cache_uuid}"
     folder.mkdir()
     try:
         free = shutil.disk_usage(scratch).free
         if free < need:
             raise StorageError(
-                f"{scratch}: {free >> 20} MiB are free where the raw cache needs {need >> 20} MiB",
+                f"{scratch}: {free >> 10} KiB are free where the raw cache needs {need >> 10} KiB",
                 hint="name another folder with --scratch, or use --level blobs",
             )
-        whole = True
-        known = {f.path for f in findings}
-        for raw in unit.heads:
-            try:
-                for _ in library.read_blob(raw.sha256, raw.size):
-                    pass
-            except IntegrityError as error:
-                if raw.path not in known:
-                    findings.append(_about(FindingCode.DAMAGED, build, unit, raw, str(error)))
-            except NotFoundError:
-                pass  # found by its first bytes already
-        for name, contents in unit.raw.items():
-            for number, raw in enumerate(contents):
-                if raw.path in known:
-                    whole = False  # found by its first bytes already
-                    continue
-                try:
-                    target = folder / (name if number == 0 else f"other-{number}")
-                    library.materialize(raw.sha256, raw.size, target)
-                    if number:
-                        target.unlink()
-                except (IntegrityError, NotFoundError) as error:
-                    whole = False
-                    findings.append(_about(FindingCode.DAMAGED, build, unit, raw, str(error)))
-        main = next((n for n in sorted(unit.raw, key=len) if is_cache_name(n)), None)
-        if main is None or not (folder / main).exists():
+        written = _write(library, build, unit, folder, findings)
+        main = next((raw for raw in sorted(written, key=lambda r: len(r.name)) if is_cache_name(raw.name)), None)
+        if main is None:
             yield None
             return
         try:
-            cache = SharedCache.open(folder / main, partial=True)
+            if main in unit.heads:
+                with _open_head(folder / main.name) as images:
+                    findings += check_table(build, unit, images)
+                yield None
+                return
+            cache = SharedCache.open(folder / main.name, partial=True)
         except SharedCacheError as error:
-            if whole:
-                findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, unit.raw[main][0], str(error)))
+            if len(written) == len(unit.kept):
+                findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, main, str(error)))
             yield None
             return
         with cache:
-            raw_cache = RawCache(cache, unit)
-            findings += raw_cache.check_table(build)
-            yield raw_cache
+            findings += check_table(build, unit, ImageTable(cache.images, cache.aliases))
+            yield RawCache(cache, unit)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(library: Library, build: str, unit: Unit, folder: Path, findings: list[Finding]) -> list[RawFile]:
+    """Write every kept file, under its name if it is the first of it; return those that are right."""
+    known = {f.path for f in findings}
+    written: list[RawFile] = []
+    for raw in unit.kept:
+        target = folder / raw.name
+        try:
+            if raw.path in known:
+                continue  # found by its first bytes already
+            if target.exists():
+                target = folder / "another"
+            library.materialize(raw.sha256, raw.size, target)
+            written.append(raw)
+        except (IntegrityError, NotFoundError) as error:
+            findings.append(_about(FindingCode.DAMAGED, build, unit, raw, str(error)))
+    return written
+
+
+@contextmanager
+def _open_head(path: Path) -> Iterator[ImageTable]:
+    """Read the image table of a main file of which only what lies before the images was kept.
+
+    Aliases lie behind them, and are not known. Raises SharedCacheError.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        header = parse_header(data, str(path))
+        part = CacheFilePart(path, "", header, parse_mappings(data, header, str(path)), data)
+        yield read_images(part, AddressSpace([part]))
+
+
+def check_table(build: str, unit: Unit, table: ImageTable) -> Iterator[Finding]:
+    """Hold the cache's own image table against the manifest."""
+    if not unit.expected:
+        return  # found already
+    there = {(i.path, i.uuid) for i in table.images}
+    listed = {(k.path, k.uuid): k for k in unit.expected}
+    for path, uuid in sorted(there - set(listed), key=str):
+        text = "is in the cache, but not in the manifest"
+        yield Finding.of_image(FindingCode.NOT_IN_MANIFEST, text, build, path, unit.arch, uuid, unit.cache_uuid)
+    for path, uuid in sorted(set(listed) - there, key=str):
+        text = "is in the manifest, but not in the cache"
+        if (alias := table.aliases.get(path)) is not None:
+            text = f"is no image, but another path of {table.images[alias].path}"
+        key = listed[path, uuid]
+        yield Finding.of_image(FindingCode.NOT_IN_CACHE, text, build, path, key.arch, uuid, unit.cache_uuid)
 
 
 @dataclass
@@ -155,24 +186,6 @@ class RawCache:
         holder = self.cache.symbols or self.cache.main
         self._wide = holder.header.has_wide_local_symbols
         self._locals: LocalSymbols | None = read_local_symbols(holder)
-
-    def check_table(self, build: str) -> Iterator[Finding]:
-        """Hold the cache's own image table against the manifest."""
-        if not self.unit.expected:
-            return  # found already
-        table = set(self._images)
-        listed = {(k.path, k.uuid): k for k in self.unit.expected}
-        for path, uuid in sorted(table - set(listed), key=str):
-            text = "is in the cache, but not in the manifest"
-            yield self._finding(FindingCode.NOT_IN_MANIFEST, text, build, path, self.unit.arch, uuid)
-        for path, uuid in sorted(set(listed) - table, key=str):
-            text = "is in the manifest, but not in the cache"
-            if (alias := self.cache.aliases.get(path)) is not None:
-                text = f"is no image, but another path of {self.cache.images[alias].path}"
-            yield self._finding(FindingCode.NOT_IN_CACHE, text, build, path, listed[path, uuid].arch, uuid)
-
-    def _finding(self, code: FindingCode, text: str, build: str, path: str, arch: str, uuid: UUID | None) -> Finding:
-        return Finding.of_image(code, text, build, path, arch, uuid, self.unit.cache_uuid)
 
     def reference(self, path: str, uuid: UUID | None) -> Reference | None:
         """Return what the cache says of one image; None where it does not have it, or its file is missing.

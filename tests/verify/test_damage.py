@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -11,6 +12,8 @@ from uuid import UUID
 import pytest
 import zstandard
 
+from symcache.dyld import SharedCache, is_cache_name
+from symcache.errors import StorageError
 from symcache.library import Library
 from symcache.model import Kind, ManifestEntry, Origin, Release, Trust
 from symcache.store import put_blob
@@ -506,14 +509,18 @@ def test_a_blob_that_two_releases_share_is_found_in_both(harvested_twice: Path, 
     assert set(report.builds) == {BUILD, OTHER_BUILD}
 
 
-def test_headers_and_tables_alone_are_no_raw_cache(workshop: Workshop) -> None:
+def test_headers_and_tables_alone_are_no_raw_cache(workshop: Workshop, systems: dict[str, Path]) -> None:
     # As after a harvest that was not to keep raw caches: the header still names the companions.
     head = workshop.location.parent / "head"
+    with SharedCache.open(systems[BUILD] / FOLDER / "dyld_shared_cache_x86_64") as cache:
+        places = [cache.space.locate(image.address) for image in cache.images]
+        first_image = min(place.offset for place in places if place and place.part is cache.main)
 
     def cut(name: str) -> dict[str, object]:
         file = workshop.cache_file(name)
+        length = first_image if is_cache_name(name) else 0x4000
         with workshop.open() as library:
-            head.write_bytes(b"".join(library.read_blob(file.sha256, file.size))[:0x8000])
+            head.write_bytes(b"".join(library.read_blob(file.sha256, file.size))[:length])
             sha256, size, _ = put_blob(library.store, head)
         return {"sha256": sha256, "size": size, "partial": True}
 
@@ -524,6 +531,12 @@ def test_headers_and_tables_alone_are_no_raw_cache(workshop: Workshop) -> None:
         )
     )
     assert check(workshop, Level.BYTES).findings == []
+    # They prove what the cache holds.
+    overlooked = Workshop(workshop.location.parent / "overlooked")
+    shutil.copytree(workshop.location, overlooked.location)
+    overlooked.drop_object(MORE, "x86_64")
+    overlooked.change_manifest(lambda m: [e for e in m if (e.path, e.arch) != (MORE, "x86_64")])
+    assert found(check(overlooked, Level.BYTES)) == [("not-in-manifest", MORE, "x86_64")]
     expected = dropped("dyld_shared_cache_x86_64.01", workshop)
     assert found(check(workshop, Level.BYTES)) == expected
     blob = workshop.blob(workshop.cache_file("dyld_shared_cache_x86_64.02").sha256)
@@ -547,6 +560,26 @@ def test_a_lost_record_is_missed_though_nobody_can_say_what_it_held(harvested_tw
     assert [f.code for f in report.findings] == [FindingCode.RECORD_MISSING]
     assert first.name in report.findings[0].message
     assert len(report.builds) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_raw_cache_that_does_not_fit_is_said_so(harvested: Path, small_disk: Path) -> None:
+    with Library.open(harvested) as library, pytest.raises(StorageError, match="raw cache needs") as caught:
+        verify(library, [BUILD], level=Level.BYTES, scratch=small_disk)
+    assert "--scratch" in caught.value.hint
+    assert list(small_disk.iterdir()) == []
 
 
 def test_what_was_pushed_is_no_harvest(workshop: Workshop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from symcache.errors import UsageError
 from symcache.library import Library
 from symcache.verify import Expectations, FindingCode, Level, VerifyReport, verify
-from tests.verify.releases import BUILD, Workshop
+from tests.verify.releases import BUILD, OTHER_BUILD, Workshop, make_library
 
 
 def required(version: str, expectations: Expectations | None = None, *, build: str = "1A1") -> set[tuple[str, str]]:
@@ -146,6 +147,22 @@ def test_a_build_that_the_site_expects_is_missed_without_being_named(harvested: 
         report = verify(library, level=Level.CATALOG, expectations=site)
     assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "22G720")]
     assert report.builds == [BUILD]
+
+
+def test_a_cache_that_was_replaced_under_the_same_build_is_noted(
+    systems: dict[str, Path], harvested: Path, tmp_path: Path
+) -> None:
+    # A background update brings another cryptex; the build stays.
+    shutil.copytree(harvested, tmp_path / "library")
+    shutil.copytree(systems[OTHER_BUILD], tmp_path / "updated")
+    plist = tmp_path / "updated/System/Library/CoreServices/SystemVersion.plist"
+    shutil.copy(systems[BUILD] / plist.relative_to(tmp_path / "updated"), plist)
+    make_library(tmp_path / "library", tmp_path, tmp_path / "updated")
+    with Library.open(tmp_path / "library") as library:
+        report = verify(library, [BUILD], level=Level.BYTES)
+    assert report.findings == []
+    assert sum("more than one system cache" in note for note in report.notes) == 3
+    assert len([c for c in report.releases[0].caches if c["uuid"]]) == 6
 
 
 def test_what_a_version_may_have_is_noted(harvested: Path) -> None:
