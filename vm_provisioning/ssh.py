@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -245,6 +246,23 @@ class SshSession:
             ) from error
         finally:
             channel.close()
+
+    def upload(self, local: Path, remote: str) -> None:
+        """Write a file on the host, which is only the owner's to read there. Raises RemoteError.
+
+        A file that is cut short by a lost connection stays: upload to a name of your own, and rename what is whole.
+        """
+        try:
+            with paramiko.SFTPClient.from_transport(self._transport) as sftp:
+                sftp.get_channel().settimeout(self.timeouts.reply)
+                with sftp.open(remote, "wx") as empty:  # never through what is there already
+                    empty.chmod(0o600)
+                sftp.put(str(local), remote)  # compares the sizes at the end
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise RemoteError(
+                f"{self.target.host}: {shown(remote)} cannot be written: {shown(str(error)) or 'connection lost'}",
+                hint="check the free space there, and who may write there",
+            ) from error
 
     def _collect(self, channel: Any, program: str, deadline: float, max_output: int) -> RemoteOutput:
         stdout, stderr = bytearray(), bytearray()

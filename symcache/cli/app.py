@@ -20,6 +20,7 @@ __all__ = ["application", "main", "opendump", "run_dsymforuuid"]
 MODULES = {
     "demo": ("demo",),
     "harvest": ("harvest",),
+    "machines": ("vm",),
     "library": ("add", "lookup", "releases", "get"),
     "verify": ("verify", "diff", "missing"),
     "maintenance": ("fsck", "gc", "remove", "prefer", "rebuild", "reextract", "stats"),

@@ -1,0 +1,307 @@
+"""The life of a machine: made from its image, started, reached over SSH, and taken down again.
+
+Whatever ends `up` or a harvest, an error or a signal, leaves no machine behind. After a kill that nobody can catch, the
+record of the run is there, `strays` shows it, and `down` removes the machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tenacity
+
+from symcache.errors import EnvironmentFailure, HostKeyError, IncompleteError, RemoteError, SymcacheError, UsageError
+from symcache.model import Release
+from vm_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
+from vm_provisioning.hostkeys import HostKeyTrust
+from vm_provisioning.interrupts import Interrupts
+from vm_provisioning.inventory import MachineDefinition
+from vm_provisioning.login import SshTarget, Timeouts
+from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, MachineKeys, fingerprint_of, shown_key, speaks_ssh
+from vm_provisioning.runs import Phase, Run, RunStore
+from vm_provisioning.ssh import SshSession
+from vm_provisioning.ssh_source import SshSource
+
+__all__ = ["GUEST_LIMIT", "Machine", "MachineSource"]
+
+GUEST_LIMIT = 2
+"""macOS guests that Apple's licence, and on Apple silicon its kernel, let run on one Mac at a time."""
+_STOP_GRACE = 30.0
+_BANNER_SECONDS = 5.0
+_KEY_ATTEMPTS = 5
+_SHUTDOWN = [
+    "/bin/sh",
+    "-c",
+    '[ "$(id -u)" = 0 ] && exec /sbin/shutdown -h now; exec /usr/bin/sudo -n /sbin/shutdown -h now',
+]
+
+
+class MachineSource(SshSource):
+    """A machine of the inventory as a source: called by its name, and held to the release that is expected of it."""
+
+    def __init__(self, session: SshSession, definition: MachineDefinition) -> None:
+        super().__init__(session)
+        self._definition = definition
+
+    @property
+    def name(self) -> str:
+        """The machine's name: its address may be another one each time."""
+        return self._definition.name
+
+    def identity(self) -> Release:
+        """See SshSource. Raises RemoteError, too, where it is not the release that the inventory expects."""
+        found = super().identity()
+        for key in ("version", "build"):
+            expected, is_ = getattr(self._definition, key), getattr(found, key)
+            if expected is not None and expected != is_:
+                raise RemoteError(
+                    f"{self.name}: runs {key} {is_}, the inventory expects {expected}",
+                    hint="update the machine's image or the inventory",
+                )
+        return found
+
+
+class Machine:
+    """A machine of the inventory. `announce` is told, a sentence each, of steps and of what is trusted."""
+
+    def __init__(
+        self,
+        definition: MachineDefinition,
+        *,
+        store: RunStore | None = None,
+        keys: MachineKeys | None = None,
+        announce: Callable[[str], None] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self.definition = definition
+        self.store = store or RunStore()
+        self.keys = keys or MachineKeys()
+        self.driver: Driver[Any] = make_driver(definition.driver, definition.options, self.store.driver_folder)
+        self._announce = announce or (lambda _: None)
+        self._timeouts = timeouts
+
+    def runs(self) -> list[Run]:
+        """Return the runs of this machine, finished or not."""
+        return [r for r in self.store.runs() if r.definition.name == self.definition.name]
+
+    def current(self) -> Run | None:
+        """Return a run that is up, or None."""
+        up = (r for r in self.runs() if r.phase is Phase.UP)
+        return next((r for r in up if self.driver.state(r.vm) is MachineState.RUNNING), None)
+
+    def up(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Run:
+        """Clone, start, and wait until SSH answers. `rescue` is called once when only SSH is silent.
+
+        `clone=False` starts the image itself. Nothing is left of it when this raises.
+        """
+        run = self._new_run(clone=clone)
+        with Interrupts() as interrupts:
+            self._bring_up(run, interrupts, rescue)
+        return run
+
+    def _new_run(self, *, clone: bool) -> Run:
+        if not self.driver.capabilities.life_cycle:
+            raise UsageError(
+                f"{self.definition.name}: driver {self.driver.name} starts and stops nothing",
+                hint="it has to be running; symcache vm doctor tells whether it is",
+            )
+        return Run.new(self.definition, clone=clone)
+
+    def _bring_up(self, run: Run, interrupts: Interrupts, rescue: Callable[[Run], None] | None) -> None:
+        definition, driver = self.definition, self.driver
+        try:
+            self._admit(run)
+            if run.cloned:
+                self._announce(f"cloning {definition.image} as {run.vm}")
+                driver.clone(str(definition.image), run.vm)
+            run.phase = Phase.STARTING
+            self.store.save(run)
+            self._announce(f"starting {run.vm}")
+            with interrupts.held():
+                run.child = driver.start(run.vm, self.store.log(run))
+                self.store.save(run)
+            deadline = time.monotonic() + definition.boot_timeout
+            run.host, run.port = self._wait_for_ssh(run, deadline, rescue)
+            run.host_key = None if definition.host_key else self._learn_key(run)
+            run.phase = Phase.UP
+            self.store.save(run)
+        except BaseException:
+            with interrupts.held(forget=True):
+                self._clear(run)
+            raise
+
+    def _admit(self, run: Run) -> None:
+        """Write the run down, unless it would be one guest too many."""
+        with self.store.locked():
+            if self.driver.capabilities.apple_limit:
+                ours = {r.vm for r in self.store.runs() if DRIVERS[r.definition.driver].capabilities.apple_limit}
+                running = sorted(ours | set(self.driver.running_guests()))
+                if len(running) >= GUEST_LIMIT:
+                    raise EnvironmentFailure(
+                        f"{self.definition.name}: {GUEST_LIMIT} macOS guests run on this host already, and no more may:"
+                        f" {', '.join(running)}",
+                        hint="take one down: symcache vm list shows them, symcache vm down NAME",
+                    )
+            if not run.cloned and self.driver.state(run.vm) is not MachineState.STOPPED:
+                raise EnvironmentFailure(
+                    f"{self.definition.name}: its image {run.vm} is {self.driver.state(run.vm)}, not stopped",
+                    hint=f"stop it with {self.driver.name}",
+                )
+            self.store.save(run)
+
+    def _wait_for_ssh(self, run: Run, deadline: float, rescue: Callable[[Run], None] | None) -> Endpoint:
+        self._announce(f"waiting for {run.vm} to answer over SSH")
+        started = time.monotonic()
+        while True:
+            left = deadline - time.monotonic()
+            # Asked again each time: the first address may be a lease of the machine before.
+            endpoint = self.driver.endpoint(run.vm, max(0.1, left), run.child)
+            if self.definition.port != 22 and endpoint.port == 22:
+                endpoint = Endpoint(endpoint.host, self.definition.port)
+            if speaks_ssh(*endpoint, max(0.1, min(left, _BANNER_SECONDS))):
+                return endpoint
+            self.driver.check_child(run.vm, run.child)
+            left = deadline - time.monotonic()
+            if rescue is not None and time.monotonic() - started > self.definition.boot_timeout / 2:
+                rescue(run)
+                rescue = None
+            if left <= 0:
+                raise RemoteError(
+                    f"{self.definition.name}: {endpoint.host} port {endpoint.port} did not answer over SSH within"
+                    f" {self.definition.boot_timeout:g} s",
+                    hint="switch on Remote Login in the image, or raise boot_timeout in the inventory",
+                )
+            time.sleep(min(1.0, left))
+
+    def _learn_key(self, run: Run) -> str | None:
+        """Return the fingerprint of the guest's host key, read in the guest without the network, or None."""
+        if not self.driver.capabilities.out_of_band:
+            return None
+        try:
+            text = tenacity.Retrying(
+                stop=tenacity.stop_after_attempt(_KEY_ATTEMPTS),
+                wait=tenacity.wait_fixed(1),
+                retry=tenacity.retry_if_exception_type(EnvironmentFailure),
+                reraise=True,
+            )(self.driver.exec_out_of_band, run.vm, ["/bin/cat", PUBLIC_KEY_FILE])
+        except EnvironmentFailure as error:
+            self._announce(f"{run.vm}: its host key cannot be read without the network: {error}")
+            return None
+        return fingerprint_of(str(text))
+
+    def target(self, run: Run | None = None) -> SshTarget:
+        """Return where to log in. Raises UsageError where the machine is not up."""
+        definition = self.definition
+        if run is not None:
+            return SshTarget(run.host, definition.user, run.port, definition.root)
+        if definition.host is None:
+            raise UsageError(f"{definition.name}: is not up", hint=f"symcache vm up {definition.name}")
+        return SshTarget(definition.host, definition.user, definition.port, definition.root)
+
+    def trust(self, run: Run | None, *, trust_new: bool = False) -> HostKeyTrust:
+        """Return what makes the machine the right one. Raises HostKeyError where nothing does."""
+        definition = self.definition
+        if definition.host_key or run is None:
+            return HostKeyTrust.for_user(pin=definition.host_key, trust_new=trust_new)
+        known = run.host_key or self.keys.get(definition)
+        if known is None:
+            seen = shown_key(run.host, run.port)
+            if not trust_new:
+                raise HostKeyError(
+                    f"{definition.name} is not known here: it shows {seen}",
+                    hint=f"compare it on the machine with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write"
+                    f' host_key = "{seen}" in the inventory; or pass --trust-new-host to believe it now',
+                )
+            path = self.keys.remember(definition, seen)
+            self._announce(f"trusting {definition.name} from now on by {seen}, kept in {path}")
+            known = seen
+        return HostKeyTrust(pin=known)
+
+    def session(self, run: Run | None = None, *, trust_new: bool = False) -> SshSession:
+        """Return a session with the machine, not yet connected."""
+        return SshSession(
+            self.target(run),
+            trust=self.trust(run, trust_new=trust_new),
+            login=self.definition.login,
+            timeouts=self._timeouts,
+            announce=self._announce,
+        )
+
+    @contextmanager
+    def source(self, *, trust_new: bool = False) -> Iterator[MachineSource]:
+        """Have the machine up, and connected as a source; take down again what was not up before."""
+        with self.reached() as run, self.session(run, trust_new=trust_new) as session:
+            yield MachineSource(session, self.definition)
+
+    @contextmanager
+    def reached(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Iterator[Run | None]:
+        """Have the machine up; take down again what was not up before. Yields None for a static host."""
+        run = self.current() if self.driver.capabilities.life_cycle else None
+        if run is not None or not self.driver.capabilities.life_cycle:
+            yield run
+            return
+        run = self._new_run(clone=clone)
+        with Interrupts() as interrupts:
+            try:
+                self._bring_up(run, interrupts, rescue)
+                yield run
+            finally:
+                with interrupts.held():
+                    if self.store.has(run):
+                        self.down(run)
+
+    def down(self, run: Run) -> None:
+        """Stop a run, and destroy the machine if it is a clone. Raises EnvironmentFailure; the record is kept then."""
+        if not run.cloned and run.phase is Phase.UP:
+            self._shut_down(run)
+        run.phase = Phase.STOPPING
+        self.store.save(run)
+        grace = 1.0 if run.cloned else _STOP_GRACE  # a clone's disks are thrown away anyway
+        self._steps(
+            run,
+            functools.partial(self.driver.stop, run.vm, grace),
+            run.child.end if run.child else None,
+            functools.partial(self.driver.destroy, run.vm) if run.cloned and run.vm.startswith(RUN_PREFIX) else None,
+        )
+        self.store.remove(run)
+
+    @staticmethod
+    def _steps(run: Run, *steps: Callable[[], None] | None) -> None:
+        """Do every step; then raise the first error, if there was one that a later step did not make good."""
+        failure: SymcacheError | None = None
+        for step in steps:
+            if step is None:
+                continue
+            try:
+                step()
+            except SymcacheError as error:
+                failure = failure or error
+            else:
+                if step is steps[-1]:
+                    failure = None  # what is destroyed is stopped, too
+        if failure is not None:
+            raise IncompleteError(
+                f"{run.vm} could not be taken down: {failure}", hint=f"try again: symcache vm down {run.name}"
+            ) from failure
+
+    def _shut_down(self, run: Run) -> None:
+        """Ask the guest itself: what was changed in an image must reach its disk."""
+        try:
+            with self.session(run) as session:
+                session.run(_SHUTDOWN)
+        except SymcacheError as error:
+            self._announce(f"{run.vm}: could not be shut down from within: {error}")
+            return
+        self.driver.wait_for(run.vm, {MachineState.STOPPED, MachineState.MISSING}, 2 * _STOP_GRACE)
+
+    def _clear(self, run: Run) -> None:
+        """Remove what an `up` has made before it failed; an error here must not hide that one."""
+        try:
+            if self.store.has(run):  # else it was never let in, and nothing was made
+                self.down(run)
+        except SymcacheError as error:
+            self._announce(f"{error}; {error.hint}")

@@ -1,0 +1,337 @@
+"""Sets up on a machine what unattended harvests need. Run twice, it changes nothing the second time.
+
+Each step looks, changes what is not as it should be, and looks again: macOS's own
+programs exit 0 for what they did not do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from symcache.errors import RemoteError, SymcacheError, UsageError
+from symcache.macho import identify
+from vm_provisioning.cache_util import TOOL
+from vm_provisioning.drivers import DRIVERS
+from vm_provisioning.inventory import MachineDefinition
+from vm_provisioning.machine_keys import fingerprint_of
+from vm_provisioning.packets import NoSuchFileError
+from vm_provisioning.ssh import RemoteOutput, SshSession
+from vm_provisioning.text import shown
+
+__all__ = ["BUILD_UTIL", "GuestPaths", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
+
+BUILD_UTIL = (
+    f"{TOOL} is no part of macOS: build its target of that name in Apple's open-source dyld"
+    " (github.com/apple-oss-distributions/dyld, the tag nearest to the machine's release; it needs patches to build"
+    " with the public SDK), or take a patched build, then pass it with --util PATH. Harvests work without it"
+    " (--extractor raw)"
+)
+_MARKER = "symcache_host_key"
+"""File beside the host keys that says which key was made here: another one was copied with a disk."""
+_TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
+_FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
+_MAX_UTIL = 64 << 20
+_SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
+_ADD_KEY = """
+umask 077
+file="$1/.ssh/authorized_keys"
+mkdir -p "$1/.ssh" || exit 1
+if [ -s "$file" ] && [ -n "$(tail -c 1 "$file")" ]; then echo >> "$file"; fi
+printf '%s\\n' "$2" >> "$file"
+"""
+_NEW_HOST_KEYS = """
+set -e
+umask 077
+cd "$1"
+for kind in rsa ecdsa ed25519; do
+    rm -f .symcache_new .symcache_new.pub
+    "$2" -q -t "$kind" -N "" -C "" -f .symcache_new
+    chmod 644 .symcache_new.pub
+    mv -f .symcache_new "ssh_host_${kind}_key"
+    mv -f .symcache_new.pub "ssh_host_${kind}_key.pub"
+done
+"$2" -lf ssh_host_ed25519_key.pub | { read -r bits print rest; printf '%s\\n' "$print"; } > "$3"
+chmod 644 "$3"
+sync
+"""
+
+
+class Outcome(StrEnum):
+    """What came of a step."""
+
+    OK = "ok"
+    """It was so already."""
+    DONE = "done"
+    WOULD = "would do"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was set up; `hint` is the next step where one is needed."""
+
+    name: str
+    outcome: Outcome
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPaths:
+    """Where macOS keeps what is used here."""
+
+    home: str | None = None
+    """Of the user; the machine is asked without it."""
+    ssh: str = "/etc/ssh"
+    util: str = f"/usr/local/bin/{TOOL}"
+    sudo: str = "/usr/bin/sudo"
+    ssh_keygen: str = "/usr/bin/ssh-keygen"
+    pmset: str = "/usr/bin/pmset"
+    systemsetup: str = "/usr/sbin/systemsetup"
+    launchctl: str = "/bin/launchctl"
+    codesign: str = "/usr/bin/codesign"
+    uname: str = "/usr/bin/uname"
+
+
+class _Would(Exception):
+    pass
+
+
+@dataclass
+class Provisioner:
+    """Sets a machine up over a connected session."""
+
+    session: SshSession
+    definition: MachineDefinition
+    util: Path | None = None
+    dry_run: bool = False
+    paths: GuestPaths = field(default_factory=GuestPaths)
+    new_host_key: str | None = None
+    """Fingerprint of a host key that was made: what the machine shows from now on."""
+    _root: bool | None = None
+
+    def run(self) -> list[Step]:
+        """Do all steps; one that fails does not keep the next from being tried."""
+        steps: Sequence[tuple[str, Callable[[], Step]]] = (
+            ("key", self._key),
+            ("remote login", self._remote_login),
+            ("sleep", self._sleep),
+            ("extractor", self._extractor),
+            ("host keys", self._host_keys),  # last: a new connection will see them
+        )
+        return [self._step(name, step) for name, step in steps]
+
+    def _step(self, name: str, step: Callable[[], Step]) -> Step:
+        try:
+            return step()
+        except _Would as would:
+            return Step(name, Outcome.WOULD, str(would))
+        except SymcacheError as error:
+            return Step(name, Outcome.FAILED, str(error), error.hint)
+
+    def _change(self, what: str) -> None:
+        """Go no further when nothing may be changed."""
+        if self.dry_run:
+            raise _Would(what)
+
+    # What is run there
+
+    def _ask(self, *argv: str, timeout: float = 60) -> RemoteOutput:
+        return self.session.run(argv, timeout=timeout, max_output=1 << 20)
+
+    def _do(self, *argv: str, timeout: float = 60) -> str:
+        output = self._ask(*argv, timeout=timeout)
+        if output.status != 0:
+            said = shown((output.stderr or output.stdout).decode("utf-8", "replace").partition("\n")[0])
+            raise RemoteError(
+                f"{self.definition.name}: {argv[0]} ended with {output.status}: {said or 'it said nothing'}"
+            )
+        return output.stdout.decode("utf-8", "replace")
+
+    def _as_root(self, *argv: str, timeout: float = 60) -> str:
+        if self._root is None:
+            self._root = self._do("/usr/bin/id", "-u").strip() == "0"
+        if self._root:
+            return self._do(*argv, timeout=timeout)
+        if self._ask(self.paths.sudo, "-n", "/usr/bin/true").status != 0:
+            user = self.definition.user
+            raise RemoteError(
+                f"{self.definition.name}: {user} may not use sudo there without a password",
+                hint=f"run there: echo '{user} ALL=(ALL) NOPASSWD: ALL' | sudo tee /etc/sudoers.d/{user}",
+            )
+        return self._do(self.paths.sudo, "-n", *argv, timeout=timeout)
+
+    # Steps
+
+    def _key(self) -> Step:
+        key = self._public_key()
+        if key is None:
+            return Step(
+                "key",
+                Outcome.SKIPPED,
+                "the inventory names no identity: the agent's keys are used as they are",
+                "make one with ssh-keygen -t ed25519, and name it as `identity`",
+            )
+        home = self.paths.home or self._do("/bin/sh", "-c", "cd && pwd").strip()
+        if not home.startswith("/") or not home.isprintable():
+            raise RemoteError(f"{self.definition.name}: names {shown(home)!r} as the home of {self.definition.user}")
+        file = f"{home}/.ssh/authorized_keys"
+        if self._authorized(file, key):
+            return Step("key", Outcome.OK, f"{self.definition.identity} is let in")
+        self._change(f"add {self.definition.identity}.pub to {file}")
+        self._do("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
+        if not self._authorized(file, key):
+            raise RemoteError(f"{self.definition.name}: {file} does not hold the key that was added")
+        return Step("key", Outcome.DONE, f"{self.definition.identity} is let in from now on")
+
+    def _public_key(self) -> str | None:
+        """Return type and key, as in authorized_keys."""
+        private = self.definition.login.key()
+        return f"{private.get_name()} {private.get_base64()}" if private is not None else None
+
+    def _authorized(self, file: str, key: str) -> bool:
+        output = self._ask("/bin/cat", file)
+        blob = key.split()[1]
+        lines = output.stdout.decode("utf-8", "replace").splitlines()
+        return any(blob in line.split() for line in lines if not line.lstrip().startswith("#"))
+
+    def _remote_login(self) -> Step:
+        if self._remote_login_is_on():
+            return Step("remote login", Outcome.OK, "is on, after a restart too")
+        self._change("switch Remote Login on for good")
+        paths = self.paths
+        # Without Full Disk Access the first says so and exits 0; what follows has worked in its place.
+        for argv in (
+            (paths.systemsetup, "-setremotelogin", "on"),
+            (paths.launchctl, "enable", "system/com.openssh.sshd"),
+            (paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"),
+        ):
+            try:
+                self._as_root(*argv)
+            except RemoteError:
+                continue  # what counts is whether it is on then
+            if self._remote_login_is_on():
+                return Step("remote login", Outcome.DONE, "was only on for now, is on for good")
+        raise RemoteError(
+            f"{self.definition.name}: Remote Login cannot be switched on from here",
+            hint="switch it on there: System Settings, General, Sharing",
+        )
+
+    def _remote_login_is_on(self) -> bool:
+        said = self._as_root(self.paths.systemsetup, "-getremotelogin")
+        match = re.search(r"Remote Login: (On|Off)", said)
+        if match is None:
+            raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(said)!r}")
+        return match[1] == "On"
+
+    def _sleep(self) -> Step:
+        minutes = self._sleeps_after()
+        if minutes == 0:
+            return Step("sleep", Outcome.OK, "never sleeps")
+        self._change(f"keep it from sleeping (now after {minutes} min)")
+        self._as_root(self.paths.pmset, "-a", "sleep", "0")
+        if (minutes := self._sleeps_after()) != 0:
+            raise RemoteError(f"{self.definition.name}: still sleeps after {minutes} min, though pmset was told")
+        return Step("sleep", Outcome.DONE, "never sleeps from now on")
+
+    def _sleeps_after(self) -> int:
+        match = _SLEEP.search(self._do(self.paths.pmset, "-g"))
+        return int(match[1]) if match else 0
+
+    def _extractor(self) -> Step:
+        there = self._remote_sha256(self.paths.util)
+        if self.util is None:
+            if there is not None:
+                return Step("extractor", Outcome.OK, f"{self.paths.util} is there")
+            return Step("extractor", Outcome.SKIPPED, f"{TOOL} is not there", BUILD_UTIL)
+        data = self._checked_util(self.util)
+        if there == hashlib.sha256(data).hexdigest():
+            return Step("extractor", Outcome.OK, f"{self.paths.util} is {self.util}")
+        self._change(f"install {self.util} as {self.paths.util}")
+        signed = self._install(self.util)
+        return Step("extractor", Outcome.DONE, f"{self.util} is installed as {self.paths.util}{signed}")
+
+    def _checked_util(self, util: Path) -> bytes:
+        try:
+            if util.stat().st_size > _MAX_UTIL:
+                raise UsageError(f"{util}: larger than {_MAX_UTIL >> 20} MiB: is that {TOOL}?")
+            data = util.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{util}: cannot be read: {error.strerror}", hint="check --util") from error
+        archs = {s.arch for s in identify(util)}
+        machine = self._do(self.paths.uname, "-m").strip()
+        wanted = {"arm64": {"arm64", "arm64e"}}.get(machine, {machine})
+        if not archs:
+            raise UsageError(f"{util}: is no Mach-O", hint=BUILD_UTIL)
+        if not archs & wanted:
+            raise UsageError(
+                f"{util}: is for {', '.join(sorted(archs))}, the machine is {shown(machine)}", hint="build it for that"
+            )
+        return data
+
+    def _remote_sha256(self, path: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            for _, data in self.session.sftp.read(path.encode(), 0, _MAX_UTIL):
+                digest.update(data)
+        except NoSuchFileError:
+            return None
+        return digest.hexdigest()
+
+    def _install(self, util: Path) -> str:
+        folder = self._do("/usr/bin/mktemp", "-d", _TEMPLATE).strip()
+        if not _FOLDER.fullmatch(folder):
+            raise RemoteError(f"{self.definition.name}: mktemp made no folder: {shown(folder)}")
+        target, part, signed = self.paths.util, f"{self.paths.util}.part", ""
+        try:
+            file = f"{folder}/{TOOL}"
+            self.session.upload(util, file)
+            self._do("/bin/chmod", "755", file)
+            if not self._runs(file):
+                # Apple silicon runs nothing that is not signed, if only by nobody in particular.
+                self._do(self.paths.codesign, "--force", "--sign", "-", file)
+                signed = ", signed ad hoc there"
+                if not self._runs(file):
+                    raise RemoteError(
+                        f"{self.definition.name}: {util} does not run there as {TOOL} does",
+                        hint=f"run it there by hand; is it built for that release? {BUILD_UTIL}",
+                    )
+            self._as_root("/bin/mkdir", "-p", target.rpartition("/")[0])
+            self._as_root("/bin/cp", file, part)
+            self._as_root("/bin/chmod", "755", part)
+            self._as_root("/bin/mv", "-f", part, target)
+        finally:
+            self._ask("/bin/rm", "-rf", folder)
+        return signed
+
+    def _runs(self, path: str) -> bool:
+        output = self._ask(path)
+        return f"Usage: {TOOL}".encode() in output.stderr + output.stdout
+
+    def _host_keys(self) -> Step:
+        if not DRIVERS[self.definition.driver].capabilities.life_cycle:
+            return Step("host keys", Outcome.SKIPPED, "a machine of its own has host keys of its own")
+        public, marker = f"{self.paths.ssh}/ssh_host_ed25519_key.pub", f"{self.paths.ssh}/{_MARKER}"
+        now = fingerprint_of(self._ask("/bin/cat", public).stdout.decode("ascii", "replace"))
+        if now is not None and self._ask("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
+            return Step("host keys", Outcome.OK, f"{now} was made on this machine")
+        self._change("make new host keys: those of a public image are public")
+        self._as_root("/bin/sh", "-c", _NEW_HOST_KEYS, "sh", self.paths.ssh, self.paths.ssh_keygen, marker, timeout=120)
+        made = fingerprint_of(self._do("/bin/cat", public))
+        if made is None or made == now:
+            raise RemoteError(f"{self.definition.name}: {public} holds no new key, though ssh-keygen was told")
+        self.new_host_key = made
+        return Step("host keys", Outcome.DONE, f"new ones are in use: host_key = {made}")
+
+
+def remote_login_out_of_band(run_there: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:
+    """Switch Remote Login on by programs that run in the guest without the network. Raises EnvironmentFailure."""
+    paths = paths or GuestPaths()
+    run_there([paths.sudo, "-n", paths.launchctl, "enable", "system/com.openssh.sshd"])
+    run_there([paths.sudo, "-n", paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"])
