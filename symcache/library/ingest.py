@@ -29,6 +29,8 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 _HEAD = 32 << 10
 _CODE_LIMIT = 64 << 20
+_FRAME = 8 << 20
+"""Raw cache files are read in parts."""
 _SAFE = 1800.0
 """Blobs younger than this are not collected for as long again: a collection's grace is an hour or more."""
 
@@ -206,7 +208,9 @@ def _store_again(library: Library, done: StoredAll, sha256: str) -> bool:
         return False
 
 
-def _put(library: Library, result: StoredAll, file: Path, *place: int) -> tuple[str, int, bool]:
+def _put(
+    library: Library, result: StoredAll, file: Path, *place: int, frame_size: int | None = None
+) -> tuple[str, int, bool]:
     def note(sha256: str) -> None:
         result.refreshed[sha256] = time.monotonic()
 
@@ -216,12 +220,13 @@ def _put(library: Library, result: StoredAll, file: Path, *place: int) -> tuple[
         *place,
         claimed=library.catalog.is_live,
         young=result.clock - _SAFE,
+        frame_size=frame_size,
         refreshed=note,
     )
 
 
 def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> tuple[CacheFile, bool]:
-    sha256, size, new = _put(library, result, staged.file)
+    sha256, size, new = _put(library, result, staged.file, frame_size=_FRAME)
     entry = CacheFile(
         name=staged.name,
         cache_uuid=staged.cache_uuid,

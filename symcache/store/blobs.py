@@ -41,13 +41,15 @@ def put_blob(
     *,
     claimed: Callable[[str], bool] = _never,
     young: float = math.inf,
+    frame_size: int | None = None,
     refreshed: Callable[[str], None] | None = None,
 ) -> tuple[str, int, bool]:
     """Store `size` bytes of `file` from `offset` on, unless the store has them.
 
     What is there already, but is not `claimed` by any live record, might be about to be collected: unless it was made
-    after `young` (store's clock), it is made young again, and `refreshed` is told. Returns (SHA-256 in hex, size,
-    whether it is new).
+    after `young` (store's clock), it is made young again, and `refreshed` is told. With `frame_size`, every so many
+    bytes become a frame of their own, so that a reader can begin at any of them. Returns (SHA-256 in hex, size, whether
+    it is new).
     Raises StorageError, or IntegrityError when the file is shorter than asked for.
     """
 
@@ -76,20 +78,26 @@ def put_blob(
             if there(sha256):
                 return sha256, size, False
             compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
-            return sha256, size, put_object(store, blob_key(sha256), [compressor.compress(data)])
+            pieces = [data] if not frame_size else [data[n : n + frame_size] for n in range(0, size or 1, frame_size)]
+            return sha256, size, put_object(store, blob_key(sha256), map(compressor.compress, pieces))
 
         sha256 = _hash(source, size, file)
         if there(sha256):
             return sha256, size, False
         source.seek(offset)
         again = hashlib.sha256()
-        chunker = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True).compressobj(size=size)
 
         def frames() -> Iterator[bytes]:
-            for chunk in _chunks(source, size, file):
-                again.update(chunk)
-                yield chunker.compress(chunk)
-            yield chunker.flush()
+            left = size
+            while left:
+                length = min(frame_size or left, left)
+                compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+                chunker = compressor.compressobj(size=length)
+                for chunk in _chunks(source, length, file):
+                    again.update(chunk)
+                    yield chunker.compress(chunk)
+                yield chunker.flush()
+                left -= length
             if again.hexdigest() != sha256:
                 raise IntegrityError(f"{file}: changed while it was read", hint="run the same command again")
 

@@ -73,6 +73,20 @@ def test_blobs_of_several_frames_are_read_and_measured_whole(store: LocalStore, 
     assert (tmp_path / "copy").read_bytes() == b"".join(parts)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 1000, 2500])
+def test_a_blob_is_cut_into_frames_on_request(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, in_memory: bool
+) -> None:
+    monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 1 << 20 if in_memory else 0)
+    data = os.urandom(size)
+    sha256, _, _ = put_blob(store, _file(tmp_path, data), frame_size=1000)
+    stored = (store.root / blob_key(sha256)).read_bytes()
+    assert stored.count(zstandard.FRAME_HEADER) == max(1, -(-size // 1000))
+    decode_to(store, sha256, size, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+
+
 @pytest.mark.parametrize("size", [0, 1, 100, 400_000])
 @pytest.mark.parametrize("compressible", [True, False])
 def test_every_cut_and_every_addition_is_seen_by_the_headers_alone(size: int, compressible: bool) -> None:
