@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import hdrs, web
 
 from server import api, operations, pages
+from server.auth import Scope, token_of
 from server.config import ServerConfig
 from server.content import MISSING
 from server.layouts import MAX_PATH, match, match_raw_cache
@@ -15,7 +16,7 @@ from server.metrics import TYPE
 from server.service import SERVICE, Service
 from server.symbols import answer, answer_raw_cache
 from symcache import __version__
-from symcache.errors import EnvironmentFailure, NotFoundError, SymcacheError, UsageError
+from symcache.errors import EnvironmentFailure, FormatError, IntegrityError, NotFoundError, SymcacheError, UsageError
 
 __all__ = ["create_app"]
 
@@ -27,7 +28,7 @@ _MAX_BODY = 4 << 20
 
 def create_app(config: ServerConfig) -> web.Application:
     """Return the application over the library of `config`. Raises NotFoundError, StorageError."""
-    app = web.Application(middlewares=[_answers, _layouts], client_max_size=_MAX_BODY)
+    app = web.Application(middlewares=[_answers, _access, _layouts], client_max_size=_MAX_BODY)
     app[SERVICE] = Service(config)
     app.on_response_prepare.append(_sign)
     app.cleanup_ctx.append(_service)
@@ -53,6 +54,25 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     """Tell clients who answers: a 404 of this server is about all layouts and pins."""
     response.headers["X-Symcache-Version"] = __version__
     response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+@web.middleware
+async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let pass who may read or write what is asked for."""
+    reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
+    service = request.app[SERVICE]
+    if (reads and service.config.open_reads) or request.path == "/healthz":
+        return await handler(request)
+    scope = Scope.READ if reads else Scope.WRITE
+    token = service.tokens.find(token_of(request) or "")
+    if token is None:
+        raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
+    if scope not in token.scopes:
+        raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
+    response = await handler(request)
+    if "Cache-Control" in response.headers:  # what needs a token is for nobody else's cache
+        response.headers["Cache-Control"] = response.headers["Cache-Control"].replace("public", "private")
+    return response
 
 
 @web.middleware
@@ -92,12 +112,17 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         log.error("%s %s: %s", request.method, request.path, error)
         return _refusal(request, 503, f"the server cannot read its files: {error.strerror or error}")
     except SymcacheError as error:
+        if request.method not in _READS and isinstance(error, IntegrityError | FormatError):
+            return _refusal(request, 422, str(error), error.hint)  # what the client sent is not what it said
         log.error("%s %s: %s", request.method, request.path, error)
         return _refusal(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:
-    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    if error.status == web.HTTPUnauthorized.status_code:
+        headers["WWW-Authenticate"] = 'Basic realm="symcache", Bearer realm="symcache"'
+    return headers
 
 
 def _refusal(

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.auth import Scope, TokenStore
 from symcache.errors import UsageError
 
 __all__ = ["ServerConfig"]
@@ -32,6 +33,9 @@ class ServerConfig:
     refresh_seconds: float = 2.0
     stop_seconds: float = 30.0
     """How long downloads that are under way may take to finish when the server stops."""
+    max_upload: int = 4 << 30
+    max_uploads: int = 64 << 30
+    """Of one file that is pushed, and of all that were sent but not yet added."""
     upstreams: tuple[str, ...] = ()
     """URLs of servers to ask for what the library does not have."""
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -49,12 +53,22 @@ class ServerConfig:
         except ValueError:
             return False
 
+    @property
+    def open_reads(self) -> bool:
+        """Whether reading needs no token."""
+        return self.public_reads or self.is_loopback
+
+    @property
+    def tokens(self) -> Path:
+        """File of the tokens."""
+        return self.state_dir / "tokens.json"
+
     def check(self) -> None:
         """Raise UsageError for settings that contradict each other or would expose the library unasked."""
-        if not self.is_loopback and not self.public_reads:
+        if not self.open_reads and not any(Scope.READ in t.scopes for t in TokenStore(self.tokens).all()):
             raise UsageError(
-                f"{self.host}: other machines could read the whole library there",
-                hint="add --public-reads if they may, or serve on 127.0.0.1 behind a proxy that asks for passwords",
+                f"{self.host}: other machines could connect there, and nobody would be allowed to read",
+                hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",
             )
         if self.processes < 1:
             raise UsageError(f"{self.processes} processes: at least one is needed")

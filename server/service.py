@@ -11,12 +11,14 @@ from uuid import UUID
 
 from aiohttp import web
 
+from server.auth import TokenStore
 from server.cache_match import CacheMatcher
 from server.config import ServerConfig
 from server.decoded import DecodedCache
 from server.layouts import Wanted
 from server.metrics import LIBRARY_AGE, flush_access_log
 from server.misses import MissLog
+from server.uploads import Uploads
 from server.upstream import Upstreams
 from symcache.catalog import Occurrence, ReleaseRow
 from symcache.errors import NotFoundError, SymcacheError, UsageError
@@ -43,6 +45,8 @@ class Service:
         self.background = Library.open(config.library)
         """The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
+        self.tokens = TokenStore(config.tokens)
+        self.uploads = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
         self.upstreams: Upstreams | None = None
         self.matcher = CacheMatcher(self.library)
         self.misses = MissLog(config.state_dir / "misses.db")

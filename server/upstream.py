@@ -17,7 +17,7 @@ from aiohttp import web
 
 from server.metrics import UPSTREAM
 from symcache import __version__
-from symcache.client import FetchedSymbol, Fetcher, LocalCache, SymbolRequest
+from symcache.client import FetchedSymbol, Fetcher, LocalCache, SymbolRequest, split_tokens
 from symcache.errors import IntegrityError, RemoteError
 
 __all__ = ["Upstreams"]
@@ -35,7 +35,7 @@ class Upstreams:
     """The servers at `urls`, behind one cache; `identity` is what this server is known by to them."""
 
     def __init__(self, urls: tuple[str, ...], folder: Path, limit: int, identity: str) -> None:
-        self._urls = urls
+        self._urls, self._tokens = split_tokens(urls)
         self._identity = identity
         self._cache = LocalCache(folder, limit)
         self._session: aiohttp.ClientSession | None = None
@@ -96,7 +96,7 @@ class Upstreams:
         for url in self._urls:
             try:
                 async with self._gate, asyncio.timeout(_SECONDS / len(self._urls)):
-                    fetcher = Fetcher(self._session, self._cache, headers=headers)
+                    fetcher = Fetcher(self._session, self._cache, headers=headers, tokens=self._tokens)
                     found = await fetcher.fetch(url, wanted, lambda *_: None)
             except (RemoteError, IntegrityError) as error:
                 reasons.append(str(error))

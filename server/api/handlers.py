@@ -10,7 +10,8 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from server.api import models
+from server.api import models, uploads
+from server.api.answers import json_answer, refuse
 from server.api.openapi import document
 from server.layouts import What
 from server.service import SERVICE, Service
@@ -38,6 +39,7 @@ def register(app: web.Application) -> None:
     router.add_get(f"{_PREFIX}/releases/{{build}}", one_release)
     router.add_get(f"{_PREFIX}/coverage/{{build}}", coverage)
     router.add_get(f"{_PREFIX}/missing", missing)
+    uploads.register(app)
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -52,9 +54,9 @@ async def uuids(request: web.Request) -> web.Response:
     try:
         query = models.UuidsQuery.model_validate_json(await request.read())
     except ValidationError as error:
-        raise _wrong(error) from error
+        raise refuse(error) from error
     service = request.app[SERVICE]
-    return _json(await asyncio.to_thread(_holdings, service, query))
+    return json_answer(await asyncio.to_thread(_holdings, service, query))
 
 
 def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
@@ -79,7 +81,7 @@ async def one_uuid(request: web.Request) -> web.Response:
     if not contents:
         service.misses.add(uuid, What.EXECUTABLE)
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
-    return _json(_held([uuid], {uuid: contents})[0])
+    return json_answer(_held([uuid], {uuid: contents})[0])
 
 
 async def images(request: web.Request) -> web.Response:
@@ -90,18 +92,18 @@ async def images(request: web.Request) -> web.Response:
     for o in found:
         if o.uuid is not None and (o.uuid in by_uuid or len(by_uuid) < query.limit):
             by_uuid.setdefault(o.uuid, []).append(o)
-    return _json(models.Images(images=_held(list(by_uuid), by_uuid)))
+    return json_answer(models.Images(images=_held(list(by_uuid), by_uuid)))
 
 
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
     rows = await asyncio.to_thread(request.app[SERVICE].background.releases)
-    return _json(models.Releases(releases=[models.release_of(r) for r in rows]))
+    return json_answer(models.Releases(releases=[models.release_of(r) for r in rows]))
 
 
 async def one_release(request: web.Request) -> web.Response:
     """Describe one build."""
-    return _json(models.release_of(await request.app[SERVICE].release(request.match_info["build"])))
+    return json_answer(models.release_of(await request.app[SERVICE].release(request.match_info["build"])))
 
 
 async def coverage(request: web.Request) -> web.Response:
@@ -109,7 +111,7 @@ async def coverage(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     release = await service.release(request.match_info["build"])
     report = await asyncio.to_thread(verify, service.background, [release.build], level=Level.CATALOG)
-    return _json(
+    return json_answer(
         models.Coverage(
             build=release.build,
             complete=not report.findings,
@@ -123,7 +125,7 @@ async def coverage(request: web.Request) -> web.Response:
 async def missing(request: web.Request) -> web.Response:
     """List what was asked for and nobody had."""
     rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
-    return _json(
+    return json_answer(
         models.Missing(
             missing=[
                 models.MissingImage(
@@ -145,12 +147,6 @@ def _held(order: list[UUID], held: Mapping[UUID, list[Occurrence]]) -> list[mode
     return [models.HeldImage(uuid=u, contents=[models.content_of(o) for o in held.get(u, [])]) for u in order]
 
 
-def _json(value: BaseModel) -> web.Response:
-    return web.Response(
-        body=value.model_dump_json().encode(), content_type="application/json", headers={"Cache-Control": "no-cache"}
-    )
-
-
 def _parameters(request: web.Request, model: type[_Question]) -> _Question:
     repeated = [name for name in request.query if len(request.query.getall(name)) > 1]
     if repeated:
@@ -158,10 +154,4 @@ def _parameters(request: web.Request, model: type[_Question]) -> _Question:
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise _wrong(error) from error
-
-
-def _wrong(error: ValidationError) -> UsageError:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])[:100]
-    return UsageError(f"{place or 'body'}: {first['msg']}", hint="see /api/v1/openapi.json")
+        raise refuse(error) from error

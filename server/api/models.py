@@ -13,6 +13,8 @@ from symcache.model import Kind, Sha256, uuid_text
 
 __all__ = [
     "MAX_IMAGES",
+    "AddQuery",
+    "Added",
     "Content",
     "Coverage",
     "CoverageFinding",
@@ -27,6 +29,7 @@ __all__ = [
     "NameQuery",
     "Release",
     "Releases",
+    "Upload",
     "UuidsQuery",
     "content_of",
     "release_of",
@@ -172,6 +175,46 @@ class Missing(_Answer):
     """What was asked for most often."""
 
     missing: list[MissingImage]
+
+
+class Upload(_Answer):
+    """How much of a file was received."""
+
+    offset: int
+    """Bytes."""
+    complete: bool
+    """All of it is here and has the right hash."""
+
+
+class AddedFile(_Question):
+    """One file that was sent, and the path that it has where it comes from."""
+
+    sha256: Sha256
+    path: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")
+
+
+class AddQuery(_Question):
+    """Files to add to the library by one record."""
+
+    images: list[AddedFile] = Field(min_length=1, max_length=MAX_IMAGES)
+
+
+class AddedImage(_Answer):
+    """One image that is in the library now."""
+
+    uuid: UuidText
+    kind: Kind
+    arch: str
+    sha256: Sha256
+    path: str
+
+
+class Added(_Answer):
+    """What was added."""
+
+    record: str
+    images: list[AddedImage]
+    problems: list[str]
 
 
 class Error(_Answer):

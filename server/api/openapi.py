@@ -15,6 +15,7 @@ __all__ = ["document"]
 
 _UUID = {"type": "string", "pattern": "^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})$"}
 _BUILD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 
@@ -23,10 +24,10 @@ _LIMIT = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 def document() -> dict[str, Any]:
     """Return the document; it never changes while the program runs."""
     answers: list[type[BaseModel]] = [models.Holdings, models.HeldImage, models.Images, models.Releases]
-    answers += [models.Release, models.Coverage, models.Missing, models.Error]
+    answers += [models.Release, models.Coverage, models.Missing, models.Upload, models.Added, models.Error]
     modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
     modes = [(model, "serialization") for model in answers]
-    modes.append((models.UuidsQuery, "validation"))
+    modes += [(models.UuidsQuery, "validation"), (models.AddQuery, "validation")]
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     return {
         "openapi": "3.1.0",
@@ -55,9 +56,28 @@ def document() -> dict[str, Any]:
             "/api/v1/coverage/{build}": {
                 "get": _operation("Whether a build is complete", models.Coverage, path={"build": _BUILD})
             },
+            "/api/v1/uploads/{sha256}": {
+                "get": _operation("How much of a file was received", models.Upload, path={"sha256": _SHA256}),
+                "put": _operation(
+                    "Send a file, or with Content-Range a part of it; 202 until it is whole",
+                    models.Upload,
+                    path={"sha256": _SHA256},
+                    statuses=("200", "202"),
+                )
+                | {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {}}}}},
+            },
+            "/api/v1/uploads": {
+                "post": _operation("Add files that were sent, by one record", models.Added, statuses=("201",))
+                | {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("AddQuery")}}}}
+            },
             "/api/v1/missing": {"get": _operation("What was asked for and nobody had", models.Missing)},
         },
-        "components": {"schemas": schemas["$defs"]},
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        # Where reads are open, no token is needed for them.
+        "security": [{}, {"token": []}],
     }
 
 
@@ -71,6 +91,7 @@ def _operation(
     *,
     path: dict[str, Any] | None = None,
     query: dict[str, Any] | None = None,
+    statuses: tuple[str, ...] = ("200",),
 ) -> dict[str, Any]:
     schema = answer if isinstance(answer, dict) else _ref(answer.__name__)
     parameters = [
@@ -82,7 +103,10 @@ def _operation(
         "summary": summary,
         **({"parameters": parameters} if parameters else {}),
         "responses": {
-            "200": {"description": summary, "content": {"application/json": {"schema": schema}}},
+            **{
+                status: {"description": summary, "content": {"application/json": {"schema": schema}}}
+                for status in statuses
+            },
             "default": wrong,
         },
     }

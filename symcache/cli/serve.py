@@ -11,6 +11,7 @@ import platformdirs
 import typer
 
 from server import ServerConfig, run
+from symcache.cli import push
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
 from symcache.cli.settings import library_location, server_urls
 
@@ -18,8 +19,9 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
+    """Add the commands around the server."""
     app.command()(serve)
+    push.register(app)
 
 
 def serve(
@@ -29,7 +31,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
     processes: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port.")] = 1,
     public_reads: Annotated[
-        bool, typer.Option("--public-reads", help="Whoever can connect may read, from other machines too.")
+        bool, typer.Option("--public-reads", help="Whoever can connect may read, without a token.")
     ] = False,
     cache_gib: Annotated[
         float, typer.Option("--cache-gib", min=0.001, help="Limit of the cache of decoded files, in GiB.")

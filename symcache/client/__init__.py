@@ -4,6 +4,8 @@ from symcache.client.client import SymbolClient
 from symcache.client.fetch import Fetcher
 from symcache.client.local_cache import LocalCache
 from symcache.client.model import FetchedSymbol, Held, Holdings, LayoutMatch, SymbolRequest
+from symcache.client.push import PushedFile, push
+from symcache.client.urls import split_tokens
 
 __all__ = [
     "FetchedSymbol",
@@ -12,6 +14,9 @@ __all__ = [
     "Holdings",
     "LayoutMatch",
     "LocalCache",
+    "PushedFile",
     "SymbolClient",
     "SymbolRequest",
+    "push",
+    "split_tokens",
 ]

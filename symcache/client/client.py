@@ -19,6 +19,7 @@ from symcache.client.fetch import Fetcher
 from symcache.client.holdings import ask_holdings
 from symcache.client.local_cache import DEFAULT_LIMIT, LocalCache
 from symcache.client.model import FetchedSymbol, Holdings, SymbolRequest
+from symcache.client.urls import split_tokens
 from symcache.errors import IntegrityError, RemoteError, SymcacheError
 
 __all__ = ["SymbolClient"]
@@ -37,17 +38,16 @@ class SymbolClient:
     """Asks servers in their order, first answer wins, and keeps what was fetched in `cache_dir`.
 
     A context manager. The work is done by an event loop in a thread of its own, so it can be used from anywhere;
-    one client is to be used from one thread at a time. Several clients and processes may share a cache.
+    one client is to be used from one thread at a time. Several clients and processes may share a cache. A server that
+    asks for a token gets the password of its URL: `https://any:TOKEN@host`.
     """
 
-    def __init__(
-        self, urls: Sequence[str], cache_dir: Path, *, max_bytes: int = DEFAULT_LIMIT, token: str | None = None
-    ) -> None:
-        self.urls = [url.rstrip("/") for url in urls]
+    def __init__(self, urls: Sequence[str], cache_dir: Path, *, max_bytes: int = DEFAULT_LIMIT) -> None:
+        self.urls, self._tokens = split_tokens(urls)
+        """Without the tokens that they may have brought along: these are never shown."""
         self.failures: dict[SymbolRequest, list[str]] = {}
         """Of the last `fetch_many`: what went wrong at servers on the way, one sentence each."""
         self._cache = LocalCache(cache_dir, max_bytes)
-        self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -89,7 +89,7 @@ class SymbolClient:
                 wanted.append(request)
         if not wanted or not self.urls:
             return found
-        job = _Job(self.urls, wanted, self.failures)
+        job = _Job(self.urls, self._tokens, wanted, self.failures)
         self._run(job.run(self._cache, self._open_session), lambda: progress and progress(job.done, job.total))
         found |= job.found
         if job.found:
@@ -112,7 +112,7 @@ class SymbolClient:
         reasons = []
         for url in self.urls:
             try:
-                return self._run(ask_holdings(self._open_session, url, loads))
+                return self._run(ask_holdings(self._open_session, url, loads, self._tokens.get(url)))
             except SymcacheError as error:
                 reasons.append(str(error))
         raise RemoteError(
@@ -123,8 +123,6 @@ class SymbolClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             headers = {"User-Agent": f"symcache/{__version__}"}
-            if self._token:
-                headers["Authorization"] = f"Bearer {self._token}"
             self._session = aiohttp.ClientSession(
                 # Bodies are unpacked here, in bounded memory, and their hash is that of the unpacked file.
                 auto_decompress=False,
@@ -160,7 +158,14 @@ class SymbolClient:
 class _Job:
     """One `fetch_many`: its requests, and how far they are."""
 
-    def __init__(self, urls: list[str], wanted: list[SymbolRequest], failures: dict[SymbolRequest, list[str]]) -> None:
+    def __init__(
+        self,
+        urls: list[str],
+        tokens: dict[str, str],
+        wanted: list[SymbolRequest],
+        failures: dict[SymbolRequest, list[str]],
+    ) -> None:
+        self.tokens = tokens
         self.urls, self.wanted, self.failures = urls, wanted, failures
         self.found: dict[SymbolRequest, FetchedSymbol] = {}
         self.done = self.total = 0
@@ -172,7 +177,7 @@ class _Job:
         self.total = max(self.total + expected, self.done)
 
     async def run(self, cache: LocalCache, session: Callable[[], aiohttp.ClientSession]) -> None:
-        fetcher = Fetcher(session(), cache)
+        fetcher = Fetcher(session(), cache, tokens=self.tokens)
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(request: SymbolRequest) -> None:

@@ -51,9 +51,10 @@ class Fetcher:
         *,
         backoff: float = 0.2,
         headers: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
     ) -> None:
         self._session, self._cache, self._backoff = session, cache, backoff
-        self._headers = dict(headers or {})
+        self._headers, self._tokens = dict(headers or {}), tokens or {}
 
     async def fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
         """Return what the server at `url` has for `request`, or None when it has not.
@@ -91,12 +92,15 @@ class Fetcher:
             try:
                 headers = {"Accept-Encoding": "zstd"}
                 note = self._cache.part_note(path)
+                headers |= self._headers
+                if url in self._tokens:
+                    headers["Authorization"] = f"Bearer {self._tokens[url]}"
                 start = file.seek(0, 2)
                 if start and note.get("etag") and note.get("url") == target:
-                    headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-", "If-Range": note["etag"]}
+                    headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-", "If-Range": note["etag"]}
                 elif start:
                     start = _restart(file)
-                async with self._session.get(target, headers=self._headers | headers) as response:
+                async with self._session.get(target, headers=headers) as response:
                     ours = "X-Symcache-Version" in response.headers
                     if response.status == 416 and start:
                         _restart(file)
@@ -108,6 +112,11 @@ class Fetcher:
                         continue  # a server of another kind knows no pins: ask it without
                     if response.status >= 500 or response.status in {408, 429}:
                         raise _Retry(f"answers {response.status} {response.reason} for {request}")
+                    if response.status in {401, 403}:
+                        raise RemoteError(
+                            f"{url}: does not let us read: {response.status} {response.reason}",
+                            hint="put a token into the URL: https://any:TOKEN@host",
+                        )
                     if response.status not in {200, 206}:
                         raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
                     try:

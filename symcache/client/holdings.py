@@ -50,7 +50,7 @@ class _Answer(_Model):
 
 
 async def ask_holdings(
-    session: Callable[[], aiohttp.ClientSession], url: str, loads: Mapping[UUID, int | None]
+    session: Callable[[], aiohttp.ClientSession], url: str, loads: Mapping[UUID, int | None], token: str | None = None
 ) -> Holdings:
     """Ask one server. Raises RemoteError."""
     if len(loads) > _AT_MOST:
@@ -63,6 +63,8 @@ async def ask_holdings(
     }
     try:
         headers = {"Accept-Encoding": "identity"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         async with session().post(f"{url}/api/v1/uuids", json=body, headers=headers) as response:
             if response.status != 200:
                 raise RemoteError(f"{url}: answers {response.status} {response.reason} to a look-up")

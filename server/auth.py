@@ -1,0 +1,137 @@
+"""Who may read and who may write.
+
+Reads are open where only this machine can connect, or where the operator says so; everything else needs a token.
+Clients send it as `Authorization: Bearer TOKEN`, or as the password of a URL (`https://any:TOKEN@host`), which stock
+debuggers pass on as Basic authentication. Only hashes are kept: a token has 256 random bits, so a plain hash suffices.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from symcache.errors import NotFoundError, StorageError, UsageError
+from symcache.model import Sha256
+
+__all__ = ["Scope", "Token", "TokenStore", "token_of"]
+
+_LOOK_SECONDS = 1.0
+
+
+class Scope(StrEnum):
+    """What a token allows."""
+
+    READ = "read"
+    WRITE = "write"
+    """Add binaries. Nothing can be removed or preferred over HTTP."""
+
+
+class Token(BaseModel):
+    """One token as it is kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    sha256: Sha256
+    scopes: frozenset[Scope]
+    created: str
+
+
+_TOKENS = TypeAdapter(list[Token])
+_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+
+
+class TokenStore:
+    """The tokens in one file, which only its owner can read. A running server sees changes within a second."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_hash: dict[str, Token] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._looked = 0.0
+
+    def all(self) -> list[Token]:
+        """Return every token, by name. Raises StorageError."""
+        try:
+            return sorted(_TOKENS.validate_json(self._path.read_bytes()), key=lambda t: t.name)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValidationError) as error:
+            raise StorageError(f"{self._path}: not readable as tokens", hint="restore or delete this file") from error
+
+    def create(self, name: str, scopes: Iterable[Scope]) -> str:
+        """Add a token and return its text, which is never shown again. Raises UsageError for a name in use."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name[:80]!r}: not a name for a token", hint="letters, digits and . _ @ -")
+        tokens = self.all()
+        if any(t.name == name for t in tokens):
+            raise UsageError(f"{name}: there is a token of this name", hint="revoke it first, or choose another name")
+        text = secrets.token_urlsafe(32)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._write([*tokens, Token(name=name, sha256=_hash(text), scopes=frozenset(scopes), created=now)])
+        return text
+
+    def revoke(self, name: str) -> None:
+        """Forget a token. Raises NotFoundError."""
+        tokens = self.all()
+        left = [t for t in tokens if t.name != name]
+        if len(left) == len(tokens):
+            raise NotFoundError(f"{name[:80]!r}: no such token", hint="`symcache token list` shows them")
+        self._write(left)
+
+    def find(self, text: str) -> Token | None:
+        """Return the token that a client sent, or None."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            try:
+                found = self._path.stat()
+                stamp = (found.st_mtime_ns, found.st_ino)
+            except OSError:
+                stamp = None
+            if stamp != self._stamp or stamp is None:
+                self._by_hash = {t.sha256: t for t in self.all()}
+                self._stamp = stamp
+        return self._by_hash.get(_hash(text))
+
+    def _write(self, tokens: list[Token]) -> None:
+        data = json.dumps([t.model_dump(mode="json") for t in tokens], indent=2)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".tokens-", dir=self._path.parent)  # readable by its owner only
+            with os.fdopen(descriptor, "w") as file:
+                file.write(data + "\n")
+            Path(name).replace(self._path)
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror or error}", hint="check who owns the folder") from error
+
+
+def token_of(request: web.BaseRequest) -> str | None:
+    """Return the token that a request carries, or None."""
+    kind, _, value = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip() or None
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2] or None
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

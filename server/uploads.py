@@ -1,0 +1,141 @@
+"""Taking in binaries from clients that may write: sent in parts if need be, checked, and added by one record.
+
+A file is sent to `/api/v1/uploads/{sha256}` and lies in a folder of the server until it is named in a POST, which makes
+one record of all it names. What is already there is not sent again; the same POST twice changes nothing but the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.library import Library, Staged, StagedObject
+from symcache.macho import file_end, identify
+from symcache.model import ManifestEntry, Trust
+
+__all__ = ["Uploads"]
+
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_KEEP_SECONDS = 86400.0
+"""What nobody has named in a POST for so long is thrown away."""
+
+
+class Uploads:
+    """The folder of files that were sent but not yet added."""
+
+    def __init__(self, folder: Path, max_size: int, max_total: int) -> None:
+        self._folder, self._max_size, self._max_total = folder, max_size, max_total
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def offset(self, sha256: str) -> tuple[int, bool]:
+        """Return (bytes received, whether that is all and right)."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._whole(sha256).stat().st_size, True
+        with contextlib.suppress(FileNotFoundError):
+            return self._part(sha256).stat().st_size, False
+        return 0, False
+
+    async def receive(self, sha256: str, request: web.Request) -> tuple[int, bool]:
+        """Take a file or the next part of one; return as `offset`. Raises UsageError, IntegrityError."""
+        first, total = self._place(request)
+        have, complete = self.offset(sha256)
+        if complete:
+            return have, True
+        self._make_room(total)
+        with self._part(sha256).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise web.HTTPConflict(text="somebody else is sending this file now") from None
+            have = file.seek(0, os.SEEK_END)
+            if first > have:
+                raise web.HTTPConflict(text=f"{have} bytes are here: send what follows them")
+            file.truncate(first)
+            file.seek(first)
+            async for chunk in request.content.iter_chunked(1 << 20):
+                if file.tell() + len(chunk) > total:
+                    raise UsageError(f"more than {total} bytes came")
+                await asyncio.to_thread(file.write, chunk)
+            file.flush()
+            if file.tell() < total:
+                return file.tell(), False
+            with self._part(sha256).open("rb") as whole:
+                digest = await asyncio.to_thread(hashlib.file_digest, whole, "sha256")
+            if digest.hexdigest() != sha256:
+                self._part(sha256).unlink()
+                raise IntegrityError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}", hint="send it again")
+            self._part(sha256).replace(self._whole(sha256))
+        return total, True
+
+    def add(self, library: Library, files: list[tuple[str, str]], who: str) -> dict[str, Any]:
+        """Add files, given as (SHA-256, path at its source), to the library as one record. Slow.
+
+        Raises NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
+        """
+        staged = Staged(None, f"push by {who}", trust=Trust.PUSHED)
+        images = []
+        for sha256, path in files:
+            file = self._whole(sha256)
+            if not file.exists():
+                raise NotFoundError(f"{sha256}: was not sent", hint=f"PUT it to /api/v1/uploads/{sha256}")
+            found = identify(file)
+            if len(found) != 1 or found[0].uuid is None or found[0].kind is None or found[0].offset:
+                raise IntegrityError(f"{path}: is not one Mach-O image with a UUID", hint="send slices one by one")
+            image, kind = found[0], found[0].kind
+            with file.open("rb") as opened:
+                if file_end(opened.read(1 << 20)) > image.size:
+                    raise IntegrityError(f"{path}: is cut: its segments reach beyond its end")
+            entry = ManifestEntry(path=path, arch=image.arch, uuid=image.uuid, kind=kind)
+            staged.manifest.append(entry)
+            staged.objects.append(StagedObject(file, 0, image.size, path, image.arch, image.uuid, kind))
+            images.append({"uuid": image.uuid, "kind": kind, "arch": image.arch, "sha256": sha256, "path": path})
+        result = library.ingest(staged)
+        for sha256, _ in files:
+            self._whole(sha256).unlink(missing_ok=True)
+        return {"record": result.record_id, "images": images, "problems": result.problems}
+
+    def _place(self, request: web.Request) -> tuple[int, int]:
+        """Return (offset of the first byte that is sent, size of the whole file)."""
+        if text := request.headers.get("Content-Range"):
+            match = _RANGE.fullmatch(text)
+            if match is None:
+                raise UsageError(f"Content-Range {text[:60]!r}: write `bytes FIRST-LAST/TOTAL`")
+            first, last, total = map(int, match.groups())
+            if not first <= last < total:
+                raise UsageError(f"Content-Range {text[:60]!r}: lies outside of the file")
+        elif request.content_length is not None:
+            first, total = 0, request.content_length
+        else:
+            raise web.HTTPLengthRequired(text="say with Content-Length or Content-Range how large the file is")
+        if total > self._max_size:
+            raise web.HTTPRequestEntityTooLarge(self._max_size, total)
+        return first, total
+
+    def _make_room(self, size: int) -> None:
+        """Throw away what was forgotten; refuse what does not fit even then."""
+        total = 0
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                if time.time() - found.st_mtime > _KEEP_SECONDS:
+                    path.unlink()
+                else:
+                    total += found.st_size
+        if total + size > self._max_total:
+            raise web.HTTPInsufficientStorage(text="too much has been sent and not yet added: try again later")
+
+    def _part(self, sha256: str) -> Path:
+        return self._folder / f"{sha256}.part"
+
+    def _whole(self, sha256: str) -> Path:
+        return self._folder / sha256

@@ -1,0 +1,96 @@
+"""`symcache push` and `symcache token`: own binaries to a server, and who may send them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+from rich.table import Table
+
+from server import Scope, TokenStore
+from symcache.cli.common import JsonOption, ServerOption, byte_progress, emit_json, errors_to_exit, out, plain
+from symcache.cli.settings import server_urls
+from symcache.client import PushedFile, push
+from symcache.errors import UsageError
+from symcache.library import stage_paths
+from symcache.model import uuid_text
+
+__all__ = ["register"]
+
+_tokens = typer.Typer(help="Who may read and write over HTTP. Run it on the server's machine, as its user.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(name="push")(push_paths)
+    app.add_typer(_tokens, name="token", no_args_is_help=True)
+
+
+def push_paths(
+    paths: Annotated[list[Path], typer.Argument()], server: ServerOption = None, json: JsonOption = False
+) -> None:
+    """Send own binaries and dSYMs to a server: files, folders, .app and .dSYM bundles, zips of them."""
+    with errors_to_exit(), tempfile.TemporaryDirectory(prefix="symcache-push-") as scratch:
+        urls = server_urls(server)
+        if len(urls) != 1:
+            raise UsageError(
+                f"{len(urls)} servers are named, one is needed", hint="--server https://any:TOKEN@symbols.example"
+            )
+        staged = stage_paths(paths, Path(scratch))
+        if staged.problems:
+            raise UsageError(staged.problems[0], hint="nothing was sent; name only what can be read")
+        files = [PushedFile(o.file, o.offset, o.size, o.path, o.uuid) for o in staged.objects if o.uuid is not None]
+        if not files:
+            raise UsageError(f"{', '.join(map(str, paths))}: no Mach-O file with a UUID in there")
+        with byte_progress("sending") as bar:
+            task = bar.add_task("sending", total=None)
+            added, known = push(urls[0], files, lambda done, total: bar.update(task, completed=done, total=total))
+        images = [
+            {"path": o.path, "arch": o.arch, "kind": o.kind, "uuid": uuid_text(o.uuid)}
+            for o in staged.objects
+            if o.uuid
+        ]
+        if json:
+            emit_json({"added": added, "known": known, "images": images})
+        else:
+            for image in images:
+                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
+            out.print(f"{added} added, {known} were there already")
+
+
+def _store() -> TokenStore:
+    return TokenStore(Path(platformdirs.user_state_path("symcache")) / "tokens.json")
+
+
+@_tokens.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whom it is for.")],
+    scope: Annotated[list[Scope] | None, typer.Option("--scope", help="May be repeated; default: read.")] = None,
+) -> None:
+    """Make a token and print it, this once."""
+    with errors_to_exit():
+        out.print(_store().create(name, scope or [Scope.READ]), markup=False)
+
+
+@_tokens.command(name="list")
+def list_tokens(json: JsonOption = False) -> None:
+    """List the tokens by name; the tokens themselves are not kept."""
+    with errors_to_exit():
+        rows = _store().all()
+        if json:
+            emit_json([{"name": t.name, "scopes": sorted(t.scopes), "created": t.created} for t in rows])
+            return
+        table = Table("name", "may", "created", box=None, pad_edge=False)
+        for t in rows:
+            table.add_row(plain(t.name), ", ".join(sorted(t.scopes)), t.created)
+        out.print(table)
+
+
+@_tokens.command()
+def revoke(name: str) -> None:
+    """Take a token back; a running server follows within a second."""
+    with errors_to_exit():
+        _store().revoke(name)

@@ -1,0 +1,179 @@
+"""Sending own binaries to a server: only what it does not have, continued where it was cut, added by one record."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import tenacity
+
+from symcache import __version__
+from symcache.client.holdings import ask_holdings
+from symcache.client.urls import split_tokens
+from symcache.errors import IncompleteError, RemoteError, UsageError
+
+__all__ = ["PushedFile", "push"]
+
+_CHUNK = 1 << 20
+_AT_ONCE = 4
+_ATTEMPTS = 5
+_ADD_AT_ONCE = 5000
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushedFile:
+    """One image to send: `size` bytes of `file` from `offset` on, and the path that the server shall know it by."""
+
+    file: Path
+    offset: int
+    size: int
+    path: str
+    uuid: UUID
+
+
+class _Retry(Exception):
+    """Worth another attempt."""
+
+
+def push(url: str, files: Sequence[PushedFile], progress: Progress | None = None) -> tuple[int, int]:
+    """Send `files` to the server at `url`, which brings a token along: `https://any:TOKEN@host`.
+
+    Returns how many were added and how many the server had already. Raises RemoteError, UsageError without a token that
+    may write, and IncompleteError when the server could not use some of them.
+    """
+    return asyncio.run(_Push(url, progress).run(list(files)))
+
+
+class _Push:
+    def __init__(self, url: str, progress: Progress | None) -> None:
+        (self._url,), tokens = split_tokens([url])
+        self._token = tokens.get(self._url)
+        self._progress = progress or (lambda *_: None)
+        self._done = self._total = 0
+
+    async def run(self, files: list[PushedFile]) -> tuple[int, int]:
+        headers = {"User-Agent": f"symcache/{__version__}"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            self._session = session
+            held = await ask_holdings(lambda: session, self._url, {f.uuid: None for f in files}, self._token)
+            known = {(uuid, content.sha256) for uuid, contents in held.images.items() for content in contents}
+            hashes = dict(zip(files, await asyncio.to_thread(lambda: [_hash(f) for f in files]), strict=True))
+            wanted = {hashes[f]: f for f in files if (f.uuid, hashes[f]) not in known}
+            self._total = sum(f.size for f in wanted.values())
+            gate = asyncio.Semaphore(_AT_ONCE)
+
+            async def one(sha256: str, file: PushedFile) -> None:
+                async with gate:
+                    await self._send(sha256, file)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for sha256, file in wanted.items():
+                        group.create_task(one(sha256, file))
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            for start in range(0, len(wanted), _ADD_AT_ONCE):
+                await self._add(list(wanted.items())[start : start + _ADD_AT_ONCE])
+            return len(wanted), len(hashes) - len(wanted)
+
+    async def _send(self, sha256: str, file: PushedFile) -> None:
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(0.3, max=10),
+            retry=tenacity.retry_if_exception_type(_Retry),
+            reraise=True,
+        )
+        try:
+            await retrying(self._attempt, sha256, file)
+        except _Retry as error:
+            raise RemoteError(f"{self._url}: {error}", hint="run the same command again: it continues") from error
+
+    async def _attempt(self, sha256: str, file: PushedFile) -> None:
+        target = f"{self._url}/api/v1/uploads/{sha256}"
+        state = await self._json("GET", target)
+        offset = min(int(state["offset"]), file.size)
+        if state["complete"]:
+            self._count(file.size)
+            return
+        if offset == file.size:  # all of it came and was wrong, or was cut at its very end: from the start
+            offset = 0
+        headers = {
+            "Content-Range": f"bytes {offset}-{file.size - 1}/{file.size}",
+            "Content-Length": str(file.size - offset),
+            "Content-Type": "application/octet-stream",
+        }
+        before = self._done
+        self._count(offset)
+        try:
+            state = await self._json("PUT", target, data=self._body(file, offset), headers=headers)
+        except BaseException:
+            self._done = before
+            raise
+        if not state["complete"]:
+            raise _Retry(f"{file.path}: {state['offset']} of {file.size} bytes were taken")
+
+    async def _body(self, file: PushedFile, offset: int) -> AsyncIterator[bytes]:
+        with file.file.open("rb") as opened:
+            opened.seek(file.offset + offset)
+            left = file.size - offset
+            while left:
+                chunk = await asyncio.to_thread(opened.read, min(_CHUNK, left))
+                if not chunk:
+                    raise UsageError(
+                        f"{file.file}: became shorter while it was sent", hint="run the same command again"
+                    )
+                left -= len(chunk)
+                yield chunk
+                self._count(len(chunk))
+
+    async def _add(self, files: list[tuple[str, PushedFile]]) -> None:
+        body = {"images": [{"sha256": sha256, "path": file.path} for sha256, file in files]}
+        try:
+            added = await self._json("POST", f"{self._url}/api/v1/uploads", json=body)
+        except _Retry as error:
+            raise RemoteError(f"{self._url}: {error}", hint="run the same command again: it continues") from error
+        if added["problems"]:
+            raise IncompleteError(f"{self._url}: could not use some files: {added['problems'][0]}")
+
+    def _count(self, size: int) -> None:
+        self._done += size
+        self._progress(self._done, self._total)
+
+    async def _json(self, method: str, target: str, **options: Any) -> Any:
+        try:
+            async with self._session.request(method, target, **options) as response:
+                if response.status in {401, 403}:
+                    raise UsageError(
+                        f"{self._url}: {(await response.text())[:200].strip()}",
+                        hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
+                    )
+                if response.status >= 500 or response.status in {408, 409, 429}:
+                    raise _Retry(f"{response.status} {response.reason}")
+                if response.status >= 400:
+                    raise RemoteError(f"{self._url}: {response.status}: {(await response.text())[:300].strip()}")
+                return await response.json()
+        except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
+            raise _Retry(str(error) or type(error).__name__) from error
+
+
+def _hash(file: PushedFile) -> str:
+    digest = hashlib.sha256()
+    with file.file.open("rb") as opened:
+        opened.seek(file.offset)
+        left = file.size
+        while left and (chunk := opened.read(min(_CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()

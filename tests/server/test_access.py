@@ -1,0 +1,211 @@
+"""Tokens and pushing: who may read and write, and that nothing half-sent or wrong gets in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from symcache.client import SymbolClient, SymbolRequest
+from symcache.errors import RemoteError
+from symcache.library import Library
+from symcache.model import Kind
+from tests.support.http import Answer, request
+from tests.support.servers import Samples, Server, serve
+from tests.support.toolchain import compile_image, dsym
+
+
+def _symcache(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the homes that `serve` gives to the server in `folder`."""
+    homes = {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+    command = [sys.executable, "-m", "symcache", *arguments]
+    return subprocess.run(command, env=os.environ | homes, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _token(folder: Path, name: str, *scopes: str) -> str:
+    done = _symcache(folder, "token", "create", name, *(f"--scope={s}" for s in scopes))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def _public(samples_library: Path, folder: Path) -> Iterator[tuple[Server, str]]:
+    """A server that other machines could reach, and its URL on this one."""
+    with serve(samples_library, folder, "--host", "0.0.0.0") as server:
+        yield server, f"http://127.0.0.1:{urlsplit(server.url).port}"
+
+
+def _with(url: str, token: str) -> str:
+    return url.replace("http://", f"http://me:{token}@")
+
+
+def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    reader, writer = _token(folder, "reader", "read"), _token(folder, "writer", "write")
+    path = f"/buildid/{samples.uuid.hex}/executable"
+    with _public(samples.library, folder) as (_, url):
+        assert request(url, "/healthz").status == 200
+        for path_of_any_kind in (path, "/", "/metrics", "/api/v1/releases", "/readyz", "/nothing"):
+            assert request(url, path_of_any_kind).status == 401
+            refused = request(url, path_of_any_kind, headers={"Authorization": "Bearer wrong"})
+            assert refused.status == 401
+            assert "Bearer" in refused.headers["www-authenticate"]
+        assert request(url, path, headers={"Authorization": f"Bearer {writer}"}).status == 403
+        basic = base64.b64encode(f"anybody:{reader}".encode()).decode()
+        for field in (f"Bearer {reader}", f"bearer {reader}", f"Basic {basic}"):
+            got = request(url, path, headers={"Authorization": field})
+            assert (got.status, got.body) == (200, samples.dylib.read_bytes())
+            assert "public" not in got.headers["cache-control"]
+        for field in ("Basic !!!", "Basic " + base64.b64encode(b"\xff\xfe").decode(), "Bearer", "Digest x"):
+            assert request(url, path, headers={"Authorization": field}).status == 401
+
+        with pytest.raises(RemoteError, match="does not let us read"), SymbolClient([url], tmp_path / "c1") as client:
+            client.fetch_many([SymbolRequest(samples.uuid)])
+        with SymbolClient([_with(url, reader)], tmp_path / "c2") as client:
+            found = client.fetch_many([SymbolRequest(samples.uuid)])[SymbolRequest(samples.uuid)]
+            assert found.server == url  # without the token
+            assert client.holdings([samples.uuid]).images
+        assert not [p for p in (tmp_path / "c2").rglob("*") if p.is_file() and reader.encode() in p.read_bytes()]
+
+        environment = os.environ | {
+            "DEBUGINFOD_URLS": _with(url, reader),
+            "DEBUGINFOD_CACHE_PATH": str(tmp_path / "stock"),
+        }
+        command = ["debuginfod-find", "executable", samples.uuid.hex]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert Path(done.stdout.strip()).read_bytes() == samples.dylib.read_bytes()
+
+        assert _symcache(folder, "token", "revoke", "reader").returncode == 0
+        deadline = time.monotonic() + 10
+        while request(url, path, headers={"Authorization": f"Bearer {reader}"}).status != 401:
+            assert time.monotonic() < deadline
+
+
+def test_tokens_are_kept_as_hashes_for_their_owner_only(tmp_path: Path) -> None:
+    token = _token(tmp_path, "ci@farm", "read", "write")
+    file = tmp_path / "state" / "symcache" / "tokens.json"
+    assert token not in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+    listed = json.loads(_symcache(tmp_path, "token", "list", "--json").stdout)
+    assert [(t["name"], t["scopes"]) for t in listed] == [("ci@farm", ["read", "write"])]
+    assert _symcache(tmp_path, "token", "create", "ci@farm").returncode == 2
+    assert _symcache(tmp_path, "token", "create", "bad name").returncode == 2
+    assert _symcache(tmp_path, "token", "revoke", "other").returncode == 1
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """An application's own dylib with its dSYM, freshly built."""
+    image = compile_image(tmp_path / "own", "libledger.dylib", f"int balance(int x) {{ return x + {os.getpid()}; }}\n")
+    dsym(image)
+    return image
+
+
+def test_own_binaries_are_pushed_once_and_served(tmp_path: Path, own: Path) -> None:
+    from tests.support.servers import uuid_of
+
+    Library.open(tmp_path / "library", create=True).close()
+    folder, uuid = tmp_path / "server", uuid_of(own)
+    token = _token(folder, "ci", "write")
+    with serve(tmp_path / "library", folder) as server:
+        nobody = _symcache(folder, "push", str(own), "--server", server.url)
+        assert nobody.returncode == 2
+        assert "token" in nobody.stderr
+        pushed = [str(own), str(own) + ".dSYM", "--server", _with(server.url, token), "--json"]
+        first = _symcache(folder, "push", *pushed)
+        assert first.returncode == 0, first.stderr
+        assert {k: json.loads(first.stdout)[k] for k in ("added", "known")} == {"added": 2, "known": 0}
+        assert token not in first.stdout + first.stderr
+        deadline = time.monotonic() + 30
+        while request(server.url, f"/buildid/{uuid.hex}/executable").body != own.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        inner = own.with_name(own.name + ".dSYM") / "Contents" / "Resources" / "DWARF" / own.name
+        assert request(server.url, f"/buildid/{uuid.hex}/debuginfo").body == inner.read_bytes()
+        again = json.loads(_symcache(folder, "push", *pushed).stdout)
+        assert (again["added"], again["known"]) == (0, 2)
+    with Library.open(tmp_path / "library") as library:
+        assert {o.trust for o in library.variants(uuid)} == {"pushed"}
+        assert {o.kind for o in library.variants(uuid)} == set(Kind)
+        assert {o.build for o in library.variants(uuid)} == {None}
+
+
+def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(samples.library, tmp_path / "library")
+    folder = tmp_path / "server"
+    token = _token(folder, "ci", "write")
+    forged = samples.large.read_bytes() + b"forged"
+    with serve(tmp_path / "library", folder) as server:
+        from tests.support.servers import uuid_of
+
+        added = _push_bytes(server, token, forged, "/usr/lib/liblarge.dylib")
+        assert added.status == 201, added
+        time.sleep(5)
+        got = request(server.url, f"/buildid/{uuid_of(samples.large).hex}/executable")
+        assert got.body == samples.large.read_bytes()
+
+
+def _put(server: Server, token: str, sha256: str, body: bytes, place: str = "") -> Answer:
+    headers = {"Authorization": f"Bearer {token}"} | ({"Content-Range": place} if place else {})
+    return request(server.url, f"/api/v1/uploads/{sha256}", method="PUT", headers=headers, body=body)
+
+
+def _post(server: Server, token: str, sha256: str, path: str) -> Answer:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps({"images": [{"sha256": sha256, "path": path}]}).encode()
+    return request(server.url, "/api/v1/uploads", method="POST", headers=headers, body=body)
+
+
+def _push_bytes(server: Server, token: str, data: bytes, path: str) -> Answer:
+    sha256 = hashlib.sha256(data).hexdigest()
+    sent = _put(server, token, sha256, data)
+    assert (sent.status, json.loads(sent.body)) == (200, {"offset": len(data), "complete": True})
+    return _post(server, token, sha256, path)
+
+
+def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, own: Path) -> None:
+    Library.open(tmp_path / "library", create=True).close()
+    folder = tmp_path / "server"
+    token = _token(folder, "ci", "write")
+    data = own.read_bytes()
+    sha256, half, size = hashlib.sha256(data).hexdigest(), len(data) // 2, len(data)
+    with serve(tmp_path / "library", folder) as server:
+        assert _put(server, "wrong", sha256, data).status == 401
+        early = _post(server, token, sha256, "/x")
+        assert (early.status, "was not sent" in json.loads(early.body)["error"]) == (404, True)
+        part = _put(server, token, sha256, data[:half], f"bytes 0-{half - 1}/{size}")
+        assert (part.status, json.loads(part.body)) == (202, {"offset": half, "complete": False})
+        assert json.loads(request(server.url, f"/api/v1/uploads/{sha256}").body)["offset"] == half
+        gap = _put(server, token, sha256, data[half + 1 :], f"bytes {half + 1}-{size - 1}/{size}")
+        assert gap.status == 409
+        rest = _put(server, token, sha256, data[half:], f"bytes {half}-{size - 1}/{size}")
+        assert json.loads(rest.body) == {"offset": size, "complete": True}
+        done = _post(server, token, sha256, "/Applications/Ledger.app/libledger.dylib")
+        assert done.status == 201
+        assert [i["arch"] for i in json.loads(done.body)["images"]] == ["x86_64"]
+
+        wrong = _put(server, token, "0" * 64, data)
+        assert wrong.status == 422
+        assert json.loads(request(server.url, f"/api/v1/uploads/{'0' * 64}").body)["offset"] == 0
+        for bad in (b"no Mach-O at all", data[: len(data) - 100]):
+            refused = _push_bytes(server, token, bad, "/x")
+            assert refused.status == 422, refused
+        assert _put(server, token, sha256, b"x", "bytes 5-1/9").status == 400
+        assert _put(server, token, "../../etc/passwd", b"x").status in {400, 404}
+        assert _put(server, token, sha256.upper(), b"x").status == 400
+        huge = f"bytes 0-0/{1 << 50}"
+        assert _put(server, token, "1" * 64, b"x", huge).status == 413
+    with Library.open(tmp_path / "library") as library:
+        assert len(library.by_name("*")) == 1
