@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symcache.dyld import Image as CacheImage
-from symcache.dyld import SharedCache, extract_all, extract_image, image_writer, linkedit, pointers
+from symcache.dyld import SharedCache, exports, extract_all, extract_image, image_writer, pointers
 from symcache.dyld.output import file_names, safe_parts
 from symcache.dyld.trie import walk
 from symcache.errors import SharedCacheError, StorageError
@@ -431,15 +431,15 @@ _names = st.text("abcXYZ_$.0189\x08\x0b\x0c\x10é", min_size=1, max_size=40).fil
 )
 def test_reexports_are_found_in_any_trie_and_only_there(names: dict[str, Any], data: st.DataObject) -> None:
     """Most tries have none and are never walked: what tells them apart must not miss one."""
-    exports = {
+    leaves = {
         name: Export(0x08, ordinal=number, imported=data.draw(st.sampled_from(["", "_x", "é\x08", "y" * 130])))
         if reexported
         else Export(0, address=address)
         for name, (reexported, address, number) in names.items()
     }
-    trie = trie_bytes({name.encode(): export.payload() for name, export in exports.items()})
-    assert linkedit._may_reexport(trie) or not any(e.reexport for e in exports.values())
-    if any(e.reexport for e in exports.values()):
+    trie = trie_bytes({name.encode(): export.payload() for name, export in leaves.items()})
+    assert exports.may_reexport(trie) or not any(e.reexport for e in leaves.values())
+    if any(e.reexport for e in leaves.values()):
         assert {n.decode() for n, payload in walk(trie, "trie") if payload[0] & 8} == {
-            n for n, e in exports.items() if e.reexport
+            n for n, e in leaves.items() if e.reexport
         }

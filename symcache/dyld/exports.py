@@ -1,0 +1,115 @@
+"""The exports trie of an image: where it is, where it goes, and the symbols that it re-exports one by one.
+
+Source: linkedit_data_command, dyld_info_command, EXPORT_SYMBOL_FLAGS_REEXPORT (<mach-o/loader.h>).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from symcache.dyld.linkedit_source import LinkeditSource, need
+from symcache.dyld.load_commands import LC, MachImage
+from symcache.dyld.trie import uleb, walk
+
+__all__ = ["may_reexport", "place_exports", "read_exports", "single_reexports"]
+
+_REEXPORT = 0x08
+_DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD_UPWARD_DYLIB, LC.LAZY_LOAD_DYLIB}
+
+
+def read_exports(image: MachImage, source: LinkeditSource) -> bytes:
+    """Return the exports trie, from its own command or from LC_DYLD_INFO."""
+    if command := image.find(LC.DYLD_EXPORTS_TRIE):
+        need(command, 16, image)
+        if command.u32(12):
+            return bytes(source.view(command.u32(8), command.u32(12), "exports trie"))
+    if command := image.find(LC.DYLD_INFO, LC.DYLD_INFO_ONLY):
+        need(command, 48, image)
+        if command.u32(44):
+            return bytes(source.view(command.u32(40), command.u32(44), "exports trie"))
+    return b""
+
+
+def place_exports(image: MachImage, exports: bytes, append: Callable[[bytes], int]) -> None:
+    """Carry the exports trie over, under one command only: LLDB stops at a file that has both."""
+    own = image.find(LC.DYLD_EXPORTS_TRIE)
+    at = append(exports) if exports else 0
+    if own:
+        struct.pack_into("<2I", own.data, 8, at, len(exports))
+    if info := image.find(LC.DYLD_INFO, LC.DYLD_INFO_ONLY):
+        # Rebase, bind, weak and lazy opcodes were applied when the cache was built.
+        struct.pack_into("<10I", info.data, 8, *([0] * 8), 0 if own else at, 0 if own else len(exports))
+
+
+def single_reexports(
+    image: MachImage, exports: bytes
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], bytes] | None:
+    """Return (name offsets, target-name offsets, text) of the individually re-exported symbols, or None.
+
+    Whole re-exported dylibs (LC_REEXPORT_DYLIB) are not meant: their symbols are found through the command.
+    """
+    if not may_reexport(exports):
+        return None
+    dylibs = [c.cmd for c in image.commands if c.cmd in _DYLIB_COMMANDS]
+    what = f"{image.what}: exports trie"
+    names: list[int] = []
+    targets: list[int] = []
+    text = bytearray()
+    for name, payload in walk(exports, what):
+        flags, position = uleb(payload, 0, what)
+        if not flags & _REEXPORT:
+            continue
+        ordinal, position = uleb(payload, position, what)
+        if 0 < ordinal <= len(dylibs) and dylibs[ordinal - 1] == LC.REEXPORT_DYLIB:
+            continue
+        imported = payload[position:].partition(b"\0")[0] or name
+        names.append(len(text))
+        text += name + b"\0"
+        targets.append(len(text))
+        text += imported + b"\0"
+    if not names:
+        return None
+    return np.array(names, np.uint32), np.array(targets, np.uint32), bytes(text)
+
+
+def may_reexport(trie: bytes) -> bool:
+    """Return False when no terminal of the trie can be a re-export, without walking its names.
+
+    Such a terminal is a size, a flags byte with bit 3 set, an ordinal and a text that ends in NUL with the payload.
+    All places that could be one are looked at together, so that a walk is needed for few images.
+    """
+    data = np.frombuffer(trie, np.uint8)
+    if len(data) < 4:
+        return False
+    for size_bytes in (1, 2):
+        flags_at = np.flatnonzero(data[size_bytes:] & 0xF8 == _REEXPORT) + size_bytes
+        size = data[flags_at - size_bytes].astype(np.int64)
+        if size_bytes == 2:
+            long = (size >= 0x80) & (data[flags_at - 1] < 0x80)
+            flags_at, size = flags_at[long], size[long] & 0x7F | data[flags_at[long] - 1].astype(np.int64) << 7
+        last = flags_at + size - 1
+        fits = (size >= 3) & (last < len(data))
+        flags_at, last = flags_at[fits], last[fits]
+        ends = data[last] == 0
+        # Behind flags and ordinal (one byte, rarely two) such a payload is a name, and some edge leads to its node.
+        for flags, end in zip(flags_at[ends].tolist(), last[ends].tolist(), strict=True):
+            if b"\0" not in trie[flags + 3 : end] and _has_edge_to(trie, flags - size_bytes):
+                return True
+    return False
+
+
+def _has_edge_to(trie: bytes, node: int) -> bool:
+    """Return whether an edge, which ends in NUL, is followed by the offset of this node; it may be padded."""
+    offset = bytearray()
+    while True:
+        offset.append(node & 0x7F)
+        node >>= 7
+        if not node:
+            break
+        offset[-1] |= 0x80
+    padded = offset[:-1] + bytes([offset[-1] | 0x80])
+    return b"\0" + offset in trie or b"\0" + padded in trie
