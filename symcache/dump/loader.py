@@ -17,6 +17,7 @@ from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_from_notes
 from symcache.dump.placeholder import write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
+from symcache.dump.sources import source_maps
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.errors import FormatError
 from symcache.macho import identify
@@ -117,7 +118,7 @@ def load_dump(
         "core": str(dump.core_path.absolute()),
         "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
         "thread": header.thread,
-        "source_map": [list(pair) for pair in source_map],
+        "source_map": [list(pair) for pair in (*source_map, *_noted_sources(modules))],
         "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
     }
     return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan)
@@ -168,6 +169,17 @@ def _resolve(
         for wanted, file in resolver.resolve(left, progress).items():
             found[wanted.uuid, wanted.kind] = file
     return found
+
+
+def _noted_sources(modules: Sequence[LoadedModule]) -> list[tuple[str, str]]:
+    """Return where dSYMs say their sources are, but only what is really there."""
+    pairs: dict[str, str] = {}
+    for one in modules:
+        if one.debug_info and one.module.uuid:
+            for recorded, present in source_maps(one.debug_info.path, one.module.uuid):
+                if Path(present).is_absolute() and Path(present).is_dir():
+                    pairs.setdefault(recorded, present)
+    return list(pairs.items())
 
 
 def _is_debug_info(path: Path, uuid: UUID | None) -> bool:

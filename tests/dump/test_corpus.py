@@ -16,13 +16,14 @@ from uuid import UUID
 import pytest
 
 import symcache.demo
-from symcache.cli.resolving import LibraryResolver
+from symcache.cli.resolving import LibraryResolver, binary_sources
 from symcache.dump import Analysis, ChainResolver, FolderResolver, analyze, open_dump
 from symcache.dyld import SharedCache, extract_all
 from symcache.library import Library, Staged, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, Origin, Release
 from tests.support.corpus import crowded, variant, write_dump
+from tests.support.servers import serve
 from tests.support.toolchain import need_toolchain
 
 ASSETS = Path(symcache.demo.__file__).with_name("assets")
@@ -259,3 +260,23 @@ def test_json_holds_all_that_is_known(arch: str, system: LibraryResolver) -> Non
     assert int(pc, 16) == real["pc"]
     assert [m["status"] for m in report["modules"]] == ["have"] * len(truth(arch)["modules"])
     assert {f["build"] for f in crashed["frames"] if f["module"] in {"CoreFoundation", "libsystem_c.dylib"}} == {BUILD}
+
+
+def test_a_dump_opens_again_without_the_server(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's answer told the layout, so files were fetched for that; without it they have to be found again."""
+    monkeypatch.setenv("SYMCACHE_CACHE_DIR", str(tmp_path / "kept"))
+    folders = [ASSETS / "app" / "arm64"]
+    with (
+        serve(library.store.location, tmp_path / "server") as server,
+        binary_sources(folders, None, [server.url]) as sources,
+    ):
+        first = analyze(dump("arm64"), sources.resolver)
+        assert sources.problems == []
+    with binary_sources(folders, None, [server.url]) as sources:
+        again = analyze(dump("arm64"), sources.resolver)
+        assert len(sources.problems) == 1
+    assert found(first) == found(again) == expected("arm64")
+    assert again.loaded.cache_uuid == first.loaded.cache_uuid
+    assert again.missing == []

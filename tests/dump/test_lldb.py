@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import plistlib
+import shutil
 import signal
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from symcache.dump import (
     ResolvedFile,
     Wanted,
     analyze,
+    load_dump,
     open_in_lldb,
 )
 from symcache.dump import debugger as debugger_module
@@ -324,3 +328,36 @@ def test_a_bare_core_with_notes_needs_no_container(scenes: Scenes, arch: str, tm
     assert frames(analysis) == scene.frames  # the thread with an exception is the crashed one
     assert analysis.loaded.header.executable == scene.modules[0].path
     assert path.read_bytes() == before
+
+
+def test_a_dsym_says_where_its_sources_are(scenes: Scenes, tmp_path: Path) -> None:
+    scene = scenes("x86_64")
+    bundle = tmp_path / "Ledger.dSYM"
+    shutil.copytree(scene.folder / "Ledger.dSYM", bundle)
+    uuid = UUID(scene.modules[0].uuid)
+    (tmp_path / "sources" / "deep").mkdir(parents=True)
+    noted = {
+        "DBGVersion": "3",
+        "DBGSourcePathRemapping": {"/b": str(tmp_path / "sources"), "/b/deep": str(tmp_path / "sources" / "deep")},
+        "DBGBuildSourcePath": "/gone",
+        "DBGSourcePath": str(tmp_path / "nowhere"),
+    }
+    plist = bundle / "Contents" / "Resources" / f"{str(uuid).upper()}.plist"
+    plist.write_bytes(plistlib.dumps(noted))
+
+    def mapped() -> list[list[str]]:
+        scratch = Path(tempfile.mkdtemp(dir=tmp_path))
+        loaded = load_dump(scene.write(thread=1), scratch, FolderResolver([bundle]), source_map=[("/a", "/here")])
+        result: list[list[str]] = loaded.plan["source_map"]
+        return result
+
+    sources = str(tmp_path / "sources")
+    assert mapped() == [["/a", "/here"], ["/b/deep", f"{sources}/deep"], ["/b", sources]]
+    for wrong in (
+        b"",
+        b"<plist>",
+        b"<!DOCTYPE a [<!ENTITY b 'c'>]><plist><string>&b;</string></plist>",
+        b"bplist00" + bytes(40),
+    ):
+        plist.write_bytes(wrong)
+        assert mapped() == [["/a", "/here"]]

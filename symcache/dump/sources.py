@@ -1,0 +1,50 @@
+"""Where a dSYM says that its sources are now.
+
+A build system may put `Contents/Resources/<UUID>.plist` into a dSYM bundle. Source: LLDB's documentation of the keys
+(`DBGSourcePathRemapping` for `DBGVersion` 3; `DBGBuildSourcePath` with `DBGSourcePath`), which LLDB itself reads on
+macOS only, and only through Spotlight.
+"""
+
+from __future__ import annotations
+
+import plistlib
+from pathlib import Path
+from typing import TypeGuard
+from uuid import UUID
+from xml.parsers.expat import ExpatError
+
+from symcache.model import uuid_text
+
+__all__ = ["source_maps"]
+
+_MAX_PLIST = 1 << 20
+_MAX_PAIRS = 256
+_MAX_PATH = 4096
+
+
+def source_maps(debug_info: Path, uuid: UUID) -> list[tuple[str, str]]:
+    """Return the (recorded, present) folders of the sources of `X.dSYM/Contents/Resources/DWARF/X`; none is fine."""
+    if debug_info.parent.name != "DWARF":
+        return []
+    path = debug_info.parent.parent / f"{uuid_text(uuid)}.plist"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_PLIST + 1)
+        if len(raw) > _MAX_PLIST:
+            return []
+        content = plistlib.loads(raw)  # refuses entity declarations
+    except (OSError, ValueError, ExpatError, AttributeError, TypeError, OverflowError, RecursionError):
+        return []
+    if not isinstance(content, dict):
+        return []
+    pairs: list[tuple[object, object]] = []
+    remapping = content.get("DBGSourcePathRemapping")
+    if isinstance(remapping, dict):
+        # The longest folder first: LLDB takes the first that fits.
+        pairs = sorted(remapping.items(), key=lambda pair: -len(str(pair[0])))
+    pairs.append((content.get("DBGBuildSourcePath"), content.get("DBGSourcePath")))
+    return [(a, b) for a, b in pairs[:_MAX_PAIRS] if _is_path(a) and _is_path(b)]
+
+
+def _is_path(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) < _MAX_PATH and value.isprintable()
