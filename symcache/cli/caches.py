@@ -7,10 +7,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
 import symcache.dump
+from symcache.cli.cache_json import cache_json, extract_json, file_type, json_text, slice_json
 from symcache.cli.common import (
     JsonOption,
     console,
@@ -21,10 +23,9 @@ from symcache.cli.common import (
     out,
     plain,
 )
-from symcache.dyld import ExtractReport, SharedCache, extract_all, find_caches
+from symcache.dyld import SharedCache, extract_all, find_caches
 from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
-from symcache.macho import Slice, identify
-from symcache.model import uuid_text
+from symcache.macho import identify
 
 __all__ = ["register"]
 
@@ -33,7 +34,6 @@ _PLATFORMS = {
     1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 5: "bridgeOS", 6: "Mac Catalyst", 7: "iOS simulator",
     8: "tvOS simulator", 9: "watchOS simulator", 10: "DriverKit", 11: "visionOS", 12: "visionOS simulator",
 }  # fmt: skip
-_FILE_TYPES = {1: "object", 2: "executable", 4: "core", 6: "dylib", 7: "dylinker", 8: "bundle", 10: "dSYM", 11: "kext"}
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +72,7 @@ def extract(
                 hint=f"`symcache info {cache}` lists its images",
             )
         if json:
-            emit_json(_extract_json(opened, root, report))
+            emit_json(extract_json(opened, root, report))
         else:
             out.print(
                 f"{len(report.extracted)} images, {_size(report.size)}, {plain(opened.arch)}"
@@ -150,7 +150,7 @@ def _info_macho(files: list[Path], shown: Path, json: bool) -> None:
             f"{shown}: is no Mach-O file, shared cache or crash dump", hint="a shared cache is named by its main file"
         )
     if json:
-        emit_json({"kind": "mach-o", "path": _text(str(shown)), "slices": [_slice_json(f, s) for f, s in found]})
+        emit_json({"kind": "mach-o", "path": json_text(str(shown)), "slices": [slice_json(f, s) for f, s in found]})
         return
     out.print(plain(str(shown)))
     _print_table(
@@ -158,7 +158,7 @@ def _info_macho(files: list[Path], shown: Path, json: bool) -> None:
         *(
             (
                 part.arch,
-                _type(part),
+                file_type(part),
                 _uuid(part.uuid),
                 f"{part.offset:#x}",
                 _size(part.size),
@@ -173,7 +173,7 @@ def _info_cache(path: Path, json: bool) -> None:
     with SharedCache.open(path, partial=True) as cache:
         lacking = [m for m in cache.missing if not m.companion.optional]
         if json:
-            emit_json(_cache_json(cache))
+            emit_json(cache_json(cache))
         else:
             _print_cache(cache)
         for warning in cache.warnings:
@@ -224,116 +224,8 @@ def _print_table(*rows: Sequence[str]) -> None:
         out.print(f"[bold]{line}[/]" if number == 0 else line)
 
 
-def _cache_json(cache: SharedCache) -> dict[str, Any]:
-    return {
-        "kind": "shared cache",
-        "path": str(cache.path),
-        "arch": cache.arch,
-        "uuid": _uuid_or_none(cache.uuid),
-        "platform": cache.platform,
-        "os_version": cache.os_version,
-        "cache_type": cache.header.cache_type,
-        "complete": not any(not m.companion.optional for m in cache.missing),
-        "files": [
-            {
-                "name": part.path.name,
-                "uuid": _uuid_or_none(part.uuid),
-                "size": part.size,
-                "header_size": part.header.mapping_offset,
-            }
-            for part in cache.files
-        ],
-        "missing": [
-            {
-                "name": m.companion.name,
-                "uuid": _uuid_or_none(m.companion.uuid),
-                "optional": m.companion.optional,
-                "reason": m.reason,
-            }
-            for m in cache.missing
-        ],
-        "mappings": [
-            {
-                "name": mapping.name,
-                "file": part.path.name,
-                "address": mapping.address,
-                "size": mapping.size,
-                "file_offset": mapping.file_offset,
-                "max_prot": mapping.max_prot,
-                "init_prot": mapping.init_prot,
-                "slide_info_version": part.slide_version(mapping),
-            }
-            for part, mapping in cache.mappings
-        ],
-        "images": [
-            {
-                "path": _text(image.path),
-                "uuid": _uuid_or_none(image.uuid),
-                "address": image.address,
-                "text_size": image.text_size,
-            }
-            for image in cache.images
-        ],
-        "aliases": {_text(path): _text(cache.images[index].path) for path, index in sorted(cache.aliases.items())},
-        "warnings": cache.warnings,
-    }
-
-
-def _extract_json(cache: SharedCache, root: Path, report: ExtractReport) -> dict[str, Any]:
-    return {
-        "path": str(cache.path),
-        "arch": cache.arch,
-        "uuid": _uuid_or_none(cache.uuid),
-        "root": str(root),
-        "size": report.size,
-        "images": [
-            {
-                "path": _text(e.path),
-                "arch": e.arch,
-                "uuid": _uuid_or_none(e.uuid),
-                "file": _text(str(e.file)),
-                "size": e.size,
-                "unbacked": e.unbacked,
-            }
-            for e in report.extracted
-        ],
-        "failed": [
-            {"path": _text(f.path), "uuid": _uuid_or_none(f.uuid), "reason": _text(f.reason)} for f in report.failed
-        ],
-        "warnings": cache.warnings,
-    }
-
-
-def _slice_json(file: Path, part: Slice) -> dict[str, Any]:
-    return {
-        "file": _text(str(file)),
-        "arch": part.arch,
-        "cputype": part.cputype,
-        "cpusubtype": part.cpusubtype,
-        "type": _type(part),
-        "kind": part.kind,
-        "uuid": _uuid_or_none(part.uuid),
-        "offset": part.offset,
-        "size": part.size,
-        "install_name": part.install_name,
-    }
-
-
-def _type(part: Slice) -> str:
-    return _FILE_TYPES.get(part.filetype, f"type {part.filetype}")
-
-
-def _uuid(uuid: Any) -> str:
+def _uuid(uuid: UUID | None) -> str:
     return uuid_text(uuid) if uuid else "-"
-
-
-def _uuid_or_none(uuid: Any) -> str | None:
-    return uuid_text(uuid) if uuid else None
-
-
-def _text(name: str) -> str:
-    """Return a path that may hold bytes that are no UTF-8 as text that JSON can carry."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _access(protection: int) -> str:
