@@ -108,7 +108,7 @@ class _Run:
             with tempfile.TemporaryDirectory(prefix="symcache-verify-", dir=scratch) as folder:
                 for unit in raw:
                     found = files[id(unit)]
-                    with materialised(self.library, release.build, unit, Path(folder), found) as cache:
+                    with materialised(self.library, release.build, unit, Path(folder), found, self.pool) as cache:
                         self.report.add(found)
                         if cache is None:
                             continue

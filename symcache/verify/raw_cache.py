@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def _check_companions(
 
 @contextmanager
 def materialised(
-    library: Library, build: str, unit: Unit, scratch: Path, findings: list[Finding]
+    library: Library, build: str, unit: Unit, scratch: Path, findings: list[Finding], pool: Executor
 ) -> Iterator[RawCache | None]:
     """Write the kept files of one cache to a folder below `scratch`, checking every byte, and open it.
 
@@ -103,7 +104,7 @@ def materialised(
                 f"{scratch}: {free >> 10} KiB are free where the raw cache needs {need >> 10} KiB",
                 hint="name another folder with --scratch, or use --level blobs",
             )
-        written = _write(library, build, unit, folder, findings)
+        written = _write(library, build, unit, folder, findings, pool)
         main = next((raw for raw in sorted(written, key=lambda r: len(r.name)) if is_cache_name(raw.name)), None)
         if main is None:
             yield None
@@ -127,21 +128,30 @@ def materialised(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(library: Library, build: str, unit: Unit, folder: Path, findings: list[Finding]) -> list[RawFile]:
+def _write(
+    library: Library, build: str, unit: Unit, folder: Path, findings: list[Finding], pool: Executor
+) -> list[RawFile]:
     """Write every kept file, under its name if it is the first of it; return those that are right."""
     known = {f.path for f in findings}
-    written: list[RawFile] = []
-    for raw in unit.kept:
-        target = folder / raw.name
+    places: dict[RawFile, Path] = {}
+    for number, raw in enumerate(unit.kept):
+        if raw.path not in known:  # else found by its first bytes already
+            name = raw.name if folder / raw.name not in places.values() else f"another-{number}"
+            places[raw] = folder / name
+
+    def write(raw: RawFile) -> Finding | None:
         try:
-            if raw.path in known:
-                continue  # found by its first bytes already
-            if target.exists():
-                target = folder / "another"
-            library.materialize(raw.sha256, raw.size, target)
-            written.append(raw)
+            library.materialize(raw.sha256, raw.size, places[raw])
         except (IntegrityError, NotFoundError) as error:
-            findings.append(_about(FindingCode.DAMAGED, build, unit, raw, str(error)))
+            return _about(FindingCode.DAMAGED, build, unit, raw, str(error))
+        return None
+
+    written: list[RawFile] = []
+    for raw, wrong in zip(places, pool.map(write, places), strict=True):
+        if wrong is None:
+            written.append(raw)
+        else:
+            findings.append(wrong)
     return written
 
 
