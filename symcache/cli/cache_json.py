@@ -8,6 +8,7 @@ from uuid import UUID
 
 from symcache.dyld import ExtractReport, SharedCache
 from symcache.macho import Slice
+from symcache.model import uuid_text
 
 __all__ = ["cache_json", "extract_json", "file_type", "json_text", "slice_json"]
 

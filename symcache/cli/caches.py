@@ -26,6 +26,7 @@ from symcache.cli.common import (
 from symcache.dyld import SharedCache, extract_all, find_caches
 from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
 from symcache.macho import identify
+from symcache.model import uuid_text
 
 __all__ = ["register"]
 
