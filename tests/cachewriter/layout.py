@@ -117,6 +117,11 @@ def plan(images: list[Image], options: CacheOptions) -> Layout:
                 file = linkedit_file if by_kind else file
             groups.setdefault((file, kind), []).append((image, number))
 
+    if options.layout_seed:
+        # Data need not lie in the order of code.
+        for (_, kind), pieces in groups.items():
+            if kind != "text":
+                rng.shuffle(pieces)
     regions = []
     for file in range(len(suffixes) + 1):
         regions.append(Region("text", file, 5, 5, pieces=groups.get((file, "text"), [])))
