@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -42,7 +43,21 @@ class Staging:
             raise UsageError(
                 f"{self._source}: another process is harvesting it into {self.folder}", hint="wait until it ends"
             ) from error
+        self._remove_outdated()
         return self
+
+    def _remove_outdated(self) -> None:
+        """Remove what is left of another build of the same source: it can no longer be continued."""
+        for other in self.folder.parent.glob(f"*-{_hash(self._source)}"):
+            if other == self.folder:
+                continue
+            with contextlib.suppress(OSError):
+                lock = os.open(other / ".lock", os.O_RDWR | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(other, ignore_errors=True)
+                finally:
+                    os.close(lock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

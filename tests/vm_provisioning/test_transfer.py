@@ -213,6 +213,16 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run(
     assert library.releases() == []
 
 
+def test_copies_of_a_build_that_is_gone_go_too(tmp_path: Path) -> None:
+    with Staging(tmp_path, "ssh://a@b", "22G120") as old, Staging(tmp_path, "ssh://a@c", "22G120") as other:
+        old.file_for("files", "/usr/lib/dyld").write_text("copy")
+        with Staging(tmp_path, "ssh://a@b", "22G313") as meanwhile:
+            assert old.folder.exists()  # somebody is at it
+    with Staging(tmp_path, "ssh://a@b", "22G400") as new:
+        assert {f.name for f in tmp_path.iterdir()} == {new.folder.name, other.folder.name}
+    assert not meanwhile.folder.exists()
+
+
 def test_two_harvests_of_one_source_do_not_share_their_staging(tmp_path: Path) -> None:
     with (
         Staging(tmp_path, "ssh://a@b", "22G120"),
