@@ -28,13 +28,24 @@ __all__ = [
     "Record",
     "Release",
     "Sha256",
+    "Size",
     "TombstoneRecord",
     "Trust",
+    "encodable",
     "uuid_text",
 ]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 as 64 lower-case hex digits, of the content before compression."""
+
+
+Size = Annotated[int, Field(ge=0, lt=1 << 62)]
+"""In bytes; fits into what SQLite and file systems count with."""
+
+
+def encodable(text: str) -> str:
+    """Return text from a file system or a cache with what is no UTF-8 written as `\\udc80`, fit for a record."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def uuid_text(uuid: UUID) -> str:
@@ -110,10 +121,10 @@ class ObjectEntry(_Frozen):
     cache_uuid: UUID | None = None
     extractor: str = ""
     """Who made these bytes from a cache: `symcache`, `dyld_shared_cache_util`; empty for a plain file."""
-    revision: int = 0
+    revision: int = Field(default=0, ge=0, lt=1 << 31)
     sha256: Sha256
-    size: int = Field(ge=0)
-    symbols: int | None = None
+    size: Size
+    symbols: int | None = Field(default=None, ge=0, lt=1 << 32)
     """Entries of its symbol table; of two files with the same code, the one with more outranks the stripped one."""
     code: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
     """First 64 bits of the SHA-256 of `__TEXT,__text`: tells a stripped twin from a rival. Empty without code."""
@@ -128,7 +139,7 @@ class CacheFile(_Frozen):
     arch: str
     path: str
     sha256: Sha256
-    size: int = Field(ge=0)
+    size: Size
     partial: bool = False
     """Only headers and tables were kept: proof of what the cache holds, but nothing can be extracted from it."""
 

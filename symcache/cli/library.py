@@ -126,7 +126,8 @@ def lookup(
             table = Table("UUID", "arch", "kind", "build", "size", "path", box=None, pad_edge=False)
             for r in rows:
                 table.add_row(
-                    uuid_text(r.uuid) if r.uuid else "-", r.arch, r.kind, r.build or "-", str(r.size), plain(r.path)
+                    *(uuid_text(r.uuid) if r.uuid else "-", r.arch, r.kind, r.build or "-", str(r.size)),
+                    plain(r.path) + (f" [yellow](conflict: {r.sha256[:12]} is not served)[/]" if r.rival else ""),
                 )
             if rows:
                 out.print(table)
@@ -275,4 +276,7 @@ def _occurrence_json(o: Occurrence) -> dict[str, object]:
         "build": o.build,
         "version": o.version,
         "sealed": o.sealed,
+        "trust": o.trust,
+        "symbols": o.symbols,
+        "rival": o.rival,
     }

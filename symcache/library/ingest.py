@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -17,7 +18,7 @@ from symcache.library.found import IngestResult
 from symcache.library.places import now, operator, writer_id
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.macho import details, identify_bytes
-from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Trust, uuid_text
+from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Trust, encodable, uuid_text
 from symcache.store import RecordKey, blob_key, put_blob, read_record, write_record
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class StoredAll:
 
     clock: float = 0.0
     """The store's time at the start."""
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when the run ends early: what is being stored is given up."""
     objects: list[ObjectEntry] = field(default_factory=list)
     cache_files: list[CacheFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -60,18 +63,19 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
     done = store_all(library, staged.objects, staged.cache_files, progress)
     carried, supersedes = _continue_partial(library, staged, done)
     have = {_image_key(o) for o in done.objects}
-    missing = [m for m in staged.manifest if _image_key(m) not in have]
-    problems = [*staged.problems, *done.problems]
+    manifest = [m if m.path.isascii() else m.model_copy(update={"path": encodable(m.path)}) for m in staged.manifest]
+    missing = [m for m in manifest if _image_key(m) not in have]
+    problems = [encodable(p) for p in [*staged.problems, *done.problems]]
     record = HarvestRecord(
         trust=staged.trust,
         release=staged.release,
-        source=staged.source,
+        source=encodable(staged.source),
         extractor=staged.extractor,
         tool=f"symcache {__version__}",
         operator=operator(),
         started=started,
         sealed=staged.sealable and not problems and not missing and bool(done.objects),
-        manifest=tuple(staged.manifest),
+        manifest=tuple(manifest),
         objects=tuple(done.objects),
         cache_files=tuple(done.cache_files),
         problems=tuple(problems),
@@ -136,6 +140,9 @@ def store_all(
                     result.cache_files.append(entry)
             if progress:
                 progress(done, total)
+    except BaseException:
+        result.stopped.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     result.problems.sort()
@@ -221,6 +228,7 @@ def _put(
         claimed=library.catalog.is_live,
         young=result.clock - _SAFE,
         frame_size=frame_size,
+        stopped=result.stopped,
         refreshed=note,
     )
 
@@ -228,10 +236,10 @@ def _put(
 def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> tuple[CacheFile, bool]:
     sha256, size, new = _put(library, result, staged.file, frame_size=_FRAME)
     entry = CacheFile(
-        name=staged.name,
+        name=encodable(staged.name),
         cache_uuid=staged.cache_uuid,
         arch=staged.arch,
-        path=staged.path,
+        path=encodable(staged.path),
         sha256=sha256,
         size=size,
         partial=staged.partial,
@@ -259,7 +267,7 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
             code = hashlib.sha256(file.read(min(more.text_size, _CODE_LIMIT))).hexdigest()[:16]
     sha256, size, new = _put(library, result, staged.file, staged.offset, staged.size)
     entry = ObjectEntry(
-        path=staged.path,
+        path=encodable(staged.path),
         arch=staged.arch,
         uuid=staged.uuid,
         kind=staged.kind,
@@ -283,11 +291,11 @@ def _continue_partial(library: Library, staged: Staged, done: StoredAll) -> tupl
     """
     if staged.release is None or staged.trust is not Trust.HARVEST:
         return 0, ()
-    expected = {_image_key(m) for m in staged.manifest}
+    expected = {(encodable(m.path), *_image_key(m)[1:]) for m in staged.manifest}
     have = {_object_key(o) for o in done.objects}
     raw = {(f.name, f.cache_uuid) for f in done.cache_files}
     carried, supersedes = 0, []
-    for key, identity in library.partial_records(staged.release.build, staged.source):
+    for key, identity in library.partial_records(staged.release.build, encodable(staged.source)):
         place = RecordKey.parse(key)
         if place is None:
             continue

@@ -38,6 +38,8 @@ __all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "require"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""
+_FEW = 16
+"""Writers up to which each is asked for its next record."""
 _AHEAD = 8
 """Records that are loaded while others are folded."""
 
@@ -174,7 +176,13 @@ class Library:
             self._holes[writer] = set(range(1, max(found) + 1)) - found
 
     def _new_keys(self) -> Iterator[RecordKey]:
-        for writer in self.store.folders("records/"):
+        writers = self.store.folders("records/")
+        if len(writers) > _FEW:  # machines that forget their name between runs: listing is cheaper than asking each
+            for key in sorted(k for text in self.store.list("records/") if (k := RecordKey.parse(text))):
+                if key.sequence > self._last.get(key.writer, 0) or key.sequence in self._holes.get(key.writer, ()):
+                    yield key
+            return
+        for writer in writers:
             if writer not in self._last:
                 listed = (RecordKey.parse(text) for text in self.store.list(f"records/{writer}/"))
                 yield from sorted(k for k in listed if k)

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,7 @@ def put_blob(
     claimed: Callable[[str], bool] = _never,
     young: float = math.inf,
     frame_size: int | None = None,
+    stopped: threading.Event | None = None,
     refreshed: Callable[[str], None] | None = None,
 ) -> tuple[str, int, bool]:
     """Store `size` bytes of `file` from `offset` on, unless the store has them.
@@ -49,7 +51,7 @@ def put_blob(
     What is there already, but is not `claimed` by any live record, might be about to be collected: unless it was made
     after `young` (store's clock), it is made young again, and `refreshed` is told. With `frame_size`, every so many
     bytes become a frame of their own, so that a reader can begin at any of them. Returns (SHA-256 in hex, size, whether
-    it is new).
+    it is new). Ends early, with a StorageError, once `stopped` is set.
     Raises StorageError, or IntegrityError when the file is shorter than asked for.
     """
 
@@ -81,7 +83,7 @@ def put_blob(
             pieces = [data] if not frame_size else [data[n : n + frame_size] for n in range(0, size or 1, frame_size)]
             return sha256, size, put_object(store, blob_key(sha256), map(compressor.compress, pieces))
 
-        sha256 = _hash(source, size, file)
+        sha256 = _hash(source, size, file, stopped)
         if there(sha256):
             return sha256, size, False
         source.seek(offset)
@@ -93,7 +95,7 @@ def put_blob(
                 length = min(frame_size or left, left)
                 compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
                 chunker = compressor.compressobj(size=length)
-                for chunk in _chunks(source, length, file):
+                for chunk in _chunks(source, length, file, stopped):
                     again.update(chunk)
                     yield chunker.compress(chunk)
                 yield chunker.flush()
@@ -195,9 +197,11 @@ def decode_to(store: Store, sha256: str, size: int, target: Path) -> None:
         raise
 
 
-def _chunks(source: BinaryIO, size: int, file: Path) -> Iterator[bytes]:
+def _chunks(source: BinaryIO, size: int, file: Path, stopped: threading.Event | None) -> Iterator[bytes]:
     left = size
     while left:
+        if stopped and stopped.is_set():
+            raise StorageError(f"{file}: storing it was stopped", hint="run the same command again")
         chunk = source.read(min(_CHUNK, left))
         if not chunk:
             raise IntegrityError(f"{file}: ends {left} bytes early")
@@ -205,9 +209,9 @@ def _chunks(source: BinaryIO, size: int, file: Path) -> Iterator[bytes]:
         yield chunk
 
 
-def _hash(source: BinaryIO, size: int, file: Path) -> str:
+def _hash(source: BinaryIO, size: int, file: Path, stopped: threading.Event | None) -> str:
     digest = hashlib.sha256()
-    for chunk in _chunks(source, size, file):
+    for chunk in _chunks(source, size, file, stopped):
         digest.update(chunk)
     return digest.hexdigest()
 

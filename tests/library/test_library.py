@@ -162,3 +162,12 @@ def test_a_folder_without_binaries_is_said_so(tmp_path: Path) -> None:
         stage_paths([tmp_path / "text"], tmp_path / "scratch")
     with pytest.raises(UsageError, match="no such file"):
         stage_paths([tmp_path / "nowhere"], tmp_path / "scratch")
+
+
+def test_a_path_that_is_no_utf8_does_not_cost_the_harvest(library: Library, built: Path) -> None:
+    staged = _harvest(built / "x86_64" / "libanswer.dylib", path="/usr/lib/li\udc80b.dylib")
+    staged.problems.append("/usr/lib/\udcff: cannot be read")
+    result = library.ingest(staged)
+    assert result.missing == []
+    assert [o.path for o in library.by_name("li*.dylib")] == ["/usr/lib/li\\udc80b.dylib"]
+    assert library.catalog.records_of("22G120")[0]["problems"] == "/usr/lib/\\udcff: cannot be read"

@@ -224,6 +224,25 @@ def test_polling_asks_one_question_a_writer(local: Library, tmp_path: Path, monk
         assert len(again.releases()) == 5
 
 
+def test_many_writers_are_listed_and_not_asked_one_by_one(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from CI machines that forget their name between runs."""
+    for number in range(20):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / f"state{number}"))
+        _put(local, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
+    assert len(local.store.folders("records/")) == 20
+    asked: list[str] = []
+    stat = local.store.stat
+    monkeypatch.setattr(local.store, "stat", lambda key: asked.append(key) or stat(key))
+    assert not local.refresh()
+    assert asked == []
+    with Library.open(local.store.location) as other:
+        other.remove("22G3")
+    assert local.refresh()
+    assert len(local.releases()) == 19
+
+
 def test_rebuilding_changes_no_answer(anywhere: Library, tmp_path: Path) -> None:
     a = Image("/usr/lib/a", 1)
     anywhere.ingest(harvest(tmp_path / "1", [a], lost=[Image("/usr/lib/b", 2)]))
