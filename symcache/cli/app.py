@@ -26,6 +26,7 @@ MODULES = {
     "maintenance": ("fsck", "gc", "remove", "prefer", "rebuild", "reextract", "stats"),
     "caches": ("extract", "info"),
     "serve": ("serve",),
+    "push": ("push", "token"),
     "dumps": ("open", "analyze"),
     "capture": ("dump",),
     "dsymforuuid": ("dsymforuuid",),

@@ -11,7 +11,6 @@ import platformdirs
 import typer
 
 from server import ServerConfig, run
-from symcache.cli import push
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
 from symcache.cli.settings import library_location, server_urls
 
@@ -19,9 +18,8 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands around the server."""
+    """Add the command of this module."""
     app.command()(serve)
-    push.register(app)
 
 
 def serve(
