@@ -20,6 +20,7 @@ from symcache.model import uuid_text
 from symcache.store import blob_key
 from tests.library.images import Image, harvest, macho
 from tests.store.conftest import location  # noqa: F401 - a fixture
+from tests.support.servers import serve
 
 A = uuid_text(UUID(int=1))
 
@@ -101,6 +102,18 @@ def test_damage_is_mended_from_another_library(own_library: str, tmp_path: Path)
     assert [f["code"] for f in report["findings"]] == ["blob-missing"]
     assert answer("fsck", "--repair", "--from", str(other))["findings"][0]["repaired"].startswith("copied from")
     assert answer("fsck")["clean"]
+
+
+def test_damage_is_mended_from_a_server(folder_library: str, tmp_path: Path) -> None:
+    (sha256,) = _ingest(
+        folder_library, tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
+    )
+    _ingest(str(tmp_path / "other"), tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1))
+    (Path(folder_library) / blob_key(sha256)).unlink()
+    with serve(tmp_path / "other", tmp_path / "server") as server:
+        report = answer("fsck", "--repair", "--from", server.url)
+    assert [f["repaired"] for f in report["findings"]] == ["fetched again"]
+    assert answer("fsck", "--read-data")["clean"]
 
 
 @pytest.mark.parametrize(
