@@ -13,8 +13,10 @@ from uuid import UUID
 
 from symcache.dump.debugger import Limits, LldbProcess, Mode
 from symcache.dump.exceptions import CrashException
-from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
+from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
+from symcache.dump.reports import is_report, read_report
 from symcache.dump.symbols import ModuleResolver, Progress
+from symcache.errors import DumpError
 from symcache.model import uuid_text
 
 __all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport", "analyze", "open_in_lldb"]
@@ -159,20 +161,31 @@ def analyze(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
-    """Open a dump in LLDB and return what it says. Raises DumpError, DebuggerError, OSError."""
+    """Open a dump in LLDB, or name the frames of a crash report, and return what it says.
+
+    Raises DumpError, DebuggerError, OSError.
+    """
+    crash_report = read_report(path) if is_report(path) else None
     with (
         LldbProcess(Mode.ANALYZE, limits) as lldb,
         tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder,
     ):
-        loaded = load_dump(path, Path(folder), resolver, cache=cache, build=build, progress=progress)
+        if crash_report:
+            loaded = load_report(
+                path, crash_report, Path(folder), resolver, cache=cache, build=build, progress=progress
+            )
+        else:
+            loaded = load_dump(path, Path(folder), resolver, cache=cache, build=build, progress=progress)
         report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report["modules"], strict=True)))
+    names = dict(enumerate(t.name for t in crash_report.threads)) if crash_report else {}
+    exception = crash_report.exception if crash_report else loaded.exception
     finder = _ModuleFinder(loaded, modules)
     threads = tuple(
-        ThreadReport(number, thread["name"] or "", tuple(finder.frame(f) for f in thread["frames"]))
+        ThreadReport(number, thread["name"] or names.get(number, ""), tuple(finder.frame(f) for f in thread["frames"]))
         for number, thread in enumerate(report["threads"])
     )
-    return Analysis(loaded, loaded.exception, threads, modules, report["version"])
+    return Analysis(loaded, exception, threads, modules, report["version"])
 
 
 def open_in_lldb(
@@ -191,6 +204,11 @@ def open_in_lldb(
     `lldb` was started for the one (`Mode.PRINT`) or the other (`Mode.PROMPT`). `show` is called before it gets to
     work. Raises DumpError, DebuggerError, OSError.
     """
+    if is_report(path):
+        raise DumpError(
+            f"{path}: is a crash report, without memory that a debugger could open",
+            hint="`symcache analyze` names its frames",
+        )
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder:
         scratch = Path(folder)
         loaded = load_dump(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)

@@ -206,7 +206,8 @@ class LldbProcess:
 
 
 def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:
-    yield plan["core"]
+    if plan["core"]:
+        yield plan["core"]
     for module in plan["modules"]:
         yield from (module[key] for key in ("path", "symbols") if module[key])
 

@@ -12,20 +12,23 @@ from uuid import UUID
 
 from symcache.dump.backing import back_code, framed_modules
 from symcache.dump.container import OpenedDump, open_dump
+from symcache.dump.core import Core, CoreThread, Segment
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_from_notes
 from symcache.dump.placeholder import write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
+from symcache.dump.reports import Report
 from symcache.dump.sources import source_maps
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.errors import FormatError
 from symcache.macho import identify
 from symcache.model import Kind, uuid_text
 
-__all__ = ["LoadedDump", "LoadedModule", "load_dump"]
+__all__ = ["LoadedDump", "LoadedModule", "load_dump", "load_report"]
 
 _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
+_CODE = 5
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
 _MAX_GUESSES = 8
@@ -82,6 +85,47 @@ def load_dump(
     """
     dump = open_dump(path, scratch)
     header = dump.header or header_from_notes(path, dump.core)
+    return _load(dump, header, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
+
+
+def load_report(
+    path: Path,
+    report: Report,
+    scratch: Path,
+    resolver: ModuleResolver,
+    *,
+    cache: UUID | None = None,
+    build: str | None = None,
+    progress: Progress | None = None,
+) -> LoadedDump:
+    """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else."""
+    regions = tuple(
+        sorted(
+            Segment(module.address, report.sizes.get(module.address, 0), 0, 0, _CODE, 0)
+            for module in report.header.modules
+        )
+    )
+    threads = tuple(
+        CoreThread(n, report.registers if n == report.header.thread else {}, None) for n in range(len(report.threads))
+    )
+    cputype = next(number for number, name in _ARCHS.items() if name == report.arch)
+    dump = OpenedDump(path, report.header, Core(report.arch, cputype, regions, threads, ()), path)
+    loaded = _load(dump, report.header, scratch, resolver, cache=cache, build=build, source_map=(), progress=progress)
+    loaded.plan.update(core=None, frames=[list(thread.frames) for thread in report.threads])
+    return loaded
+
+
+def _load(
+    dump: OpenedDump,
+    header: DumpHeader,
+    scratch: Path,
+    resolver: ModuleResolver,
+    *,
+    cache: UUID | None,
+    build: str | None,
+    source_map: Sequence[tuple[str, str]],
+    progress: Progress | None,
+) -> LoadedDump:
     cache, build, origin = _pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     found = _resolve(resolver, uuids, cache, build, progress)
@@ -91,8 +135,10 @@ def load_dump(
         for m, size in zip(header.modules, sizes, strict=True)
         if (m.uuid, Kind.EXECUTABLE) not in found
     ]
-    framed = framed_modules(dump, header.thread, missing)
-    if dump.header:  # the core file is ours, in `scratch`
+    # A report has its frames already; a bare core is the user's file, an unpacked one ours.
+    unpacked = dump.core_path != dump.path
+    framed = framed_modules(dump, header.thread, missing) if unpacked or dump.header is None else []
+    if unpacked:
         back_code(dump, framed)
     places = _places(header.modules, scratch)
     modules = []

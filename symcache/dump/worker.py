@@ -4,8 +4,8 @@ Started as a script, `python -I worker.py MODE FD LLDB`, by the Python that LLDB
 Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too and says where
 the package is. The plan, JSON again, is read from the descriptor FD once LLDB is imported:
 
-    {"memory": bytes, "core": path, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
-     "source_map": [[from, to], …],
+    {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
+     "source_map": [[from, to], …], "frames": [[program counter, …] of a thread, …],
      "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
                   "layout": UUID of the shared cache that the file was laid out for, or null}, …]}
 """
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 _NONE = (1 << 64) - 1
+_MAX_SYMBOLICATED = 100_000
 
 
 def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
@@ -39,7 +40,7 @@ def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
     plan = json.loads(text)
     _limit(plan["memory"], mode)
     debugger, target, process, modules = _open(lldb, plan)
-    if process is None:
+    if target is None:
         channel.write(json.dumps({"error": modules}) + "\n")
         channel.flush()
         return 4
@@ -47,7 +48,9 @@ def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
         result = {
             "version": lldb.SBDebugger.GetVersionString().split("\n")[0],
             "modules": modules,
-            "threads": [_frames(target, process.GetThreadAtIndex(n)) for n in range(process.GetNumThreads())],
+            "threads": [_frames(target, process.GetThreadAtIndex(n)) for n in range(process.GetNumThreads())]
+            if process is not None
+            else [_symbolicated(lldb, target, addresses) for addresses in plan["frames"]],
         }
         json.dump(result, channel)
         channel.flush()
@@ -82,7 +85,10 @@ def _load_finder() -> Any:
 
 
 def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return debugger, target, process and the report of every module; process None and a reason if it failed."""
+    """Return debugger, target, process and the report of every module; target None and a reason if it failed.
+
+    Without a core there is no process.
+    """
     debugger = lldb.SBDebugger.Create(False)  # False: reads no .lldbinit
     debugger.SetAsync(False)
     debugger.SkipLLDBInitFiles(True)
@@ -106,8 +112,8 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     target = debugger.CreateTarget("", plan["triple"], None, False, error)
     if not target.IsValid():
         return debugger, None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
-    process = target.LoadCore(plan["core"], error)
-    if not process.IsValid():
+    process = target.LoadCore(plan["core"], error) if plan["core"] else None
+    if process is not None and not process.IsValid():
         return debugger, None, None, error.GetCString() or "LLDB does not take the core"
     for source, destination in plan["source_map"]:
         result = lldb.SBCommandReturnObject()
@@ -130,10 +136,11 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
                 target, module, wanted["address"], report, whole=common is None or common.most_common(1)[0][0] == slide
             )
     reports = [report for _, _, report in added]
-    thread = process.GetThreadAtIndex(plan["thread"])
-    if thread.IsValid():
-        process.SetSelectedThread(thread)
-        thread.SetSelectedFrame(0)
+    if process is not None:
+        thread = process.GetThreadAtIndex(plan["thread"])
+        if thread.IsValid():
+            process.SetSelectedThread(thread)
+            thread.SetSelectedFrame(0)
     return debugger, target, process, reports
 
 
@@ -206,13 +213,50 @@ def _frames(target: Any, thread: Any) -> dict[str, Any]:
             begin = start.GetLoadAddress(target)
             if begin != _NONE and pc >= begin:
                 entry["offset"] = pc - begin
-        line = frame.GetLineEntry()
-        if line.IsValid() and line.GetLine():
-            entry["file"] = _path(line.GetFileSpec())
-            entry["line"] = line.GetLine()
-            entry["column"] = line.GetColumn()
+        _add_line(entry, frame.GetLineEntry())
         frames.append(entry)
     return {"name": thread.GetName(), "frames": frames}
+
+
+def _symbolicated(lldb: Any, target: Any, addresses: list[int]) -> dict[str, Any]:
+    """Name frames that somebody else has walked; inlined functions become frames of their own."""
+    frames: list[dict[str, Any]] = []
+    for number, pc in enumerate(addresses):
+        # A return address may lie behind the function that called: look at the call.
+        address = target.ResolveLoadAddress(pc - 1 if number else pc)
+        context = address.GetSymbolContext(lldb.eSymbolContextEverything)
+        while True:
+            entry: dict[str, Any] = {"pc": pc, "sp": 0, "inlined": False}
+            module = context.GetModule()
+            if module.IsValid():
+                entry["module"], entry["uuid"] = _path(module.GetFileSpec()), _uuid(module)
+            inlined = context.GetBlock().GetContainingInlinedBlock()
+            function = context.GetFunction()
+            named = function if function.IsValid() else context.GetSymbol()
+            if inlined.IsValid():
+                entry["function"], entry["inlined"] = inlined.GetInlinedName(), True
+            elif named.IsValid() and named.GetName():
+                entry["function"] = named.GetName()
+            begin = named.GetStartAddress().GetLoadAddress(target) if named.IsValid() else _NONE
+            if begin != _NONE and pc >= begin:
+                entry["offset"] = pc - begin
+            _add_line(entry, context.GetLineEntry())
+            frames.append(entry)
+            if not inlined.IsValid() or len(frames) > _MAX_SYMBOLICATED:
+                break
+            outer = lldb.SBAddress()
+            context = context.GetParentOfInlinedScope(address, outer)
+            if not context.IsValid() or not outer.IsValid():
+                break
+            address = outer
+    return {"name": "", "frames": frames}
+
+
+def _add_line(entry: dict[str, Any], line: Any) -> None:
+    if line.IsValid() and line.GetLine():
+        entry["file"] = _path(line.GetFileSpec())
+        entry["line"] = line.GetLine()
+        entry["column"] = line.GetColumn()
 
 
 def _prompt(lldb: Any, debugger: Any, process: Any, plan: dict[str, Any], *, interactive: bool) -> None:

@@ -1,0 +1,226 @@
+"""Crash reports: Apple's two formats, written here after Apple's description, named by the real LLDB."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from symcache.cli.resolving import LibraryResolver
+from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, analyze, open_in_lldb
+from symcache.dump.reports import is_report, parse_report
+from symcache.errors import DumpError
+from tests.dump.test_corpus import ARCHES, ASSETS, library, system, truth
+from tests.support.corpus import variant
+
+__all__ = ["library", "system"]  # fixtures
+
+
+def ips(real: dict[str, Any]) -> str:
+    """Return the JSON report of a crash."""
+    images = [
+        {"base": base, "size": 4096, "uuid": str(UUID(uuid)), "path": path, "name": path.rpartition("/")[2]}
+        for path, uuid, base in real["modules"]
+    ]
+    images.append({"base": 0, "size": 0, "uuid": "00000000-0000-0000-0000-000000000000"})
+    places = {path: number for number, (path, _, _) in enumerate(real["modules"])}
+    threads = [
+        {
+            "id": 1000 + thread["index"],
+            "triggered": thread["index"] == real["crashed_thread"],
+            "name": f"thread-{thread['index']}",
+            "threadState": {
+                "x": [{"value": n} for n in range(29)],
+                "pc": {"value": 5, "matchesCrashFrame": 1},
+                "flavor": "A",
+            },
+            "frames": [
+                {"imageIndex": places[f["module"]], "imageOffset": f["pc"] - real["modules"][places[f["module"]]][2]}
+                for f in thread["frames"]
+            ],
+        }
+        for thread in real["threads"]
+    ]
+    head = {"app_name": "Ledger", "bug_type": "309", "os_version": "macOS 13.6.9 (22G830)"}
+    body = {
+        "procName": "Ledger",
+        "procPath": real["executable"],
+        "cpuType": "ARM-64" if real["arch"] == "arm64" else "X86-64",
+        "bundleInfo": {"CFBundleShortVersionString": "2.4"},
+        "osVersion": {"train": "macOS 13.6.9", "build": "22G830"},
+        "exception": {
+            "type": "EXC_BAD_ACCESS",
+            "signal": "SIGSEGV",
+            "subtype": "KERN_INVALID_ADDRESS at 0x0000000000000008",
+        },
+        "faultingThread": real["crashed_thread"],
+        "threads": threads,
+        "usedImages": images,
+    }
+    return json.dumps(head) + "\n" + json.dumps(body, indent=1)
+
+
+def crash(real: dict[str, Any]) -> str:
+    """Return the text report of a crash."""
+    lines = [
+        "Process:               Ledger [4711]",
+        f"Path:                  {real['executable']}",
+        "Version:               2.4 (240)",
+        f"Code Type:             {'ARM-64' if real['arch'] == 'arm64' else 'X86-64'} (Native)",
+        "OS Version:            macOS 13.6.9 (22G830)",
+        "",
+        f"Crashed Thread:        {real['crashed_thread']}",
+        "Exception Type:        EXC_BAD_ACCESS (SIGSEGV)",
+        "Exception Codes:       KERN_INVALID_ADDRESS at 0x0000000000000008",
+        "",
+    ]
+    for thread in real["threads"]:
+        state = " Crashed:" if thread["index"] == real["crashed_thread"] else ":"
+        lines.append(f"Thread {thread['index']}{state}: thread-{thread['index']}")
+        for number, frame in enumerate(thread["frames"]):
+            name = frame["module"].rpartition("/")[2]
+            lines.append(f"{number:<4}{name:<30}\t{frame['pc']:#018x} {frame['function']} + 12 (some file.c:1)")
+        lines.append("")
+    lines += [f"Thread {real['crashed_thread']} crashed with X86 Thread State (64-bit):"]
+    lines += [
+        "  rax: 0x0000000000000001  rbx: 0x0000000000000002  r15: 0x0000000000000003",
+        "  rip: 0x0000000109a1483b",
+        "",
+    ]
+    lines += ["Binary Images:"]
+    for path, uuid, base in real["modules"]:
+        lines.append(f"  {base:#18x} - {base + 4095:#18x} {path.rpartition('/')[2]} (*) <{UUID(uuid)}> {path}")
+    return "\n".join([*lines, "", "External Modification Summary:", ""])
+
+
+@ARCHES
+@pytest.mark.parametrize("write", [ips, crash])
+def test_frames_of_a_report_are_named(arch: str, write: Any, system: LibraryResolver, tmp_path: Path) -> None:
+    real = truth(arch)
+    path = tmp_path / f"Ledger-2026-11-24-120000.{write.__name__}"
+    path.write_text(write(real))
+    before = path.read_bytes()
+    analysis = analyze(path, ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
+    for thread, true in zip(analysis.threads, real["threads"], strict=True):
+        assert [
+            (f.address, f.module and f.module.loaded.module.path, f.function, f.file or None, f.line)
+            for f in thread.frames
+        ] == [(f["pc"], f["module"], f["function"], f["file"], f["line"]) for f in true["frames"]]
+        assert thread.name == f"thread-{thread.index}"
+    assert analysis.loaded.header.executable == real["executable"]
+    assert analysis.loaded.header.bundle_version == "2.4"
+    assert analysis.loaded.build == "22G830"
+    assert analysis.loaded.cache_origin == "dump"
+    assert (analysis.exception.signal, analysis.exception.address) == ("SIGSEGV", 8)
+    assert analysis.missing == []
+    assert analysis.registers
+    assert analysis.to_json()["crashed_thread"] == real["crashed_thread"]
+    assert path.read_bytes() == before
+
+
+def test_a_report_and_a_dump_of_one_crash_have_one_signature(system: LibraryResolver, tmp_path: Path) -> None:
+    resolver = ChainResolver([FolderResolver([ASSETS / "app" / "arm64"]), system])
+    path = tmp_path / "x.ips"
+    path.write_text(ips(truth("arm64")))
+    dump = ASSETS / "dumps" / "crash-arm64.zip"
+    assert analyze(path, resolver).signature() == analyze(dump, resolver).signature()
+
+
+@ARCHES
+def test_inlined_functions_are_found_again(arch: str, system: LibraryResolver, tmp_path: Path) -> None:
+    made = variant(arch, inlined=True)
+    made.write_app(tmp_path / "app")
+    real = {
+        "arch": arch,
+        "executable": made.truth.executable,
+        "crashed_thread": made.truth.crashed_thread,
+        "modules": made.truth.modules,
+        "threads": [
+            {
+                "index": t.index,
+                # One physical frame for a function and what was inlined into it: the last of them is the real one.
+                "frames": [
+                    {"pc": f.pc, "module": f.module, "function": f.function}
+                    for n, f in enumerate(t.frames)
+                    if n == 0 or not t.frames[n - 1].inlined
+                ],
+            }
+            for t in made.truth.threads
+        ],
+    }
+    path = tmp_path / "x.ips"
+    path.write_text(ips(real))
+    analysis = analyze(path, ChainResolver([FolderResolver([tmp_path / "app"]), system]))
+    for thread, true in zip(analysis.threads, made.truth.threads, strict=True):
+        assert [(f.function, f.file or None, f.line, f.inlined) for f in thread.frames] == [
+            (f.function, f.file, f.line, f.inlined) for f in true.frames
+        ]
+
+
+def test_missing_modules_of_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "x.ips"
+    path.write_text(ips(truth("x86_64")))
+    analysis = analyze(path, FolderResolver([ASSETS / "app" / "x86_64"]))
+    crashed = analysis.crashed.frames
+    assert [f.function for f in crashed if f.module and "Ledger" in f.module.loaded.module.path] == [
+        f["function"] for f in truth("x86_64")["threads"][0]["frames"] if "Ledger" in f["module"]
+    ]
+    assert len(crashed) == len(truth("x86_64")["threads"][0]["frames"])
+    assert {m.loaded.module.name for m in analysis.missing} >= {"CoreFoundation", "dyld"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "not a JSON crash report"),
+        ('{"bug_type": "288"}\n{}', "has no usedImages"),
+        ('{"usedImages": [], "threads": []}', "names no modules"),
+        ('{"usedImages": [{"base": 1, "path": "/x"}], "threads": []}', "has no thread"),
+        ("[" * 100_000, "names no modules"),
+        ("{" + '"a":{' * 50_000, "not a JSON crash report"),
+        ("Process: x [1]\n", "names no modules"),
+        ("Process: x [1]\nBinary Images:\n 0x1 - 0x2 x (1) <23516be429be350c91c9f36e7999f0f1> /x\n", "has no thread"),
+        ('{"usedImages": ' + json.dumps([{}] * 70_000) + ', "threads": []}', "70000 usedImages"),
+    ],
+)
+def test_reports_that_are_none(text: str, expected: str) -> None:
+    with pytest.raises(DumpError, match="x.ips: .*" + expected):
+        parse_report(text, "x.ips")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_reports_are_refused_or_read(data: st.DataObject) -> None:
+    text = (ips if data.draw(st.booleans()) else crash)(truth("arm64"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        piece = data.draw(
+            st.sampled_from(["", "null", "[]", "{}", "-1", "1e999", '"', "18446744073709551616", "\n", "0x"])
+        )
+        text = text[:place] + piece + text[place + data.draw(st.integers(0, 12)) :]
+    try:
+        report = parse_report(text, "x")
+    except DumpError:
+        return
+    assert 0 <= report.header.thread < len(report.threads)
+    assert all(0 <= m.address < 1 << 64 for m in report.header.modules)
+
+
+def test_a_report_cannot_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "x.ips"
+    path.write_text(ips(truth("arm64")))
+    with LldbProcess(Mode.PRINT) as lldb, pytest.raises(DumpError, match="is a crash report") as error:
+        open_in_lldb(path, FolderResolver([]), lldb)
+    assert "symcache analyze" in error.value.hint
+
+
+def test_what_is_taken_for_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content, expected in ((b"PK\3\4", False), (b"", False), (b"\xcf\xfa\xed\xfe", False), (b"\xef\xbb\xbf{", True)):
+        path.write_bytes(content)
+        assert is_report(path) is expected
