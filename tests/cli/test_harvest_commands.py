@@ -182,7 +182,7 @@ def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tm
         f'#!/bin/sh\n[ "$1" != -extract ] || {{ touch {tmp_path}/extracting; sleep 30; }}\nexec {util} "$@"\n'
     )
     slow.chmod(0o755)
-    staging = tmp_path / "staging"
+    staging, before = tmp_path / "staging", set(Path("/tmp").glob("symcache.*"))
     arguments = ["harvest", openssh.url(system), *openssh.login(), "--util-path", str(slow), "--staging", str(staging)]
     with subprocess.Popen(
         [sys.executable, "-m", "symcache", *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
@@ -191,12 +191,14 @@ def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tm
             if (tmp_path / "extracting").exists():
                 break
             time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
+        assert set(Path("/tmp").glob("symcache.*")) > before
+        running.send_signal(signal.SIGTERM)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "interrupted" in said
     assert "Traceback" not in said
     kept = {f.name: f.stat().st_ino for f in staging.rglob("dyld_shared_cache_*")}
     assert len(kept) == 4
+    assert set(Path("/tmp").glob("symcache.*")) == before  # what the guest was asked to make is gone
     assert answer("harvest", openssh.url(system), *openssh.login(), "--staging", str(staging))["sealed"] is True
     assert not list(staging.iterdir())
