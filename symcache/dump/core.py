@@ -162,7 +162,9 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
 def _segment(commands: bytes, position: int, cmdsize: int, size: int, name: str) -> Segment:
     if cmdsize < 72:
         raise DumpError(f"{name}: LC_SEGMENT_64 of {cmdsize} bytes where 72 were expected")
-    address, length, offset, filesize, _, protection, _, _ = _SEGMENT.unpack_from(commands, position + 24)
+    address, length, offset, filesize, _, protection, sections, _ = _SEGMENT.unpack_from(commands, position + 24)
+    if cmdsize < 72 + sections * 80:  # LLDB would look for them behind the command, for minutes
+        raise DumpError(f"{name}: LC_SEGMENT_64 of {cmdsize} bytes cannot hold {sections} sections")
     if address + length > 1 << 64:
         raise DumpError(f"{name}: the memory region at {address:#x} of {length:#x} bytes ends beyond 64 bits")
     if filesize and offset + filesize > size:

@@ -83,6 +83,10 @@ def test_x86_states_may_be_wrapped() -> None:
         (CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I", 9, 0)]), "impossible size of 0"),
         (CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I", 9, 1 << 30)]), "impossible size of"),
         (CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I", 0x19, 8)]), "where 72 were expected"),
+        (
+            CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I56x2I", 0x19, 72, 64, 0)]),
+            "72 bytes cannot hold 64 sections",
+        ),
         (CoreFile(threads=[struct.pack("<2I", 4, 0xFFFF_FFFF)]), "more than its command holds"),
         (CoreFile(threads=[struct.pack("<2I", 4, 2) + bytes(8)]), "too few"),
         (CoreFile(threads=[b""]), "no general-purpose registers"),
