@@ -52,12 +52,12 @@ class LocalStore:
                     f"{root}: no library here",
                     hint="name one with --library or SYMCACHE_LIBRARY, or make one with `symcache harvest` or `add`",
                 )
-            if root.is_dir() and any(root.iterdir()):
+            if root.is_dir() and self._strangers() and not marker.is_file():
                 raise StorageError(
                     f"{root}: holds other files, so no library is made here", hint="name an empty or new folder"
                 )
             root.mkdir(parents=True, exist_ok=True)
-            temporary = root / f".{_MARKER}.{os.getpid()}"
+            temporary = root / f".{_MARKER}.{uuid_module.uuid4().hex}"
             temporary.write_text(json.dumps({"format": _FORMAT}) + "\n")
             temporary.replace(marker)
         try:
@@ -68,6 +68,10 @@ class LocalStore:
             raise StorageError(
                 f"{root}: library format {found!r}, this version knows {_FORMAT}", hint="use a newer symcache"
             )
+
+    def _strangers(self) -> bool:
+        """Return whether the folder holds anything but what another process that makes this library just wrote."""
+        return any(not p.name.startswith(f".{_MARKER}") for p in self.root.iterdir())
 
     def _path(self, key: str) -> Path:
         return self.root / key

@@ -61,7 +61,7 @@ class S3Store:
                     f"{location}: no library here",
                     hint="check bucket and prefix, or make one with `symcache harvest` or `add`",
                 ) from None
-            if next(self.list(""), None) is not None:
+            if any(key != _MARKER for key in self.list("")) and self.stat(_MARKER) is None:
                 raise StorageError(
                     f"{location}: holds other objects, so no library is made here", hint="name an empty prefix"
                 ) from None

@@ -197,6 +197,12 @@ def test_a_second_opening_finds_the_same(any_store: Store, make: Make, location:
     assert list(open_store(location).list("blobs/")) == ["blobs/ab/x"]
 
 
+def test_of_many_makers_of_one_library_none_fails(location: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: open_store(location, create=True), range(8)))
+    assert {s.location for s in stores} == {location}
+
+
 def test_no_library_is_made_where_none_was_asked_for(location: str) -> None:
     with pytest.raises(NotFoundError, match="no library"):
         open_store(location)
