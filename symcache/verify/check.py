@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.catalog import Occurrence
-from symcache.errors import SharedCacheError
+from symcache.catalog import Catalog, Occurrence
+from symcache.errors import SharedCacheError, StorageError
 from symcache.library import Library
 from symcache.verify.catalog_level import check_images, check_release, summary_of
 from symcache.verify.contents import Content, check_content
@@ -46,37 +47,62 @@ def verify(
     """
     expectations = expectations or Expectations.load()
     report = VerifyReport(level)
-    report.add(
-        Finding(FindingCode.UNREADABLE_RECORD, f"{key}: {reason}") for key, reason in sorted(library.unreadable.items())
-    )
-    report.add(
-        Finding(FindingCode.RECORD_MISSING, f"{key}: is not there, but later ones of its writer are")
-        for key in library.gaps()
-    )
-    held = {r.build: r.images for r in library.releases()}
-    wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
-    if not wanted:
-        report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
-    run = _Run(library, level, report, progress, sum(held.get(b, 0) for b in wanted))
-    # Decoding and hashing leave the interpreter alone, so threads do; an object store is waited for, not computed.
-    threads = jobs or (_REMOTE_JOBS if "://" in library.store.location else os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as run.pool:
-        try:
-            for build in wanted:
-                release = gather(library, build)
-                if release is None:
-                    text = f"{build}: expected, but nothing of it was harvested"
-                    report.add([Finding(FindingCode.NO_HARVEST, text, build)])
-                    continue
-                report.releases.append(summary_of(release))
-                findings, notes = check_release(release, expectations)
-                report.add(findings)
-                report.notes += notes
-                run.release(release, scratch)
-        except BaseException:
-            run.pool.shutdown(cancel_futures=True)
-            raise
+    with _from_records(library, level, scratch) as checked:
+        unreadable = library.unreadable | checked.unreadable
+        report.add(Finding(FindingCode.UNREADABLE_RECORD, f"{k}: {why}") for k, why in sorted(unreadable.items()))
+        report.add(
+            Finding(FindingCode.RECORD_MISSING, f"{key}: is not there, but later ones of its writer are")
+            for key in library.gaps()
+        )
+        held = {r.build: r.images for r in checked.releases()}
+        wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
+        if not wanted:
+            report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
+        run = _Run(checked, level, report, progress, sum(held.get(b, 0) for b in wanted))
+        # Decoding and hashing leave the interpreter alone, so threads do; an object store is waited for, not computed.
+        threads = jobs or (_REMOTE_JOBS if "://" in library.store.location else os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="verify") as run.pool:
+            try:
+                for build in wanted:
+                    _release(run, build, expectations, scratch)
+            except BaseException:
+                run.pool.shutdown(cancel_futures=True)
+                raise
     return report
+
+
+@contextmanager
+def _from_records(library: Library, level: Level, scratch: Path | None) -> Iterator[Library]:
+    """Return the library, at level bytes over a catalog made now: only the records are the truth."""
+    if level is not Level.BYTES:
+        yield library
+        return
+    made = False
+    with tempfile.TemporaryDirectory(prefix="symcache-verify-", dir=scratch) as folder:
+        try:
+            catalog = Catalog(Path(folder) / "catalog.db")
+            with closing(catalog):
+                fresh = Library(library.store, catalog)
+                made = True
+                yield fresh
+        except StorageError as error:
+            if made:
+                raise
+            hint = "name another folder with --scratch, or use --level blobs"
+            raise StorageError(f"{folder}: no room for a catalog: {error}", hint=hint) from error
+
+
+def _release(run: _Run, build: str, expectations: Expectations, scratch: Path | None) -> None:
+    release = gather(run.library, build)
+    if release is None:
+        text = f"{build}: expected, but nothing of it was harvested"
+        run.report.add([Finding(FindingCode.NO_HARVEST, text, build)])
+        return
+    run.report.releases.append(summary_of(release))
+    findings, notes = check_release(release, expectations)
+    run.report.add(findings)
+    run.report.notes += notes
+    run.release(release, scratch)
 
 
 @dataclass
