@@ -10,10 +10,12 @@ from uuid import UUID
 
 from symcache.catalog import release_order
 from symcache.library import Library
-from symcache.model import uuid_text
+from symcache.model import Kind, uuid_text
 
 __all__ = ["Asked", "Wanted", "shopping_list"]
 
+_KINDS = {"executable": {Kind.EXECUTABLE}, "breakpad": {Kind.EXECUTABLE}, "debuginfo": {Kind.DEBUGINFO}}
+"""What answers a question of each kind; any content answers those that are not here."""
 _MOST_NAMES = 1000
 """How many names are looked up for hints."""
 
@@ -62,7 +64,7 @@ def shopping_list(library: Library, log: Iterable[Asked]) -> list[Wanted]:
     rows = list(log)
     held = library.holdings(list(dict.fromkeys(a.uuid for a in rows)))
     # What came since, and what was asked for under another kind only, is no longer wanted.
-    open_rows = [a for a in rows if not any(o.kind.value == a.kind for o in held.get(a.uuid, ()))]
+    open_rows = [a for a in rows if not any(o.kind in _KINDS.get(a.kind, Kind) for o in held.get(a.uuid, ()))]
     listed = _listed(library, {a.uuid for a in open_rows})
     releases = {r.build: r for r in library.releases()}
     builds = sorted(releases, key=lambda b: release_order(releases[b].version, b))

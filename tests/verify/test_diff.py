@@ -55,6 +55,8 @@ def test_the_shopping_list_drops_what_came_since_and_adds_up_the_rest(harvested:
     assert have
     log = [
         Asked(have, "executable", 50, "libplain.dylib"),
+        Asked(have, "breakpad", 40, "libplain.dylib"),
+        Asked(have, "meta", 30, "libplain.dylib"),
         Asked(have, "debuginfo", 2, "libplain.dylib"),
         Asked(STRANGER, "executable", 3, "libmore.dylib", first_asked="2026-11-02", last_asked="2026-11-03"),
         Asked(STRANGER, "executable", 4, "", "22G91", first_asked="2026-11-01", last_asked="2026-11-02"),
