@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
-from symcache.client import Held, SymbolClient, SymbolRequest
+from symcache.client import Held, LocalCache, SymbolClient, SymbolRequest
 from symcache.dump import CacheGuess, ChainResolver, FolderResolver, ModuleResolver, ResolvedFile, Wanted
 from symcache.dump.symbols import Progress
 from symcache.errors import NotFoundError, RemoteError
@@ -32,10 +32,11 @@ _REMEMBERED = 8
 
 
 class LibraryResolver:
-    """Finds modules in a library; contents are unpacked once, by their hash, below `folder`."""
+    """Finds modules in a library; contents are unpacked once, into the local cache and under its limit."""
 
-    def __init__(self, library: Library, folder: Path) -> None:
-        self._library, self._folder = library, folder
+    def __init__(self, library: Library, cache: LocalCache) -> None:
+        self._library, self._cache = library, cache
+        self._unpacked = False
 
     def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
         """See `ModuleResolver.resolve`."""
@@ -50,6 +51,9 @@ class LibraryResolver:
                     found[one] = file
                 if progress:
                     progress(done, len(wanted))
+        if self._unpacked:
+            self._cache.evict()
+            self._unpacked = False
         return found
 
     def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
@@ -69,10 +73,14 @@ class LibraryResolver:
         hit = self._library.resolve(wanted.uuid, wanted.kind, cache=wanted.cache, build=wanted.build)
         if hit is None:
             return None
-        target = self._folder / hit.sha256[:2] / hit.sha256
-        if not target.is_file() or target.stat().st_size != hit.size:
+        target = self._cache.blob(hit.sha256)
+        if target.is_file() and target.stat().st_size == hit.size:
+            os.utime(target)  # what was used longest ago is evicted first
+        else:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._library.materialize(hit.sha256, hit.size, target)
+            target.chmod(0o444)
+            self._unpacked = True
         return ResolvedFile(target, f"library {self._library.store.location}", hit.build, hit.cache_uuid)
 
 
@@ -194,7 +202,7 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
                 if named:
                     raise
             else:
-                resolvers.append(LibraryResolver(opened, cache_dir() / "library"))
+                resolvers.append(LibraryResolver(opened, LocalCache(cache_dir())))
         if urls := server_urls(servers):
             client = stack.enter_context(SymbolClient(urls, cache_dir()))
             kept = stack.enter_context(SymbolClient([], cache_dir()))

@@ -17,6 +17,7 @@ import pytest
 
 import symcache.demo
 from symcache.cli.resolving import LibraryResolver, binary_sources
+from symcache.client import LocalCache
 from symcache.dump import Analysis, ChainResolver, FolderResolver, analyze, open_dump
 from symcache.dyld import SharedCache, extract_all
 from symcache.library import Library, Staged, StagedObject
@@ -104,7 +105,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 @pytest.fixture
 def system(library: Library, tmp_path: Path) -> LibraryResolver:
-    return LibraryResolver(library, tmp_path / "unpacked")
+    return LibraryResolver(library, LocalCache(tmp_path / "kept"))
 
 
 @ARCHES
@@ -192,7 +193,9 @@ def test_builds_with_the_same_images_are_told_apart_by_addresses(arch: str, tmp_
     with Library.open(tmp_path / "library", create=True) as library:
         library.ingest(_stage(ours, "22G830", tmp_path / "out"))
         library.ingest(_stage(theirs, "22G900", tmp_path / "out"))
-        resolver = ChainResolver([FolderResolver([ASSETS / "app" / arch]), LibraryResolver(library, tmp_path / "kept")])
+        resolver = ChainResolver(
+            [FolderResolver([ASSETS / "app" / arch]), LibraryResolver(library, LocalCache(tmp_path / "kept"))]
+        )
         for path, build in ((dump(arch), "22G830"), (moved, "22G900")):
             analysis = analyze(path, resolver)
             assert analysis.loaded.build == build
