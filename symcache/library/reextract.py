@@ -109,7 +109,7 @@ def _redo(
         have = {_place(o) for o in objects}
         whole = all((m.path, m.arch, m.uuid, m.kind, m.cache_uuid) in have for m in record.manifest)
         result.problems += problems
-        if objects == list(record.objects):
+        if set(objects) == set(record.objects):
             return
         new_record = record.model_copy(
             update={

@@ -1,0 +1,38 @@
+"""The main path over a library in an object store: harvest, verify, serve, fetch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.seaweed import new_location, s3_environment, seaweed
+from tests.support.servers import serve
+
+
+def answer(*arguments: str) -> Any:
+    command = [sys.executable, "-m", "symcache", *arguments, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_harvest_verify_serve_and_fetch(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3_environment(seaweed()).items():
+        monkeypatch.setenv(name, value)
+    location = new_location()
+    monkeypatch.setenv("SYMCACHE_LIBRARY", location)
+    harvested = answer("harvest", str(system))
+    assert harvested["sealed"]
+    assert answer("verify", "--level", "bytes", "--arch", "arm64e")["complete"]
+    image = next(r for r in answer("lookup", "*") if r["origin"] == "cache")
+    with serve(location, tmp_path / "server") as server:
+        answer("get", image["uuid"], "--server", server.url, "-o", str(tmp_path / "image"))
+    assert (tmp_path / "image").stat().st_size == image["size"]
+    redone = answer("reextract", harvested["release"]["build"], "--force")[0]
+    assert (redone["problems"], redone["changed"]) == ([], 0)
+    assert answer("fsck", "--read-data")["clean"]
