@@ -1,11 +1,12 @@
 """Crash dumps: what they hold, and LLDB in a child process to make sense of it."""
 
-from symcache.dump.analysis import Analysis, Frame, ModuleReport, ThreadReport, analyze, open_in_lldb
+from symcache.dump.analysis import analyze, open_in_lldb
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment, parse_core, read_core
 from symcache.dump.debugger import Limits, LldbProcess, Mode
 from symcache.dump.describe import describe
 from symcache.dump.exceptions import CrashException, describe_exception
+from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.symbols import (

@@ -1,0 +1,212 @@
+"""What an analysis found: threads, frames, modules, a signature to group crashes by, and all of it as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from symcache.dump.exceptions import CrashException
+from symcache.dump.loader import LoadedDump, LoadedModule
+from symcache.model import uuid_text
+
+__all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport"]
+
+SCHEMA_VERSION = 1
+_SIGNATURE_FRAMES = 8
+_MACHINERY = frozenset({"__pthread_kill", "pthread_kill", "abort", "__abort", "raise", "__assert_rtn"})
+"""How a crash is carried out, not where it comes from: left out at the start of a signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleReport:
+    """A module and whether its binary is there."""
+
+    index: int
+    loaded: LoadedModule
+    status: str
+    """`have`, `memory` (the core holds it), `missing`, `rejected` (a file was found, but is not it), `no-uuid`."""
+    debug_info: bool
+    detail: str
+    slide: int | None
+    """Load address less link address; None for placeholders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame. Addresses and offsets in bytes; what is not known is None or empty."""
+
+    address: int
+    module: ModuleReport | None
+    function: str = ""
+    offset: int | None = None
+    """From the function's start."""
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+    inlined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """One thread, top frame first."""
+
+    index: int
+    name: str
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything there is to say about a dump. `to_json` is a documented format (docs/dump-format.md)."""
+
+    loaded: LoadedDump
+    exception: CrashException
+    threads: tuple[ThreadReport, ...]
+    """In the order of the core."""
+    modules: tuple[ModuleReport, ...]
+    debugger: str
+
+    @property
+    def crashed(self) -> ThreadReport:
+        """The thread that crashed."""
+        return self.threads[self.loaded.header.thread]
+
+    @property
+    def registers(self) -> dict[str, int]:
+        """General-purpose registers of the crashed thread."""
+        return self.loaded.dump.core.threads[self.loaded.header.thread].registers
+
+    @property
+    def missing(self) -> list[ModuleReport]:
+        """The modules whose frames cannot be named."""
+        return [m for m in self.modules if m.status not in {"have", "memory"}]
+
+    def signature(self) -> tuple[str, list[str]]:
+        """Return a short hash and the lines it is made of; the same crash gives the same one.
+
+        It holds the signal and the top frames as module and function, so addresses, slides and builds play no part;
+        a frame without a name counts by its offset in the module.
+        """
+        frames = list(self.crashed.frames)
+        while len(frames) > 1 and frames[0].function in _MACHINERY:
+            frames.pop(0)
+        lines = [self.exception.signal or "no signal", *(_signature_line(f) for f in frames[:_SIGNATURE_FRAMES])]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16], lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the analysis as `symcache analyze --json` prints it; the crashed thread comes first."""
+        loaded, header = self.loaded, self.loaded.header
+        identity, lines = self.signature()
+        order = [self.crashed, *(t for t in self.threads if t is not self.crashed)]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dump": str(loaded.dump.path),
+            "process": {
+                "executable": header.executable,
+                "bundle_version": header.bundle_version,
+                "arch": loaded.dump.core.arch,
+                "format_version": header.format_version,
+            },
+            "system": {
+                "build": loaded.build,
+                "cache_uuid": _uuid(loaded.cache_uuid),
+                "source": loaded.cache_origin or None,
+                "cache_slide": self.cache_slide(),
+            },
+            "exception": {
+                "description": self.exception.description,
+                "signal": self.exception.signal,
+                "address": _hex(self.exception.address),
+                "access": self.exception.access,
+                "number": self.exception.number,
+                "code": self.exception.code,
+            },
+            "signature": {"id": identity, "frames": lines},
+            "crashed_thread": header.thread,
+            "registers": {name: hex(value) for name, value in self.registers.items()},
+            "threads": [_thread_json(t, t is self.crashed) for t in order],
+            "modules": [_module_json(m) for m in self.modules],
+            "debugger": self.debugger,
+        }
+
+    def cache_slide(self) -> str | None:
+        """Return the slide that all images of the shared cache have in common, or None if they have none."""
+        slides = {
+            m.slide
+            for m in self.modules
+            if m.loaded.executable
+            and m.slide is not None
+            and self.loaded.cache_uuid
+            and m.loaded.executable.cache_uuid == self.loaded.cache_uuid
+        }
+        return hex(slides.pop()) if len(slides) == 1 else None
+
+
+def _signature_line(frame: Frame) -> str:
+    if frame.module is None:
+        return frame.function or "?"
+    name = frame.module.loaded.module.name
+    if frame.function:
+        return f"{name}`{frame.function}"
+    return f"{name}+{frame.address - frame.module.loaded.module.address:#x}"
+
+
+def _thread_json(thread: ThreadReport, crashed: bool) -> dict[str, Any]:
+    return {
+        "index": thread.index,
+        "name": thread.name or None,
+        "crashed": crashed,
+        "frames": [_frame_json(n, f) for n, f in enumerate(thread.frames)],
+    }
+
+
+def _frame_json(number: int, frame: Frame) -> dict[str, Any]:
+    module = frame.module
+    executable = module.loaded.executable if module else None
+    return {
+        "index": number,
+        "address": hex(frame.address),
+        "module": module.loaded.module.name if module else None,
+        "module_index": module.index if module else None,
+        "module_offset": frame.address - module.loaded.module.address if module else None,
+        "uuid": _uuid(module.loaded.module.uuid) if module else None,
+        "build": executable.build if executable else None,
+        "function": frame.function or None,
+        "offset": frame.offset,
+        "file": frame.file or None,
+        "line": frame.line,
+        "column": frame.column,
+        "inlined": frame.inlined,
+    }
+
+
+def _module_json(module: ModuleReport) -> dict[str, Any]:
+    dumped, executable = module.loaded.module, module.loaded.executable
+    return {
+        "index": module.index,
+        "address": hex(dumped.address),
+        "path": dumped.path or None,
+        "name": dumped.name,
+        "uuid": _uuid(dumped.uuid),
+        "version": _version(dumped.version),
+        "status": module.status,
+        "detail": module.detail or None,
+        "debug_info": module.debug_info,
+        "build": executable.build if executable else None,
+        "cache_uuid": _uuid(executable.cache_uuid) if executable else None,
+        "origin": executable.origin if executable else None,
+    }
+
+
+def _version(packed: int | None) -> str | None:
+    return None if packed is None else f"{packed >> 16}.{packed >> 8 & 255}.{packed & 255}"
+
+
+def _uuid(uuid: UUID | None) -> str | None:
+    return uuid_text(uuid) if uuid else None
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex(value)
