@@ -32,6 +32,8 @@ class Catalog(CatalogFile):
     def __init__(self, path: Path | None, *, filling: bool = False) -> None:
         self._records: dict[int, RecordRow] = {}
         self._preferences: dict[Slot, str] = {}
+        self._conflicts: list[Conflict] | None = None
+        """All of them, once they were looked for; that goes over the whole table."""
         self._commons: dict[tuple[Any, ...], int] = {}
         """What rows of one record and layout have in common, as checksums start with it."""
         super().__init__(path, filling=filling)
@@ -152,23 +154,34 @@ class Catalog(CatalogFile):
     def conflicts(self, uuids: Sequence[UUID] | None = None) -> list[Conflict]:
         """Return every UUID (or those of `uuids`) whose contents under one full key contradict each other."""
         if uuids is None:
-            rows = self._all(
-                "SELECT DISTINCT o.uuid FROM objects o JOIN layouts l ON l.id = o.layout"
-                " JOIN records r ON r.id = o.record WHERE r.live AND length(o.uuid) = 16"
-                " GROUP BY o.uuid, l.kind, l.cache_uuid, l.extractor, l.revision HAVING count(DISTINCT o.sha256) > 1"
-            )
-        else:
-            rows = [(u.bytes,) for u in uuids]
+            with self._lock:
+                self._load_records()
+                if self._conflicts is not None:
+                    return list(self._conflicts)
+                seen, found = self._seen, self.conflicts(self._suspects())
+                self._load_records()
+                if self._seen == seen:  # else another process wrote meanwhile
+                    self._conflicts = found
+                return list(found)
         result = []
-        for (uuid,) in rows:
+        for uuid in uuids:
             slots: dict[Slot, dict[str, Occurrence]] = {}
-            for o in self.resolve(UUID(bytes=uuid)):
+            for o in self.resolve(uuid):
                 slots.setdefault((o.uuid, o.kind, o.cache_uuid), {}).setdefault(o.sha256, o)
             for slot, contents in slots.items():
                 if any(o.rival for o in contents.values()):
-                    found = (UUID(bytes=uuid), slot[1], slot[2], tuple(contents.values()), slot in self._preferences)
+                    found = (uuid, slot[1], slot[2], tuple(contents.values()), slot in self._preferences)
                     result.append(Conflict(*found))
         return sorted(result, key=lambda c: (str(c.uuid), c.kind, str(c.cache_uuid)))
+
+    def _suspects(self) -> list[UUID]:
+        """Return the UUIDs with more than one content under one full key: all conflicts, and stripped twins."""
+        rows = self._all(
+            "SELECT DISTINCT o.uuid FROM objects o JOIN layouts l ON l.id = o.layout"
+            " JOIN records r ON r.id = o.record WHERE r.live AND length(o.uuid) = 16"
+            " GROUP BY o.uuid, l.kind, l.cache_uuid, l.extractor, l.revision HAVING count(DISTINCT o.sha256) > 1"
+        )
+        return [UUID(bytes=row[0]) for row in rows]
 
     def preference(self, slot: Slot) -> str | None:
         """Return the SHA-256 that a person chose for (UUID, kind, cache), or None."""
@@ -258,3 +271,4 @@ class Catalog(CatalogFile):
             preferences[UUID(bytes=uuid), _KINDS[kind], UUID(bytes=cache) if cache else None] = content.hex()
         self._records, self._preferences, self._seen = records, preferences, seen
         self._commons.clear()
+        self._conflicts = None

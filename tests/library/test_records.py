@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
@@ -276,6 +277,22 @@ def test_a_new_machine_starts_from_a_snapshot(
         assert len(read) == 1  # the one that the snapshot does not contain
         assert fresh.catalog.fingerprint() == fingerprint
         assert _served(fresh) == sha256
+
+
+def test_libraries_in_object_stores_get_a_snapshot_now_and_then(
+    anywhere: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache.library.snapshots._DUE", 2)
+    for number in range(6):
+        _put(anywhere, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
+    known = sorted(anywhere.store.list("snapshots/"))
+    if not anywhere.store.location.startswith("s3://"):
+        assert known == []  # its catalog lies beside it
+        return
+    assert [int(k.partition("-")[2][:10]) for k in known] == [2, 4, 6]
+    time.sleep(1.1)
+    assert collect(anywhere, grace=0).leftovers == 1
+    assert sorted(anywhere.store.list("snapshots/")) == known[1:]
 
 
 def test_a_snapshot_that_is_damaged_or_knows_too_much_is_passed_over(local: Library, tmp_path: Path) -> None:
