@@ -158,11 +158,11 @@ class Catalog(CatalogFile):
                 self._load_records()
                 if self._conflicts is not None:
                     return list(self._conflicts)
-                seen, found = self._seen, self.conflicts(self._suspects())
+                seen, every = self._seen, self.conflicts(self._suspects())
                 self._load_records()
                 if self._seen == seen:  # else another process wrote meanwhile
-                    self._conflicts = found
-                return list(found)
+                    self._conflicts = every
+                return list(every)
         result = []
         for uuid in uuids:
             slots: dict[Slot, dict[str, Occurrence]] = {}
