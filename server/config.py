@@ -30,6 +30,8 @@ class ServerConfig:
     cache_bytes: int = 16 << 30
     public_reads: bool = False
     """Anybody who can connect may read. On loopback that is always so."""
+    require_token: bool = False
+    """Reading needs a token on loopback, too: for a server behind a proxy, where everybody comes from there."""
     refresh_seconds: float = 2.0
     stop_seconds: float = 30.0
     """How long downloads that are under way may take to finish when the server stops."""
@@ -56,7 +58,7 @@ class ServerConfig:
     @property
     def open_reads(self) -> bool:
         """Whether reading needs no token."""
-        return self.public_reads or self.is_loopback
+        return self.public_reads or (self.is_loopback and not self.require_token)
 
     @property
     def tokens(self) -> Path:
@@ -65,9 +67,11 @@ class ServerConfig:
 
     def check(self) -> None:
         """Raise UsageError for settings that contradict each other or would expose the library unasked."""
+        if self.public_reads and self.require_token:
+            raise UsageError("--public-reads and --require-token contradict each other", hint="choose one of them")
         if not self.open_reads and not any(Scope.READ in t.scopes for t in TokenStore(self.tokens).all()):
             raise UsageError(
-                f"{self.host}: other machines could connect there, and nobody would be allowed to read",
+                f"{self.host}: reading needs a token there, and there is none that may read",
                 hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",
             )
         if self.processes < 1:

@@ -3,6 +3,7 @@
 ::
 
     ab/<sha256>        the content of a blob
+    ab/<sha256>.ok     a note that the blob as it is stored was proven to decode to its hash
     ab/<sha256>.sym1   its Breakpad symbol file
     ab/<sha256>.zst    a blob as it is stored, where the store is not on this machine's disks
 
@@ -38,6 +39,11 @@ _TOUCH_SECONDS = 60
 _COUNT_ANEW = 1 << 30
 """After so many bytes filled by this process the folder is measured again: other processes fill it, too."""
 _REMEMBERED = 1_000_000
+_PROVEN_SECONDS = 7 * 86400.0
+"""How long a proof holds that outlives its process: disks decay."""
+
+_Signature = tuple[int, int, int]
+"""Inode, size and time of change (ns) of a file."""
 
 
 class DecodedCache:
@@ -51,7 +57,7 @@ class DecodedCache:
         self._filling: dict[str, asyncio.Future[None]] = {}
         self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
         self._touched: OrderedDict[str, float] = OrderedDict()
-        self._intact: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._intact: OrderedDict[str, _Signature] = OrderedDict()
         self._lock = threading.Lock()
         self._since_count = _COUNT_ANEW  # measure at the first fill
 
@@ -143,10 +149,30 @@ class DecodedCache:
             descriptor = os.open(f"{self._root}/{blob_key(sha256)}", os.O_RDONLY)
         except FileNotFoundError:
             raise NotFoundError(f"{self._root}: blob {sha256} is gone", hint="run `symcache fsck`") from None
-        if self._intact.get(sha256) == _signature(descriptor):
+        signature = _signature(descriptor)
+        if self._intact.get(sha256) == signature or self._was_proven(sha256, signature):
             return descriptor
         os.close(descriptor)
         return None
+
+    def _was_proven(self, sha256: str, signature: _Signature) -> bool:
+        """Return whether another process, or this one before it was started anew, has lately proven this very file."""
+        try:
+            with open(self._path(f"{sha256}.ok"), "rb") as note:  # noqa: PTH123 - once a blob, but on the event loop
+                if time.time() - os.fstat(note.fileno()).st_mtime > _PROVEN_SECONDS:
+                    return False
+                proven = note.read(100) == _note(signature)
+        except FileNotFoundError:
+            return False
+        if proven:
+            self._remember(sha256, signature)
+        return proven
+
+    def _remember(self, sha256: str, signature: _Signature) -> None:
+        with self._lock:
+            self._intact[sha256] = signature
+            while len(self._intact) > _REMEMBERED:
+                self._intact.popitem(last=False)
 
     def _prove(self, sha256: str, size: int, stored_size: int) -> None:
         """Decode a stored blob once, to its end, so that no damaged one is sent."""
@@ -157,10 +183,14 @@ class DecodedCache:
             signature = _signature(file.fileno())
         for _ in self._library.read_blob(sha256, size):
             pass
-        with self._lock:
-            self._intact[sha256] = signature
-            while len(self._intact) > _REMEMBERED:
-                self._intact.popitem(last=False)
+        self._remember(sha256, signature)
+        path = Path(self._path(f"{sha256}.ok"))
+        with contextlib.suppress(OSError):  # without the note, others prove it themselves
+            path.parent.mkdir(exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+            with os.fdopen(handle, "wb") as note:
+                note.write(_note(signature))
+            Path(name).replace(path)
 
     def _copy_stored(self, sha256: str, size: int, stored_size: int) -> None:
         """Bring a blob of a remote store here as it lies there, proven."""
@@ -177,7 +207,8 @@ class DecodedCache:
                     got = out.tell()
                     out.seek(0)
                     digest, total = hashlib.sha256(), 0
-                    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(out) as reader:
+                    decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+                    with decoder.stream_reader(out, read_across_frames=True, closefd=False) as reader:
                         while chunk := reader.read(1 << 20):
                             digest.update(chunk)
                             total += len(chunk)
@@ -218,7 +249,11 @@ class DecodedCache:
                 total -= size
 
 
-def _signature(descriptor: int) -> tuple[int, int, int]:
+def _note(signature: _Signature) -> bytes:
+    return " ".join(map(str, signature)).encode()
+
+
+def _signature(descriptor: int) -> _Signature:
     found = os.fstat(descriptor)
     return found.st_ino, found.st_size, found.st_mtime_ns
 

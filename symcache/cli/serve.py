@@ -31,6 +31,9 @@ def serve(
     public_reads: Annotated[
         bool, typer.Option("--public-reads", help="Whoever can connect may read, without a token.")
     ] = False,
+    require_token: Annotated[
+        bool, typer.Option("--require-token", help="Ask for tokens on this machine, too: for use behind a proxy.")
+    ] = False,
     cache_gib: Annotated[
         float, typer.Option("--cache-gib", min=0.001, help="Limit of the cache of decoded files, in GiB.")
     ] = 16.0,
@@ -64,6 +67,7 @@ def serve(
                 processes=processes,
                 cache_bytes=int(cache_gib * (1 << 30)),
                 public_reads=public_reads,
+                require_token=require_token,
                 upstreams=tuple(server_urls(upstream)) if upstream else (),
                 access_log=access_log,
             ),

@@ -91,6 +91,17 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
             assert time.monotonic() < deadline
 
 
+def test_behind_a_proxy_this_machine_needs_a_token_as_well(samples: Samples, tmp_path: Path) -> None:
+    folder, path = tmp_path / "server", f"/buildid/{samples.uuid.hex}/executable"
+    for options in (["--require-token"], ["--require-token", "--public-reads"], ["--host", "0.0.0.0"]):
+        refused = _symcache(folder, "serve", "--port", "0", "--library", str(samples.library), *options)
+        assert (refused.returncode, refused.stdout) == (2, "")
+    token = _token(folder, "reader", "read")
+    with serve(samples.library, folder, "--require-token") as server:
+        assert request(server.url, path).status == 401
+        assert request(server.url, path, headers={"Authorization": f"Bearer {token}"}).status == 200
+
+
 def test_tokens_are_kept_as_hashes_for_their_owner_only(tmp_path: Path) -> None:
     token = _token(tmp_path, "ci@farm", "read", "write")
     file = tmp_path / "state" / "symcache" / "tokens.json"

@@ -1,0 +1,168 @@
+"""Servers over one object store: stateless, each with its own catalog, and the store may go away and come back."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import zstandard
+
+from symcache.library import Library
+from symcache.store import blob_key
+from tests.support.http import request
+from tests.support.seaweed import new_location, s3_environment, seaweed
+from tests.support.servers import CACHES, SHARED_UUID, Samples, serve, stage_variant, uuid_of
+
+
+@pytest.fixture
+def location(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A library in an object store with release 22G120 only."""
+    for name, value in s3_environment(seaweed()).items():
+        monkeypatch.setenv(name, value)
+    place = new_location()
+    with Library.open(place, create=True) as library:
+        library.ingest(stage_variant(samples.large, "22G120", None, "/usr/lib/liblarge.dylib"))
+        moved = stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
+        library.ingest(moved)
+    return place
+
+
+def test_every_form_of_an_answer_is_right(location: str, samples: Samples, tmp_path: Path) -> None:
+    whole = samples.large.read_bytes()
+    path = f"/buildid/{uuid_of(samples.large).hex}/executable"
+    with serve(location, tmp_path / "server") as server:
+        for _ in range(2):
+            assert request(server.url, path).body == whole
+            packed = request(server.url, path, headers={"Accept-Encoding": "zstd"})
+            assert packed.headers["content-encoding"] == "zstd"
+            assert zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed.body)).read() == whole
+            assert request(server.url, path, headers={"Range": "bytes=10-19"}).body == whole[10:20]
+        assert request(server.url, path, method="HEAD").headers["content-length"] == str(len(whole))
+
+
+def test_a_new_release_is_served_by_all_within_seconds(location: str, samples: Samples, tmp_path: Path) -> None:
+    path = f"/build/23A344/buildid/{SHARED_UUID.hex}/executable"
+    image = samples.variants["23A344"]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serve(location, tmp_path / str(n))) for n in range(2)]
+        assert [request(s.url, path).status for s in servers] == [404, 404]
+        with Library.open(location) as library:
+            library.ingest(stage_variant(image, "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"))
+        deadline = time.monotonic() + 30
+        for server in servers:
+            while (answer := request(server.url, path)).status != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert answer.body == image.read_bytes()
+
+
+def test_a_damaged_object_is_never_served(location: str, samples: Samples, tmp_path: Path) -> None:
+    import hashlib
+
+    import obstore
+    from obstore.store import S3Store
+
+    key = blob_key(hashlib.sha256(samples.large.read_bytes()).hexdigest())
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    store = S3Store(bucket, prefix=prefix, client_options={"allow_http": True})
+    data = bytearray(obstore.get(store, key).bytes())
+    data[len(data) // 2] ^= 1
+    obstore.put(store, key, bytes(data))
+    path = f"/buildid/{uuid_of(samples.large).hex}/executable"
+    with serve(location, tmp_path / "server") as server:
+        for encoding in ("zstd", "identity"):
+            answer = request(server.url, path, headers={"Accept-Encoding": encoding})
+            assert (answer.status, len(answer.body) < 1000) == (500, True)
+
+
+class _Relay:
+    """A TCP relay to the object store, which can be made to drop every connection."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._target = (urlsplit(endpoint).hostname, urlsplit(endpoint).port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.gone = False
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.gone:
+                client.close()
+                continue
+            upstream = socket.create_connection(self._target)
+            self._open += [client, upstream]
+            for source, sink in ((client, upstream), (upstream, client)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while chunk := source.recv(1 << 16):
+                sink.sendall(chunk)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def drop(self) -> None:
+        """Be gone."""
+        self.gone = True
+        for end in self._open:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """End for good."""
+        self.drop()
+        self._listener.close()
+
+
+@contextmanager
+def _relay() -> Iterator[_Relay]:
+    relay = _Relay(seaweed())
+    try:
+        yield relay
+    finally:
+        relay.close()
+
+
+def test_the_store_may_go_away_and_come_back(
+    location: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = f"/buildid/{uuid_of(samples.large).hex}/executable"
+    cold = f"/buildid/{SHARED_UUID.hex}/executable"
+    with _relay() as relay:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", relay.url)
+        with serve(location, tmp_path / "server") as server:
+            assert request(server.url, warm).status == 200
+            relay.drop()
+            # What was decoded is still there, and was looked up before.
+            assert request(server.url, warm).body == samples.large.read_bytes()
+            lost = request(server.url, cold)
+            assert (lost.status, len(lost.body) < 2000) == (503, True)
+            assert request(server.url, "/healthz").status == 200
+            relay.gone = False
+            deadline = time.monotonic() + 60
+            while (answer := request(server.url, cold)).status != 200:
+                assert answer.status == 503
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            assert answer.body == samples.variants["22G120"].read_bytes()
