@@ -55,6 +55,7 @@ _EOF, _NO_SUCH_FILE, _PERMISSION_DENIED = 1, 2, 3
 _ATTR_SIZE, _ATTR_OWNER, _ATTR_MODE, _ATTR_TIMES, _ATTR_EXTENDED = 1, 2, 4, 8, 1 << 31
 _MAX_PACKET = (256 << 10) + 1024
 """OpenSSH's SFTP_MAX_MSG_LENGTH, and a little."""
+_SEND_AT_ONCE = 16 << 10
 _STRANGE = "see what serves SFTP there: OpenSSH's sftp-server is known to work"
 
 
@@ -128,6 +129,7 @@ class Packets:
         self._channel, self._host = channel, host
         self._timeout = timeout
         self._left = memoryview(b"")
+        self._unsent = bytearray()
         self._next_id = 0
         self._waiting: set[int] = set()
         self._stash: dict[int, Reply] = {}
@@ -140,9 +142,18 @@ class Packets:
     # Packets
 
     def _send(self, body: bytes) -> None:
+        """Send a packet, together with others when its answer is first waited for."""
+        self._unsent += struct.pack(">I", len(body)) + body
+        if len(self._unsent) >= _SEND_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, bytearray()
+        if not unsent:
+            return
         try:
             self._channel.settimeout(self._timeout)
-            self._channel.sendall(struct.pack(">I", len(body)) + body)
+            self._channel.sendall(bytes(unsent))
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._lost(error) from error
 
@@ -151,6 +162,7 @@ class Packets:
         filled = 0
         while filled < count:
             if not self._left:
+                self._flush()
                 try:
                     self._channel.settimeout(max(0.001, deadline - time.monotonic()))
                     data = self._channel.recv(1 << 20)

@@ -6,7 +6,9 @@ import contextlib
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ MAX_FILE_SIZE = 16 << 30
 """Several times the largest file of any shared cache so far, in bytes."""
 SMALL_FILE_SIZE = 4 << 20
 """Up to this, a file is started over after a loss, in bytes."""
+_WRITERS = 4
+_UNWRITTEN = 16 << 20
+"""Bytes that have come and wait to be written, at most, besides those of one file."""
 _STALL_SECONDS = 60
 _AGAIN = "harvest again when nothing writes to it"
 _STALL_BYTES = 64 << 10
@@ -97,23 +102,30 @@ class Copy:
 
 
 def copy_small_files(sftp: Sftp, copies: Sequence[Copy]) -> Iterator[tuple[Copy, SymcacheError | None]]:
-    """Copy files of up to SMALL_FILE_SIZE bytes, many at a time; yield each with what went wrong with it, in order.
+    """Copy files of up to SMALL_FILE_SIZE bytes, many at a time; yield each with what went wrong with it.
 
     As `copy_file`, but nothing is kept of a file that did not come whole.
     """
     wanted = [c for c in copies if not _is_copy(c.local, c.expected)]
     results = sftp.whole([(c.remote, c.expected.size) for c in wanted])
-    with contextlib.closing(results):
+    missing = {id(c) for c in wanted}
+    writing: deque[tuple[Copy, Future[IntegrityError | None]]] = deque()
+    unwritten = 0
+    # Making files takes as long as fetching them: others do it, while the next come.
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="staging") as pool, contextlib.closing(results):
         for copy in copies:
-            if not (wanted and copy is wanted[0]):
-                yield copy, None  # it is there already
+            found = next(results) if id(copy) in missing else None
+            if not isinstance(found, WholeFile):
+                yield copy, found  # refused, or there already
                 continue
-            del wanted[0]
-            found = next(results)
-            if isinstance(found, WholeFile):
-                yield copy, _store(copy, found)
-            else:
-                yield copy, found
+            writing.append((copy, pool.submit(_store, copy, found)))
+            unwritten += len(found.data)
+            while unwritten > _UNWRITTEN:
+                written, future = writing.popleft()
+                unwritten -= written.expected.size
+                yield written, future.result()
+        for written, future in writing:
+            yield written, future.result()
 
 
 def _store(copy: Copy, found: WholeFile) -> IntegrityError | None:
