@@ -32,8 +32,8 @@ GUEST_LIMIT = 2
 """macOS guests that Apple's licence, and on Apple silicon its kernel, let run on one Mac at a time."""
 _STOP_GRACE = 30.0
 _BANNER_SECONDS = 5.0
-_KEY_ATTEMPTS = 5
-_SHUTDOWN = [
+_KEY_ATTEMPTS, _KEY_WAIT = 5, 1.0
+SHUT_DOWN = [
     "/bin/sh",
     "-c",
     '[ "$(id -u)" = 0 ] && exec /sbin/shutdown -h now; exec /usr/bin/sudo -n /sbin/shutdown -h now',
@@ -184,7 +184,7 @@ class Machine:
         try:
             text = tenacity.Retrying(
                 stop=tenacity.stop_after_attempt(_KEY_ATTEMPTS),
-                wait=tenacity.wait_fixed(1),
+                wait=tenacity.wait_fixed(_KEY_WAIT),
                 retry=tenacity.retry_if_exception_type(EnvironmentFailure),
                 reraise=True,
             )(self.driver.exec_out_of_band, run.vm, ["/bin/cat", PUBLIC_KEY_FILE])
@@ -256,8 +256,12 @@ class Machine:
 
     def down(self, run: Run) -> None:
         """Stop a run, and destroy the machine if it is a clone. Raises EnvironmentFailure; the record is kept then."""
-        if not run.cloned and run.phase is Phase.UP:
-            self._shut_down(run)
+        if not run.cloned and run.phase is Phase.UP and self.driver.state(run.vm) is MachineState.RUNNING:
+            try:
+                with self.session(run) as session:
+                    self.shut_down(run, session)
+            except SymcacheError as error:
+                self._announce(f"{run.vm}: could not be shut down from within: {error}")
         run.phase = Phase.STOPPING
         self.store.save(run)
         grace = 1.0 if run.cloned else _STOP_GRACE  # a clone's disks are thrown away anyway
@@ -288,11 +292,10 @@ class Machine:
                 f"{run.vm} could not be taken down: {failure}", hint=f"try again: symcache vm down {run.name}"
             ) from failure
 
-    def _shut_down(self, run: Run) -> None:
-        """Ask the guest itself: what was changed in an image must reach its disk."""
+    def shut_down(self, run: Run, session: SshSession) -> None:
+        """Ask the guest itself to end: what was changed in an image must reach its disk. Says so where it does not."""
         try:
-            with self.session(run) as session:
-                session.run(_SHUTDOWN)
+            session.run(SHUT_DOWN)
         except SymcacheError as error:
             self._announce(f"{run.vm}: could not be shut down from within: {error}")
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +33,8 @@ BUILD_UTIL = (
 )
 _MARKER = "symcache_host_key"
 """File beside the host keys that says which key was made here: another one was copied with a disk."""
+_ORIGIN = ".origin"
+"""Ending of the file beside the extractor: SHA-256 of what was given, and of what it is there."""
 _TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
 _FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 _MAX_UTIL = 64 << 20
@@ -116,8 +118,8 @@ class Provisioner:
     """Fingerprint of a host key that was made: what the machine shows from now on."""
     _root: bool | None = None
 
-    def run(self) -> list[Step]:
-        """Do all steps; one that fails does not keep the next from being tried."""
+    def run(self, *, only: Collection[str] = ()) -> list[Step]:
+        """Do all steps, or `only` those named; one that fails does not keep the next from being tried."""
         steps: Sequence[tuple[str, Callable[[], Step]]] = (
             ("key", self._key),
             ("remote login", self._remote_login),
@@ -125,7 +127,7 @@ class Provisioner:
             ("extractor", self._extractor),
             ("host keys", self._host_keys),  # last: a new connection will see them
         )
-        return [self._step(name, step) for name, step in steps]
+        return [self._step(name, step) for name, step in steps if not only or name in only]
 
     def _step(self, name: str, step: Callable[[], Step]) -> Step:
         try:
@@ -250,11 +252,11 @@ class Provisioner:
             if there is not None:
                 return Step("extractor", Outcome.OK, f"{self.paths.util} is there")
             return Step("extractor", Outcome.SKIPPED, f"{TOOL} is not there", BUILD_UTIL)
-        data = self._checked_util(self.util)
-        if there == hashlib.sha256(data).hexdigest():
+        ours = hashlib.sha256(self._checked_util(self.util)).hexdigest()
+        if there is not None and (there == ours or self._origin() == f"{ours} {there}"):
             return Step("extractor", Outcome.OK, f"{self.paths.util} is {self.util}")
         self._change(f"install {self.util} as {self.paths.util}")
-        signed = self._install(self.util)
+        signed = self._install(self.util, ours)
         return Step("extractor", Outcome.DONE, f"{self.util} is installed as {self.paths.util}{signed}")
 
     def _checked_util(self, util: Path) -> bytes:
@@ -284,7 +286,10 @@ class Provisioner:
             return None
         return digest.hexdigest()
 
-    def _install(self, util: Path) -> str:
+    def _origin(self) -> str:
+        return self._ask("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
+
+    def _install(self, util: Path, ours: str) -> str:
         folder = self._do("/usr/bin/mktemp", "-d", _TEMPLATE).strip()
         if not _FOLDER.fullmatch(folder):
             raise RemoteError(f"{self.definition.name}: mktemp made no folder: {shown(folder)}")
@@ -306,6 +311,9 @@ class Provisioner:
             self._as_root("/bin/cp", file, part)
             self._as_root("/bin/chmod", "755", part)
             self._as_root("/bin/mv", "-f", part, target)
+            # What was signed there differs from what was uploaded: written down is what became what.
+            origin = f"{ours} {self._remote_sha256(target)}"
+            self._as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
         finally:
             self._ask("/bin/rm", "-rf", folder)
         return signed

@@ -362,6 +362,7 @@ def provision(
 
 
 def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_host: bool) -> list[Step]:
+    up_before = machine.driver.capabilities.life_cycle and machine.current() is not None
     with _set_up(machine) as run, machine.session(run, trust_new=trust_new_host) as session:
         provisioner = Provisioner(session, machine.definition, util.expanduser() if util else None, dry_run)
         steps = provisioner.run()
@@ -371,6 +372,8 @@ def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_h
             machine.store.save(run)
             if not run.cloned:
                 machine.keys.remember(machine.definition, provisioner.new_host_key)
+        if run is not None and not up_before:
+            machine.shut_down(run, session)  # by this session: the next one would have to trust the new key
     return steps
 
 
