@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from symcache.dyld import SharedCache, find_caches
 from symcache.dyld.image_writer import Extractor
 from symcache.errors import SymcacheError
 from tests.bench.synthetic_cache import Shape, build
+from tests.dyld.tiny import PAGE, Cache, Image, Symbol
 
 __all__ = ["Base", "bases", "extract_everything"]
 
@@ -104,6 +106,41 @@ def _base(folder: Path, main: Path) -> Base:
     return Base(main.name, files, tuple(regions))
 
 
+def _tiny() -> list[Cache]:
+    """Small caches of old and new forms: unmapped locals, alias records and trie, chains of every version."""
+
+    def images() -> list[Image]:
+        words = struct.pack("<4Q", 1, 2 | 1 << 40, 3, 4)
+        return [
+            Image(
+                f"/usr/lib/lib{n}",
+                UUID(int=n + 1),
+                locals=[Symbol("<redacted>", 0x0E)],
+                defined=[Symbol(f"_f{n}", value=n), Symbol("_g" * 40)],
+                undefined=[Symbol("_malloc", 1, 0, 0)],
+                unmapped=[Symbol(f"_l{n}", 0x0E)],
+                indirect=[3, 0x8000_0000, 1],
+                function_starts=b"\x80\x20\x10\0",
+                trie=b"\0\1_r\0\6\5\x08\1_t\0\0",
+                data=words,
+                commands=[struct.pack("<6I", 0xC, 32, 24, 0, 0, 0) + b"/x".ljust(8, b"\0")],
+            )
+            for n in range(2)
+        ]
+
+    extras = struct.pack(
+        "<6I2Q8H2H", 2, 0x1000, 0x28, 8, 0x38, 2, 0xFFFF << 40, 0x1000, 0x8000, *(0x4000,) * 7, 0, 0x8002
+    )
+    small = struct.pack("<6I2Q2H", 4, PAGE, 0x28, 2, 0x2C, 0, 0xC000_0000, 0x1000, 0, 0)
+    chained = struct.pack("<3I4xQ2H", 5, PAGE, 2, 0x1_8000_0000, 0, 0xFFFF)
+    paths = b"\0\1/usr/lib/\0\x0d\0\1x\0\x12\1\0\0"
+    return [
+        Cache(images(), header_size=0x138, slide=extras, aliases=[("/usr/lib/alias", 0)], room=0x2000),
+        Cache(images(), arch="arm64_32", base=0x1A00_0000, slide=small, room=0x2000),
+        Cache(images(), arch="arm64e", header_size=0x228, base=0x1_8000_0000, slide=chained, trie=paths, room=0x2000),
+    ]
+
+
 @functools.cache
 def bases() -> tuple[Base, ...]:
     """Small caches to start from: one made here, and those that Apple's builder made where they are known."""
@@ -112,6 +149,9 @@ def bases() -> tuple[Base, ...]:
         shape = Shape(images=4, size=400_000, symbols=40, largest_symbols=300, pointers=300)
         main = build(Path(folder), shape)
         found.append(_base(main.parent, main))
+        for number, cache in enumerate(_tiny()):
+            main = cache.write(Path(folder) / str(number))
+            found.append(_base(main.parent, main))
     root = os.environ.get("SYMCACHE_TEST_CACHES")
     for name in _APPLE if root else ():
         for main in find_caches(Path(str(root)) / name)[:1]:

@@ -14,7 +14,6 @@ from uuid import UUID
 __all__ = ["PAGE", "Cache", "Image", "Symbol", "linkedit_command"]
 
 PAGE = 0x4000
-LINKEDIT_ROOM = 0x40000
 
 
 @dataclass
@@ -71,6 +70,8 @@ class Cache:
     """As until 10.12: an image's record points at the string in its own LC_ID_DYLIB."""
     slide: bytes = b""
     trie: bytes = b""
+    room: int = 0x40000
+    """Size of __LINKEDIT."""
     linkedit_gap: int = 0x2000_0000
     """From the base to __LINKEDIT."""
     patches: dict[int, bytes] = field(default_factory=dict)
@@ -117,13 +118,13 @@ class Cache:
         trie_address = self.linkedit_address + len(link)
         link += self.trie + bytes(-len(self.trie) % 8)
         bodies = [self._image(number, link, link_at) for number in range(count)]
-        locals_at = link_at + LINKEDIT_ROOM if any(i.unmapped is not None for i in self.images) else 0
+        locals_at = link_at + self.room if any(i.unmapped is not None for i in self.images) else 0
         local_symbols = self._unmapped_locals() if locals_at else b""
-        assert len(link) <= LINKEDIT_ROOM
+        assert len(link) <= self.room
         mappings = [
             (self.base, data_at, 0, 0, 0, 5),
             (self.base + 0x1000_0000, self.data_size or count * PAGE, data_at, slide_at, len(self.slide), 3),
-            (self.linkedit_address, LINKEDIT_ROOM, link_at, 0, 0, 1),
+            (self.linkedit_address, self.room, link_at, 0, 0, 1),
             *((a, s, o, 0, 0, p) for a, s, o, p in self.extra_mappings),
         ]
         out = bytearray(self._head(mappings, bodies, trie_address, locals_at, len(local_symbols)))
@@ -133,7 +134,7 @@ class Cache:
             out += body.ljust(PAGE, b"\0")
         for image in self.images:
             out += image.data.ljust(PAGE, b"\0")[:PAGE]
-        out += link.ljust(LINKEDIT_ROOM, b"\0") + local_symbols
+        out += link.ljust(self.room, b"\0") + local_symbols
         for place, data in self.patches.items():
             out[place : place + len(data)] = data
         return bytes(out)
@@ -172,7 +173,7 @@ class Cache:
         if "data" not in image.without:
             commands.append(self._segment(b"__DATA", data_address, data_size, 0x7777, b"__data", data_address, 16))
         if "linkedit" not in image.without:
-            commands.append(self._segment(b"__LINKEDIT", self.linkedit_address, LINKEDIT_ROOM, link_at))
+            commands.append(self._segment(b"__LINKEDIT", self.linkedit_address, self.room, link_at))
         if "id" not in image.without:
             text = image.path.encode() + b"\0"
             text += bytes(-len(text) % 8)
