@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -66,13 +66,16 @@ def shopping_list(library: Library, log: Iterable[Asked]) -> list[Wanted]:
     # What came since, and what was asked for under another kind only, is no longer wanted.
     open_rows = [a for a in rows if not any(o.kind in _KINDS.get(a.kind, Kind) for o in held.get(a.uuid, ()))]
     listed = _listed(library, {a.uuid for a in open_rows})
+    caches = _builds_of_caches(library, {a.cache_uuid for a in open_rows if a.cache_uuid})
     releases = {r.build: r for r in library.releases()}
     builds = sorted(releases, key=lambda b: release_order(releases[b].version, b))
     names = _Names(library)
     merged: dict[tuple[UUID, str], Asked] = {}
     for asked in open_rows:
         key = (asked.uuid, asked.kind)
-        merged[key] = _merge(merged[key], asked) if key in merged else asked
+        build = asked.build or (caches.get(asked.cache_uuid, "") if asked.cache_uuid else "")
+        line = replace(asked, build=build)
+        merged[key] = _merge(merged[key], line) if key in merged else line
     result = [
         Wanted(asked, *_hint(asked, listed.get(asked.uuid), builds, bool(held.get(asked.uuid)), names))
         for asked in merged.values()
@@ -107,6 +110,18 @@ def _listed(library: Library, uuids: set[UUID]) -> dict[UUID, tuple[str, str]]:
     return found
 
 
+def _builds_of_caches(library: Library, uuids: set[UUID]) -> dict[UUID, str]:
+    """Return the build of each shared cache that the library knows."""
+    found: dict[UUID, str] = {}
+    if uuids:
+        for text, build in library.catalog.rows(
+            "SELECT cache_uuid, build FROM caches WHERE cache_uuid IN (SELECT value FROM json_each(?)) ORDER BY build",
+            [json.dumps([uuid_text(u) for u in uuids])],
+        ):
+            found[UUID(text)] = build or ""
+    return found
+
+
 class _Names:
     """Which builds hold an image of a name, and how many UUIDs it has had: asked of the library once a name."""
 
@@ -135,6 +150,8 @@ def _hint(
     if asked.build:
         known = "which is here, but lacks it" if asked.build in builds else "which is not here: harvest it"
         return asked.build, f"it was asked for in release {asked.build}, {known}"
+    if asked.cache_uuid:
+        return "", f"it was asked for as shared cache {uuid_text(asked.cache_uuid)} has it, which no harvest has seen"
     having = [b for b in builds if b in names.builds_of(asked.name)]
     if having:
         if len(having) == 1:

@@ -21,3 +21,25 @@ def test_a_whole_release_is_complete(harvested: Path, level: Level) -> None:
     # Per architecture: seven images of its cache; outside: two slices of dyld and a tool.
     assert report.images == 7 * 3 + 3
     assert json.loads(json.dumps(report.to_json()))["complete"] is True
+
+
+def test_an_interrupted_verification_leaves_nothing_behind(harvested: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with Library.open(harvested) as library, pytest.raises(KeyboardInterrupt):
+        verify(library, [BUILD], level=Level.BYTES, scratch=tmp_path, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("level", Level)
+def test_progress_counts_up_to_all_contents(harvested_twice: Path, level: Level) -> None:
+    seen: list[tuple[int, int]] = []
+    with Library.open(harvested_twice) as library:
+        assert verify(library, level=level, progress=lambda done, total: seen.append((done, total))).complete
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert all(done <= total for done, total in seen)
+    # Two builds of 24 images each.
+    assert seen[-1][0] >= 48
+    assert seen[-1][0] == seen[-1][1]

@@ -82,6 +82,21 @@ def test_neighbours_are_known_by_name(harvested_twice: Path) -> None:
     assert "own" in unknown.hint
 
 
+def test_a_pinned_shared_cache_tells_its_release(harvested: Path) -> None:
+    cache = Workshop(harvested).object(PLAIN, "arm64e").cache_uuid
+    with Library.open(harvested) as library:
+        known, unknown = shopping_list(
+            library,
+            [
+                Asked(STRANGER, "executable", 2, "libmore.dylib", cache_uuid=cache),
+                Asked(UUID(int=98), "executable", 1, "libmore.dylib", cache_uuid=UUID(int=97)),
+            ],
+        )
+    assert known.build == BUILD
+    assert "which is here, but lacks it" in known.hint
+    assert (unknown.build, "no harvest has seen" in unknown.hint) == ("", True)
+
+
 def test_what_a_harvest_saw_but_could_not_store_is_known_for_certain(workshop: Workshop) -> None:
     cache = workshop.object(PLAIN, "arm64e").cache_uuid
     lost = ManifestEntry(
