@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from symcache import __version__
 from symcache.errors import IntegrityError, StorageError, SymcacheError
+from symcache.library.continuing import continue_partial, image_key, object_order
 from symcache.library.found import IngestResult
 from symcache.library.places import now, operator, writer_id
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.macho import details, identify_bytes
-from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Trust, encodable, uuid_text
-from symcache.store import RecordKey, blob_key, put_blob, read_record, write_record
+from symcache.model import CacheFile, HarvestRecord, ObjectEntry, encodable, uuid_text
+from symcache.store import blob_key, put_blob, write_record
 
 if TYPE_CHECKING:
     from symcache.library.library import Library
@@ -61,10 +62,10 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
     started = staged.started or now()
     library.refresh()
     done = store_all(library, staged.objects, staged.cache_files, progress)
-    carried, supersedes = _continue_partial(library, staged, done)
-    have = {_image_key(o) for o in done.objects}
+    carried, supersedes = continue_partial(library, staged, done.objects, done.cache_files)
+    have = {image_key(o) for o in done.objects}
     manifest = [m if m.path.isascii() else m.model_copy(update={"path": encodable(m.path)}) for m in staged.manifest]
-    missing = [m for m in manifest if _image_key(m) not in have]
+    missing = [m for m in manifest if image_key(m) not in have]
     problems = [encodable(p) for p in [*staged.problems, *done.problems]]
     record = HarvestRecord(
         trust=staged.trust,
@@ -165,7 +166,7 @@ def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str,
     lost = [f"{path}: its blob {sha256} is gone" for path, sha256 in promised if sha256 in gone]
     record = record.model_copy(
         update={
-            "objects": tuple(sorted((o for o in record.objects if o.sha256 not in gone), key=_object_order)),
+            "objects": tuple(sorted((o for o in record.objects if o.sha256 not in gone), key=object_order)),
             "cache_files": tuple(
                 sorted((f for f in record.cache_files if f.sha256 not in gone), key=lambda f: (f.path, f.arch, f.name))
             ),
@@ -281,49 +282,3 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
         code=code,
     )
     return entry, new
-
-
-def _continue_partial(library: Library, staged: Staged, done: StoredAll) -> tuple[int, tuple[str, ...]]:
-    """Take over what earlier, partial harvests of the same source and build have and this one lacks.
-
-    Adds to `done`; returns (images taken over, ids of the records that are thereby superseded). A partial record that
-    holds anything that is neither here nor in this manifest stays beside this one.
-    """
-    if staged.release is None or staged.trust is not Trust.HARVEST:
-        return 0, ()
-    expected = {(encodable(m.path), *_image_key(m)[1:]) for m in staged.manifest}
-    have = {_object_key(o) for o in done.objects}
-    raw = {(f.name, f.cache_uuid) for f in done.cache_files}
-    carried, supersedes = 0, []
-    for key, identity in library.partial_records(staged.release.build, encodable(staged.source)):
-        place = RecordKey.parse(key)
-        if place is None:
-            continue
-        _, old = read_record(library.store, place)
-        if not isinstance(old, HarvestRecord):
-            continue
-        extra = [o for o in old.objects if _object_key(o) not in have]
-        files = [f for f in old.cache_files if (f.name, f.cache_uuid) not in raw]
-        if any(_image_key(o) not in expected for o in extra) or _gone(
-            library, {o.sha256 for o in extra} | {f.sha256 for f in files}
-        ):
-            continue
-        done.objects += extra
-        done.cache_files += files
-        have |= {_object_key(o) for o in extra}
-        raw |= {(f.name, f.cache_uuid) for f in files}
-        carried += len(extra)
-        supersedes.append(identity)
-    return carried, tuple(sorted(supersedes))
-
-
-def _image_key(entry: ManifestEntry | ObjectEntry) -> tuple[object, ...]:
-    return entry.path, entry.arch, entry.uuid, entry.kind, entry.cache_uuid
-
-
-def _object_key(entry: ObjectEntry) -> tuple[object, ...]:
-    return *_image_key(entry), entry.extractor, entry.revision
-
-
-def _object_order(entry: ObjectEntry) -> tuple[object, ...]:
-    return entry.path, entry.arch, entry.kind, str(entry.cache_uuid), entry.extractor, entry.revision, entry.sha256

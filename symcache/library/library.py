@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -16,6 +14,7 @@ from uuid import UUID
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, StorageError
 from symcache.library import decisions, snapshots
+from symcache.library.following import Follower
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.ingest import Progress, ingest
 from symcache.library.places import catalog_path
@@ -27,10 +26,7 @@ from symcache.store import (
     Store,
     blob_key,
     decode_to,
-    load_record,
-    no_garbage_collection,
     open_store,
-    parse_record,
     read_record,
 )
 
@@ -38,10 +34,6 @@ __all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "require"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""
-_FEW = 16
-"""Writers up to which each is asked for its next record."""
-_AHEAD = 8
-"""Records that are loaded while others are folded."""
 
 
 class Library:
@@ -49,13 +41,9 @@ class Library:
 
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self.store, self.catalog = store, catalog
-        self.unreadable: dict[str, str] = {}
-        """Records that could not be folded in: key and reason."""
         self._lock = threading.Lock()
-        self._last: dict[str, int] = {}
-        self._holes: dict[str, set[int]] = {}
         known = self.catalog.known_keys()
-        self._remember(known)
+        self._follower = Follower(store, known)
         if not known and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
             self.rebuild()  # the same as folding one by one, but faster
         else:
@@ -92,6 +80,11 @@ class Library:
 
     # Records
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Records that could not be folded in: key and reason."""
+        return self._follower.unreadable
+
     def refresh(self) -> bool:
         """Fold in the records that have come since; True when there were any.
 
@@ -99,7 +92,7 @@ class Library:
         could not be read are tried again.
         """
         with self._lock:
-            return self._fold(self.catalog, self._new_keys())
+            return self._follower.fold(self.catalog, self._follower.new_keys())
 
     def rebuild(self) -> int:
         """Fold the catalog anew from all records, at once for everybody who reads it; return how many there are."""
@@ -107,10 +100,9 @@ class Library:
             path = self.catalog.path
             fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
             try:
-                self.unreadable.clear()
-                self._last.clear()
-                self._holes.clear()
-                self._fold(fresh, sorted(k for key in self.store.list("records/") if (k := RecordKey.parse(key))))
+                self._follower.forget()
+                keys = (RecordKey.parse(text) for text in self.store.list("records/"))
+                self._follower.fold(fresh, sorted(k for k in keys if k))
                 fresh.filled()
                 self.catalog.replace_with(fresh)
             finally:
@@ -120,20 +112,7 @@ class Library:
 
     def gaps(self) -> list[str]:
         """Return the keys of records that must have been, since the same writer wrote later ones, but are not there."""
-        present: dict[str, set[int]] = {}
-        for text in self.store.list("records/"):
-            if key := RecordKey.parse(text):
-                present.setdefault(key.writer, set()).add(key.sequence)
-        for text in self.catalog.known_keys():
-            if key := RecordKey.parse(text):
-                present.setdefault(key.writer, set())
-                self._last[key.writer] = max(self._last.get(key.writer, 0), key.sequence)
-        return [
-            str(RecordKey(writer, n))
-            for writer, found in sorted(present.items())
-            for n in range(1, max(max(found, default=0), self._last.get(writer, 0)) + 1)
-            if n not in found
-        ]
+        return self._follower.gaps(self.catalog.known_keys())
 
     def require_whole(self, what: str) -> None:
         """Refuse to delete anything while a record cannot be read, or is lost: it may name what would be deleted."""
@@ -165,68 +144,6 @@ class Library:
                 [build, source],
             )
         ]
-
-    def _remember(self, keys: Iterable[str]) -> None:
-        by_writer: dict[str, set[int]] = {}
-        for text in keys:
-            if key := RecordKey.parse(text):
-                by_writer.setdefault(key.writer, set()).add(key.sequence)
-        for writer, found in by_writer.items():
-            self._last[writer] = max(found)
-            self._holes[writer] = set(range(1, max(found) + 1)) - found
-
-    def _new_keys(self) -> Iterator[RecordKey]:
-        writers = self.store.folders("records/")
-        if len(writers) > _FEW:  # machines that forget their name between runs: listing is cheaper than asking each
-            for key in sorted(k for text in self.store.list("records/") if (k := RecordKey.parse(text))):
-                if key.sequence > self._last.get(key.writer, 0) or key.sequence in self._holes.get(key.writer, ()):
-                    yield key
-            return
-        for writer in writers:
-            if writer not in self._last:
-                listed = (RecordKey.parse(text) for text in self.store.list(f"records/{writer}/"))
-                yield from sorted(k for k in listed if k)
-                continue
-            for hole in sorted(self._holes.get(writer, ())):
-                if self.store.stat(str(RecordKey(writer, hole))):
-                    yield RecordKey(writer, hole)
-            for sequence in itertools.count(self._last[writer] + 1):
-                key = RecordKey(writer, sequence)
-                if self.store.stat(str(key)) is None:
-                    break
-                yield key
-
-    def _fold(self, catalog: Catalog, keys: Iterable[RecordKey]) -> bool:
-        """Read and fold records; True when this object had not seen all of them.
-
-        Another process that shares the catalog may have folded some of them already: those are not read again.
-        """
-        seen = 0
-        waiting = iter(keys)
-        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="records") as pool, no_garbage_collection():
-            # Loading (network, zstd, SHA-256) goes on beside; parsing would only fight for the interpreter.
-            ahead: deque[tuple[RecordKey, Future[tuple[str, bytes]] | None]] = deque()
-            while True:
-                for key in itertools.islice(waiting, _AHEAD - len(ahead)):
-                    known = catalog.knows(str(key))
-                    ahead.append((key, None if known else pool.submit(load_record, self.store, key)))
-                if not ahead:
-                    return bool(seen)
-                key, loading = ahead.popleft()
-                last = self._last.setdefault(key.writer, 0)
-                holes = self._holes.setdefault(key.writer, set())
-                holes.update(range(last + 1, key.sequence))
-                self._last[key.writer] = max(last, key.sequence)
-                try:
-                    if loading is not None:
-                        catalog.fold(str(key), *parse_record(self.store, key, *loading.result()))
-                except (IntegrityError, NotFoundError) as error:
-                    self.unreadable[str(key)] = str(error)
-                    holes.add(key.sequence)
-                    continue
-                holes.discard(key.sequence)
-                self.unreadable.pop(str(key), None)
-                seen += 1
 
     # Questions
 

@@ -13,16 +13,18 @@ key                                          content
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from symcache.errors import StorageError, UsageError
 
-__all__ = ["BLOB_KEY", "BlobStat", "RecordKey", "Store", "blob_key", "open_store"]
+__all__ = ["BLOB_KEY", "BlobStat", "RecordKey", "Store", "blob_key", "last_sequence", "open_store"]
 
 _RECORD = re.compile(r"records/([0-9a-z]{1,64})/([0-9]{10})\.json\.zst\Z")
+_MAX_GAP = 100_000
+"""Records in a row that can have been lost."""
 BLOB_KEY = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})\.zst\Z")
 """Matches the key of a blob; group 2 is its SHA-256."""
 
@@ -51,6 +53,15 @@ class RecordKey:
         """Return the record key that `key` spells, or None when it is something else."""
         match = _RECORD.fullmatch(key)
         return cls(match[1], int(match[2])) if match else None
+
+
+def last_sequence(sequences: Iterable[int], start: int = 0) -> int:
+    """Return the last number that one writer has given, from those found; a number beyond all reason is no record's."""
+    for sequence in sorted(sequences):
+        if sequence > start + _MAX_GAP:
+            break
+        start = max(start, sequence)
+    return start
 
 
 def blob_key(sha256: str) -> str:

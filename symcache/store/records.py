@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from symcache.errors import IntegrityError
 from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRecord
-from symcache.store.base import RecordKey, Store
+from symcache.store.base import RecordKey, Store, last_sequence
 from symcache.store.blobs import MAX_WINDOW, put_object
 
 __all__ = ["load_record", "no_garbage_collection", "parse_record", "read_record", "write_record"]
@@ -39,7 +39,7 @@ def write_record(store: Store, record: Record, writer: str) -> tuple[RecordKey, 
     data = record.model_dump_json(exclude_defaults=isinstance(record, HarvestRecord)).encode()
     identity = hashlib.sha256(data).hexdigest()
     taken = [k.sequence for key in store.list(f"records/{writer}/") if (k := RecordKey.parse(key))]
-    sequence = max(taken, default=0) + 1
+    sequence = last_sequence(taken) + 1
     compressed = zstandard.ZstdCompressor(level=9, write_checksum=True).compress(data)
     while True:
         key = RecordKey(writer, sequence)

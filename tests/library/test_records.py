@@ -196,6 +196,21 @@ def test_a_lost_record_stops_what_deletes(local: Library, tmp_path: Path) -> Non
     assert local.gaps() == [lost]
 
 
+def test_an_absurd_number_is_no_reason_to_look_for_billions(local: Library, tmp_path: Path) -> None:
+    (sha256,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    (writer,) = local.store.folders("records/")
+    root = Path(local.store.location)
+    shutil.copy(root / str(RecordKey(writer, 1)), root / str(RecordKey(writer, 9_999_999_999)))
+    (root / "records" / "other").mkdir()
+    shutil.copy(root / str(RecordKey(writer, 1)), root / "records" / "other" / "9999999999.json.zst")
+    assert local.rebuild() == 1
+    assert sorted(local.unreadable) == sorted([str(RecordKey(w, 9_999_999_999)) for w in (writer, "other")])
+    assert local.gaps() == []
+    assert _served(local) == sha256
+    local.remove("22G120")  # the next number is a sound one
+    assert RecordKey(writer, 2) in {RecordKey.parse(k) for k in local.catalog.known_keys()}
+
+
 def test_a_record_that_comes_late_is_not_missed(local: Library, tmp_path: Path) -> None:
     for number in range(3):
         _put(local, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
@@ -269,7 +284,7 @@ def test_a_new_machine_starts_from_a_snapshot(
     for name in ("", "-wal", "-shm"):
         path.with_name(path.name + name).unlink(missing_ok=True)
     read: list[object] = []
-    from symcache.library import library as module
+    from symcache.library import following as module
 
     real = module.load_record
     monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))

@@ -1,0 +1,64 @@
+"""A partial harvest that is continued: what earlier ones have and this one lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from symcache.library.staged import Staged
+from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Trust, encodable
+from symcache.store import RecordKey, blob_key, read_record
+
+if TYPE_CHECKING:
+    from symcache.library.library import Library
+
+__all__ = ["continue_partial", "image_key", "object_order"]
+
+
+def continue_partial(
+    library: Library, staged: Staged, objects: list[ObjectEntry], cache_files: list[CacheFile]
+) -> tuple[int, tuple[str, ...]]:
+    """Take over what earlier, partial harvests of the same source and build have and this one lacks.
+
+    Adds to both lists; returns (images taken over, ids of the records that are thereby superseded). A partial record
+    that holds anything that is neither here nor in this manifest stays beside this one.
+    """
+    if staged.release is None or staged.trust is not Trust.HARVEST:
+        return 0, ()
+    expected = {(encodable(m.path), *image_key(m)[1:]) for m in staged.manifest}
+    have = {_object_key(o) for o in objects}
+    raw = {(f.name, f.cache_uuid) for f in cache_files}
+    carried, supersedes = 0, []
+    for key, identity in library.partial_records(staged.release.build, encodable(staged.source)):
+        place = RecordKey.parse(key)
+        if place is None:
+            continue
+        _, old = read_record(library.store, place)
+        if not isinstance(old, HarvestRecord):
+            continue
+        extra = [o for o in old.objects if _object_key(o) not in have]
+        files = [f for f in old.cache_files if (f.name, f.cache_uuid) not in raw]
+        promised = {o.sha256 for o in extra} | {f.sha256 for f in files}
+        foreign = any(image_key(o) not in expected for o in extra)
+        if foreign or any(library.store.stat(blob_key(sha256)) is None for sha256 in promised):
+            continue
+        objects += extra
+        cache_files += files
+        have |= {_object_key(o) for o in extra}
+        raw |= {(f.name, f.cache_uuid) for f in files}
+        carried += len(extra)
+        supersedes.append(identity)
+    return carried, tuple(sorted(supersedes))
+
+
+def image_key(entry: ManifestEntry | ObjectEntry) -> tuple[object, ...]:
+    """Return what an image of a manifest and its stored object have in common."""
+    return entry.path, entry.arch, entry.uuid, entry.kind, entry.cache_uuid
+
+
+def _object_key(entry: ObjectEntry) -> tuple[object, ...]:
+    return *image_key(entry), entry.extractor, entry.revision
+
+
+def object_order(entry: ObjectEntry) -> tuple[object, ...]:
+    """Return what objects of a record are sorted by."""
+    return entry.path, entry.arch, entry.kind, str(entry.cache_uuid), entry.extractor, entry.revision, entry.sha256
