@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def open_(
-    dump: Annotated[str, typer.Argument(metavar="DUMP", help="Zip with header and core, or a bare Mach-O core.")],
+    dump: Annotated[str, typer.Argument(metavar="DUMP", help="Zip with header and core, bare Mach-O core, minidump.")],
     symbols: SymbolsOption = None,
     library: LibraryOption = None,
     server: ServerOption = None,
@@ -97,7 +97,10 @@ def open_(
 
 
 def analyze_(
-    dumps: Annotated[list[str], typer.Argument(metavar="DUMP...", help="Zips with header and core, bare cores.")],
+    dumps: Annotated[
+        list[str],
+        typer.Argument(metavar="DUMP...", help="Zips with header and core, bare cores, minidumps, crash reports."),
+    ],
     symbols: SymbolsOption = None,
     library: LibraryOption = None,
     server: ServerOption = None,

@@ -12,6 +12,7 @@ from uuid import UUID
 from symcache.dump.debugger import Limits, LldbProcess, Mode
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
+from symcache.dump.minidump import is_minidump, load_minidump
 from symcache.dump.reports import is_report, read_report
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.errors import DumpError
@@ -34,26 +35,26 @@ def analyze(
     Raises DumpError, DebuggerError, OSError.
     """
     crash_report = read_report(path) if is_report(path) else None
+    pins: dict[str, Any] = {"cache": cache, "build": build, "progress": progress}
     with (
         LldbProcess(Mode.ANALYZE, limits) as lldb,
         tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder,
     ):
         if crash_report:
-            loaded = load_report(
-                path, crash_report, Path(folder), resolver, cache=cache, build=build, progress=progress
-            )
+            loaded = load_report(path, crash_report, Path(folder), resolver, **pins)
+        elif is_minidump(path):
+            loaded = load_minidump(path, Path(folder), resolver, limits=limits, **pins)
         else:
-            loaded = load_dump(path, Path(folder), resolver, cache=cache, build=build, progress=progress)
+            loaded = load_dump(path, Path(folder), resolver, **pins)
         report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report["modules"], strict=True)))
     names = dict(enumerate(t.name for t in crash_report.threads)) if crash_report else {}
-    exception = crash_report.exception if crash_report else loaded.exception
     finder = _ModuleFinder(loaded, modules)
     threads = tuple(
         ThreadReport(number, thread["name"] or names.get(number, ""), tuple(finder.frame(f) for f in thread["frames"]))
         for number, thread in enumerate(report["threads"])
     )
-    return Analysis(loaded, exception, threads, modules, report["version"])
+    return Analysis(loaded, loaded.exception, threads, modules, report["version"])
 
 
 def open_in_lldb(
@@ -79,7 +80,8 @@ def open_in_lldb(
         )
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder:
         scratch = Path(folder)
-        loaded = load_dump(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
+        open_it = load_minidump if is_minidump(path) else load_dump
+        loaded = open_it(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
         if show:
             show(loaded)
         if lldb.mode is Mode.PROMPT:

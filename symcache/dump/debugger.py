@@ -46,6 +46,7 @@ class Mode(StrEnum):
     """What the child is for; see worker.py."""
 
     ANALYZE = "analyze"
+    INVENTORY = "inventory"
     PRINT = "print"
     PROMPT = "prompt"
 

@@ -25,7 +25,7 @@ from symcache.errors import FormatError
 from symcache.macho import identify
 from symcache.model import Kind, uuid_text
 
-__all__ = ["LoadedDump", "LoadedModule", "load_dump", "load_report"]
+__all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 
 _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _CODE = 5
@@ -62,11 +62,8 @@ class LoadedDump:
     cache_origin: str
     """How cache and build are known: `option`, `dump`, `inferred`, or empty where they are not."""
     plan: dict[str, Any]
-
-    @property
-    def exception(self) -> CrashException:
-        """What stopped the crashed thread."""
-        return describe_exception(self.dump.core, self.dump.core.threads[self.header.thread])
+    exception: CrashException
+    """What stopped the crashed thread."""
 
 
 def load_dump(
@@ -85,7 +82,7 @@ def load_dump(
     """
     dump = open_dump(path, scratch)
     header = dump.header or header_from_notes(path, dump.core)
-    return _load(dump, header, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
+    return load(dump, header, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
 
 
 def load_report(
@@ -110,12 +107,19 @@ def load_report(
     )
     cputype = next(number for number, name in _ARCHS.items() if name == report.arch)
     dump = OpenedDump(path, report.header, Core(report.arch, cputype, regions, threads, ()), path)
-    loaded = _load(dump, report.header, scratch, resolver, cache=cache, build=build, source_map=(), progress=progress)
+    loaded = load(
+        *(dump, report.header, scratch, resolver),
+        cache=cache,
+        build=build,
+        source_map=(),
+        progress=progress,
+        exception=report.exception,
+    )
     loaded.plan.update(core=None, frames=[list(thread.frames) for thread in report.threads])
     return loaded
 
 
-def _load(
+def load(
     dump: OpenedDump,
     header: DumpHeader,
     scratch: Path,
@@ -125,7 +129,9 @@ def _load(
     build: str | None,
     source_map: Sequence[tuple[str, str]],
     progress: Progress | None,
+    exception: CrashException | None = None,
 ) -> LoadedDump:
+    """Find the modules of a dump that has been opened; see `load_dump`. `exception` is None if the core tells."""
     cache, build, origin = _pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     found = _resolve(resolver, uuids, cache, build, progress)
@@ -167,7 +173,8 @@ def _load(
         "source_map": [list(pair) for pair in (*source_map, *_noted_sources(modules))],
         "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
     }
-    return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan)
+    exception = exception or describe_exception(dump.core, dump.core.threads[header.thread])
+    return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan, exception)
 
 
 def _pin(

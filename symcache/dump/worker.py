@@ -1,8 +1,8 @@
 """Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
 
 Started as a script, `python -I worker.py MODE FD LLDB`, by the Python that LLDB was made for: standard library only,
-Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too and says where
-the package is. The plan, JSON again, is read from the descriptor FD once LLDB is imported:
+Python 3.9. MODE is `analyze` or `inventory` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too
+and says where the package is. The plan, JSON again, is read from the descriptor FD once LLDB is imported:
 
     {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
      "source_map": [[from, to], …], "frames": [[program counter, …] of a thread, …],
@@ -30,7 +30,7 @@ def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
     """Do what the plan says; 0, or 4 when LLDB does not take the core."""
     # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    if mode == "analyze":
+    if mode in ("analyze", "inventory"):
         os.dup2(2, 1)
     lldb = _load_finder().import_lldb(package["package_folder"], package["library"])
     with os.fdopen(descriptor, encoding="utf-8") as pipe:
@@ -44,8 +44,12 @@ def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
         channel.write(json.dumps({"error": modules}) + "\n")
         channel.flush()
         return 4
+    if mode == "inventory":
+        json.dump(_inventory(lldb, target, process), channel)
+        channel.flush()
+        os._exit(0)
     if mode == "analyze":
-        result = {
+        result: dict[str, Any] = {
             "version": lldb.SBDebugger.GetVersionString().split("\n")[0],
             "modules": modules,
             "threads": [_frames(target, process.GetThreadAtIndex(n)) for n in range(process.GetNumThreads())]
@@ -109,7 +113,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     for key, value in settings.items():
         debugger.SetInternalVariable(key, value, name)  # a version that lacks one needs it not
     error = lldb.SBError()
-    target = debugger.CreateTarget("", plan["triple"], None, False, error)
+    target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
     if not target.IsValid():
         return debugger, None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
     process = target.LoadCore(plan["core"], error) if plan["core"] else None
@@ -119,10 +123,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         result = lldb.SBCommandReturnObject()
         command = "settings append target.source-map " + _quoted(source) + " " + _quoted(destination)
         debugger.GetCommandInterpreter().HandleCommand(command, result)
-    own = {}
-    for number in range(target.GetNumModules()):
-        module = target.GetModuleAtIndex(number)
-        own[_uuid(module)] = module
+    own = {_uuid(module): module for module in target.module_iter()}
     added = [_add(target, m, own) for m in plan["modules"]]
     slides: dict[str, Counter[int]] = {}
     for wanted, module, _ in added:
@@ -136,7 +137,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
                 target, module, wanted["address"], report, whole=common is None or common.most_common(1)[0][0] == slide
             )
     reports = [report for _, _, report in added]
-    if process is not None:
+    if process is not None and "thread" in plan:
         thread = process.GetThreadAtIndex(plan["thread"])
         if thread.IsValid():
             process.SetSelectedThread(thread)
@@ -152,6 +153,8 @@ def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> tuple[dict
     report: dict[str, Any] = {"state": "missing", "symbols": False, "file_address": None, "detail": ""}
     uuid = wanted["uuid"]
     if wanted["path"]:
+        if uuid in own:
+            target.RemoveModule(own[uuid])  # else AddModule would give it back instead of the file
         module = target.AddModule(wanted["path"], None, uuid, wanted["symbols"])
         if not module.IsValid():
             report["state"], report["detail"] = "rejected", "LLDB does not take the file"
@@ -159,15 +162,17 @@ def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> tuple[dict
             report["state"], report["detail"] = "rejected", "the file has UUID " + _uuid(module)
             target.RemoveModule(module)
         else:
-            if uuid in own:
-                target.RemoveModule(own[uuid])
             report["state"], report["file_address"] = "loaded", _base(module)
             if wanted["symbols"]:
                 spec = module.GetSymbolFileSpec()
                 report["symbols"] = _path(spec) == wanted["symbols"]
             return wanted, module, report
+        if uuid in own:
+            target.AddModule(own[uuid])
+            target.SetModuleLoadAddress(own[uuid], wanted["address"] - _base(own[uuid]))
     if uuid in own:
-        report["state"] = "memory"  # the core itself holds the image
+        # Either the core itself holds the image, or this is LLDB's own placeholder, as it makes them for minidumps.
+        report["state"] = "memory" if own[uuid].FindSection("__TEXT").IsValid() else report["state"]
     elif wanted["placeholder"]:
         module = target.AddModule(wanted["placeholder"], None, None, None)
         if module.IsValid():
@@ -216,6 +221,36 @@ def _frames(target: Any, thread: Any) -> dict[str, Any]:
         _add_line(entry, frame.GetLineEntry())
         frames.append(entry)
     return {"name": thread.GetName(), "frames": frames}
+
+
+def _inventory(lldb: Any, target: Any, process: Any) -> dict[str, Any]:
+    """Return what a core holds, in LLDB's own words."""
+    modules = []
+    for module in target.module_iter():
+        sections = list(module.section_iter())
+        address = module.GetObjectFileHeaderAddress().GetLoadAddress(target)
+        if address == _NONE and sections:
+            address = sections[0].GetLoadAddress(target)
+        if address != _NONE:
+            size = sections[0].GetByteSize() if sections else 0
+            entry = {"uuid": _uuid(module), "path": _path(module.GetFileSpec()), "address": address, "size": size}
+            modules.append(entry)
+    threads = []
+    for thread in process:
+        general = thread.GetFrameAtIndex(0).GetRegisters()
+        registers = {r.GetName(): r.GetValueAsUnsigned() for r in (general.GetValueAtIndex(0) if len(general) else ())}
+        stopped = thread.GetStopDescription(256) if thread.GetStopReason() != lldb.eStopReasonNone else ""
+        threads.append({"registers": registers, "stopped": stopped or ""})
+    selected = process.GetSelectedThread()
+    index = [n for n, thread in enumerate(process) if thread.GetThreadID() == selected.GetThreadID()]
+    triple = target.GetTriple() or ""
+    return {
+        "triple": triple,
+        "arch": triple.split("-")[0],
+        "modules": modules,
+        "threads": threads,
+        "thread": index[0] if index else 0,
+    }
 
 
 def _symbolicated(lldb: Any, target: Any, addresses: list[int]) -> dict[str, Any]:
