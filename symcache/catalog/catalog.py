@@ -16,6 +16,7 @@ from symcache.model import Kind
 
 __all__ = ["Catalog"]
 
+_TRIES = 20
 _VARIABLES = 500
 """Keys in one statement, well under SQLite's limit."""
 _TRUSTS = {rank: trust for trust, rank in TRUST_RANK.items()}
@@ -192,27 +193,16 @@ class Catalog(CatalogFile):
     def _rows(self, where: str, parameters: Sequence[Any]) -> list[Row]:
         """Return matching objects of live records, each row checked against its checksum."""
         with self._lock:
-            self._load_records()
-            records = self._records
+            for _ in range(_TRIES):
+                self._load_records()
+                rows = self._all(f"{_SELECT} {where}", parameters)
+                if self._data_version() == self._seen[0]:
+                    break  # else another process wrote between the two, and the numbers may not fit
             found: list[Row] = []
-            for row in self._all(f"{_SELECT} {where}", parameters):
-                (
-                    uuid,
-                    sha256,
-                    size,
-                    symbols,
-                    code,
-                    checksum,
-                    number,
-                    kind,
-                    arch,
-                    origin,
-                    cache,
-                    extractor,
-                    revision,
-                    path,
-                ) = row
-                record = records.get(number)
+            for row in rows:
+                uuid, sha256, size, symbols, code, checksum, number = row[:7]
+                kind, arch, origin, cache, extractor, revision, path = row[7:]
+                record = self._records.get(number)
                 if record is None:
                     continue  # superseded or removed
                 key = (number, kind, arch, origin, cache, extractor, revision)

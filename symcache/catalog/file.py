@@ -33,6 +33,8 @@ class CatalogFile:
         """
         self.path = path
         self._lock = threading.RLock()
+        self._folded = -1
+        """`data_version` when something was last folded in."""
         self._seen = (-1, -1)
         """`data_version` and `total_changes` of the connection when its records were last looked at."""
         try:
@@ -76,10 +78,13 @@ class CatalogFile:
         """Add records in one transaction; return how many were new."""
         new = 0
         with self._lock:
-            if self._data_version() != self._seen[0]:
-                self._folder.forget()
             try:
                 with self._transaction():
+                    # Remembered numbers are those of this file, unless another process has put a new one there.
+                    version = self._data_version()
+                    if version != self._folded:
+                        self._folder.forget()
+                        self._folded = version
                     for key, sha256, record in records:
                         new += self._folder.fold(key, sha256, record)
             except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sqlite3
+import threading
 from pathlib import Path
 from uuid import UUID
 
@@ -171,3 +172,38 @@ def test_manifest_and_cache_files_are_kept(tmp_path: Path) -> None:
     assert [m["path"] for m in catalog.manifest_of(row["id"])] == ["/a"]
     assert [f["name"] for f in catalog.cache_files_of(CACHE_A)] == ["c.01"]
     catalog.close()
+
+
+def test_readers_see_the_old_or_the_new_catalog_while_another_one_replaces_it(tmp_path: Path) -> None:
+    """As `symcache rebuild` does beside a running server; the numbers of rows change with every rebuild."""
+    records = [(f"records/w/{n}", record_id(r), r) for n, r in enumerate(_many(30))]
+    Catalog(tmp_path / "catalog.db").close()
+    reader, writer = Catalog(tmp_path / "catalog.db"), Catalog(tmp_path / "catalog.db")
+    writer.fold_many(records)
+    expected = [o.sha256 for o in reader.resolve(U1)]
+    assert len(expected) == 30
+    done = threading.Event()
+
+    def replace() -> None:
+        for turn in range(1, 30):
+            fresh = Catalog(tmp_path / f"fresh{turn}.db", filling=True)
+            fresh.fold_many(records[turn:] + records[:turn])
+            fresh.filled()
+            writer.replace_with(fresh)
+            fresh.close()
+        done.set()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    questions = 0
+    while not done.is_set():
+        assert [o.sha256 for o in reader.resolve(U1)] == expected
+        questions += 1
+    thread.join()
+    assert questions > 20
+    reader.close()
+    writer.close()
+
+
+def _many(count: int) -> list[HarvestRecord]:
+    return [_record(f"13.{n}", f"22G{n}", "1", sha256=f"{n:064x}", cache_uuid=UUID(int=n + 1)) for n in range(count)]

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_blobs_of_several_frames_are_read_and_measured_whole(store: LocalStore, 
         assert frame_sizes(stored) == (305_003, len(data))
     decode_to(store, sha256, 305_003, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"".join(parts)
+
+
+def test_storing_a_large_file_can_be_given_up(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 1000)
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(StorageError, match="stopped"):
+        put_blob(store, _file(tmp_path, bytes(5000)), stopped=stopped)
+    assert list(store.list("blobs/")) == list(store.list("tmp/")) == []
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
