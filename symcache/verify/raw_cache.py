@@ -6,7 +6,7 @@ import mmap
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -109,21 +109,25 @@ def materialised(
         if main is None:
             yield None
             return
+        opened = False
         try:
             if main in unit.heads:
                 with _open_head(folder / main.name) as images:
                     findings += check_table(build, unit, images)
+                opened = True
                 yield None
                 return
-            cache = SharedCache.open(folder / main.name, partial=True)
+            with SharedCache.open(folder / main.name, partial=True) as cache:
+                raw_cache = RawCache(cache, unit)
+                findings += check_table(build, unit, ImageTable(cache.images, cache.aliases))
+                opened = True
+                yield raw_cache
         except SharedCacheError as error:
+            if opened:
+                raise
             if len(written) == len(unit.kept):
                 findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, main, str(error)))
             yield None
-            return
-        with cache:
-            findings += check_table(build, unit, ImageTable(cache.images, cache.aliases))
-            yield RawCache(cache, unit)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -161,10 +165,17 @@ def _open_head(path: Path) -> Iterator[ImageTable]:
 
     Aliases lie behind them, and are not known. Raises SharedCacheError.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        header = parse_header(data, str(path))
-        part = CacheFilePart(path, "", header, parse_mappings(data, header, str(path)), data)
+    if not path.stat().st_size:
+        raise SharedCacheError(f"{path.name}: nothing of it was kept")
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        header = parse_header(data, path.name)
+        part = CacheFilePart(path, "", header, parse_mappings(data, header, path.name), data)
         yield read_images(part, AddressSpace([part]))
+    finally:
+        with suppress(BufferError):  # an error's traceback may still hold a view
+            data.close()
 
 
 def check_table(build: str, unit: Unit, table: ImageTable) -> Iterator[Finding]:

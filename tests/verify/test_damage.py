@@ -15,7 +15,7 @@ import zstandard
 from symcache.dyld import SharedCache, is_cache_name
 from symcache.errors import StorageError
 from symcache.library import Library
-from symcache.model import Kind, ManifestEntry, Origin, Release, Trust
+from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, Origin, Release, Trust
 from symcache.store import put_blob
 from symcache.verify import FindingCode, Level, VerifyReport, verify
 from tests.verify.releases import (
@@ -415,6 +415,21 @@ def raw_cache_cut(w: Workshop) -> Expected:
     return {("cache-unreadable", file.path, "x86_64h")}
 
 
+def raw_cache_whose_local_symbols_lie(w: Workshop) -> Expected:
+    # localSymbolsOffset points to the last bytes of the file.
+    name = "dyld_shared_cache_x86_64h"
+    file = w.cache_file(name)
+    changed_file = w.location.parent / "lie"
+    with w.open() as library:
+        data = bytearray(b"".join(library.read_blob(file.sha256, file.size)))
+        struct.pack_into("<2Q", data, 0x48, len(data) - 4, 4)
+        changed_file.write_bytes(data)
+        sha256, size, _ = put_blob(library.store, changed_file)
+    changed = file.model_copy(update={"sha256": sha256, "size": size})
+    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(changed if f == file else f for f in r.cache_files)}))
+    return {("cache-unreadable", file.path, "x86_64h")}
+
+
 CATALOG = (
     lost_image,
     lost_dyld,
@@ -465,6 +480,7 @@ BYTES = (
     alias_counted_as_image,
     image_that_was_never_listed,
     raw_cache_cut,
+    raw_cache_whose_local_symbols_lie,
 )
 CASES = [
     pytest.param(damage, level, id=damage.__name__)
@@ -488,9 +504,7 @@ def test_companion_of_another_build(workshop: Workshop, systems: dict[str, Path]
     with workshop.open() as library:
         sha256, size, _ = put_blob(library.store, systems[OTHER_BUILD] / FOLDER / name)
     changed = file.model_copy(update={"sha256": sha256, "size": size})
-    workshop.rewrite(
-        lambda r: r.model_copy(update={"cache_files": tuple(changed if f == file else f for f in r.cache_files)})
-    )
+    workshop.rewrite(replace_cache_file(file, changed))
     for level in (Level.BLOBS, Level.BYTES):
         assert found(check(workshop, level)) == [("companion-mismatch", file.path, "arm64e")]
 
@@ -537,11 +551,25 @@ def test_headers_and_tables_alone_are_no_raw_cache(workshop: Workshop, systems: 
     overlooked.drop_object(MORE, "x86_64")
     overlooked.change_manifest(lambda m: [e for e in m if (e.path, e.arch) != (MORE, "x86_64")])
     assert found(check(overlooked, Level.BYTES)) == [("not-in-manifest", MORE, "x86_64")]
+    for content in (b"", bytes(0x400), (systems[BUILD] / FOLDER / "dyld_shared_cache_x86_64").read_bytes()[:0x300]):
+        nothing = Workshop(workshop.location.parent / f"nothing-{len(content)}")
+        shutil.copytree(workshop.location, nothing.location)
+        head.write_bytes(content)
+        with nothing.open() as library:
+            sha256, size, _ = put_blob(library.store, head)
+        main = nothing.cache_file("dyld_shared_cache_x86_64")
+        cut_off = main.model_copy(update={"sha256": sha256, "size": size})
+        nothing.rewrite(replace_cache_file(main, cut_off))
+        assert found(check(nothing, Level.BYTES)) == [("cache-unreadable", main.path, "x86_64")]
     expected = dropped("dyld_shared_cache_x86_64.01", workshop)
     assert found(check(workshop, Level.BYTES)) == expected
     blob = workshop.blob(workshop.cache_file("dyld_shared_cache_x86_64.02").sha256)
     blob.write_bytes(blob.read_bytes()[:-1])
     assert [code for code, _, _ in found(check(workshop, Level.BYTES))] == ["companion-missing", "damaged"]
+
+
+def replace_cache_file(old: CacheFile, new: CacheFile) -> Callable[[HarvestRecord], HarvestRecord]:
+    return lambda r: r.model_copy(update={"cache_files": tuple(new if f == old else f for f in r.cache_files)})
 
 
 def dropped(name: str, w: Workshop) -> list[tuple[str, str, str]]:
