@@ -19,7 +19,10 @@ _MAX_ANNOTATIONS = 10
 
 
 def junit_xml(report: VerifyReport) -> str:
-    """Return a JUnit report: a test suite a release, a test case a shared cache or a finding; waived ones skipped."""
+    """Return a JUnit report: a suite a release, a case a shared cache or a finding; waived ones are skipped.
+
+    Of crash dumps: a suite each, with a case for every module that can be served.
+    """
     root = ET.Element("testsuites", name="symcache verify")
     titles = {r.build: f"{r.version} ({r.build})" for r in report.releases}
     builds = [*titles, *dict.fromkeys(f.build for f in _all(report) if f.build not in titles)]
@@ -44,6 +47,12 @@ def junit_xml(report: VerifyReport) -> str:
         suite.set("failures", str(len(own)))
         suite.set("errors", "0")
         suite.set("skipped", str(len(waived)))
+    for dump in dict.fromkeys(m["dump"] for m in report.modules):
+        served = [m for m in report.modules if m["dump"] == dump and m["served"]]
+        counts = {"tests": str(len(served)), "failures": "0", "errors": "0", "skipped": "0"}
+        suite = ET.SubElement(root, "testsuite", counts, name=_xml(dump))
+        for module in served:
+            ET.SubElement(suite, "testcase", classname=_xml(dump), name=_xml(f"{module['path']} {module['uuid']}"))
     for attribute in ("tests", "failures", "errors", "skipped"):
         root.set(attribute, str(sum(int(suite.get(attribute, "0")) for suite in root)))
     ET.indent(root)

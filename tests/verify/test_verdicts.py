@@ -52,6 +52,19 @@ def test_junit_of_a_complete_release_has_passed_cases() -> None:
     assert (root.get("tests"), root.get("failures")) == ("1", "0")
 
 
+def test_junit_of_dumps_has_a_case_for_every_module() -> None:
+    checked = VerifyReport(Level.BLOBS)
+    checked.modules = [
+        {"dump": "a.ips", "path": "/usr/lib/libz.dylib", "uuid": "U", "served": True},
+        {"dump": "a.ips", "path": "/Notes", "uuid": "V", "served": False},
+    ]
+    checked.add([Finding(FindingCode.MODULE_MISSING, "Notes: nobody has it", "", "/Notes", "", "V")])
+    root = ElementTree.fromstring(junit_xml(checked))
+    assert (root.get("tests"), root.get("failures")) == ("2", "1")
+    cases = {case.get("name"): case.find("failure") is None for case in root.iter("testcase")}
+    assert cases == {"/usr/lib/libz.dylib U": True, "module-missing /Notes V": False}
+
+
 def test_github_annotates_ten_and_counts_the_rest() -> None:
     findings = [Finding(FindingCode.MISSING, f"gone {n}", "22G830", f"/l{n}") for n in range(25)]
     lines = list(github_lines(report(*findings)))
