@@ -61,7 +61,7 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let pass who may read or write what is asked for."""
     reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
     service = request.app[SERVICE]
-    if (reads and service.config.open_reads) or request.path == "/healthz":
+    if (reads and service.open_reads) or request.path == "/healthz":
         return await handler(request)
     scope = Scope.READ if reads else Scope.WRITE
     token = service.tokens.find(token_of(request) or "")

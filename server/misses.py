@@ -23,13 +23,15 @@ __all__ = ["Miss", "MissLog"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS misses (
     uuid TEXT NOT NULL, kind TEXT NOT NULL, cache TEXT NOT NULL, build TEXT NOT NULL,
-    first_asked TEXT NOT NULL, last_asked TEXT NOT NULL, times INTEGER NOT NULL,
+    first_asked TEXT NOT NULL, last_asked TEXT NOT NULL, times INTEGER NOT NULL, name TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (uuid, kind, cache, build)
 ) WITHOUT ROWID
 """
 _ADD = """
-INSERT INTO misses VALUES (:uuid, :kind, :cache, :build, :now, :now, :times)
-ON CONFLICT DO UPDATE SET last_asked = :now, times = times + :times
+INSERT INTO misses (uuid, kind, cache, build, first_asked, last_asked, times, name)
+VALUES (:uuid, :kind, :cache, :build, :now, :now, :times, :name)
+ON CONFLICT DO UPDATE SET last_asked = :now, times = times + :times,
+    name = CASE WHEN :name != '' THEN :name ELSE name END
 """
 _MOST_PENDING = 100_000
 _MOST_KEPT = 1_000_000
@@ -47,6 +49,8 @@ class Miss:
     first_asked: str
     last_asked: str
     times: int
+    name: str = ""
+    """File name, where somebody asked with one."""
 
 
 class MissLog:
@@ -54,21 +58,25 @@ class MissLog:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._pending: dict[tuple[str, str, str, str], int] = {}
+        self._pending: dict[tuple[str, str, str, str], tuple[int, str]] = {}
+        """(UUID, kind, cache, build) to (how often, name)."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = Database(sqlite3.connect(path, check_same_thread=False, timeout=30))
             self._database.enable_wal()
             self._database.execute(_SCHEMA)
+            if "name" not in self._database["misses"].columns_dict:
+                self._database.execute("ALTER TABLE misses ADD COLUMN name TEXT NOT NULL DEFAULT ''")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"log of misses {path}: {error}", hint="delete this file: it is made anew") from error
 
-    def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None) -> None:
+    def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None, name: str = "") -> None:
         """Count one miss; cheap, written by `flush`."""
         key = (uuid_text(uuid), kind, uuid_text(cache) if cache else "", build or "")
         with self._lock:
             if key in self._pending or len(self._pending) < _MOST_PENDING:
-                self._pending[key] = self._pending.get(key, 0) + 1
+                times, known = self._pending.get(key, (0, ""))
+                self._pending[key] = times + 1, name or known
 
     def flush(self) -> None:
         """Write what was counted."""
@@ -82,8 +90,8 @@ class MissLog:
                     self._database.conn.executemany(
                         _ADD,
                         (
-                            {"uuid": u, "kind": k, "cache": c, "build": b, "now": now, "times": times}
-                            for (u, k, c, b), times in pending.items()
+                            {"uuid": u, "kind": k, "cache": c, "build": b, "now": now, "times": times, "name": name}
+                            for (u, k, c, b), (times, name) in pending.items()
                         ),
                     )
                     self._database.execute(
@@ -99,11 +107,14 @@ class MissLog:
         self.flush()
         with self._lock:
             rows = self._database.execute(
-                "SELECT uuid, kind, cache, build, first_asked, last_asked, times FROM misses"
+                "SELECT uuid, kind, cache, build, first_asked, last_asked, times, name FROM misses"
                 " ORDER BY times DESC, last_asked DESC, uuid LIMIT ?",
                 (limit,),
             ).fetchall()
-        return [Miss(UUID(u), k, UUID(c) if c else None, b or None, f, n, t) for u, k, c, b, f, n, t in rows]
+        return [
+            Miss(UUID(u), k, UUID(c) if c else None, b or None, first, last, t, n)
+            for u, k, c, b, first, last, t, n in rows
+        ]
 
     def close(self) -> None:
         """Write what was counted and close the file."""

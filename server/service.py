@@ -41,6 +41,7 @@ class Service:
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
+        self.open_reads = config.open_reads
         self.library = Library.open(config.library)
         self.background = Library.open(config.library)
         """The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""

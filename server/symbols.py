@@ -36,7 +36,7 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
             return await send(request, PlainFile(fetched.path), *_fetched(asked, fetched))
     if found is None:
         MISSES.labels(wanted.layout).inc()
-        service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build)
+        service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build, wanted.name)
         return missing(f"nobody here has the {wanted.what} of {uuid_text(wanted.uuid)}")
     headers = dict(describe(found))
     fixed = wanted.cache is not None and found.cache_uuid == wanted.cache

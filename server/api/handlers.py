@@ -117,7 +117,12 @@ async def coverage(request: web.Request) -> web.Response:
             complete=not report.findings,
             level="catalog",
             images=report.images,
-            findings=[models.CoverageFinding(code=f.code, text=f.message) for f in report.findings],
+            findings=[
+                models.CoverageFinding(
+                    code=f.code, text=f.message, path=f.path, arch=f.arch, uuid=f.uuid, cache_uuid=f.cache_uuid
+                )
+                for f in report.findings
+            ],
         )
     )
 
@@ -136,6 +141,7 @@ async def missing(request: web.Request) -> web.Response:
                     times=m.times,
                     first_asked=m.first_asked,
                     last_asked=m.last_asked,
+                    name=m.name,
                 )
                 for m in rows
             ]

@@ -143,10 +143,14 @@ class Releases(_Answer):
 
 
 class CoverageFinding(_Answer):
-    """One thing that a release lacks."""
+    """One thing that a release lacks; what does not apply is empty."""
 
     code: str
     text: str
+    path: str
+    arch: str
+    uuid: str
+    cache_uuid: str
 
 
 class Coverage(_Answer):
@@ -169,6 +173,8 @@ class MissingImage(_Answer):
     times: int
     first_asked: str
     last_asked: str
+    name: str
+    """File name, or empty where nobody told one."""
 
 
 class Missing(_Answer):

@@ -17,4 +17,4 @@ def match(path: str) -> Wanted | None:
     found = _PATH.fullmatch(path)
     if found is None or found[1] != found[3]:
         return None
-    return Wanted("breakpad", What.BREAKPAD, UUID(found[2]))
+    return Wanted("breakpad", What.BREAKPAD, UUID(found[2]), name=found[1])

@@ -25,4 +25,6 @@ def match(path: str) -> Wanted | None:
         return None
     if symbols and name.casefold() != "_.dwarf":
         return None
-    return Wanted("ssqp", What.DEBUGINFO if symbols else What.EXECUTABLE, UUID(digits))
+    if symbols:
+        return Wanted("ssqp", What.DEBUGINFO, UUID(digits))
+    return Wanted("ssqp", What.EXECUTABLE, UUID(digits), name=name)

@@ -46,3 +46,5 @@ class Wanted:
     """Name of the section or path of the source."""
     cache: UUID | None = None
     build: str | None = None
+    name: str = ""
+    """File name, where the layout has one: nothing depends on it, but it tells people what is missing."""

@@ -1,11 +1,18 @@
 """Fetching binaries by UUID over HTTP: many at a time, checked before anything else can see them, kept locally."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from symcache.client.client import SymbolClient
-from symcache.client.fetch import Fetcher
 from symcache.client.local_cache import LocalCache
 from symcache.client.model import FetchedSymbol, Held, Holdings, LayoutMatch, SymbolRequest
-from symcache.client.push import PushedFile, push
 from symcache.client.urls import split_tokens
+
+if TYPE_CHECKING:
+    from symcache.client.fetch import Fetcher
+    from symcache.client.push import PushedFile, push
 
 __all__ = [
     "FetchedSymbol",
@@ -20,3 +27,15 @@ __all__ = [
     "push",
     "split_tokens",
 ]
+
+_LATE = {"Fetcher": "fetch", "PushedFile": "push", "push": "push"}
+"""What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(name)
+    # The module `push` becomes an attribute of the package when it is imported; the function takes its place.
+    value = getattr(importlib.import_module(f"symcache.client.{_LATE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -9,25 +9,27 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-import aiohttp
-
 from symcache import __version__
-from symcache.client.fetch import Fetcher
-from symcache.client.holdings import ask_holdings
 from symcache.client.local_cache import DEFAULT_LIMIT, LocalCache
 from symcache.client.model import FetchedSymbol, Holdings, SymbolRequest
 from symcache.client.urls import split_tokens
 from symcache.errors import IntegrityError, RemoteError, SymcacheError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from symcache.client.fetch import Fetcher
 
 __all__ = ["SymbolClient"]
 
 _T = TypeVar("_T")
 _AT_ONCE = 16
 _POLL_SECONDS = 0.1
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=90)
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 90.0
 """A server may decode a large file before its first byte; a whole download may take as long as it takes."""
 
 Progress = Callable[[int, int], None]
@@ -48,19 +50,19 @@ class SymbolClient:
         self.failures: dict[SymbolRequest, list[str]] = {}
         """Of the last `fetch_many`: what went wrong at servers on the way, one sentence each."""
         self._cache = LocalCache(cache_dir, max_bytes)
+        self._entered = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="symbol-client", daemon=True)
-        self._thread.start()
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         if self._loop is None or self._thread is None:
             return
         if self._session is not None:
@@ -108,6 +110,8 @@ class SymbolClient:
         With load addresses (a mapping from UUID to the address of the image's header in the crashed process) the
         answer says which shared caches have exactly this layout. Raises RemoteError when nobody answers.
         """
+        from symcache.client.holdings import ask_holdings  # noqa: PLC0415 - see symcache.client
+
         loads: dict[UUID, int | None] = dict(images) if isinstance(images, Mapping) else dict.fromkeys(images)
         reasons = []
         for url in self.urls:
@@ -121,21 +125,27 @@ class SymbolClient:
         )
 
     def _open_session(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415 - see symcache.client
+
         if self._session is None:
             headers = {"User-Agent": f"symcache/{__version__}"}
             self._session = aiohttp.ClientSession(
                 # Bodies are unpacked here, in bounded memory, and their hash is that of the unpacked file.
                 auto_decompress=False,
-                timeout=_TIMEOUT,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS),
                 headers=headers,
                 connector=aiohttp.TCPConnector(limit=_AT_ONCE),
             )
         return self._session
 
     def _run(self, work: Coroutine[Any, Any, _T], tick: Callable[[], object] | None = None) -> _T:
-        if self._loop is None:
+        if not self._entered:
             work.close()
             raise RuntimeError("SymbolClient is used outside of its `with` block")
+        if self._loop is None:  # not before: a warm cache needs none
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="symbol-client", daemon=True)
+            self._thread.start()
         future: Future[_T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             while True:
@@ -177,6 +187,8 @@ class _Job:
         self.total = max(self.total + expected, self.done)
 
     async def run(self, cache: LocalCache, session: Callable[[], aiohttp.ClientSession]) -> None:
+        from symcache.client.fetch import Fetcher  # noqa: PLC0415 - see symcache.client
+
         fetcher = Fetcher(session(), cache, tokens=self.tokens)
         gate = asyncio.Semaphore(_AT_ONCE)
 

@@ -96,7 +96,7 @@ def test_coverage_names_what_a_release_lacks(server: Server) -> None:
     found = _get(server, "/api/v1/coverage/22G120")
     assert found["build"] == "22G120"
     assert found["complete"] is False  # one image is no macOS
-    assert found["findings"]
+    assert {"code", "text", "path", "arch", "uuid", "cache_uuid"} == set(found["findings"][0])
     assert request(server.url, "/api/v1/coverage/99Z9").status == 404
 
 
@@ -107,7 +107,11 @@ def test_misses_are_counted(server: Server) -> None:
             assert request(server.url, path).status == 404
     found = [m for m in _get(server, "/api/v1/missing")["missing"] if UUID(m["uuid"]) == wanted]
     assert sorted((m["kind"], m["build"], m["times"]) for m in found if m["build"]) == [("executable", "22G120", 3)]
-    assert [m["times"] for m in found if m["build"] is None] == [3]
+    assert [(m["times"], m["name"]) for m in found if m["build"] is None] == [(3, "")]
+    request(server.url, f"/libgone.dylib/mach-uuid-{wanted.hex}/libgone.dylib")
+    request(server.url, f"/buildid/{wanted.hex}/executable")
+    found = [m for m in _get(server, "/api/v1/missing")["missing"] if UUID(m["uuid"]) == wanted and not m["build"]]
+    assert [(m["times"], m["name"]) for m in found] == [(5, "libgone.dylib")]
 
 
 def test_the_description_holds_for_every_path(server: Server) -> None:
