@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,6 @@ from symcache.model import uuid_text
 
 __all__ = ["register"]
 
-_MAX_JOBS = 8
 _PLATFORMS = {
     1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 5: "bridgeOS", 6: "Mac Catalyst", 7: "iOS simulator",
     8: "tvOS simulator", 9: "watchOS simulator", 10: "DriverKit", 11: "visionOS", 12: "visionOS simulator",
@@ -47,9 +45,11 @@ def extract(
     cache: Annotated[str, typer.Argument(metavar="CACHE", help="Main file, e.g. dyld_shared_cache_arm64e.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Images go below DIR/ARCHITECTURE.")],
     image: Annotated[
-        str | None, typer.Option("--image", metavar="GLOB", help="Only images whose path or name matches.")
+        str | None, typer.Option("--image", metavar="GLOB", help="Only images whose path, alias or name matches.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one a core].")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one a core, at most 8].")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Extract the images of a dyld shared cache to Mach-O files that debuggers accept."""
@@ -64,7 +64,7 @@ def extract(
                 opened,
                 root,
                 image=image,
-                jobs=jobs or min(os.cpu_count() or 1, _MAX_JOBS),
+                jobs=jobs,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         if not report.extracted and not report.failed:

@@ -24,6 +24,8 @@ REVISION = 1
 _BATCH = 64
 """Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""
 
+_MAX_WORKERS = 8
+
 
 @dataclass
 class ExtractReport:
@@ -51,18 +53,18 @@ def extract_all(
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExtractReport:
-    """Extract every image, or those whose path or name matches the glob `image`, to their paths below `output`.
+    """Extract every image, or those whose path, alias or name matches the glob `image`, to their paths below `output`.
 
     Where two images claim one path, the later is written with `~2` appended. One bad image is named in `failed`; the
     others go on. Raises StorageError when the output cannot be written. `progress` is called with (images done, images
-    in all). Without `jobs`, one process a core is used.
+    in all). Without `jobs`, one process a core is used, but not more than 8.
     """
-    chosen = [i for i in cache.images if image is None or _matches(i.path, image)]
+    chosen = cache.images if image is None else _chosen(cache, image)
     names = file_names(cache.images, fold_case=folds_case(output))
     # By address: neighbours share pages and the window of the file that is in memory.
     ordered = [(i.index, names[i.index]) for i in sorted(chosen, key=lambda i: i.address)]
     batches = [ordered[n : n + _BATCH] for n in range(0, len(ordered), _BATCH)]
-    workers = min(jobs or os.cpu_count() or 1, len(batches))
+    workers = min(jobs or min(os.cpu_count() or 1, _MAX_WORKERS), len(batches))
     extracted: list[tuple[int, Extracted]] = []
     failed: list[tuple[int, Failed]] = []
     for outcome in run_in_processes(cache, output, batches, workers):
@@ -76,6 +78,12 @@ def extract_all(
     extracted.sort(key=itemgetter(0))
     failed.sort(key=itemgetter(0))
     return ExtractReport([e for _, e in extracted], [f for _, f in failed])
+
+
+def _chosen(cache: SharedCache, pattern: str) -> list[Image]:
+    found = {i.index for i in cache.images if _matches(i.path, pattern)}
+    found.update(index for path, index in cache.aliases.items() if _matches(path, pattern))
+    return [cache.images[index] for index in sorted(found)]
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -118,6 +118,15 @@ def test_images_are_chosen_by_path_or_name(tmp_path: Path) -> None:
             assert [e.path for e in report.extracted] == [images[i].path for i in wanted]
 
 
+def test_an_alias_chooses_its_image(tmp_path: Path) -> None:
+    images = [Image("/usr/lib/libSystem.B.dylib", UUID(int=1)), Image("/usr/lib/liba", UUID(int=2))]
+    cache = Cache(images, header_size=0x68, aliases=[("/usr/lib/libSystem.dylib", 0)])
+    with SharedCache.open(cache.write(tmp_path)) as opened:
+        for pattern in ("libSystem.dylib", "/usr/lib/libSystem.dylib", "libSystem*"):
+            report = extract_all(opened, tmp_path / "out", image=pattern)
+            assert [e.path for e in report.extracted] == ["/usr/lib/libSystem.B.dylib"]
+
+
 def test_several_processes_make_the_same_as_one(tmp_path: Path) -> None:
     images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(140)]
     images[77].commands = [struct.pack("<2I", 0x2A, 4)]
