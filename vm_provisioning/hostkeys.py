@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,29 +68,42 @@ def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, host: str, a
     if trust.pin is not None:
         client.set_missing_host_key_policy(_Pinned(trust.pin.rstrip("=")))
         return
+    entries: list[Any] = []
+    revoked: dict[str, Path] = {}
     for file in (*trust.known_hosts, trust.store):
         if file is not None and file.is_file():
             try:
-                _load(file, client.get_host_keys())
+                for is_revoked, entry in _entries(file):
+                    if is_revoked:
+                        revoked[entry.key.get_base64()] = file
+                    else:
+                        entries.append(entry)
             except OSError as error:
                 raise StorageError(f"{file}: cannot be read: {error.strerror}", hint="check who owns it") from error
-    client.set_missing_host_key_policy(_TrustNew(trust.store, announce) if trust.trust_new else _Unknown(host))
+    for entry in entries:
+        if entry.key.get_base64() not in revoked:
+            for name in entry.hostnames:
+                client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+    fallback = _TrustNew(trust.store, announce) if trust.trust_new else _Unknown(host)
+    client.set_missing_host_key_policy(_NotRevoked(revoked, fallback))
 
 
 def _describe(key: Any) -> str:
     return f"the {key.get_name()} key {key.fingerprint}"
 
 
-def _load(file: Path, keys: Any) -> None:
-    """Add the keys of a known_hosts file to paramiko's `HostKeys`, passing over lines that it cannot read.
+def _entries(file: Path) -> Iterator[tuple[bool, Any]]:
+    """Yield (revoked, paramiko's HostKeyEntry) for the lines of a known_hosts file that can be read.
 
-    Lines of certificate authorities and revoked keys are among those: they make no host known. Raises OSError.
+    Lines of certificate authorities are passed over, and so are broken ones. Raises OSError.
     """
-    for line in file.read_text("utf-8", "replace").splitlines():
-        if line.startswith(("@", "#")):
+    for text in file.read_text("utf-8", "replace").splitlines():
+        revoked = text.startswith("@revoked ")
+        line = text.removeprefix("@revoked ").strip()
+        if not line or line.startswith(("@", "#")):
             continue
         try:
-            entry = paramiko.hostkeys.HostKeyEntry.from_line(line.strip()) if line.strip() else None
+            entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
         except (
             paramiko.hostkeys.InvalidHostKey,
             paramiko.SSHException,
@@ -101,14 +114,16 @@ def _load(file: Path, keys: Any) -> None:
         ):
             continue
         if entry is not None and entry.valid:
-            for name in entry.hostnames:
-                keys.add(name, entry.key.get_name(), entry.key)
+            yield revoked, entry
 
 
 def _knows(file: Path, name: str) -> bool:
     keys = paramiko.HostKeys()
     try:
-        _load(file, keys)
+        for revoked, entry in _entries(file):
+            if not revoked:
+                for host in entry.hostnames:
+                    keys.add(host, entry.key.get_name(), entry.key)
     except OSError:
         return False
     return keys.lookup(name) is not None
@@ -125,6 +140,20 @@ class _Pinned(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko 
                 f"{hostname} is not the host that was pinned: it shows {_describe(key)} where {self._pin} was expected",
                 hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint}",
             )
+
+
+class _NotRevoked(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
+    def __init__(self, revoked: Mapping[str, Path], fallback: Any) -> None:
+        self._revoked, self._fallback = revoked, fallback
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+        """Refuse a key that is marked as revoked, for whatever host; leave others to the policy behind."""
+        if file := self._revoked.get(key.get_base64()):
+            raise HostKeyError(
+                f"{hostname} shows {_describe(key)}, which {file} marks as revoked",
+                hint="have the host make a new key, and ask whoever revoked this one",
+            )
+        self._fallback.missing_host_key(client, hostname, key)
 
 
 class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types

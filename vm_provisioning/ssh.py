@@ -156,7 +156,9 @@ class SshSession:
             ) from error
         except (ValueError, struct.error, IndexError, TypeError) as error:
             # What paramiko raises on replies that no SSH server would send.
-            raise UnreachableError(f"{where} does not speak SSH as it should: {shown(repr(error))}") from error
+            raise UnreachableError(
+                f"{where} does not speak SSH as it should: {shown(repr(error))}", hint="see what listens there"
+            ) from error
         finally:
             if not done:
                 client.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +73,16 @@ def test_the_users_known_hosts_are_believed(openssh: OpenSshServer, tmp_path: Pa
     )
     with session(openssh, HostKeyTrust(known_hosts=(known,))) as connected:
         assert connected.connected
+
+
+@pytest.mark.parametrize("trust_new", [False, True])
+def test_a_revoked_key_is_refused_though_it_is_known(trust_new: bool, openssh: OpenSshServer, tmp_path: Path) -> None:
+    known, store = tmp_path / "known_hosts", tmp_path / "store"
+    kind, key = openssh.known_hosts_line().split()[1:]
+    known.write_text(openssh.known_hosts_line() + f"@revoked * {kind} {key}\n")
+    with pytest.raises(HostKeyError, match="marks as revoked"):
+        session(openssh, HostKeyTrust(trust_new=trust_new, known_hosts=(known,), store=store)).connect()
+    assert not store.exists()
 
 
 def test_hashed_names_are_understood(openssh: OpenSshServer, tmp_path: Path) -> None:
@@ -163,6 +176,32 @@ def test_what_is_no_private_key_is_wrong_use(kind: str, openssh: OpenSshServer, 
     with pytest.raises(UsageError, match=r"not a private SSH key|no such file") as raised:
         session(openssh, HostKeyTrust(openssh.fingerprint), Login(key)).connect()
     assert str(key) in str(raised.value)
+
+
+def test_a_host_where_nothing_listens(openssh: OpenSshServer) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        target = SshTarget("127.0.0.1", openssh.user, closed.getsockname()[1])
+        with pytest.raises(RemoteError, match="cannot be reached: Connection refused") as raised:
+            SshSession(target, trust=HostKeyTrust(openssh.fingerprint), timeouts=QUICK).connect()
+    assert "Remote Login" in raised.value.hint
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.0-old\r\n", b"\xff" * 9000])
+def test_what_listens_is_no_ssh_server(greeting: bytes) -> None:
+    def serve(listener: socket.socket) -> None:
+        for _ in range(QUICK.attempts):
+            with contextlib.suppress(OSError), listener.accept()[0] as connection:
+                connection.sendall(greeting)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        target = SshTarget("127.0.0.1", "admin", listener.getsockname()[1])
+        with pytest.raises(RemoteError) as raised:
+            SshSession(target, trust=HostKeyTrust(trust_new=True), timeouts=QUICK).connect()
+    assert raised.value.exit_code == 3
+    assert str(raised.value).isprintable()
+    assert raised.value.hint
 
 
 def test_a_host_without_sftp(openssh: OpenSshServer, tmp_path: Path) -> None:
