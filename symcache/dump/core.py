@@ -36,7 +36,7 @@ _NOTE = struct.Struct("<16s2Q")
 _MAX_COMMANDS = 64 << 20
 _MAX_THREADS = 16_384
 _MAX_SEGMENTS = 1 << 19
-_READ, _WRITE, _EXECUTE = 1, 2, 4
+_MAX_UNKEPT = 64 << 30
 
 
 class Segment(NamedTuple):
@@ -149,6 +149,12 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
         raise DumpError(f"{name}: the core has {len(segments)} memory regions, more than {_MAX_SEGMENTS}")
     if not threads:
         raise DumpError(f"{name}: the core has no thread", hint="there is nothing to show a backtrace of")
+    # LLDB walks through such memory in small steps: a terabyte takes it 8 seconds, the whole address space for ever.
+    if (unkept := sum(s.size - s.filesize for s in segments if s.filesize)) > _MAX_UNKEPT:
+        raise DumpError(
+            f"{name}: memory regions of which only a part was kept lack {unkept} bytes, more than {_MAX_UNKEPT}",
+            hint="no crash handler writes such cores: the dump is damaged",
+        )
     segments.sort()
     for before, after in itertools.pairwise(segments):
         if before.end > after.address:

@@ -95,6 +95,7 @@ def test_x86_states_may_be_wrapped() -> None:
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 1 << 20)] * 2), "overlap"),
         (CoreFile(threads=[x86_thread()], regions=[Region((1 << 64) - 8, 16)]), "ends beyond 64 bits"),
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 8, bytes(16))]), "more content than"),
+        (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 1 << 46, bytes(16))]), "lack 70368744177648 bytes"),
     ],
 )
 def test_each_wrong_core_is_told_what_is_wrong(core: CoreFile, expected: str) -> None:
