@@ -234,7 +234,7 @@ def _own_misses() -> list[Asked]:
     log = MissLog(path)
     try:
         return [
-            Asked(m.uuid, m.kind, m.times, getattr(m, "name", ""), m.build or "", m.cache, m.first_asked, m.last_asked)
+            Asked(m.uuid, m.kind, m.times, m.name, m.build or "", m.cache, m.first_asked, m.last_asked)
             for m in log.recent(_MOST_MISSES)
         ]
     finally:

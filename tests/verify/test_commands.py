@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +213,24 @@ def test_a_running_server_is_asked_the_same_questions(
         # Dumps and lists.
         assert run("verify", "--uuids", "-", "--server", url, stdin=f"{have}\n").exit_code == 0
         assert run("verify", "--uuids", "-", "--server", url, stdin=f"{UUID(int=3)}\n").exit_code == 1
-        # What it was asked for in vain.
+        # What it was asked for in vain, and under which name.
+        path = f"libmore.dylib/mach-uuid-{UUID(int=4).hex}/libmore.dylib"
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{url}/{path}")
         wanted = json.loads(run("missing", "--server", url, "--library", workshop.location, "--json").stdout)
-        assert "00000000-0000-0000-0000-000000000003" in {w["uuid"] for w in wanted}
+        named = {UUID(w["uuid"]): w["name"] for w in wanted}
+        assert (named[UUID(int=3)], named[UUID(int=4)]) == ("", "libmore.dylib")
+        assert BUILD in next(w["hint"] for w in wanted if w["name"])
+
+
+def test_a_server_is_complete_for_the_architectures_that_are_asked_for(workshop: Workshop, tmp_path: Path) -> None:
+    cache = workshop.object(PLAIN, "x86_64h").cache_uuid
+    fields = ("manifest", "objects", "cache_files")
+    workshop.rewrite(
+        lambda r: r.model_copy(update={f: tuple(e for e in getattr(r, f) if e.cache_uuid != cache) for f in fields})
+    )
+    with serving(workshop.location, tmp_path) as url:
+        whole = run("verify", BUILD, "--server", url, "--json")
+        assert whole.exit_code == 1
+        assert [(f["code"], f["arch"]) for f in json.loads(whole.stdout)["findings"]] == [("cache-missing", "x86_64h")]
+        assert run("verify", BUILD, "--server", url, "--arch", "x86_64", "--arch", "arm64e").exit_code == 0
