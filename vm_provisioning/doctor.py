@@ -15,8 +15,10 @@ from symcache.errors import HostKeyError, SymcacheError
 from vm_provisioning.cache_util import TOOL, CacheUtil
 from vm_provisioning.entries import RemoteCache
 from vm_provisioning.login import UnreachableError
-from vm_provisioning.machine import Machine, MachineSource
+from vm_provisioning.machine import Machine
 from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, shown_key, speaks_ssh
+from vm_provisioning.machine_session import MachineSource
+from vm_provisioning.provision import HOST_KEY_MARKER
 from vm_provisioning.runs import Run
 from vm_provisioning.ssh import SshSession
 from vm_provisioning.text import shown
@@ -114,15 +116,12 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
         )
         yield Check("host key", Verdict.FAIL, str(error), mend)
         return
-    except UnreachableError as error:
+    except SymcacheError as error:
         yield _ok("host key", f"{seen} is the one we know")
         mend = error.hint
-        if definition.identity:
+        if isinstance(error, UnreachableError) and definition.identity:
             mend += f"; once a password lets you in: symcache vm provision {definition.name}"
         yield Check("login", Verdict.FAIL, str(error), mend)
-        return
-    except SymcacheError as error:
-        yield _failed("host key", error)
         return
     with session:
         if definition.host_key or (run is not None and run.host_key):
@@ -131,7 +130,18 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
             mend = f'write host_key = "{seen}" in the inventory'
             yield Check("host key", Verdict.WARN, f"{seen} is known on this host only", mend)
         yield _ok("login", f"as {target.user}")
+        if run is not None and "/" in str(definition.image) and not _has_own_keys(session):
+            mend = f"symcache vm provision {definition.name}"
+            yield Check("own keys", Verdict.WARN, "its host keys came with the image: others have them too", mend)
         yield from _system(machine, session)
+
+
+def _has_own_keys(session: SshSession) -> bool:
+    """Tell whether host keys were made on the machine, by what `provision` left there."""
+    try:
+        return session.run(["/bin/cat", HOST_KEY_MARKER], max_output=4096).status == 0
+    except SymcacheError:
+        return False
 
 
 def _system(machine: Machine, session: SshSession) -> Iterator[Check]:

@@ -6,63 +6,35 @@ record of the run is there, `strays` shows it, and `down` removes the machine.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import tenacity
-
 from symcache.errors import EnvironmentFailure, HostKeyError, IncompleteError, RemoteError, SymcacheError, UsageError
-from symcache.model import Release
 from vm_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
 from vm_provisioning.hostkeys import HostKeyTrust
 from vm_provisioning.interrupts import Interrupts
 from vm_provisioning.inventory import MachineDefinition
 from vm_provisioning.login import SshTarget, Timeouts
-from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, MachineKeys, fingerprint_of, shown_key, speaks_ssh
+from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, MachineKeys, learnt_key, shown_key, speaks_ssh
+from vm_provisioning.machine_session import MachineSession, MachineSource
 from vm_provisioning.runs import Phase, Run, RunStore
 from vm_provisioning.ssh import SshSession
-from vm_provisioning.ssh_source import SshSource
 
-__all__ = ["GUEST_LIMIT", "Machine", "MachineSource"]
+__all__ = ["GUEST_LIMIT", "Machine"]
 
 GUEST_LIMIT = 2
 """macOS guests that Apple's licence, and on Apple silicon its kernel, let run on one Mac at a time."""
 _STOP_GRACE = 30.0
 _BANNER_SECONDS = 5.0
-_KEY_ATTEMPTS, _KEY_WAIT = 5, 1.0
 SHUT_DOWN = [
     "/bin/sh",
     "-c",
     '[ "$(id -u)" = 0 ] && exec /sbin/shutdown -h now; exec /usr/bin/sudo -n /sbin/shutdown -h now',
 ]
-
-
-class MachineSource(SshSource):
-    """A machine of the inventory as a source: called by its name, and held to the release that is expected of it."""
-
-    def __init__(self, session: SshSession, definition: MachineDefinition) -> None:
-        super().__init__(session)
-        self._definition = definition
-
-    @property
-    def name(self) -> str:
-        """The machine's name: its address may be another one each time."""
-        return self._definition.name
-
-    def identity(self) -> Release:
-        """See SshSource. Raises RemoteError, too, where it is not the release that the inventory expects."""
-        found = super().identity()
-        for key in ("version", "build"):
-            expected, is_ = getattr(self._definition, key), getattr(found, key)
-            if expected is not None and expected != is_:
-                raise RemoteError(
-                    f"{self.name}: runs {key} {is_}, the inventory expects {expected}",
-                    hint="update the machine's image or the inventory",
-                )
-        return found
 
 
 class Machine:
@@ -126,7 +98,9 @@ class Machine:
                 self.store.save(run)
             deadline = time.monotonic() + definition.boot_timeout
             run.host, run.port = self._wait_for_ssh(run, deadline, rescue)
-            run.host_key = None if definition.host_key else self._learn_key(run)
+            if driver.capabilities.out_of_band and not definition.host_key:
+                read = functools.partial(driver.exec_out_of_band, run.vm)
+                run.host_key = learnt_key(read, self._announce)
             run.phase = Phase.UP
             self.store.save(run)
         except BaseException:
@@ -138,7 +112,7 @@ class Machine:
         """Write the run down, unless it would be one guest too many."""
         with self.store.locked():
             if self.driver.capabilities.apple_limit:
-                ours = {r.vm for r in self.store.runs() if DRIVERS[r.definition.driver].capabilities.apple_limit}
+                ours = {r.vm for r in self.store.runs() if self._counts(r)}
                 running = sorted(ours | set(self.driver.running_guests()))
                 if len(running) >= GUEST_LIMIT:
                     raise EnvironmentFailure(
@@ -152,6 +126,15 @@ class Machine:
                     hint=f"stop it with {self.driver.name}",
                 )
             self.store.save(run)
+
+    def _counts(self, run: Run) -> bool:
+        """Tell whether a run is a macOS guest of a Mac that runs, or will in a moment."""
+        if not DRIVERS[run.definition.driver].capabilities.apple_limit:
+            return False
+        if run.phase is not Phase.UP and not run.abandoned:
+            return True
+        driver = make_driver(run.definition.driver, run.definition.options, self.store.driver_folder)
+        return driver.state(run.vm) in {MachineState.RUNNING, MachineState.CHANGING}
 
     def _wait_for_ssh(self, run: Run, deadline: float, rescue: Callable[[Run], None] | None) -> Endpoint:
         self._announce(f"waiting for {run.vm} to answer over SSH")
@@ -177,21 +160,25 @@ class Machine:
                 )
             time.sleep(min(1.0, left))
 
-    def _learn_key(self, run: Run) -> str | None:
-        """Return the fingerprint of the guest's host key, read in the guest without the network, or None."""
-        if not self.driver.capabilities.out_of_band:
-            return None
-        try:
-            text = tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(_KEY_ATTEMPTS),
-                wait=tenacity.wait_fixed(_KEY_WAIT),
-                retry=tenacity.retry_if_exception_type(EnvironmentFailure),
-                reraise=True,
-            )(self.driver.exec_out_of_band, run.vm, ["/bin/cat", PUBLIC_KEY_FILE])
-        except EnvironmentFailure as error:
-            self._announce(f"{run.vm}: its host key cannot be read without the network: {error}")
-            return None
-        return fingerprint_of(str(text))
+    def create(self, ipsw: str) -> str:
+        """Install macOS as the image, and return what is left to do by hand. Broken off, it leaves nothing."""
+        name, driver, image = self.definition.name, self.driver, self.definition.image
+        if not driver.capabilities.create_from_ipsw:
+            able = ", ".join(n for n, d in DRIVERS.items() if d.capabilities.create_from_ipsw)
+            raise UsageError(
+                f"{name}: driver {driver.name} cannot install macOS from an IPSW", hint=f"drivers that can: {able}"
+            )
+        if image is None or "/" in image:
+            raise UsageError(f"{name}: its image {image} is of a registry", hint="name a new machine as `image`")
+        if driver.state(image) is not MachineState.MISSING:
+            raise UsageError(f"{image}: {driver.name} has a machine of that name already", hint="remove or rename it")
+        with Interrupts() as interrupts:
+            try:
+                return driver.create(image, ipsw)
+            except BaseException:
+                with interrupts.held(forget=True), contextlib.suppress(SymcacheError):
+                    driver.destroy(image)  # nothing of that name was there before
+                raise
 
     def target(self, run: Run | None = None) -> SshTarget:
         """Return where to log in. Raises UsageError where the machine is not up."""
@@ -221,9 +208,19 @@ class Machine:
             known = seen
         return HostKeyTrust(pin=known)
 
+    def _how_to_trust(self, run: Run | None) -> str:
+        """Return the next step where the machine shows another key than the one we know."""
+        compare = f"compare it on the machine with ssh-keygen -lf {PUBLIC_KEY_FILE}, then"
+        if self.definition.host_key or run is None:
+            return f"{compare} write it as host_key in the inventory"
+        if run.host_key:
+            return "another machine may have its address: take it down and up again"
+        return f"if the image was made anew, {compare} remove {self.keys.path(self.definition)}"
+
     def session(self, run: Run | None = None, *, trust_new: bool = False) -> SshSession:
         """Return a session with the machine, not yet connected."""
-        return SshSession(
+        return MachineSession(
+            self._how_to_trust(run),
             self.target(run),
             trust=self.trust(run, trust_new=trust_new),
             login=self.definition.login,

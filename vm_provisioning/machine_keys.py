@@ -13,20 +13,23 @@ import json
 import re
 import socket
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import paramiko
 import platformdirs
+import tenacity
 
-from symcache.errors import RemoteError, StorageError
+from symcache.errors import EnvironmentFailure, RemoteError, StorageError
 from vm_provisioning.inventory import MachineDefinition
 from vm_provisioning.text import shown
 
-__all__ = ["PUBLIC_KEY_FILE", "MachineKeys", "fingerprint_of", "shown_key", "speaks_ssh"]
+__all__ = ["PUBLIC_KEY_FILE", "MachineKeys", "fingerprint_of", "learnt_key", "shown_key", "speaks_ssh"]
 
 PUBLIC_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _KEY_LINE = re.compile(r"ssh-ed25519 ([A-Za-z0-9+/]{68})(?: [^\n]*)?\s*")
 _BANNER = b"SSH-"
+_ATTEMPTS, _WAIT = 5, 1.0
 
 
 def fingerprint_of(line: str) -> str | None:
@@ -69,29 +72,48 @@ def shown_key(host: str, port: int, timeout: float = 15) -> str:
         ) from error
 
 
+def learnt_key(read: Callable[[Sequence[str]], str], announce: Callable[[str], None]) -> str | None:
+    """Return the fingerprint of a guest's host key by a program run there without the network, or None.
+
+    Tries for a while: the guest's agent may come later than its SSH server, which is what makes the key.
+    """
+    try:
+        text = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_fixed(_WAIT),
+            retry=tenacity.retry_if_exception_type(EnvironmentFailure),
+            reraise=True,
+        )(read, ["/bin/cat", PUBLIC_KEY_FILE])
+    except EnvironmentFailure as error:
+        announce(f"its host key cannot be read without the network: {error}")
+        return None
+    return fingerprint_of(text)
+
+
 class MachineKeys:
     """Fingerprints that were believed on first use, by driver, name and image."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or platformdirs.user_data_path("symcache") / "machine-keys"
 
-    def _path(self, machine: MachineDefinition) -> Path:
+    def path(self, machine: MachineDefinition) -> Path:
+        """Return the file that a machine's fingerprint is remembered in."""
         identity = json.dumps([machine.driver, machine.name, machine.image])
         return self._folder / f"{machine.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
 
     def get(self, machine: MachineDefinition) -> str | None:
         """Return what is remembered."""
         try:
-            value = json.loads(self._path(machine).read_text())["host_key"]
+            value = json.loads(self.path(machine).read_text())["host_key"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StorageError(f"{self._path(machine)}: cannot be read: {error}", hint="remove it") from error
+            raise StorageError(f"{self.path(machine)}: cannot be read: {error}", hint="remove it") from error
         return str(value)
 
     def remember(self, machine: MachineDefinition, fingerprint: str) -> Path:
         """Hold the machine to this key from now on."""
-        path = self._path(machine)
+        path = self.path(machine)
         content = {"machine": machine.name, "driver": machine.driver, "image": machine.image, "host_key": fingerprint}
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

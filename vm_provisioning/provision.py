@@ -23,7 +23,7 @@ from vm_provisioning.packets import NoSuchFileError
 from vm_provisioning.ssh import RemoteOutput, SshSession
 from vm_provisioning.text import shown
 
-__all__ = ["BUILD_UTIL", "GuestPaths", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
+__all__ = ["BUILD_UTIL", "HOST_KEY_MARKER", "GuestPaths", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
 
 BUILD_UTIL = (
     f"{TOOL} is no part of macOS: build its target of that name in Apple's open-source dyld"
@@ -31,7 +31,9 @@ BUILD_UTIL = (
     " with the public SDK), or take a patched build, then pass it with --util PATH. Harvests work without it"
     " (--extractor raw)"
 )
+_SSH = "/etc/ssh"
 _MARKER = "symcache_host_key"
+HOST_KEY_MARKER = f"{_SSH}/{_MARKER}"
 """File beside the host keys that says which key was made here: another one was copied with a disk."""
 _ORIGIN = ".origin"
 """Ending of the file beside the extractor: SHA-256 of what was given, and of what it is there."""
@@ -90,7 +92,7 @@ class GuestPaths:
 
     home: str | None = None
     """Of the user; the machine is asked without it."""
-    ssh: str = "/etc/ssh"
+    ssh: str = _SSH
     util: str = f"/usr/local/bin/{TOOL}"
     sudo: str = "/usr/bin/sudo"
     ssh_keygen: str = "/usr/bin/ssh-keygen"

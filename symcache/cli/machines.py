@@ -13,7 +13,7 @@ from rich.table import Table
 from symcache.cli.common import JsonOption, console, emit_json, errors_to_exit, out, plain
 from symcache.errors import IncompleteError, NotFoundError, SymcacheError, UsageError
 from vm_provisioning.doctor import Check, Verdict, examine
-from vm_provisioning.drivers import DRIVERS, Driver, MachineState, make_driver
+from vm_provisioning.drivers import Driver, make_driver
 from vm_provisioning.inventory import Inventory, MachineDefinition
 from vm_provisioning.machine import Machine
 from vm_provisioning.provision import Outcome, Provisioner, Step, remote_login_out_of_band
@@ -239,24 +239,15 @@ def create(
     """Install macOS as the image of a machine (tart, Anka)."""
     with errors_to_exit():
         (machine,) = _chosen([name], machines)
-        driver, image = machine.driver, machine.definition.image
-        if not driver.capabilities.create_from_ipsw:
-            able = ", ".join(n for n, d in DRIVERS.items() if d.capabilities.create_from_ipsw)
-            raise UsageError(
-                f"{name}: driver {driver.name} cannot install macOS from an IPSW", hint=f"drivers that can: {able}"
-            )
-        if image is None or "/" in image:
-            raise UsageError(f"{name}: its image {image} is of a registry", hint="name a new machine as `image`")
         if from_ipsw != "latest":
             path = Path(from_ipsw).expanduser()
             if not path.is_file():
                 raise UsageError(f"{from_ipsw}: no such file", hint="name an .ipsw, or write latest")
             from_ipsw = str(path.absolute())
-        if driver.state(image) is not MachineState.MISSING:
-            raise UsageError(f"{image}: {driver.name} has a machine of that name already", hint="remove or rename it")
-        with console.status(f"installing {plain(image)}"):
-            left = driver.create(image, from_ipsw)
-        out.print(f"{plain(image)} is installed; next: {plain(left)}; then symcache vm provision {plain(name)}")
+        with console.status(f"installing {plain(str(machine.definition.image))}"):
+            left = machine.create(from_ipsw)
+        image = plain(str(machine.definition.image))
+        out.print(f"{image} is installed; next: {plain(left)}; then symcache vm provision {plain(name)}")
 
 
 def up(

@@ -179,6 +179,7 @@ def _tart(guests: _Guests, arguments: list[str]) -> None:
         ipsw = _option(rest, "--from-ipsw")
         _option(rest, "--disk-size")
         guests.set(rest[0], state="stopped", os="darwin", ipsw=ipsw)
+        time.sleep(fault.get("slow", 0))
     elif verb == "run":
         _tart_run(guests, rest[-1], fault)
     else:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from symcache.errors import NotFoundError, UsageError
 from vm_provisioning.inventory import Inventory, MachineDefinition
@@ -133,3 +135,15 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no machine of that name") as raised:
         Inventory.load(write(tmp_path, GOOD)).get("sonomo")
     assert "sonoma, old-mac" in raised.value.hint
+
+
+@given(start=st.integers(0, len(GOOD)), length=st.integers(0, 40), text=st.text(max_size=30))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_stands_there_is_understood_or_refused(tmp_path: Path, start: int, length: int, text: str) -> None:
+    path = tmp_path / "machines.toml"
+    path.write_text(GOOD[:start] + text + GOOD[start + length :], "utf-8", "surrogatepass")
+    try:
+        Inventory.load(path)
+    except UsageError as error:
+        assert str(path) in str(error)
+        assert str(error).isprintable()

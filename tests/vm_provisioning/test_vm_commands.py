@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from tests.support.openssh import OpenSshServer
 from tests.support.systems import BUILD, make_system
 from tests.vm_provisioning.stand_ins import StandIns
 from tests.vm_provisioning.test_drivers import need
-from vm_provisioning import machine as machine_module
+from vm_provisioning import machine_keys as machine_keys_module
 from vm_provisioning.drivers import protocol as protocol_module
 from vm_provisioning.runs import RunStore
 
@@ -40,7 +41,7 @@ def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openssh: OpenSshServ
     monkeypatch.setenv("PATH", f"{found.bin}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(common.console, "width", 1000)
     monkeypatch.setattr(protocol_module, "_POLL", 0.05)
-    monkeypatch.setattr(machine_module, "_KEY_WAIT", 0.05)
+    monkeypatch.setattr(machine_keys_module, "_WAIT", 0.05)
     monkeypatch.setenv("SYMCACHE_MACHINES", str(tmp_path / "machines.toml"))
     monkeypatch.setenv("SYMCACHE_LIBRARY", str(tmp_path / "library"))
     found.add("golden", ip="127.0.0.1", host_key=openssh.host_key.with_suffix(".pub").read_text())
@@ -154,8 +155,7 @@ def test_a_name_that_is_a_folder_too_is_an_error(
     fails(symcache("harvest", "mac"), 2, "mac: is a machine, and a folder here", "./mac")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("verb", ["clone", "ip"])
+@pytest.mark.parametrize(("number", "verb"), [(signal.SIGINT, "clone"), (signal.SIGTERM, "ip"), (signal.SIGHUP, "ip")])
 def test_an_interrupted_up_leaves_nothing(
     number: signal.Signals, verb: str, guests: StandIns, describe: Callable[..., None]
 ) -> None:
@@ -273,6 +273,15 @@ def test_doctor_finds_a_machine_well(guests: StandIns, describe: Callable[..., N
     nothing_left(guests)
 
 
+def test_doctor_warns_of_keys_that_everybody_has(guests: StandIns, describe: Callable[..., None]) -> None:
+    public = guests.machines["golden"]
+    guests.add("ghcr.io/cirruslabs/macos-sonoma-base:latest", **public)
+    describe(image="ghcr.io/cirruslabs/macos-sonoma-base:latest")
+    (checks,) = answer("vm", "doctor", "--up", "mac").values()
+    (own,) = [c for c in checks if c["check"] == "own keys"]
+    assert (own["verdict"], own["mend"]) == ("warn", "symcache vm provision mac")
+
+
 def test_doctor_tells_what_mends_each_fault(
     describe: Callable[..., None], openssh: OpenSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +305,7 @@ def test_doctor_tells_what_mends_each_fault(
         unknown = failing(check="host key", host_key=None)
         assert f'host_key = "{pinned}"' in unknown["mend"]
         assert "not the host that was pinned" in failing(check="host key", host_key="SHA256:" + "A" * 43)["text"]
+        assert "MAC_PASSWORD holds no password" in failing(check="login", password_env="MAC_PASSWORD")["text"]
         refused = failing(check="login", identity=str(openssh.stranger))
         assert "symcache vm provision mac" in refused["mend"]
         no_sftp = failing(check="sftp", port=bare.port, identity=str(bare.identity), host_key=bare.fingerprint)
@@ -337,6 +347,70 @@ def test_create_installs_where_the_driver_can(guests: StandIns, describe: Callab
     fails(symcache("vm", "create", "mac", "--from-ipsw", "latest"), 2, "is of a registry")
     describe(driver="utm")
     fails(symcache("vm", "create", "mac", "--from-ipsw", "latest"), 2, "driver utm cannot", "tart, anka")
+
+
+def test_an_interrupted_create_leaves_nothing(guests: StandIns, describe: Callable[..., None]) -> None:
+    describe(image="fresh")
+    guests.fault("tart create", slow=20)
+    process = start("vm", "create", "mac", "--from-ipsw", "latest")
+    wait_for(lambda: "fresh" in guests.machines)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    nothing_left(guests)
+
+
+def test_an_image_that_somebody_uses_is_left_alone(guests: StandIns, describe: Callable[..., None]) -> None:
+    guests.add("golden", state="running")
+    fails(symcache("vm", "provision", "mac"), 3, "mac: its image golden is running, not stopped")
+    assert not any(call[1] in {"stop", "delete", "exec"} for call in guests.calls())
+    guests.add("golden")
+    nothing_left(guests)
+
+
+def test_remote_login_is_switched_on_from_within_where_ssh_is_silent(
+    guests: StandIns, describe: Callable[..., None]
+) -> None:
+    describe(port=1, boot_timeout=3)
+    fails(symcache("vm", "provision", "mac"), 3, "did not answer over SSH within 3 s")
+    enable = ["/usr/bin/sudo", "-n", "/bin/launchctl", "enable", "system/com.openssh.sshd"]
+    assert guests.calls().count(["tart", "exec", "golden", *enable]) == 1
+    nothing_left(guests)
+
+
+def test_list_tells_what_it_cannot_read_and_what_left_the_inventory(
+    guests: StandIns, describe: Callable[..., None], tmp_path: Path
+) -> None:
+    (run,) = answer("vm", "up", "mac")
+    folder = platformdirs.user_state_path("symcache") / "machines/runs"
+    (folder / "symcache-x.json").write_text("{")
+    describe('[machines.other]\ndriver = "static"\nhost = "h"\ntags = ["intel"]')
+    assert [m["name"] for m in answer("vm", "list")["machines"]] == ["mac", "other"]
+    assert [m["name"] for m in answer("vm", "list", "--tag", "intel")["machines"]] == ["other"]
+    (tmp_path / "machines.toml").write_text("")
+    listed = symcache("vm", "list")
+    assert f"{run['run']}: up, but the inventory has no mac any more" in listed.stdout
+    assert "symcache-x.json: not the record of a run" in listed.stderr
+    # Removed behind our back: there is nothing to stop, and the record goes.
+    os.kill(guests.machines[run["vm"]]["pid"], signal.SIGKILL)
+    (guests.folder / "machines.json").write_text(json.dumps({"golden": guests.machines["golden"]}))
+    assert symcache("vm", "down", run["run"]).returncode == 0
+    (folder / "symcache-x.json").unlink()
+    nothing_left(guests)
+
+
+def test_guests_that_ended_by_themselves_do_not_count(guests: StandIns, describe: Callable[..., None]) -> None:
+    for _ in range(2):
+        (run,) = answer("vm", "up", "mac")
+        os.kill(guests.machines[run["vm"]]["pid"], signal.SIGINT)
+        wait_for(functools.partial(stopped, guests, run["vm"]))
+    assert len(answer("vm", "up", "mac")) == 1
+    assert symcache("vm", "down", "--all").returncode == 0
+    nothing_left(guests)
+
+
+def stopped(guests: StandIns, vm: str) -> bool:
+    return bool(guests.machines[vm]["state"] == "stopped")
 
 
 def test_a_static_host_is_neither_started_nor_stopped(describe: Callable[..., None], openssh: OpenSshServer) -> None:

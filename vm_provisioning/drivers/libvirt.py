@@ -45,7 +45,6 @@ _STATES = {
 }
 _ROW = re.compile(r" *(?:[0-9]+|-) +(\S.*?) {2,}(\S.*?) *")
 _MISSING = re.compile("failed to get domain|domain not found", re.IGNORECASE)
-_FORMATS = frozenset({"qcow2", "raw"})
 _CLONE_SECONDS = 600
 
 
@@ -94,8 +93,8 @@ class Libvirt(Driver[LibvirtOptions]):
             return MachineState.MISSING
         return _STATES.get(output.stdout.strip(), MachineState.CHANGING)
 
-    def _disks(self, machine: str) -> Iterator[tuple[str, Path, str]]:
-        """Yield target, file and format of each disk that a clone needs a copy of."""
+    def _disks(self, machine: str) -> Iterator[tuple[str, Path]]:
+        """Yield target and file of each disk that a clone needs a copy of."""
         output = self._virsh("dumpxml", machine, "--inactive")
         try:
             disks = fromstring(output.stdout).findall("./devices/disk")
@@ -109,12 +108,13 @@ class Libvirt(Driver[LibvirtOptions]):
                 continue
             file, name = source.get("file"), target.get("dev", "") if target is not None else ""
             form = kind.get("type", "raw") if kind is not None else "raw"
-            if not file or not re.fullmatch(r"[a-z]{1,8}", name) or form not in _FORMATS:
+            # virt-clone keeps the format that is written down: an overlay of a raw disk would be read as raw.
+            if not file or not re.fullmatch(r"[a-z]{1,8}", name) or form != "qcow2":
                 raise UsageError(
-                    f"{machine}: its disk {name or '?'} is no qcow2 or raw file, and cannot be laid over",
-                    hint="keep the image's disks in files, or look after the clone yourself and use driver static",
+                    f"{machine}: its disk {name or '?'} is no qcow2 file, and cannot be laid over",
+                    hint="convert it: qemu-img convert -O qcow2; or look after clones yourself, and use driver static",
                 )
-            yield name, Path(file), form
+            yield name, Path(file)
 
     def _ledger(self, machine: str) -> Path:
         return self.folder / f"{machine}.disks"
@@ -127,13 +127,13 @@ class Libvirt(Driver[LibvirtOptions]):
                 f"{image}: is {state}, and only a machine that is shut off can be cloned",
                 hint=f"virsh -c {self.options.uri} list --all",
             )
-        disks = [(base, base.parent / f"{machine}-{name}.qcow2", form) for name, base, form in self._disks(image)]
+        disks = [(base, base.parent / f"{machine}-{name}.qcow2") for name, base in self._disks(image)]
         self.folder.mkdir(parents=True, exist_ok=True)
         # Written first: what is made after it can be removed after any accident.
-        self._ledger(machine).write_text("".join(f"{overlay}\n" for _, overlay, _ in disks))
+        self._ledger(machine).write_text("".join(f"{overlay}\n" for _, overlay in disks))
         files = []
-        for base, overlay, form in disks:
-            QEMU_IMG.run("create", "-q", "-f", "qcow2", "-F", form, "-b", str(base), str(overlay), machine=machine)
+        for base, overlay in disks:
+            QEMU_IMG.run("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(overlay), machine=machine)
             files += ["--file", str(overlay)]
         _VIRT_CLONE.run(
             "--original",

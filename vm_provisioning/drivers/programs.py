@@ -24,6 +24,8 @@ from vm_provisioning.text import shown
 __all__ = ["Child", "Output", "Program", "ProgramError", "process_start"]
 
 _MAX_OUTPUT = 4 << 20
+_MERCY = 3
+"""Seconds between being asked to end and being made to."""
 _AFTER_EXIT = 0.5
 """Seconds that pipes are read on after the program's end: a process that it left behind may hold them open."""
 
@@ -208,9 +210,7 @@ class Program:
             stdout, stderr = self._read(process, verb, machine, timeout)
             status = process.wait()
         except BaseException:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
             raise
         finally:
             for pipe in (process.stdout, process.stderr):
@@ -253,6 +253,18 @@ class Program:
                             hint="run it by hand and see what it prints",
                         )
         return texts
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a program and what it started to end, which lets it remove what is half done; then make them."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        try:
+            process.wait(_MERCY)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
 
 
 def _environment() -> dict[str, str]:
