@@ -58,8 +58,13 @@ class LocalStore:
                 )
             root.mkdir(parents=True, exist_ok=True)
             temporary = root / f".{_MARKER}.{uuid_module.uuid4().hex}"
-            temporary.write_text(json.dumps({"format": _FORMAT}) + "\n")
+            with temporary.open("w") as out:
+                out.write(json.dumps({"format": _FORMAT}) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
             temporary.replace(marker)
+            _sync_folder(root)
+            _sync_folder(root.parent)
         try:
             found = json.loads(marker.read_text()).get("format")
         except (ValueError, AttributeError) as error:
@@ -88,7 +93,10 @@ class LocalStore:
         try:
             if target.parent not in self._known_folders:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _sync_folder(target.parent.parent)
+                for folder in target.parent.parents:  # up to the library's own: each may have been made just now
+                    _sync_folder(folder)
+                    if folder == self.root:
+                        break
                 self._known_folders.add(target.parent)
             descriptor = os.open(source, os.O_RDONLY)
             try:

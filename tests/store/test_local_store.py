@@ -183,3 +183,20 @@ def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
         LocalStore(tmp_path, create=True)
     with pytest.raises(NotFoundError, match="no library"):
         LocalStore(tmp_path)
+
+
+def test_new_folders_are_flushed_up_to_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power failure could take a whole folder of records that were said to be stored."""
+    flushed: list[str] = []
+    from symcache.store import local as module
+
+    real = module._sync_folder
+    monkeypatch.setattr(module, "_sync_folder", lambda path: flushed.append(path.name) or real(path))
+    store = LocalStore(tmp_path / "library", create=True)
+    assert flushed == ["library", tmp_path.name]
+    flushed.clear()
+    write_record(store, HarvestRecord(), "w")
+    assert flushed == ["records", "library", "w"]
+    flushed.clear()
+    write_record(store, HarvestRecord(), "w")
+    assert flushed == ["w"]
