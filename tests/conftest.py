@@ -31,7 +31,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def _unexplained() -> list[tuple[str, str]]:
-    """Return what was skipped without leave: a line of the list is a glob over node ids, or `because: ` over reasons."""
+    """Return what was skipped without leave: lines are globs over node ids, or over reasons behind `because: `."""
     lines = [line.partition("#")[0].strip() for line in _ALLOWED.read_text().splitlines()]
     nodes = [line for line in lines if line and not line.startswith("because: ")]
     reasons = [line.removeprefix("because: ") for line in lines if line.startswith("because: ")]
