@@ -31,6 +31,9 @@ def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems cannot, and need not
+            raise
     finally:
         os.close(descriptor)
 
@@ -64,7 +67,8 @@ class LocalStore:
                 os.fsync(out.fileno())
             temporary.replace(marker)
             _sync_folder(root)
-            _sync_folder(root.parent)
+            with contextlib.suppress(PermissionError):  # a parent that only root may list
+                _sync_folder(root.parent)
         try:
             found = json.loads(marker.read_text()).get("format")
         except (ValueError, AttributeError) as error:
