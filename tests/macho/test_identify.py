@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symcache.errors import MachOError
@@ -230,6 +230,7 @@ def test_details_tell_how_much_of_the_symbol_table_is_left(built: Path, tmp_path
     assert codes[0] == codes[1] != b""
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 1 << 40))
 def test_any_bytes_are_images_or_nothing_or_an_error(data: bytes, size: int) -> None:
     for start in (b"", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xce", b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf"):
@@ -242,6 +243,7 @@ def test_any_bytes_are_images_or_nothing_or_an_error(data: bytes, size: int) -> 
         details(start + data, size)
 
 
+@settings(deadline=None)
 @given(
     order=st.sampled_from("<>"),
     wide=st.booleans(),
@@ -259,6 +261,7 @@ def test_the_uuid_is_found_among_any_commands(
     assert found.uuid == (uuid if uuid.int else None)
 
 
+@settings(deadline=None)
 @given(st.uuids())
 def test_a_uuid_is_read_in_every_spelling(uuid: UUID) -> None:
     for text in (str(uuid), str(uuid).upper(), uuid.hex, uuid.hex.upper()):
