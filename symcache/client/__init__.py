@@ -12,7 +12,7 @@ from symcache.client.urls import split_tokens
 
 if TYPE_CHECKING:
     from symcache.client.fetch import Fetcher
-    from symcache.client.push import PushedFile, push
+    from symcache.client.uploading import PushedFile, push
 
 __all__ = [
     "FetchedSymbol",
@@ -28,14 +28,11 @@ __all__ = [
     "split_tokens",
 ]
 
-_LATE = {"Fetcher": "fetch", "PushedFile": "push", "push": "push"}
+_LATE = {"Fetcher": "fetch", "PushedFile": "uploading", "push": "uploading"}
 """What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(name)
-    # The module `push` becomes an attribute of the package when it is imported; the function takes its place.
-    value = getattr(importlib.import_module(f"symcache.client.{_LATE[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f"symcache.client.{_LATE[name]}"), name)

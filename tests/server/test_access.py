@@ -163,7 +163,11 @@ def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_p
 
         added = _push_bytes(server, token, forged, "/usr/lib/liblarge.dylib")
         assert added.status == 201, added
-        time.sleep(5)
+        uuid, deadline = uuid_of(samples.large), time.monotonic() + 30
+        while len(json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)["contents"]) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(0.5)  # look-ups have a connection of their own
         got = request(server.url, f"/buildid/{uuid_of(samples.large).hex}/executable")
         assert got.body == samples.large.read_bytes()
 
