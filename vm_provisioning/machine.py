@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from symcache.errors import EnvironmentFailure, HostKeyError, IncompleteError, RemoteError, SymcacheError, UsageError
+from symcache.errors import EnvironmentFailure, HostKeyError, RemoteError, SymcacheError, UsageError
 from vm_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
 from vm_provisioning.hostkeys import HostKeyTrust
 from vm_provisioning.interrupts import Interrupts
@@ -61,8 +61,8 @@ class Machine:
         return [r for r in self.store.runs() if r.definition.name == self.definition.name]
 
     def current(self) -> Run | None:
-        """Return a run that is up, or None."""
-        up = (r for r in self.runs() if r.phase is Phase.UP)
+        """Return a run that is up to stay, or None."""
+        up = (r for r in self.runs() if r.phase is Phase.UP and not r.temporary)
         return next((r for r in up if self.driver.state(r.vm) is MachineState.RUNNING), None)
 
     def up(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Run:
@@ -75,13 +75,13 @@ class Machine:
             self._bring_up(run, interrupts, rescue)
         return run
 
-    def _new_run(self, *, clone: bool) -> Run:
+    def _new_run(self, *, clone: bool, temporary: bool = False) -> Run:
         if not self.driver.capabilities.life_cycle:
             raise UsageError(
                 f"{self.definition.name}: driver {self.driver.name} starts and stops nothing",
                 hint="it has to be running; symcache vm doctor tells whether it is",
             )
-        return Run.new(self.definition, clone=clone)
+        return Run.new(self.definition, clone=clone, temporary=temporary)
 
     def _bring_up(self, run: Run, interrupts: Interrupts, rescue: Callable[[Run], None] | None) -> None:
         definition, driver = self.definition, self.driver
@@ -241,15 +241,19 @@ class Machine:
         if run is not None or not self.driver.capabilities.life_cycle:
             yield run
             return
-        run = self._new_run(clone=clone)
+        run = self._new_run(clone=clone, temporary=True)
+        done = False
         with Interrupts() as interrupts:
             try:
                 self._bring_up(run, interrupts, rescue)
                 yield run
+                done = True
             finally:
-                with interrupts.held():
-                    if self.store.has(run):
+                with interrupts.held(forget=not done):
+                    if done:
                         self.down(run)
+                    else:
+                        self._clear(run)
 
     def down(self, run: Run) -> None:
         """Stop a run, and destroy the machine if it is a clone. Raises EnvironmentFailure; the record is kept then."""
@@ -285,7 +289,7 @@ class Machine:
                 if step is steps[-1]:
                     failure = None  # what is destroyed is stopped, too
         if failure is not None:
-            raise IncompleteError(
+            raise EnvironmentFailure(
                 f"{run.vm} could not be taken down: {failure}", hint=f"try again: symcache vm down {run.name}"
             ) from failure
 
@@ -299,9 +303,9 @@ class Machine:
         self.driver.wait_for(run.vm, {MachineState.STOPPED, MachineState.MISSING}, 2 * _STOP_GRACE)
 
     def _clear(self, run: Run) -> None:
-        """Remove what an `up` has made before it failed; an error here must not hide that one."""
+        """Remove what was made before something failed; an error here must not hide that one."""
         try:
-            if self.store.has(run):  # else it was never let in, and nothing was made
+            if self.store.has(run):  # else it was never let in, or is removed already
                 self.down(run)
         except SymcacheError as error:
             self._announce(f"{error}; {error.hint}")

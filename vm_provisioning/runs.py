@@ -48,6 +48,8 @@ class Run(BaseModel):
     """How the driver calls it."""
     cloned: bool
     """It is symcache's own, to be destroyed in the end."""
+    temporary: bool = False
+    """For one harvest: it is taken down by the process that brought it up."""
     phase: Phase = Phase.CLONING
     owner: int = 0
     owner_started: str = ""
@@ -59,7 +61,7 @@ class Run(BaseModel):
     created: str = ""
 
     @classmethod
-    def new(cls, definition: MachineDefinition, *, clone: bool) -> Run:
+    def new(cls, definition: MachineDefinition, *, clone: bool, temporary: bool = False) -> Run:
         """Return a run of this process that nobody knows yet."""
         name = f"{RUN_PREFIX}{definition.name}-{secrets.token_hex(3)}"
         return cls(
@@ -67,6 +69,7 @@ class Run(BaseModel):
             definition=definition,
             vm=name if clone else str(definition.image),
             cloned=clone,
+            temporary=temporary,
             owner=os.getpid(),
             owner_started=process_start(os.getpid()),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,8 +77,8 @@ class Run(BaseModel):
 
     @property
     def abandoned(self) -> bool:
-        """It was never finished, and the process that made it is gone."""
-        return self.phase is not Phase.UP and process_start(self.owner) != self.owner_started
+        """The process that should have finished it, or taken it down, is gone."""
+        return (self.temporary or self.phase is not Phase.UP) and process_start(self.owner) != self.owner_started
 
 
 class RunStore:

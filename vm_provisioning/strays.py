@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,12 @@ class Stray:
     run: Run | None
 
 
-def strays(store: RunStore, drivers: Mapping[str, Driver[Any]]) -> tuple[list[Stray], list[str]]:
+def strays(store: RunStore, drivers: Iterable[Driver[Any]]) -> tuple[list[Stray], list[str]]:
     """Return the machines that nobody looks after, and what could not be asked."""
     runs, problems = store.runs(), []
     found = [Stray(r.definition.driver, r.vm, r) for r in runs if r.abandoned]
     known = {(r.definition.driver, r.vm) for r in runs}
-    for name, driver in drivers.items():
+    for driver in drivers:
         if not driver.capabilities.life_cycle:
             continue
         try:
@@ -36,6 +36,8 @@ def strays(store: RunStore, drivers: Mapping[str, Driver[Any]]) -> tuple[list[St
             problems.append(str(error))
             continue
         found += [
-            Stray(name, m.name, None) for m in listed if m.name.startswith(RUN_PREFIX) and (name, m.name) not in known
+            Stray(driver.name, m.name, None)
+            for m in listed
+            if m.name.startswith(RUN_PREFIX) and (driver.name, m.name) not in known
         ]
     return found, problems + store.problems

@@ -95,12 +95,14 @@ def list_machines(
             console.print(f"[yellow]problem:[/] {plain(problem)}", soft_wrap=True)
 
 
-def _drivers(definitions: list[MachineDefinition], store: RunStore) -> dict[str, Driver[Any]]:
-    # One a driver: what it lists depends on its options only in where clones are kept.
-    found: dict[str, Driver[Any]] = {}
+def _drivers(definitions: list[MachineDefinition], store: RunStore) -> list[Driver[Any]]:
+    """Return every driver that is used, once for each of the places that its options name."""
+    places: dict[tuple[Any, ...], Driver[Any]] = {}
     for definition in definitions:
-        found.setdefault(definition.driver, make_driver(definition.driver, definition.options, store.driver_folder))
-    return found
+        options = definition.options
+        key = (definition.driver, *(getattr(options, name, None) for name in ("folder", "uri")))
+        places.setdefault(key, make_driver(definition.driver, options, store.driver_folder))
+    return list(places.values())
 
 
 def _row(definition: MachineDefinition, runs: list[Run], store: RunStore) -> dict[str, Any]:
@@ -262,7 +264,11 @@ def up(
         runs: list[Run] = []
         for machine in chosen:
             try:
-                run = machine.up()
+                run = machine.current()
+                if run:
+                    announce(f"{machine.definition.name} is up already")
+                else:
+                    run = machine.up()
             except BaseException:
                 if json:
                     emit_json([_run(run) for run in runs])  # those before it stay up

@@ -25,6 +25,7 @@ from tests.vm_provisioning.stand_ins import StandIns
 from tests.vm_provisioning.test_drivers import need
 from vm_provisioning import machine_keys as machine_keys_module
 from vm_provisioning.drivers import protocol as protocol_module
+from vm_provisioning.machine import Machine
 from vm_provisioning.runs import RunStore
 
 
@@ -119,6 +120,7 @@ def test_up_says_where_and_down_leaves_nothing(
     assert [(r["run"], r["state"]) for r in machine["runs"]] == [(run["run"], "running")]
     assert listed["strays"] == []
     assert run["run"] not in symcache("vm", "list").stderr
+    assert answer("vm", "up", "mac") == [run], "what is up already is not brought up twice"
     down = symcache("vm", "down", "mac")
     assert (down.returncode, down.stdout) == (0, f"{run['run']}: stopped and destroyed\n")
     nothing_left(guests)
@@ -199,6 +201,38 @@ def test_what_a_kill_leaves_behind_is_listed_and_can_be_removed(
     assert symcache("vm", "down", vm).returncode == 0
     assert sorted(guests.machines) == ["golden", "symcache-of-somebody-else"]
     assert RunStore().runs() == []
+
+
+def test_a_harvest_that_was_killed_leaves_a_stray_that_no_other_uses(
+    guests: StandIns, describe: Callable[..., None], tmp_path: Path
+) -> None:
+    process = start("harvest", "mac")
+    wait_for((tmp_path / "library").exists)
+    (during,) = RunStore().runs()
+    assert Machine(during.definition).current() is None, "another harvest would have it taken away"
+    assert answer("vm", "list")["strays"] == []
+    process.kill()
+    process.communicate(timeout=60)
+    assert [s["run"] for s in answer("vm", "list")["strays"]] == [during.name]
+    assert symcache("vm", "down", "mac").returncode == 0
+    nothing_left(guests)
+
+
+def test_what_cannot_be_taken_down_is_told_and_hides_no_other_error(
+    guests: StandIns, describe: Callable[..., None]
+) -> None:
+    guests.fault("tart delete", fail="resource busy")
+    describe(build="23G80")
+    failed = symcache("harvest", "mac")
+    fails(
+        failed, 3, "the inventory expects 23G80", "could not be taken down: tart delete symcache-mac-", "resource busy"
+    )
+    describe()
+    fails(symcache("harvest", "mac"), 3, "could not be taken down: tart delete", "symcache vm down symcache-mac-")
+    assert len(RunStore().runs()) == 2
+    guests.fault("tart delete")
+    assert symcache("vm", "down", "--all").returncode == 0
+    nothing_left(guests)
 
 
 def test_a_machine_without_an_address_is_given_up(guests: StandIns, describe: Callable[..., None]) -> None:
