@@ -167,7 +167,7 @@ def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_p
         while len(json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)["contents"]) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        time.sleep(0.5)  # look-ups have a connection of their own
+        time.sleep(3)  # look-ups have a connection of their own, which follows within two seconds
         got = request(server.url, f"/buildid/{uuid_of(samples.large).hex}/executable")
         assert got.body == samples.large.read_bytes()
 
