@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import random
 import shutil
 import socket
 import subprocess
@@ -20,20 +21,22 @@ import pytest
 __all__ = ["free_port", "new_location", "s3_environment", "seaweed"]
 
 _locations = itertools.count(1)
-_TRIES = 3
+_TRIES = 5
 
 
 def free_port() -> int:
-    """Return a TCP port that is free now, with the port 10,000 above it (SeaweedFS's gRPC) free too."""
-    for _ in range(100):
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if port + 10_000 > 65_535:
-                continue
-            with socket.socket() as second, contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 10_000))
-                return port
+    """Return a TCP port that is free now, with the port 10,000 above it (SeaweedFS's gRPC) free too.
+
+    Both lie below the ports that systems give to outgoing connections: one of those could be taken before SeaweedFS,
+    which needs seconds to start, comes to it.
+    """
+    chance = random.SystemRandom()
+    for _ in range(1000):
+        port = chance.randrange(11_000, 22_000)
+        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 10_000))
+            return port
     raise RuntimeError("no free pair of ports")
 
 
@@ -48,7 +51,7 @@ def seaweed() -> str:
         if endpoint:
             return endpoint
         print(f"SeaweedFS did not start, attempt {attempt + 1}", file=sys.stderr)
-    raise RuntimeError("SeaweedFS does not start")
+    raise RuntimeError("SeaweedFS does not start; its last words are on stderr")
 
 
 def _start(weed: Path) -> str | None:
@@ -57,6 +60,8 @@ def _start(weed: Path) -> str | None:
     log = (folder / "log").open("wb")
     command = [str(weed), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
+    # These have fixed ports, of which two runs on one machine would want the same; and nothing is reported to anybody.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=100", "-volume.index=memory"]
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
 
@@ -78,6 +83,9 @@ def _start(weed: Path) -> str | None:
             with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/probe/x", data=b"x", method="PUT")):
                 return endpoint
         time.sleep(0.1)
+    process.kill()
+    process.wait()
+    print((folder / "log").read_text(errors="replace")[-2000:], file=sys.stderr)
     stop()
     atexit.unregister(stop)
     return None
