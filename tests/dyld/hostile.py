@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import struct
 import tempfile
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from symcache.cli.cache_json import cache_json
 from symcache.dyld import SharedCache, find_caches
 from symcache.dyld.image_writer import Extractor
+from symcache.dyld.output import file_names
 from symcache.errors import SymcacheError
 from tests.bench.synthetic_cache import Shape, build
 from tests.dyld.tiny import PAGE, Cache, Image, Symbol
@@ -67,6 +70,8 @@ def extract_everything(main: str, files: dict[str, bytes], *, partial: bool = Fa
     with _on_disk(files) as folder:
         try:
             with SharedCache.open(folder / main, partial=partial) as cache:
+                cache_json(cache)  # all that there is to say of it
+                json.dumps(file_names(cache.images, fold_case=True))
                 extractor = Extractor(cache)
                 return sum(not isinstance(made, SymcacheError) for _, made in extractor.many(cache.images))
         except SymcacheError as error:
