@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 _LIST_OUTPUT = 64 << 20
 _LIST_SECONDS = 300
 _EXTRACT_SECONDS = 3600
+_ENDING_SECONDS = 0.5
 _UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _LIST_LINE = re.compile(rf"(?:0x([0-9A-Fa-f]{{1,16}}) )?(?:<({_UUID}| +no uuid in dylib +)> )?(?:\[alias\] )?(/.+)")
 _TEXT_LINE = re.compile(rf" +0x([0-9A-Fa-f]{{1,16}}) -> 0x([0-9A-Fa-f]{{1,16}})  <({_UUID})>  (/.+)")
@@ -205,7 +207,11 @@ class CacheUtil:
                     hint="free some space there, or harvest with --extractor raw, which needs none",
                 )
             argv = [self.path, "-extract", folder, source.remote(cache).decode()]
-            output = source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_LIST_OUTPUT)
+            try:
+                output = source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_LIST_OUTPUT, watched=True)
+            except BaseException:
+                time.sleep(_ENDING_SECONDS)  # until the tool has gone, which would make its folder anew
+                raise
             if output.status != 0:
                 raise RemoteError(
                     f"{TOOL} -extract {shown(cache)} ended with {output.status}: {_complaint(output.stderr)}",

@@ -35,6 +35,12 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 """GCM first: it is several times faster in paramiko than CTR with a separate MAC."""
 
+_WATCH = (
+    'exec 3<&0; "$@" </dev/null 3<&- & tool=$!; { cat <&3; kill $tool; } >/dev/null 2>&1 & watch=$!;'
+    " wait $tool; status=$?; kill $watch 2>/dev/null; exit $status"
+)
+"""Runs its arguments until they end, or our end of the input does: sshd signals nothing without a terminal."""
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteOutput:
@@ -224,22 +230,26 @@ class SshSession:
         *,
         timeout: float | None = None,
         max_output: int = 1 << 20,
+        watched: bool = False,
     ) -> RemoteOutput:
         """Run one program by its absolute path, with `LC_ALL=C` and no input, and return what it printed.
 
         `timeout` in seconds bounds the whole run, `max_output` in bytes both outputs together. Raises RemoteError
-        for either, and for a lost connection; never for an exit status.
+        for either, and for a lost connection; never for an exit status. A `watched` program is ended there when we go
+        away; others run to their end.
         """
         if not argv or not argv[0].startswith("/"):
             raise UsageError(f"{argv[:1]}: programs on a host are named by their absolute path")
-        script = f"LC_ALL=C; export LC_ALL; exec {shlex.join(argv)}"
+        words = ["/bin/sh", "-c", _WATCH, "sh", *argv] if watched else argv
+        script = f"LC_ALL=C; export LC_ALL; exec {shlex.join(words)}"
         # The login shell may be anything; all of them understand a single-quoted argument to /bin/sh.
         command = f"/bin/sh -c {shlex.quote(script)}"
         deadline = time.monotonic() + (self.timeouts.reply if timeout is None else timeout)
         channel = self._open_channel()
         try:
             channel.exec_command(command)
-            channel.shutdown_write()
+            if not watched:
+                channel.shutdown_write()
             return self._collect(channel, argv[0], deadline, max_output)
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLostError(

@@ -80,7 +80,7 @@ def test_what_a_person_sees(openssh: OpenSshServer, system: Path, tmp_path: Path
 def test_an_interrupt_reaches_every_harvest(openssh: OpenSshServer, system: Path, tmp_path: Path) -> None:
     util, mark = make_util(tmp_path / "bin"), tmp_path / "extracting"
     slow = tmp_path / "dyld_shared_cache_util"
-    slow.write_text(f'#!/bin/sh\n[ "$1" != -extract ] || {{ touch {mark}; sleep 30; }}\nexec {util} "$@"\n')
+    slow.write_text(f'#!/bin/sh\n[ "$1" != -extract ] || {{ touch {mark}; exec sleep 30; }}\nexec {util} "$@"\n')
     slow.chmod(0o755)
     inventory(tmp_path, openssh, {"one": {"root": str(system)}})
     command = [sys.executable, "-m", "symcache", "harvest", "--all", "--util-path", str(slow)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -170,23 +171,33 @@ def test_a_disk_that_takes_no_more(openssh: OpenSshServer, system: Path, tmp_pat
     fails(ran, 3, "cannot be written: File too large", "--staging")
 
 
+def _runs(command: str) -> bool:
+    processes = (p for p in Path("/proc").glob("[0-9]*/cmdline"))
+    wanted = command.replace(" ", "\0") + "\0"
+    found = []
+    for process in processes:
+        with contextlib.suppress(OSError):
+            found.append(process.read_bytes().decode("utf-8", "replace") == wanted)
+    return any(found)
+
+
 def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tmp_path: Path) -> None:
     slow = tmp_path / "dyld_shared_cache_util"
     util = make_util(tmp_path / "bin")
-    slow.write_text(
-        f'#!/bin/sh\n[ "$1" != -extract ] || {{ touch {tmp_path}/extracting; sleep 30; }}\nexec {util} "$@"\n'
-    )
+    mark = tmp_path / "extracting"
+    wait = f'[ "$1" != -extract ] || {{ echo "$2" > {mark}.part; mv {mark}.part {mark}; exec sleep 31.4; }}'
+    slow.write_text(f'#!/bin/sh\n{wait}\nexec {util} "$@"\n')
     slow.chmod(0o755)
-    staging, before = tmp_path / "staging", set(Path("/tmp").glob("symcache.*"))
+    staging = tmp_path / "staging"
     arguments = ["harvest", openssh.url(system), *openssh.login(), "--util-path", str(slow), "--staging", str(staging)]
     with subprocess.Popen(
         [sys.executable, "-m", "symcache", *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
     ) as running:
         for _ in range(600):
-            if (tmp_path / "extracting").exists():
+            if mark.exists():
                 break
             time.sleep(0.05)
-        assert set(Path("/tmp").glob("symcache.*")) > before
+        assert Path(mark.read_text().strip()).is_dir()
         running.send_signal(signal.SIGTERM)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130
@@ -194,6 +205,7 @@ def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tm
     assert "Traceback" not in said
     kept = {f.name: f.stat().st_ino for f in staging.rglob("dyld_shared_cache_*")}
     assert len(kept) == 4
-    assert set(Path("/tmp").glob("symcache.*")) == before  # what the guest was asked to make is gone
+    assert not Path(mark.read_text().strip()).exists()  # what the guest was asked to make is gone
+    assert not _runs("sleep 31.4")  # and so is who made it
     assert answer("harvest", openssh.url(system), *openssh.login(), "--staging", str(staging))["sealed"] is True
     assert not list(staging.iterdir())

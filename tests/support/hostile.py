@@ -186,7 +186,10 @@ class _Server(paramiko.ServerInterface):  # type: ignore[misc]
 
     def _run(self, channel: Any, command: bytes) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.recv(1)
+            channel.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                channel.recv(1)
+            channel.settimeout(None)
             stdout, stderr, status = self._host.programs(command)
             for piece in [stdout] if isinstance(stdout, bytes) else stdout:
                 channel.sendall(piece)

@@ -83,12 +83,16 @@ def _files(root: Path) -> None:
 
 
 def make_util(folder: Path) -> Path:
-    """Make a `dyld_shared_cache_util` that a real server can run: the stand-in behind a script."""
+    """Make a `dyld_shared_cache_util` that a real server can run: the stand-in behind a script.
+
+    The folders that it extracted into are listed beside it, in `dyld_shared_cache_util.folders`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "dyld_shared_cache_util"
     checkout = Path(__file__).parents[2]
     program.write_text(
-        f'#!/bin/sh\ncd / && PYTHONPATH="{checkout}" exec "{sys.executable}" -m symcache.demo.cache_util "$@"\n'
+        f'#!/bin/sh\n[ "$1" != -extract ] || echo "$2" >> {program}.folders\n'
+        f'cd / && PYTHONPATH="{checkout}" exec "{sys.executable}" -m symcache.demo.cache_util "$@"\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return program
