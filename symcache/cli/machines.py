@@ -12,13 +12,24 @@ from rich.table import Table
 
 from symcache.cli.common import JsonOption, console, emit_json, errors_to_exit, out, plain
 from symcache.errors import IncompleteError, NotFoundError, SymcacheError, UsageError
-from vm_provisioning.doctor import Check, Verdict, examine
-from vm_provisioning.drivers import Driver, make_driver
-from vm_provisioning.inventory import Inventory, MachineDefinition
-from vm_provisioning.machine import Machine
-from vm_provisioning.provision import Outcome, Provisioner, Step, remote_login_out_of_band
-from vm_provisioning.runs import Run, RunStore
-from vm_provisioning.strays import Stray, strays
+from vm_provisioning import (
+    Check,
+    Driver,
+    Inventory,
+    Machine,
+    MachineDefinition,
+    Outcome,
+    Provisioner,
+    Run,
+    RunStore,
+    Step,
+    Stray,
+    Verdict,
+    examine,
+    make_driver,
+    remote_login_out_of_band,
+    strays,
+)
 
 __all__ = ["announce", "register"]
 

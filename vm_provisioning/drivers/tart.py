@@ -26,7 +26,12 @@ from vm_provisioning.drivers.protocol import (
 
 __all__ = ["Tart"]
 
-_TART = Program("tart", "/opt/homebrew/bin/tart", "/usr/local/bin/tart", hint="install it, and add it to PATH")
+_TART = Program(
+    "tart",
+    "/opt/homebrew/bin/tart",
+    "/usr/local/bin/tart",
+    hint="install it on an Apple-silicon Mac, and add it to PATH",
+)
 _STATES = {
     "running": MachineState.RUNNING,
     "stopped": MachineState.STOPPED,
