@@ -137,10 +137,22 @@ def lookup(
             )
 
 
-def releases(library: LibraryOption = None, json: JsonOption = False) -> None:
-    """List the macOS releases that the library holds, newest first."""
+def releases(
+    available: Annotated[
+        bool, typer.Option("--available", help="List the builds that exist and are not harvested (by `ipsw`).")
+    ] = False,
+    list_file: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="Take what exists from this file instead.")
+    ] = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the macOS releases that the library holds, newest first; or those that it lacks."""
     with errors_to_exit(), open_library(library) as opened:
         rows = opened.releases()
+        if available or list_file:
+            _show_available({r.build: r.sealed for r in rows}, list_file, json)
+            return
         if json:
             emit_json(
                 [
@@ -163,6 +175,22 @@ def releases(library: LibraryOption = None, json: JsonOption = False) -> None:
             version = f"{r.product} {r.version} {r.extra}".rstrip()
             table.add_row(plain(version), r.build, state, str(r.harvests), str(r.images))
         out.print(table)
+
+
+def _show_available(sealed: dict[str, bool], list_file: Path | None, json: bool) -> None:
+    from vm_provisioning.available import available_releases  # noqa: PLC0415 - SSH is not needed for the rest
+
+    lacking = [r for r in available_releases(list_file) if not sealed.get(r.build)]
+    if json:
+        emit_json([{"build": r.build, "version": r.version, "partial": r.build in sealed} for r in lacking])
+        return
+    table = Table("build", "version", "state", box=None, pad_edge=False)
+    for r in lacking:
+        table.add_row(r.build, r.version or "-", "partial" if r.build in sealed else "not harvested")
+    if lacking:
+        out.print(table)
+    else:
+        out.print("every build that is known of is harvested")
 
 
 def get(
