@@ -93,7 +93,8 @@ class Machine:
             run.phase = Phase.STARTING
             self.store.save(run)
             self._announce(f"starting {run.vm}")
-            with interrupts.held():
+            # A process that lives on must not be lost before it is written down; what may hang must be interruptible.
+            with interrupts.held() if driver.capabilities.child_process else contextlib.nullcontext():
                 run.child = driver.start(run.vm, self.store.log(run))
                 self.store.save(run)
             deadline = time.monotonic() + definition.boot_timeout

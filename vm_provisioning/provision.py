@@ -337,7 +337,7 @@ class Provisioner:
         if made is None or made == now:
             raise RemoteError(f"{self.definition.name}: {public} holds no new key, though ssh-keygen was told")
         self.new_host_key = made
-        return Step("host keys", Outcome.DONE, f"new ones are in use: host_key = {made}")
+        return Step("host keys", Outcome.DONE, f'new ones are in use: host_key = "{made}"')
 
 
 def remote_login_out_of_band(run_there: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:

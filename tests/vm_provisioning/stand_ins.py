@@ -251,9 +251,9 @@ def _anka(guests: _Guests, arguments: list[str]) -> None:
     def answer(body: object) -> None:
         print(json.dumps({"status": "OK", "body": body}))
 
-    def no(message: str, code: int = 3) -> None:
-        print(json.dumps({"status": "FAIL", "code": code, "message": message}))
-        raise SystemExit(code)
+    def no(message: str) -> None:
+        print(json.dumps({"status": "FAIL", "code": fault.get("code", 3), "message": message}))
+        raise SystemExit(3)
 
     if "fail" in fault and not ("unless" in fault and fault["unless"] in rest):
         no(fault["fail"])

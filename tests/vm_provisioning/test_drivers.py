@@ -185,6 +185,9 @@ def test_anka_says_no_with_exit_code_and_words(guests: StandIns, tmp_path: Path)
     guests.fault("anka clone", fail="VM is running")
     with pytest.raises(ProgramError, match=f"anka clone {RUN} ended with 3: VM is running"):
         driver.clone("mac", RUN)
+    guests.fault("anka clone", fail="out of memory", code="many")
+    with pytest.raises(ProgramError, match="out of memory"):
+        driver.clone("mac", RUN)
     guests.fault("anka clone")
     driver.clone("mac", RUN)
     assert guests.machines[RUN]["tag"] == "v3"

@@ -177,7 +177,7 @@ def test_the_server_shows_the_new_host_key(guest: Guest) -> None:
     steps, new = guest.provision()
     assert new is not None
     assert new != old
-    assert f"host_key = {new}" in steps["host keys"].text
+    assert f'host_key = "{new}"' in steps["host keys"].text
     public = guest.root / "ssh/ssh_host_ed25519_key.pub"
     assert keygen("-lf", str(public)).split()[1] == new
     assert (public.with_suffix("").stat().st_mode & 0o777, public.stat().st_mode & 0o777) == (0o600, 0o644)

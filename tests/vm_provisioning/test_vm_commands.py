@@ -172,6 +172,17 @@ def test_an_interrupted_up_leaves_nothing(
     nothing_left(guests)
 
 
+def test_a_start_that_hangs_can_be_interrupted(guests: StandIns, describe: Callable[..., None]) -> None:
+    describe(driver="parallels")
+    guests.fault("prlctl start", hang=True)
+    process = start("vm", "up", "mac")
+    wait_for(lambda: any(call[:2] == ["prlctl", "start"] for call in guests.calls()))
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    nothing_left(guests)
+
+
 def test_an_interrupted_harvest_leaves_nothing(guests: StandIns, describe: Callable[..., None], tmp_path: Path) -> None:
     process = start("harvest", "mac")
     wait_for((tmp_path / "library").exists)

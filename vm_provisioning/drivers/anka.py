@@ -70,7 +70,9 @@ class Anka(Driver[AnkaOptions]):
             said = shown(str(answer.get("message", "")))
             if missing and "not found" in said.lower():
                 return None
-            raise _ANKA.failure(verb, machine, Output("", said, output.status or int(answer.get("code") or 1)))
+            code = answer.get("code")
+            status = output.status or (code if isinstance(code, int) else 1)
+            raise _ANKA.failure(verb, machine, Output("", said, status))
         body = answer.get("body")
         return body if isinstance(body, dict | list) else None
 

@@ -89,9 +89,10 @@ class QEMU(Driver[QEMUOptions]):
             return MachineState.MISSING
         try:
             with Qmp(self._home(machine) / _SOCKET) as monitor:
-                status = monitor.execute("query-status").get("status")
+                answer = monitor.execute("query-status")
         except QmpError:
             return MachineState.STOPPED
+        status = answer.get("status") if isinstance(answer, dict) else None
         return MachineState.SUSPENDED if status in {"paused", "suspended"} else MachineState.RUNNING
 
     def clone(self, image: str, machine: str) -> None:

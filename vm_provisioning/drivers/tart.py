@@ -76,7 +76,7 @@ class Tart(Driver[TartOptions]):
         try:
             if not isinstance(found, list):
                 raise TypeError(type(found).__name__)
-            return [ListedMachine(str(m["Name"]), _STATES[m["State"]]) for m in found]
+            return [ListedMachine(str(m["Name"]), _STATES.get(str(m["State"]), MachineState.CHANGING)) for m in found]
         except (TypeError, KeyError) as error:
             raise ProgramError(
                 f"tart list printed no list of machines: {error!r}", hint="is tart of 2024 or later installed?"
