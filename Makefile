@@ -42,7 +42,7 @@ fuzz:
 
 soak:
 	@.ci/bootstrap test
-	@SYMCACHE_TEST_KILLS=200 $(PY) -m pytest --timeout=3600 $(PYTEST_FLAGS) tests/library/test_killed.py
+	@SYMCACHE_TEST_KILLS=200 $(PY) -m pytest --timeout=1800 $(PYTEST_FLAGS) tests/library/test_killed.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist
