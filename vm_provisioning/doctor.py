@@ -14,11 +14,11 @@ import platformdirs
 from symcache.errors import HostKeyError, SymcacheError
 from vm_provisioning.cache_util import TOOL, CacheUtil
 from vm_provisioning.entries import RemoteCache
+from vm_provisioning.guest import HOST_KEY_MARKER
 from vm_provisioning.login import UnreachableError
 from vm_provisioning.machine import Machine
 from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, shown_key, speaks_ssh
 from vm_provisioning.machine_session import MachineSource
-from vm_provisioning.provision import HOST_KEY_MARKER
 from vm_provisioning.runs import Run
 from vm_provisioning.ssh import SshSession
 from vm_provisioning.text import shown

@@ -17,13 +17,13 @@ from symcache.errors import RemoteError, SymcacheError, UsageError
 from symcache.macho import identify
 from vm_provisioning.cache_util import TOOL
 from vm_provisioning.drivers import DRIVERS
+from vm_provisioning.guest import MARKER, MAX_FILE, Guest, GuestPaths
 from vm_provisioning.inventory import MachineDefinition
 from vm_provisioning.machine_keys import fingerprint_of
-from vm_provisioning.packets import NoSuchFileError
-from vm_provisioning.ssh import RemoteOutput, SshSession
+from vm_provisioning.ssh import SshSession
 from vm_provisioning.text import shown
 
-__all__ = ["BUILD_UTIL", "HOST_KEY_MARKER", "GuestPaths", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
+__all__ = ["BUILD_UTIL", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
 
 BUILD_UTIL = (
     f"{TOOL} is no part of macOS: build its target of that name in Apple's open-source dyld"
@@ -31,15 +31,10 @@ BUILD_UTIL = (
     " with the public SDK), or take a patched build, then pass it with --util PATH. Harvests work without it"
     " (--extractor raw)"
 )
-_SSH = "/etc/ssh"
-_MARKER = "symcache_host_key"
-HOST_KEY_MARKER = f"{_SSH}/{_MARKER}"
-"""File beside the host keys that says which key was made here: another one was copied with a disk."""
 _ORIGIN = ".origin"
 """Ending of the file beside the extractor: SHA-256 of what was given, and of what it is there."""
 _TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
 _FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
-_MAX_UTIL = 64 << 20
 _SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
 _ADD_KEY = """
 umask 077
@@ -86,23 +81,6 @@ class Step:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GuestPaths:
-    """Where macOS keeps what is used here."""
-
-    home: str | None = None
-    """Of the user; the machine is asked without it."""
-    ssh: str = _SSH
-    util: str = f"/usr/local/bin/{TOOL}"
-    sudo: str = "/usr/bin/sudo"
-    ssh_keygen: str = "/usr/bin/ssh-keygen"
-    pmset: str = "/usr/bin/pmset"
-    systemsetup: str = "/usr/sbin/systemsetup"
-    launchctl: str = "/bin/launchctl"
-    codesign: str = "/usr/bin/codesign"
-    uname: str = "/usr/bin/uname"
-
-
 class _Would(Exception):
     pass
 
@@ -118,7 +96,10 @@ class Provisioner:
     paths: GuestPaths = field(default_factory=GuestPaths)
     new_host_key: str | None = None
     """Fingerprint of a host key that was made: what the machine shows from now on."""
-    _root: bool | None = None
+    _guest: Guest = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._guest = Guest(self.session, self.definition, self.paths)
 
     def run(self, *, only: Collection[str] = ()) -> list[Step]:
         """Do all steps, or `only` those named; one that fails does not keep the next from being tried."""
@@ -144,35 +125,6 @@ class Provisioner:
         if self.dry_run:
             raise _Would(what)
 
-    # What is run there
-
-    def _ask(self, *argv: str, timeout: float = 60) -> RemoteOutput:
-        return self.session.run(argv, timeout=timeout, max_output=1 << 20)
-
-    def _do(self, *argv: str, timeout: float = 60) -> str:
-        output = self._ask(*argv, timeout=timeout)
-        if output.status != 0:
-            said = shown((output.stderr or output.stdout).decode("utf-8", "replace").partition("\n")[0])
-            raise RemoteError(
-                f"{self.definition.name}: {argv[0]} ended with {output.status}: {said or 'it said nothing'}"
-            )
-        return output.stdout.decode("utf-8", "replace")
-
-    def _as_root(self, *argv: str, timeout: float = 60) -> str:
-        if self._root is None:
-            self._root = self._do("/usr/bin/id", "-u").strip() == "0"
-        if self._root:
-            return self._do(*argv, timeout=timeout)
-        if self._ask(self.paths.sudo, "-n", "/usr/bin/true").status != 0:
-            user = self.definition.user
-            raise RemoteError(
-                f"{self.definition.name}: {user} may not use sudo there without a password",
-                hint=f"run there: echo '{user} ALL=(ALL) NOPASSWD: ALL' | sudo tee /etc/sudoers.d/{user}",
-            )
-        return self._do(self.paths.sudo, "-n", *argv, timeout=timeout)
-
-    # Steps
-
     def _key(self) -> Step:
         key = self._public_key()
         if key is None:
@@ -182,14 +134,14 @@ class Provisioner:
                 "the inventory names no identity: the agent's keys are used as they are",
                 "make one with ssh-keygen -t ed25519, and name it as `identity`",
             )
-        home = self.paths.home or self._do("/bin/sh", "-c", "cd && pwd").strip()
+        home = self.paths.home or self._guest.do("/bin/sh", "-c", "cd && pwd").strip()
         if not home.startswith("/") or not home.isprintable():
             raise RemoteError(f"{self.definition.name}: names {shown(home)!r} as the home of {self.definition.user}")
         file = f"{home}/.ssh/authorized_keys"
         if self._authorized(file, key):
             return Step("key", Outcome.OK, f"{self.definition.identity} is let in")
         self._change(f"add {self.definition.identity}.pub to {file}")
-        self._do("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
+        self._guest.do("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
         if not self._authorized(file, key):
             raise RemoteError(f"{self.definition.name}: {file} does not hold the key that was added")
         return Step("key", Outcome.DONE, f"{self.definition.identity} is let in from now on")
@@ -200,7 +152,7 @@ class Provisioner:
         return f"{private.get_name()} {private.get_base64()}" if private is not None else None
 
     def _authorized(self, file: str, key: str) -> bool:
-        output = self._ask("/bin/cat", file)
+        output = self._guest.ask("/bin/cat", file)
         blob = key.split()[1]
         lines = output.stdout.decode("utf-8", "replace").splitlines()
         return any(blob in line.split() for line in lines if not line.lstrip().startswith("#"))
@@ -217,7 +169,7 @@ class Provisioner:
             (paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"),
         ):
             try:
-                self._as_root(*argv)
+                self._guest.as_root(*argv)
             except RemoteError:
                 continue  # what counts is whether it is on then
             if self._remote_login_is_on():
@@ -228,7 +180,7 @@ class Provisioner:
         )
 
     def _remote_login_is_on(self) -> bool:
-        said = self._as_root(self.paths.systemsetup, "-getremotelogin")
+        said = self._guest.as_root(self.paths.systemsetup, "-getremotelogin")
         match = re.search(r"Remote Login: (On|Off)", said)
         if match is None:
             raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(said)!r}")
@@ -239,17 +191,17 @@ class Provisioner:
         if minutes == 0:
             return Step("sleep", Outcome.OK, "never sleeps")
         self._change(f"keep it from sleeping (now after {minutes} min)")
-        self._as_root(self.paths.pmset, "-a", "sleep", "0")
+        self._guest.as_root(self.paths.pmset, "-a", "sleep", "0")
         if (minutes := self._sleeps_after()) != 0:
             raise RemoteError(f"{self.definition.name}: still sleeps after {minutes} min, though pmset was told")
         return Step("sleep", Outcome.DONE, "never sleeps from now on")
 
     def _sleeps_after(self) -> int:
-        match = _SLEEP.search(self._do(self.paths.pmset, "-g"))
+        match = _SLEEP.search(self._guest.do(self.paths.pmset, "-g"))
         return int(match[1]) if match else 0
 
     def _extractor(self) -> Step:
-        there = self._remote_sha256(self.paths.util)
+        there = self._guest.sha256(self.paths.util)
         if self.util is None:
             if there is not None:
                 return Step("extractor", Outcome.OK, f"{self.paths.util} is there")
@@ -263,13 +215,13 @@ class Provisioner:
 
     def _checked_util(self, util: Path) -> bytes:
         try:
-            if util.stat().st_size > _MAX_UTIL:
-                raise UsageError(f"{util}: larger than {_MAX_UTIL >> 20} MiB: is that {TOOL}?")
+            if util.stat().st_size > MAX_FILE:
+                raise UsageError(f"{util}: larger than {MAX_FILE >> 20} MiB: is that {TOOL}?")
             data = util.read_bytes()
         except OSError as error:
             raise UsageError(f"{util}: cannot be read: {error.strerror}", hint="check --util") from error
         archs = {s.arch for s in identify(util)}
-        machine = self._do(self.paths.uname, "-m").strip()
+        machine = self._guest.do(self.paths.uname, "-m").strip()
         wanted = {"arm64": {"arm64", "arm64e"}}.get(machine, {machine})
         if not archs:
             raise UsageError(f"{util}: is no Mach-O", hint=BUILD_UTIL)
@@ -279,61 +231,54 @@ class Provisioner:
             )
         return data
 
-    def _remote_sha256(self, path: str) -> str | None:
-        digest = hashlib.sha256()
-        try:
-            for _, data in self.session.sftp.read(path.encode(), 0, _MAX_UTIL):
-                digest.update(data)
-        except NoSuchFileError:
-            return None
-        return digest.hexdigest()
-
     def _origin(self) -> str:
-        return self._ask("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
+        return self._guest.ask("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
 
     def _install(self, util: Path, ours: str) -> str:
-        folder = self._do("/usr/bin/mktemp", "-d", _TEMPLATE).strip()
+        folder = self._guest.do("/usr/bin/mktemp", "-d", _TEMPLATE).strip()
         if not _FOLDER.fullmatch(folder):
             raise RemoteError(f"{self.definition.name}: mktemp made no folder: {shown(folder)}")
         target, part, signed = self.paths.util, f"{self.paths.util}.part", ""
         try:
             file = f"{folder}/{TOOL}"
             self.session.upload(util, file)
-            self._do("/bin/chmod", "755", file)
+            self._guest.do("/bin/chmod", "755", file)
             if not self._runs(file):
                 # Apple silicon runs nothing that is not signed, if only by nobody in particular.
-                self._do(self.paths.codesign, "--force", "--sign", "-", file)
+                self._guest.do(self.paths.codesign, "--force", "--sign", "-", file)
                 signed = ", signed ad hoc there"
                 if not self._runs(file):
                     raise RemoteError(
                         f"{self.definition.name}: {util} does not run there as {TOOL} does",
                         hint=f"run it there by hand; is it built for that release? {BUILD_UTIL}",
                     )
-            self._as_root("/bin/mkdir", "-p", target.rpartition("/")[0])
-            self._as_root("/bin/cp", file, part)
-            self._as_root("/bin/chmod", "755", part)
-            self._as_root("/bin/mv", "-f", part, target)
+            self._guest.as_root("/bin/mkdir", "-p", target.rpartition("/")[0])
+            self._guest.as_root("/bin/cp", file, part)
+            self._guest.as_root("/bin/chmod", "755", part)
+            self._guest.as_root("/bin/mv", "-f", part, target)
             # What was signed there differs from what was uploaded: written down is what became what.
-            origin = f"{ours} {self._remote_sha256(target)}"
-            self._as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
+            origin = f"{ours} {self._guest.sha256(target)}"
+            self._guest.as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
         finally:
-            self._ask("/bin/rm", "-rf", folder)
+            self._guest.ask("/bin/rm", "-rf", folder)
         return signed
 
     def _runs(self, path: str) -> bool:
-        output = self._ask(path)
+        output = self._guest.ask(path)
         return f"Usage: {TOOL}".encode() in output.stderr + output.stdout
 
     def _host_keys(self) -> Step:
         if not DRIVERS[self.definition.driver].capabilities.life_cycle:
             return Step("host keys", Outcome.SKIPPED, "a machine of its own has host keys of its own")
-        public, marker = f"{self.paths.ssh}/ssh_host_ed25519_key.pub", f"{self.paths.ssh}/{_MARKER}"
-        now = fingerprint_of(self._ask("/bin/cat", public).stdout.decode("ascii", "replace"))
-        if now is not None and self._ask("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
+        public, marker = f"{self.paths.ssh}/ssh_host_ed25519_key.pub", f"{self.paths.ssh}/{MARKER}"
+        now = fingerprint_of(self._guest.ask("/bin/cat", public).stdout.decode("ascii", "replace"))
+        if now is not None and self._guest.ask("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
             return Step("host keys", Outcome.OK, f"{now} was made on this machine")
         self._change("make new host keys: those of a public image are public")
-        self._as_root("/bin/sh", "-c", _NEW_HOST_KEYS, "sh", self.paths.ssh, self.paths.ssh_keygen, marker, timeout=120)
-        made = fingerprint_of(self._do("/bin/cat", public))
+        self._guest.as_root(
+            "/bin/sh", "-c", _NEW_HOST_KEYS, "sh", self.paths.ssh, self.paths.ssh_keygen, marker, timeout=120
+        )
+        made = fingerprint_of(self._guest.do("/bin/cat", public))
         if made is None or made == now:
             raise RemoteError(f"{self.definition.name}: {public} holds no new key, though ssh-keygen was told")
         self.new_host_key = made
