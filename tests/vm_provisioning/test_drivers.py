@@ -92,7 +92,7 @@ def test_an_address_that_never_comes_is_given_up(name: str, guests: StandIns, tm
     child = driver.start(RUN, tmp_path / "log")
     try:
         with pytest.raises(RemoteError, match=f"{RUN} got no network address within") as raised:
-            driver.endpoint(RUN, 1, child)
+            driver.endpoint(RUN, 0.4, child)
         assert "boot_timeout" in raised.value.hint
     finally:
         driver.stop(RUN, 1)
@@ -126,11 +126,11 @@ def test_a_start_that_hangs_is_ended(
     whole = Program.run
 
     def impatient(self: Program, verb: str, *arguments: str, **options: Any) -> Any:
-        options["timeout"] = 1.0 if verb == "start" else options.get("timeout", 60)
+        options["timeout"] = 0.5 if verb == "start" else options.get("timeout", 60)
         return whole(self, verb, *arguments, **options)
 
     monkeypatch.setattr(Program, "run", impatient)
-    with pytest.raises(ProgramError, match=f"start {RUN} did not finish within 1 s") as raised:
+    with pytest.raises(ProgramError, match=rf"start {RUN} did not finish within 0\.5 s") as raised:
         driver.start(RUN, tmp_path / "log")
     assert raised.value.status is None
 
