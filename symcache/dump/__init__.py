@@ -9,6 +9,8 @@ from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
+from symcache.dump.notes import header_from_notes
+from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
 from symcache.dump.symbols import (
     CacheGuess,
     ChainResolver,
@@ -37,6 +39,9 @@ __all__ = [
     "ModuleReport",
     "ModuleResolver",
     "OpenedDump",
+    "Report",
+    "ReportImage",
+    "ReportThread",
     "ResolvedFile",
     "Segment",
     "ThreadReport",
@@ -44,10 +49,13 @@ __all__ = [
     "analyze",
     "describe",
     "describe_exception",
+    "header_from_notes",
     "load_dump",
     "open_dump",
     "open_in_lldb",
     "parse_core",
     "parse_header",
+    "parse_report",
     "read_core",
+    "read_report",
 ]

@@ -96,12 +96,8 @@ def load_report(
     progress: Progress | None = None,
 ) -> LoadedDump:
     """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else."""
-    regions = tuple(
-        sorted(
-            Segment(module.address, report.sizes.get(module.address, 0), 0, 0, _CODE, 0)
-            for module in report.header.modules
-        )
-    )
+    sizes = {image.address: image.size for image in report.images}
+    regions = tuple(sorted(Segment(m.address, sizes.get(m.address, 0), 0, 0, _CODE, 0) for m in report.header.modules))
     threads = tuple(
         CoreThread(n, report.registers if n == report.header.thread else {}, None) for n in range(len(report.threads))
     )

@@ -1,19 +1,30 @@
-"""Hostile crash reports: JSON and text."""
+"""Crash reports, JSON and text, which users attach to tickets: any text, and any JSON in any place."""
 
 from __future__ import annotations
 
 import json
 
-from symcache.dump.reports import parse_report
+from symcache.dump import parse_report
 from symcache.errors import SymcacheError
 
 __all__ = ["SEEDS", "one_input"]
 
 _UUID = "4C4C4452-5555-3144-A16B-A735BDC1F349"
+_IMAGES = """\
+Process:               Notes [812]
+OS Version:            macOS 11.7.10 (20G1427)
+
+Binary Images:
+  0x10b1e0000 - 0x10b1f3fff +com.example.Notes (1.0 - 1) <11111111-2222-3333-4444-555555555555> /Applications/Notes
+  0x182d1c000 - ??? libz.1.dylib arm64e  <aabbccddeeff00112233445566778899> /usr/lib/libz.1.dylib
+  0x0 - 0xffffffffffffffff ??? (*) <00000000-0000-0000-0000-000000000000> ???
+
+External Modification Summary:
+"""
 
 
 def SEEDS() -> list[bytes]:
-    """Return one report of each kind."""
+    """Return one report of each kind, some that only list images, and one that is of no crash."""
     frames = [{"imageIndex": 0, "imageOffset": 16}, {"imageIndex": 0, "imageOffset": 32, "inline": True}]
     state = {"x": [{"value": 1}], "pc": {"value": 2}}
     body = {
@@ -33,15 +44,36 @@ def SEEDS() -> list[bytes]:
         "Thread 0 crashed with X86 Thread State (64-bit):\n  rax: 0x1 rip: 0x1010\n\n"
         f"Binary Images:\n  0x1000 - 0x1fff Ledger (*) <{_UUID}> /x/Ledger\n"
     )
-    return [b'{"os_version": "macOS 13 (22G830)"}\n' + json.dumps(body).encode(), text.encode()]
+    head = json.dumps({"bug_type": "309", "os_version": "macOS 13.6.9 (22G830)"}) + "\n"
+    listing = {
+        "usedImages": [
+            {"arch": "arm64e", "base": 1 << 32, "size": 4096, "uuid": "0" * 31 + "1", "path": "/usr/lib/libz.dylib"},
+            {"size": 0, "source": "A", "base": 0, "uuid": "0" * 32},
+        ],
+        "osVersion": {"train": "macOS 13.6.9", "build": "22G830"},
+    }
+    panic = json.dumps({"bug_type": "210"}) + "\n" + json.dumps({"panicString": "x"})
+    reports = [head + json.dumps(body), text, head + json.dumps(listing), _IMAGES, panic]
+    return [report.encode() for report in reports]
 
 
 def one_input(data: bytes) -> None:
-    """Parse `data` as a report."""
+    """Parse `data` as a report, for its frames and for its images alone."""
+    text = data.decode("utf-8", "replace")
     try:
-        report = parse_report(data.decode("utf-8", "replace"), "fuzz")
+        listing = parse_report(text, "fuzz", threads=False)
     except SymcacheError:
+        listing = None
+    try:
+        report = parse_report(text, "fuzz")
+    except SymcacheError:
+        report = None
+    if listing and (not listing.images or any(i.uuid is not None and not i.uuid.int for i in listing.images)):
+        raise AssertionError("a report without images, or an image whose UUID is none")
+    if report is None:
         return
+    if listing != report:
+        raise AssertionError("whoever needs no threads reads another report")
     if not 0 <= report.header.thread < len(report.threads):
         raise AssertionError("the crashed thread is none of the report's")
     if any(not 0 <= pc < 1 << 64 for thread in report.threads for pc in thread.frames):
