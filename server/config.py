@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.auth import Scope, TokenStore
+from symcache.dump import SourceTree
 from symcache.errors import UsageError
 
 __all__ = ["ServerConfig"]
@@ -40,10 +42,15 @@ class ServerConfig:
     """Of one file that is pushed, and of all that were sent but not yet added."""
     upstreams: tuple[str, ...] = ()
     """URLs of servers to ask for what the library does not have."""
+    sources: tuple[SourceTree, ...] = ()
+    """Where sources of own binaries lie; nothing else is served under `/source/`."""
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
     """What upstream servers know this server by, so that a question never goes round in circles."""
     access_log: Path | None = None
     """File for one JSON object a request; `-`: standard error."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    """PEM files of the certificate, with its chain, and of its private key: both or neither. HTTPS is spoken then."""
 
     @property
     def is_loopback(self) -> bool:
@@ -65,6 +72,27 @@ class ServerConfig:
         """File of the tokens."""
         return self.state_dir / "tokens.json"
 
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what speaks TLS, or None for plain HTTP. Raises UsageError for files that are none of the kind."""
+        if self.tls_cert is None and self.tls_key is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            raise UsageError("TLS needs a certificate and its key", hint="give both --tls-cert and --tls-key")
+        for file in (self.tls_cert, self.tls_key):
+            if not file.is_file():
+                raise UsageError(f"{file}: no such file", hint="name PEM files that the server's user can read")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            # Without a password at hand OpenSSL would ask the terminal for one.
+            context.load_cert_chain(self.tls_cert, self.tls_key, password="")
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{self.tls_cert} and {self.tls_key}: not a PEM certificate and its key without a passphrase: {error}",
+                hint="check both with `openssl x509 -noout -in` and `openssl pkey -noout -in`",
+            ) from error
+        return context
+
     def check(self) -> None:
         """Raise UsageError for settings that contradict each other or would expose the library unasked."""
         if self.public_reads and self.require_token:
@@ -74,5 +102,6 @@ class ServerConfig:
                 f"{self.host}: reading needs a token there, and there is none that may read",
                 hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",
             )
+        self.tls()
         if self.processes < 1:
             raise UsageError(f"{self.processes} processes: at least one is needed")

@@ -91,8 +91,8 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     )
     await runner.setup()
     try:
-        await web.SockSite(runner, sock).start()
-        ready(_url(sock))
+        await web.SockSite(runner, sock, ssl_context=config.tls()).start()
+        ready(_url(config, sock))
         await stop.wait()
     finally:
         with contextlib.suppress(asyncio.CancelledError):
@@ -140,7 +140,7 @@ class _Supervisor:
                 except EOFError:
                     raise EnvironmentFailure("a server process ended at once", hint="see its messages above") from None
             else:
-                ready(_url(self._sockets[0]))
+                ready(_url(self._config, self._sockets[0]))
                 self._watch()
         finally:
             self._end()
@@ -182,8 +182,9 @@ class _Supervisor:
             sock.close()
 
 
-def _url(sock: socket.socket) -> str:
+def _url(config: ServerConfig, sock: socket.socket) -> str:
     address, port = sock.getsockname()[:2]
     if address in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
         address = socket.gethostname()
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    scheme = "https" if config.tls_cert else "http"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
