@@ -327,6 +327,11 @@ def test_a_child_is_told_from_a_later_process_of_its_number(tmp_path: Path) -> N
     child = script(tmp_path, "echo hello; exec sleep 30").spawn(log=tmp_path / "log")
     assert child.alive()
     assert not Child(child.pid, "another time", child.log).alive()
+    assert not Child(2**22 + 1, "", child.log).alive(), "one that ended at once"
+    for _ in range(200):
+        if child.said():
+            break
+        time.sleep(0.02)
     child.end()
     assert not child.alive()
     assert child.said() == "hello"

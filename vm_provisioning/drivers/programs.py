@@ -59,7 +59,8 @@ class Child:
         """Tell whether it still runs; collects it if it was ours."""
         with contextlib.suppress(ChildProcessError, OSError):
             os.waitpid(self.pid, os.WNOHANG)
-        return process_start(self.pid) == self.started
+        # Without a start, it had ended before anybody could look.
+        return self.started != "" and process_start(self.pid) == self.started
 
     def end(self, grace: float = 5) -> None:
         """Ask its process group to end, then make it."""
