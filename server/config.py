@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.auth import Scope, TokenStore
+from symcache.dump import SourceTree
 from symcache.errors import UsageError
 
 __all__ = ["ServerConfig"]
@@ -41,6 +42,8 @@ class ServerConfig:
     """Of one file that is pushed, and of all that were sent but not yet added."""
     upstreams: tuple[str, ...] = ()
     """URLs of servers to ask for what the library does not have."""
+    sources: tuple[SourceTree, ...] = ()
+    """Where sources of own binaries lie; nothing else is served under `/source/`."""
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
     """What upstream servers know this server by, so that a question never goes round in circles."""
     access_log: Path | None = None

@@ -21,6 +21,7 @@ from server.misses import MissLog
 from server.uploads import Uploads
 from server.upstream import Upstreams
 from symcache.catalog import Occurrence, ReleaseRow
+from symcache.dump import SourceTrees
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Found, Library
 from symcache.model import Kind
@@ -49,6 +50,7 @@ class Service:
         self.tokens = TokenStore(config.tokens)
         self.uploads = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
         self.upstreams: Upstreams | None = None
+        self.sources = SourceTrees(config.sources)
         self.matcher = CacheMatcher(self.library)
         self.misses = MissLog(config.state_dir / "misses.db")
         self.refreshed = time.time()

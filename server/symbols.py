@@ -16,6 +16,7 @@ from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, PlainFile, h
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
 from server.service import Service
+from server.sources import answer_source
 from symcache.client import FetchedSymbol, SymbolRequest
 from symcache.errors import NotFoundError
 from symcache.library import Found
@@ -26,7 +27,9 @@ __all__ = ["answer", "answer_raw_cache", "missing"]
 
 async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
     """Answer a request in any layout."""
-    if wanted.what in {What.SOURCE, What.SECTION}:
+    if wanted.what is What.SOURCE:
+        return await answer_source(request, service, wanted)
+    if wanted.what is What.SECTION:
         return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
     found = await service.resolve(wanted)
     if found is None and service.upstreams is not None and (kind := wanted.what.kind) is not None:

@@ -26,7 +26,7 @@ class What(StrEnum):
     SECTION = "section"
     """The bytes of one section (debuginfod)."""
     SOURCE = "source"
-    """A source file (debuginfod): known as a path, never held."""
+    """A source file (debuginfod): comes from the trees that the operator named, not from the library."""
 
     @property
     def kind(self) -> Kind | None:

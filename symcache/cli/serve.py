@@ -13,6 +13,7 @@ import typer
 from server import ServerConfig, run
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
 from symcache.cli.settings import library_location, server_urls
+from symcache.dump import SourceTree
 
 __all__ = ["register"]
 
@@ -39,6 +40,14 @@ def serve(
     ] = 16.0,
     upstream: Annotated[
         list[str] | None, typer.Option("--upstream", metavar="URL", help="Server to ask on a miss; may be repeated.")
+    ] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sources",
+            metavar="PREFIX=FOLDER",
+            help="Serve the sources that were compiled at PREFIX, or PREFIX=git:REPOSITORY@REVISION; repeatable.",
+        ),
     ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON object a request; - is stderr.")
@@ -75,6 +84,7 @@ def serve(
                 public_reads=public_reads,
                 require_token=require_token,
                 upstreams=tuple(server_urls(upstream)) if upstream else (),
+                sources=tuple(SourceTree.parse(text) for text in sources or ()),
                 access_log=access_log,
                 tls_cert=tls_cert,
                 tls_key=tls_key,

@@ -11,6 +11,7 @@ from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.notes import header_from_notes
 from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
+from symcache.dump.source_trees import MAX_SOURCE, SourceTree, SourceTrees, source_path
 from symcache.dump.symbols import (
     CacheGuess,
     ChainResolver,
@@ -21,6 +22,7 @@ from symcache.dump.symbols import (
 )
 
 __all__ = [
+    "MAX_SOURCE",
     "Analysis",
     "CacheGuess",
     "ChainResolver",
@@ -44,6 +46,8 @@ __all__ = [
     "ReportThread",
     "ResolvedFile",
     "Segment",
+    "SourceTree",
+    "SourceTrees",
     "ThreadReport",
     "Wanted",
     "analyze",
@@ -58,4 +62,5 @@ __all__ = [
     "parse_report",
     "read_core",
     "read_report",
+    "source_path",
 ]
