@@ -11,10 +11,8 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from symcache.errors import NotFoundError, StorageError, UsageError
+from symcache.files import published
 from symcache.model import Sha256
 
 __all__ = ["Scope", "Token", "TokenStore", "token_of"]
@@ -112,10 +111,8 @@ class TokenStore:
         data = json.dumps([t.model_dump(mode="json") for t in tokens], indent=2)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".tokens-", dir=self._path.parent)  # readable by its owner only
-            with os.fdopen(descriptor, "w") as file:
-                file.write(data + "\n")
-            Path(name).replace(self._path)
+            with published(self._path, mode=0o600) as part:
+                part.write_text(data + "\n")
         except OSError as error:
             raise StorageError(f"{self._path}: {error.strerror or error}", hint="check who owns the folder") from error
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 from symcache.errors import IntegrityError
+from symcache.files import published
 
 __all__ = ["REVISION", "make_symbol_file"]
 
@@ -32,8 +32,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
     """
     plain = "".join(c for c in name if c.isprintable())
     command = [sys.executable, "-I", "-c", "from server.breakpad import main; main()"]
-    with tempfile.NamedTemporaryFile(prefix=".part-", dir=target.parent, delete=False) as out:
-        part = Path(out.name)
+    with published(target, mode=0o600) as part, part.open("wb") as out:
         try:
             out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {plain}\n".encode())
             out.flush()
@@ -48,11 +47,8 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
                 env={"PATH": "/usr/bin:/bin"},
                 pass_fds=images,
             )
-            part.replace(target)
         except subprocess.SubprocessError as error:
             raise IntegrityError(f"{plain}: its symbols cannot be read: {type(error).__name__}") from error
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def main() -> None:

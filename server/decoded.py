@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +29,7 @@ import zstandard
 
 from server.metrics import CACHE_FILLS
 from symcache.errors import IntegrityError, NotFoundError, StorageError
+from symcache.files import published
 from symcache.library import Library
 from symcache.store import LocalStore, blob_key
 
@@ -187,10 +187,8 @@ class DecodedCache:
         path = Path(self._path(f"{sha256}.ok"))
         with contextlib.suppress(OSError):  # without the note, others prove it themselves
             path.parent.mkdir(exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-            with os.fdopen(handle, "wb") as note:
-                note.write(_note(signature))
-            Path(name).replace(path)
+            with published(path, mode=0o600) as note:
+                note.write_bytes(_note(signature))
 
     def _copy_stored(self, sha256: str, size: int, stored_size: int) -> None:
         """Bring a blob of a remote store here as it lies there, proven."""
@@ -199,28 +197,25 @@ class DecodedCache:
         with _locked(path):
             if path.exists():
                 return
-            handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
             try:
-                with os.fdopen(handle, "w+b") as out, self._library.open_stored(sha256) as stored:
-                    while chunk := stored.read(1 << 20):
-                        out.write(chunk)
-                    got = out.tell()
-                    out.seek(0)
-                    digest, total = hashlib.sha256(), 0
-                    decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-                    with decoder.stream_reader(out, read_across_frames=True, closefd=False) as reader:
-                        while chunk := reader.read(1 << 20):
-                            digest.update(chunk)
-                            total += len(chunk)
-                if (got, total, digest.hexdigest()) != (stored_size, size, sha256):
-                    raise IntegrityError(f"blob {sha256}: what the store holds is not what was stored")
-                Path(name).replace(path)
+                with published(path, mode=0o600) as part:
+                    with part.open("w+b") as out, self._library.open_stored(sha256) as stored:
+                        while chunk := stored.read(1 << 20):
+                            out.write(chunk)
+                        got = out.tell()
+                        out.seek(0)
+                        digest, total = hashlib.sha256(), 0
+                        decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+                        with decoder.stream_reader(out, read_across_frames=True, closefd=False) as reader:
+                            while chunk := reader.read(1 << 20):
+                                digest.update(chunk)
+                                total += len(chunk)
+                    if (got, total, digest.hexdigest()) != (stored_size, size, sha256):
+                        raise IntegrityError(f"blob {sha256}: what the store holds is not what was stored")
             except zstandard.ZstdError as error:
                 raise IntegrityError(f"blob {sha256}: damaged: {error}") from error
             except OSError as error:
                 raise StorageError(f"cache of decoded files: {error.strerror or error}") from error
-            finally:
-                Path(name).unlink(missing_ok=True)
         self._filled(stored_size)
 
     def _filled(self, size: int) -> None:

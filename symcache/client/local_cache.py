@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.errors import StorageError
+from symcache.files import published
 from symcache.model import Sha256
 
 __all__ = ["IndexEntry", "LocalCache"]
@@ -183,11 +183,5 @@ def _key(request: SymbolRequest) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with published(path, mode=0o600) as part:
+        part.write_bytes(data)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import zstandard
 
 from symcache.errors import IntegrityError, StorageError
+from symcache.files import published
 from symcache.store.base import Store, blob_key
 
 __all__ = ["COMPRESSION_LEVEL", "BlobReader", "decode_to", "frame_sizes", "put_blob", "put_object"]
@@ -185,16 +186,9 @@ def frame_sizes(stored: BinaryIO) -> tuple[int, int]:
 def decode_to(store: Store, sha256: str, size: int, target: Path) -> None:
     """Write the checked content of a blob to `target`, which appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            for chunk in BlobReader(store, sha256, size):
-                out.write(chunk)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with published(target) as part, part.open("wb") as out:
+        for chunk in BlobReader(store, sha256, size):
+            out.write(chunk)
 
 
 def _chunks(source: BinaryIO, size: int, file: Path, stopped: threading.Event | None) -> Iterator[bytes]:

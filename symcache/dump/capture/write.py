@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from symcache.dump.capture.regions import choose
 from symcache.dump.capture.task import CrashReport, Task
 from symcache.dump.container import MEMBER
 from symcache.errors import DumpError, EnvironmentFailure, StorageError
+from symcache.files import published
 
 __all__ = ["WrittenDump", "header_xml", "write_dump"]
 
@@ -138,19 +137,16 @@ def _suspended(task: Task) -> Iterator[None]:
 @contextlib.contextmanager
 def _published(target: Path) -> Iterator[Path]:
     """Give a temporary path; what is written there gets its name only when the block ends well."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".part-", suffix=".zip", dir=target.parent)
-    except OSError as error:
-        raise StorageError(f"{target}: {error.strerror or error}", hint="name another folder with --output") from error
-    part = Path(name)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = stack.enter_context(published(target, mode=0o600, sync=True))
+        except OSError as error:
+            raise StorageError(
+                f"{target}: {error.strerror or error}", hint="name another folder with --output"
+            ) from error
         try:
             yield part
-            os.fsync(descriptor)
-            part.replace(target)
+            stack.close()
         except OSError as error:
             raise StorageError(f"{target}: {error.strerror or error}", hint="free some space") from error
-    finally:
-        os.close(descriptor)
-        part.unlink(missing_ok=True)

@@ -1,0 +1,39 @@
+"""Writing a file whole or not at all: under another name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["published"]
+
+_PRIVATE = 0o600
+"""What a new temporary file has."""
+
+
+@contextlib.contextmanager
+def published(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iterator[Path]:
+    """Give an empty file beside `target`, to be filled; it takes that name, and `mode`, when the block ends well.
+
+    Whatever ends the block otherwise, the file is removed and what `target` was before stays. With `sync`, the content
+    has reached the disk before the name has. The folder must be there; a link at `target` is replaced, not followed.
+    Raises OSError.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        yield part
+        if mode != _PRIVATE:
+            part.chmod(mode)
+        if sync:
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+        part.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise

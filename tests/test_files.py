@@ -1,0 +1,81 @@
+"""A file that is published appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from symcache.files import published
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_file_appears_when_it_is_whole(tmp_path: Path, sync: bool) -> None:
+    target = tmp_path / "file"
+    target.write_text("before")
+    with published(target, sync=sync) as part:
+        part.write_text("after")
+        assert part.parent == tmp_path  # of one file system, so that it can be renamed
+        assert target.read_text() == "before"
+    assert target.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError(), KeyboardInterrupt()])
+def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "file"
+    target.write_text("before")
+    with pytest.raises(type(error)) as raised, published(target) as part:
+        part.write_text("half")
+        raise error
+    assert raised.value is error
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    seen = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        seen.append((os.fstat(descriptor).st_size, target.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with published(target, sync=True) as part:
+        part.write_text("content")
+    assert seen == [(len("content"), False)]
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 0o644), ({"mode": 0o600}, 0o600), ({"mode": 0o444}, 0o444)])
+def test_permissions_are_those_asked_for_whatever_the_umask(
+    tmp_path: Path, given: dict[str, int], expected: int
+) -> None:
+    before = os.umask(0o027)
+    try:
+        with published(tmp_path / "file", **given) as part:  # type: ignore[arg-type]
+            assert stat.S_IMODE(part.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("other")
+    (tmp_path / "file").symlink_to("elsewhere")
+    with published(tmp_path / "file") as part:
+        part.write_text("content")
+    assert not (tmp_path / "file").is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "other"
+
+
+def test_what_the_disk_refuses_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), published(tmp_path / "none" / "file"):
+        raise AssertionError("there is no folder")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), published(tmp_path / "folder") as part:
+        part.write_text("content")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
