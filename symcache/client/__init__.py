@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from symcache.client.client import SymbolClient
 from symcache.client.local_cache import LocalCache
-from symcache.client.model import FetchedSymbol, Held, Holdings, LayoutMatch, SymbolRequest
+from symcache.client.model import FetchedSymbol, Held, Holdings, LayoutMatch, SourceRequest, SymbolRequest
 from symcache.client.urls import split_tokens
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = [
     "LayoutMatch",
     "LocalCache",
     "PushedFile",
+    "SourceRequest",
     "SymbolClient",
     "SymbolRequest",
     "push",

@@ -14,7 +14,8 @@ from uuid import UUID
 
 from symcache import __version__
 from symcache.client.local_cache import DEFAULT_LIMIT, LocalCache
-from symcache.client.model import FetchedSymbol, Holdings, SymbolRequest
+from symcache.client.model import FetchedSymbol, Holdings, SourceRequest, SymbolRequest
+from symcache.client.sources import SourceJob, find_source, is_source_path
 from symcache.client.urls import split_tokens
 from symcache.errors import IntegrityError, RemoteError, SymcacheError
 
@@ -49,6 +50,8 @@ class SymbolClient:
         """Without the tokens that they may have brought along: these are never shown."""
         self.failures: dict[SymbolRequest, list[str]] = {}
         """Of the last `fetch_many`: what went wrong at servers on the way, one sentence each."""
+        self.source_failures: list[str] = []
+        """Of the last `fetch_sources`."""
         self._cache = LocalCache(cache_dir, max_bytes)
         self._entered = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,6 +106,38 @@ class SymbolClient:
                 hint="check the URL, and that the server is up",
             )
         return found
+
+    def fetch_source(self, uuid: UUID, path: str) -> Path | None:
+        """Return a local copy of one source file of a binary; see `fetch_sources`."""
+        return self.fetch_sources([wanted := SourceRequest(uuid, path)]).get(wanted)
+
+    def fetch_sources(self, requests: Iterable[SourceRequest]) -> dict[SourceRequest, Path]:
+        """Return a local, checked copy of every source file that the cache or a server has, under its own hash.
+
+        Paths that no server can be asked for, such as relative ones, are left out. `source_failures` tells what went
+        wrong on the way. Raises RemoteError when something is not in the cache and no server could be asked at all.
+        """
+        self.source_failures = []
+        found: dict[SourceRequest, Path] = {}
+        wanted: list[SourceRequest] = []
+        for request in dict.fromkeys(requests):
+            if cached := find_source(self._cache, request):
+                found[request] = cached
+            elif is_source_path(request.path):
+                wanted.append(request)
+        if not wanted or not self.urls:
+            return found
+        job = SourceJob(self.urls, self._tokens, wanted)
+        self._run(job.run(self._cache, self._open_session))
+        self.source_failures = list(job.problems.values())
+        if job.found:
+            self._cache.evict()
+        if not job.answered:
+            raise RemoteError(
+                f"no server could be asked for {wanted[0]}: {self.source_failures[0]}",
+                hint="check the URL, and that the server is up",
+            )
+        return found | job.found
 
     def holdings(self, images: Iterable[UUID] | Mapping[UUID, int]) -> Holdings:
         """Ask which of many images servers hold, in one call to the first server that answers.

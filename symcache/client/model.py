@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from symcache.model import Kind, uuid_text
 
-__all__ = ["FetchedSymbol", "Held", "Holdings", "LayoutMatch", "SymbolRequest"]
+__all__ = ["FetchedSymbol", "Held", "Holdings", "LayoutMatch", "SourceRequest", "SymbolRequest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,17 @@ class SymbolRequest:
         """Return e.g. `executable 23516BE4-… (cache …)`."""
         pin = f" (cache {uuid_text(self.cache)})" if self.cache else f" (build {self.build})" if self.build else ""
         return f"{self.kind} {uuid_text(self.uuid)}{pin}"
+
+
+class SourceRequest(NamedTuple):
+    """One source file that is wanted: a binary, and the absolute path that its compiler recorded."""
+
+    uuid: UUID
+    path: str
+
+    def __str__(self) -> str:
+        """Return e.g. `/Users/dev/main.c of 23516BE4-…`."""
+        return f"{self.path} of {uuid_text(self.uuid)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.notes import header_from_notes
 from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
-from symcache.dump.source_trees import MAX_SOURCE, SourceTree, SourceTrees, source_path
+from symcache.dump.source_trees import SourceTree, SourceTrees, source_path
 from symcache.dump.symbols import (
     CacheGuess,
     ChainResolver,
@@ -22,7 +22,6 @@ from symcache.dump.symbols import (
 )
 
 __all__ = [
-    "MAX_SOURCE",
     "Analysis",
     "CacheGuess",
     "ChainResolver",

@@ -1,0 +1,165 @@
+"""Source files of own binaries, by the binary's UUID and the path that the compiler recorded (debuginfod's `/source/`).
+
+In the local cache a source file is a blob as binaries are, indexed as `index/<uuid>/source-<sha256 of the path>.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from symcache.client.local_cache import IndexEntry, LocalCache
+from symcache.client.model import SourceRequest
+from symcache.errors import IntegrityError, RemoteError, StorageError
+from symcache.files import published
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["SourceJob", "find_source", "is_source_path"]
+
+MAX_SOURCE = 16 << 20
+"""Bytes; what is longer is not taken."""
+_MAX_PATH = 4096
+_CHUNK = 1 << 16
+_AT_ONCE = 8
+_ATTEMPTS = 3
+
+
+def is_source_path(path: str) -> bool:
+    """Return whether a path out of debug info can be asked for."""
+    return path.startswith("/") and len(path) <= _MAX_PATH and path.isprintable() and not path.endswith("/")
+
+
+def find_source(cache: LocalCache, wanted: SourceRequest) -> Path | None:
+    """Return the cached file, or None. Never asks anybody."""
+    path = _index(cache, wanted)
+    try:
+        entry = IndexEntry.model_validate_json(path.read_bytes())
+        blob = cache.blob(entry.sha256)
+        if blob.stat().st_size != entry.size:  # somebody damaged it: fetch it again
+            blob.unlink(missing_ok=True)
+            return None
+    except (OSError, ValidationError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(blob)  # what was used longest ago is evicted first
+    return blob
+
+
+def _publish(cache: LocalCache, wanted: SourceRequest, data: bytes, server: str) -> Path:
+    entry = IndexEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data), server=server)
+    blob, index = cache.blob(entry.sha256), _index(cache, wanted)
+    try:
+        for path, content, mode in (
+            (blob, data, 0o444),
+            (index, entry.model_dump_json(exclude_none=True).encode(), 0o600),
+        ):
+            path.parent.mkdir(exist_ok=True)
+            with published(path, mode=mode) as part:
+                part.write_bytes(content)
+    except OSError as error:
+        raise StorageError(
+            f"cache {cache.folder}: {error.strerror or error}", hint="name another one in SYMCACHE_CACHE_DIR"
+        ) from error
+    return blob
+
+
+def _index(cache: LocalCache, wanted: SourceRequest) -> Path:
+    word = hashlib.sha256(wanted.path.encode()).hexdigest()
+    return cache.folder / "index" / wanted.uuid.hex / f"source-{word}.json"
+
+
+class SourceJob:
+    """Downloads of one call. Servers are asked in their order, first answer wins; one that is down is asked once."""
+
+    def __init__(self, urls: Sequence[str], tokens: Mapping[str, str], wanted: Sequence[SourceRequest]) -> None:
+        self._urls, self._tokens, self._wanted = urls, tokens, wanted
+        self.found: dict[SourceRequest, Path] = {}
+        self.problems: dict[str, str] = {}
+        """What went wrong, by server."""
+        self.answered = False
+        self._down: set[str] = set()
+
+    async def run(self, cache: LocalCache, session: Callable[[], aiohttp.ClientSession]) -> None:
+        """Fetch everything. Raises StorageError."""
+        import asyncio  # noqa: PLC0415 - see symcache.client
+
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(wanted: SourceRequest) -> None:
+            async with gate:
+                for url in self._urls:
+                    if url not in self._down and (data := await self._ask(session(), url, wanted)) is not None:
+                        self.found[wanted] = await asyncio.to_thread(_publish, cache, wanted, data, url)
+                        return
+
+        async with asyncio.TaskGroup() as group:
+            for wanted in self._wanted:
+                group.create_task(one(wanted))
+
+    async def _ask(self, session: aiohttp.ClientSession, url: str, wanted: SourceRequest) -> bytes | None:
+        import aiohttp  # noqa: PLC0415 - see symcache.client
+        import tenacity  # noqa: PLC0415
+
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(0.2, max=5),
+            retry=tenacity.retry_if_exception_type((aiohttp.ClientError, TimeoutError)),
+            reraise=True,
+        )
+        try:
+            data: bytes | None = await retrying(self._attempt, session, url, wanted)
+        except IntegrityError as error:
+            self.problems[url], self.answered = str(error), True
+            return None
+        except (aiohttp.ClientError, TimeoutError, RemoteError) as error:
+            self._down.add(url)
+            self.problems[url] = str(error) if isinstance(error, RemoteError) else f"{url}: {error or 'no answer'}"
+            return None
+        self.answered = True
+        return data
+
+    async def _attempt(self, session: aiohttp.ClientSession, url: str, wanted: SourceRequest) -> bytes | None:
+        from yarl import URL  # noqa: PLC0415 - comes with aiohttp
+
+        target = URL(f"{url}/buildid/{wanted.uuid.hex}/source{quote(wanted.path)}", encoded=True)
+        headers = {"Accept-Encoding": "identity"}
+        if url in self._tokens:
+            headers["Authorization"] = f"Bearer {self._tokens[url]}"
+        async with session.get(target, headers=headers) as response:
+            if response.status in {401, 403}:
+                raise RemoteError(
+                    f"{url}: does not let us read: {response.status} {response.reason}",
+                    hint="put a token into the URL: https://any:TOKEN@host",
+                )
+            if response.status >= 500 or response.status in {408, 429}:
+                raise RemoteError(f"{url}: answers {response.status} {response.reason} for {wanted}")
+            if response.status != 200:
+                return None
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise IntegrityError(f"{url}: answers in an encoding that was not asked for")
+            data = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                data += chunk
+                if len(data) > MAX_SOURCE:
+                    raise IntegrityError(f"{url}: more than {MAX_SOURCE} bytes come for {wanted}")
+            _check(bytes(data), response.headers, f"{url}: what came for {wanted}")
+            return bytes(data)
+
+
+def _check(data: bytes, headers: Mapping[str, str], what: str) -> None:
+    """Hold the content against what the server promised. Raises IntegrityError."""
+    for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
+        if (text := headers.get(name, "")).isdigit() and text != str(len(data)):
+            raise IntegrityError(f"{what} has {len(data)} bytes where {text[:20]} were promised")
+    tag = headers.get("ETag", "").strip('"')
+    if "X-Symcache-Version" in headers and len(tag) == 64 and hashlib.sha256(data).hexdigest() != tag:
+        raise IntegrityError(f"{what} has another SHA-256 than was promised")
