@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import platformdirs
 import tenacity
 
 from symcache.errors import EnvironmentFailure, RemoteError, StorageError
+from symcache.files import published
 from vm_provisioning.inventory import MachineDefinition
 from vm_provisioning.text import shown
 
@@ -117,9 +117,8 @@ class MachineKeys:
         content = {"machine": machine.name, "driver": machine.driver, "image": machine.image, "host_key": fingerprint}
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".part-", delete=False) as out:
-                out.write(json.dumps(content, indent=2))
-            Path(out.name).replace(path)
+            with published(path, mode=0o600) as part:
+                part.write_text(json.dumps(content, indent=2))
         except OSError as error:
             raise StorageError(f"{path}: cannot be written: {error.strerror}", hint="check who owns it") from error
         return path

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,6 +20,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache.errors import StorageError
+from symcache.files import published
 from vm_provisioning.drivers import RUN_PREFIX, Child, process_start
 from vm_provisioning.inventory import MachineDefinition
 
@@ -102,18 +102,12 @@ class RunStore:
 
     def save(self, run: Run) -> None:
         """Write a run's record, whole or not at all. Raises StorageError."""
-        path, part = self._path(run.name), None
+        path = self._path(run.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".part-", delete=False) as out:
-                part = Path(out.name)
-                out.write(run.model_dump_json(indent=2))
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(path)
+            with published(path, mode=0o600, sync=True) as part:
+                part.write_text(run.model_dump_json(indent=2))
         except OSError as error:
-            if part:
-                part.unlink(missing_ok=True)
             raise StorageError(
                 f"{path}: cannot be written: {error.strerror}", hint="check who owns it, and the free space"
             ) from error
