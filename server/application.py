@@ -61,10 +61,17 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let pass who may read or write what is asked for."""
     reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
     service = request.app[SERVICE]
-    if (reads and service.open_reads) or request.path == "/healthz":
+    if request.path == "/healthz":
+        return await handler(request)
+    open_to_all = reads and service.open_reads
+    token = None
+    if not open_to_all or service.limits.on:
+        token = service.tokens.find(token_of(request) or "")
+    if service.limits.on:  # guesses at tokens are counted, too
+        service.limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
+    if open_to_all:
         return await handler(request)
     scope = Scope.READ if reads else Scope.WRITE
-    token = service.tokens.find(token_of(request) or "")
     if token is None:
         raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
     if scope not in token.scopes:
@@ -119,7 +126,7 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
     if error.status == web.HTTPUnauthorized.status_code:
         headers["WWW-Authenticate"] = 'Basic realm="symcache", Bearer realm="symcache"'
     return headers

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.auth import Scope, TokenStore
+from server.limits import Network
 from symcache.dump import SourceTree
 from symcache.errors import UsageError
 
 __all__ = ["ServerConfig"]
+
+_LOOKUP_RATE, _UPLOAD_RATE = 200.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,22 @@ class ServerConfig:
     def tokens(self) -> Path:
         """File of the tokens."""
         return self.state_dir / "tokens.json"
+
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose word in X-Forwarded-For counts."""
+    lookup_rate: float | None = None
+    upload_rate: float | None = None
+    """Requests a second of one client in the long run; 0 is no limit. None: a default, but none on loopback."""
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Return the limits of look-ups and uploads that hold, in requests a second; 0 is none."""
+        local = self.is_loopback and not self.trusted_proxies
+        lookups, uploads = (0.0, 0.0) if local else (_LOOKUP_RATE, _UPLOAD_RATE)
+        return (
+            lookups if self.lookup_rate is None else self.lookup_rate,
+            uploads if self.upload_rate is None else self.upload_rate,
+        )
 
     def tls(self) -> ssl.SSLContext | None:
         """Return what speaks TLS, or None for plain HTTP. Raises UsageError for files that are none of the kind."""

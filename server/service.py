@@ -16,6 +16,7 @@ from server.cache_match import CacheMatcher
 from server.config import ServerConfig
 from server.decoded import DecodedCache
 from server.layouts import Wanted
+from server.limits import Limits
 from server.metrics import LIBRARY_AGE, flush_access_log
 from server.misses import MissLog
 from server.uploads import Uploads
@@ -48,6 +49,7 @@ class Service:
         """The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
         self.tokens = TokenStore(config.tokens)
+        self.limits = Limits(*config.rates, config.trusted_proxies)
         self.uploads = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
         self.upstreams: Upstreams | None = None
         self.sources = SourceTrees(config.sources)

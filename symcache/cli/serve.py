@@ -10,7 +10,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from server import ServerConfig, run
+from server import ServerConfig, parse_network, run
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
 from symcache.cli.settings import library_location, server_urls
 from symcache.dump import SourceTree
@@ -58,6 +58,20 @@ def serve(
     tls_key: Annotated[
         Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM key without passphrase.")
     ] = None,
+    trust_proxy: Annotated[
+        list[str] | None,
+        typer.Option("--trust-proxy", metavar="ADDRESS", help="Proxy whose X-Forwarded-For counts; may be repeated."),
+    ] = None,
+    lookup_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--lookup-rate", min=0, help="Look-ups a second of one client; 0: any. [default: 200, local: any]"
+        ),
+    ] = None,
+    upload_rate: Annotated[
+        float | None,
+        typer.Option("--upload-rate", min=0, help="Uploads a second of one client; 0: any. [default: 50, local: any]"),
+    ] = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -88,6 +102,9 @@ def serve(
                 access_log=access_log,
                 tls_cert=tls_cert,
                 tls_key=tls_key,
+                trusted_proxies=tuple(parse_network(text) for text in trust_proxy or ()),
+                lookup_rate=lookup_rate,
+                upload_rate=upload_rate,
             ),
             ready,
         )

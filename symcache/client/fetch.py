@@ -17,6 +17,7 @@ import zstandard
 
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.client.urls import asked_to_wait
 from symcache.errors import IntegrityError, MachOError, RemoteError
 from symcache.macho import file_end, identify
 from symcache.model import uuid_text
@@ -110,6 +111,8 @@ class Fetcher:
                         if ours:
                             return None
                         continue  # a server of another kind knows no pins: ask it without
+                    if response.status == 429:
+                        await asyncio.sleep(asked_to_wait(response.headers))
                     if response.status >= 500 or response.status in {408, 429}:
                         raise _Retry(f"answers {response.status} {response.reason} for {request}")
                     if response.status in {401, 403}:

@@ -15,7 +15,7 @@ import tenacity
 
 from symcache import __version__
 from symcache.client.holdings import ask_holdings
-from symcache.client.urls import split_tokens
+from symcache.client.urls import asked_to_wait, split_tokens
 from symcache.errors import IncompleteError, RemoteError, UsageError
 
 __all__ = ["PushedFile", "push"]
@@ -159,6 +159,8 @@ class _Push:
                         f"{self._url}: {(await response.text())[:200].strip()}",
                         hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
                     )
+                if response.status == 429:
+                    await asyncio.sleep(asked_to_wait(response.headers))
                 if response.status >= 500 or response.status in {408, 409, 429}:
                     raise _Retry(f"{response.status} {response.reason}")
                 if response.status >= 400:

@@ -1,11 +1,19 @@
-"""URLs of servers, and the tokens that they may bring along."""
+"""URLs of servers, the tokens that they may bring along, and how long a server wants to be left alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["split_tokens"]
+__all__ = ["asked_to_wait", "split_tokens"]
+
+_LONGEST_WAIT = 60
+
+
+def asked_to_wait(headers: Mapping[str, str]) -> float:
+    """Return the seconds that a server's `Retry-After` asks for, within reason; 0 without one, or with a date."""
+    text = headers.get("Retry-After", "").strip()
+    return min(int(text), _LONGEST_WAIT) if text.isdigit() and len(text) < 10 else 0
 
 
 def split_tokens(urls: Iterable[str]) -> tuple[list[str], dict[str, str]]:

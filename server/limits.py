@@ -1,0 +1,127 @@
+"""How often one client may ask: a generic cell rate algorithm per key (ITU-T I.371), one number a client.
+
+Whoever brings a valid token is counted under its name, wherever it is used; all others under their address. Each server
+process counts by itself, so several of them together allow as many times more.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from aiohttp import web
+
+from server.auth import Token
+from symcache.errors import UsageError
+
+__all__ = ["Limits", "Network", "RateLimit", "client_address", "parse_network"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_BURST_SECONDS = 30.0
+"""What was not asked for so long may be asked at once: a dump loader wants a thousand binaries, and then none."""
+_CLIENTS = 100_000
+_MAX_HOPS = 32
+
+
+class RateLimit:
+    """At most `per_second` in the long run, and thirty seconds' worth of it at once."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval, self._clock = 1 / per_second, clock
+        self._burst = max(_BURST_SECONDS, self._interval)
+        self._until: OrderedDict[str, float] = OrderedDict()
+        """Client to when it would be done, had it asked at the even rate; whoever asked longest ago comes first."""
+
+    def wait(self, client: str) -> float:
+        """Count a request of `client` and return 0, or return the seconds after which it may ask again."""
+        now = self._clock()
+        until = max(now, self._until.pop(client, now))
+        late = until + self._interval - now - self._burst
+        if late <= 1e-9:
+            until += self._interval
+            late = 0.0
+        self._until[client] = until
+        if len(self._until) > _CLIENTS:
+            self._until.popitem(last=False)
+        return late
+
+
+class Limits:
+    """The limits of look-ups and uploads; a rate of 0 is none."""
+
+    def __init__(self, lookups: float, uploads: float, proxies: Iterable[Network]) -> None:
+        self._lookups = RateLimit(lookups) if lookups else None
+        self._uploads = RateLimit(uploads) if uploads else None
+        self._proxies = frozenset(proxies)
+        self.on = bool(lookups or uploads)
+
+    def check(self, request: web.BaseRequest, token: Token | None, *, upload: bool) -> None:
+        """Count a request. Raises HTTPTooManyRequests."""
+        limit = self._uploads if upload else self._lookups
+        if limit is None:
+            return
+        # No address has a space in it.
+        client = f"token {token.name}" if token else _network(client_address(request, self._proxies))
+        if late := limit.wait(client):
+            seconds = max(1, math.ceil(late))
+            raise web.HTTPTooManyRequests(
+                text=f"too many requests of {client}: ask again in {seconds} seconds\n",
+                headers={"Retry-After": str(seconds)},
+            )
+
+
+def client_address(request: web.BaseRequest, proxies: frozenset[Network]) -> str:
+    """Return who asks: the peer, or what a proxy that is named in `proxies` says in X-Forwarded-For.
+
+    Each proxy appends whom it got the request from, so the last address that is none of theirs is the client's;
+    whatever stands before it was written by the client.
+    """
+    address = request.remote or ""
+    if not proxies or not _is_proxy(address, proxies):
+        return address
+    hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+    for hop in reversed(hops[-_MAX_HOPS:]):
+        text = hop.strip()
+        if _parse(text) is None:
+            break
+        address = text
+        if not _is_proxy(text, proxies):
+            break
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """Return an address, or a network in CIDR notation. Raises UsageError."""
+    try:
+        return ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise UsageError(f"{text[:80]!r}: not an address", hint="write 127.0.0.1, or 10.0.0.0/8") from None
+
+
+@lru_cache(1 << 12)
+def _is_proxy(address: str, proxies: frozenset[Network]) -> bool:
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in proxies)
+
+
+@lru_cache(1 << 12)
+def _network(address: str) -> str:
+    """Return what one client cannot leave: with IPv6 it has a whole /64."""
+    parsed = _parse(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))
+    return str(parsed) if parsed else address
+
+
+@lru_cache(1 << 12)
+def _parse(text: str) -> _Address | None:
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, ipaddress.IPv6Address) else parsed

@@ -1,0 +1,113 @@
+"""Rate limits: a burst passes, a flood is told when to come back, and nobody can name himself another."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.config import ServerConfig
+from server.limits import RateLimit, parse_network
+from symcache.client import SymbolClient, SymbolRequest
+from symcache.library import Library
+from tests.support.http import Answer, request
+from tests.support.servers import Samples, serve
+
+_PATH = "/buildid/00000000000000000000000000000001/executable"
+
+
+def _token(folder: Path, name: str, scope: str) -> str:
+    homes = {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+    command = [sys.executable, "-m", "symcache", "token", "create", name, "--scope", scope]
+    return subprocess.run(
+        command, env=os.environ | homes, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def _until_refused(url: str, most: int, **headers: str) -> tuple[int, Answer]:
+    """Return how many look-ups were answered, and the refusal."""
+    for count in range(most + 1):
+        answer = request(url, _PATH, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        if answer.status == 429:
+            return count, answer
+        assert answer.status == 404
+    raise AssertionError(f"{most} look-ups and no refusal")
+
+
+@given(st.floats(0.1, 50), st.lists(st.floats(0, 60), max_size=300))
+def test_no_client_gets_more_than_burst_and_rate(rate: float, pauses: list[float]) -> None:
+    now = 0.0
+    limit = RateLimit(rate, lambda: now)
+    allowed = 0
+    for pause in pauses:
+        now += pause
+        late = limit.wait("a")
+        if late:
+            now += late * 1.001 + 1e-6
+            assert limit.wait("a") == 0  # what Retry-After says is true
+        allowed += 1
+    assert allowed <= max(1, 30 * rate) + now * rate + 1
+    assert limit.wait("b") == 0
+
+
+def test_a_flood_is_told_when_to_come_back(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--lookup-rate", "0.5") as server:
+        count, refused = _until_refused(server.url, 40)
+        assert 15 <= count <= 35
+        assert 1 <= int(refused.headers["retry-after"]) <= 30
+        assert request(server.url, "/api/v1/releases").status == 429
+        assert request(server.url, "/healthz").status == 200
+        # Without --trust-proxy nobody becomes another by saying so.
+        assert request(server.url, _PATH, headers={"X-Forwarded-For": "192.0.2.1"}).status == 429
+        with SymbolClient([server.url], tmp_path / "cache") as client:
+            assert client.fetch_many([SymbolRequest(samples.uuid)])  # waits as it was told
+
+
+def test_behind_a_proxy_each_client_counts_for_itself(samples: Samples, tmp_path: Path) -> None:
+    options = ("--lookup-rate", "0.2", "--trust-proxy", "127.0.0.1", "--trust-proxy", "10.0.0.0/8")
+    with serve(samples.library, tmp_path / "server", *options) as server:
+        _until_refused(server.url, 20, X_Forwarded_For="192.0.2.1")
+        for same in ("6.6.6.6, 192.0.2.1", "192.0.2.1, 10.1.2.3", "::ffff:192.0.2.1", " 192.0.2.1 ,127.0.0.1"):
+            assert request(server.url, _PATH, headers={"X-Forwarded-For": same}).status == 429, same
+        for other in ("192.0.2.2", "192.0.2.1, 192.0.2.3", "", "not an address"):
+            assert request(server.url, _PATH, headers={"X-Forwarded-For": other}).status == 404, other
+        _until_refused(server.url, 20, X_Forwarded_For="2001:db8::1")
+        assert request(server.url, _PATH, headers={"X-Forwarded-For": "2001:db8::ffff:1"}).status == 429
+        assert request(server.url, _PATH, headers={"X-Forwarded-For": "2001:db8:0:1::1"}).status == 404
+
+
+def test_uploads_and_tokens_have_limits_of_their_own(tmp_path: Path) -> None:
+    Library.open(tmp_path / "library", create=True).close()
+    folder = tmp_path / "server"
+    ci, other = _token(folder, "ci", "write"), _token(folder, "other", "write")
+
+    def put(token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}", "Content-Range": "bytes 0-0/9"}
+        return request(server.url, f"/api/v1/uploads/{'1' * 64}", method="PUT", headers=headers, body=b"x").status
+
+    with serve(tmp_path / "library", folder, "--upload-rate", "0.2") as server:
+        assert [put(ci) for _ in range(6)] == [202] * 6
+        assert 429 in {put(ci) for _ in range(4)}
+        assert put(other) == 202
+        assert {put("guess") for _ in range(10)} == {401, 429}  # guessing is slow
+        assert request(server.url, _PATH).status == 404  # look-ups are not limited here
+        refused = request(server.url, f"/api/v1/uploads/{'1' * 64}", headers={"Authorization": f"Bearer {ci}"})
+        assert (refused.status, "too many" in json.loads(refused.body)["error"]) == (429, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "proxies", "limited"), [("127.0.0.1", (), False), ("0.0.0.0", (), True), ("127.0.0.1", ("::1",), True)]
+)
+def test_limits_are_on_where_others_can_connect(
+    tmp_path: Path, host: str, proxies: tuple[str, ...], limited: bool
+) -> None:
+    networks = tuple(parse_network(p) for p in proxies)
+    config = ServerConfig("library", tmp_path, tmp_path, host=host, trusted_proxies=networks)
+    assert all(config.rates) is limited
+    assert any(config.rates) is limited
