@@ -16,7 +16,7 @@ from typing import Any
 from symcache.errors import EnvironmentFailure, HostKeyError, RemoteError, SymcacheError, UsageError
 from vm_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
 from vm_provisioning.hostkeys import HostKeyTrust
-from vm_provisioning.interrupts import Interrupts
+from vm_provisioning.interrupts import Interrupts, check_interrupts
 from vm_provisioning.inventory import MachineDefinition
 from vm_provisioning.login import SshTarget, Timeouts
 from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, MachineKeys, learnt_key, shown_key, speaks_ssh
@@ -141,6 +141,7 @@ class Machine:
         self._announce(f"waiting for {run.vm} to answer over SSH")
         started = time.monotonic()
         while True:
+            check_interrupts()
             left = deadline - time.monotonic()
             # Asked again each time: the first address may be a lease of the machine before.
             endpoint = self.driver.endpoint(run.vm, max(0.1, left), run.child)

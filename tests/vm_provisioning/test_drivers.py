@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -21,6 +23,7 @@ from vm_provisioning.drivers import protocol as protocol_module
 from vm_provisioning.drivers.programs import Program, process_start
 from vm_provisioning.drivers.protocol import first_address
 from vm_provisioning.drivers.qmp import Qmp
+from vm_provisioning.interrupts import Interrupted, Interrupts, held
 
 RUN = "symcache-mac-0a1b2c"
 BY_STAND_IN = ["tart", "anka", "parallels", "vmware", "utm"]
@@ -335,6 +338,27 @@ def test_a_child_is_told_from_a_later_process_of_its_number(tmp_path: Path) -> N
     child.end()
     assert not child.alive()
     assert child.said() == "hello"
+
+
+def test_a_signal_waits_for_what_must_not_be_torn_apart() -> None:
+    before, done = signal.getsignal(signal.SIGTERM), False
+    with pytest.raises(Interrupted), Interrupts(), held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done = True
+    assert done
+    with Interrupts(), held(forget=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_was_swallowed_ends_the_next_program(tmp_path: Path) -> None:
+    program = script(tmp_path, "sleep 30")
+    with pytest.raises(Interrupted), Interrupts():
+        with contextlib.suppress(Interrupted):  # as Python does within finalizers
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        program.run("list")
+    assert script(tmp_path, "echo done").run("list").stdout == "done\n", "it is forgotten afterwards"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from symcache.errors import EnvironmentFailure
+from vm_provisioning.interrupts import check_interrupts, held
 from vm_provisioning.text import shown
 
 __all__ = ["Child", "Output", "Program", "ProgramError", "process_start"]
@@ -196,25 +197,29 @@ class Program:
         return shown(" ".join(filter(None, [self.name, verb, machine])))
 
     def _collect(self, argv: Sequence[str], verb: str, machine: str, timeout: float) -> Output:
+        process: subprocess.Popen[bytes] | None = None
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-                start_new_session=True,  # the terminal's Ctrl+C is for us to handle
-            )
-        except OSError as error:
-            raise EnvironmentFailure(f"{argv[0]}: cannot be run: {error.strerror}", hint=self._hint) from error
-        try:
+            with held():  # never start what is not known to have been started
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=_environment(),
+                    start_new_session=True,  # the terminal's Ctrl+C is for us to handle
+                )
             stdout, stderr = self._read(process, verb, machine, timeout)
             status = process.wait()
+        except OSError as error:
+            if process is not None:
+                _end(process)
+            raise EnvironmentFailure(f"{argv[0]}: cannot be run: {error.strerror}", hint=self._hint) from error
         except BaseException:
-            _end(process)
+            if process is not None:
+                _end(process)
             raise
         finally:
-            for pipe in (process.stdout, process.stderr):
+            for pipe in (process.stdout, process.stderr) if process else ():
                 if pipe:
                     pipe.close()
         return Output(stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), status)
@@ -230,6 +235,7 @@ class Program:
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ, text)
             while selector.get_map() or process.poll() is None:
+                check_interrupts()
                 now = time.monotonic()
                 if ended is None and process.poll() is not None:
                     ended = now
