@@ -31,6 +31,7 @@ from symcache.cli.common import (
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
 from symcache.client import SymbolClient, SymbolRequest
 from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.files import published
 from symcache.library import Library, stage_origin, stage_paths
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
@@ -263,14 +264,8 @@ def _from_library(
 def _copy(source: Path, target: Path) -> Path:
     """Copy a cached file, which never changes, to where the user wants it: whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix=".part-", dir=target.parent, delete=False) as temporary:
-        part = Path(temporary.name)
-    try:
+    with published(target) as part:
         shutil.copyfile(source, part)
-        part.chmod(0o644)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ import typer
 from symcache.cli.common import BuildOption, CacheOption, ServerOption, errors_to_exit, fail, out, plain
 from symcache.cli.settings import server_urls
 from symcache.errors import StorageError, UsageError
+from symcache.files import published
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
 
@@ -124,19 +124,12 @@ def _undo(path: Path, before: str, kept: str, dry_run: bool) -> None:
 def _write(path: Path, text: str) -> None:
     """Replace the file at once, through a link if it is one, keeping its permissions."""
     target = path.resolve()
-    part: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=".part-", delete=False
-        ) as out_:
-            part = Path(out_.name)
-            out_.write(text)
-        part.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        part.replace(target)
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+        with published(target, mode=mode) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
-        if part:
-            part.unlink(missing_ok=True)
         raise StorageError(
             f"{path}: {error.strerror or error}", hint="check who owns it and who may write there"
         ) from error

@@ -25,6 +25,7 @@ from symcache.cli.common import (
 )
 from symcache.cli.settings import cache_dir, open_library, path_setting, server_urls
 from symcache.errors import UsageError
+from symcache.files import published
 from symcache.model import uuid_text
 from symcache.verify import (
     Asked,
@@ -245,9 +246,8 @@ def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, 
     """Print the verdict in the forms that were asked for, and end with 1 if it is no."""
     if junit is not None:
         junit.parent.mkdir(parents=True, exist_ok=True)
-        part = junit.with_name(f".{junit.name}.part")
-        part.write_text(junit_xml(report), encoding="utf-8")
-        part.replace(junit)
+        with published(junit) as part:
+            part.write_text(junit_xml(report), encoding="utf-8")
     if json:
         emit_json(report.to_json())
     elif as_markdown:
