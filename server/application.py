@@ -23,6 +23,7 @@ __all__ = ["create_app"]
 log = logging.getLogger("symcache.server")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+_ADMIN = frozenset({"/api/v1/tokens"})
 _MAX_BODY = 4 << 20
 
 
@@ -63,7 +64,8 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     service = request.app[SERVICE]
     if request.path == "/healthz":
         return await handler(request)
-    open_to_all = reads and service.open_reads
+    scope = Scope.ADMIN if request.path in _ADMIN else Scope.READ if reads else Scope.WRITE
+    open_to_all = scope is Scope.READ and service.open_reads
     token = None
     if not open_to_all or service.limits.on:
         token = service.tokens.find(token_of(request) or "")
@@ -71,10 +73,9 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
         service.limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
     if open_to_all:
         return await handler(request)
-    scope = Scope.READ if reads else Scope.WRITE
     if token is None:
         raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
-    if scope not in token.scopes:
+    if not token.may(scope):
         raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
     response = await handler(request)
     if "Cache-Control" in response.headers:  # what needs a token is for nobody else's cache

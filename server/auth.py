@@ -32,11 +32,13 @@ _LOOK_SECONDS = 1.0
 
 
 class Scope(StrEnum):
-    """What a token allows."""
+    """What a token allows; each includes those before it."""
 
     READ = "read"
     WRITE = "write"
-    """Add binaries. Nothing can be removed or preferred over HTTP."""
+    """Add binaries, and read. Nothing can be removed or preferred over HTTP, by nobody."""
+    ADMIN = "admin"
+    """Watch over the server, too: see who has tokens, and ask as often as need be."""
 
 
 class Token(BaseModel):
@@ -48,6 +50,11 @@ class Token(BaseModel):
     sha256: Sha256
     scopes: frozenset[Scope]
     created: str
+
+    def may(self, scope: Scope) -> bool:
+        """Return whether it allows what needs `scope`."""
+        order = list(Scope)
+        return any(order.index(own) >= order.index(scope) for own in self.scopes)
 
 
 _TOKENS = TypeAdapter(list[Token])

@@ -116,7 +116,7 @@ class ServerConfig:
         """Raise UsageError for settings that contradict each other or would expose the library unasked."""
         if self.public_reads and self.require_token:
             raise UsageError("--public-reads and --require-token contradict each other", hint="choose one of them")
-        if not self.open_reads and not any(Scope.READ in t.scopes for t in TokenStore(self.tokens).all()):
+        if not self.open_reads and not any(t.may(Scope.READ) for t in TokenStore(self.tokens).all()):
             raise UsageError(
                 f"{self.host}: reading needs a token there, and there is none that may read",
                 hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",

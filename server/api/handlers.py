@@ -39,6 +39,7 @@ def register(app: web.Application) -> None:
     router.add_get(f"{_PREFIX}/releases/{{build}}", one_release)
     router.add_get(f"{_PREFIX}/coverage/{{build}}", coverage)
     router.add_get(f"{_PREFIX}/missing", missing)
+    router.add_get(f"{_PREFIX}/tokens", tokens)
     uploads.register(app)
 
 
@@ -147,6 +148,13 @@ async def missing(request: web.Request) -> web.Response:
             ]
         )
     )
+
+
+async def tokens(request: web.Request) -> web.Response:
+    """List who has a token, and for what; a token that may `admin` was asked for before."""
+    rows = await asyncio.to_thread(request.app[SERVICE].tokens.all)
+    issued = [models.IssuedToken(name=t.name, scopes=sorted(t.scopes), created=t.created) for t in rows]
+    return json_answer(models.Tokens(tokens=issued))
 
 
 def _held(order: list[UUID], held: Mapping[UUID, list[Occurrence]]) -> list[models.HeldImage]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from server.auth import Scope
 from symcache.catalog import Occurrence, ReleaseRow
 from symcache.client import LayoutMatch
 from symcache.model import Kind, Sha256, uuid_text
@@ -175,6 +176,20 @@ class MissingImage(_Answer):
     last_asked: str
     name: str
     """File name, or empty where nobody told one."""
+
+
+class IssuedToken(_Answer):
+    """One token: whom it is for and what it allows. The token itself is not kept."""
+
+    name: str
+    scopes: list[Scope]
+    created: str
+
+
+class Tokens(_Answer):
+    """Who may do what here."""
+
+    tokens: list[IssuedToken]
 
 
 class Missing(_Answer):

@@ -25,6 +25,7 @@ def document() -> dict[str, Any]:
     """Return the document; it never changes while the program runs."""
     answers: list[type[BaseModel]] = [models.Holdings, models.HeldImage, models.Images, models.Releases]
     answers += [models.Release, models.Coverage, models.Missing, models.Upload, models.Added, models.Error]
+    answers += [models.Tokens]
     modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
     modes = [(model, "serialization") for model in answers]
     modes += [(models.UuidsQuery, "validation"), (models.AddQuery, "validation")]
@@ -71,6 +72,7 @@ def document() -> dict[str, Any]:
                 | {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("AddQuery")}}}}
             },
             "/api/v1/missing": {"get": _operation("What was asked for and nobody had", models.Missing)},
+            "/api/v1/tokens": {"get": _operation("Who has a token; needs the scope admin", models.Tokens)},
         },
         "components": {
             "schemas": schemas["$defs"],

@@ -60,7 +60,7 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
             refused = request(url, path_of_any_kind, headers={"Authorization": "Bearer wrong"})
             assert refused.status == 401
             assert "Bearer" in refused.headers["www-authenticate"]
-        assert request(url, path, headers={"Authorization": f"Bearer {writer}"}).status == 403
+        assert request(url, path, headers={"Authorization": f"Bearer {writer}"}).status == 200
         basic = base64.b64encode(f"anybody:{reader}".encode()).decode()
         for field in (f"Bearer {reader}", f"bearer {reader}", f"Basic {basic}"):
             got = request(url, path, headers={"Authorization": field})
@@ -100,6 +100,34 @@ def test_behind_a_proxy_this_machine_needs_a_token_as_well(samples: Samples, tmp
     with serve(samples.library, folder, "--require-token") as server:
         assert request(server.url, path).status == 401
         assert request(server.url, path, headers={"Authorization": f"Bearer {token}"}).status == 200
+
+
+def test_each_scope_includes_those_before_it(samples: Samples, tmp_path: Path) -> None:
+    folder, scopes = tmp_path / "server", ("read", "write", "admin")
+    tokens = {scope: _token(folder, f"my-{scope}", scope) for scope in scopes}
+    listed = json.loads(_symcache(folder, "token", "list", "--json").stdout)
+    assert {t["name"]: t["scopes"] for t in listed} == {f"my-{scope}": [scope] for scope in scopes}
+    assert "admin" in _symcache(folder, "token", "list").stdout
+    upload = f"/api/v1/uploads/{'1' * 64}"
+
+    def status(scope: str, path: str, method: str = "GET") -> int:
+        headers = {"Authorization": f"Bearer {tokens[scope]}", "Content-Range": "bytes 0-0/9"}
+        return request(server.url, path, method=method, headers=headers, body=b"x" if method == "PUT" else None).status
+
+    with serve(samples.library, folder, "--require-token", "--lookup-rate", "0.1") as server:
+        assert [status(s, "/api/v1/releases") for s in scopes] == [200] * 3
+        assert [status(s, upload, "PUT") for s in scopes] == [403, 202, 202]
+        assert [status(s, "/api/v1/tokens") for s in scopes] == [403, 403, 200]
+        answer = request(server.url, "/api/v1/tokens", headers={"Authorization": f"Bearer {tokens['admin']}"})
+        assert [t["name"] for t in json.loads(answer.body)["tokens"]] == [f"my-{s}" for s in sorted(scopes)]
+        assert not any(token.encode() in answer.body for token in tokens.values())
+        assert 429 in {status("read", "/api/v1/releases") for _ in range(5)}
+        assert {status("admin", "/api/v1/releases") for _ in range(10)} == {200}
+        for path in ("/api/v1/releases/22G120", f"/api/v1/uuids/{samples.uuid}"):
+            assert status("admin", path, "DELETE") in {404, 405}
+    with serve(samples.library, folder) as server:  # reads are open, and this is none
+        assert request(server.url, "/api/v1/releases").status == 200
+        assert request(server.url, "/api/v1/tokens").status == 401
 
 
 def test_tokens_are_kept_as_hashes_for_their_owner_only(tmp_path: Path) -> None:
