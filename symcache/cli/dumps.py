@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
@@ -25,7 +26,18 @@ from symcache.cli.common import (
     plain,
     state,
 )
-from symcache.dump import Analysis, Frame, Limits, LldbProcess, LoadedDump, Mode, ThreadReport, analyze, open_in_lldb
+from symcache.dump import (
+    Analysis,
+    Frame,
+    Limits,
+    LldbProcess,
+    LoadedDump,
+    Mode,
+    ThreadReport,
+    WantedSource,
+    analyze,
+    open_in_lldb,
+)
 from symcache.errors import SymcacheError, UsageError
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
@@ -89,7 +101,9 @@ def open_(
                     source_map=pairs,
                     progress=bar.report,
                     show=show,
+                    sources=sources.files,
                 )
+                _warn(sources)
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
             for line in printed.splitlines():
@@ -107,6 +121,7 @@ def analyze_(
     build: BuildOption = None,
     cache: CacheOption = None,
     timeout: TimeoutOption = Limits.seconds,
+    source: Annotated[bool, typer.Option("--source", help="Fetch sources; print the line of each frame.")] = False,
     json: JsonOption = False,
     html: Annotated[bool, typer.Option("--html", help="Print a page to keep or send.")] = False,
 ) -> None:
@@ -131,6 +146,7 @@ def analyze_(
                             build=build,
                             limits=Limits(seconds=timeout),
                             progress=bar.report,
+                            sources=(sources.files or _NoSources()) if source else None,
                         )
                 except SymcacheError as error:
                     if len(paths) == 1 or state.debug:
@@ -152,6 +168,15 @@ def analyze_(
             sys.stdout.write(to_html(reports))
         if worst:
             raise typer.Exit(worst)
+
+
+class _NoSources:
+    """For where no server is named: only folders that dSYMs note have sources."""
+
+    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+        """Return nothing."""
+        del wanted
+        return {}
 
 
 class _FetchBar:
@@ -184,9 +209,7 @@ class _FetchBar:
 
 
 def _name_missing(missing: list[tuple[str, UUID | None]], dump: Path, sources: Sources) -> None:
-    for problem in sources.problems:
-        _say(f"[yellow]warning:[/] {plain(problem)}")
-    sources.problems.clear()
+    _warn(sources)
     if not missing:
         return
     _say(f"[yellow]missing:[/] {len(missing)} modules of {plain(str(dump))}; their frames have no names")
@@ -195,6 +218,12 @@ def _name_missing(missing: list[tuple[str, UUID | None]], dump: Path, sources: S
     if len(missing) > _NAMED:
         _say(f"  … and {len(missing) - _NAMED} more (`symcache analyze --json` lists all)")
     _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+
+
+def _warn(sources: Sources) -> None:
+    for problem in sources.problems:
+        _say(f"[yellow]warning:[/] {plain(problem)}")
+    sources.problems.clear()
 
 
 def _say(text: str) -> None:
@@ -244,6 +273,8 @@ def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
     out.print(f"\nthread {thread.index}{name}{' [bold red]crashed[/]' if crashed else ''}:")
     for number, frame in enumerate(thread.frames):
         out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
+        if frame.source_line:
+            out.print(f"  {'':23} [dim]{plain(_visible(frame.source_line))}[/]")
 
 
 def _frame_text(frame: Frame) -> str:

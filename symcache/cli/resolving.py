@@ -15,17 +15,26 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
-from symcache.client import Held, LocalCache, SymbolClient, SymbolRequest
-from symcache.dump import CacheGuess, ChainResolver, FolderResolver, ModuleResolver, ResolvedFile, Wanted
+from symcache.client import Held, LocalCache, SourceRequest, SymbolClient, SymbolRequest
+from symcache.dump import (
+    CacheGuess,
+    ChainResolver,
+    FolderResolver,
+    ModuleResolver,
+    ResolvedFile,
+    SourceFiles,
+    Wanted,
+    WantedSource,
+)
 from symcache.dump.symbols import Progress
-from symcache.errors import NotFoundError, RemoteError
+from symcache.errors import NotFoundError, RemoteError, SymcacheError
 from symcache.files import published
 from symcache.model import Kind
 
 if TYPE_CHECKING:
     from symcache.library import Library
 
-__all__ = ["LibraryResolver", "ServerResolver", "Sources", "binary_sources"]
+__all__ = ["LibraryResolver", "ServerResolver", "ServerSources", "Sources", "binary_sources"]
 
 
 _REMEMBERED = 8
@@ -152,6 +161,27 @@ class ServerResolver:
         )
 
 
+class ServerSources:
+    """Fetches source files from symbol servers; `problems` tells why some could not be asked for."""
+
+    def __init__(self, client: SymbolClient, kept: SymbolClient, problems: list[str]) -> None:
+        self._client, self._kept, self._problems = client, kept, problems
+
+    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+        """See `SourceFiles.fetch`; what was fetched before is used first, and without asking."""
+        requests = {SourceRequest(*one): one for one in wanted}
+        found: dict[SourceRequest, Path] = {}
+        try:
+            found = self._kept.fetch_sources(requests)
+            if left := [request for request in requests if request not in found]:
+                found |= self._client.fetch_sources(left)
+                self._problems += [text for text in self._client.source_failures if text not in self._problems]
+        except SymcacheError as error:
+            if not self._problems:  # else it has been said that servers are away
+                self._problems.append(str(error))
+        return {requests[request]: path for request, path in found.items()}
+
+
 def _fingerprint(loads: Mapping[UUID, int]) -> str:
     lines = sorted(f"{uuid.hex} {address:x}" for uuid, address in loads.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -181,6 +211,8 @@ class Sources:
     resolver: ModuleResolver
     problems: list[str]
     """What kept servers from being asked; filled as they are."""
+    files: SourceFiles | None
+    """Gets source files; None where no server is named."""
 
 
 @contextmanager
@@ -189,6 +221,7 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
     with ExitStack() as stack:
         resolvers: list[ModuleResolver] = []
         problems: list[str] = []
+        files: SourceFiles | None = None
         if folders:
             resolvers.append(FolderResolver(folders))
         named = library or os.environ.get("SYMCACHE_LIBRARY")
@@ -207,4 +240,5 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
             kept = stack.enter_context(SymbolClient([], cache_dir()))
             resolvers.append(server := ServerResolver(client, kept, cache_dir() / "layouts"))
             problems = server.problems
-        yield Sources(ChainResolver(resolvers), problems)
+            files = ServerSources(client, kept, problems)
+        yield Sources(ChainResolver(resolvers), problems, files)

@@ -11,6 +11,7 @@ from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.notes import header_from_notes
 from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
+from symcache.dump.source_lines import SourceFiles, WantedSource
 from symcache.dump.source_trees import SourceTree, SourceTrees, source_path
 from symcache.dump.symbols import (
     CacheGuess,
@@ -45,10 +46,12 @@ __all__ = [
     "ReportThread",
     "ResolvedFile",
     "Segment",
+    "SourceFiles",
     "SourceTree",
     "SourceTrees",
     "ThreadReport",
     "Wanted",
+    "WantedSource",
     "analyze",
     "describe",
     "describe_exception",

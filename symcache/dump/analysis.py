@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.debugger import Limits, LldbProcess, Mode
+from symcache.dump.debugger import Answer, Limits, LldbProcess, Mode
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
 from symcache.dump.minidump import is_minidump, load_minidump
 from symcache.dump.reports import is_report, read_report
+from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.errors import DumpError
 from symcache.model import uuid_text
@@ -29,8 +30,11 @@ def analyze(
     build: str | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
+    sources: SourceFiles | None = None,
 ) -> Analysis:
     """Open a dump in LLDB, or name the frames of a crash report, and return what it says.
+
+    With `sources`, the frames have the text of their source lines, too.
 
     Raises DumpError, DebuggerError, OSError.
     """
@@ -54,6 +58,8 @@ def analyze(
         ThreadReport(number, thread["name"] or names.get(number, ""), tuple(finder.frame(f) for f in thread["frames"]))
         for number, thread in enumerate(report["threads"])
     )
+    if sources:
+        threads = SourceFinder(loaded.plan["source_map"], sources).with_lines(threads)
     return Analysis(loaded, loaded.exception, threads, modules, report["version"])
 
 
@@ -67,8 +73,11 @@ def open_in_lldb(
     source_map: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
     show: Callable[[LoadedDump], None] | None = None,
+    sources: SourceFiles | None = None,
 ) -> str:
     """Open a dump in LLDB with the crashed thread selected, and return what `bt` prints; or leave the user its prompt.
+
+    Behind it stand the source lines around the first frame whose source is here, or can be had from `sources`.
 
     `lldb` was started for the one (`Mode.PRINT`) or the other (`Mode.PROMPT`). `show` is called before it gets to
     work. Raises DumpError, DebuggerError, OSError.
@@ -84,10 +93,23 @@ def open_in_lldb(
         loaded = open_it(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
         if show:
             show(loaded)
+        answer = _source_answer(loaded, sources, scratch) if sources else None
         if lldb.mode is Mode.PROMPT:
-            lldb.prompt(loaded.plan, str(path))
+            lldb.prompt(loaded.plan, str(path), answer)
             return ""
-        return lldb.backtrace(loaded.plan, str(path))
+        return lldb.backtrace(loaded.plan, str(path), answer)
+
+
+def _source_answer(loaded: LoadedDump, sources: SourceFiles, scratch: Path) -> Answer:
+    """Return what answers the worker's question for source files: with the folders to map."""
+    known = {uuid_text(m.module.uuid): m.module.uuid for m in loaded.modules if m.module.uuid}
+    finder = SourceFinder(loaded.plan["source_map"], sources)
+
+    def answer(question: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        wanted = [WantedSource(known[uuid], path) for uuid, path in question if uuid in known]
+        return finder.map_fetched(wanted, scratch / "sources")
+
+    return answer
 
 
 class _ModuleFinder:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,10 +24,13 @@ from typing import Any, Self
 from symcache.dump.lldb_python import LldbPython, find_lldb, next_step
 from symcache.errors import DebuggerError, DumpError
 
-__all__ = ["Limits", "LldbProcess", "Mode", "require_lldb"]
+__all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_OUTPUT = 256 << 20
+_MAX_QUESTION = 1 << 20
+Answer = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
+"""From (UUID, recorded path) of the source files of the shown frames to the folders to map: (recorded, here)."""
 _NOT_TAKEN = 4
 """Exit code of the worker when LLDB refuses the core."""
 
@@ -77,22 +82,33 @@ class LldbProcess:
             empty.mkdir()
             self._errors = tempfile.TemporaryFile(dir=self._folder.name)
             reading, self._plan = os.pipe()
+            self._questions, asking = os.pipe()
             try:
                 self._process = subprocess.Popen(
-                    [lldb.interpreter, "-I", str(_WORKER), self.mode, str(reading), json.dumps(self._package)],
+                    [
+                        lldb.interpreter,
+                        "-I",
+                        str(_WORKER),
+                        self.mode,
+                        str(reading),
+                        json.dumps(self._package),
+                        str(asking),
+                    ],
                     stdin=None if interactive else subprocess.DEVNULL,
                     stdout=None if interactive else subprocess.PIPE,
                     stderr=None if interactive else self._errors,
                     cwd=empty,
                     env=_environment(Path(self._folder.name), interactive),
                     start_new_session=not interactive,  # the terminal belongs to our session
-                    pass_fds=[reading],
+                    pass_fds=[reading, asking],
                 )
             except BaseException:
                 os.close(self._plan)
+                os.close(self._questions)
                 raise
             finally:
                 os.close(reading)
+                os.close(asking)
         except BaseException:
             self._folder.cleanup()
             raise
@@ -100,6 +116,7 @@ class LldbProcess:
 
     def __exit__(self, *_: object) -> None:
         self._hang_up()
+        os.close(self._questions)
         if self._process.poll() is None:
             self._kill()
         self._process.wait()
@@ -120,31 +137,48 @@ class LldbProcess:
             raise DumpError(f"{name}: LLDB does not open the core: {result['error']}", hint="the dump may be damaged")
         return result
 
-    def backtrace(self, plan: dict[str, Any], name: str) -> str:
-        """Return what LLDB prints for `bt` on the crashed thread. Raises DebuggerError, DumpError."""
-        self._send(plan)
+    def backtrace(self, plan: dict[str, Any], name: str, answer: Answer | None = None) -> str:
+        """Return what LLDB prints for `bt` on the crashed thread, and source lines. Raises DebuggerError, DumpError."""
+        self._send(plan, answer)
         return self._read(name).decode("utf-8", "replace")
 
-    def prompt(self, plan: dict[str, Any], name: str) -> None:
+    def prompt(self, plan: dict[str, Any], name: str, answer: Answer | None = None) -> None:
         """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError."""
+        self._send(plan, answer)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for LLDB
         try:
-            self._send(plan)
             if self._process.wait():
                 raise self._failure(name)
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _send(self, plan: dict[str, Any]) -> None:
+    def _send(self, plan: dict[str, Any], answer: Answer | None = None) -> None:
         mapped = sum(Path(p).stat().st_size for p in _mapped_files(plan))
         full = plan | {"memory": self._limits.memory + 2 * mapped, "max_frames": self._limits.max_frames}
-        data = json.dumps(full).encode()
+        data = json.dumps(full | {"asks": answer is not None}).encode() + b"\n"
         try:
             with os.fdopen(self._plan, "wb") as pipe:
                 self._plan = -1
                 pipe.write(data)
+                if answer:
+                    pipe.flush()
+                    pipe.write(json.dumps(answer(self._question())).encode() + b"\n")
         except BrokenPipeError:
             pass  # it has died; reading will tell of what
+
+    def _question(self) -> list[tuple[str, str]]:
+        """Return what source files the worker asks for; none if it has died, or does not ask in time."""
+        end, raw = time.monotonic() + self._limits.seconds, b""
+        while not raw.endswith(b"\n") and len(raw) <= _MAX_QUESTION:
+            if not select.select([self._questions], [], [], max(0.0, end - time.monotonic()))[0]:
+                return []
+            if not (part := os.read(self._questions, 1 << 16)):
+                return []
+            raw += part
+        try:
+            return [(uuid, path) for uuid, path in json.loads(raw) if isinstance(uuid, str) and isinstance(path, str)]
+        except (ValueError, TypeError):
+            return []
 
     def _hang_up(self) -> None:
         if self._plan >= 0:

@@ -46,6 +46,8 @@ class Frame:
     line: int | None = None
     column: int | None = None
     inlined: bool = False
+    source_line: str = ""
+    """Text of the source line, without the space around it; empty where the source was not looked for or found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def _frame_json(number: int, frame: Frame) -> dict[str, Any]:
         "file": frame.file or None,
         "line": frame.line,
         "column": frame.column,
+        "source_line": frame.source_line or None,
         "inlined": frame.inlined,
     }
 

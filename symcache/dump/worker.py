@@ -1,13 +1,16 @@
 """Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
 
-Started as a script, `python -I worker.py MODE FD LLDB`, by the Python that LLDB was made for: standard library only,
-Python 3.9. MODE is `analyze` or `inventory` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too
-and says where the package is. The plan, JSON again, is read from the descriptor FD once LLDB is imported:
+Started as a script, `python -I worker.py MODE FD LLDB ASKING`, by the Python that LLDB was made for: standard library
+only, Python 3.9. MODE is `analyze` or `inventory` (one JSON object on standard output), `print` or `prompt`; LLDB is
+JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
 
     {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
-     "source_map": [[from, to], …], "frames": [[program counter, …] of a thread, …],
+     "source_map": [[from, to], …], "asks": bool, "frames": [[program counter, …] of a thread, …],
      "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
                   "layout": UUID of the shared cache that the file was laid out for, or null}, …]}
+
+If the plan says so, `print` and `prompt` ask for the source files of the frames they show: a line [[UUID, path], …]
+goes out through the descriptor ASKING, and a line [[from, to], …] of folders to map comes back from FD.
 """
 
 from __future__ import annotations
@@ -19,22 +22,27 @@ import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _NONE = (1 << 64) - 1
 _MAX_SYMBOLICATED = 100_000
+_SHOWN = 64
+"""Frames whose sources are asked for."""
+_AROUND = 3
+"""Source lines before and behind that of the stop."""
 
 
-def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
+def main(mode: str, descriptor: int, package: dict[str, str], asking: int) -> int:
     """Do what the plan says; 0, or 4 when LLDB does not take the core."""
     # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if mode in ("analyze", "inventory"):
         os.dup2(2, 1)
     lldb = _load_finder().import_lldb(package["package_folder"], package["library"])
-    with os.fdopen(descriptor, encoding="utf-8") as pipe:
-        text = pipe.read()
+    pipe = os.fdopen(descriptor, encoding="utf-8")
+    text = pipe.readline()
     if not text:
         return 0  # the parent has found that there is nothing to do
     plan = json.loads(text)
@@ -59,7 +67,10 @@ def main(mode: str, descriptor: int, package: dict[str, str]) -> int:
         json.dump(result, channel)
         channel.flush()
         os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash
-    _prompt(lldb, debugger, process, plan, interactive=mode == "prompt")
+    if plan["asks"]:
+        _ask_for_sources(lldb, debugger, process.GetSelectedThread(), pipe, asking)
+    pipe.close()
+    _prompt(lldb, debugger, process, interactive=mode == "prompt")
     sys.stdout.flush()
     os._exit(0)
 
@@ -119,10 +130,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     process = target.LoadCore(plan["core"], error) if plan["core"] else None
     if process is not None and not process.IsValid():
         return debugger, None, None, error.GetCString() or "LLDB does not take the core"
-    for source, destination in plan["source_map"]:
-        result = lldb.SBCommandReturnObject()
-        command = "settings append target.source-map " + _quoted(source) + " " + _quoted(destination)
-        debugger.GetCommandInterpreter().HandleCommand(command, result)
+    _map_sources(lldb, debugger, plan["source_map"])
     own = {_uuid(module): module for module in target.module_iter()}
     added = [_add(target, m, own) for m in plan["modules"]]
     slides: dict[str, Counter[int]] = {}
@@ -294,10 +302,52 @@ def _add_line(entry: dict[str, Any], line: Any) -> None:
         entry["column"] = line.GetColumn()
 
 
-def _prompt(lldb: Any, debugger: Any, process: Any, plan: dict[str, Any], *, interactive: bool) -> None:
+def _map_sources(lldb: Any, debugger: Any, pairs: list[list[str]]) -> None:
+    for source, destination in pairs:
+        result = lldb.SBCommandReturnObject()
+        command = "settings append target.source-map " + _quoted(source) + " " + _quoted(destination)
+        debugger.GetCommandInterpreter().HandleCommand(command, result)
+
+
+def _shown_lines(thread: Any) -> Iterator[tuple[int, Any, Any]]:
+    """Yield (number, frame, line entry) of the first frames, as far as they have lines."""
+    for number in range(min(thread.GetNumFrames(), _SHOWN)):
+        frame = thread.GetFrameAtIndex(number)
+        line = frame.GetLineEntry()
+        if line.IsValid() and line.GetLine():
+            yield number, frame, line
+
+
+def _ask_for_sources(lldb: Any, debugger: Any, thread: Any, pipe: Any, asking: int) -> None:
+    wanted = [[_uuid(frame.GetModule()), _path(line.GetFileSpec())] for _, frame, line in _shown_lines(thread)]
+    with os.fdopen(asking, "w", encoding="utf-8") as question:
+        question.write(json.dumps(wanted) + "\n")
+    _map_sources(lldb, debugger, json.loads(pipe.readline() or "[]"))
+
+
+def _show_source(lldb: Any, debugger: Any, thread: Any) -> None:
+    """Print the lines around the first frame whose source is here."""
+    debugger.SetUseColor(False)
+    for number, _, line in _shown_lines(thread):
+        stream = lldb.SBStream()
+        manager = thread.GetProcess().GetTarget().GetSourceManager()
+        manager.DisplaySourceLinesWithLineNumbers(line.GetFileSpec(), line.GetLine(), _AROUND, _AROUND, "->", stream)
+        text = stream.GetData()
+        if text and text.strip():
+            visible = "".join(c if c.isprintable() or c in "\t\n" else "?" for c in text)
+            name = "".join(c if c.isprintable() else "?" for c in line.GetFileSpec().GetFilename() or "")
+            sys.stdout.write(f"\nsource of frame #{number}, {name}:{line.GetLine()}\n{visible}")
+            sys.stdout.flush()
+            return
+
+
+def _prompt(lldb: Any, debugger: Any, process: Any, *, interactive: bool) -> None:
     debugger.SetOutputFileHandle(sys.stdout, False)
     debugger.SetErrorFileHandle(sys.stderr, False)
     debugger.HandleCommand("bt")
+    color = debugger.GetUseColor()
+    _show_source(lldb, debugger, process.GetSelectedThread())
+    debugger.SetUseColor(color)
     if not interactive:
         return
     debugger.SetInputFileHandle(sys.stdin, False)
@@ -327,4 +377,4 @@ def _quoted(text: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
+    raise SystemExit(main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])))

@@ -147,7 +147,7 @@ def test_sources_are_found_where_the_user_says(crash: Path, tmp_path: Path) -> N
     (here / "main.c").write_text("".join(f"line {n} of the sources\n" for n in range(1, 40)))
     command = [sys.executable, "-m", "symcache", "open", str(dump("arm64")), "--symbols", str(ASSETS / "app" / "arm64")]
     command += ["--source-map", f"/Users/dev/Ledger={here}"]
-    seen, code = _converse(command, [(b"(lldb) ", b"frame select 0\n"), (b"(lldb) ", b"quit\n")])
+    seen, code = converse(command, [(b"(lldb) ", b"frame select 0\n"), (b"(lldb) ", b"quit\n")])
     assert code == 0
     top = truth("arm64")["threads"][0]["frames"][0]
     assert f"line {top['line']} of the sources" in seen
@@ -239,7 +239,7 @@ def test_a_server_that_never_was_there(crash: Path) -> None:
     assert "missing: 2 modules" in done.stderr
 
 
-def _converse(command: list[str], script: list[tuple[bytes, bytes]]) -> tuple[str, int]:
+def converse(command: list[str], script: list[tuple[bytes, bytes]]) -> tuple[str, int]:
     """Run a program on a terminal: wait for a text, then type."""
     pid, terminal = pty.fork()
     if pid == 0:
@@ -271,7 +271,7 @@ def test_open_on_a_terminal_is_an_lldb_prompt(scenes: Scenes, crash: Path) -> No
         (b"(lldb) ", b"quit\n"),
     ]
     command = [sys.executable, "-c", "from symcache.cli import opendump; opendump()", str(crash)]
-    seen, code = _converse([*command, "--symbols", str(scenes("x86_64").folder)], script)
+    seen, code = converse([*command, "--symbols", str(scenes("x86_64").folder)], script)
     assert code == 0
     assert seen.index("exception: SIGSEGV") < seen.index("frame #3") < seen.index("(lldb) ")
     assert "Ledger`middle" in seen
