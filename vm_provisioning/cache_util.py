@@ -7,61 +7,31 @@ truncated images, and with a missing `.symbols`; so only its list, its complaint
 from __future__ import annotations
 
 import re
-import struct
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 from uuid import UUID
 
-from symcache.errors import MachOError, NotFoundError, RemoteError
-from symcache.macho import Slice
+from symcache.errors import NotFoundError, RemoteError
+from symcache.model import uuid_text
+from vm_provisioning.entries import RemoteCache
+from vm_provisioning.guest_tool import ListedImage, Listing, complaints_of, guest_folder, run_in
 from vm_provisioning.ssh_source import SshSource
+from vm_provisioning.staging import Staging
 from vm_provisioning.text import shown
 
-__all__ = [
-    "TOOL",
-    "CacheInfo",
-    "CacheUtil",
-    "ListedImage",
-    "NoSpaceError",
-    "check_whole",
-    "parse_info",
-    "parse_list",
-    "parse_text_info",
-]
+__all__ = ["TOOL", "CacheInfo", "CacheUtil", "parse_info", "parse_list", "parse_text_info"]
 
 TOOL = "dyld_shared_cache_util"
 """How records call images that it extracted."""
 _PLACES = (f"/usr/local/bin/{TOOL}", f"/usr/bin/{TOOL}")
-_TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
-_FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 _LIST_OUTPUT = 64 << 20
 _LIST_SECONDS = 300
-_EXTRACT_SECONDS = 3600
-_ENDING_SECONDS = 0.5
 _UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _LIST_LINE = re.compile(rf"(?:0x([0-9A-Fa-f]{{1,16}}) )?(?:<({_UUID}| +no uuid in dylib +)> )?(?:\[alias\] )?(/.+)")
 _TEXT_LINE = re.compile(rf" +0x([0-9A-Fa-f]{{1,16}}) -> 0x([0-9A-Fa-f]{{1,16}})  <({_UUID})>  (/.+)")
 _TEXT_HEADER = re.compile(r"dylib text infos \(count=([0-9]{1,9})\):")
 _NO_UUID = UUID(int=0)
-
-_LC_SEGMENT, _LC_SYMTAB, _LC_SEGMENT_64 = 0x1, 0x2, 0x19
-
-
-class NoSpaceError(RemoteError):
-    """The guest has too little disk space to extract a cache there."""
-
-
-class ListedImage(NamedTuple):
-    """One line of a list. `address` and `text_end` are unslid VM addresses, None where the verb does not print them."""
-
-    path: str
-    uuid: UUID | None
-    address: int | None = None
-    text_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +118,8 @@ def _uuid(text: str | None) -> UUID | None:
 class CacheUtil:
     """The tool at a path on a machine, and what it makes of the caches there."""
 
+    name = TOOL
+
     def __init__(self, source: SshSource, path: str) -> None:
         self._source, self.path = source, path
 
@@ -181,91 +153,36 @@ class CacheUtil:
         argv = [self.path, verb, self._source.remote(cache).decode()]
         output = self._source.run(argv, timeout=_LIST_SECONDS, max_output=_LIST_OUTPUT)
         if output.status != 0:
-            raise RemoteError(f"{TOOL} {verb} {shown(cache)} ended with {output.status}: {_complaint(output.stderr)}")
+            raise RemoteError(f"{TOOL} {verb} {shown(cache)} ended with {output.status}: {complaints_of(output)[0]}")
         return output.stdout
+
+    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
+        """See GuestTool: by `-text_info`, with `-info` held against it and against the cache's header."""
+        del stage
+        where, problems = shown(cache.path), []
+        info, images = self.info(cache.path), self.images(cache.path)
+        if info.uuid != cache.uuid:
+            said = uuid_text(info.uuid) if info.uuid else "none"
+            have = uuid_text(cache.uuid) if cache.uuid else "none"
+            problems.append(f"{where}: {TOOL} says its UUID is {said}, its header says {have}")
+        if info.image_count is not None and info.image_count != len(images):
+            problems.append(
+                f"{where}: {TOOL} counts {info.image_count} images and lists {len(images)}: is it older than the cache?"
+            )
+        if not images:
+            problems.append(f"{where}: {TOOL} lists no image at all")
+        return Listing(f"{TOOL} -text_info", images, problems)
 
     @contextmanager
     def extracted(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
-        """Extract a cache into a fresh folder in the guest, which is removed at the end.
-
-        Yields that folder as a tree whose paths are install names, and the tool's complaints. One folder a cache:
-        older tools merge what is there already, newer ones overwrite it. `need` is how many bytes must be free.
-
-        Raises RemoteError when the tool fails, NoSpaceError when there is too little space.
-        """
+        """See GuestTool."""
         source = self._source
-        made = source.session.run(["/usr/bin/mktemp", "-d", _TEMPLATE], max_output=4096)
-        folder = made.stdout.decode("utf-8", "replace").strip()
-        if made.status != 0 or not _FOLDER.fullmatch(folder):
-            # Nothing but what we asked for is ever handed to rm.
-            raise RemoteError(f"{source.name}: mktemp made no folder: {shown(made.stdout + made.stderr)}")
-        try:
-            free = self._free_bytes(folder)
-            if free is not None and free < need:
-                raise NoSpaceError(
-                    f"{source.name}: {free >> 20} MiB are free in {folder} where {need >> 20} MiB are needed",
-                    hint="free some space there, or harvest with --extractor raw, which needs none",
-                )
+        with guest_folder(source, need) as folder:
             argv = [self.path, "-extract", folder, source.remote(cache).decode()]
-            try:
-                output = source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_LIST_OUTPUT, watched=True)
-            except BaseException:
-                time.sleep(_ENDING_SECONDS)  # until the tool has gone, which would make its folder anew
-                raise
+            output = run_in(source, argv)
             if output.status != 0:
                 raise RemoteError(
-                    f"{TOOL} -extract {shown(cache)} ended with {output.status}: {_complaint(output.stderr)}",
+                    f"{TOOL} -extract {shown(cache)} ended with {output.status}: {complaints_of(output)[0]}",
                     hint="harvest with --extractor raw",
                 )
-            complaints = [
-                line for line in output.stderr.decode("utf-8", "backslashreplace").splitlines() if line.strip()
-            ]
-            yield SshSource(source.session, root=folder, limits=source.limits), [shown(c) for c in complaints]
-        finally:
-            try:
-                removed = source.run(["/bin/rm", "-rf", folder], timeout=_LIST_SECONDS).status == 0
-            except RemoteError:
-                removed = False
-            if not removed:
-                source.notes.append(f"{folder} is left on {source.name}: remove it there")
-
-    def _free_bytes(self, folder: str) -> int | None:
-        output = self._source.run(["/bin/df", "-kP", folder], max_output=1 << 16)
-        fields = output.stdout.decode("ascii", "replace").splitlines()[-1:]
-        # Filesystem, 1024-blocks, Used, Available, Capacity, Mounted on; the first may contain blanks.
-        match = re.search(r" ([0-9]{1,15}) +[0-9]+% ", fields[0]) if fields else None
-        return int(match[1]) * 1024 if match and output.status == 0 else None
-
-
-def _complaint(stderr: bytes) -> str:
-    return shown(stderr.decode("utf-8", "backslashreplace").partition("\n")[0]) or "it said nothing"
-
-
-def check_whole(file: Path, image: Slice) -> None:
-    """Make sure that an extracted image holds the bytes its load commands speak of. Raises MachOError.
-
-    Apple's extractor goes on after errors in one image and leaves it cut. Looks at segment_command, segment_command_64
-    and symtab_command (<mach-o/loader.h>); the image must have been identified, so its commands are in bounds.
-    """
-    with file.open("rb") as opened:
-        opened.seek(image.offset)
-        header = opened.read(32)
-        order = "<" if header[:1] in {b"\xce", b"\xcf"} else ">"
-        wide = (header[0] if order == "<" else header[3]) == 0xCF
-        ncmds, sizeofcmds = struct.unpack_from(order + "2I", header, 16)
-        opened.seek(image.offset + (32 if wide else 28))
-        commands = opened.read(sizeofcmds)
-    position = 0
-    for _ in range(ncmds):
-        cmd, size = struct.unpack_from(order + "2I", commands, position)
-        end = 0
-        if cmd == _LC_SEGMENT_64 and size >= 72:
-            end = sum(struct.unpack_from(order + "2Q", commands, position + 40))
-        elif cmd == _LC_SEGMENT and size >= 56:
-            end = sum(struct.unpack_from(order + "2I", commands, position + 32))
-        elif cmd == _LC_SYMTAB and size >= 24:
-            symoff, nsyms, stroff, strsize = struct.unpack_from(order + "4I", commands, position + 8)
-            end = max(symoff + nsyms * (16 if wide else 12), stroff + strsize)
-        if end > image.size:
-            raise MachOError(f"{file}: ends at {image.size:#x} where its load commands speak of bytes up to {end:#x}")
-        position += size
+            yield SshSource(source.session, root=folder, limits=source.limits), complaints_of(output, none=())

@@ -14,9 +14,9 @@ from symcache.errors import HostKeyError, IntegrityError, StorageError, Symcache
 from symcache.library import Staged, StagedCacheFile, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, uuid_text
-from vm_provisioning.cache_util import TOOL, CacheUtil, ListedImage, NoSpaceError, check_whole
 from vm_provisioning.entries import RemoteCache
 from vm_provisioning.extraction import Extraction, Extractions
+from vm_provisioning.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
 from vm_provisioning.login import UnreachableError
 from vm_provisioning.packets import ConnectionLostError, ProtocolError
 from vm_provisioning.results import CacheSummary, Counter, HarvestProgress
@@ -33,7 +33,7 @@ _FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, Ho
 _SHOWN_DIFFERENCES = 5
 _COMPANION_HEAD = 16 << 10
 _LONGEST_HEAD = 64 << 20
-_UTIL_SPACE = 2
+_GUEST_SPACE = 2
 """What an extracted cache needs, in sizes of the raw one."""
 
 
@@ -57,8 +57,10 @@ class _Cache:
     extracted: dict[str, set[Identity]] = field(default_factory=dict)
     """By extractor."""
     extraction: Extraction | None = None
+    tool: str = ""
+    """Name of what extracted it in the guest."""
     from_tool: list[tuple[ListedImage, Path | SymcacheError]] = field(default_factory=list)
-    """What the guest's tool made, fetched and not yet judged."""
+    """What that made, fetched and not yet judged."""
 
 
 class Caches:
@@ -80,7 +82,7 @@ class Caches:
         self._extractions = extractions
         self._gathered: list[_Cache] = []
 
-    def copy(self, remote: RemoteCache, *, raw: bool, tool: CacheUtil | None) -> None:
+    def copy(self, remote: RemoteCache, *, raw: bool, tool: GuestTool | None) -> None:
         """Fetch one shared cache by each way that was asked for."""
         gathered = _Cache(remote, remote.uuid)
         self._gathered.append(gathered)
@@ -94,7 +96,7 @@ class Caches:
                 add_problem(self.staged, where, error)
         if tool is not None:
             try:
-                self._util(gathered, tool, with_raw=raw)
+                self._in_guest(gathered, tool, with_raw=raw)
             except SymcacheError as error:
                 add_problem(self.staged, where, error)
 
@@ -111,9 +113,9 @@ class Caches:
                 add_problem(self.staged, shown(remote.path), error)
         for image, file in gathered.from_tool:
             self._check_extracted(gathered, image, file)
-        ours, theirs = gathered.extracted.get(EXTRACTOR), gathered.extracted.get(TOOL)
+        ours, theirs = gathered.extracted.get(EXTRACTOR), gathered.extracted.get(gathered.tool)
         if ours is not None and theirs is not None:
-            self._differ(shown(remote.path), "symcache", ours, TOOL, theirs)
+            self._differ(shown(remote.path), "symcache", ours, gathered.tool, theirs)
         self.staged.manifest += gathered.manifest.values()
         return CacheSummary(remote.path, remote.arch, gathered.uuid, len(gathered.manifest))
 
@@ -171,38 +173,33 @@ class Caches:
                 self._store(gathered, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
         self.staged.problems += [f"{where}: {shown(f.path)}: {shown(f.reason)}" for f in report.failed]
 
-    def _util(self, gathered: _Cache, tool: CacheUtil, *, with_raw: bool) -> None:
+    def _in_guest(self, gathered: _Cache, tool: GuestTool, *, with_raw: bool) -> None:
         remote, where = gathered.remote, shown(gathered.remote.path)
-        self.progress.step(f"{TOOL} extracts {remote.name} in the guest", unit="things")
-        info, listed = tool.info(remote.path), tool.images(remote.path)
-        if info.uuid != remote.uuid:
-            said = uuid_text(info.uuid) if info.uuid else "none"
-            have = uuid_text(remote.uuid) if remote.uuid else "none"
-            self.staged.problems.append(f"{where}: {TOOL} says its UUID is {said}, its header says {have}")
-        if info.image_count is not None and info.image_count != len(listed):
-            self.staged.problems.append(
-                f"{where}: {TOOL} counts {info.image_count} images and lists {len(listed)}: is it older than the cache?"
-            )
-        if not listed:
-            self.staged.problems.append(f"{where}: {TOOL} lists no image at all")
+        gathered.tool = tool.name
+        self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
+        listing = tool.listed(remote, self.stage)
+        self.staged.problems += listing.problems
         if gathered.listed:
-            self._differ(where, "the cache's own table", gathered.listed, f"{TOOL} -text_info", {i[:2] for i in listed})
+            listed = {image[:2] for image in listing.images}
+            self._differ(where, "the cache's own table", gathered.listed, listing.origin, listed)
         try:
-            with tool.extracted(remote.path, _UTIL_SPACE * remote.size) as (tree, complaints):
-                self.staged.problems += [f"{where}: {TOOL} says: {c}" for c in complaints]
+            with tool.extracted(remote.path, _GUEST_SPACE * remote.size) as (tree, complaints):
+                self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in complaints]
                 found = {entry.path: entry for entry in tree.walk(["/"], skip=())}
-                wanted = [(image, found.pop(image.path, None)) for image in listed]
+                wanted = [(image, found.pop(image.path, None)) for image in listing.images]
                 total = sum(entry.size for _, entry in wanted if entry)
                 self.stage.require_space(total)
                 self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
                 count = Counter(self.progress, total)
                 for image, entry in wanted:
                     if entry is None:
-                        lost = IntegrityError(f"{where}: {TOOL} listed {shown(image.path)} but did not extract it")
+                        lost = IntegrityError(
+                            f"{where}: {shown(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
+                        )
                         gathered.from_tool.append((image, lost))
                 images = {entry.path: image for image, entry in wanted if entry}
                 places = (
-                    (entry, self.stage.file_for("util", f"{gathered.remote.path}\n{entry.path}"))
+                    (entry, self.stage.file_for(tool.name, f"{remote.path}\n{entry.path}"))
                     for _, entry in wanted
                     if entry
                 )
@@ -210,7 +207,7 @@ class Caches:
                     gathered.from_tool.append((images[entry.path], file))
                 self.staged.problems += tree.problems
                 self.notes += [
-                    f"{where}: {TOOL} also wrote {shown(path)}" for path in sorted(found)[:_SHOWN_DIFFERENCES]
+                    f"{where}: {tool.name} also wrote {shown(path)}" for path in sorted(found)[:_SHOWN_DIFFERENCES]
                 ]
         except NoSpaceError as error:
             if not with_raw:
@@ -220,24 +217,26 @@ class Caches:
     def _check_extracted(self, gathered: _Cache, image: ListedImage, file: Path | SymcacheError) -> None:
         """Hold one image that the tool made against what the cache says of it."""
         path, uuid = image.path, image.uuid
-        where = f"{shown(gathered.remote.path)}: {shown(path)}"
+        tool, where = gathered.tool, f"{shown(gathered.remote.path)}: {shown(path)}"
         try:
             if isinstance(file, SymcacheError):
                 raise file
             slices = identify(file)
             if len(slices) != 1:
-                raise IntegrityError(f"{where}: {TOOL} made a file of {len(slices)} images")
+                raise IntegrityError(f"{where}: {tool} made a file of {len(slices)} images")
             found = slices[0]
             check_whole(file, found)
+            if found.arch[:5] != gathered.remote.arch[:5]:  # x86_64h has images of x86_64, too
+                raise IntegrityError(f"{where}: {tool} made an image for {found.arch}")
             if found.uuid != uuid:
                 got = uuid_text(found.uuid) if found.uuid else "none"
-                raise IntegrityError(f"{where}: {TOOL} made an image of UUID {got}, the cache lists another")
+                raise IntegrityError(f"{where}: {tool} made an image of UUID {got}, the cache lists another")
         except SymcacheError as error:
             add_problem(self.staged, where, error)
             self._expect(gathered, path, uuid, gathered.remote.arch)
             return
         self._expect(gathered, path, uuid, found.arch)
-        self._store(gathered, path, uuid, found.arch, file, found.size, TOOL)
+        self._store(gathered, path, uuid, found.arch, file, found.size, tool)
 
     def _expect(self, gathered: _Cache, path: str, uuid: UUID | None, arch: str) -> None:
         # The cache's own table, where we have it, is not overruled by what the guest's tool lists.

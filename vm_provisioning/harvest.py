@@ -16,9 +16,11 @@ from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedObject
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Origin
+from vm_provisioning.cache_bundle import BUNDLE, CacheBundle
 from vm_provisioning.cache_util import TOOL, CacheUtil
 from vm_provisioning.caches import Caches, add_problem
 from vm_provisioning.extraction import Extractions
+from vm_provisioning.guest_tool import GuestTool
 from vm_provisioning.places import DEFAULT_ROOTS
 from vm_provisioning.results import HarvestProgress, HarvestResult, Silent
 from vm_provisioning.sources import Source
@@ -28,7 +30,8 @@ from vm_provisioning.text import shown
 
 __all__ = ["Extractor", "harvest"]
 
-Extractor = Literal["auto", "raw", "util"]
+Extractor = Literal["auto", "raw", "util", "bundle"]
+_IN_GUEST = {"util": TOOL, "bundle": BUNDLE}
 
 
 def harvest(
@@ -41,33 +44,37 @@ def harvest(
     archs: Sequence[str] = (),
     keep_caches: bool = True,
     util_path: str | None = None,
+    bundle_path: str | None = None,
     progress: HarvestProgress | None = None,
 ) -> HarvestResult:
     """Harvest a source into a library, and return what came of it.
 
     `raw` copies the shared caches and extracts here; `util` has `dyld_shared_cache_util` extract them in the guest and
-    checks what it made; `auto` does the first, and the second too where the guest has the tool, and compares. `archs`
-    narrows caches and slices to these architectures. `staging` keeps what was copied until the harvest is sealed.
+    checks what it made, `bundle` does so with `dsc_extractor.bundle`; `auto` does the first, and the second too where
+    the guest has the tool, and compares. `archs` narrows caches and slices to these architectures. `staging` keeps
+    what was copied until the harvest is sealed.
 
     Raises UsageError, NotFoundError when nothing is found, RemoteError and StorageError when going on is pointless.
     """
-    if extractor not in {"auto", "raw", "util"}:
-        raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util")
+    if extractor not in {"auto", "raw", *_IN_GUEST}:
+        raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util, bundle")
     progress = progress or Silent()
     progress.step(f"asking {source.name} what it is", unit="things")
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    tool = _find_tool(source, extractor, util_path)
+    tool = _find_tool(source, extractor, util_path, bundle_path)
+    raw = extractor not in _IN_GUEST
     release = source.identity()
     with Staging(staging, source.name, release.build) as stage:
         staged = Staged(release, source.name, started=started)
         progress.step(f"looking for shared caches of {release}", unit="things")
         caches = [c for c in source.caches() if not archs or c.arch in archs]
-        used = [name for name, on in (("raw", extractor != "util"), ("util", tool is not None)) if on and caches]
+        in_guest = "bundle" if extractor == "bundle" else "util"
+        used = [name for name, on in (("raw", raw), (in_guest, tool is not None)) if on and caches]
         staged.extractor = "+".join(used)
         with Extractions() as extractions:
             run = Caches(source, stage, staged, extractions, progress, keep=keep_caches)
             for cache in caches:
-                run.copy(cache, raw=extractor != "util", tool=tool)
+                run.copy(cache, raw=raw, tool=tool)
             _files(source, stage, staged, roots, frozenset(archs), progress)
             summaries = run.finish()
         if not staged.manifest and not staged.problems and not source.problems:
@@ -95,18 +102,25 @@ def harvest(
     )
 
 
-def _find_tool(source: Source, extractor: Extractor, util_path: str | None) -> CacheUtil | None:
+def _find_tool(
+    source: Source, extractor: Extractor, util_path: str | None, bundle_path: str | None
+) -> GuestTool | None:
     if extractor == "raw":
         return None
     if not isinstance(source, SshSource):
-        if extractor == "util":
-            raise UsageError(f"{source.name}: {TOOL} cannot run in a folder", hint="use --extractor raw")
+        if extractor in _IN_GUEST:
+            raise UsageError(
+                f"{source.name}: {_IN_GUEST[extractor]} cannot run in a folder", hint="use --extractor raw"
+            )
         return None
+    if extractor == "bundle":
+        return CacheBundle.find(source, bundle_path)
     tool = CacheUtil.find(source, util_path)
     if tool is None and extractor == "util":
         raise NotFoundError(
             f"{source.name} has no {TOOL}: macOS comes without it",
-            hint="build it from Apple's dyld sources and name it with --util-path, or use --extractor raw",
+            hint="build it from Apple's dyld sources and name it with --util-path, or use --extractor bundle or"
+            " --extractor raw",
         )
     return tool
 

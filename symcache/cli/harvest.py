@@ -53,6 +53,7 @@ class ExtractorChoice(StrEnum):
     AUTO = "auto"
     RAW = "raw"
     UTIL = "util"
+    BUNDLE = "bundle"
 
 
 def register(app: typer.Typer) -> None:
@@ -79,6 +80,7 @@ def harvest_command(
         ExtractorChoice,
         typer.Option(
             help="raw: copy the shared caches and extract here. util: let dyld_shared_cache_util do it in the guest."
+            " bundle: let macOS's own dsc_extractor.bundle do it there."
             " auto: raw, and util too where the guest has it, held against each other."
         ),
     ] = ExtractorChoice.AUTO,
@@ -105,6 +107,10 @@ def harvest_command(
     util_path: Annotated[
         str | None, typer.Option("--util-path", metavar="PATH", help="Where the guest has dyld_shared_cache_util.")
     ] = None,
+    bundle_path: Annotated[
+        str | None,
+        typer.Option("--bundle-path", metavar="PATH", help="Where the guest has another dsc_extractor.bundle."),
+    ] = None,
     staging: Annotated[
         Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies until all is stored.")
     ] = None,
@@ -115,6 +121,8 @@ def harvest_command(
 ) -> None:
     """Store every Mach-O of a macOS system: exit 0 when all of it is there, 1 when something is missing."""
     with errors_to_exit(), Interrupts():  # a job that CI ends leaves nothing behind in the guest
+        if bundle_path and extractor is not ExtractorChoice.BUNDLE:
+            raise UsageError("--bundle-path goes with --extractor bundle", hint="add that, or leave it out")
         if every or source is None:
             if source is not None or not every:
                 raise UsageError("name one source, or --all", hint="e.g. symcache harvest ssh://user@host")
@@ -123,7 +131,13 @@ def harvest_command(
                     "--all: --identity, --host-key, --password-env and --root are of single machines",
                     hint="write them into machines.toml",
                 )
-            options = _options(extractor, library, arch, trust_new_host, util_path, staging, no_keep_caches)
+            paths = {
+                "--library": library,
+                "--util-path": util_path,
+                "--bundle-path": bundle_path,
+                "--staging": str(staging) if staging else None,
+            }
+            options = _options(extractor, paths, arch, trust_new_host, no_keep_caches)
             _harvest_all(tag or [], jobs, junit, options, json)
             return
         if tag or junit:
@@ -143,6 +157,7 @@ def harvest_command(
                 archs=tuple(arch or ()),
                 keep_caches=not no_keep_caches,
                 util_path=util_path,
+                bundle_path=bundle_path,
                 progress=display,
             )
         if json:
@@ -159,19 +174,16 @@ def harvest_command(
 
 def _options(
     extractor: ExtractorChoice,
-    library: str | None,
+    paths: dict[str, str | None],
     archs: list[str] | None,
     trust_new_host: bool,
-    util_path: str | None,
-    staging: Path | None,
     no_keep_caches: bool,
 ) -> list[str]:
     """Return the options that every machine of `--all` is harvested with."""
-    named = [("--library", library), ("--util-path", util_path), ("--staging", str(staging) if staging else None)]
     flags = [("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)]
     return [
         *("--extractor", extractor.value),
-        *(word for name, value in named if value for word in (name, value)),
+        *(word for name, value in paths.items() if value for word in (name, value)),
         *(word for value in archs or () for word in ("--arch", value)),
         *(name for name, on in flags if on),
     ]

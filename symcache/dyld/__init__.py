@@ -12,6 +12,7 @@ from symcache.dyld.extract import (
     extract_image,
 )
 from symcache.dyld.header import HEAD_SIZE, Header, Mapping
+from symcache.dyld.images import tables_end
 from symcache.dyld.names import Companion, companions, find_caches, is_cache_name
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "extract_image",
     "find_caches",
     "is_cache_name",
+    "tables_end",
 ]

@@ -12,10 +12,11 @@ from uuid import UUID
 
 from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache_file import CacheFilePart
+from symcache.dyld.header import parse_header
 from symcache.dyld.trie import walk_paths
 from symcache.errors import SharedCacheError
 
-__all__ = ["Image", "ImageTable", "read_aliases", "read_images"]
+__all__ = ["Image", "ImageTable", "read_aliases", "read_images", "tables_end"]
 
 _MAX_IMAGES = 100_000
 _MAX_PATH = 1024
@@ -73,6 +74,25 @@ def read_images(main: CacheFilePart, space: AddressSpace) -> ImageTable:
         table.aliases.update((name, index_of[address]) for _, name in names if name != path)
     table.index_of_record = [index_of[address] for address in order]
     return table
+
+
+def tables_end(beginning: bytes, name: str) -> int:
+    """Return how many of a main file's first bytes its image tables and the paths in them take.
+
+    `beginning` may be cut anywhere behind the header: what it does not hold cannot be counted, so ask again with as
+    many bytes as the answer says until it says no more. Raises SharedCacheError naming `name`.
+    """
+    header = parse_header(beginning, name)
+    offset, count = header.images_table
+    if max(count, header.images_text_count) > _MAX_IMAGES:
+        raise SharedCacheError(f"{name}: imagesCount {count} where at most {_MAX_IMAGES} was expected")
+    mappings = header.mapping_offset + header.mapping_count * 0x20
+    end = max(mappings, offset + count * 0x20, header.images_text_offset + header.images_text_count * 0x20)
+    if len(beginning) < end:
+        return end
+    records = struct.iter_unpack("<24xI4x", beginning[offset : offset + count * 0x20])
+    last: int = max((path for (path,) in records), default=0)
+    return max(end, last + _MAX_PATH)
 
 
 def read_aliases(main: CacheFilePart, space: AddressSpace, table: ImageTable) -> dict[str, int]:

@@ -127,6 +127,7 @@ def test_what_is_incomplete_ends_with_1_and_is_named(tmp_path: Path) -> None:
         (["ssh://a@host", "--identity", "/nonexistent"], 2, ["/nonexistent: no such file"]),
         (["/tmp", "--identity", "/nonexistent"], 2, ["SSH options go with an ssh:// URL"]),
         (["/", "--root", "usr/lib"], 2, ["usr/lib: --root wants an absolute folder"]),
+        (["ssh://a@host", "--bundle-path", "/a"], 2, ["--bundle-path goes with --extractor bundle"]),
         (["nosuch.ipsw"], 2, ["nosuch.ipsw: no such file"]),
         (["ssh://a@no-such-host.invalid"], 3, ["no-such-host.invalid"]),
     ],
@@ -143,6 +144,7 @@ def test_hosts_that_cannot_be_harvested(openssh: OpenSshServer, system: Path, ow
     fails(symcache("harvest", url, *login, "--password-env", "UNSET"), 2, "UNSET holds no password")
     fails(symcache("harvest", openssh.url(), *login), 3, "sw_vers", "is that a macOS machine?")
     fails(symcache("harvest", url, *login, "--extractor", "util"), 1, "has no dyld_shared_cache_util")
+    fails(symcache("harvest", url, *login, "--extractor", "bundle"), 1, "has no /usr/lib/dsc_extractor.bundle", "Xcode")
     assert not list(own_library.rglob("*.json.zst"))
 
 

@@ -6,7 +6,10 @@ An input is one byte that chooses a valid cache, and 14-byte records of what to 
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
+from symcache.dyld import tables_end
+from symcache.errors import SymcacheError
 from tests.dyld.hostile import bases, extract_everything
 
 __all__ = ["SEEDS", "one_input"]
@@ -28,4 +31,7 @@ def one_input(data: bytes) -> None:
     if not data:
         return
     base = bases()[data[0] % len(bases())]
-    extract_everything(base.main, base.patched(data[1:113]), partial=bool(data[0] & 0x80))
+    files = base.patched(data[1:113])
+    with suppress(SymcacheError):
+        tables_end(files[base.main], base.main)
+    extract_everything(base.main, files, partial=bool(data[0] & 0x80))

@@ -1,0 +1,166 @@
+"""What programs that take caches apart in the guest have in common, whatever they are.
+
+None is believed on its exit status: what it made is held against a list of what the cache holds.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from symcache.errors import MachOError, RemoteError
+from symcache.macho import Slice
+from vm_provisioning.entries import RemoteCache
+from vm_provisioning.ssh import RemoteOutput
+from vm_provisioning.ssh_source import SshSource
+from vm_provisioning.staging import Staging
+from vm_provisioning.text import shown
+
+__all__ = [
+    "GuestTool",
+    "ListedImage",
+    "Listing",
+    "NoSpaceError",
+    "check_whole",
+    "complaints_of",
+    "guest_folder",
+    "run_in",
+]
+
+_TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
+_FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
+_REMOVE_SECONDS = 300
+_EXTRACT_SECONDS = 3600
+_ENDING_SECONDS = 0.5
+_OUTPUT = 64 << 20
+_LC_SEGMENT, _LC_SYMTAB, _LC_SEGMENT_64 = 0x1, 0x2, 0x19
+
+
+class NoSpaceError(RemoteError):
+    """The guest has too little disk space to extract a cache there."""
+
+
+class ListedImage(NamedTuple):
+    """One image of a list. `address` and `text_end` are unslid VM addresses, None where the list has none."""
+
+    path: str
+    uuid: UUID | None
+    address: int | None = None
+    text_end: int | None = None
+
+
+class Listing(NamedTuple):
+    """What a cache holds."""
+
+    origin: str
+    """What says so, as messages name it."""
+    images: list[ListedImage]
+    problems: list[str]
+    """What makes the list doubtful."""
+
+
+class GuestTool(Protocol):
+    """A program that extracts caches in the guest."""
+
+    @property
+    def name(self) -> str:
+        """How records call images that it extracted."""
+
+    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
+        """Return what must come out of a cache, every image once. Raises RemoteError, SharedCacheError."""
+
+    def extracted(self, cache: str, need: int) -> AbstractContextManager[tuple[SshSource, list[str]]]:
+        """Extract a cache into a fresh folder in the guest, which is removed at the end.
+
+        Yields that folder as a tree whose paths are install names, and the tool's complaints. One folder a cache:
+        older extractors merge what is there already, newer ones overwrite it. `need` is how many bytes must be free.
+
+        Raises RemoteError when the tool fails, NoSpaceError when there is too little space.
+        """
+
+
+@contextmanager
+def guest_folder(source: SshSource, need: int) -> Iterator[str]:
+    """Make a folder in the guest that nobody else can look into, and remove it with all it holds.
+
+    Raises NoSpaceError where fewer than `need` bytes are free, RemoteError.
+    """
+    made = source.session.run(["/usr/bin/mktemp", "-d", _TEMPLATE], max_output=4096)
+    folder = made.stdout.decode("utf-8", "replace").strip()
+    if made.status != 0 or not _FOLDER.fullmatch(folder):
+        # Nothing but what we asked for is ever handed to rm.
+        raise RemoteError(f"{source.name}: mktemp made no folder: {shown(made.stdout + made.stderr)}")
+    try:
+        free = _free_bytes(source, folder)
+        if free is not None and free < need:
+            raise NoSpaceError(
+                f"{source.name}: {free >> 20} MiB are free in {folder} where {need >> 20} MiB are needed",
+                hint="free some space there, or harvest with --extractor raw, which needs none",
+            )
+        yield folder
+    finally:
+        try:
+            removed = source.run(["/bin/rm", "-rf", folder], timeout=_REMOVE_SECONDS).status == 0
+        except RemoteError:
+            removed = False
+        if not removed:
+            source.notes.append(f"{folder} is left on {source.name}: remove it there")
+
+
+def run_in(source: SshSource, argv: Sequence[str]) -> RemoteOutput:
+    """Run an extractor to its end; it ends, too, when we do. Raises RemoteError, never for an exit status."""
+    try:
+        return source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_OUTPUT, watched=True)
+    except BaseException:
+        time.sleep(_ENDING_SECONDS)  # until the tool has gone, which would make its folder anew
+        raise
+
+
+def complaints_of(output: RemoteOutput, *, none: Sequence[str] = ("it said nothing",)) -> list[str]:
+    """Return the lines that a program wrote to stderr, fit to be shown; `none` where it wrote none."""
+    lines = output.stderr.decode("utf-8", "backslashreplace").splitlines()
+    return [shown(line) for line in lines if line.strip()] or list(none)
+
+
+def _free_bytes(source: SshSource, folder: str) -> int | None:
+    output = source.run(["/bin/df", "-kP", folder], max_output=1 << 16)
+    fields = output.stdout.decode("ascii", "replace").splitlines()[-1:]
+    # Filesystem, 1024-blocks, Used, Available, Capacity, Mounted on; the first may contain blanks.
+    match = re.search(r" ([0-9]{1,15}) +[0-9]+% ", fields[0]) if fields else None
+    return int(match[1]) * 1024 if match and output.status == 0 else None
+
+
+def check_whole(file: Path, image: Slice) -> None:
+    """Make sure that an extracted image holds the bytes its load commands speak of. Raises MachOError.
+
+    Apple's extractor goes on after errors in one image and leaves it cut. Looks at segment_command, segment_command_64
+    and symtab_command (<mach-o/loader.h>); the image must have been identified, so its commands are in bounds.
+    """
+    with file.open("rb") as opened:
+        opened.seek(image.offset)
+        header = opened.read(32)
+        order = "<" if header[:1] in {b"\xce", b"\xcf"} else ">"
+        wide = (header[0] if order == "<" else header[3]) == 0xCF
+        ncmds, sizeofcmds = struct.unpack_from(order + "2I", header, 16)
+        opened.seek(image.offset + (32 if wide else 28))
+        commands = opened.read(sizeofcmds)
+    position = 0
+    for _ in range(ncmds):
+        cmd, size = struct.unpack_from(order + "2I", commands, position)
+        end = 0
+        if cmd == _LC_SEGMENT_64 and size >= 72:
+            end = sum(struct.unpack_from(order + "2Q", commands, position + 40))
+        elif cmd == _LC_SEGMENT and size >= 56:
+            end = sum(struct.unpack_from(order + "2I", commands, position + 32))
+        elif cmd == _LC_SYMTAB and size >= 24:
+            symoff, nsyms, stroff, strsize = struct.unpack_from(order + "4I", commands, position + 8)
+            end = max(symoff + nsyms * (16 if wide else 12), stroff + strsize)
+        if end > image.size:
+            raise MachOError(f"{file}: ends at {image.size:#x} where its load commands speak of bytes up to {end:#x}")
+        position += size
