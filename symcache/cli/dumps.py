@@ -274,7 +274,7 @@ def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
     for number, frame in enumerate(thread.frames):
         out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
         if frame.source_line:
-            out.print(f"  {'':23} [dim]{plain(_visible(frame.source_line))}[/]")
+            out.print(Text(f"  {'':23} {_visible(frame.source_line)}", style="dim"))
 
 
 def _frame_text(frame: Frame) -> str:

@@ -15,6 +15,7 @@ from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_repor
 from symcache.dump.minidump import is_minidump, load_minidump
 from symcache.dump.reports import is_report, read_report
 from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
+from symcache.dump.source_revisions import NotedSources
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.errors import DumpError
 from symcache.model import uuid_text
@@ -58,8 +59,10 @@ def analyze(
         ThreadReport(number, thread["name"] or names.get(number, ""), tuple(finder.frame(f) for f in thread["frames"]))
         for number, thread in enumerate(report["threads"])
     )
-    if sources:
-        threads = SourceFinder(loaded.plan["source_map"], sources).with_lines(threads)
+    if sources is not None:
+        with tempfile.TemporaryDirectory(prefix="symcache-sources-") as folder:
+            noted = NotedSources(loaded.modules, Path(folder, "noted"), sources)
+            threads = SourceFinder(loaded.plan["source_map"], noted).with_lines(threads)
     return Analysis(loaded, loaded.exception, threads, modules, report["version"])
 
 
@@ -93,7 +96,8 @@ def open_in_lldb(
         loaded = open_it(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
         if show:
             show(loaded)
-        answer = _source_answer(loaded, sources, scratch) if sources else None
+        noted = NotedSources(loaded.modules, scratch / "noted", sources)
+        answer = _source_answer(loaded, noted, scratch) if noted else None
         if lldb.mode is Mode.PROMPT:
             lldb.prompt(loaded.plan, str(path), answer)
             return ""

@@ -2,7 +2,8 @@
 
 A build system may put `Contents/Resources/<UUID>.plist` into a dSYM bundle. Source: LLDB's documentation of the keys
 (`DBGSourcePathRemapping` for `DBGVersion` 3; `DBGBuildSourcePath` with `DBGSourcePath`), which LLDB itself reads on
-macOS only, and only through Spotlight.
+macOS only, and only through Spotlight. `SymcacheSources` is a key of symcache's own: recorded folder to
+`git:REPOSITORY@REVISION`, for sources that are in no folder as they were when the binary was made.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from xml.parsers.expat import ExpatError
 
 from symcache.model import uuid_text
 
-__all__ = ["source_maps"]
+__all__ = ["source_maps", "source_revisions"]
 
 _MAX_PLIST = 1 << 20
 _MAX_PAIRS = 256
@@ -24,19 +25,7 @@ _MAX_PATH = 4096
 
 def source_maps(debug_info: Path, uuid: UUID) -> list[tuple[str, str]]:
     """Return the (recorded, present) folders of the sources of `X.dSYM/Contents/Resources/DWARF/X`; none is fine."""
-    if debug_info.parent.name != "DWARF":
-        return []
-    path = debug_info.parent.parent / f"{uuid_text(uuid)}.plist"
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_PLIST + 1)
-        if len(raw) > _MAX_PLIST:
-            return []
-        content = plistlib.loads(raw)  # refuses entity declarations
-    except (OSError, ValueError, ExpatError, AttributeError, TypeError, OverflowError, RecursionError):
-        return []
-    if not isinstance(content, dict):
-        return []
+    content = _plist(debug_info, uuid)
     pairs: list[tuple[object, object]] = []
     remapping = content.get("DBGSourcePathRemapping")
     if isinstance(remapping, dict):
@@ -44,6 +33,28 @@ def source_maps(debug_info: Path, uuid: UUID) -> list[tuple[str, str]]:
         pairs = sorted(remapping.items(), key=lambda pair: -len(str(pair[0])))
     pairs.append((content.get("DBGBuildSourcePath"), content.get("DBGSourcePath")))
     return [(a, b) for a, b in pairs[:_MAX_PAIRS] if _is_path(a) and _is_path(b)]
+
+
+def source_revisions(debug_info: Path, uuid: UUID) -> list[tuple[str, str]]:
+    """Return (recorded folder, `git:REPOSITORY@REVISION`) of the sources that a dSYM notes so; none is fine."""
+    noted = _plist(debug_info, uuid).get("SymcacheSources")
+    pairs = list(noted.items())[:_MAX_PAIRS] if isinstance(noted, dict) else []
+    return [(a, b) for a, b in pairs if _is_path(a) and "=" not in a and _is_path(b) and b.startswith("git:/")]
+
+
+def _plist(debug_info: Path, uuid: UUID) -> dict[str, object]:
+    if debug_info.parent.name != "DWARF":
+        return {}
+    path = debug_info.parent.parent / f"{uuid_text(uuid)}.plist"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_PLIST + 1)
+        if len(raw) > _MAX_PLIST:
+            return {}
+        content = plistlib.loads(raw)  # refuses entity declarations
+    except (OSError, ValueError, ExpatError, AttributeError, TypeError, OverflowError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _is_path(value: object) -> TypeGuard[str]:

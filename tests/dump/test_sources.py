@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import plistlib
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -165,3 +167,41 @@ def test_paths_out_of_debug_info_lead_nowhere_else(tmp_path: Path) -> None:
     assert pairs == [("/Users/a/b", f"{scratch}/Users/a/b"), ("/Users/a", f"{scratch}/Users/a")]
     assert (scratch / "Users/a/main.c").read_text() == "1", "the first binary that was shown"
     assert sorted(p.name for p in scratch.rglob("*") if p.is_symlink()) == ["main.c", "x.h"]
+
+
+def test_a_dsym_may_note_the_revision_that_it_was_made_from(tmp_path: Path) -> None:
+    """No server, no folder: the repository has other files by now, and those of the build in its history."""
+    repository = tmp_path / "repository"
+    shutil.copytree(_SOURCES, repository)
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(repository), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "as it was built")
+    revision = git("rev-parse", "HEAD")
+    git("rm", "-q", "main.c")
+    git("commit", "-q", "-m", "later")
+    symbols = tmp_path / "symbols"
+    shutil.copytree(ASSETS / "app" / "arm64", symbols)
+    uuid = next(u for path, u, _ in truth("arm64")["modules"] if path.endswith("MacOS/Ledger"))
+    plist = symbols / "Ledger.app.dSYM" / "Contents" / "Resources" / f"{str(UUID(uuid)).upper()}.plist"
+
+    def note(place: object) -> None:
+        plist.write_bytes(plistlib.dumps({"SymcacheSources": {"/Users/dev/Ledger": place}}))
+
+    note(f"git:{repository}@{revision}")
+    done = run("open", dump("arm64"), "--symbols", symbols)
+    assert "source of frame #0, main.c:13" in done.stdout
+    assert _line("main.c", 13) in done.stdout
+    lines = _lines(run("analyze", dump("arm64"), "--symbols", symbols, "--source", "--json"))
+    assert ("/Users/dev/Ledger/main.c", 13, _line("main.c", 13)) in lines
+    for wrong in (f"git:{repository}@HEAD", f"git:{repository}@none", "git:/none@HEAD", "git:", 7, str(repository)):
+        note(wrong)
+        done = run("open", dump("arm64"), "--symbols", symbols)
+        assert done.returncode == 0, done.stderr
+        assert "frame #0" in done.stdout
+        assert "source of" not in done.stdout
