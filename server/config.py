@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import ssl
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from symcache.errors import UsageError
 __all__ = ["ServerConfig"]
 
 _LOOKUP_RATE, _UPLOAD_RATE = 200.0, 50.0
+_LOCATION = re.compile(r"(?:/[A-Za-z0-9._-]{1,64}){1,8}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class ServerConfig:
     upload_rate: float | None = None
     """Requests a second of one client in the long run; 0 is no limit. None: a default, but none on loopback."""
 
+    x_accel: str = ""
+    """Path of the internal locations `decoded/` and `library/` of nginx, which must be among `trusted_proxies`."""
+    redirect_to_store: bool = False
+    """Clients that accept zstd get large bodies from the object store itself, by presigned URLs."""
+
     @property
     def rates(self) -> tuple[float, float]:
         """Return the limits of look-ups and uploads that hold, in requests a second; 0 is none."""
@@ -120,6 +127,15 @@ class ServerConfig:
             raise UsageError(
                 f"{self.host}: reading needs a token there, and there is none that may read",
                 hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",
+            )
+        if self.x_accel and not _LOCATION.fullmatch(self.x_accel):
+            raise UsageError(f"{self.x_accel[:80]!r}: not a path for --x-accel", hint="--x-accel /_symcache")
+        if self.x_accel and not self.trusted_proxies:
+            raise UsageError("--x-accel is for nginx in front", hint="name its address: --trust-proxy 127.0.0.1")
+        if self.redirect_to_store and not self.library.startswith("s3://"):
+            raise UsageError(
+                f"{self.library}: lies in no object store, so nobody can be sent there",
+                hint="leave out --redirect-to-store, or serve a library at s3://bucket/prefix",
             )
         self.tls()
         if self.processes < 1:

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from symcache.errors import NotFoundError
 
-__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "PlainFile", "Source", "send"]
+__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "OffloadedBody", "Offloader", "PlainFile", "Source", "send"]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Where the path names one content for ever."""
@@ -103,6 +103,29 @@ class Source(Protocol):
         """Return a descriptor of the content as one zstd frame."""
 
 
+class OffloadedBody(web.Response):
+    """An answer whose body another program sends."""
+
+    def __init__(self, headers: dict[str, str], count: int) -> None:
+        super().__init__(headers=headers)
+        self.sent = count
+        """Bytes of the body, for the metrics."""
+
+
+class Offloader(Protocol):
+    """Who may have another program send a body; `Offload` is one."""
+
+    async def redirect(
+        self, request: web.BaseRequest, content: Content, headers: dict[str, str]
+    ) -> web.Response | None:
+        """Return an answer that sends the client elsewhere for the stored form, or None. Nothing was opened yet."""
+
+    def handover(
+        self, request: web.BaseRequest, content: Content, count: int, headers: dict[str, str]
+    ) -> web.Response | None:
+        """Return an answer that names the opened file to the proxy, which sends `count` bytes of it, or None."""
+
+
 class PlainFile:
     """A file of its own, such as one that was fetched or made here."""
 
@@ -122,7 +145,11 @@ class PlainFile:
 
 
 async def send(
-    request: web.BaseRequest, cache: Source, content: Content, headers: dict[str, str]
+    request: web.BaseRequest,
+    cache: Source,
+    content: Content,
+    headers: dict[str, str],
+    offload: Offloader | None = None,
 ) -> web.StreamResponse:
     """Return the answer for `content`, with everything that can fail done before its headers go out."""
     ranged = hdrs.RANGE in request.headers and request.method == hdrs.METH_GET
@@ -155,11 +182,17 @@ async def send(
     if request.method == hdrs.METH_HEAD:
         return web.Response(status=200, headers=headers | {"Content-Length": str(length)})
 
+    large = count > _INLINE
+    if zstd and large and offload and (elsewhere := await offload.redirect(request, content, headers)):
+        return elsewhere
     if zstd:
         descriptor = await cache.open_stored(content.sha256, content.size, content.stored_size)
     else:
         descriptor = await cache.open(content.sha256, content.size)
-    if count > _INLINE:
+    if large and offload and (handed := offload.handover(request, content, count, headers)):
+        os.close(descriptor)
+        return handed
+    if large:
         return _FileBody(descriptor, first, count, status, headers)
     try:
         body = os.pread(descriptor, count, first)

@@ -78,6 +78,12 @@ class DecodedCache:
             await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
         return descriptor
 
+    def name(self, sha256: str, *, stored: bool) -> str:
+        """Return where the file that was opened lies: below `decoded/`, this cache, or `library/`, the local store."""
+        if stored and self._root is not None:
+            return f"library/{blob_key(sha256)}"
+        return f"decoded/{sha256[:2]}/{sha256}{'.zst' if stored else ''}"
+
     async def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """Return the file of this name, which `make` writes where it is not there yet: whole or not at all."""
         path = Path(self._path(name))

@@ -18,7 +18,7 @@ from aiohttp import web
 from server.auth import Scope, Token
 from symcache.errors import UsageError
 
-__all__ = ["Limits", "Network", "RateLimit", "client_address", "parse_network"]
+__all__ = ["Limits", "Network", "RateLimit", "client_address", "is_proxy", "parse_network"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -82,7 +82,7 @@ def client_address(request: web.BaseRequest, proxies: frozenset[Network]) -> str
     whatever stands before it was written by the client.
     """
     address = request.remote or ""
-    if not proxies or not _is_proxy(address, proxies):
+    if not proxies or not is_proxy(address, proxies):
         return address
     hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
     for hop in reversed(hops[-_MAX_HOPS:]):
@@ -90,7 +90,7 @@ def client_address(request: web.BaseRequest, proxies: frozenset[Network]) -> str
         if _parse(text) is None:
             break
         address = text
-        if not _is_proxy(text, proxies):
+        if not is_proxy(text, proxies):
             break
     return address
 
@@ -104,7 +104,8 @@ def parse_network(text: str) -> Network:
 
 
 @lru_cache(1 << 12)
-def _is_proxy(address: str, proxies: frozenset[Network]) -> bool:
+def is_proxy(address: str, proxies: frozenset[Network]) -> bool:
+    """Return whether an address is one of `proxies`."""
     parsed = _parse(address)
     return parsed is not None and any(parsed in network for network in proxies)
 

@@ -19,6 +19,7 @@ from server.layouts import Wanted
 from server.limits import Limits
 from server.metrics import LIBRARY_AGE, flush_access_log
 from server.misses import MissLog
+from server.offload import Offload
 from server.uploads import Uploads
 from server.upstream import Upstreams
 from symcache.catalog import Occurrence, ReleaseRow
@@ -50,6 +51,9 @@ class Service:
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
         self.tokens = TokenStore(config.tokens)
         self.limits = Limits(*config.rates, config.trusted_proxies)
+        self.offload = (
+            Offload(config, self.library.store, self.decoded) if config.x_accel or config.redirect_to_store else None
+        )
         self.uploads = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
         self.upstreams: Upstreams | None = None
         self.sources = SourceTrees(config.sources)

@@ -50,7 +50,8 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     try:
         if wanted.what is What.BREAKPAD:
             return await _symbol_file(request, service, wanted, found, headers)
-        return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
+        content = Content(found.sha256, found.size, found.stored_size)
+        return await send(request, service.decoded, content, headers, service.offload)
     except NotFoundError:
         service.forget()  # collected since it was looked up
         return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
@@ -89,7 +90,8 @@ async def answer_raw_cache(request: web.Request, service: Service, file: RawCach
         "X-Symcache-Size": str(found.size),
         "X-Symcache-Cache": uuid_text(cache_uuid),
     }
-    return await send(request, service.decoded, Content(found.sha256, found.size, found.stored_size), headers)
+    content = Content(found.sha256, found.size, found.stored_size)
+    return await send(request, service.decoded, content, headers, service.offload)
 
 
 def _fetched(asked: SymbolRequest, found: FetchedSymbol) -> tuple[Content, dict[str, str]]:

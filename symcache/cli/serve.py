@@ -62,6 +62,16 @@ def serve(
         list[str] | None,
         typer.Option("--trust-proxy", metavar="ADDRESS", help="Proxy whose X-Forwarded-For counts; may be repeated."),
     ] = None,
+    x_accel: Annotated[
+        str,
+        typer.Option("--x-accel", metavar="PREFIX", help="Have the trusted nginx send files, by X-Accel-Redirect."),
+    ] = "",
+    redirect_to_store: Annotated[
+        bool,
+        typer.Option(
+            "--redirect-to-store", help="Send clients that accept zstd to the object store, by presigned URLs."
+        ),
+    ] = False,
     lookup_rate: Annotated[
         float | None,
         typer.Option(
@@ -103,6 +113,8 @@ def serve(
                 tls_cert=tls_cert,
                 tls_key=tls_key,
                 trusted_proxies=tuple(parse_network(text) for text in trust_proxy or ()),
+                x_accel=x_accel,
+                redirect_to_store=redirect_to_store,
                 lookup_rate=lookup_rate,
                 upload_rate=upload_rate,
             ),

@@ -149,8 +149,9 @@ class Fetcher:
             start = _restart(file)
         elif not (m := _RANGE.fullmatch(response.headers.get("Content-Range", ""))) or int(m[1]) != start:
             raise IntegrityError(f"{url}: answers another range than was asked for {request}")
-        promised = _promised_hash(response)
-        size = _promised_size(response, start)
+        told = _told(response)
+        promised = _promised_hash(told)
+        size = _promised_size(response, told, start)
         if size is not None and size > MAX_SIZE:
             raise IntegrityError(f"{url}: offers {size} bytes for {request}: no binary is so large")
         # Only what has a strong validator can be continued later.
@@ -164,13 +165,12 @@ class Fetcher:
         if size is not None and got < size:
             raise _Retry(f"{got} of {size} bytes came for {request}")
         sha256 = await asyncio.to_thread(_check, url, request, path, size, promised)
-        headers = response.headers
-        build = headers.get("X-Symcache-Build", "")
+        build = told.get("X-Symcache-Build", "")
         entry = IndexEntry(
             sha256=sha256,
             size=got,
             build=build if _BUILD.fullmatch(build) else None,
-            cache_uuid=_uuid_or_none(headers.get("X-Symcache-Cache", "")),
+            cache_uuid=_uuid_or_none(told.get("X-Symcache-Cache", "")),
             server=url,
         )
         self._cache.remember_part(path, None)
@@ -192,18 +192,24 @@ def _restart(file: BinaryIO) -> int:
     return 0
 
 
-def _promised_hash(response: aiohttp.ClientResponse) -> str | None:
-    match = _ETAG.fullmatch(response.headers.get("ETag", ""))
+def _told(response: aiohttp.ClientResponse) -> Mapping[str, str]:
+    """Return what the server said of the content: on its redirect, where it sent us to an object store."""
+    first = response.history[0].headers if response.history else response.headers
+    return first if "X-Symcache-Version" in first else response.headers
+
+
+def _promised_hash(headers: Mapping[str, str]) -> str | None:
+    match = _ETAG.fullmatch(headers.get("ETag", ""))
     return match[1] if match else None
 
 
-def _promised_size(response: aiohttp.ClientResponse, start: int) -> int | None:
+def _promised_size(response: aiohttp.ClientResponse, told: Mapping[str, str], start: int) -> int | None:
     """Return the size of the whole decoded file that the server promises, or None."""
     headers = response.headers
     if match := _RANGE.fullmatch(headers.get("Content-Range", "")):
         return int(match[3])
     for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
-        if (text := headers.get(name, "")).isdigit() and len(text) < 20:
+        if (text := told.get(name, "")).isdigit() and len(text) < 20:
             return int(text)
     if not headers.get("Content-Encoding") and response.content_length is not None:
         return start + response.content_length

@@ -16,11 +16,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from symcache.errors import StorageError, UsageError
 
-__all__ = ["BLOB_KEY", "BlobStat", "RecordKey", "Store", "blob_key", "last_sequence", "open_store"]
+__all__ = ["BLOB_KEY", "BlobStat", "RecordKey", "SigningStore", "Store", "blob_key", "last_sequence", "open_store"]
 
 _RECORD = re.compile(r"records/([0-9a-z]{1,64})/([0-9]{10})\.json\.zst\Z")
 _MAX_GAP = 100_000
@@ -121,6 +121,17 @@ class Store(Protocol):
 
     def clean_scratch(self, before: float) -> int:
         """Remove what interrupted runs left in `scratch` before that time; return how many files."""
+
+
+@runtime_checkable
+class SigningStore(Protocol):
+    """A back end that others can be sent to for an object."""
+
+    def presigned(self, key: str, seconds: float) -> str:
+        """Return a URL from which anybody can download an object for so long."""
+
+    def encoding(self, key: str) -> str:
+        """Return the Content-Encoding that the object is delivered with, or an empty string. Raises NotFoundError."""
 
 
 def open_store(location: str, *, create: bool = False) -> Store:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,11 +16,12 @@ from urllib.parse import urlsplit
 import pytest
 import zstandard
 
+from symcache.client import SymbolClient, SymbolRequest
 from symcache.library import Library
 from symcache.store import blob_key
 from tests.support.http import request
 from tests.support.seaweed import new_location, s3_environment, seaweed
-from tests.support.servers import CACHES, SHARED_UUID, Samples, serve, stage_variant, uuid_of
+from tests.support.servers import CACHES, SHARED_UUID, Samples, noise_image, serve, stage_variant, uuid_of
 
 
 @pytest.fixture
@@ -47,6 +50,58 @@ def test_every_form_of_an_answer_is_right(location: str, samples: Samples, tmp_p
         assert request(server.url, path, method="HEAD").headers["content-length"] == str(len(whole))
 
 
+def test_clients_that_are_sent_to_the_store_get_the_same(location: str, tmp_path: Path) -> None:
+    image = noise_image(tmp_path)
+    with Library.open(location) as library:
+        library.ingest(stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
+    whole = image.read_bytes()
+    sha256 = hashlib.sha256(whole).hexdigest()
+    path = f"/build/22G120/buildid/{uuid_of(image).hex}/executable"
+    with serve(location, tmp_path / "server", "--redirect-to-store") as server:
+        sent = request(server.url, path, headers={"Accept-Encoding": "zstd"})
+        assert (sent.status, sent.body, sent.headers["cache-control"]) == (307, b"", "no-store")
+        assert sent.headers["x-symcache-build"] == "22G120"
+        assert sent.headers["location"].startswith(seaweed())
+        assert "X-Amz-Signature=" in sent.headers["location"]
+        # Not through our client: a stock one, which knows nothing but HTTP.
+        head = tmp_path / "head"
+        command = ["curl", "-fsSL", "-D", head, "-H", "Accept-Encoding: zstd", server.url + path]
+        packed = subprocess.run(command, check=True, capture_output=True).stdout
+        assert zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)).read() == whole
+        last = head.read_text().lower().rpartition("http/1.1 200")[2]
+        assert "content-encoding: zstd" in last
+        with SymbolClient([server.url], tmp_path / "cache") as client:
+            wanted = SymbolRequest(uuid_of(image), build="22G120")
+            found = client.fetch_many([wanted])[wanted]
+            assert (found.path.read_bytes(), found.build, found.server) == (whole, "22G120", server.url)
+        # Everything else comes from the server as always.
+        assert request(server.url, path).body == whole
+        ranged = request(server.url, path, headers={"Range": "bytes=5-9", "Accept-Encoding": "zstd"})
+        assert (ranged.status, ranged.body) == (206, whole[5:10])
+        for headers, status in (({"If-Match": f'"{sha256}"'}, 200), ({"If-None-Match": f'"{sha256}-zstd"'}, 304)):
+            assert request(server.url, path, headers={"Accept-Encoding": "zstd"} | headers).status == status
+        assert request(server.url, path, method="HEAD", headers={"Accept-Encoding": "zstd"}).status == 200
+        # An object that does not say that it is zstd would be taken for the binary itself.
+        _without_label(location, blob_key(sha256))
+    with serve(location, tmp_path / "again", "--redirect-to-store") as server:
+        kept = request(server.url, path, headers={"Accept-Encoding": "zstd"})
+        assert (kept.status, kept.headers["content-encoding"]) == (200, "zstd")
+        assert zstandard.ZstdDecompressor().stream_reader(io.BytesIO(kept.body)).read() == whole
+
+
+def _without_label(location: str, key: str) -> None:
+    """Store an object anew as older versions did."""
+    import obstore
+    from obstore.store import S3Store
+
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    store = S3Store(bucket, prefix=prefix, client_options={"allow_http": True})
+    data = bytes(obstore.get(store, key).bytes())
+    assert data[:4] == b"\x28\xb5\x2f\xfd"
+    obstore.delete(store, key)
+    obstore.put(store, key, data)
+
+
 def test_a_new_release_is_served_by_all_within_seconds(location: str, samples: Samples, tmp_path: Path) -> None:
     path = f"/build/23A344/buildid/{SHARED_UUID.hex}/executable"
     image = samples.variants["23A344"]
@@ -64,8 +119,6 @@ def test_a_new_release_is_served_by_all_within_seconds(location: str, samples: S
 
 
 def test_a_damaged_object_is_never_served(location: str, samples: Samples, tmp_path: Path) -> None:
-    import hashlib
-
     import obstore
     from obstore.store import S3Store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -28,6 +29,7 @@ __all__ = [
     "Server",
     "make_samples",
     "move_image",
+    "noise_image",
     "serve",
     "set_uuid",
     "stage_variant",
@@ -172,6 +174,13 @@ def stage_variant(image: Path, build: str, cache: UUID | None, path: str, *, ver
         )
     )
     return staged
+
+
+def noise_image(folder: Path) -> Path:
+    """Compile an image that compresses badly: its stored form has hundreds of kilobytes, too."""
+    noise = random.Random(1).randbytes(300_000)
+    source = f"const unsigned char data[] = {{{','.join(map(str, noise))}}};\n"
+    return compile_image(folder / "noise", "libnoise.dylib", source)
 
 
 def make_samples(folder: Path) -> Samples:
