@@ -31,6 +31,8 @@ _LC_SEGMENT_64 = 0x19
 _SECTION = struct.Struct("<16s16s2QI")
 _SECTION_SIZE = 80
 _LINES = {b"__debug_line", b"__debug_line_str"}
+_MAX_COMMANDS = 1 << 20
+_PIECE = 4 << 20
 _NO_NAMES = 64
 """Line tables up to this size in bytes name no file."""
 
@@ -95,7 +97,13 @@ def names_file(descriptor: int, name: str) -> bool:
     with view:
         found = [(start, start + size) for start, size in _line_tables(view) if size > _NO_NAMES]
         wanted = name.encode() + b"\0"
-        return not found or any(view.find(wanted, start, end) >= 0 for start, end in found)
+        return not found or any(_contains(view, wanted, start, min(end, len(view))) for start, end in found)
+
+
+def _contains(view: mmap.mmap, wanted: bytes, start: int, end: int) -> bool:
+    # Piece by piece: while one is searched, no other request is answered.
+    pieces = range(start, end, _PIECE)
+    return any(view.find(wanted, at, min(end, at + _PIECE + len(wanted))) >= 0 for at in pieces)
 
 
 def _line_tables(view: mmap.mmap) -> Iterator[tuple[int, int]]:
@@ -103,7 +111,7 @@ def _line_tables(view: mmap.mmap) -> Iterator[tuple[int, int]]:
     if len(view) < 32 or struct.unpack_from("<I", view)[0] != _MAGIC_64:
         return
     ncmds, sizeofcmds = struct.unpack_from("<2I", view, 16)
-    position, end = 32, min(len(view), 32 + sizeofcmds)
+    position, end = 32, min(len(view), 32 + sizeofcmds, _MAX_COMMANDS)
     for _ in range(ncmds):
         if position + 72 > end:
             return
