@@ -69,7 +69,7 @@ async def answer_source(request: web.Request, service: Service, wanted: Wanted) 
     if debug_info is not None:
         descriptor = await service.decoded.open(debug_info.sha256, debug_info.size)
         if not await asyncio.to_thread(names_file, descriptor, path.rpartition("/")[2]):
-            raise NotFoundError(f"{path[:200]!r}: is in no line of {uuid_text(uuid)}")
+            raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid_text(uuid)} name no such file")
     elif await service.resolve(replace(wanted, what=What.EXECUTABLE)) is None:
         raise NotFoundError(f"{uuid_text(uuid)}: nobody here has this binary, nor its sources")
     data = await asyncio.to_thread(service.sources.read, path, uuid)
