@@ -1,11 +1,13 @@
 """Machines, SSH sessions, and getting the files of a macOS release out of a source."""
 
+from vm_provisioning.available import AvailableRelease, available_releases
 from vm_provisioning.directory_source import DirectorySource
 from vm_provisioning.doctor import Check, Verdict, examine
 from vm_provisioning.drivers import DRIVERS, Driver, MachineState, make_driver
 from vm_provisioning.entries import Limits
 from vm_provisioning.harvest import Extractor, harvest
 from vm_provisioning.hostkeys import HostKeyTrust
+from vm_provisioning.interrupts import Interrupts
 from vm_provisioning.inventory import Inventory, MachineDefinition
 from vm_provisioning.ipsw_source import IpswSource
 from vm_provisioning.login import Login, SshTarget, Timeouts
@@ -23,6 +25,7 @@ __all__ = [
     "DEFAULT_ROOTS",
     "DRIVERS",
     "GUEST_LIMIT",
+    "AvailableRelease",
     "CacheSummary",
     "Check",
     "DirectorySource",
@@ -31,6 +34,7 @@ __all__ = [
     "HarvestProgress",
     "HarvestResult",
     "HostKeyTrust",
+    "Interrupts",
     "Inventory",
     "IpswSource",
     "Limits",
@@ -50,6 +54,7 @@ __all__ = [
     "Stray",
     "Timeouts",
     "Verdict",
+    "available_releases",
     "examine",
     "harvest",
     "make_driver",

@@ -25,9 +25,7 @@ from rich.table import Table
 
 from symcache.cli.common import console, out, plain
 from symcache.errors import NotFoundError, StorageError
-from vm_provisioning.drivers import DRIVERS
-from vm_provisioning.inventory import Inventory, MachineDefinition
-from vm_provisioning.machine import GUEST_LIMIT
+from vm_provisioning import DRIVERS, GUEST_LIMIT, Inventory, MachineDefinition
 
 __all__ = ["MachineReport", "exit_code", "harvest_machines", "show_reports", "write_junit"]
 

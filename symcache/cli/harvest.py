@@ -32,15 +32,17 @@ from vm_provisioning import (
     DirectorySource,
     HarvestResult,
     HostKeyTrust,
+    Interrupts,
+    Inventory,
     IpswSource,
     Login,
+    Machine,
     Source,
     SshSession,
     SshSource,
     SshTarget,
     harvest,
 )
-from vm_provisioning.interrupts import Interrupts
 
 __all__ = ["register"]
 
@@ -191,7 +193,6 @@ def _options(
 
 def _harvest_all(tags: list[str], jobs: int, junit: Path | None, options: list[str], json: bool) -> None:
     from symcache.cli import fleet  # noqa: PLC0415 - drivers and all are loaded for this only
-    from vm_provisioning.inventory import Inventory  # noqa: PLC0415
 
     reports = fleet.harvest_machines(Inventory.load(), tags, options, jobs)
     if junit is not None:
@@ -244,9 +245,6 @@ def _source(
             )
         yield DirectorySource(path), ()
     else:
-        from vm_provisioning.inventory import Inventory  # noqa: PLC0415 - drivers are loaded for this only
-        from vm_provisioning.machine import Machine  # noqa: PLC0415
-
         if Path(text).exists() and text in Inventory.load().machines:
             raise UsageError(f"{text}: is a machine, and a folder here", hint=f"write ./{text} for the folder")
         definition = Inventory.load().get(text)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld import HEAD_SIZE, Header, Mapping
-from symcache.dyld.header import parse_header, parse_mappings, parse_subcaches
+from symcache.dyld import HEAD_SIZE, Header, Mapping, parse_header, parse_mappings, parse_subcaches
 from symcache.errors import SharedCacheError
 
 __all__ = ["CacheFile", "ListedImage", "ToolError", "check_signature", "open_cache"]

@@ -1,5 +1,6 @@
 """dyld shared caches of every era: opened by their headers, images extracted to files that debuggers accept."""
 
+from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache import Image, MissingFile, SharedCache
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.extract import (
@@ -11,14 +12,25 @@ from symcache.dyld.extract import (
     extract_all,
     extract_image,
 )
-from symcache.dyld.header import HEAD_SIZE, Header, Mapping
-from symcache.dyld.images import tables_end
+from symcache.dyld.header import (
+    HEAD_SIZE,
+    MAX_HEADER,
+    Header,
+    Mapping,
+    parse_header,
+    parse_mappings,
+    parse_subcaches,
+)
+from symcache.dyld.images import ImageTable, read_images, tables_end
 from symcache.dyld.names import Companion, companions, find_caches, is_cache_name
+from symcache.dyld.symbols import LocalSymbols, read_local_symbols
 
 __all__ = [
     "EXTRACTOR",
     "HEAD_SIZE",
+    "MAX_HEADER",
     "REVISION",
+    "AddressSpace",
     "CacheFilePart",
     "Companion",
     "ExtractReport",
@@ -26,6 +38,8 @@ __all__ = [
     "Failed",
     "Header",
     "Image",
+    "ImageTable",
+    "LocalSymbols",
     "Mapping",
     "MissingFile",
     "SharedCache",
@@ -34,5 +48,10 @@ __all__ = [
     "extract_image",
     "find_caches",
     "is_cache_name",
+    "parse_header",
+    "parse_mappings",
+    "parse_subcaches",
+    "read_images",
+    "read_local_symbols",
     "tables_end",
 ]

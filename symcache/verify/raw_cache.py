@@ -13,11 +13,21 @@ from uuid import UUID
 
 import numpy as np
 
-from symcache.dyld import HEAD_SIZE, CacheFilePart, SharedCache, companions, is_cache_name
-from symcache.dyld.address_space import AddressSpace
-from symcache.dyld.header import MAX_HEADER, parse_header, parse_mappings
-from symcache.dyld.images import ImageTable, read_images
-from symcache.dyld.symbols import LocalSymbols, read_local_symbols
+from symcache.dyld import (
+    HEAD_SIZE,
+    MAX_HEADER,
+    AddressSpace,
+    CacheFilePart,
+    ImageTable,
+    LocalSymbols,
+    SharedCache,
+    companions,
+    is_cache_name,
+    parse_header,
+    parse_mappings,
+    read_images,
+    read_local_symbols,
+)
 from symcache.errors import IntegrityError, MachOError, NotFoundError, SharedCacheError, StorageError
 from symcache.library import Library
 from symcache.model import uuid_text
