@@ -89,20 +89,27 @@ def test_a_misspelt_uuid_is_wrong_use() -> None:
     assert _symcache("dsymforuuid", "not-a-uuid").returncode == 2
 
 
+_SETTINGS = """
+import lldb
+debugger = lldb.SBDebugger.Create(True)  # reads ~/.lldbinit
+for name in ("plugin.symbol-locator.debuginfod", "symbols.enable-external-lookup"):
+    result = lldb.SBCommandReturnObject()
+    debugger.GetCommandInterpreter().HandleCommand(f"settings show {name}", result)
+    print(result.GetOutput(), result.GetError())
+"""
+
+
 def _lldb_settings(home: Path) -> str:
-    program = Path(sysconfig.get_path("scripts")) / "lldb"
-    if not program.exists():
-        pytest.skip("this environment's LLDB has no command-line program")
-    name = "plugin.symbol-locator.debuginfod"
+    """Return what LLDB has set after it read the init file in `home`."""
     shown = subprocess.run(
-        [str(program), "--batch", "-o", f"settings show {name}", "-o", "settings show symbols.enable-external-lookup"],
+        [sys.executable, "-c", _SETTINGS],
         env=os.environ | {"HOME": str(home)},
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    assert "error" not in shown.stderr
+    assert "error" not in shown.stdout + shown.stderr
     return shown.stdout
 
 
