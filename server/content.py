@@ -47,6 +47,8 @@ class Content:
     sha256: str
     size: int
     stored_size: int
+    start: int = 0
+    """Where it begins in the file that holds it, plain."""
 
 
 class _FileBody(web.StreamResponse):
@@ -193,9 +195,9 @@ async def send(
         os.close(descriptor)
         return handed
     if large:
-        return _FileBody(descriptor, first, count, status, headers)
+        return _FileBody(descriptor, content.start + first, count, status, headers)
     try:
-        body = os.pread(descriptor, count, first)
+        body = os.pread(descriptor, count, content.start + first)
     finally:
         os.close(descriptor)
     return web.Response(body=body, status=status, headers=headers)

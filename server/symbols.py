@@ -15,6 +15,7 @@ from server.breakpad import make_symbol_file
 from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, PlainFile, header_text, send
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
+from server.sections import find_section
 from server.service import Service
 from server.sources import answer_source
 from symcache.client import FetchedSymbol, SymbolRequest
@@ -29,6 +30,15 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     """Answer a request in any layout."""
     if wanted.what is What.SOURCE:
         return await answer_source(request, service, wanted)
+    if wanted.what is What.SECTION and (section := await find_section(service, wanted)):
+        held, source, content = section
+        size = str(content.size)
+        return await send(
+            request,
+            source,
+            content,
+            dict(describe(held)) | {"Cache-Control": REVALIDATE, "X-Symcache-Size": size, "X-DEBUGINFOD-SIZE": size},
+        )
     if wanted.what is What.SECTION:
         return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
     found = await service.resolve(wanted)

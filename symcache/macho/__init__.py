@@ -3,11 +3,12 @@
 from symcache.macho.constants import arch_name
 from symcache.macho.details import Details, details
 from symcache.macho.identify import Slice, identify, identify_bytes
-from symcache.macho.segments import file_end, text_address
+from symcache.macho.segments import Section, file_end, sections, text_address
 from symcache.macho.uuids import parse_uuid
 
 __all__ = [
     "Details",
+    "Section",
     "Slice",
     "arch_name",
     "details",
@@ -15,5 +16,6 @@ __all__ = [
     "identify",
     "identify_bytes",
     "parse_uuid",
+    "sections",
     "text_address",
 ]

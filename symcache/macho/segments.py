@@ -1,6 +1,6 @@
-"""Where the segments of an image lie, in memory and in its file.
+"""Where the segments and sections of an image lie, in memory and in its file.
 
-Source: struct segment_command, segment_command_64 (<mach-o/loader.h>).
+Source: struct segment_command, segment_command_64, section, section_64 (<mach-o/loader.h>).
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, MH_MAGIC, MH_MAGIC_64
 
-__all__ = ["file_end", "text_address"]
+__all__ = ["Section", "file_end", "sections", "text_address"]
+
+_ZEROFILL = {0x1, 0xC, 0x12}
+"""S_ZEROFILL, S_GB_ZEROFILL, S_THREAD_LOCAL_ZEROFILL: section types without bytes in the file."""
 
 
 class _Segment(NamedTuple):
@@ -19,6 +22,34 @@ class _Segment(NamedTuple):
     vmaddr: int
     fileoff: int
     filesize: int
+    headers: bytes
+    """Of its sections, as they follow the command."""
+    order: str
+    """Of bytes, as `struct` writes it."""
+
+
+class Section(NamedTuple):
+    """One section that has bytes in the file: `offset` from the start of the image, `size` in bytes."""
+
+    segment: str
+    name: str
+    offset: int
+    size: int
+
+
+def sections(head: bytes, size: int) -> Iterator[Section]:
+    """Yield the sections of a thin image of `size` bytes that begins with `head`, if they lie inside of it.
+
+    In a dSYM the sections of the binary are described as well, but only those of its own segments have bytes.
+    """
+    for segment in _segments(head):
+        wide = segment.order.endswith("Q")
+        layout = struct.Struct(segment.order[0] + ("16s16s2Q2I2I4I" if wide else "16s16s2I2I2I3I"))
+        for position in range(0, len(segment.headers) - layout.size + 1, layout.size):
+            name, owner, _, length, offset, _, _, _, flags, *_ = layout.unpack_from(segment.headers, position)
+            inside = segment.fileoff <= offset and offset + length <= min(size, segment.fileoff + segment.filesize)
+            if length and inside and flags & 0xFF not in _ZEROFILL:
+                yield Section(_text(owner), _text(name), offset, length)
 
 
 def text_address(head: bytes) -> int | None:
@@ -32,6 +63,10 @@ def text_address(head: bytes) -> int | None:
 def file_end(head: bytes) -> int:
     """Return how long the file of a thin image that begins with `head` must be at least to hold its segments."""
     return max((s.fileoff + s.filesize for s in _segments(head) if s.filesize), default=0)
+
+
+def _text(name: bytes) -> str:
+    return name.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _segments(head: bytes) -> Iterator[_Segment]:
@@ -56,5 +91,9 @@ def _segments(head: bytes) -> Iterator[_Segment]:
         layout = layouts.get(cmd)
         if layout is not None and cmdsize >= 8 + layout.size:
             name, vmaddr, _, fileoff, filesize = layout.unpack_from(head, position + 8)
-            yield _Segment(name.rstrip(b"\0"), vmaddr, fileoff, filesize)
+            wide = cmd == LC_SEGMENT_64
+            start = position + 8 + layout.size + 16  # maxprot, initprot, nsects, flags
+            count = struct.unpack_from(order + "I", head, start - 8)[0] if position + cmdsize >= start else 0
+            headers = head[start : min(position + cmdsize, start + count * (80 if wide else 68))]
+            yield _Segment(name.rstrip(b"\0"), vmaddr, fileoff, filesize, headers, order + ("Q" if wide else "I"))
         position += cmdsize
