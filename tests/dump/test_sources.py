@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import plistlib
 import shutil
@@ -98,6 +99,8 @@ def test_analyze_gives_the_lines_when_asked_for(server: Server, own: Path, tmp_p
     assert analyzed("--server", server.url, "--source") == [truly(f, had=True) for f in frames]
     text = run("analyze", dump("arm64"), "--server", server.url, "--source").stdout
     assert f"main.c:13\n{'':26}{_line('main.c', 13)}\n" in text
+    page = run("analyze", dump("arm64"), "--server", server.url, "--source", "--html").stdout
+    assert f"<code>{html.escape(_line('main.c', 13))}</code>" in page
     server.stop()
     assert analyzed("--server", server.url, "--source") == [truly(f, had=True) for f in frames]
     assert analyzed("--library", own, "--source") == [truly(f, had=False) for f in frames], "no server, no sources"
