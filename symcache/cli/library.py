@@ -29,7 +29,7 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import SymbolClient, SymbolRequest, split_tokens
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.files import published
 from symcache.library import Library, stage_origin, stage_paths
@@ -224,7 +224,9 @@ def get(
             if path and output:
                 path = _copy(path, output)
         if path is None:
-            where = " and ".join([*([] if server and not library else [library_location(library)]), *urls])
+            where = " and ".join(
+                [*([] if server and not library else [library_location(library)]), *split_tokens(urls)[0]]
+            )
             raise NotFoundError(
                 f"{uuid_text(wanted)}: nobody has it ({where})", hint="harvest the release that holds it"
             )

@@ -58,7 +58,8 @@ def server_urls(option: list[str] | None) -> list[str]:
     urls = option or os.environ.get("SYMCACHE_URL", "").split() or list(_file_settings().get("servers", []))
     for url in urls:
         if not url.startswith(("http://", "https://")):
-            raise UsageError(f"{url}: not the URL of a server", hint="write http://host:port or https://host")
+            shown = url.rpartition("@")[2]  # what stands before it may be a token
+            raise UsageError(f"{shown}: not the URL of a server", hint="write http://host:port or https://host")
     return [url.rstrip("/") for url in urls]
 
 

@@ -130,6 +130,22 @@ def test_each_scope_includes_those_before_it(samples: Samples, tmp_path: Path) -
         assert request(server.url, "/api/v1/tokens").status == 401
 
 
+def test_tokens_in_urls_are_never_shown(samples: Samples, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    token, nobody = _token(folder, "reader", "read"), "00000000-0000-0000-0000-000000000001"
+    with serve(samples.library, folder, "--require-token") as server:
+        got = _symcache(folder, "get", str(samples.uuid), "--server", _with(server.url, token), "--json")
+        missing = _symcache(folder, "get", nobody, "--server", _with(server.url, token))
+        wrong = _symcache(folder, "get", nobody, "--server", _with(server.url, token + "x"))
+    away = _symcache(folder, "get", nobody, "--server", _with(server.url, token))
+    no_url = _symcache(folder, "get", nobody, "--server", _with(server.url, token).removeprefix("http://"))
+    assert [p.returncode for p in (got, missing)] == [0, 1]
+    assert all(p.returncode for p in (wrong, away, no_url))
+    assert server.url in missing.stderr.replace("\n", "")
+    for done in (got, missing, wrong, away, no_url):
+        assert token not in (done.stdout + done.stderr).replace("\n", ""), done.args
+
+
 def test_tokens_are_kept_as_hashes_for_their_owner_only(tmp_path: Path) -> None:
     token = _token(tmp_path, "ci@farm", "read", "write")
     file = tmp_path / "state" / "symcache" / "tokens.json"
