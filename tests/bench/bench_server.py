@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 from uuid import UUID
 
 import numpy as np
@@ -25,6 +26,7 @@ from symcache.library import Library, Staged, StagedObject
 from symcache.model import ManifestEntry, Release
 from symcache.store import blob_key
 from tests.bench.harness import ROUNDS, Row, figure
+from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
 
 _PROCESSES = 2
@@ -54,6 +56,17 @@ http {{
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
   server {{ listen 127.0.0.1:{port} reuseport backlog=1024; root {folder}; }}
+  {more}
+}}
+"""
+_FRONT = """
+upstream symcache {{ server {backend}; keepalive 64; keepalive_requests 1000000; }}
+server {{
+  listen 127.0.0.1:{port} reuseport backlog=1024;
+  etag off; max_ranges 1; add_header ETag $upstream_http_etag;
+  location / {{ proxy_pass http://symcache; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  location /_symcache/decoded/ {{ internal; alias {decoded}/; }}
+  location /_symcache/library/ {{ internal; alias {library}/; }}
 }}
 """
 
@@ -78,6 +91,9 @@ def run(scratch: Path) -> list[Row]:
                 _warm(script, peer, count)
                 rows.append(_against(f"server: {name}, {kind}", script, asked, peer, goal))
             rows.append(figure(f"server: {name}, first answer (cold)", cold * 1000, "ms"))
+            if size == _SIZES[1][1]:
+                rows += _through_nginx(script, folder, count)
+                rows.append(_redirects(folder))
             if size == _SIZES[0][1]:
                 rows += _lookups(script, folder, count)
     return rows
@@ -105,12 +121,61 @@ def _lookups(script: Path, folder: Path, count: int) -> list[Row]:
     return rows
 
 
-def _ask(url: str, method: str, paths: list[str]) -> None:
+def _through_nginx(script: Path, folder: Path, count: int) -> list[Row]:
+    """Return the rates where nginx sends what the server has named to it, against nginx alone."""
+    options = ("--processes", str(_PROCESSES), "--trust-proxy", "127.0.0.1", "--x-accel", "/_symcache")
+    rows = []
+    with serve(folder / "library", folder / "named", *options, "--lookup-rate", "0") as server:
+        port = 20000 + os.getpid() % 2000
+        decoded = folder / "named" / "cache" / "symcache" / "server" / "decoded"
+        backend = server.url.removeprefix("http://")
+        more = _FRONT.format(port=port, backend=backend, decoded=decoded, library=folder / "library")
+        with _nginx(folder, more, 22000) as plain:
+            front = f"http://127.0.0.1:{port}"
+            for kind, suffix, encoding in (("identity", "", "identity"), ("stored zstd", ".zst", "zstd")):
+                asked = (front, "GET", "/buildid/", "/executable", count, encoding, 0)
+                peer = (plain, "GET", "/files/", suffix, count, encoding, 0)
+                _warm(script, asked, count)
+                _warm(script, peer, count)
+                rows.append(_against(f"server: 1 MB, {kind}, sent by nginx (--x-accel)", script, asked, peer, None))
+    return rows
+
+
+def _redirects(folder: Path) -> Row:
+    """Return how many presigned URLs one process gives out; the bytes are the object store's work."""
+    environment, number = s3_environment(seaweed()), 200
+    place = new_location()
+    with (
+        mock.patch.dict(os.environ, environment),
+        Library.open(folder / "library") as local,
+        Library.open(place, create=True) as library,
+    ):
+        staged = Staged(Release(version="13.6", build="22G120"), "bench")
+        for uuid in map(UUID, map("{:032x}".format, range(1, number + 1))):
+            found, path = local.resolve(uuid), f"/usr/lib/{uuid.hex}"
+            assert found
+            staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
+            staged.objects.append(StagedObject(folder / "files" / uuid.hex, 0, found.size, path, "x86_64", uuid))
+        library.ingest(staged)
+    rates = []
+    with serve(place, folder / "redirecting", "--redirect-to-store", env=environment) as server:
+        paths = [f"/buildid/{n % number + 1:032x}/executable" for n in range(_LOOKUPS // 5)]
+        for round_number in range(ROUNDS + 1):
+            before = _cpu(server.process.pid)
+            _ask(server.url, "GET", paths, "Accept-Encoding: zstd\r\n")
+            if round_number:
+                rates.append(len(paths) / (_cpu(server.process.pid) - before))
+    return figure(
+        "server: redirects to the object store (--redirect-to-store)", statistics.median(rates), "/s and core"
+    )
+
+
+def _ask(url: str, method: str, paths: list[str], fields: str = "") -> None:
     """Ask for every path on one connection, one after the other, and read the answers."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         for path in paths:
-            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
             answer = b""
             while b"\r\n\r\n" not in answer:
                 answer += connection.recv(1 << 16)
@@ -126,14 +191,15 @@ _Asked = tuple[str, str, str, str, int, str, int]
 """URL, method, path before and after the digits, number of files, Accept-Encoding, digits of the first file - 1."""
 
 
-def _against(name: str, script: Path, ours: _Asked, peer: _Asked, goal: float) -> Row:
+def _against(name: str, script: Path, ours: _Asked, peer: _Asked, goal: float | None) -> Row:
     own, theirs = [], []
     for _ in range(ROUNDS):
         own.append(_wrk(script, *ours)[0] / _SECONDS)
         theirs.append(_wrk(script, *peer)[0] / _SECONDS)
     ratio = statistics.median(a / b for a, b in zip(own, theirs, strict=True))
     values = statistics.median(own), statistics.median(theirs)
-    return Row(name, values[0], "requests/s", "nginx", values[1], ratio, f">= {goal:g}", ratio >= goal)
+    aim, met = ("", None) if goal is None else (f">= {goal:g}", ratio >= goal)
+    return Row(name, values[0], "requests/s", "nginx", values[1], ratio, aim, met)
 
 
 def _warm(script: Path, asked: _Asked, count: int) -> None:
@@ -210,10 +276,11 @@ def _make(folder: Path, size: int, count: int) -> None:
 
 
 @contextlib.contextmanager
-def _nginx(folder: Path) -> Iterator[str]:
-    port = 18000 + os.getpid() % 2000
+def _nginx(folder: Path, more: str = "", first: int = 18000) -> Iterator[str]:
+    """Run nginx over `folder`, with `more` servers, on a port from `first` on."""
+    port = first + os.getpid() % 2000
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port, processes=_PROCESSES))
+    config.write_text(_NGINX.format(folder=folder, port=port, processes=_PROCESSES, more=more))
     # Started as root, its workers would run as another user, who cannot read a private temporary folder.
     user = ["-g", "user root;"] if os.getuid() == 0 else []
     process = subprocess.Popen(["nginx", "-c", str(config), *user], stdout=sys.stderr)
