@@ -10,7 +10,9 @@ import contextlib
 import io
 import os
 import re
+import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -63,14 +65,15 @@ class _FileBody(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         with io.FileIO(self._descriptor, closefd=True) as file:
-            writer = await super().prepare(request)
-            if writer is None or request.method == hdrs.METH_HEAD or not self._count:
-                await super().write_eof()
-                return writer
-            transport = request.transport
-            if transport is None:
-                raise ConnectionResetError("the client has gone")
-            self._send_at_once(transport)
+            with _corked(request.transport):
+                writer = await super().prepare(request)
+                if writer is None or request.method == hdrs.METH_HEAD or not self._count:
+                    await super().write_eof()
+                    return writer
+                transport = request.transport
+                if transport is None:
+                    raise ConnectionResetError("the client has gone")
+                self._send_at_once(transport)
             if self.sent < self._count:
                 # Waits for slow readers; with TLS the event loop reads and writes by itself.
                 loop = asyncio.get_running_loop()
@@ -93,6 +96,22 @@ class _FileBody(web.StreamResponse):
                 if not part:
                     break
                 self.sent += part
+
+
+@contextlib.contextmanager
+def _corked(transport: asyncio.Transport | None) -> Iterator[None]:
+    """Have the kernel send headers and file together: apart, the client is woken twice, for a third of the rate."""
+    sock = transport.get_extra_info("socket") if transport and not transport.get_extra_info("sslcontext") else None
+    if _NO_SENDFILE or sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
 class Source(Protocol):
