@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,71 +73,32 @@ def _assertions(target: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _compile(target: str, *options: str) -> list[str]:
-    compiler = [sys.executable, "-m", "ziglang", "c++" if "c++" in options else "cc", "-target", target]
-    return [*compiler, "-Wall", "-Wextra", "-Werror", "-c", "-o", os.devnull, *options]
+def _compile(target: str, source: Path, *options: str) -> None:
+    """Compile for macOS with all warnings as errors, and show what the compiler says where it fails."""
+    pytest.importorskip("ziglang", reason="the macOS headers come with PyPI's ziglang, which is not installed")
+    compiler = "c++" if source.suffix == ".cpp" else "cc"
+    command = [sys.executable, "-m", "ziglang", compiler, "-target", target, "-Wall", "-Wextra", "-Werror", *options]
+    done = subprocess.run(
+        [*command, "-c", str(source), "-o", str(source.with_suffix(".o"))],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(source.parent), "ZIG_GLOBAL_CACHE_DIR": str(source.parent / "zig")},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_layouts_and_numbers(target: str, tmp_path: Path) -> None:
-    pytest.importorskip("ziglang", reason="the macOS headers come with PyPI's ziglang, which is not installed")
     source = tmp_path / "assertions.c"
     source.write_text(_assertions(target))
-    for language, standard in (("c", "c11"), ("c", "gnu99")):
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "ziglang",
-                "cc",
-                "-target",
-                target,
-                "-x",
-                language,
-                f"-std={standard}",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-Wno-c11-extensions",
-                "-c",
-                str(source),
-                "-o",
-                str(tmp_path / "o"),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig")},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    for standard in ("c11", "gnu99"):
+        _compile(target, source, "-x", "c", f"-std={standard}", "-Wno-c11-extensions")
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_header_compiles_as_c_plus_plus(target: str, tmp_path: Path) -> None:
-    pytest.importorskip("ziglang", reason="the macOS headers come with PyPI's ziglang, which is not installed")
     header = Path(symcache.dump.capture.__file__).with_name("symcache_marshal.h")
     source = tmp_path / "client.cpp"
     source.write_text(f'#include "{header}"\nint f() {{ return symcache_marshal(1, 0, 0, "/x", "1"); }}\n')
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "c++",
-            "-target",
-            target,
-            "-std=c++11",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-c",
-            str(source),
-            "-o",
-            str(tmp_path / "o"),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig")},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    _compile(target, source, "-std=c++11")
