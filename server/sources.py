@@ -54,10 +54,6 @@ class _Bytes:
         """Return a descriptor; there is no other form than the plain one."""
         return await self.open(sha256, size)
 
-    def name(self, sha256: str, *, stored: bool) -> str | None:
-        """Return None: nobody else has this."""
-        return None
-
 
 async def answer_source(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
     """Answer with a source file. Raises NotFoundError, and UsageError for what is no path."""
