@@ -12,7 +12,8 @@ from uuid import UUID
 from symcache.dump.debugger import Answer, Limits, LldbProcess, Mode
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
-from symcache.dump.minidump import is_minidump, load_minidump
+from symcache.dump.minidump import load_minidump
+from symcache.dump.minidump_streams import is_minidump
 from symcache.dump.reports import is_report, read_report
 from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
 from symcache.dump.source_revisions import NotedSources
@@ -48,7 +49,7 @@ def analyze(
         if crash_report:
             loaded = load_report(path, crash_report, Path(folder), resolver, **pins)
         elif is_minidump(path):
-            loaded = load_minidump(path, Path(folder), resolver, limits=limits, **pins)
+            loaded = load_minidump(path, Path(folder), resolver, **pins)
         else:
             loaded = load_dump(path, Path(folder), resolver, **pins)
         report = lldb.report(loaded.plan, str(path))

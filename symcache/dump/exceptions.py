@@ -1,7 +1,8 @@
 """What a processor exception means: its signal, its kind of access, in words.
 
 Sources: Intel SDM volume 3, chapter 6 (vectors) and 4.7 (page-fault error code); Arm ARM, ESR_EL1 (exception class,
-fault status); the signals are those that XNU delivers: `ux_exception` and `machine_exception` (bsd/uxkern).
+fault status); <mach/exception_types.h>; the signals are those that XNU delivers: `ux_exception` and
+`machine_exception` (bsd/uxkern).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from symcache.dump.core import Core, CoreThread
 from symcache.dump.registers import CPU_TYPE_X86_64, ExceptionState
 
-__all__ = ["CrashException", "describe_exception"]
+__all__ = ["CrashException", "describe_exception", "mach_exception"]
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 _ACCESS = {"read": _READ, "write": _WRITE, "execute": _EXECUTE}
@@ -56,6 +57,28 @@ _ARM64: dict[int, tuple[str, str]] = {
     0x3C: ("SIGTRAP", "breakpoint (brk)"),
 }
 
+_BAD_ACCESS, _SOFTWARE, _CRASH = 1, 5, 10
+_MACH: dict[int, tuple[str, str | None]] = {
+    _BAD_ACCESS: ("EXC_BAD_ACCESS", None),
+    2: ("EXC_BAD_INSTRUCTION", "SIGILL"),
+    3: ("EXC_ARITHMETIC", "SIGFPE"),
+    4: ("EXC_EMULATION", "SIGEMT"),
+    _SOFTWARE: ("EXC_SOFTWARE", None),
+    6: ("EXC_BREAKPOINT", "SIGTRAP"),
+    7: ("EXC_SYSCALL", None),
+    8: ("EXC_MACH_SYSCALL", None),
+    9: ("EXC_RPC_ALERT", None),
+    _CRASH: ("EXC_CRASH", None),
+    11: ("EXC_RESOURCE", None),
+    12: ("EXC_GUARD", None),
+    13: ("EXC_CORPSE_NOTIFY", None),
+}
+_ACCESS_CODES = {1: "KERN_INVALID_ADDRESS", 2: "KERN_PROTECTION_FAILURE", 13: "EXC_I386_GPFLT"}
+_SEGMENTATION = frozenset({1, 13})
+"""Codes of EXC_BAD_ACCESS that become SIGSEGV; others become SIGBUS."""
+_SOFT_SIGNAL = 0x10003
+"""EXC_SOFT_SIGNAL: the second code is the number of a signal."""
+
 
 @dataclass(frozen=True, slots=True)
 class CrashException:
@@ -81,6 +104,21 @@ def describe_exception(core: Core, thread: CoreThread) -> CrashException:
     if core.cputype == CPU_TYPE_X86_64:
         return _x86_64(core, thread, state)
     return _arm64(core, thread, state)
+
+
+def mach_exception(kind: int, code: int, subcode: int) -> CrashException:
+    """Return what a Mach exception with its two codes means."""
+    name, signal = _MACH.get(kind, (f"Mach exception {kind:#x}", None))
+    if kind == _BAD_ACCESS:
+        signal = "SIGSEGV" if code in _SEGMENTATION else "SIGBUS"
+        words = f"{name}, {_ACCESS_CODES.get(code, f'code {code:#x}')} at {subcode:#x}"
+        return CrashException(f"{signal}: {words}", signal, subcode)
+    if kind == _SOFTWARE and code == _SOFT_SIGNAL:
+        signal = _SIGNALS.get(subcode)
+    elif kind == _CRASH:
+        signal = _SIGNALS.get(code >> 24 & 0xFF)
+    words = name + (f", code {code:#x}" if code else "")
+    return CrashException(f"{signal}: {words}" if signal else words, signal)
 
 
 def _x86_64(core: Core, thread: CoreThread, state: ExceptionState) -> CrashException:

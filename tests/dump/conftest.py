@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from symcache.cli.resolving import LibraryResolver
+from symcache.client import LocalCache
 from symcache.dump.lldb_python import find_lldb
+from symcache.library import Library
 from tests.dump.scene import Scene, build_scene
+from tests.dump.systems import ASSETS, BUILD, stage
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,3 +45,18 @@ def only(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """Return a library with the images of both caches."""
+    root = tmp_path_factory.mktemp("library")
+    files = sorted((ASSETS / "host").rglob("dyld_shared_cache_*"))
+    opened = Library.open(root / "library", create=True)
+    opened.ingest(stage(files, BUILD, root / "out"))
+    return opened
+
+
+@pytest.fixture
+def system(library: Library, tmp_path: Path) -> LibraryResolver:
+    return LibraryResolver(library, LocalCache(tmp_path / "kept"))

@@ -20,7 +20,8 @@ from symcache.cli.app import application
 from symcache.library import Library, stage_paths
 from tests.dump.builder import MODULE, header, small_core, zipped
 from tests.dump.scene import Scene
-from tests.dump.test_corpus import ASSETS, dump, truth
+from tests.dump.systems import ASSETS
+from tests.dump.test_corpus import dump, truth
 from tests.support.servers import serve
 
 Scenes = Callable[..., Scene]

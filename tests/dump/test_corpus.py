@@ -15,23 +15,19 @@ from uuid import UUID
 
 import pytest
 
-import symcache.demo
 from symcache.cli.resolving import LibraryResolver, binary_sources
 from symcache.client import LocalCache
 from symcache.dump import Analysis, ChainResolver, FolderResolver, analyze, open_dump
-from symcache.dyld import SharedCache, extract_all
-from symcache.library import Library, Staged, StagedObject
-from symcache.macho import identify
-from symcache.model import Kind, Origin, Release
+from symcache.dyld import SharedCache
+from symcache.library import Library
+from tests.dump.systems import ASSETS, BUILD, stage
 from tests.support.corpus import crowded, variant, write_dump
 from tests.support.servers import serve
 from tests.support.toolchain import need_toolchain
 
-ASSETS = Path(symcache.demo.__file__).with_name("assets")
 TRUTH = Path(__file__).parents[1] / "corpus" / "truth"
 ARCHES = pytest.mark.parametrize("arch", ["x86_64", "arm64"])
 CACHES = {"x86_64": "x86_64", "arm64": "arm64e"}
-BUILD = "22G830"
 
 
 def truth(arch: str) -> dict[str, Any]:
@@ -76,36 +72,6 @@ def found(analysis: Analysis) -> list[list[tuple[Any, ...]]]:
         ]
         for thread in analysis.threads
     ]
-
-
-def _stage(cache_files: list[Path], build: str, out: Path) -> Staged:
-    staged = Staged(release=Release(version="13.6.9", build=build), source="test")
-    for file in cache_files:
-        with SharedCache.open(file) as cache:
-            for one in extract_all(cache, out / build / cache.arch, jobs=1).extracted:
-                part = identify(one.file)[0]
-                staged.objects.append(
-                    StagedObject(
-                        *(one.file, 0, one.size, one.path, part.arch, part.uuid, Kind.EXECUTABLE, Origin.CACHE),
-                        *(cache.uuid, "symcache", 1),
-                    )
-                )
-    return staged
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """Return a library with the images of both caches."""
-    root = tmp_path_factory.mktemp("library")
-    files = sorted((ASSETS / "host").rglob("dyld_shared_cache_*"))
-    opened = Library.open(root / "library", create=True)
-    opened.ingest(_stage(files, BUILD, root / "out"))
-    return opened
-
-
-@pytest.fixture
-def system(library: Library, tmp_path: Path) -> LibraryResolver:
-    return LibraryResolver(library, LocalCache(tmp_path / "kept"))
 
 
 @ARCHES
@@ -191,8 +157,8 @@ def test_builds_with_the_same_images_are_told_apart_by_addresses(arch: str, tmp_
     theirs = [f for f in sorted((tmp_path / "other").iterdir()) if not f.suffix]
     moved = write_dump(other.dump, tmp_path / "moved.zip")
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(_stage(ours, "22G830", tmp_path / "out"))
-        library.ingest(_stage(theirs, "22G900", tmp_path / "out"))
+        library.ingest(stage(ours, "22G830", tmp_path / "out"))
+        library.ingest(stage(theirs, "22G900", tmp_path / "out"))
         resolver = ChainResolver(
             [FolderResolver([ASSETS / "app" / arch]), LibraryResolver(library, LocalCache(tmp_path / "kept"))]
         )

@@ -11,7 +11,8 @@ import pytest
 from symcache.dump import FolderResolver, analyze, lldb_python
 from symcache.dump import debugger as debugger_module
 from symcache.errors import DebuggerError
-from tests.dump.test_corpus import ASSETS, TRUTH, dump, truth
+from tests.dump.systems import ASSETS
+from tests.dump.test_corpus import TRUTH, dump, truth
 
 
 def test_the_module_tells_which_lldb_it_found() -> None:

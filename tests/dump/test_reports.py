@@ -15,10 +15,9 @@ from symcache.cli.resolving import LibraryResolver
 from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, analyze, open_in_lldb
 from symcache.dump.reports import is_report, parse_report
 from symcache.errors import DumpError
-from tests.dump.test_corpus import ARCHES, ASSETS, library, system, truth
+from tests.dump.systems import ASSETS
+from tests.dump.test_corpus import ARCHES, truth
 from tests.support.corpus import variant
-
-__all__ = ["library", "system"]  # fixtures
 
 
 def ips(real: dict[str, Any]) -> str:

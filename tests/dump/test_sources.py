@@ -18,8 +18,9 @@ import pytest
 from symcache.dump import WantedSource
 from symcache.dump.source_lines import SourceFinder
 from symcache.library import Library, stage_paths
+from tests.dump.systems import ASSETS
 from tests.dump.test_cli import Done, converse, run
-from tests.dump.test_corpus import ARCHES, ASSETS, dump, truth
+from tests.dump.test_corpus import ARCHES, dump, truth
 from tests.support.servers import Server, serve
 
 _SOURCES = Path(__file__).parents[1] / "corpus" / "src" / "ledger"

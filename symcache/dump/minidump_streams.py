@@ -1,0 +1,268 @@
+"""What a minidump says in its streams: system, threads, modules, exception, and which memory it holds.
+
+Sources: MINIDUMP_* (minidumpapiset.h), CONTEXT (winnt.h); for Mac processes Breakpad's minidump_format.h: platform ids,
+the two layouts of an arm64 context, Mach exceptions in the exception stream, macOS's build as the service pack's name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from uuid import UUID
+
+from symcache.dump.core import CoreThread, Segment
+from symcache.dump.exceptions import CrashException, mach_exception
+from symcache.dump.header import DumpModule
+from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64, FLAVORS
+from symcache.errors import DumpError
+
+__all__ = ["Minidump", "MinidumpModule", "is_minidump", "read_minidump"]
+
+_THREADS, _MODULES, _MEMORY, _EXCEPTION, _SYSTEM, _MEMORY64 = 3, 4, 5, 6, 7, 9
+_SIGNATURE, _VERSION = b"MDMP", 0xA793
+_HEADER = struct.Struct("<4s3I")
+_DIRECTORY = struct.Struct("<3I")
+_SYSTEM_INFO = struct.Struct("<3H2x5I")
+_THREAD = struct.Struct("<I20xQ4I")
+_MODULE = struct.Struct("<QI8xI52x2I")
+_RANGE = struct.Struct("<Q2I")
+_RANGE64 = struct.Struct("<2Q")
+_EXCEPTION_STREAM = struct.Struct("<I4x2I8xQI4x15Q2I")
+_MODULE_SIZE, _THREAD_SIZE = 108, 48
+_MAX_STREAMS = 4096
+_MAX_THREADS = 16_384
+_MAX_MODULES = 65_536
+_MAX_RANGES = 1 << 19
+_MAX_TEXT = 4096
+_TYPE_AND_CODES = 3
+_BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ARCHS = {0: "i386", 5: "arm", 9: "x86_64", 12: "arm64", 0x8003: "arm64"}
+_CPUS = {"x86_64": CPU_TYPE_X86_64, "arm64": CPU_TYPE_ARM64}
+_PLATFORMS = {0x8101: "macOS", 0x8102: "iOS", 0x8201: "Linux", 0x8202: "Solaris", 0x8203: "Android", 0x8205: "Fuchsia"}
+_WINDOWS = 4
+"""Platform ids below are those of Windows."""
+_X86_ORDER = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip")
+_X86_CONTEXT = struct.Struct("<56x6HI48x17Q")
+"""CONTEXT of AMD64: segment registers at 56, eflags at 68, general registers from 120 on."""
+_ARM_CONTEXT = struct.Struct("<2I33Q")
+"""MDRawContextARM64: flags, cpsr, x0 to x28, fp, lr, sp, pc."""
+_ARM_OLD_CONTEXT = struct.Struct("<Q33QI")
+"""MDRawContextARM64_Old, whose flags have 64 bits: cpsr stands behind pc."""
+_ARM_OLD = 0x8000_0000
+_MAX_CONTEXT = 1232
+
+
+class MinidumpModule(NamedTuple):
+    """A loaded image and how many bytes it is said to take."""
+
+    module: DumpModule
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Minidump:
+    """What a minidump of a Mac process holds."""
+
+    arch: str
+    """`x86_64` or `arm64`."""
+    cputype: int
+    os_version: str
+    """Such as `macOS 13.6.9`."""
+    os_build: str | None
+    threads: tuple[CoreThread, ...]
+    crashed: int
+    """Index of the thread that raised the exception; 0 where none did."""
+    exception: CrashException
+    modules: tuple[MinidumpModule, ...]
+    """In the order of the file, the executable first."""
+    memory: tuple[Segment, ...]
+    """What it holds of the process's memory, in the order of the file; its offsets are those in the file."""
+
+
+def is_minidump(path: Path) -> bool:
+    """Return whether a file begins as a minidump does."""
+    with path.open("rb") as file:
+        return file.read(4) == _SIGNATURE
+
+
+def read_minidump(path: Path) -> Minidump:
+    """Return what a minidump of a Mac process holds; memory is left where it is. Raises DumpError, OSError."""
+    with path.open("rb") as file:
+        return _Reader(file, str(path)).read()
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+        self._size = file.seek(0, os.SEEK_END)
+        self._texts: dict[int, str] = {}
+
+    def read(self) -> Minidump:
+        streams = self._directory()
+        if _SYSTEM not in streams:
+            raise self._cut("the minidump does not say of what system it is")
+        processor, _, _, major, minor, patch, platform, build_at = _SYSTEM_INFO.unpack(
+            self._at(streams[_SYSTEM][0], _SYSTEM_INFO.size, "system information")
+        )
+        arch = _ARCHS.get(processor, f"processor {processor}")
+        system = "Windows" if platform < _WINDOWS else _PLATFORMS.get(platform, f"platform {platform:#x}")
+        if arch not in _CPUS or system != "macOS":
+            raise DumpError(
+                f"{self._name}: is a minidump of {system} on {arch}",
+                hint="minidumps of Mac processes on x86_64 and arm64 can be opened",
+            )
+        raised = self._exception(streams)
+        ids, threads = self._threads(streams, _CPUS[arch], raised)
+        if not threads:
+            raise DumpError(f"{self._name}: the minidump has no thread", hint="there is nothing to show a backtrace of")
+        build = self._text(build_at) if build_at else ""
+        return Minidump(
+            arch,
+            _CPUS[arch],
+            f"macOS {major}.{minor}.{patch}",
+            build if _BUILD.fullmatch(build) else None,
+            threads,
+            ids.index(raised.thread) if raised and raised.thread in ids else 0,
+            raised.exception if raised else CrashException("the minidump names no exception"),
+            self._modules(streams),
+            self._memory(streams),
+        )
+
+    def _directory(self) -> dict[int, tuple[int, int]]:
+        """Return offset and size of every stream, the first of each type."""
+        signature, version, count, offset = _HEADER.unpack(self._at(0, _HEADER.size, "header"))
+        if signature != _SIGNATURE or version & 0xFFFF != _VERSION:
+            raise DumpError(f"{self._name}: is no minidump: {signature!r}, version {version & 0xFFFF:#x}")
+        if count > _MAX_STREAMS:
+            raise DumpError(f"{self._name}: {count} streams where at most {_MAX_STREAMS} were expected")
+        found: dict[int, tuple[int, int]] = {}
+        table = self._at(offset, count * _DIRECTORY.size, f"directory of {count} streams")
+        for kind, size, place in _DIRECTORY.iter_unpack(table):
+            found.setdefault(kind, (place, size))
+        return found
+
+    def _list(self, streams: dict[int, tuple[int, int]], kind: int, size: int, most: int, what: str) -> bytes:
+        """Return the entries of a list, `size` bytes each; a stream that is not there has none."""
+        if kind not in streams:
+            return b""
+        offset, length = streams[kind]
+        (count,) = struct.unpack("<I", self._at(offset, 4, f"list of {what}"))
+        if count > most:
+            raise DumpError(f"{self._name}: {count} {what} where at most {most} were expected")
+        # Some writers align the entries to 8 bytes; the length of the stream tells.
+        padding = 4 if length == 8 + count * size else 0
+        return self._at(offset + 4 + padding, count * size, f"list of {count} {what}")
+
+    def _threads(
+        self, streams: dict[int, tuple[int, int]], cputype: int, raised: _Raised | None
+    ) -> tuple[list[int], tuple[CoreThread, ...]]:
+        ids, threads = [], []
+        read = _x86_64_context if cputype == CPU_TYPE_X86_64 else _arm64_context
+        entries = self._list(streams, _THREADS, _THREAD_SIZE, _MAX_THREADS, "threads")
+        for number, (identity, _, _, _, size, place) in enumerate(_THREAD.iter_unpack(entries)):
+            if raised and raised.thread == identity and raised.context[1]:
+                size, place = raised.context  # noqa: PLW2901 (where it crashed, not where its handler is)
+            ids.append(identity)
+            threads.append(CoreThread(number, self._context(place, size, read, number), None))
+        return ids, tuple(threads)
+
+    def _context(self, place: int, size: int, read: Callable[[bytes], dict[str, int]], number: int) -> dict[str, int]:
+        try:
+            return read(self._at(place, min(size, _MAX_CONTEXT), "context"))
+        except (struct.error, DumpError):
+            raise self._cut(f"the registers of thread {number} ({size} bytes at {place:#x}) are not there") from None
+
+    def _exception(self, streams: dict[int, tuple[int, int]]) -> _Raised | None:
+        if _EXCEPTION not in streams:
+            return None
+        raw = self._at(streams[_EXCEPTION][0], _EXCEPTION_STREAM.size, "exception")
+        thread, kind, code, address, count, *words = _EXCEPTION_STREAM.unpack(raw)
+        *codes, size, place = words
+        # Crashpad repeats the type and Mach's two codes in full; Breakpad has 32 bits of the first, and the address.
+        first, second = codes[1:3] if count == _TYPE_AND_CODES and codes[0] == kind else (code, address)
+        return _Raised(thread, mach_exception(kind, first, second), (size, place))
+
+    def _modules(self, streams: dict[int, tuple[int, int]]) -> tuple[MinidumpModule, ...]:
+        entries = self._list(streams, _MODULES, _MODULE_SIZE, _MAX_MODULES, "modules")
+        found = []
+        for position in range(0, len(entries), _MODULE_SIZE):
+            address, size, name, cv_size, cv_at = _MODULE.unpack_from(entries, position)
+            found.append(MinidumpModule(DumpModule(address, self._text(name), self._uuid(cv_at, cv_size)), size))
+        return tuple(found)
+
+    def _uuid(self, place: int, size: int) -> UUID | None:
+        """Return the UUID in a CodeView record `RSDS`: a GUID, whose first three fields are little-endian."""
+        if size < 20 or place + 20 > self._size:
+            return None
+        record = self._at(place, 20, "CodeView record")
+        return UUID(bytes_le=record[4:]) if record[:4] == b"RSDS" and any(record[4:]) else None
+
+    def _memory(self, streams: dict[int, tuple[int, int]]) -> tuple[Segment, ...]:
+        """Return the ranges of memory that lie in the file whole."""
+        found = []
+        for address, size, place in _RANGE.iter_unpack(
+            self._list(streams, _MEMORY, _RANGE.size, _MAX_RANGES, "ranges of memory")
+        ):
+            found.append((address, size, place))
+        if _MEMORY64 in streams:
+            head = self._at(streams[_MEMORY64][0], 16, "list of memory")
+            count, place = struct.unpack("<2Q", head)
+            if count > _MAX_RANGES:
+                raise DumpError(f"{self._name}: {count} ranges of memory where at most {_MAX_RANGES} were expected")
+            table = self._at(streams[_MEMORY64][0] + 16, count * _RANGE64.size, f"list of {count} ranges of memory")
+            for address, size in _RANGE64.iter_unpack(table):
+                found.append((address, size, place))
+                place += size
+        return tuple(
+            Segment(address, size, place, size, 0, 0)
+            for address, size, place in found
+            if size and place + size <= self._size and address + size <= 1 << 64
+        )
+
+    def _text(self, place: int) -> str:
+        """Return a MINIDUMP_STRING: its length in bytes, then UTF-16. Empty where it is not in the file."""
+        if place not in self._texts:
+            text = ""
+            if 0 < place <= self._size - 4:
+                (length,) = struct.unpack("<I", self._at(place, 4, "text"))
+                self._file.seek(place + 4)
+                text = self._file.read(min(length, _MAX_TEXT) & ~1).decode("utf-16-le", "replace").partition("\0")[0]
+            self._texts[place] = text
+        return self._texts[place]
+
+    def _at(self, offset: int, size: int, what: str) -> bytes:
+        if offset + size <= self._size:
+            self._file.seek(offset)
+            data = self._file.read(size)
+            if len(data) == size:
+                return data
+        raise self._cut(f"the {what}, {size} bytes at {offset:#x}, lies outside the minidump of {self._size} bytes")
+
+    def _cut(self, what: str) -> DumpError:
+        return DumpError(f"{self._name}: {what}", hint="the minidump is cut or damaged: copy it again")
+
+
+class _Raised(NamedTuple):
+    thread: int
+    exception: CrashException
+    context: tuple[int, int]
+    """Size and place of the registers when it was raised."""
+
+
+def _x86_64_context(raw: bytes) -> dict[str, int]:
+    cs, _, _, fs, gs, _, flags, *general = _X86_CONTEXT.unpack_from(raw)
+    found = dict(zip(_X86_ORDER, general, strict=True)) | {"rflags": flags, "cs": cs, "fs": fs, "gs": gs}
+    return {name: found[name] for name in FLAVORS[CPU_TYPE_X86_64].names}
+
+
+def _arm64_context(raw: bytes) -> dict[str, int]:
+    names = FLAVORS[CPU_TYPE_ARM64].names
+    if struct.unpack_from("<I", raw)[0] & _ARM_OLD:
+        return dict(zip(names, _ARM_OLD_CONTEXT.unpack_from(raw)[1:], strict=True))
+    _, cpsr, *general = _ARM_CONTEXT.unpack_from(raw)
+    return dict(zip(names, [*general, cpsr], strict=True))
