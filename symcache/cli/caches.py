@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
-import symcache.dump
 from symcache.cli.cache_json import cache_json, extract_json, file_type, json_text, slice_json
 from symcache.cli.common import (
     JsonOption,
@@ -22,6 +20,7 @@ from symcache.cli.common import (
     out,
     plain,
 )
+from symcache.dump import describe, dump_kind
 from symcache.dyld import SharedCache, extract_all, find_caches
 from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
 from symcache.macho import identify
@@ -33,6 +32,12 @@ _PLATFORMS = {
     1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 5: "bridgeOS", 6: "Mac Catalyst", 7: "iOS simulator",
     8: "tvOS simulator", 9: "watchOS simulator", 10: "DriverKit", 11: "visionOS", 12: "visionOS simulator",
 }  # fmt: skip
+_DUMP_KINDS = {
+    "dump": "crash dump, header and core",
+    "core": "Mach-O core",
+    "minidump": "minidump of a Mac process",
+    "crash report": "crash report, without memory",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -93,10 +98,12 @@ def extract(
 
 
 def info(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Shared cache, Mach-O file, .dSYM, crash dump.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Shared cache, Mach-O file, .dSYM, crash dump, core, crash report.")
+    ],
     json: JsonOption = False,
 ) -> None:
-    """Say what a file is: a shared cache, a Mach-O file, a dSYM, a crash dump."""
+    """Say what a file is: a shared cache, a Mach-O file, a dSYM, a crash dump, core, minidump or report."""
     with errors_to_exit():
         place = existing_path(path)
         if place.is_dir():
@@ -106,7 +113,7 @@ def info(
             head = file.read(16)
         if head[:7] == b"dyld_v1":
             _info_cache(place, json)
-        elif zipfile.is_zipfile(place):
+        elif dump_kind(place):
             _info_dump(place, json)
         else:
             _info_macho([place], place, json)
@@ -132,16 +139,19 @@ def _info_folder(folder: Path, json: bool) -> None:
 
 
 def _info_dump(path: Path, json: bool) -> None:
-    describe = getattr(symcache.dump, "describe", None)
-    if describe is None:
-        raise FormatError(f"{path}: is a zip file; crash dumps cannot be read by this installation")
-    described: dict[str, Any] = describe(path)
+    described = describe(path)
+    kind, modules = described["kind"], described["modules"]
     if json:
-        emit_json({"kind": "dump", "path": str(path), **described})
+        emit_json({"kind": kind, "path": json_text(str(path)), **described})
         return
-    out.print(f"{plain(str(path))}: crash dump")
+    out.print(f"{plain(str(path))}: {_DUMP_KINDS[kind]}")
     for key, value in described.items():
-        out.print(f"  {plain(str(key))}: {plain(str(value))}")
+        if key not in {"kind", "modules"} and value is not None:
+            out.print(f"  {key + ':':16}{plain(str(value))}")
+    out.print(f"  modules:        {len(modules)}")
+    if modules:
+        rows = ((m["address"] or "-", m["uuid"] or "-", plain(m["path"] or "-")) for m in modules)
+        _print_table(("address", "UUID", "path"), *rows)
 
 
 def _info_macho(files: list[Path], shown: Path, json: bool) -> None:

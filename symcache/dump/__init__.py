@@ -4,7 +4,7 @@ from symcache.dump.analysis import analyze, open_in_lldb
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment, parse_core, read_core
 from symcache.dump.debugger import Limits, LldbProcess, Mode
-from symcache.dump.describe import describe
+from symcache.dump.describe import describe, dump_kind
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.header import DumpHeader, DumpModule, parse_header
@@ -55,6 +55,7 @@ __all__ = [
     "analyze",
     "describe",
     "describe_exception",
+    "dump_kind",
     "header_from_notes",
     "load_dump",
     "open_dump",

@@ -1,35 +1,126 @@
-"""A dump in a few lines, without a debugger."""
+"""A dump, core, minidump or crash report in a few lines, without a debugger."""
 
 from __future__ import annotations
 
+import struct
 import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from symcache.dump.container import open_dump
+from symcache.dump.core import Segment
 from symcache.dump.exceptions import describe_exception
+from symcache.dump.header import DumpHeader
+from symcache.dump.minidump import minidump_header
+from symcache.dump.minidump_streams import is_minidump, read_minidump
 from symcache.dump.notes import header_from_notes
+from symcache.dump.reports import is_report, read_report
+from symcache.errors import DumpError
+from symcache.macho.constants import MH_CORE, MH_MAGIC_64
 from symcache.model import uuid_text
 
-__all__ = ["describe"]
+__all__ = ["describe", "dump_kind"]
+
+
+def dump_kind(path: Path) -> str | None:
+    """Return what kind of crash a file holds, judged by its beginning, or None. Raises OSError.
+
+    `dump` (header and core in a zip file), `core` (a bare Mach-O one), `minidump`, `crash report`.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+    if len(head) == 16 and struct.unpack("<I8xI", head) == (MH_MAGIC_64, MH_CORE):
+        return "core"
+    if is_minidump(path):
+        return "minidump"
+    if is_report(path):
+        return "crash report"
+    return "dump" if zipfile.is_zipfile(path) else None
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what a dump says of itself, for `symcache info`. Raises DumpError, OSError."""
+    """Return what a dump says of itself, for `symcache info` (docs/dump-format.md). Raises DumpError, OSError."""
+    kind = dump_kind(path)
+    if kind is None:
+        raise DumpError(
+            f"{path}: is no crash dump", hint="a zip with header and core, a Mach-O core, a minidump, a .ips or .crash"
+        )
+    described = {"minidump": _minidump, "crash report": _report}.get(kind, _core)(path)
+    return {"kind": kind, **described}
+
+
+def _core(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as scratch:
         dump = open_dump(path, Path(scratch))
         header = dump.header or header_from_notes(path, dump.core)
     core = dump.core
+    return _described(
+        header,
+        arch=core.arch,
+        exception=describe_exception(core, core.threads[header.thread]).description,
+        threads=len(core.threads),
+        modules=((m.address, m.path, m.uuid) for m in header.modules),
+        memory=core.segments,
+    )
+
+
+def _minidump(path: Path) -> dict[str, Any]:
+    found = read_minidump(path)
+    header = minidump_header(found)
+    return _described(
+        header,
+        arch=found.arch,
+        os_version=found.os_version,
+        exception=found.exception.description,
+        threads=len(found.threads),
+        modules=((m.address, m.path, m.uuid) for m in header.modules),
+        memory=found.memory,
+    )
+
+
+def _report(path: Path) -> dict[str, Any]:
+    found = read_report(path, threads=False)
+    return _described(
+        found.header,
+        arch=found.arch,
+        os_version=found.os_version or None,
+        exception=found.exception.description,
+        threads=len(found.threads),
+        modules=((i.address, i.path, i.uuid) for i in found.images),
+    )
+
+
+def _described(
+    header: DumpHeader,
+    *,
+    arch: str,
+    exception: str,
+    threads: int,
+    modules: Iterable[tuple[int | None, str, UUID | None]],
+    memory: Sequence[Segment] | None = None,
+    os_version: str | None = None,
+) -> dict[str, Any]:
     return {
-        "arch": core.arch,
-        "executable": header.executable,
-        "bundle_version": header.bundle_version,
+        "arch": arch,
+        "executable": header.executable or None,
+        "bundle_version": header.bundle_version or None,
+        "os_version": os_version,
         "os_build": header.os_build,
         "cache_uuid": uuid_text(header.cache_uuid) if header.cache_uuid else None,
-        "exception": describe_exception(core, core.threads[header.thread]).description,
-        "crashed_thread": header.thread,
-        "threads": len(core.threads),
-        "modules": len(header.modules),
-        "regions": len(core.segments),
-        "bytes_kept": sum(s.filesize for s in core.segments),
+        "exception": exception,
+        "crashed_thread": header.thread if threads else None,
+        "threads": threads,
+        "regions": None if memory is None else len(memory),
+        "bytes_kept": None if memory is None else sum(s.filesize for s in memory),
+        "modules": [
+            {
+                "address": None if address is None else hex(address),
+                "path": name or None,
+                "uuid": uuid_text(uuid) if uuid else None,
+            }
+            for address, name, uuid in modules
+        ],
     }

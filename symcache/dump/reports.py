@@ -292,7 +292,8 @@ def _list(body: dict[str, Any], key: str, most: int, name: str, kind: str) -> li
 
 
 def _text(value: Any) -> str:
-    return value[:_MAX_TEXT] if isinstance(value, str) else ""
+    """Return a text, without lone surrogates: JSON may hold them, and nothing can print them."""
+    return value[:_MAX_TEXT].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _address(value: Any) -> int | None:

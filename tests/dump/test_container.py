@@ -205,7 +205,10 @@ def test_core_missing_or_cut(tmp_path: Path) -> None:
 def test_describe_needs_no_debugger(tmp_path: Path) -> None:
     described = describe(write_dump(tmp_path / "d.zip", header([MODULE]), CORE))
     assert described["arch"] == "x86_64"
-    assert described["threads"] == described["modules"] == 1
+    assert described["threads"] == 1
+    assert [(m["address"], m["uuid"]) for m in described["modules"]] == [
+        ("0x100000000", "01234567-89AB-CDEF-0123-456789ABCDEF")
+    ]
     assert described["exception"].startswith("SIGSEGV: write to 0x10")
     assert described["bytes_kept"] == 0x2000
 

@@ -28,7 +28,7 @@ from tests.dump.builder import X86_REGISTERS
 from tests.dump.minidump import LINUX, MiniThread, minidump
 from tests.dump.scene import Scene
 from tests.dump.systems import ASSETS
-from tests.dump.test_corpus import expected, found, truth
+from tests.dump.test_corpus import dump, expected, found, truth
 from tests.support.corpus import Variant, variant
 
 KINDS = pytest.mark.parametrize(
@@ -150,6 +150,8 @@ def test_every_frame_of_every_thread_is_true(
     assert analysis.exception.address == truth(arch)["fault_address"]
     assert analysis.missing == []
     assert (analysis.loaded.build, analysis.loaded.cache_origin) == ("22G830", "dump")
+    same = analyze(dump(arch), ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
+    assert analysis.signature() == same.signature()
 
 
 def test_signed_return_addresses(emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path) -> None:
