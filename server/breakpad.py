@@ -1,15 +1,19 @@
-"""Breakpad symbol files made from binaries: every function's address and name, without lines.
+"""Breakpad symbol files made from binaries and their dSYMs, as Breakpad's own `dump_syms` makes them on macOS.
 
-Format: `docs/symbol_files.md` of Breakpad, records MODULE and PUBLIC; addresses count from the image's header. The
-symbols are read by LIEF in a process of its own, since files from outside may crash or fill it.
+Functions, source lines and inlined calls come from DWARF, if the dSYM or the binary has any; every symbol that begins
+no such function is a PUBLIC record; how to unwind the stack comes from `__unwind_info` and `__eh_frame`. Names of C++
+are demangled, and others lose the underscore that C puts in front; those of Swift stay as they are, as in `dump_syms`.
+
+The files are read by `symbolic` and LIEF in a process of its own, since files from outside may crash or fill it.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from symcache.errors import IntegrityError
@@ -17,11 +21,14 @@ from symcache.files import published
 
 __all__ = ["REVISION", "make_symbol_file"]
 
-REVISION = 1
+REVISION = 2
 """Part of the name that a made file is cached under."""
-_SECONDS = 120
+_SECONDS = 300
 _MEMORY = 8 << 30
+_FILE_SIZE = 4 << 30
 _N_SECT, _N_TYPE, _N_STAB = 0x0E, 0x0E, 0xE0
+_LONGEST_MANGLED = 1 << 12
+"""A mangled name may stand for one that is exponentially longer."""
 
 
 def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, target: Path) -> None:
@@ -52,15 +59,74 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
 
 
 def main() -> None:
-    """Print PUBLIC records of the images named on the command line, by address."""
+    """Print the records of the images named on the command line: a dSYM, if there is one, and the binary."""
     if sys.platform == "linux":
         import resource  # noqa: PLC0415
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, _FILE_SIZE))
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    sys.stdout.writelines(_records(sys.argv[1:]))
+
+
+def _records(images: Sequence[str]) -> Iterator[str]:
+    from symbolic.exceptions import SymbolicError  # noqa: PLC0415
+
+    from server.breakpad_records import Debug, public_records  # noqa: PLC0415
+    from server.symbolic_table import SymbolicTable  # noqa: PLC0415
+
+    demangle = _demangler()
+    symbols = _symbols(images, demangle)
+    objects = _objects(images)
+    written: set[int] = set()
+    for thing in objects:
+        if "debug" not in thing.features:
+            continue
+        try:
+            debug = Debug(SymbolicTable(thing.make_symcache().open_stream().read()), demangle)
+        except SymbolicError:  # what cannot be read tells nothing: the symbol tables remain
+            continue
+        yield from debug.records()
+        written = debug.addresses
+        break
+    yield from public_records(symbols, written)
+    yield from _unwinding(objects)
+
+
+def _objects(images: Sequence[str]) -> list[Any]:
+    """Return what `symbolic` makes of the images, as far as it can read them."""
+    from symbolic.debuginfo import Archive  # noqa: PLC0415
+    from symbolic.exceptions import SymbolicError  # noqa: PLC0415
+
+    found: list[Any] = []
+    for image in images:
+        try:
+            found += Archive.open(image).iter_objects()
+        except SymbolicError:
+            continue
+    return found
+
+
+def _unwinding(objects: Sequence[Any]) -> Iterator[str]:
+    """Yield STACK CFI records: of the binary, since a dSYM has the section but not its bytes."""
+    from symbolic.exceptions import SymbolicError  # noqa: PLC0415
+
+    for thing in reversed(objects):
+        try:
+            records: bytes = thing.make_cficache().open_stream().read()
+        except SymbolicError:
+            continue
+        if start := records.find(b"STACK CFI") + 1:  # behind a preamble, in some versions
+            yield records[start - 1 :].decode("utf-8", "replace")
+            return
+
+
+def _symbols(images: Sequence[str], demangle: Callable[[str], str]) -> dict[int, str]:
+    """Return the names of all symbols that are defined in sections, by address from the header."""
     import lief  # noqa: PLC0415
 
     found: dict[int, str] = {}
-    for file in sys.argv[1:]:
+    for file in images:
         fat = lief.MachO.parse(file)
         if fat is None:
             sys.exit(1)
@@ -72,6 +138,22 @@ def main() -> None:
                 if kind & _N_TYPE == _N_SECT and not kind & _N_STAB and symbol.value >= base and symbol.name:
                     name = str(symbol.name).removeprefix("_")
                     if name.isprintable():
-                        found.setdefault(symbol.value - base, name)
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    sys.stdout.writelines(f"PUBLIC {address:x} 0 {name}\n" for address, name in sorted(found.items()))
+                        found.setdefault(symbol.value - base, demangle(name))
+    return found
+
+
+def _demangler() -> Callable[[str], str]:
+    """Return what makes names of C++ readable."""
+    import lief  # noqa: PLC0415
+
+    from server.breakpad_records import one_line  # noqa: PLC0415
+
+    symbol = lief.MachO.Symbol()
+
+    def demangle(name: str) -> str:
+        if name.startswith("_Z") and len(name) <= _LONGEST_MANGLED:
+            symbol.name = name
+            name = str(symbol.demangled_name) or name
+        return one_line(name) or "<name omitted>"
+
+    return demangle

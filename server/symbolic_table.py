@@ -1,0 +1,79 @@
+"""The table that `symbolic` makes of an image's DWARF: which source line, through which inlined calls, at each address.
+
+`symbolic` reads DWARF in compiled code that is made for hostile files, but its Python door answers for one address at a
+time; its table is read whole here. Source: the documentation of the crate symbolic-symcache (version 9 of its format)
+and `raw/v9.rs`: a header, then files, functions, source locations, ranges and strings, each aligned to 8 bytes.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["NONE", "SymbolicTable"]
+
+NONE = 0xFFFFFFFF
+"""No such row, no such string."""
+_MAGIC, _VERSION = b"SYMC", 9
+_HEADER = struct.Struct("<4sI32s6I16x")
+"""Magic, version, debug id, architecture; how many files, functions, locations and ranges; bytes of strings."""
+_FILE = np.dtype([(name, "<u4") for name in ("comp_dir", "directory", "name", "server_name", "server_dir", "revision")])
+_FUNCTION = np.dtype([(name, "<u4") for name in ("name", "comp_dir", "entry", "language")])
+_LOCATION = np.dtype([(name, "<u4") for name in ("file", "line", "function", "inlined_into")])
+
+
+class SymbolicTable:
+    """The columns of one table. Addresses count from the image's header; row numbers may be `NONE`.
+
+    Range `n` goes from `starts[n]` to `starts[n + 1]`, and is described by the location at `first_range + n`; the
+    locations before those are calls that others are inlined into.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """Read the columns. Raises ValueError for another format."""
+        magic, version, _, _, files, functions, locations, ranges, _ = _HEADER.unpack_from(data)
+        if (magic, version) != (_MAGIC, _VERSION):
+            raise ValueError(f"table of symbolic {magic!r}, version {version}: {_MAGIC!r}, version {_VERSION} is known")
+        self._data, self._position = data, _HEADER.size
+        self.files = self._column(_FILE, files)
+        self.functions = self._column(_FUNCTION, functions)
+        self.locations = self._column(_LOCATION, locations)
+        self.starts = self._column(np.dtype("<u4"), ranges)
+        self.first_range = locations - ranges
+        self._strings = _aligned(self._position)
+
+    def _column(self, dtype: np.dtype[np.void] | np.dtype[np.uint32], count: int) -> npt.NDArray[np.void]:
+        start = _aligned(self._position)
+        self._position = start + count * dtype.itemsize
+        return np.frombuffer(self._data, dtype, count, start)
+
+    def roots(self) -> npt.NDArray[np.uint32]:
+        """Return, for each range, the function that is not inlined there itself: a row number."""
+        into = self.locations["inlined_into"]
+        rows = np.arange(self.first_range, len(self.locations), dtype=np.uint32)
+        while len(inlined := np.flatnonzero(into[rows] != NONE)):
+            rows[inlined] = into[rows[inlined]]
+        return self.locations["function"][rows]
+
+    def string(self, offset: int) -> str:
+        """Return a string; "" for `NONE`."""
+        if offset == NONE:
+            return ""
+        position, length, shift = self._strings + offset, 0, 0
+        while True:  # LEB128
+            byte = self._data[position]
+            position, length, shift = position + 1, length | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return self._data[position : position + length].decode("utf-8", "replace")
+
+    def path(self, file: int) -> str:
+        """Return the path of a file as its compiler recorded it."""
+        comp_dir, directory, name, *_ = self.files[file].tolist()
+        return posixpath.join(self.string(comp_dir), self.string(directory), self.string(name))
+
+
+def _aligned(position: int) -> int:
+    return position + 7 & ~7
