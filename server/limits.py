@@ -60,6 +60,13 @@ class Limits:
         self._proxies = frozenset(proxies)
         self.on = bool(lookups or uploads)
 
+    def wait(self, address: str) -> float:
+        """Count a look-up by whoever is connected from `address`, without a token and through no proxy.
+
+        Return 0, or the seconds after which it may ask again.
+        """
+        return self._lookups.wait(_network(address)) if self._lookups else 0.0
+
     def check(self, request: web.BaseRequest, token: Token | None, *, upload: bool) -> None:
         """Count a request. Raises HTTPTooManyRequests."""
         limit = self._uploads if upload else self._lookups
