@@ -1,62 +1,36 @@
-"""How often one client may ask: a generic cell rate algorithm per key (ITU-T I.371), one number a client.
+"""Who may ask how often: look-ups and uploads have each their limit, which holds for all processes of a server.
 
-Whoever brings a valid token is counted under its name, wherever it is used; all others under their address. Each server
-process counts by itself, so several of them together allow as many times more.
+Whoever brings a valid token is counted under its name, wherever it is used; all others under their address.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
 from aiohttp import web
 
 from server.auth import Scope, Token
+from server.rates import RateLimit
 from symcache.errors import UsageError
 
-__all__ = ["Limits", "Network", "RateLimit", "client_address", "is_proxy", "parse_network"]
+__all__ = ["Limits", "Network", "client_address", "is_proxy", "parse_network"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_BURST_SECONDS = 30.0
-"""What was not asked for so long may be asked at once: a dump loader wants a thousand binaries, and then none."""
-_CLIENTS = 100_000
 _MAX_HOPS = 32
 
 
-class RateLimit:
-    """At most `per_second` in the long run, and thirty seconds' worth of it at once."""
-
-    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._interval, self._clock = 1 / per_second, clock
-        self._burst = max(_BURST_SECONDS, self._interval)
-        self._until: OrderedDict[str, float] = OrderedDict()
-        """Client to when it would be done, had it asked at the even rate; whoever asked longest ago comes first."""
-
-    def wait(self, client: str) -> float:
-        """Count a request of `client` and return 0, or return the seconds after which it may ask again."""
-        now = self._clock()
-        until = max(now, self._until.pop(client, now))
-        late = until + self._interval - now - self._burst
-        if late <= 1e-9:
-            until += self._interval
-            late = 0.0
-        self._until[client] = until
-        if len(self._until) > _CLIENTS:
-            self._until.popitem(last=False)
-        return late
-
-
 class Limits:
-    """The limits of look-ups and uploads; a rate of 0 is none."""
+    """The limits of look-ups and uploads; a rate of 0 is none. `folder` is where several processes count together."""
 
-    def __init__(self, lookups: float, uploads: float, proxies: Iterable[Network]) -> None:
-        self._lookups = RateLimit(lookups) if lookups else None
-        self._uploads = RateLimit(uploads) if uploads else None
+    def __init__(self, lookups: float, uploads: float, proxies: Iterable[Network], folder: Path | None = None) -> None:
+        """Raises StorageError."""
+        self._lookups = RateLimit(lookups, file=folder and folder / "lookups.rates") if lookups else None
+        self._uploads = RateLimit(uploads, file=folder and folder / "uploads.rates") if uploads else None
         self._proxies = frozenset(proxies)
         self.on = bool(lookups or uploads)
 

@@ -13,8 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -75,7 +77,7 @@ def run(config: ServerConfig, ready: Ready) -> None:
     Library.open(config.library).close()  # folds what is new, once, and tells what is wrong with it
     with tempfile.TemporaryDirectory(prefix="symcache-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        _Supervisor(config).run(ready)
+        _Supervisor(replace(config, shared_dir=Path(folder))).run(ready)
 
 
 async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> None:

@@ -50,7 +50,7 @@ class Service:
         """The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""
         self.decoded = DecodedCache(self.library, config.cache_dir / "decoded", config.cache_bytes)
         self.tokens = TokenStore(config.tokens)
-        self.limits = Limits(*config.rates, config.trusted_proxies)
+        self.limits = Limits(*config.rates, config.trusted_proxies, config.shared_dir)
         self.offload = (
             Offload(config, self.library.store, self.decoded) if config.x_accel or config.redirect_to_store else None
         )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import ServerConfig
-from server.limits import RateLimit, parse_network
+from server.limits import parse_network
+from server.rates import RateLimit
 from symcache.client import SymbolClient, SymbolRequest
 from symcache.library import Library
 from tests.support.http import Answer, request
@@ -67,6 +69,67 @@ def test_a_flood_is_told_when_to_come_back(samples: Samples, tmp_path: Path) -> 
         assert request(server.url, _PATH, headers={"X-Forwarded-For": "192.0.2.1"}).status == 429
         with SymbolClient([server.url], tmp_path / "cache") as client:
             assert client.fetch_many([SymbolRequest(samples.uuid)])  # waits as it was told
+
+
+def test_several_processes_count_together(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--processes", "3", "--lookup-rate", "0.5") as server:
+        start = time.monotonic()
+        count, _ = _until_refused(server.url, 60)  # each connection is some process's
+        assert 15 <= count <= 16 + 0.5 * (time.monotonic() - start)
+        assert {request(server.url, _PATH).status for _ in range(10)} == {429}
+
+
+_FLOOD = """
+import sys
+import time
+from pathlib import Path
+from server.rates import RateLimit
+limit = RateLimit(100, lambda: 1000.0, file=Path(sys.argv[1]))
+sys.stdin.read(1)
+print(sum(limit.wait("a") == 0 for _ in range(4000)), sum(limit.wait(f"b{n}") == 0 for n in range(2000)), flush=True)
+while True:
+    limit.wait("c")
+"""
+
+
+def test_a_process_that_dies_holds_nobody_up(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _FLOOD, str(tmp_path / "rates")]
+    floods = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+        for _ in range(2)
+    ]
+    counts = []
+    for flood in floods:
+        assert flood.stdin
+        flood.stdin.write("x")
+        flood.stdin.flush()
+    for flood in floods:
+        assert flood.stdout
+        counts.append([int(n) for n in flood.stdout.readline().split()])
+    for flood in floods:  # in the midst of counting
+        flood.kill()
+        flood.communicate()
+    # Thirty seconds' worth; one that was not counted for each time that a process was held up with the lock.
+    assert 3000 <= sum(first for first, _ in counts) <= 3100
+    assert [second for _, second in counts] == [2000, 2000]
+    limit = RateLimit(100, lambda: 1000.0, file=tmp_path / "rates")
+    assert limit.wait("a") > 0
+    assert limit.wait("d") == 0
+    assert (tmp_path / "rates").stat().st_size == 1 << 21
+
+
+def test_many_clients_take_no_more_memory_and_the_busy_ones_are_remembered() -> None:
+    now = 0.0
+    limit = RateLimit(1, lambda: now)
+    while limit.wait("busy") == 0:
+        pass
+    for n in range(150_000):
+        limit.wait(str(n))
+    assert limit.wait("busy") > 0
+    now = 29.0
+    assert limit.wait("busy") == 0
 
 
 def test_behind_a_proxy_each_client_counts_for_itself(samples: Samples, tmp_path: Path) -> None:
