@@ -51,7 +51,6 @@ class Mode(StrEnum):
     """What the child is for; see worker.py."""
 
     ANALYZE = "analyze"
-    INVENTORY = "inventory"
     PRINT = "print"
     PROMPT = "prompt"
 

@@ -1,8 +1,8 @@
 """Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
 
 Started as a script, `python -I worker.py MODE FD LLDB ASKING`, by the Python that LLDB was made for: standard library
-only, Python 3.9. MODE is `analyze` or `inventory` (one JSON object on standard output), `print` or `prompt`; LLDB is
-JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
+only, Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too and says
+where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
 
     {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
      "source_map": [[from, to], …], "asks": bool, "frames": [[program counter, …] of a thread, …],
@@ -38,7 +38,7 @@ def main(mode: str, descriptor: int, package: dict[str, str], asking: int) -> in
     """Do what the plan says; 0, or 4 when LLDB does not take the core."""
     # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    if mode in ("analyze", "inventory"):
+    if mode == "analyze":
         os.dup2(2, 1)
     lldb = _load_finder().import_lldb(package["package_folder"], package["library"])
     pipe = os.fdopen(descriptor, encoding="utf-8")
@@ -52,10 +52,6 @@ def main(mode: str, descriptor: int, package: dict[str, str], asking: int) -> in
         channel.write(json.dumps({"error": modules}) + "\n")
         channel.flush()
         return 4
-    if mode == "inventory":
-        json.dump(_inventory(lldb, target, process), channel)
-        channel.flush()
-        os._exit(0)
     if mode == "analyze":
         result: dict[str, Any] = {
             "version": lldb.SBDebugger.GetVersionString().split("\n")[0],
@@ -123,6 +119,11 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         settings["target.process.virtual-addressable-bits"] = "47"
     for key, value in settings.items():
         debugger.SetInternalVariable(key, value, name)  # a version that lacks one needs it not
+    # Two things read the symbols of each of hundreds of modules, where a backtrace needs those of a few: the search for
+    # scripts that come with a module, which only this switches off, and that for run-time checkers (BoundsSafety).
+    scripts = debugger.GetScriptLanguage()
+    debugger.SetScriptLanguage(lldb.eScriptLanguageNone)
+    _run(lldb, debugger, "plugin disable instrumentation-runtime")  # fails before version 22, which has no such plug-in
     error = lldb.SBError()
     target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
     if not target.IsValid():
@@ -144,6 +145,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
             _place(
                 target, module, wanted["address"], report, whole=common is None or common.most_common(1)[0][0] == slide
             )
+    debugger.SetScriptLanguage(scripts)
     reports = [report for _, _, report in added]
     if process is not None and "thread" in plan:
         thread = process.GetThreadAtIndex(plan["thread"])
@@ -199,8 +201,8 @@ def _place(target: Any, module: Any, address: int, report: dict[str, Any], *, wh
     An image as another shared cache lays it out has its code and data at other distances. One slide for all would put
     its data where other modules have their code, and LLDB would take that code for this data.
     """
-    text = module.FindSection("__TEXT")
-    if whole or not text.IsValid():
+    text = None if whole else module.FindSection("__TEXT")  # which reads the module's symbols
+    if text is None or not text.IsValid():
         error = target.SetModuleLoadAddress(module, address - _base(module))
     else:
         error = target.SetSectionLoadAddress(text, address)
@@ -229,36 +231,6 @@ def _frames(target: Any, thread: Any) -> dict[str, Any]:
         _add_line(entry, frame.GetLineEntry())
         frames.append(entry)
     return {"name": thread.GetName(), "frames": frames}
-
-
-def _inventory(lldb: Any, target: Any, process: Any) -> dict[str, Any]:
-    """Return what a core holds, in LLDB's own words."""
-    modules = []
-    for module in target.module_iter():
-        sections = list(module.section_iter())
-        address = module.GetObjectFileHeaderAddress().GetLoadAddress(target)
-        if address == _NONE and sections:
-            address = sections[0].GetLoadAddress(target)
-        if address != _NONE:
-            size = sections[0].GetByteSize() if sections else 0
-            entry = {"uuid": _uuid(module), "path": _path(module.GetFileSpec()), "address": address, "size": size}
-            modules.append(entry)
-    threads = []
-    for thread in process:
-        general = thread.GetFrameAtIndex(0).GetRegisters()
-        registers = {r.GetName(): r.GetValueAsUnsigned() for r in (general.GetValueAtIndex(0) if len(general) else ())}
-        stopped = thread.GetStopDescription(256) if thread.GetStopReason() != lldb.eStopReasonNone else ""
-        threads.append({"registers": registers, "stopped": stopped or ""})
-    selected = process.GetSelectedThread()
-    index = [n for n, thread in enumerate(process) if thread.GetThreadID() == selected.GetThreadID()]
-    triple = target.GetTriple() or ""
-    return {
-        "triple": triple,
-        "arch": triple.split("-")[0],
-        "modules": modules,
-        "threads": threads,
-        "thread": index[0] if index else 0,
-    }
 
 
 def _symbolicated(lldb: Any, target: Any, addresses: list[int]) -> dict[str, Any]:
@@ -304,9 +276,11 @@ def _add_line(entry: dict[str, Any], line: Any) -> None:
 
 def _map_sources(lldb: Any, debugger: Any, pairs: list[list[str]]) -> None:
     for source, destination in pairs:
-        result = lldb.SBCommandReturnObject()
-        command = "settings append target.source-map " + _quoted(source) + " " + _quoted(destination)
-        debugger.GetCommandInterpreter().HandleCommand(command, result)
+        _run(lldb, debugger, "settings append target.source-map " + _quoted(source) + " " + _quoted(destination))
+
+
+def _run(lldb: Any, debugger: Any, command: str) -> None:
+    debugger.GetCommandInterpreter().HandleCommand(command, lldb.SBCommandReturnObject())
 
 
 def _shown_lines(thread: Any) -> Iterator[tuple[int, Any, Any]]:

@@ -269,6 +269,7 @@ def test_open_on_a_terminal_is_an_lldb_prompt(scenes: Scenes, crash: Path) -> No
         (b"(lldb) ", b"frame select 2\n"),
         (b"(lldb) ", b"\x03"),
         (b"", b"thread list\n"),
+        (b"(lldb) ", b"script print('scr' + 'ipted')\n"),
         (b"(lldb) ", b"quit\n"),
     ]
     command = [sys.executable, "-c", "from symcache.cli import opendump; opendump()", str(crash)]
@@ -277,4 +278,5 @@ def test_open_on_a_terminal_is_an_lldb_prompt(scenes: Scenes, crash: Path) -> No
     assert seen.index("exception: SIGSEGV") < seen.index("frame #3") < seen.index("(lldb) ")
     assert "Ledger`middle" in seen
     assert "* thread #2" in seen  # the crashed one is selected
+    assert "scripted" in seen  # modules are added without scripts, but the user gets them
     assert "fetching" not in seen[seen.index("frame #0") :]
