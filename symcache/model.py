@@ -17,6 +17,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from symcache.kinds import Kind, uuid_text
+
 __all__ = [
     "CacheFile",
     "HarvestRecord",
@@ -46,20 +48,6 @@ Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 def encodable(text: str) -> str:
     """Return text from a file system or a cache with what is no UTF-8 written as `\\udc80`, fit for a record."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def uuid_text(uuid: UUID) -> str:
-    """Return a UUID the way Apple's tools print it: upper case, 8-4-4-4-12."""
-    return str(uuid).upper()
-
-
-class Kind(StrEnum):
-    """What can be asked for under one UUID; named as in debuginfod's paths."""
-
-    EXECUTABLE = "executable"
-    """The image itself: executable, dylib, bundle, dylinker, kext."""
-    DEBUGINFO = "debuginfo"
-    """Its dSYM companion (`MH_DSYM`): same UUID, other content."""
 
 
 class Origin(StrEnum):

@@ -39,8 +39,8 @@ from symcache.dump import (
     open_in_lldb,
 )
 from symcache.errors import SymcacheError, UsageError
+from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
-from symcache.model import uuid_text
 
 if TYPE_CHECKING:
     from symcache.cli.resolving import Sources

@@ -29,7 +29,7 @@ from symcache.dump import (
 from symcache.dump.symbols import Progress
 from symcache.errors import NotFoundError, RemoteError, SymcacheError
 from symcache.files import published
-from symcache.model import Kind
+from symcache.kinds import Kind
 
 if TYPE_CHECKING:
     from symcache.library import Library

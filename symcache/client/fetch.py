@@ -19,8 +19,8 @@ from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.client.urls import asked_to_wait
 from symcache.errors import IntegrityError, MachOError, RemoteError
+from symcache.kinds import uuid_text
 from symcache.macho import file_end, identify
-from symcache.model import uuid_text
 
 __all__ = ["Fetcher"]
 

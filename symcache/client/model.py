@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from symcache.model import Kind, uuid_text
+from symcache.kinds import Kind, uuid_text
 
 __all__ = ["FetchedSymbol", "Held", "Holdings", "LayoutMatch", "SourceRequest", "SymbolRequest"]
 

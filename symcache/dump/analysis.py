@@ -19,7 +19,7 @@ from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
 from symcache.dump.source_revisions import NotedSources
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.errors import DumpError
-from symcache.model import uuid_text
+from symcache.kinds import uuid_text
 
 __all__ = ["analyze", "open_in_lldb"]
 

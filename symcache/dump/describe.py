@@ -19,8 +19,8 @@ from symcache.dump.minidump_streams import is_minidump, read_minidump
 from symcache.dump.notes import header_from_notes
 from symcache.dump.reports import is_report, read_report
 from symcache.errors import DumpError
+from symcache.kinds import uuid_text
 from symcache.macho.constants import MH_CORE, MH_MAGIC_64
-from symcache.model import uuid_text
 
 __all__ = ["describe", "dump_kind"]
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from symcache.dump.exceptions import CrashException
 from symcache.dump.loader import LoadedDump, LoadedModule
-from symcache.model import uuid_text
+from symcache.kinds import uuid_text
 
 __all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport"]
 

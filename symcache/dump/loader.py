@@ -22,8 +22,8 @@ from symcache.dump.reports import Report
 from symcache.dump.sources import source_maps
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.errors import FormatError
+from symcache.kinds import Kind, uuid_text
 from symcache.macho import identify
-from symcache.model import Kind, uuid_text
 
 __all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 

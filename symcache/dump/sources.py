@@ -14,7 +14,7 @@ from typing import TypeGuard
 from uuid import UUID
 from xml.parsers.expat import ExpatError
 
-from symcache.model import uuid_text
+from symcache.kinds import uuid_text
 
 __all__ = ["source_maps", "source_revisions"]
 

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from symcache.errors import FormatError
+from symcache.kinds import Kind
 from symcache.macho import identify
 from symcache.macho.constants import LC_SEGMENT_64, MH_MAGIC_64
-from symcache.model import Kind
 
 __all__ = [
     "CacheGuess",

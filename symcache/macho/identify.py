@@ -14,6 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from symcache.errors import MachOError
+from symcache.kinds import Kind
 from symcache.macho.constants import (
     FAT_MAGIC,
     FAT_MAGIC_64,
@@ -30,7 +31,6 @@ from symcache.macho.constants import (
     MH_MAGIC_64,
     arch_name,
 )
-from symcache.model import Kind
 
 __all__ = ["Slice", "identify", "identify_bytes"]
 
