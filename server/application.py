@@ -10,12 +10,12 @@ from aiohttp import hdrs, web
 from server import api, operations, pages
 from server.auth import Scope, token_of
 from server.config import ServerConfig
-from server.content import MISSING
+from server.content import MISSING, SIGNATURE
+from server.fast_path import take_rest
 from server.layouts import MAX_PATH, match, match_raw_cache
 from server.metrics import TYPE
 from server.service import SERVICE, Service
 from server.symbols import answer, answer_raw_cache
-from symcache import __version__
 from symcache.errors import EnvironmentFailure, FormatError, IntegrityError, NotFoundError, SymcacheError, UsageError
 
 __all__ = ["create_app"]
@@ -52,9 +52,8 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Tell clients who answers: a 404 of this server is about all layouts and pins."""
-    response.headers["X-Symcache-Version"] = __version__
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    """Tell clients who answers."""
+    response.headers.update(SIGNATURE)
 
 
 @web.middleware
@@ -104,6 +103,8 @@ async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse
 @web.middleware
 async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into answers with a reason, and never into a body that was begun."""
+    if rest := take_rest(request):
+        return rest
     try:
         return await handler(request)
     except web.HTTPException as error:

@@ -12,8 +12,9 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -21,9 +22,22 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
+from symcache import __version__
 from symcache.errors import NotFoundError
 
-__all__ = ["IMMUTABLE", "MISSING", "REVALIDATE", "Content", "OffloadedBody", "Offloader", "PlainFile", "Source", "send"]
+__all__ = [
+    "IMMUTABLE",
+    "MISSING",
+    "REVALIDATE",
+    "SIGNATURE",
+    "Content",
+    "Memory",
+    "OffloadedBody",
+    "Offloader",
+    "PlainFile",
+    "Source",
+    "send",
+]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Where the path names one content for ever."""
@@ -31,6 +45,8 @@ REVALIDATE = "public, max-age=300"
 """Where a later harvest may give a better answer."""
 MISSING = "public, max-age=60"
 """For what nobody has: the next harvest may bring it."""
+SIGNATURE = {"X-Symcache-Version": __version__, "X-Content-Type-Options": "nosniff"}
+"""On every answer: a 404 of this server is about all layouts and pins."""
 
 _INLINE = 32 << 10
 """Up to this size, one read and one write cost less than sending headers and file apart."""
@@ -147,6 +163,13 @@ class Offloader(Protocol):
         """Return an answer that names the opened file to the proxy, which sends `count` bytes of it, or None."""
 
 
+class Memory(Protocol):
+    """Who may answer the same request by itself, next time; `FastPath` is one."""
+
+    def remember(self, request: web.BaseRequest, content: Content, headers: Mapping[str, str], *, stored: bool) -> None:
+        """Keep with which headers all of a content is sent: decoded, or as it is `stored`."""
+
+
 class PlainFile:
     """A file of its own, such as one that was fetched or made here."""
 
@@ -171,6 +194,7 @@ async def send(
     content: Content,
     headers: dict[str, str],
     offload: Offloader | None = None,
+    memory: Memory | None = None,
 ) -> web.StreamResponse:
     """Return the answer for `content`, with everything that can fail done before its headers go out."""
     ranged = hdrs.RANGE in request.headers and request.method == hdrs.METH_GET
@@ -210,6 +234,8 @@ async def send(
         descriptor = await cache.open_stored(content.sha256, content.size, content.stored_size)
     else:
         descriptor = await cache.open(content.sha256, content.size)
+    if memory and status == HTTPStatus.OK:
+        memory.remember(request, content, headers | SIGNATURE, stored=zstd)
     if large and offload and (handed := offload.handover(request, content, count, headers)):
         os.close(descriptor)
         return handed

@@ -23,10 +23,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import zstandard
 
+from server.content import Content
 from server.metrics import CACHE_FILLS
 from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.files import published
@@ -77,6 +79,12 @@ class DecodedCache:
         while (descriptor := self._open_intact(sha256, stored_size)) is None:
             await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
         return descriptor
+
+    def reopener(self, content: Content, *, stored: bool) -> Callable[[], int | None]:
+        """Return what opens a content that has been opened before; None from it: ask `open` or `open_stored` again."""
+        if stored:
+            return partial(self._open_intact, content.sha256, content.stored_size)
+        return partial(self._open, self._path(content.sha256), content.size)
 
     def name(self, sha256: str, *, stored: bool) -> str:
         """Return where the file that was opened lies: below `decoded/`, this cache, or `library/`, the local store."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -30,12 +32,14 @@ __all__ = [
     "CACHE_FILLS",
     "LIBRARY_AGE",
     "MISSES",
+    "REPEATED",
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
     "access_logger",
     "exposition",
     "flush_access_log",
+    "note",
 ]
 
 TYPE = "symcache.type"
@@ -50,6 +54,7 @@ SECONDS = Histogram(
     ["type"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
+REPEATED = Counter("symcache_fast_path_responses", "Answers that were sent again from memory.")
 MISSES = Counter("symcache_misses", "Look-ups that nobody could answer.", ["type"])
 CACHE_FILLS = Counter("symcache_cache_fills", "Blobs decoded or proven for sending.", ["result"])
 UPSTREAM = Counter("symcache_upstream_requests", "Questions passed on to other servers.", ["result"])
@@ -98,39 +103,64 @@ def flush_access_log() -> None:
 class AccessLogger(AbstractAccessLogger):
     """Counts an answer, and writes one JSON object about it where a log is kept."""
 
-    _counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}  # noqa: RUF012 - of the class
-
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Take note of one answer; `time` in seconds."""
-        kind = request.get(TYPE, "other")
         # Not `body_length`: that counts headers, and knows nothing of sendfile.
         size = 0 if request.method == "HEAD" else getattr(response, "sent", response.content_length) or 0
-        key = (kind, response.status)
-        counters = self._counters.get(key)
-        if counters is None:
-            labelled = REQUESTS.labels(kind), RESPONSES.labels(kind, str(response.status))
-            counters = self._counters[key] = (*labelled, BYTES.labels(kind), SECONDS.labels(kind))
-        counters[0].inc()
-        counters[1].inc()
-        counters[2].inc(size)
-        counters[3].observe(time)
-        if _buffer is not None:
-            self.logger.info(_line(request, response, kind, size, time))
+        kind = request.get(TYPE, "other")
+        note(kind, response.status, size, time, request)
 
 
-def _line(request: web.BaseRequest, response: web.StreamResponse, kind: str, size: int, seconds: float) -> str:
+class Asked(Protocol):
+    """What the log tells of a request: aiohttp's requests are such."""
+
+    @property
+    def remote(self) -> str | None:
+        """Address of the peer."""
+
+    @property
+    def method(self) -> str:
+        """GET, HEAD …"""
+
+    @property
+    def path_qs(self) -> str:
+        """Path and query."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields, found in either case."""
+
+
+_counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}
+
+
+def note(kind: str, status: int, size: int, seconds: float, asked: Asked) -> None:
+    """Count an answer of `size` bytes to a request of this kind, and write a line about it where a log is kept."""
+    counters = _counters.get((kind, status))
+    if counters is None:
+        labelled = REQUESTS.labels(kind), RESPONSES.labels(kind, str(status))
+        counters = _counters[kind, status] = (*labelled, BYTES.labels(kind), SECONDS.labels(kind))
+    counters[0].inc()
+    counters[1].inc()
+    counters[2].inc(size)
+    counters[3].observe(seconds)
+    if _buffer is not None:
+        _log.info(_line(kind, status, size, seconds, asked))
+
+
+def _line(kind: str, status: int, size: int, seconds: float, asked: Asked) -> str:
     return json.dumps(
         {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "remote": request.remote,
-            "forwarded": request.headers.get("X-Forwarded-For", ""),
-            "method": request.method,
-            "path": request.path_qs[:2048],
+            "remote": asked.remote,
+            "forwarded": asked.headers.get("X-Forwarded-For", ""),
+            "method": asked.method,
+            "path": asked.path_qs[:2048],
             "type": kind,
-            "status": response.status,
+            "status": status,
             "bytes": size,
             "seconds": round(seconds, 6),
-            "range": request.headers.get("Range", ""),
-            "agent": request.headers.get("User-Agent", "")[:200],
+            "range": asked.headers.get("Range", ""),
+            "agent": asked.headers.get("User-Agent", "")[:200],
         }
     )

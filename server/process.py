@@ -17,13 +17,15 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
 from server.application import create_app
 from server.config import ServerConfig
-from server.metrics import AccessLogger, access_logger
+from server.fast_path import FastPathLogger
+from server.metrics import access_logger
+from server.service import SERVICE
 from symcache.errors import EnvironmentFailure, UsageError
 from symcache.library import Library
 
@@ -85,18 +87,21 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    app = create_app(config)
     runner = web.AppRunner(
-        create_app(config),
-        access_log_class=AccessLogger,
+        app,
+        access_log_class=FastPathLogger,
         access_log=access_logger(config.access_log),
         shutdown_timeout=config.stop_seconds,
     )
     await runner.setup()
+    protocols = app[SERVICE].fast.protocols(cast(web.Server, runner.server))
+    listener = await loop.create_server(protocols, sock=sock, ssl=config.tls(), backlog=_BACKLOG)
     try:
-        await web.SockSite(runner, sock, ssl_context=config.tls()).start()
         ready(_url(config, sock))
         await stop.wait()
     finally:
+        listener.close()
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
 

@@ -15,6 +15,7 @@ from server.auth import TokenStore
 from server.cache_match import CacheMatcher
 from server.config import ServerConfig
 from server.decoded import DecodedCache
+from server.fast_path import FastPath
 from server.layouts import Wanted
 from server.limits import Limits
 from server.metrics import LIBRARY_AGE, flush_access_log
@@ -53,6 +54,11 @@ class Service:
         self.limits = Limits(*config.rates, config.trusted_proxies, config.shared_dir)
         self.offload = (
             Offload(config, self.library.store, self.decoded) if config.x_accel or config.redirect_to_store else None
+        )
+        self.fast = FastPath(
+            self.decoded,
+            enabled=self.open_reads and self.offload is None and config.tls_cert is None,
+            wait=self.limits.wait if self.limits.on else None,
         )
         self.uploads = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
         self.upstreams: Upstreams | None = None
@@ -132,6 +138,7 @@ class Service:
     def forget(self) -> None:
         """Drop remembered answers: something they promised is gone."""
         self._answers.clear()
+        self.fast.forget()
 
     def _data_version(self) -> int:
         return int(self.library.catalog.database.conn.execute("PRAGMA data_version").fetchone()[0])

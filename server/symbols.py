@@ -61,7 +61,7 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         if wanted.what is What.BREAKPAD:
             return await _symbol_file(request, service, wanted, found, headers)
         content = Content(found.sha256, found.size, found.stored_size)
-        return await send(request, service.decoded, content, headers, service.offload)
+        return await send(request, service.decoded, content, headers, service.offload, service.fast)
     except NotFoundError:
         service.forget()  # collected since it was looked up
         return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")

@@ -1,0 +1,286 @@
+"""What is answered from memory is answered as before: no byte of it, nor of what comes around it, may differ."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import zstandard
+
+from symcache.library import Library
+from tests.support.http import request
+from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, noise_image, serve, stage_variant, uuid_of
+
+_REPEATED = re.compile(r"^symcache_fast_path_responses_total ([0-9.]+)", re.MULTILINE)
+
+
+@contextlib.contextmanager
+def _connect(server: Server, *, buffer: int | None = None) -> Iterator[socket.socket]:
+    place = urlsplit(server.url)
+    assert place.hostname and place.port
+    with socket.socket() as connection:
+        if buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connection.settimeout(30)
+        connection.connect((place.hostname, place.port))
+        yield connection
+
+
+class _Reader:
+    """Reads answers off a connection, one after the other."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._data = connection, b""
+
+    def answer(self, method: str = "GET") -> tuple[bytes, bytes]:
+        """Return head and body of the next answer."""
+        while b"\r\n\r\n" not in self._data:
+            self._more()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        size = int(re.search(rb"(?i)\r\ncontent-length: ([0-9]+)", head + b"\r\nContent-Length: 0")[1])  # type: ignore[index]
+        if method == "HEAD" or head.startswith(b"HTTP/1.1 304"):
+            size = 0
+        while len(self._data) < size:
+            self._more()
+        body, self._data = self._data[:size], self._data[size:]
+        return head, body
+
+    def _more(self) -> None:
+        part = self._connection.recv(1 << 16)
+        if not part:
+            raise EOFError(f"the connection ended behind {self._data[-200:]!r}")
+        self._data += part
+
+
+def _ask(path: str, *fields: str, method: str = "GET", body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: symbols", *fields]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _repeated(server: Server) -> float:
+    found = _REPEATED.search(request(server.url, "/metrics").body.decode())
+    return float(found[1]) if found else 0.0
+
+
+def _fields(head: bytes) -> tuple[str, dict[str, str]]:
+    status, *lines = head.decode().split("\r\n")
+    fields = dict(line.split(": ", 1) for line in lines)
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", fields.pop("Date"))
+    return status, fields
+
+
+@pytest.mark.parametrize("encoding", ["identity", "zstd"])
+def test_the_second_answer_is_the_first_one_again(samples: Samples, tmp_path: Path, encoding: str) -> None:
+    with serve(samples.library, tmp_path / "server") as server, _connect(server) as connection:
+        reader = _Reader(connection)
+        for image in (samples.large, samples.dylib):  # sent from the file, and read in one piece
+            question = _ask(f"/buildid/{uuid_of(image).hex}/executable", f"Accept-Encoding: {encoding}")
+            answers = []
+            for _ in range(3):
+                before = _repeated(server)
+                connection.sendall(question)
+                answers.append(reader.answer())
+                assert _repeated(server) - before == (len(answers) > 1)
+            assert _fields(answers[0][0]) == _fields(answers[1][0]) == _fields(answers[2][0])
+            assert answers[0][1] == answers[1][1] == answers[2][1]
+            body = answers[0][1]
+            plain = zstandard.ZstdDecompressor().decompressobj().decompress(body) if encoding == "zstd" else body
+            assert plain == image.read_bytes()
+            connection.sendall(question.replace(b"GET", b"HEAD", 1))
+            head, body = reader.answer("HEAD")
+            assert (_fields(head), body) == (_fields(answers[0][0]), b"")
+
+
+def _mixture(samples: Samples) -> list[tuple[str, bytes]]:
+    """Requests of every kind: (method, bytes)."""
+    large = f"/buildid/{uuid_of(samples.large).hex}/executable"
+    small = f"/buildid/{samples.uuid.hex}/executable"
+    return [
+        *[("GET", _ask(path, f"Accept-Encoding: {e}")) for path in (large, small) for e in ("zstd", "identity")] * 3,
+        ("GET", _ask(small)),
+        ("HEAD", _ask(large, method="HEAD")),
+        ("GET", _ask(large, "Range: bytes=1000-1999")),
+        ("GET", _ask(large, "If-None-Match: *")),
+        ("GET", _ask(small, "X-Something: else")),
+        ("GET", _ask(f"/buildid/{0:032x}/executable")),
+        ("GET", _ask("/api/v1/releases")),
+        ("POST", _ask("/api/v1/uuids", method="POST", body=b'{"uuids": []}')),
+        ("POST", _ask(small, method="POST", body=b"GET / HTTP/1.1\r\n\r\n")),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_answers_keep_their_order_however_the_requests_arrive(server: Server, samples: Samples, seed: int) -> None:
+    kinds = _mixture(samples)
+    expected = []
+    for method, data in kinds:
+        with _connect(server) as connection:
+            connection.sendall(data)
+            head, body = _Reader(connection).answer(method)
+            expected.append((_fields(head), body))
+    chance = random.Random(seed)
+    asked = [chance.randrange(len(kinds)) for _ in range(60)]
+
+    def send(connection: socket.socket) -> None:
+        for number in asked:
+            data = kinds[number][1]
+            cut = chance.randrange(len(data)) if chance.random() < 0.1 else len(data)
+            for part in (data[:cut], data[cut:]):
+                connection.sendall(part)
+                time.sleep(0 if chance.random() < 0.02 else 0.001)
+
+    with _connect(server) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each part is a packet
+        sender = threading.Thread(target=send, args=[connection])
+        sender.start()
+        reader = _Reader(connection)
+        for number in asked:
+            head, body = reader.answer(kinds[number][0])
+            assert (_fields(head), body) == expected[number], number
+        sender.join()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "zstd"])
+def test_what_is_remembered_does_not_overtake_what_takes_long(samples: Samples, tmp_path: Path, encoding: str) -> None:
+    quick = _ask(f"/buildid/{samples.uuid.hex}/executable")
+    slow = _ask(f"/buildid/{uuid_of(samples.large).hex}/executable", f"Accept-Encoding: {encoding}")
+    with serve(samples.library, tmp_path / "server") as server, _connect(server) as connection:
+        reader = _Reader(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(quick)
+        assert reader.answer()[1] == samples.dylib.read_bytes()
+        connection.sendall(slow)  # unpacked and checked first, which takes tens of milliseconds
+        time.sleep(0.003)
+        connection.sendall(quick)
+        assert uuid_of(samples.large).hex.encode() in reader.answer()[0].lower().replace(b"-", b"")
+        assert reader.answer()[1] == samples.dylib.read_bytes()
+
+
+def test_a_slow_reader_gets_everything_also_while_the_server_stops(samples: Samples, tmp_path: Path) -> None:
+    path = f"/buildid/{uuid_of(samples.large).hex}/executable"
+    question = _ask(path, "Accept-Encoding: identity")
+    with serve(samples.library, tmp_path / "server") as server:
+        assert request(server.url, path).status == 200
+        with _connect(server, buffer=4096) as connection:
+            connection.sendall(question)
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            head, body = _Reader(connection).answer()
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert body == samples.large.read_bytes()
+        assert server.process.wait(40) == 0
+        assert (tmp_path / "server" / "stderr").read_text() == ""
+
+
+def test_readers_that_give_up_leave_no_file_open(samples: Samples, tmp_path: Path) -> None:
+    question = _ask(f"/buildid/{uuid_of(samples.large).hex}/executable", "Accept-Encoding: identity")
+    with serve(samples.library, tmp_path / "server") as server:
+        with _connect(server) as connection:
+            connection.sendall(question)
+            _Reader(connection).answer()
+        files = Path(f"/proc/{server.process.pid}/fd")
+        before = len(list(files.iterdir()))
+        for number in range(100):
+            with _connect(server, buffer=4096) as connection:
+                connection.sendall(question)
+                connection.recv(1000)
+                if number % 2:  # a reset instead of an orderly end
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        end = time.monotonic() + 20
+        while len(list(files.iterdir())) > before + 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert len(list(files.iterdir())) <= before + 2
+        assert request(server.url, "/healthz").status == 200
+        assert (tmp_path / "server" / "stderr").read_text() == ""
+
+
+def test_a_new_harvest_and_a_removal_change_what_was_remembered(samples: Samples, tmp_path: Path) -> None:
+    older, newer = samples.variants["22G120"], samples.variants["23A344"]
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(stage_variant(older, "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib"))
+        question = _ask(f"/buildid/{SHARED_UUID.hex}/executable")
+        with serve(tmp_path / "library", tmp_path / "server") as server, _connect(server) as connection:
+            reader = _Reader(connection)
+
+            def settles_on(status: bytes, body: bytes | None) -> bool:
+                end = time.monotonic() + 20
+                while time.monotonic() < end:
+                    connection.sendall(question)
+                    head, got = reader.answer()
+                    if head.split(b" ")[1] == status and body in {None, got}:
+                        return True
+                    time.sleep(0.1)
+                return False
+
+            assert settles_on(b"200", older.read_bytes())
+            library.ingest(stage_variant(newer, "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"))
+            assert settles_on(b"200", newer.read_bytes())
+            library.remove("23A344")
+            library.remove("22G120")
+            assert settles_on(b"404", None)
+
+
+def test_a_stored_file_that_was_changed_is_not_sent_from_memory(samples: Samples, tmp_path: Path) -> None:
+    image = noise_image(tmp_path)
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
+        found = library.resolve(uuid_of(image))
+        assert found is not None
+        blob = next((tmp_path / "library").rglob(f"*{found.sha256}*"))
+    question = _ask(f"/buildid/{uuid_of(image).hex}/executable", "Accept-Encoding: zstd")
+    with serve(tmp_path / "library", tmp_path / "server") as server, _connect(server) as connection:
+        reader = _Reader(connection)
+        for _ in range(2):
+            connection.sendall(question)
+            assert reader.answer()[0].startswith(b"HTTP/1.1 200 ")
+        data = bytearray(blob.read_bytes())
+        data[len(data) // 2] ^= 1
+        blob.chmod(0o644)
+        blob.write_bytes(data)
+        connection.sendall(question)
+        assert reader.answer()[0].startswith(b"HTTP/1.1 500 ")
+
+
+def test_what_needs_a_token_is_never_answered_from_memory(samples: Samples, tmp_path: Path) -> None:
+    path = f"/buildid/{uuid_of(samples.large).hex}/executable"
+    state = {f"XDG_{n}_HOME": str(tmp_path / "server" / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+    made = subprocess.run(
+        [sys.executable, "-m", "symcache", "token", "create", "reader", "--scope=read"],
+        env=os.environ | state,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    with serve(samples.library, tmp_path / "server", "--require-token") as server, _connect(server) as connection:
+        reader = _Reader(connection)
+        for field, status in ((f"Authorization: Bearer {token}", b"200"), ("Accept: */*", b"401")) * 2:
+            connection.sendall(_ask(path, field))
+            assert reader.answer()[0].split(b" ")[1] == status
+
+
+def test_what_is_remembered_counts_toward_the_rate(samples: Samples, tmp_path: Path) -> None:
+    question = _ask(f"/buildid/{samples.uuid.hex}/executable")
+    with serve(samples.library, tmp_path / "server", "--lookup-rate", "0.5") as server, _connect(server) as connection:
+        reader = _Reader(connection)
+        statuses = []
+        for _ in range(20):  # a burst of thirty seconds' worth is allowed
+            connection.sendall(question)
+            statuses.append(reader.answer()[0].split(b" ")[1])
+        assert statuses == [b"200"] * 15 + [b"429"] * 5
