@@ -9,7 +9,7 @@ from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
-from symcache.dump.notes import header_from_notes
+from symcache.dump.notes import header_of_core
 from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
 from symcache.dump.source_lines import SourceFiles, WantedSource
 from symcache.dump.source_trees import SourceTree, SourceTrees, source_path
@@ -56,7 +56,7 @@ __all__ = [
     "describe",
     "describe_exception",
     "dump_kind",
-    "header_from_notes",
+    "header_of_core",
     "load_dump",
     "open_dump",
     "open_in_lldb",

@@ -16,7 +16,7 @@ from symcache.dump.exceptions import describe_exception
 from symcache.dump.header import DumpHeader
 from symcache.dump.minidump import minidump_header
 from symcache.dump.minidump_streams import is_minidump, read_minidump
-from symcache.dump.notes import header_from_notes
+from symcache.dump.notes import header_of_core
 from symcache.dump.reports import is_report, read_report
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
@@ -55,7 +55,7 @@ def describe(path: Path) -> dict[str, Any]:
 def _core(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as scratch:
         dump = open_dump(path, Path(scratch))
-        header = dump.header or header_from_notes(path, dump.core)
+        header = dump.header or header_of_core(path, dump.core)
     core = dump.core
     return _described(
         header,

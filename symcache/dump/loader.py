@@ -15,7 +15,7 @@ from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
-from symcache.dump.notes import header_from_notes
+from symcache.dump.notes import header_of_core
 from symcache.dump.placeholder import write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.reports import Report
@@ -81,7 +81,7 @@ def load_dump(
     `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs.
     """
     dump = open_dump(path, scratch)
-    header = dump.header or header_from_notes(path, dump.core)
+    header = dump.header or header_of_core(path, dump.core)
     return load(dump, header, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
 
 

@@ -1,4 +1,4 @@
-"""Modules of a bare core, from the notes that LLDB and crash handlers write for it.
+"""Modules of a bare core: from the notes that LLDB and crash handlers write for it, or else out of its memory.
 
 Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`); every offset counts from the core's start.
 """
@@ -6,13 +6,15 @@ Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`); every off
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 from symcache.dump.core import Core, read_note, uuid_or_none
 from symcache.dump.header import DumpHeader, DumpModule
 from symcache.errors import DumpError
 
-__all__ = ["header_from_notes"]
+__all__ = ["header_of_core"]
 
 _HEADER = struct.Struct("<2IQ2I")
 _ENTRY = struct.Struct("<Q16s2Q2I")
@@ -22,8 +24,26 @@ _MAX_PATH = 4096
 _UNKNOWN = (1 << 64) - 1
 
 
-def header_from_notes(path: Path, core: Core) -> DumpHeader:
-    """Return a header made of a core's notes; without notes it has no modules. Raises DumpError."""
+def header_of_core(path: Path, core: Core) -> DumpHeader:
+    """Return the header that a bare core lacks; it has no modules if neither notes nor memory tell any.
+
+    Raises DumpError, OSError.
+    """
+    header = DumpHeader(modules=_noted(path, core))
+    if not header.modules:
+        from symcache.dump.core_images import find_images  # noqa: PLC0415 (numpy takes its time to import)
+
+        found = find_images(path, core)
+        modules = (DumpModule(i.address, i.path, _real(i.uuid), i.version) for i in found.images)
+        unique = tuple({m.address: m for m in modules}.values())
+        header = DumpHeader(modules=unique, cache_uuid=found.cache_uuid, cache_base=found.cache_base or None)
+    # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
+    faulting = [t.number for t in core.threads if t.exception is not None and t.exception.code]
+    executable = header.modules[0].path if header.modules else ""
+    return replace(header, executable=executable, thread=faulting[0] if faulting else 0)
+
+
+def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
     modules: list[DumpModule] = []
     for note in core.notes:
         if note.owner == "all image infos":
@@ -35,11 +55,11 @@ def header_from_notes(path: Path, core: Core) -> DumpHeader:
                 name = raw[_BINARY.size :].partition(b"\0")[0].decode("utf-8", "replace")
                 if address != _UNKNOWN:
                     modules.append(DumpModule(address, name, uuid_or_none(uuid)))
-    unique = tuple({m.address: m for m in modules}.values())
-    # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
-    faulting = [t.number for t in core.threads if t.exception is not None and t.exception.code]
-    executable = unique[0].path if unique else ""
-    return DumpHeader(executable=executable, thread=faulting[0] if faulting else 0, modules=unique)
+    return tuple({m.address: m for m in modules}.values())
+
+
+def _real(uuid: UUID | None) -> UUID | None:
+    return uuid if uuid and uuid.int else None
 
 
 def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump import Report, header_from_notes, open_dump
+from symcache.dump import Report, header_of_core, open_dump
 from symcache.dump import parse_report as parse_whole_report
 from symcache.dump import read_report as read_whole_report
 from symcache.errors import DumpError, UsageError
@@ -59,10 +59,10 @@ def read_report(path: Path) -> CrashReport:
 def _read_dump(path: Path) -> CrashReport:
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as scratch:
         dump = open_dump(path, Path(scratch))
-        header = dump.header or header_from_notes(dump.core_path, dump.core)
+        header = dump.header or header_of_core(dump.core_path, dump.core)
     modules = [AskedModule(m.uuid, m.path, "", m.address) for m in header.modules]
     if not modules:
-        raise DumpError(f"{path}: names no modules", hint="a bare core needs the notes of a macOS crash handler")
+        raise DumpError(f"{path}: names no modules", hint="a bare core needs notes of its images, or the memory in which they are")
     return CrashReport(path.name, header.os_build or "", "", header.cache_uuid, modules)
 
 

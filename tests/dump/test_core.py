@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symcache.dump import Core, open_dump, parse_core
-from symcache.dump.notes import header_from_notes
+from symcache.dump.notes import header_of_core
 from symcache.errors import DumpError
 from tests.dump.builder import ARM64, X86_64, CoreFile, Region, arm_thread, small_core, x86_thread
 
@@ -127,7 +127,7 @@ def test_modules_of_a_bare_core_come_from_its_notes(tmp_path: Path) -> None:
     dump = open_dump(path, tmp_path)
     assert dump.header is None
     assert dump.core_path == path
-    header = header_from_notes(path, dump.core)
+    header = header_of_core(path, dump.core)
     assert [(m.address, m.path, m.uuid) for m in header.modules] == [(0x5000, "libz.dylib", uuids[1])]
 
     # `all image infos` holds offsets into the file: put the table behind the finished core.
@@ -141,7 +141,7 @@ def test_modules_of_a_bare_core_come_from_its_notes(tmp_path: Path) -> None:
     )
     data[-24:] = struct.pack("<2IQ2I", 1, 2, place + len(names), 48, 0)
     path.write_bytes(bytes(data) + names + table)
-    header = header_from_notes(path, open_dump(path, tmp_path).core)
+    header = header_of_core(path, open_dump(path, tmp_path).core)
     assert [(m.address, m.path, m.uuid) for m in header.modules] == [
         (0x1000, "/bin/a", uuids[0]),
         (0x2000, "/lib/b", uuids[1]),
@@ -149,7 +149,7 @@ def test_modules_of_a_bare_core_come_from_its_notes(tmp_path: Path) -> None:
     data[-24:] = struct.pack("<2IQ2I", 1, 0xFFFF_FFFF, place, 48, 0)
     path.write_bytes(bytes(data))
     with pytest.raises(DumpError, match="lists 4294967295 images"):
-        header_from_notes(path, open_dump(path, tmp_path).core)
+        header_of_core(path, open_dump(path, tmp_path).core)
 
 
 @settings(max_examples=80, deadline=None)

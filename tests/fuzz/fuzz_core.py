@@ -1,4 +1,4 @@
-"""Hostile cores: commands, threads, memory, notes, and what is said of their exceptions."""
+"""Hostile cores: commands, threads, memory, notes, images in the memory, and what is said of their exceptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from symcache.dump import describe_exception, parse_core
-from symcache.dump.notes import header_from_notes
+from symcache.dump.notes import header_of_core
 from symcache.errors import SymcacheError
 from tests.dump.builder import ARM64, CoreFile, Region, arm_thread, small_core, x86_thread
 
@@ -30,7 +30,36 @@ def SEEDS() -> list[bytes]:
         threads=[x86_thread((14, 6, 8))],
         notes=[(b"all image infos", images), (b"load binary", binary), (b"addrable bits", bytes(16))],
     )
-    return [small_core(2).bytes()[:6000], arm.bytes(), noted.bytes()]
+    return [small_core(2).bytes()[:6000], arm.bytes(), noted.bytes(), *_with_images()]
+
+
+def _with_images() -> list[bytes]:
+    """Return cores without notes, whose memory holds dyld with a list of images; in the last dyld has no header."""
+    text, data = 0x1_0000_0000, 0x1_0000_1000
+    section = struct.pack("<16s16sQ40x", b"__all_image_info", b"__DATA", 0x1000)
+    commands = struct.pack("<2I16s4Q4I", 0x19, 72, b"__TEXT", 0, 0x1000, 0, 0x1000, 5, 5, 0, 0)
+    commands += struct.pack("<2I16s4Q4I", 0x19, 152, b"__DATA", 0x1000, 0x1000, 0x1000, 0x1000, 3, 3, 1, 0) + section
+    commands += struct.pack("<2I16s", 0x1B, 24, b"u" * 16) + struct.pack("<3I20s", 0xF, 32, 12, b"/usr/lib/dyld")
+    header = struct.pack("<8I", 0xFEEDFACF, 0x0100_000C, 0, 7, 4, len(commands), 0, 0) + commands
+    infos = struct.pack("<IIQQ8xQ", 17, 2, data + 256, 0, text).ljust(88, b"\0") + struct.pack(
+        "<3Q", 1, data + 320, data
+    )
+    infos = infos.ljust(160, b"\0") + struct.pack("<16sQ", b"c" * 16, 0x1_8000_0000)
+    lists = infos.ljust(256, b"\0") + struct.pack("<6Q", text, data + 400, 0, 0x1_0000_2000, data + 409, 0)
+    lists = lists.ljust(320, b"\0") + struct.pack("<Q16s", text, b"v" * 16)
+    lists = lists.ljust(400, b"\0") + b"/bin/ls\0\0/lib/x\0".ljust(3696, b"\0")
+    dylib = header[:12] + struct.pack("<I", 6) + header[16:]
+    return [
+        CoreFile(
+            *(
+                0x0100_000C,
+                0,
+                [Region(text, 4096, first, 5), Region(data, 4096, second, 3), Region(data + 4096, 4096, dylib)],
+            ),
+            [arm_thread(pc=4)],
+        ).bytes()
+        for first, second in ((header, lists), (header, b""), (b"", lists), (dylib, b"x"))
+    ]
 
 
 def one_input(data: bytes) -> None:
@@ -42,9 +71,8 @@ def one_input(data: bytes) -> None:
                 raise AssertionError("memory lies outside of the core")
         for thread in core.threads:
             describe_exception(core, thread)
-        if core.notes:
-            path = _SCRATCH / "core"
-            path.write_bytes(data)
-            header_from_notes(path, core)
+        path = _SCRATCH / "core"
+        path.write_bytes(data)
+        header_of_core(path, core)
     except SymcacheError:
         pass

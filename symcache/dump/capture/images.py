@@ -8,27 +8,42 @@ believed without bounds.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 from uuid import UUID
 
-from symcache.dump.capture.task import Task
 from symcache.errors import DumpError, EnvironmentFailure
-from symcache.macho.constants import LC_ID_DYLIB, LC_UUID, MH_EXECUTE, MH_MAGIC_64
+from symcache.macho.constants import LC_ID_DYLIB, LC_ID_DYLINKER, LC_UUID, MH_EXECUTE, MH_MAGIC_64
 
-__all__ = ["ImageSegment", "LoadedImage", "LoadedImages", "read_images"]
+__all__ = ["BoundedMemory", "ImageMemory", "ImageSegment", "LoadedImage", "LoadedImages", "read_image", "read_images"]
 
 _LC_SEGMENT_64 = 0x19
 _MAX_IMAGES = 65_536
 _MAX_PATH = 4096
 _MAX_COMMANDS = 1 << 20
+_NAMED = 24
+"""Size of dylib_command without the name."""
 _PAGE = 4096
+_MAX_READ = 128 << 20
+"""Of all that is read for one process: a few kilobytes an image, where nobody tries to keep us busy."""
 
 # struct dyld_all_image_infos: offsets of what is used, and the version of the struct that brought it.
 _INFOS = struct.Struct("<IIQ")
 _DYLD_ADDRESS_AT = 32
-_CACHE_SLIDE_AT, _CACHE_UUID_AT, _CACHE_BASE_AT, _SIZE = 152, 160, 176, 184
-_HAS_CACHE_UUID, _HAS_CACHE_BASE = 13, 15
+_UUIDS_AT, _CACHE_UUID_AT, _CACHE_BASE_AT, _SIZE = 88, 160, 176, 184
+_HAS_UUIDS, _HAS_CACHE_UUID, _HAS_CACHE_BASE = 8, 13, 15
 _INFO = struct.Struct("<3Q")
+_UUID_INFO = struct.Struct("<Q16s")
+
+
+class ImageMemory(Protocol):
+    """Memory of a process; a `Task` is one."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return exactly `size` bytes. Raises EnvironmentFailure where they are not there."""
+
+    def dyld_all_image_infos(self) -> int:
+        """Return the address of dyld's `dyld_all_image_infos`; 0 when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +78,15 @@ class LoadedImages:
     problems: tuple[str, ...]
 
 
-def read_images(task: Task) -> LoadedImages:
+def read_images(memory: ImageMemory) -> LoadedImages:
     """Return the images of a suspended process. Raises DumpError when dyld's list itself makes no sense.
 
     An image that cannot be read is kept with what is known of it, and named in `problems`.
     """
-    at = task.dyld_all_image_infos()
+    at = memory.dyld_all_image_infos()
     if not at:
         raise DumpError("the process has no dyld yet: there are no images to list")
+    task = BoundedMemory(memory)
     raw = task.read(at, _SIZE)
     version, count, array = _INFOS.unpack_from(raw)
     if count > _MAX_IMAGES or (count and not array):
@@ -83,13 +99,56 @@ def read_images(task: Task) -> LoadedImages:
     (dyld,) = struct.unpack_from("<Q", raw, _DYLD_ADDRESS_AT)
     if dyld and all(i.address != dyld for i in images):
         images.append(_image(task, dyld, "/usr/lib/dyld", problems))
+    if version >= _HAS_UUIDS and not all(i.uuid for i in images):
+        uuids = _uuids(task, *struct.unpack_from("<2Q", raw, _UUIDS_AT))
+        images = [i if i.uuid else replace(i, uuid=uuids.get(i.address)) for i in images]
     images.sort(key=lambda i: i.filetype != MH_EXECUTE)  # stable: dyld's own order otherwise
     cache = raw[_CACHE_UUID_AT : _CACHE_UUID_AT + 16] if version >= _HAS_CACHE_UUID else b""
     base = struct.unpack_from("<Q", raw, _CACHE_BASE_AT)[0] if version >= _HAS_CACHE_BASE else 0
     return LoadedImages(tuple(images), UUID(bytes=cache) if any(cache) else None, base, tuple(problems))
 
 
-def _image(task: Task, address: int, path: str, problems: list[str]) -> LoadedImage:
+def read_image(memory: ImageMemory, address: int) -> LoadedImage | None:
+    """Return the image whose Mach-O header lies at an address, or None if there is none that can be read.
+
+    Its path is the name that it was linked with; an executable has none.
+    """
+    try:
+        return _parse(memory, address, "")
+    except (EnvironmentFailure, DumpError, struct.error):
+        return None
+
+
+class BoundedMemory:
+    """Memory of which only 128 MiB may be read: all images of a hostile process may be one, a large one."""
+
+    def __init__(self, memory: ImageMemory) -> None:
+        self._memory, self._left = memory, _MAX_READ
+
+    def read(self, address: int, size: int) -> bytes:
+        """See `ImageMemory.read`."""
+        self._left -= size
+        if self._left < 0:
+            raise EnvironmentFailure(f"{address:#x}: more than {_MAX_READ} bytes would have to be read for all images")
+        return self._memory.read(address, size)
+
+    def dyld_all_image_infos(self) -> int:
+        """See `ImageMemory.dyld_all_image_infos`."""
+        return self._memory.dyld_all_image_infos()
+
+
+def _uuids(task: ImageMemory, count: int, array: int) -> dict[int, UUID]:
+    """Return dyld's own list of UUIDs (struct dyld_uuid_info), which leaves out what is in the shared cache."""
+    if not array or count > _MAX_IMAGES:
+        return {}
+    try:
+        listed = task.read(array, _UUID_INFO.size * count)
+    except EnvironmentFailure:
+        return {}
+    return {address: UUID(bytes=raw) for address, raw in _UUID_INFO.iter_unpack(listed) if any(raw)}
+
+
+def _image(task: ImageMemory, address: int, path: str, problems: list[str]) -> LoadedImage:
     try:
         return _parse(task, address, path)
     except (EnvironmentFailure, DumpError, struct.error) as error:
@@ -97,7 +156,7 @@ def _image(task: Task, address: int, path: str, problems: list[str]) -> LoadedIm
         return LoadedImage(address, path, None, None, (), 0)
 
 
-def _parse(task: Task, address: int, path: str) -> LoadedImage:
+def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
     magic, _, _, filetype, ncmds, size = struct.unpack("<6I", task.read(address, 24))
     if magic != MH_MAGIC_64 or size > _MAX_COMMANDS or ncmds * 8 > size:
         raise DumpError(f"its header says magic {magic:#x}, {ncmds} load commands in {size} bytes")
@@ -118,15 +177,20 @@ def _parse(task: Task, address: int, path: str) -> LoadedImage:
                 segments.append((name, vmaddr))
         elif cmd == LC_UUID and length >= 24:
             uuid = UUID(bytes=commands[position + 8 : position + 24])
-        elif cmd == LC_ID_DYLIB and length >= 24:
-            (version,) = struct.unpack_from("<I", commands, position + 16)
+        elif cmd in {LC_ID_DYLIB, LC_ID_DYLINKER} and length >= _NAMED:
+            (name_at,) = struct.unpack_from("<I", commands, position + 8)
+            if not path:
+                name = commands[position + name_at : position + length].partition(b"\0")[0]
+                path = name[:_MAX_PATH].decode("utf-8", "replace")
+            if cmd == LC_ID_DYLIB:
+                (version,) = struct.unpack_from("<I", commands, position + 16)
         position += length
     slide = address - text
     placed = tuple(ImageSegment(name, (vmaddr + slide) % (1 << 64)) for name, vmaddr in segments)
     return LoadedImage(address, path, uuid, version, placed, filetype)
 
 
-def _text(task: Task, address: int) -> str:
+def _text(task: ImageMemory, address: int) -> str:
     """Return the C string at an address; empty when it cannot be read. No page behind its end is touched."""
     found = bytearray()
     try:
