@@ -34,8 +34,8 @@ _LONGEST_MANGLED = 1 << 12
 def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, target: Path) -> None:
     """Write the symbol file of a module to `target`, which appears whole or not at all.
 
-    `images` are open descriptors: of its dSYM, if it has one, and of its binary. Raises IntegrityError when the symbols
-    cannot be read.
+    `images` are open descriptors: of its dSYM, if it has one, and of its binary, thin or universal. Raises
+    IntegrityError when the symbols cannot be read.
     """
     plain = "".join(c for c in name if c.isprintable())
     command = [sys.executable, "-I", "-c", "from server.breakpad import main; main()"]
@@ -44,7 +44,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
             out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {plain}\n".encode())
             out.flush()
             subprocess.run(
-                [*command, *(f"/dev/fd/{number}" for number in images)],
+                [*command, str(uuid), *(f"/dev/fd/{number}" for number in images)],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -59,25 +59,25 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
 
 
 def main() -> None:
-    """Print the records of the images named on the command line: a dSYM, if there is one, and the binary."""
+    """Print the records of the UUID and images named on the command line: a dSYM, if there is one, and the binary."""
     if sys.platform == "linux":
         import resource  # noqa: PLC0415
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, _FILE_SIZE))
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    sys.stdout.writelines(_records(sys.argv[1:]))
+    sys.stdout.writelines(_records(sys.argv[1], sys.argv[2:]))
 
 
-def _records(images: Sequence[str]) -> Iterator[str]:
+def _records(uuid: str, images: Sequence[str]) -> Iterator[str]:
     from symbolic.exceptions import SymbolicError  # noqa: PLC0415
 
     from server.breakpad_records import Debug, public_records  # noqa: PLC0415
     from server.symbolic_table import SymbolicTable  # noqa: PLC0415
 
     demangle = _demangler()
-    symbols = _symbols(images, demangle)
-    objects = _objects(images)
+    symbols = _symbols(uuid, images, demangle)
+    objects = _objects(uuid, images)
     written: set[int] = set()
     for thing in objects:
         if "debug" not in thing.features:
@@ -93,15 +93,16 @@ def _records(images: Sequence[str]) -> Iterator[str]:
     yield from _unwinding(objects)
 
 
-def _objects(images: Sequence[str]) -> list[Any]:
-    """Return what `symbolic` makes of the images, as far as it can read them."""
+def _objects(uuid: str, images: Sequence[str]) -> list[Any]:
+    """Return what `symbolic` makes of the images, as far as it can read them; of a universal file, the one slice."""
     from symbolic.debuginfo import Archive  # noqa: PLC0415
     from symbolic.exceptions import SymbolicError  # noqa: PLC0415
 
     found: list[Any] = []
     for image in images:
         try:
-            found += Archive.open(image).iter_objects()
+            slices = list(Archive.open(image).iter_objects())
+            found += [thing for thing in slices if len(slices) == 1 or thing.debug_id == uuid]
         except SymbolicError:
             continue
     return found
@@ -121,7 +122,7 @@ def _unwinding(objects: Sequence[Any]) -> Iterator[str]:
             return
 
 
-def _symbols(images: Sequence[str], demangle: Callable[[str], str]) -> dict[int, str]:
+def _symbols(uuid: str, images: Sequence[str], demangle: Callable[[str], str]) -> dict[int, str]:
     """Return the names of all symbols that are defined in sections, by address from the header."""
     import lief  # noqa: PLC0415
 
@@ -131,6 +132,9 @@ def _symbols(images: Sequence[str], demangle: Callable[[str], str]) -> dict[int,
         if fat is None:
             sys.exit(1)
         for binary in fat:
+            command = binary.uuid
+            if len(fat) > 1 and (command is None or UUID(bytes=bytes(command.uuid)) != UUID(uuid)):
+                continue
             text = binary.get_segment("__TEXT")
             base = text.virtual_address if text else 0
             for symbol in binary.symbols:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from server.breakpad import REVISION as BREAKPAD_REVISION
 from server.breakpad import make_symbol_file
-from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, PlainFile, header_text, send
+from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, PlainFile, Source, header_text, send
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
 from server.sections import find_section
@@ -21,30 +22,27 @@ from server.sources import answer_source
 from symcache.client import FetchedSymbol, SymbolRequest
 from symcache.errors import NotFoundError
 from symcache.library import Found
-from symcache.model import uuid_text
+from symcache.macho import identify
+from symcache.model import Kind, uuid_text
 
 __all__ = ["answer", "answer_raw_cache", "missing"]
+
+_Part = tuple[Source, str, int]
+"""Where an image is opened, its hash and its size."""
 
 
 async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
     """Answer a request in any layout."""
     if wanted.what is What.SOURCE:
         return await answer_source(request, service, wanted)
-    if wanted.what is What.SECTION and (section := await find_section(service, wanted)):
-        held, source, content = section
-        size = str(content.size)
-        return await send(
-            request,
-            source,
-            content,
-            dict(describe(held)) | {"Cache-Control": REVALIDATE, "X-Symcache-Size": size, "X-DEBUGINFOD-SIZE": size},
-        )
     if wanted.what is What.SECTION:
-        return missing(f"{wanted.what} of {uuid_text(wanted.uuid)} is not kept here")
+        return await _section(request, service, wanted)
     found = await service.resolve(wanted)
     if found is None and service.upstreams is not None and (kind := wanted.what.kind) is not None:
         asked = SymbolRequest(wanted.uuid, kind, wanted.cache, wanted.build)
         fetched = await service.upstreams.fetch(asked, request)
+        if fetched is not None and wanted.what is What.BREAKPAD:
+            return await _fetched_symbol_file(request, service, wanted, asked, fetched)
         if fetched is not None:
             return await send(request, PlainFile(fetched.path), *_fetched(asked, fetched))
     if found is None:
@@ -67,19 +65,61 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
 
 
+async def _section(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
+    """Answer with the bytes of one section."""
+    found = await find_section(service, wanted, request)
+    if found is None:
+        return missing(f"nobody here has the section {wanted.detail[:100]!r} of {uuid_text(wanted.uuid)}")
+    image, source, content = found
+    headers = dict(describe(image)) if isinstance(image, Found) else _fetched(*image)[1]
+    size = str(content.size)
+    headers |= {"Cache-Control": REVALIDATE, "X-Symcache-Size": size, "X-DEBUGINFOD-SIZE": size}
+    return await send(request, source, content, headers)
+
+
 async def _symbol_file(
     request: web.Request, service: Service, wanted: Wanted, binary: Found, headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Answer with a Breakpad symbol file, made from the dSYM and the binary when it is first asked for."""
+    """Answer with the Breakpad symbol file of a binary of the library."""
     dsym = await service.resolve(replace(wanted, what=What.DEBUGINFO))
-    parts = [found for found in (dsym, binary) if found is not None]
-    word = hashlib.sha256(" ".join(found.sha256 for found in parts).encode()).hexdigest()
+    parts = [(service.decoded, found.sha256, found.size) for found in (dsym, binary) if found is not None]
+    make = partial(make_symbol_file, uuid=wanted.uuid, arch=binary.arch, name=binary.name)
+    return await _made_symbol_file(request, service, parts, make, headers)
+
+
+async def _fetched_symbol_file(
+    request: web.Request, service: Service, wanted: Wanted, asked: SymbolRequest, binary: FetchedSymbol
+) -> web.StreamResponse:
+    """Answer with the Breakpad symbol file of a binary that an upstream server has."""
+    parts: list[_Part] = [(PlainFile(binary.path), binary.sha256, binary.size)]
+    dsym = await service.resolve(replace(wanted, what=What.DEBUGINFO))
+    if dsym is not None:
+        parts.insert(0, (service.decoded, dsym.sha256, dsym.size))
+    elif service.upstreams and (fetched := await service.upstreams.fetch(replace(asked, kind=Kind.DEBUGINFO), request)):
+        parts.insert(0, (PlainFile(fetched.path), fetched.sha256, fetched.size))
+    # Named by what the file says of itself: what is made once is for all, whatever name they ask by.
+    image = next(i for i in await asyncio.to_thread(identify, binary.path) if i.uuid == wanted.uuid)
+    name = (image.install_name or "").rpartition("/")[2] or wanted.uuid.hex
+    make = partial(make_symbol_file, uuid=wanted.uuid, arch=image.arch, name=name)
+    return await _made_symbol_file(request, service, parts, make, _fetched(asked, binary)[1])
+
+
+async def _made_symbol_file(
+    request: web.Request,
+    service: Service,
+    parts: Sequence[_Part],
+    make: Callable[..., None],
+    headers: dict[str, str],
+) -> web.StreamResponse:
+    """Answer with the symbol file that `make` makes from dSYM and binary when it is first asked for."""
+    word = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
     descriptors: list[int] = []
     try:
-        for found in parts:
-            descriptors.append(await service.decoded.open(found.sha256, found.size))
-        make = partial(make_symbol_file, tuple(descriptors), wanted.uuid, binary.arch, binary.name)
-        path = await service.decoded.made(f"{word}.sym{BREAKPAD_REVISION}", make)
+        for source, sha256, size in parts:
+            descriptors.append(await source.open(sha256, size))
+        path = await service.decoded.made(
+            f"{word}.sym{BREAKPAD_REVISION}", lambda target: make(tuple(descriptors), target=target)
+        )
         size = path.stat().st_size
     finally:
         for descriptor in descriptors:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 from uuid import UUID
 
 import pytest
@@ -23,7 +24,7 @@ from symcache.macho import sections
 from tests.server.breakpad_file import SymbolFile, parse
 from tests.support.http import request
 from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server, serve, uuid_of
-from tests.support.toolchain import dsym, need_toolchain
+from tests.support.toolchain import dsym, lipo, need_toolchain
 
 _INLINED = """
 static inline int square(int x) {
@@ -275,6 +276,26 @@ def test_damaged_debug_info_makes_no_damaged_file(images: dict[str, Built], tmp_
         symbols = parse(target.read_bytes())
         assert symbols.module.endswith(" xy")
         assert {f.address for f in symbols.functions} | set(symbols.public) >= set(_nm(built.dylib).values())
+
+
+def test_a_binary_of_another_server_has_its_symbol_file_here(server: Server, samples: Samples, tmp_path: Path) -> None:
+    here = parse(request(server.url, _path(samples.uuid, "libanswer.dylib")).body)
+    Library.open(tmp_path / "empty", create=True).close()
+    with serve(tmp_path / "empty", tmp_path / "front", "--upstream", server.url) as front:
+        for name in ("libanswer.dylib", "another"):
+            answer = request(front.url, _path(samples.uuid, name))
+            assert unquote(answer.headers["x-symcache-upstream"]) == server.url
+            assert parse(answer.body) == here
+        assert request(front.url, _path(UUID(int=3), "x")).status == 404
+
+
+def test_of_a_universal_file_one_slice_is_told(images: dict[str, Built], tmp_path: Path) -> None:
+    both = lipo(tmp_path / "both", *(built.dylib for built in images.values()))
+    for arch, built in images.items():
+        with both.open("rb") as file:
+            make_symbol_file([file.fileno()], uuid_of(built.dylib), arch, "both", tmp_path / arch)
+        assert parse((tmp_path / arch).read_bytes()).names() == _nm(built.dylib)
+        assert parse((tmp_path / arch).read_bytes()).cfi == built.symbols.cfi
 
 
 def test_one_file_in_every_layout(server: Server, samples: Samples) -> None:

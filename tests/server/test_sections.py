@@ -6,11 +6,16 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from aiohttp import web
 
+from symcache.library import Library
+from tests.client.lying_server import LyingServer
 from tests.support.http import request
-from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, uuid_of
+from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, uuid_of
+from tests.support.toolchain import compile_image, lipo
 
 
 def _section(image: Path, name: str, folder: Path) -> bytes:
@@ -74,3 +79,49 @@ def test_debuginfod_find_gets_a_section(server: Server, samples: Samples, tmp_pa
     command = ["debuginfod-find", "section", samples.uuid.hex, ".text"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).read_bytes() == _section(samples.dylib, "__TEXT,__text", tmp_path)
+
+
+def test_a_section_may_come_from_another_server(server: Server, samples: Samples, tmp_path: Path) -> None:
+    Library.open(tmp_path / "empty", create=True).close()
+    base = f"/buildid/{samples.uuid.hex}/section/"
+    text = _section(samples.dylib, "__TEXT,__text", tmp_path)
+    info = _section(samples.dsym, "__DWARF,__debug_info", tmp_path)
+    with serve(tmp_path / "empty", tmp_path / "front", "--upstream", server.url) as front:
+        for name, expected, kind in ((".text", text, "executable"), (".debug_info", info, "debuginfo")):
+            got = request(front.url, base + name)
+            assert (got.status, got.body) == (200, expected)
+            assert got.headers["x-symcache-kind"] == kind
+            assert unquote(got.headers["x-symcache-upstream"]) == server.url
+            assert got.headers["x-debuginfod-size"] == str(len(expected))
+            assert request(front.url, base + name, headers={"Range": "bytes=1-4"}).body == expected[1:5]
+            assert request(front.url, base + name, headers={"If-None-Match": got.headers["etag"]}).status == 304
+        for build, cache in CACHES.items():
+            pinned = request(front.url, f"/cache/{cache}/buildid/{SHARED_UUID.hex}/section/__text")
+            assert pinned.body == _section(samples.variants[build], "__TEXT,__text", tmp_path)
+            assert "immutable" not in pinned.headers["cache-control"]
+        assert request(front.url, base + ".gdb_index").status == 404
+        assert request(front.url, f"/buildid/{'0' * 31}1/section/.text").status == 404
+    with serve(tmp_path / "empty", tmp_path / "front", "--upstream", "http://127.0.0.1:1") as front:
+        assert request(front.url, base + ".text").body == text  # the whole file was kept
+        assert request(front.url, f"/buildid/{'0' * 31}2/section/.text").status == 503
+
+
+def test_a_section_of_a_universal_file_is_that_of_the_slice(tmp_path: Path) -> None:
+    images = {}
+    for arch in ("x86_64", "arm64"):
+        images[arch] = compile_image(
+            tmp_path / arch, "libboth.dylib", f"int both(void) {{ return {len(arch)}; }}", arch=arch
+        )
+    both = lipo(tmp_path / "libboth.dylib", *images.values())
+
+    async def answer(asked: web.Request) -> web.StreamResponse:  # as servers do that take files as they come
+        return web.Response(body=both.read_bytes()) if asked.path.endswith("/executable") else web.Response(status=404)
+
+    Library.open(tmp_path / "empty", create=True).close()
+    with (
+        LyingServer(answer) as other,
+        serve(tmp_path / "empty", tmp_path / "front", "--upstream", other.url) as front,
+    ):
+        for image in images.values():
+            path = f"/buildid/{uuid_of(image).hex}/section/.text"
+            assert request(front.url, path).body == _section(image, "__TEXT,__text", tmp_path)
