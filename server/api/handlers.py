@@ -64,7 +64,7 @@ def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
     order = list(dict.fromkeys(i.uuid for i in query.images))
     held = service.background.holdings(order)
     for uuid in order:
-        if uuid not in held:
+        if query.note_missing and uuid not in held:
             service.misses.add(uuid, What.EXECUTABLE)
     loads = {i.uuid: i.load_address for i in query.images if i.load_address is not None}
     layout = None

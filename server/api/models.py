@@ -68,6 +68,8 @@ class UuidsQuery(_Question):
     """Up to 10,000 images at once."""
 
     images: list[ImageQuery] = Field(max_length=MAX_IMAGES)
+    note_missing: bool = Field(default=True, strict=True)
+    """False for a check: nobody wants what it names, so what is not held does not count as missing."""
 
 
 class Content(_Answer):

@@ -139,11 +139,12 @@ class SymbolClient:
             )
         return found | job.found
 
-    def holdings(self, images: Iterable[UUID] | Mapping[UUID, int]) -> Holdings:
+    def holdings(self, images: Iterable[UUID] | Mapping[UUID, int], *, note_missing: bool = True) -> Holdings:
         """Ask which of many images servers hold, in one call to the first server that answers.
 
         With load addresses (a mapping from UUID to the address of the image's header in the crashed process) the
-        answer says which shared caches have exactly this layout. Raises RemoteError when nobody answers.
+        answer says which shared caches have exactly this layout. What is asked for to check, not to have, is not to be
+        noted as missing. Raises RemoteError when nobody answers.
         """
         from symcache.client.holdings import ask_holdings  # noqa: PLC0415 - see symcache.client
 
@@ -151,7 +152,8 @@ class SymbolClient:
         reasons = []
         for url in self.urls:
             try:
-                return self._run(ask_holdings(self._open_session, url, loads, self._tokens.get(url)))
+                token = self._tokens.get(url)
+                return self._run(ask_holdings(self._open_session, url, loads, token, note_missing=note_missing))
             except SymcacheError as error:
                 reasons.append(str(error))
         raise RemoteError(

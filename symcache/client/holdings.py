@@ -50,17 +50,24 @@ class _Answer(_Model):
 
 
 async def ask_holdings(
-    session: Callable[[], aiohttp.ClientSession], url: str, loads: Mapping[UUID, int | None], token: str | None = None
+    session: Callable[[], aiohttp.ClientSession],
+    url: str,
+    loads: Mapping[UUID, int | None],
+    token: str | None = None,
+    *,
+    note_missing: bool = True,
 ) -> Holdings:
-    """Ask one server. Raises RemoteError."""
+    """Ask one server, which notes as missing what it does not hold, unless told not to. Raises RemoteError."""
     if len(loads) > _AT_MOST:
         raise RemoteError(f"{len(loads)} images in one look-up where {_AT_MOST} are allowed", hint="ask in parts")
-    body = {
+    body: dict[str, object] = {
         "images": [
             {"uuid": uuid_text(u)} if address is None else {"uuid": uuid_text(u), "load_address": address}
             for u, address in loads.items()
         ]
     }
+    if not note_missing:
+        body["note_missing"] = False
     try:
         headers = {"Accept-Encoding": "identity"}
         if token:

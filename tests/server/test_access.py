@@ -181,6 +181,7 @@ def test_own_binaries_are_pushed_once_and_served(tmp_path: Path, own: Path) -> N
         assert first.returncode == 0, first.stderr
         assert {k: json.loads(first.stdout)[k] for k in ("added", "known")} == {"added": 2, "known": 0}
         assert token not in first.stdout + first.stderr
+        assert json.loads(request(server.url, "/api/v1/missing").body)["missing"] == []  # asking first was no need
         deadline = time.monotonic() + 30
         while request(server.url, f"/buildid/{uuid.hex}/executable").body != own.read_bytes():
             assert time.monotonic() < deadline

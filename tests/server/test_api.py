@@ -114,6 +114,18 @@ def test_misses_are_counted(server: Server) -> None:
     assert [(m["times"], m["name"]) for m in found] == [(5, "libgone.dylib")]
 
 
+def test_a_check_counts_no_misses(server: Server) -> None:
+    wanted = UUID("0BADF00D-0000-3000-8000-000000000002")
+    for noted in (False, True):
+        body = json.dumps({"images": [{"uuid": str(wanted)}], "note_missing": noted}).encode()
+        headers = {"Content-Type": "application/json"}
+        for _ in range(5):
+            answer = request(server.url, "/api/v1/uuids", method="POST", headers=headers, body=body)
+            assert json.loads(answer.body)["images"][0]["contents"] == []
+        found = [m["times"] for m in _get(server, "/api/v1/missing")["missing"] if UUID(m["uuid"]) == wanted]
+        assert found == [5] * noted
+
+
 def test_the_description_holds_for_every_path(server: Server) -> None:
     """Schemathesis asks every operation, with valid and invalid data, and checks status, type and schema."""
     import schemathesis

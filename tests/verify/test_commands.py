@@ -213,10 +213,15 @@ def test_a_running_server_is_asked_the_same_questions(
         # Dumps and lists.
         assert run("verify", "--uuids", "-", "--server", url, stdin=f"{have}\n").exit_code == 0
         assert run("verify", "--uuids", "-", "--server", url, stdin=f"{UUID(int=3)}\n").exit_code == 1
+        # All this was no need of anybody.
+        assert json.loads(run("missing", "--server", url, "--library", workshop.location, "--json").stdout) == []
         # What it was asked for in vain, and under which name.
-        path = f"libmore.dylib/mach-uuid-{UUID(int=4).hex}/libmore.dylib"
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{url}/{path}")
+        for path in (
+            f"buildid/{UUID(int=3).hex}/executable",
+            f"libmore.dylib/mach-uuid-{UUID(int=4).hex}/libmore.dylib",
+        ):
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(f"{url}/{path}")
         wanted = json.loads(run("missing", "--server", url, "--library", workshop.location, "--json").stdout)
         named = {UUID(w["uuid"]): w["name"] for w in wanted}
         assert (named[UUID(int=3)], named[UUID(int=4)]) == ("", "libmore.dylib")
