@@ -28,6 +28,7 @@ from symcache.errors import NotFoundError
 __all__ = [
     "IMMUTABLE",
     "MISSING",
+    "PINNED",
     "REVALIDATE",
     "SIGNATURE",
     "Content",
@@ -41,6 +42,8 @@ __all__ = [
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Where the path names one content for ever."""
+PINNED = "public, max-age=86400, immutable"
+"""Where it names one content as long as nobody extracts it anew with a better extractor: a day's delay then."""
 REVALIDATE = "public, max-age=300"
 """Where a later harvest may give a better answer."""
 MISSING = "public, max-age=60"

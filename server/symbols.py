@@ -13,13 +13,14 @@ from aiohttp import web
 
 from server.breakpad import REVISION as BREAKPAD_REVISION
 from server.breakpad import make_symbol_file
-from server.content import IMMUTABLE, MISSING, REVALIDATE, Content, PlainFile, Source, header_text, send
+from server.content import IMMUTABLE, MISSING, PINNED, REVALIDATE, Content, PlainFile, Source, header_text, send
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
 from server.sections import find_section
 from server.service import Service
 from server.sources import answer_source
 from symcache.client import FetchedSymbol, SymbolRequest
+from symcache.dyld import EXTRACTOR, REVISION
 from symcache.errors import NotFoundError
 from symcache.library import Found
 from symcache.macho import identify
@@ -50,8 +51,7 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build, wanted.name)
         return missing(f"nobody here has the {wanted.what} of {uuid_text(wanted.uuid)}")
     headers = dict(describe(found))
-    fixed = wanted.cache is not None and found.cache_uuid == wanted.cache
-    headers["Cache-Control"] = IMMUTABLE if fixed else REVALIDATE
+    headers["Cache-Control"] = PINNED if _is_final(found, wanted) else REVALIDATE
     if wanted.what is What.META:
         meta = {"name": found.name, "arch": found.arch, "file_format": "macho"}
         return web.json_response(meta, headers={"Cache-Control": headers["Cache-Control"]})
@@ -63,6 +63,17 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     except NotFoundError:
         service.forget()  # collected since it was looked up
         return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
+
+
+def _is_final(found: Found, wanted: Wanted) -> bool:
+    """Return whether nothing but a later version of this program, or a person's decision, can change an answer.
+
+    Of the contents of one image in one shared cache, a sealed harvest's is preferred to a partial one's, and what this
+    extractor made to what earlier ones and other tools did: `symcache reextract` replaces those.
+    """
+    image = found.occurrence
+    ours = image.extractor == EXTRACTOR and image.revision >= REVISION
+    return image.cache_uuid is not None and image.cache_uuid == wanted.cache and ours and image.sealed
 
 
 async def _section(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import subprocess
+import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import zstandard
 
+from symcache.dyld import REVISION
+from symcache.library import Library
 from tests.support.http import request
-from tests.support.servers import CACHES, SHARED_UUID, Samples, Server
+from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
 
 
 def _path(samples: Samples, image: Path | None = None) -> str:
@@ -128,6 +132,33 @@ def test_only_what_can_never_change_is_immutable(server: Server, samples: Sample
         assert "max-age=300" in cached(path)
     unknown = request(server.url, f"/buildid/{'0' * 31}1/executable")
     assert (unknown.status, unknown.headers["cache-control"]) == (404, "public, max-age=60")
+
+
+def test_under_a_cache_pin_what_may_be_extracted_anew_is_not_immutable(samples: Samples, tmp_path: Path) -> None:
+    cache, path = CACHES["22G120"], f"/cache/{CACHES['22G120']}/buildid/{SHARED_UUID.hex}/executable"
+    made = {  # one after another: each is better than the one before
+        ("dyld_shared_cache_util", 0): samples.variants["23A344"],
+        ("symcache", REVISION - 1): samples.variants["22G120"],
+        ("symcache", REVISION): tmp_path / "better",
+    }
+    made["symcache", REVISION].write_bytes(samples.variants["22G120"].read_bytes() + bytes(8))
+    Library.open(tmp_path / "library", create=True).close()
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        etags = set()
+        for (extractor, revision), image in made.items():
+            staged = stage_variant(image, "22G120", cache, "/usr/lib/libmoved.dylib")
+            staged.objects[:] = [replace(o, extractor=extractor, revision=revision) for o in staged.objects]
+            with Library.open(tmp_path / "library") as library:
+                library.ingest(staged)
+            deadline = time.monotonic() + 30
+            while (answer := request(server.url, path)).body != image.read_bytes():
+                assert time.monotonic() < deadline, (extractor, revision, answer.status)
+                time.sleep(0.2)
+            final = (extractor, revision) == ("symcache", REVISION)
+            expected = "public, max-age=86400, immutable" if final else "public, max-age=300"
+            assert answer.headers["cache-control"] == expected
+            etags.add(answer.headers["etag"])
+        assert len(etags) == 3
 
 
 def test_other_methods_are_refused(server: Server, samples: Samples) -> None:
