@@ -4,7 +4,7 @@
 
     ab/<sha256>        the content of a blob
     ab/<sha256>.ok     a note that the blob as it is stored was proven to decode to its hash
-    ab/<sha256>.sym1   its Breakpad symbol file
+    ab/<hash>.sym2     a Breakpad symbol file; the hash is that of the names of what it was made from
     ab/<sha256>.zst    a blob as it is stored, where the store is not on this machine's disks
 
 Several server processes may share one folder: files are renamed into place, filled under a lock, and only ever
