@@ -152,8 +152,7 @@ class SymbolClient:
         reasons = []
         for url in self.urls:
             try:
-                token = self._tokens.get(url)
-                return self._run(ask_holdings(self._open_session, url, loads, token, note_missing=note_missing))
+                return ask_holdings(url, loads, self._tokens.get(url), note_missing=note_missing)
             except SymcacheError as error:
                 reasons.append(str(error))
         raise RemoteError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,13 +22,17 @@ from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.client.urls import asked_to_wait
 from symcache.errors import IntegrityError, MachOError, RemoteError
 from symcache.kinds import uuid_text
-from symcache.macho import file_end, identify
+from symcache.macho import file_end, identify, identify_bytes
 
 __all__ = ["Fetcher"]
 
 MAX_SIZE = 16 << 30
 """No Mach-O is larger; a server that says otherwise is not believed."""
 _CHUNK = 1 << 20
+_SMALL = 1 << 20
+"""A file of up to so many bytes is held in memory until it has been checked, and never resumed."""
+_OVERHEAD = 1 << 14
+"""What a compressed body may be longer than its content: nothing that compresses badly is much longer."""
 _MAX_WINDOW = 1 << 27
 _MAX_HEAD = 1 << 20
 _ATTEMPTS = 4
@@ -63,10 +69,11 @@ class Fetcher:
         Raises RemoteError when it cannot be reached or breaks off, IntegrityError when what it sends is not what
         was asked for.
         """
-        # The lock is waited for in a thread: another process may hold it for a whole download.
-        manager = self._cache.part(request)
-        path, file = await asyncio.to_thread(manager.__enter__)
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                path, file = stack.enter_context(self._cache.part(request, wait=False))
+            except BlockingIOError:  # waited for in a thread: another process may hold it for a whole download
+                path, file = await asyncio.to_thread(stack.enter_context, self._cache.part(request))
             if found := self._cache.find(request):
                 path.unlink(missing_ok=True)
                 return found
@@ -81,22 +88,19 @@ class Fetcher:
             except _Retry as error:
                 raise RemoteError(f"{url}: {error}", hint="run the same command again: it continues") from error
             finally:
-                if file.tell() == 0 and not self._cache.part_note(path):
+                if file.tell() == 0:
                     path.unlink(missing_ok=True)
-        finally:
-            manager.__exit__(None, None, None)
 
     async def _attempt(
         self, url: str, request: SymbolRequest, path: Path, file: BinaryIO, count: Count
     ) -> FetchedSymbol | None:
         for target in _targets(url, request):
             try:
-                headers = {"Accept-Encoding": "zstd"}
-                note = self._cache.part_note(path)
-                headers |= self._headers
+                headers = {"Accept-Encoding": "zstd", **self._headers}
                 if url in self._tokens:
                     headers["Authorization"] = f"Bearer {self._tokens[url]}"
                 start = file.seek(0, 2)
+                note = self._cache.part_note(path) if start else {}
                 if start and note.get("etag") and note.get("url") == target:
                     headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-", "If-Range": note["etag"]}
                 elif start:
@@ -154,9 +158,15 @@ class Fetcher:
         size = _promised_size(response, told, start)
         if size is not None and size > MAX_SIZE:
             raise IntegrityError(f"{url}: offers {size} bytes for {request}: no binary is so large")
+        count(start, size or 0)
+        if not start and size is not None and size <= _SMALL:
+            # Not worth a note for a later run, and nothing is written before it has been checked.
+            body = await _small_body(response, f"{url}: {request}", size)
+            fetched = await asyncio.to_thread(self._keep_small, url, request, response, told, body, path, file)
+            count(size, 0)
+            return fetched
         # Only what has a strong validator can be continued later.
         self._cache.remember_part(path, {"etag": f'"{promised}"', "url": target} if promised else None)
-        count(start, size or 0)
         try:
             await _save(response, _Sink(file, MAX_SIZE if size is None else size, count, f"{url}: {request}"))
         finally:
@@ -165,16 +175,41 @@ class Fetcher:
         if size is not None and got < size:
             raise _Retry(f"{got} of {size} bytes came for {request}")
         sha256 = await asyncio.to_thread(_check, url, request, path, size, promised)
-        build = told.get("X-Symcache-Build", "")
-        entry = IndexEntry(
-            sha256=sha256,
-            size=got,
-            build=build if _BUILD.fullmatch(build) else None,
-            cache_uuid=_uuid_or_none(told.get("X-Symcache-Cache", "")),
-            server=url,
-        )
         self._cache.remember_part(path, None)
-        return self._cache.publish(request, path, entry)
+        return self._cache.publish(request, path, _entry(url, told, sha256, got))
+
+    def _keep_small(
+        self,
+        url: str,
+        request: SymbolRequest,
+        response: aiohttp.ClientResponse,
+        told: Mapping[str, str],
+        body: bytes,
+        path: Path,
+        file: BinaryIO,
+    ) -> FetchedSymbol:
+        """Unpack, check and publish a body that is in memory."""
+        size = _promised_size(response, told, 0) or 0
+        data = _unpacked(response, body, size + 1)
+        if len(data) > size:
+            raise IntegrityError(f"{url}: {request}: more than {size} bytes come")
+        if len(data) < size:
+            raise _Retry(f"{len(data)} of {size} bytes came for {request}")
+        sha256 = _check(url, request, data, size, _promised_hash(told))
+        file.write(data)
+        file.flush()
+        return self._cache.publish(request, path, _entry(url, told, sha256, size))
+
+
+def _entry(url: str, told: Mapping[str, str], sha256: str, size: int) -> IndexEntry:
+    build = told.get("X-Symcache-Build", "")
+    return IndexEntry(
+        sha256=sha256,
+        size=size,
+        build=build if _BUILD.fullmatch(build) else None,
+        cache_uuid=_uuid_or_none(told.get("X-Symcache-Cache", "")),
+        server=url,
+    )
 
 
 def _targets(url: str, request: SymbolRequest) -> list[str]:
@@ -232,10 +267,7 @@ class _Sink:
 
 async def _save(response: aiohttp.ClientResponse, sink: _Sink) -> None:
     """Write the body into `sink`, without its content encoding."""
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"identity", "zstd"}:
-        raise IntegrityError(f"{response.url}: answers in the encoding {encoding[:40]!r}, which was not asked for")
-    if encoding == "identity":
+    if not _is_packed(response):
         async for chunk in response.content.iter_chunked(_CHUNK):
             sink.write(chunk)
         return
@@ -248,30 +280,58 @@ async def _save(response: aiohttp.ClientResponse, sink: _Sink) -> None:
         raise IntegrityError(f"{response.url}: the body is no zstd: {error}") from error
 
 
-def _check(url: str, request: SymbolRequest, path: Path, size: int | None, promised: str | None) -> str:
-    """Return the SHA-256 of a downloaded file that is what was asked for. Raises IntegrityError."""
-    with path.open("rb") as file:
-        got = os.fstat(file.fileno()).st_size
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if size is not None and got != size:
-        raise IntegrityError(f"{url}: {got} bytes came for {request} where {size} were promised")
-    if promised is not None and sha256 != promised:
-        raise IntegrityError(f"{url}: what came for {request} has SHA-256 {sha256} where {promised} was promised")
+async def _small_body(response: aiohttp.ClientResponse, name: str, size: int) -> bytes:
+    """Return the body as it comes, for a file of `size` bytes. Raises IntegrityError when it cannot be that one's."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > size + _OVERHEAD:
+            raise IntegrityError(f"{name}: more than {size} bytes come")
+    return bytes(body)
+
+
+def _unpacked(response: aiohttp.ClientResponse, body: bytes, limit: int) -> bytes:
+    """Return up to `limit` bytes of a whole body without its content encoding."""
+    if not _is_packed(response):
+        return body[:limit]
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     try:
-        slices = identify(path)
-    except MachOError as error:
-        raise IntegrityError(f"{url}: what came for {request} is damaged: {error}") from error
-    image = next((s for s in slices if s.uuid == request.uuid and s.kind is request.kind), None)
-    if image is None:
-        held = ", ".join(f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices) or "no Mach-O"
-        raise IntegrityError(f"{url}: what came for {request} is {held}")
-    if promised is None:
-        # Nobody vouches for the content, and a file cut at its source still has its header and UUID.
-        with path.open("rb") as file:
+        return decoder.stream_reader(body, read_across_frames=True).read(limit)
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"{response.url}: the body is no zstd: {error}") from error
+
+
+def _is_packed(response: aiohttp.ClientResponse) -> bool:
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"identity", "zstd"}:
+        raise IntegrityError(f"{response.url}: answers in the encoding {encoding[:40]!r}, which was not asked for")
+    return encoding == "zstd"
+
+
+def _check(url: str, request: SymbolRequest, content: Path | bytes, size: int | None, promised: str | None) -> str:
+    """Return the SHA-256 of a downloaded file that is what was asked for. Raises IntegrityError."""
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        got = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if size is not None and got != size:
+            raise IntegrityError(f"{url}: {got} bytes came for {request} where {size} were promised")
+        if promised is not None and sha256 != promised:
+            raise IntegrityError(f"{url}: what came for {request} has SHA-256 {sha256} where {promised} was promised")
+        try:
+            slices = identify_bytes(content, got) if isinstance(content, bytes) else identify(content)
+        except MachOError as error:
+            raise IntegrityError(f"{url}: what came for {request} is damaged: {error}") from error
+        image = next((s for s in slices if s.uuid == request.uuid and s.kind is request.kind), None)
+        if image is None:
+            held = [f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices]
+            raise IntegrityError(f"{url}: what came for {request} is {', '.join(held) or 'no Mach-O'}")
+        if promised is None:
+            # Nobody vouches for the content, and a file cut at its source still has its header and UUID.
             file.seek(image.offset)
             end = file_end(file.read(min(image.size, _MAX_HEAD)))
-        if end > image.size:
-            raise IntegrityError(f"{url}: what came for {request} ends at {image.size} of {end} bytes")
+            if end > image.size:
+                raise IntegrityError(f"{url}: what came for {request} ends at {image.size} of {end} bytes")
     return sha256
 
 

@@ -1,99 +1,99 @@
-"""The batch look-up: one call for hundreds of images."""
+"""The batch look-up: one call for hundreds of images.
+
+One request on one connection, asked before anything else when a dump is opened: `http.client` does it before the
+library for many at a time would have been imported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
-import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from symcache import __version__
 from symcache.client.model import Held, Holdings, LayoutMatch
 from symcache.errors import RemoteError
-from symcache.model import Kind, Sha256, uuid_text
+from symcache.kinds import Kind, uuid_text
 
 __all__ = ["ask_holdings"]
 
 _MAX_ANSWER = 256 << 20
 _AT_MOST = 10_000
 """Images in one call; the API allows no more."""
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 90.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Content(_Model):
-    kind: Kind
-    size: int = Field(ge=0)
-    sha256: Sha256
-    arch: str
-    path: str
-    build: str | None = None
-    cache_uuid: UUID | None = None
-
-
-class _Image(_Model):
-    uuid: UUID
-    contents: list[_Content] = []
-
-
-class _Layout(_Model):
-    match: LayoutMatch = LayoutMatch.NONE
-    caches: list[UUID] = []
-    slide: int | None = None
-
-
-class _Answer(_Model):
-    images: list[_Image]
-    layout: _Layout | None = None
-
-
-async def ask_holdings(
-    session: Callable[[], aiohttp.ClientSession],
-    url: str,
-    loads: Mapping[UUID, int | None],
-    token: str | None = None,
-    *,
-    note_missing: bool = True,
+def ask_holdings(
+    url: str, loads: Mapping[UUID, int | None], token: str | None = None, *, note_missing: bool = True
 ) -> Holdings:
     """Ask one server, which notes as missing what it does not hold, unless told not to. Raises RemoteError."""
     if len(loads) > _AT_MOST:
         raise RemoteError(f"{len(loads)} images in one look-up where {_AT_MOST} are allowed", hint="ask in parts")
-    body: dict[str, object] = {
+    question: dict[str, object] = {
         "images": [
             {"uuid": uuid_text(u)} if address is None else {"uuid": uuid_text(u), "load_address": address}
             for u, address in loads.items()
         ]
     }
     if not note_missing:
-        body["note_missing"] = False
+        question["note_missing"] = False
+    headers = {"Content-Type": "application/json", "User-Agent": f"symcache/{__version__}"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     try:
-        headers = {"Accept-Encoding": "identity"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        async with session().post(f"{url}/api/v1/uuids", json=body, headers=headers) as response:
+        answer = _post(url, json.dumps(question).encode(), headers)
+    except (OSError, http.client.HTTPException) as error:
+        raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
+    try:
+        return _holdings(json.loads(answer), url)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RemoteError(f"{url}: its answer to a look-up is not what the API promises") from error
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    target = urlsplit(f"{url}/api/v1/uuids")
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    connection = kind(target.hostname or "", target.port, timeout=_CONNECT_SECONDS)
+    try:
+        connection.connect()
+        connection.sock.settimeout(_READ_SECONDS)
+        connection.request("POST", target.path, body, headers)
+        with connection.getresponse() as response:
             if response.status != 200:
                 raise RemoteError(f"{url}: answers {response.status} {response.reason} to a look-up")
-            data = bytearray()
-            async for chunk in response.content.iter_chunked(1 << 20):
-                data += chunk
-                if len(data) > _MAX_ANSWER:
-                    raise RemoteError(f"{url}: answers a look-up with more than {_MAX_ANSWER} bytes")
-        answer = _Answer.model_validate_json(bytes(data))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
-    except ValidationError as error:
-        raise RemoteError(f"{url}: its answer to a look-up is not what the API promises") from error
-    layout = answer.layout or _Layout()
+            data = response.read(_MAX_ANSWER + 1)
+            if len(data) > _MAX_ANSWER:
+                raise RemoteError(f"{url}: answers a look-up with more than {_MAX_ANSWER} bytes")
+            return data
+    finally:
+        connection.close()
+
+
+def _holdings(answer: dict[str, Any], url: str) -> Holdings:
+    """Return a checked answer. Raises ValueError, TypeError, KeyError or AttributeError for another."""
+    images = {UUID(i["uuid"]): [_held(c) for c in i.get("contents", ())] for i in answer["images"]}
+    layout = answer.get("layout") or {}
+    slide = layout.get("slide")
+    if slide is not None and not isinstance(slide, int):
+        raise ValueError("a slide is a number of bytes")
     return Holdings(
-        {
-            image.uuid: [Held(c.kind, c.size, c.sha256, c.arch, c.path, c.build, c.cache_uuid) for c in image.contents]
-            for image in answer.images
-            if image.contents
-        },
-        layout.match,
-        tuple(layout.caches),
-        layout.slide,
+        {uuid: contents for uuid, contents in images.items() if contents},
+        LayoutMatch(layout.get("match", LayoutMatch.NONE)),
+        tuple(UUID(cache) for cache in layout.get("caches", ())),
+        slide,
         url,
     )
+
+
+def _held(content: dict[str, Any]) -> Held:
+    sha256, size, arch, path = content["sha256"], content["size"], content["arch"], content["path"]
+    build, cache = content.get("build"), content.get("cache_uuid")
+    right = isinstance(arch, str) and isinstance(path, str) and isinstance(build, str | None)
+    if not (right and isinstance(size, int) and size >= 0 and _SHA256.fullmatch(sha256)):
+        raise ValueError("a field has another type")
+    return Held(Kind(content["kind"]), size, sha256, arch, path, build, UUID(cache) if cache else None)

@@ -3,9 +3,9 @@
 ::
 
     blobs/ab/<sha256>          a checked file, read-only
-    index/<uuid>/<key>.json    the content that answers a request; key: kind, then cache or build pin
+    index/ab/<uuid>-<key>.json the content that answers a request; key: kind, then cache or build pin
     parts/<uuid>-<key>         a download under way, locked by the process that does it
-    parts/<uuid>-<key>.json    ETag and hash of what is in it, so that it can be resumed
+    parts/<uuid>-<key>.json    ETag and URL of what is in it, so that it can be resumed
 
 Everything visible is renamed into place, so any number of processes may share one cache. What was used longest ago
 goes first when the cache grows over its limit; what was used within the last hour stays, since a debugger may still
@@ -18,18 +18,17 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from uuid import UUID
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.errors import StorageError
 from symcache.files import published
-from symcache.model import Sha256
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -41,16 +40,37 @@ _PART_SECONDS = 7 * 86400
 """A part that nobody resumed for so long is thrown away."""
 
 
-class IndexEntry(BaseModel):
-    """One file of the index."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    sha256: Sha256
-    size: int = Field(ge=0)
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One file of the index. Read hundreds of times when a dump is opened, so without a library for models."""
+
+    sha256: str
+    size: int
     build: str | None = None
     cache_uuid: UUID | None = None
     server: str = ""
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Return what `to_json` wrote. Raises ValueError."""
+        fields = json.loads(raw)
+        try:
+            sha256, size, build, server = fields["sha256"], fields["size"], fields.get("build"), fields.get("server")
+            cache = fields.get("cache_uuid")
+            if not (_SHA256.fullmatch(sha256) and size >= 0 and isinstance(build, str | None)):
+                raise ValueError("a field has another type")
+            return cls(sha256, size, build, UUID(cache) if cache else None, str(server or ""))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no entry of the index: {error}") from error
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        optional = {"build": self.build, "cache_uuid": str(self.cache_uuid) if self.cache_uuid else None}
+        fields = {"sha256": self.sha256, "size": self.size, "server": self.server}
+        return json.dumps(fields | {k: v for k, v in optional.items() if v}).encode()
 
 
 class LocalCache:
@@ -68,13 +88,22 @@ class LocalCache:
 
     def find(self, request: SymbolRequest) -> FetchedSymbol | None:
         """Return the cached answer to `request`, or None. Never asks anybody."""
-        path = self._index(request)
+        entry = self.entry(request.uuid, _key(request))
+        if entry is None:
+            return None
+        blob = self.blob(entry.sha256)
+        return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
+
+    def entry(self, uuid: UUID, key: str) -> IndexEntry | None:
+        """Return what the index has under a UUID and a key, if that content is here. It counts as used then."""
+        path = self._index(uuid, key)
         try:
-            entry = IndexEntry.model_validate_json(path.read_bytes())
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - hundreds of these in a row, most of them misses
+                entry = IndexEntry.from_json(file.read())
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError):
-            path.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            Path(path).unlink(missing_ok=True)
             return None
         blob = self.blob(entry.sha256)
         try:
@@ -83,12 +112,12 @@ class LocalCache:
                 blob.unlink(missing_ok=True)
                 return None
             if time.time() - found.st_mtime > _TOUCH_SECONDS:
-                os.utime(blob)
+                os.utime(blob)  # what was used longest ago is evicted first
         except FileNotFoundError:
             return None
         except OSError:
             pass  # a cache that only others may write is as good for reading
-        return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
+        return entry
 
     def blob(self, sha256: str) -> Path:
         """Return where the file of this hash is, or would be."""
@@ -101,21 +130,32 @@ class LocalCache:
         part.chmod(0o444)
         os.utime(part)
         part.replace(blob)
-        self._write_index(self._index(request), entry)
+        self.write_entry(request.uuid, _key(request), entry)
         if entry.cache_uuid is not None and request.cache is None:
-            self._write_index(self._index(SymbolRequest(request.uuid, request.kind, cache=entry.cache_uuid)), entry)
+            pinned = SymbolRequest(request.uuid, request.kind, cache=entry.cache_uuid)
+            self.write_entry(request.uuid, _key(pinned), entry)
         return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
 
+    def write_entry(self, uuid: UUID, key: str, entry: IndexEntry) -> None:
+        """Index a content under a UUID and a key. Raises OSError."""
+        path = Path(self._index(uuid, key))
+        path.parent.mkdir(exist_ok=True)
+        _replace(path, entry.to_json())
+
     @contextlib.contextmanager
-    def part(self, request: SymbolRequest) -> Iterator[tuple[Path, BinaryIO]]:
+    def part(self, request: SymbolRequest, *, wait: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
         """Open the part file of `request`, alone among all processes; what an earlier run left is in it.
 
-        Waits while another process downloads the same: look into the index again afterwards.
+        Waits while another process downloads the same, or raises BlockingIOError. Look into the index again afterwards.
         """
         path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}"
         while True:
             file = path.open("a+b")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                file.close()
+                raise
             try:
                 # The one who had the lock before may have published this file: then it is not ours to write.
                 same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
@@ -148,10 +188,12 @@ class LocalCache:
     def evict(self) -> int:
         """Remove what was used longest ago until the cache is within its limit; return the bytes removed."""
         files: list[tuple[float, int, Path]] = []
-        for path in (self.folder / "blobs").glob("*/*"):
-            with contextlib.suppress(OSError):
-                found = path.stat()
-                files.append((found.st_mtime, found.st_size, path))
+        for folder in (self.folder / "blobs").iterdir():
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for one in entries:
+                    with contextlib.suppress(OSError):
+                        found = one.stat()
+                        files.append((found.st_mtime, found.st_size, Path(one.path)))
         now, total, removed = time.time(), sum(size for _, size, _ in files), 0
         for modified, size, path in sorted(files):
             if total - removed <= self.limit or now - modified < _IN_USE_SECONDS:
@@ -165,12 +207,9 @@ class LocalCache:
                     path.unlink()
         return removed
 
-    def _index(self, request: SymbolRequest) -> Path:
-        return self.folder / "index" / request.uuid.hex / f"{_key(request)}.json"
-
-    def _write_index(self, path: Path, entry: IndexEntry) -> None:
-        path.parent.mkdir(exist_ok=True)
-        _replace(path, entry.model_dump_json(exclude_none=True).encode())
+    def _index(self, uuid: UUID, key: str) -> str:
+        name = uuid.hex
+        return f"{self.folder}/index/{name[:2]}/{name}-{key}.json"
 
 
 def _key(request: SymbolRequest) -> str:

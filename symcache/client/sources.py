@@ -1,19 +1,15 @@
 """Source files of own binaries, by the binary's UUID and the path that the compiler recorded (debuginfod's `/source/`).
 
-In the local cache a source file is a blob as binaries are, indexed as `index/<uuid>/source-<sha256 of the path>.json`.
+In the local cache a source file is a blob as binaries are, indexed under the key `source-<sha256 of the path>`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-from pydantic import ValidationError
 
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import SourceRequest
@@ -40,31 +36,18 @@ def is_source_path(path: str) -> bool:
 
 def find_source(cache: LocalCache, wanted: SourceRequest) -> Path | None:
     """Return the cached file, or None. Never asks anybody."""
-    path = _index(cache, wanted)
-    try:
-        entry = IndexEntry.model_validate_json(path.read_bytes())
-        blob = cache.blob(entry.sha256)
-        if blob.stat().st_size != entry.size:  # somebody damaged it: fetch it again
-            blob.unlink(missing_ok=True)
-            return None
-    except (OSError, ValidationError):
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(blob)  # what was used longest ago is evicted first
-    return blob
+    entry = cache.entry(wanted.uuid, _key(wanted))
+    return cache.blob(entry.sha256) if entry else None
 
 
 def _publish(cache: LocalCache, wanted: SourceRequest, data: bytes, server: str) -> Path:
     entry = IndexEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data), server=server)
-    blob, index = cache.blob(entry.sha256), _index(cache, wanted)
+    blob = cache.blob(entry.sha256)
     try:
-        for path, content, mode in (
-            (blob, data, 0o444),
-            (index, entry.model_dump_json(exclude_none=True).encode(), 0o600),
-        ):
-            path.parent.mkdir(exist_ok=True)
-            with published(path, mode=mode) as part:
-                part.write_bytes(content)
+        blob.parent.mkdir(exist_ok=True)
+        with published(blob, mode=0o444) as part:
+            part.write_bytes(data)
+        cache.write_entry(wanted.uuid, _key(wanted), entry)
     except OSError as error:
         raise StorageError(
             f"cache {cache.folder}: {error.strerror or error}", hint="name another one in SYMCACHE_CACHE_DIR"
@@ -72,9 +55,8 @@ def _publish(cache: LocalCache, wanted: SourceRequest, data: bytes, server: str)
     return blob
 
 
-def _index(cache: LocalCache, wanted: SourceRequest) -> Path:
-    word = hashlib.sha256(wanted.path.encode()).hexdigest()
-    return cache.folder / "index" / wanted.uuid.hex / f"source-{word}.json"
+def _key(wanted: SourceRequest) -> str:
+    return f"source-{hashlib.sha256(wanted.path.encode()).hexdigest()}"
 
 
 class SourceJob:

@@ -68,7 +68,7 @@ class _Push:
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
             self._session = session
             asked = {f.uuid: None for f in files}
-            held = await ask_holdings(lambda: session, self._url, asked, self._token, note_missing=False)
+            held = await asyncio.to_thread(ask_holdings, self._url, asked, self._token, note_missing=False)
             known = {(uuid, content.sha256) for uuid, contents in held.images.items() for content in contents}
             hashes = dict(zip(files, await asyncio.to_thread(lambda: [_hash(f) for f in files]), strict=True))
             wanted = {hashes[f]: f for f in files if (f.uuid, hashes[f]) not in known}

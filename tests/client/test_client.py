@@ -313,6 +313,24 @@ def test_holdings_of_many_and_the_cache_that_a_process_had(server: Server, sampl
         assert big.images == {}
 
 
-def test_holdings_need_a_symcache_server(tmp_path: Path) -> None:
-    with LyingServer(_lie(b"{}")) as other, SymbolClient([other.url], tmp_path) as client, pytest.raises(RemoteError):
+_WRONG = {"kind": "song", "size": -1, "sha256": "../x", "arch": 7, "path": None, "build": 5, "cache_uuid": "x"}
+_RIGHT = {"kind": "executable", "size": 1, "sha256": "0" * 64, "arch": "arm64", "path": "/a"}
+_NO_ANSWERS = [
+    b"{}",
+    b"[]",
+    b"<html>",
+    b"\xff",
+    b"[" * 100_000,
+    {"images": [{"uuid": "nobody"}]},
+    {"images": [], "layout": {"match": "perfect"}},
+    {"images": [], "layout": {"slide": "0"}},
+    *({"images": [{"uuid": str(UUID(int=1)), "contents": [_RIGHT | {k: v}]}]} for k, v in _WRONG.items()),
+]
+
+
+@pytest.mark.parametrize("answer", _NO_ANSWERS, ids=lambda answer: str(answer)[-40:])
+def test_what_is_no_answer_to_a_look_up_is_not_taken_for_one(tmp_path: Path, answer: bytes | dict[str, object]) -> None:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    promised = pytest.raises(RemoteError, match="not what the API promises")
+    with LyingServer(_lie(body)) as other, SymbolClient([other.url], tmp_path) as client, promised:
         client.holdings([UUID(int=1)])
