@@ -58,6 +58,8 @@ class DecodedCache:
         folder.mkdir(parents=True, exist_ok=True)
         self._filling: dict[str, asyncio.Future[None]] = {}
         self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
+        self._makers = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="make")
+        """For what may take minutes and gigabytes: nobody who wants a blob waits behind it."""
         self._touched: OrderedDict[str, float] = OrderedDict()
         self._intact: OrderedDict[str, _Signature] = OrderedDict()
         self._lock = threading.Lock()
@@ -65,7 +67,9 @@ class DecodedCache:
 
     def close(self) -> None:
         """Stop decoding."""
+        self._makers.shutdown(wait=False, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._makers.shutdown(wait=True)
 
     async def open(self, sha256: str, size: int) -> int:
         """Return a descriptor of the decoded, checked content. Raises IntegrityError, StorageError, NotFoundError."""
@@ -99,22 +103,22 @@ class DecodedCache:
 
             def fill() -> None:
                 path.parent.mkdir(exist_ok=True)
-                with _locked(path):
+                with _locked(path, ".made"):
                     if not path.exists():
                         make(path)
                 self._filled(path.stat().st_size)
 
-            await self._once(name, fill)
+            await self._once(name, fill, self._makers)
         return path
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name[:2]}/{name}"
 
-    async def _once(self, key: str, work: Callable[[], None]) -> None:
+    async def _once(self, key: str, work: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
         """Do `work` in a thread, once for everybody who asks for `key` meanwhile."""
         future = self._filling.get(key)
         if future is None:
-            future = asyncio.ensure_future(asyncio.wrap_future(self._pool.submit(work)))
+            future = asyncio.ensure_future(asyncio.wrap_future((pool or self._pool).submit(work)))
             self._filling[key] = future
             future.add_done_callback(lambda done: self._finished(key, done))
         # A client that goes away must not take the work from the others.
@@ -268,8 +272,8 @@ def _signature(descriptor: int) -> _Signature:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, word: str = "") -> Iterator[None]:
     """Hold the lock of one file to be filled, against other processes."""
-    with path.with_name(f".lock-{path.name[:2]}").open("w") as lock:
+    with path.with_name(f".lock-{path.name[:2]}{word}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -46,6 +46,8 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
             return await _fetched_symbol_file(request, service, wanted, asked, fetched)
         if fetched is not None:
             return await send(request, PlainFile(fetched.path), *_fetched(asked, fetched))
+    if found is None and wanted.what is What.BREAKPAD:  # a dSYM alone has everything but how to unwind
+        found = await service.resolve(replace(wanted, what=What.DEBUGINFO))
     if found is None:
         MISSES.labels(wanted.layout).inc()
         service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build, wanted.name)
@@ -89,12 +91,13 @@ async def _section(request: web.Request, service: Service, wanted: Wanted) -> we
 
 
 async def _symbol_file(
-    request: web.Request, service: Service, wanted: Wanted, binary: Found, headers: dict[str, str]
+    request: web.Request, service: Service, wanted: Wanted, image: Found, headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Answer with the Breakpad symbol file of a binary of the library."""
+    """Answer with the Breakpad symbol file of a binary of the library, or of a dSYM whose binary is not there."""
     dsym = await service.resolve(replace(wanted, what=What.DEBUGINFO))
-    parts = [(service.decoded, found.sha256, found.size) for found in (dsym, binary) if found is not None]
-    make = partial(make_symbol_file, uuid=wanted.uuid, arch=binary.arch, name=binary.name)
+    found = dict.fromkeys(found for found in (dsym, image) if found is not None)
+    parts = [(service.decoded, part.sha256, part.size) for part in found]
+    make = partial(make_symbol_file, uuid=wanted.uuid, arch=image.arch, name=image.name)
     return await _made_symbol_file(request, service, parts, make, headers)
 
 

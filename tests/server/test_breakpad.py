@@ -298,6 +298,16 @@ def test_of_a_universal_file_one_slice_is_told(images: dict[str, Built], tmp_pat
         assert parse((tmp_path / arch).read_bytes()).cfi == built.symbols.cfi
 
 
+def test_a_dsym_alone_has_a_symbol_file(images: dict[str, Built], tmp_path: Path) -> None:
+    built = images["arm64"]
+    with Library.open(tmp_path / "library", create=True) as library:
+        library.ingest(stage_paths([built.dsym], tmp_path / "scratch"))
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        symbols = parse(request(server.url, _path(uuid_of(built.dylib), built.dylib.name)).body)
+    assert symbols.module == built.symbols.module
+    assert (symbols.functions, symbols.public, symbols.cfi) == (built.symbols.functions, built.symbols.public, [])
+
+
 def test_one_file_in_every_layout(server: Server, samples: Samples) -> None:
     digits = samples.uuid.hex
     for path in (_path(samples.uuid, "libanswer.dylib"), f"/{digits[:2]}/{digits[2:]}/breakpad"):
