@@ -35,12 +35,17 @@ from multidict import CIMultiDictProxy
 
 from server.content import Content, accepts_zstd
 from server.decoded import DecodedCache
-from server.metrics import REPEATED, TYPE, AccessLogger, note
+from server.metrics import REPEATED, TYPE, AccessLogger, Asked, note
 from symcache.errors import NotFoundError
 
 __all__ = ["FastPath", "FastPathLogger", "take_rest"]
 
-_PLAIN = frozenset({"host", "user-agent", "accept", "accept-encoding", "connection"})
+_PLAIN = frozenset(
+    {
+        *("host", "user-agent", "accept", "accept-encoding", "connection"),
+        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"),
+    }
+)
 """Fields that no answer depends on, but for Accept-Encoding. With any other one, a request is aiohttp's."""
 _METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _REMEMBERED = 1 << 15
@@ -71,16 +76,16 @@ class _Asked(NamedTuple):
     remote: str
     method: str
     path_qs: str
-    headers: Mapping[str, str]
+    headers: CIMultiDictProxy[str]
 
 
 class FastPath:
     """The answers that one process remembers.
 
-    `wait` counts a look-up of an address, and returns for how many seconds it may ask no more; None: there is no limit.
+    `wait` counts a look-up, and returns for how many seconds its client may ask no more; None: there is no limit.
     """
 
-    def __init__(self, files: DecodedCache, *, enabled: bool, wait: Callable[[str], float] | None = None) -> None:
+    def __init__(self, files: DecodedCache, *, enabled: bool, wait: Callable[[Asked], float] | None = None) -> None:
         # Elsewhere sendfile and MSG_MORE are not the same.
         self.enabled, self.wait, self._files = enabled and sys.platform == "linux", wait, files
         self._answers: OrderedDict[tuple[str, bool], _Answer] = OrderedDict()
@@ -183,7 +188,8 @@ class _Connection(asyncio.Protocol):
         if descriptor is None:
             return False
         try:
-            if self._fast.wait is not None and self._fast.wait(self._address):
+            asked = _Asked(self._address, message.method, message.path, message.headers)
+            if self._fast.wait is not None and self._fast.wait(asked):
                 return False  # aiohttp's handler will find the same, and say so
             sent = self._send(answer, descriptor, body=message.method == hdrs.METH_GET)
             if sent < answer.size and message.method == hdrs.METH_GET:
@@ -199,7 +205,6 @@ class _Connection(asyncio.Protocol):
         self._handler.keep_alive(True)  # stops its own timer, which knows nothing of this request
         self._used = asyncio.get_running_loop().time()
         REPEATED.inc()
-        asked = _Asked(self._address, message.method, message.path, message.headers)
         note(answer.kind, HTTPStatus.OK, sent, time.perf_counter() - start, asked)
         return True
 

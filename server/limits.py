@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from server.auth import Scope, Token
+from server.metrics import Asked
 from server.rates import RateLimit
 from symcache.errors import UsageError
 
@@ -34,12 +35,9 @@ class Limits:
         self._proxies = frozenset(proxies)
         self.on = bool(lookups or uploads)
 
-    def wait(self, address: str) -> float:
-        """Count a look-up by whoever is connected from `address`, without a token and through no proxy.
-
-        Return 0, or the seconds after which it may ask again.
-        """
-        return self._lookups.wait(_network(address)) if self._lookups else 0.0
+    def wait(self, asked: Asked) -> float:
+        """Count a look-up by somebody without a token; return 0, or the seconds after which he may ask again."""
+        return self._lookups.wait(_network(client_address(asked, self._proxies))) if self._lookups else 0.0
 
     def check(self, request: web.BaseRequest, token: Token | None, *, upload: bool) -> None:
         """Count a request. Raises HTTPTooManyRequests."""
@@ -56,7 +54,7 @@ class Limits:
             )
 
 
-def client_address(request: web.BaseRequest, proxies: frozenset[Network]) -> str:
+def client_address(request: Asked, proxies: frozenset[Network]) -> str:
     """Return who asks: the peer, or what a proxy that is named in `proxies` says in X-Forwarded-For.
 
     Each proxy appends whom it got the request from, so the last address that is none of theirs is the client's;

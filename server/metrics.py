@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from multidict import MultiMapping
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -36,6 +36,7 @@ __all__ = [
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
+    "Asked",
     "access_logger",
     "exposition",
     "flush_access_log",
@@ -127,7 +128,7 @@ class Asked(Protocol):
         """Path and query."""
 
     @property
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> MultiMapping[str]:
         """Header fields, found in either case."""
 
 

@@ -116,6 +116,7 @@ def _mixture(samples: Samples) -> list[tuple[str, bytes]]:
         ("GET", _ask(large, "Range: bytes=1000-1999")),
         ("GET", _ask(large, "If-None-Match: *")),
         ("GET", _ask(small, "X-Something: else")),
+        ("GET", _ask(small, "X-Forwarded-For: 192.0.2.1")),
         ("GET", _ask(f"/buildid/{0:032x}/executable")),
         ("GET", _ask("/api/v1/releases")),
         ("POST", _ask("/api/v1/uuids", method="POST", body=b'{"uuids": []}')),
@@ -275,12 +276,15 @@ def test_what_needs_a_token_is_never_answered_from_memory(samples: Samples, tmp_
             assert reader.answer()[0].split(b" ")[1] == status
 
 
-def test_what_is_remembered_counts_toward_the_rate(samples: Samples, tmp_path: Path) -> None:
-    question = _ask(f"/buildid/{samples.uuid.hex}/executable")
-    with serve(samples.library, tmp_path / "server", "--lookup-rate", "0.5") as server, _connect(server) as connection:
+@pytest.mark.parametrize("through_proxy", [False, True])
+def test_what_is_remembered_counts_toward_the_rate(samples: Samples, tmp_path: Path, through_proxy: bool) -> None:
+    options = ("--lookup-rate", "0.5", *(("--trust-proxy", "127.0.0.1") if through_proxy else ()))
+    with serve(samples.library, tmp_path / "server", *options) as server, _connect(server) as connection:
         reader = _Reader(connection)
-        statuses = []
-        for _ in range(20):  # a burst of thirty seconds' worth is allowed
-            connection.sendall(question)
-            statuses.append(reader.answer()[0].split(b" ")[1])
-        assert statuses == [b"200"] * 15 + [b"429"] * 5
+        for client in ("192.0.2.1", "192.0.2.2")[: 1 + through_proxy]:
+            question = _ask(f"/buildid/{samples.uuid.hex}/executable", f"X-Forwarded-For: 192.0.2.7, {client}")
+            statuses = []
+            for _ in range(20):  # a burst of thirty seconds' worth is allowed
+                connection.sendall(question)
+                statuses.append(reader.answer()[0].split(b" ")[1])
+            assert statuses == [b"200"] * 15 + [b"429"] * 5
