@@ -135,7 +135,7 @@ class Machine:
         if run.phase is not Phase.UP and not run.abandoned:
             return True
         driver = make_driver(run.definition.driver, run.definition.options, self.store.driver_folder)
-        return driver.state(run.vm) in {MachineState.RUNNING, MachineState.CHANGING}
+        return driver.state(run.vm).is_up
 
     def _wait_for_ssh(self, run: Run, deadline: float, rescue: Callable[[Run], None] | None) -> Endpoint:
         self._announce(f"waiting for {run.vm} to answer over SSH")

@@ -87,7 +87,7 @@ class Anka(Driver[AnkaOptions]):
 
     def running_guests(self) -> Sequence[str]:
         """See Driver. Anka runs macOS only."""
-        return [m.name for m in self.list() if m.state in {MachineState.RUNNING, MachineState.CHANGING}]
+        return [m.name for m in self.list() if m.state.is_up]
 
     def clone(self, image: str, machine: str) -> None:
         """See Driver."""
@@ -114,7 +114,7 @@ class Anka(Driver[AnkaOptions]):
         try:
             self._ask("stop", machine, machine=machine, timeout=max(5, grace), missing=True)
         except ProgramError:
-            if self.state(machine) in {MachineState.RUNNING, MachineState.CHANGING}:
+            if self.state(machine).is_up:
                 self._ask("stop", "-f", machine, machine=machine, timeout=60)
 
     def destroy(self, machine: str) -> None:

@@ -124,7 +124,7 @@ class Parallels(Driver[ParallelsOptions]):
         try:
             _PRLCTL.run("stop", machine, machine=machine, timeout=max(1, grace), accept=_missing)
         except ProgramError:
-            if self.state(machine) in {MachineState.RUNNING, MachineState.CHANGING}:
+            if self.state(machine).is_up:
                 _PRLCTL.run("stop", machine, "--kill", machine=machine, timeout=60)
 
     def destroy(self, machine: str) -> None:

@@ -44,6 +44,11 @@ class MachineState(StrEnum):
     CHANGING = "changing"
     """On its way from one to another."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs, or is about to, or not to any more."""
+        return self in {MachineState.RUNNING, MachineState.CHANGING}
+
 
 class Endpoint(NamedTuple):
     """Where a machine's SSH server listens."""
