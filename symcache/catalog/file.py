@@ -22,6 +22,9 @@ __all__ = ["REBUILD", "CatalogFile"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises; of a damaged schema it quotes bytes that Python cannot make a message of."""
+
 
 class CatalogFile:
     """A catalog file. Safe for several threads and processes: WAL, and one lock around this connection."""
@@ -55,7 +58,7 @@ class CatalogFile:
             connection.execute(f"PRAGMA synchronous = {'OFF' if filling else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -131072")  # KiB
             connection.execute("PRAGMA mmap_size = 8589934592")
-        except (sqlite3.Error, OSError) as error:
+        except (*_FAILURES, OSError) as error:
             raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
 
     def close(self) -> None:
@@ -89,7 +92,7 @@ class CatalogFile:
                         new += self._folder.fold(key, sha256, record)
             except BaseException as error:
                 self._folder.forget()
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, _FAILURES):
                     raise StorageError(f"catalog: {error}", hint=REBUILD) from error
                 raise
             self._seen = (-1, -1)
@@ -105,7 +108,7 @@ class CatalogFile:
         with self._lock:
             try:
                 other.database.conn.backup(self.database.conn)
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
             self._folder.forget()
             self._seen = (-1, -1)
@@ -146,7 +149,7 @@ class CatalogFile:
         with self._lock:
             try:
                 return list(self.database.conn.execute(sql, parameters).fetchall())
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
 
     def _one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
