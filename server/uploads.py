@@ -14,20 +14,30 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library import Library, Staged, StagedObject
 from symcache.macho import file_end, identify
-from symcache.model import ManifestEntry, Trust
+from symcache.model import Kind, ManifestEntry, SourceNote, Trust
 
-__all__ = ["Uploads"]
+__all__ = ["SentFile", "Uploads"]
 
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _KEEP_SECONDS = 86400.0
 """What nobody has named in a POST for so long is thrown away."""
+
+
+class SentFile(NamedTuple):
+    """One file that was sent, to be added."""
+
+    sha256: str
+    path: str
+    """Where its source has it."""
+    sources: tuple[SourceNote, ...] = ()
+    """What a dSYM notes of its sources."""
 
 
 class Uploads:
@@ -77,14 +87,14 @@ class Uploads:
             self._part(sha256).replace(self._whole(sha256))
         return total, True
 
-    def add(self, library: Library, files: list[tuple[str, str]], who: str) -> dict[str, Any]:
-        """Add files, given as (SHA-256, path at its source), to the library as one record. Slow.
+    def add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:
+        """Add files to the library as one record. Slow.
 
         Raises NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
         """
         staged = Staged(None, f"push by {who}", trust=Trust.PUSHED)
         images = []
-        for sha256, path in files:
+        for sha256, path, sources in files:
             file = self._whole(sha256)
             if not file.exists():
                 raise NotFoundError(f"{sha256}: was not sent", hint=f"PUT it to /api/v1/uploads/{sha256}")
@@ -97,11 +107,12 @@ class Uploads:
                     raise IntegrityError(f"{path}: is cut: its segments reach beyond its end")
             entry = ManifestEntry(path=path, arch=image.arch, uuid=image.uuid, kind=kind)
             staged.manifest.append(entry)
-            staged.objects.append(StagedObject(file, 0, image.size, path, image.arch, image.uuid, kind))
+            noted = sources if kind is Kind.DEBUGINFO else ()
+            staged.objects.append(StagedObject(file, 0, image.size, path, image.arch, image.uuid, kind, sources=noted))
             images.append({"uuid": image.uuid, "kind": kind, "arch": image.arch, "sha256": sha256, "path": path})
         result = library.ingest(staged)
-        for sha256, _ in files:
-            self._whole(sha256).unlink(missing_ok=True)
+        for sent in files:
+            self._whole(sent.sha256).unlink(missing_ok=True)
         return {"record": result.record_id, "images": images, "problems": result.problems}
 
     def _place(self, request: web.Request) -> tuple[int, int]:

@@ -31,6 +31,7 @@ __all__ = [
     "Release",
     "Sha256",
     "Size",
+    "SourceNote",
     "TombstoneRecord",
     "Trust",
     "encodable",
@@ -98,6 +99,14 @@ class ManifestEntry(_Frozen):
     cache_uuid: UUID | None = None
 
 
+class SourceNote(_Frozen):
+    """Where a dSYM says that sources are which its compiler found in the folder `recorded`."""
+
+    recorded: str = Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")
+    place: str = Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")
+    """A folder, or `git:REPOSITORY@REVISION`."""
+
+
 class ObjectEntry(_Frozen):
     """One stored content. Its full key is (uuid, kind, cache_uuid, extractor, revision)."""
 
@@ -116,6 +125,8 @@ class ObjectEntry(_Frozen):
     """Entries of its symbol table; of two files with the same code, the one with more outranks the stripped one."""
     code: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
     """First 64 bits of the SHA-256 of `__TEXT,__text`: tells a stripped twin from a rival. Empty without code."""
+    sources: tuple[SourceNote, ...] = Field(default=(), max_length=256)
+    """What its dSYM bundle says of its sources; it is no part of the content."""
 
 
 class CacheFile(_Frozen):

@@ -18,8 +18,9 @@ from server.service import SERVICE, Service
 from symcache.catalog import Occurrence
 from symcache.client import LayoutMatch
 from symcache.errors import NotFoundError, UsageError
+from symcache.library import Library
 from symcache.macho import parse_uuid
-from symcache.model import uuid_text
+from symcache.model import Kind, SourceNote, uuid_text
 from symcache.verify import Level, verify
 
 __all__ = ["register"]
@@ -72,7 +73,7 @@ def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
         found = service.matcher.match(loads, held)
         match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(found.caches), 2)]
         layout = models.Layout(match=match, caches=list(found.caches), slide=found.slide)
-    return models.Holdings(images=_held(order, held), layout=layout)
+    return models.Holdings(images=_held(service.background, order, held), layout=layout)
 
 
 async def one_uuid(request: web.Request) -> web.Response:
@@ -82,18 +83,19 @@ async def one_uuid(request: web.Request) -> web.Response:
     if not contents:
         service.misses.add(uuid, What.EXECUTABLE)
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
-    return json_answer(_held([uuid], {uuid: contents})[0])
+    return json_answer(_held(service.library, [uuid], {uuid: contents})[0])
 
 
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = _parameters(request, models.NameQuery)
-    found = await asyncio.to_thread(request.app[SERVICE].by_name, query.name)
+    service = request.app[SERVICE]
+    found = await asyncio.to_thread(service.by_name, query.name)
     by_uuid: dict[UUID, list[Occurrence]] = {}
     for o in found:
         if o.uuid is not None and (o.uuid in by_uuid or len(by_uuid) < query.limit):
             by_uuid.setdefault(o.uuid, []).append(o)
-    return json_answer(models.Images(images=_held(list(by_uuid), by_uuid)))
+    return json_answer(models.Images(images=_held(service.background, list(by_uuid), by_uuid)))
 
 
 async def releases(request: web.Request) -> web.Response:
@@ -157,8 +159,17 @@ async def tokens(request: web.Request) -> web.Response:
     return json_answer(models.Tokens(tokens=issued))
 
 
-def _held(order: list[UUID], held: Mapping[UUID, list[Occurrence]]) -> list[models.HeldImage]:
-    return [models.HeldImage(uuid=u, contents=[models.content_of(o) for o in held.get(u, [])]) for u in order]
+def _held(library: Library, order: list[UUID], held: Mapping[UUID, list[Occurrence]]) -> list[models.HeldImage]:
+    own = [u for u in order if any(o.kind is Kind.DEBUGINFO for o in held.get(u, []))]
+    notes = library.sources(own) if own else {}
+    return [
+        models.HeldImage(
+            uuid=u,
+            contents=[models.content_of(o) for o in held.get(u, [])],
+            sources=[SourceNote(recorded=recorded, place=place) for recorded, place in notes.get(u, [])],
+        )
+        for u in order
+    ]
 
 
 def _parameters(request: web.Request, model: type[_Question]) -> _Question:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from server.auth import Scope
 from symcache.catalog import Occurrence, ReleaseRow
 from symcache.client import LayoutMatch
-from symcache.model import Kind, Sha256, uuid_text
+from symcache.macho import MAX_SOURCE_NOTES
+from symcache.model import Kind, Sha256, SourceNote, uuid_text
 
 __all__ = [
     "MAX_IMAGES",
@@ -95,6 +96,8 @@ class HeldImage(_Answer):
 
     uuid: UuidText
     contents: list[Content]
+    sources: list[SourceNote] = []
+    """What its dSYM notes of its sources: folders of machines that the server does not know."""
 
 
 class Layout(_Answer):
@@ -214,6 +217,8 @@ class AddedFile(_Question):
 
     sha256: Sha256
     path: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")
+    sources: list[SourceNote] = Field(default=[], max_length=MAX_SOURCE_NOTES)
+    """What a dSYM notes of its sources."""
 
 
 class AddQuery(_Question):

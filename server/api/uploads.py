@@ -12,6 +12,7 @@ from server.api import models
 from server.api.answers import json_answer, refuse
 from server.auth import token_of
 from server.service import SERVICE, Service
+from server.uploads import SentFile
 from symcache.errors import UsageError
 
 __all__ = ["register"]
@@ -48,7 +49,7 @@ async def add(request: web.Request) -> web.Response:
     except ValidationError as error:
         raise refuse(error) from error
     service = request.app[SERVICE]
-    files = [(image.sha256, image.path) for image in query.images]
+    files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
     # To its end even if the client goes away: a record is either written or not.
     work = asyncio.to_thread(service.uploads.add, service.background, files, _who(request, service))
     result = await asyncio.shield(asyncio.create_task(work))

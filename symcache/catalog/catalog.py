@@ -64,6 +64,24 @@ class Catalog(CatalogFile):
                     found.setdefault(row[0].uuid, []).append(row)
         return {uuid: rank(rows, self._preferences) for uuid, rows in found.items()}
 
+    def sources(self, uuids: Sequence[UUID]) -> dict[UUID, list[tuple[str, str]]]:
+        """Return (recorded folder, place) of sources, as the dSYMs of `uuids` note them; those without are left out.
+
+        Of several records, the one of most trust is believed, and of equals the latest.
+        """
+        found: dict[bytes, dict[int, list[tuple[str, str]]]] = {}
+        for start in range(0, len(uuids), _VARIABLES):
+            part = [u.bytes for u in uuids[start : start + _VARIABLES]]
+            marks = ",".join("?" * len(part))
+            for uuid, record, recorded, place in self._all(
+                "SELECT s.uuid, s.record, s.recorded, s.place FROM sources s JOIN records r ON r.id = s.record"  # noqa: S608
+                f" WHERE s.uuid IN ({marks}) AND r.live"
+                " ORDER BY s.uuid, r.trust, r.finished DESC, r.sha256, s.number",
+                part,
+            ):
+                found.setdefault(uuid, {}).setdefault(record, []).append((recorded, place))
+        return {UUID(bytes=uuid): next(iter(records.values())) for uuid, records in found.items()}
+
     def by_name(self, pattern: str, limit: int = 1000) -> list[Occurrence]:
         """Return the contents whose path, or last part of it, matches the glob `pattern`; newest releases first."""
         column = "path" if pattern.startswith("/") else "name"

@@ -118,6 +118,7 @@ class Folder:
         # into what SQLite takes once a layout.
         layouts: dict[tuple[Any, ...], tuple[int, int]] = {}
         objects: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        notes: dict[bytes, dict[tuple[str, str], None]] = {}
         fromhex, checksum = bytes.fromhex, object_checksum
         for o in record.objects:
             cache = o.cache_uuid
@@ -132,11 +133,18 @@ class Folder:
             check = checksum(common, uuid, content, o.size)
             values = (uuid, number, row, path, content, o.size, o.symbols, fromhex(o.code), check)
             objects[uuid, number, path, content] = values
+            if o.sources and uuid:
+                for n in o.sources:
+                    notes.setdefault(uuid, {})[n.recorded, n.place] = None
         # Sorted by UUID, the first index grows in order within a record instead of at random.
         many(
             "INSERT INTO objects (uuid, layout, record, path, sha256, size, symbols, code, checksum)"
             " VALUES (?,?,?,?,?,?,?,?,?)",
             [objects[key] for key in sorted(objects)],
+        )
+        many(
+            "INSERT INTO sources (uuid, record, number, recorded, place) VALUES (?,?,?,?,?)",
+            [(uuid, row, n, *pair) for uuid, pairs in sorted(notes.items()) for n, pair in enumerate(pairs)],
         )
         layouts.clear()
         manifest = set()

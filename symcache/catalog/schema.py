@@ -27,6 +27,7 @@ table                 a row is
 ``objects``           a stored image
 ``manifest_entries``  an image that a source said it has
 ``cache_files``       a kept raw file of a shared cache
+``sources``           a folder of the machine that built a binary, and where a dSYM says that it is
 ====================  ==============================================================================================
 """
 
@@ -41,7 +42,7 @@ from symcache.catalog.views import VIEWS
 
 __all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "create_indexes", "release_order", "upgrade"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Stored as `user_version`."""
 
 MIGRATIONS: dict[int, Callable[[Database], None]] = {}
@@ -132,6 +133,14 @@ CREATE TABLE cache_files (
     size INTEGER NOT NULL,
     partial INTEGER NOT NULL,
     PRIMARY KEY (cache_uuid, name, record, path)
+) WITHOUT ROWID;
+CREATE TABLE sources (
+    uuid BLOB NOT NULL,
+    record INTEGER NOT NULL REFERENCES records (id),
+    number INTEGER NOT NULL,
+    recorded TEXT NOT NULL,
+    place TEXT NOT NULL,
+    PRIMARY KEY (uuid, record, number)
 ) WITHOUT ROWID;
 CREATE INDEX cache_files_record ON cache_files (record);
 CREATE INDEX cache_files_sha256 ON cache_files (sha256);

@@ -77,6 +77,8 @@ CONTENT = {
     "manifest": "SELECT m.uuid, l.kind, l.arch, l.origin, l.cache_uuid, l.extractor, l.revision, p.path, r.sha256"
     " FROM manifest_entries m LEFT JOIN layouts l ON l.id = m.layout LEFT JOIN paths p ON p.id = m.path"
     " LEFT JOIN records r ON r.id = m.record",
+    "sources": "SELECT s.uuid, s.number, s.recorded, s.place, r.sha256 FROM sources s"
+    " LEFT JOIN records r ON r.id = s.record",
     "cache_files": "SELECT f.cache_uuid, f.name, f.arch, f.path, f.sha256, f.size, f.partial, r.sha256"
     " FROM cache_files f LEFT JOIN records r ON r.id = f.record",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -121,8 +121,9 @@ def lookup(
             and (arch is None or r.arch == arch)
             and (cache_uuid is None or r.cache_uuid == cache_uuid)
         ]
+        notes = opened.sources([r.uuid for r in rows if r.uuid and r.kind is Kind.DEBUGINFO])
         if json:
-            emit_json([_occurrence_json(r) for r in rows])
+            emit_json([_occurrence_json(r, notes) for r in rows])
         else:
             table = Table("UUID", "arch", "kind", "build", "size", "path", box=None, pad_edge=False)
             for r in rows:
@@ -132,6 +133,9 @@ def lookup(
                 )
             if rows:
                 out.print(table)
+            for known, pairs in notes.items():
+                for recorded, place in pairs:
+                    out.print(f"sources of {uuid_text(known)}: {plain(recorded)} are noted at {plain(place)}")
         if not rows:
             raise NotFoundError(
                 f"{what}: not in {library_location(library)}", hint="`symcache releases` shows what was harvested"
@@ -286,7 +290,7 @@ def _as_uuid(text: str) -> UUID | None:
         return None
 
 
-def _occurrence_json(o: Occurrence) -> dict[str, object]:
+def _occurrence_json(o: Occurrence, notes: Mapping[UUID, Sequence[tuple[str, str]]]) -> dict[str, object]:
     return {
         "uuid": uuid_text(o.uuid) if o.uuid else None,
         "kind": o.kind,
@@ -304,4 +308,8 @@ def _occurrence_json(o: Occurrence) -> dict[str, object]:
         "trust": o.trust,
         "symbols": o.symbols,
         "rival": o.rival,
+        "sources": [
+            {"recorded": recorded, "place": place}
+            for recorded, place in (notes.get(o.uuid, ()) if o.uuid and o.kind is Kind.DEBUGINFO else ())
+        ],
     }

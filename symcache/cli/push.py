@@ -42,7 +42,13 @@ def push_paths(
         staged = stage_paths(paths, Path(scratch))
         if staged.problems:
             raise UsageError(staged.problems[0], hint="nothing was sent; name only what can be read")
-        files = [PushedFile(o.file, o.offset, o.size, o.path, o.uuid) for o in staged.objects if o.uuid is not None]
+        files = [
+            PushedFile(
+                *(o.file, o.offset, o.size, o.path, o.uuid), sources=tuple((s.recorded, s.place) for s in o.sources)
+            )
+            for o in staged.objects
+            if o.uuid is not None
+        ]
         if not files:
             raise UsageError(f"{', '.join(map(str, paths))}: no Mach-O file with a UUID in there")
         with byte_progress("sending") as bar:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
+from symcache.cli.settings import cache_dir, library_location, open_library, server_urls, source_roots
+from symcache.cli.source_notes import WithSourceNotes, server_notes
 from symcache.client import Held, LocalCache, SourceRequest, SymbolClient, SymbolRequest
 from symcache.dump import (
     CacheGuess,
@@ -222,6 +223,7 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
         resolvers: list[ModuleResolver] = []
         problems: list[str] = []
         files: SourceFiles | None = None
+        roots = source_roots()
         if folders:
             resolvers.append(FolderResolver(folders))
         named = library or os.environ.get("SYMCACHE_LIBRARY")
@@ -234,11 +236,14 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
                 if named:
                     raise
             else:
-                resolvers.append(LibraryResolver(opened, LocalCache(cache_dir())))
+                own = LibraryResolver(opened, LocalCache(cache_dir()))
+                resolvers.append(WithSourceNotes(own, opened.sources, roots) if roots else own)
         if urls := server_urls(servers):
             client = stack.enter_context(SymbolClient(urls, cache_dir()))
             kept = stack.enter_context(SymbolClient([], cache_dir()))
-            resolvers.append(server := ServerResolver(client, kept, cache_dir() / "layouts"))
+            server = ServerResolver(client, kept, cache_dir() / "layouts")
+            notes = server_notes(client, cache_dir() / "notes")
+            resolvers.append(WithSourceNotes(server, notes, roots) if roots else server)
             problems = server.problems
             files = ServerSources(client, kept, problems)
         yield Sources(ChainResolver(resolvers), problems, files)

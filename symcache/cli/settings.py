@@ -15,7 +15,7 @@ from symcache.errors import UsageError
 if TYPE_CHECKING:
     from symcache.library import Library
 
-__all__ = ["cache_dir", "library_location", "open_library", "path_setting", "server_urls"]
+__all__ = ["cache_dir", "library_location", "open_library", "path_setting", "server_urls", "source_roots"]
 
 _KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str}
 
@@ -61,6 +61,15 @@ def server_urls(option: list[str] | None) -> list[str]:
             shown = url.rpartition("@")[2]  # what stands before it may be a token
             raise UsageError(f"{shown}: not the URL of a server", hint="write http://host:port or https://host")
     return [url.rstrip("/") for url in urls]
+
+
+def source_roots() -> list[str]:
+    """Return the folders to which notes from libraries and servers may lead for sources; none by default.
+
+    The environment alone says it: a `symcache.toml` in the working folder may be as foreign as the notes are.
+    """
+    named = os.environ.get("SYMCACHE_SOURCE_ROOTS", "").split(os.pathsep)
+    return [str(Path(root).expanduser()) for root in named if root]
 
 
 def path_setting(option: Path | None, key: str) -> Path | None:

@@ -18,6 +18,7 @@ from symcache import __version__
 from symcache.client.model import Held, Holdings, LayoutMatch
 from symcache.errors import RemoteError
 from symcache.kinds import Kind, uuid_text
+from symcache.macho import MAX_SOURCE_NOTES
 
 __all__ = ["ask_holdings"]
 
@@ -87,7 +88,15 @@ def _holdings(answer: dict[str, Any], url: str) -> Holdings:
         tuple(UUID(cache) for cache in layout.get("caches", ())),
         slide,
         url,
+        {UUID(i["uuid"]): _sources(i["sources"]) for i in answer["images"] if i.get("sources")},
     )
+
+
+def _sources(notes: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((n["recorded"], n["place"]) for n in notes[:MAX_SOURCE_NOTES])
+    if not all(isinstance(text, str) and text.isprintable() for pair in pairs for text in pair):
+        raise ValueError("a field has another type")
+    return pairs
 
 
 def _held(content: dict[str, Any]) -> Held:

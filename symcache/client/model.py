@@ -92,3 +92,5 @@ class Holdings:
     slide: int | None = None
     """Bytes that the unique cache was loaded above the addresses it was built for."""
     server: str = ""
+    sources: dict[UUID, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """What dSYMs note of their sources, as (recorded folder, place): whoever could write to the server wrote it."""

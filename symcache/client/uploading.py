@@ -38,6 +38,8 @@ class PushedFile:
     size: int
     path: str
     uuid: UUID
+    sources: tuple[tuple[str, str], ...] = ()
+    """Of a dSYM: (recorded folder, place) of its sources, as `symcache.macho.noted_sources` tells them."""
 
 
 class _Retry(Exception):
@@ -71,7 +73,9 @@ class _Push:
             held = await asyncio.to_thread(ask_holdings, self._url, asked, self._token, note_missing=False)
             known = {(uuid, content.sha256) for uuid, contents in held.images.items() for content in contents}
             hashes = dict(zip(files, await asyncio.to_thread(lambda: [_hash(f) for f in files]), strict=True))
-            wanted = {hashes[f]: f for f in files if (f.uuid, hashes[f]) not in known}
+            # A dSYM that is there is sent again for its notes, if the server has none about it.
+            lacking = {f for f in files if f.sources and f.uuid not in held.sources}
+            wanted = {hashes[f]: f for f in files if (f.uuid, hashes[f]) not in known or f in lacking}
             self._total = sum(f.size for f in wanted.values())
             gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -140,7 +144,7 @@ class _Push:
                 self._count(len(chunk))
 
     async def _add(self, files: list[tuple[str, PushedFile]]) -> None:
-        body = {"images": [{"sha256": sha256, "path": file.path} for sha256, file in files]}
+        body = {"images": [_described(sha256, file) for sha256, file in files]}
         try:
             added = await self._json("POST", f"{self._url}/api/v1/uploads", json=body)
         except _Retry as error:
@@ -169,6 +173,11 @@ class _Push:
                 return await response.json()
         except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
             raise _Retry(str(error) or type(error).__name__) from error
+
+
+def _described(sha256: str, file: PushedFile) -> dict[str, Any]:
+    notes = [{"recorded": recorded, "place": place} for recorded, place in file.sources]
+    return {"sha256": sha256, "path": file.path} | ({"sources": notes} if notes else {})
 
 
 def _hash(file: PushedFile) -> str:

@@ -13,6 +13,7 @@ from symcache.dump.notes import header_of_core
 from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
 from symcache.dump.source_lines import SourceFiles, WantedSource
 from symcache.dump.source_trees import SourceTree, SourceTrees, source_path
+from symcache.dump.sources import below_roots
 from symcache.dump.symbols import (
     CacheGuess,
     ChainResolver,
@@ -53,6 +54,7 @@ __all__ = [
     "Wanted",
     "WantedSource",
     "analyze",
+    "below_roots",
     "describe",
     "describe_exception",
     "dump_kind",

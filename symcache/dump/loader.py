@@ -225,7 +225,7 @@ def _noted_sources(modules: Sequence[LoadedModule]) -> list[tuple[str, str]]:
     pairs: dict[str, str] = {}
     for one in modules:
         if one.debug_info and one.module.uuid:
-            for recorded, present in source_maps(one.debug_info.path, one.module.uuid):
+            for recorded, present in (*source_maps(one.debug_info.path, one.module.uuid), *one.debug_info.sources):
                 if Path(present).is_absolute() and Path(present).is_dir():
                     pairs.setdefault(recorded, present)
     return list(pairs.items())

@@ -29,7 +29,8 @@ class NotedSources:
         for one in modules:
             if (uuid := one.module.uuid) and one.debug_info:
                 trees = []
-                for recorded, place in source_revisions(one.debug_info.path, uuid):
+                noted = [*source_revisions(one.debug_info.path, uuid), *one.debug_info.sources]
+                for recorded, place in (n for n in noted if n[1].startswith("git:")):
                     with suppress(SymcacheError):  # a repository that is somewhere else
                         trees.append(SourceTree.parse(f"{recorded}={place}"))
                 if trees:

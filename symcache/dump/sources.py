@@ -1,61 +1,35 @@
-"""Where a dSYM says that its sources are now.
+"""Which notes about sources are followed.
 
-A build system may put `Contents/Resources/<UUID>.plist` into a dSYM bundle. Source: LLDB's documentation of the keys
-(`DBGSourcePathRemapping` for `DBGVersion` 3; `DBGBuildSourcePath` with `DBGSourcePath`), which LLDB itself reads on
-macOS only, and only through Spotlight. `SymcacheSources` is a key of symcache's own: recorded folder to
-`git:REPOSITORY@REVISION`, for sources that are in no folder as they were when the binary was made.
+A dSYM that the user has in a folder is believed. What a library or a server passes on was written by whoever could
+write there: it may only lead to what lies below folders that the user has named for it, and nothing else is touched,
+not even to see whether it is there. To look at a path may already reach out to another machine, where folders are
+mounted on use.
 """
 
 from __future__ import annotations
 
-import plistlib
-from pathlib import Path
-from typing import TypeGuard
-from uuid import UUID
-from xml.parsers.expat import ExpatError
+import posixpath
+from collections.abc import Iterable, Sequence
 
-from symcache.kinds import uuid_text
+from symcache.macho import source_maps, source_revisions
 
-__all__ = ["source_maps", "source_revisions"]
-
-_MAX_PLIST = 1 << 20
-_MAX_PAIRS = 256
-_MAX_PATH = 4096
+__all__ = ["below_roots", "source_maps", "source_revisions"]
 
 
-def source_maps(debug_info: Path, uuid: UUID) -> list[tuple[str, str]]:
-    """Return the (recorded, present) folders of the sources of `X.dSYM/Contents/Resources/DWARF/X`; none is fine."""
-    content = _plist(debug_info, uuid)
-    pairs: list[tuple[object, object]] = []
-    remapping = content.get("DBGSourcePathRemapping")
-    if isinstance(remapping, dict):
-        # The longest folder first: LLDB takes the first that fits.
-        pairs = sorted(remapping.items(), key=lambda pair: -len(str(pair[0])))
-    pairs.append((content.get("DBGBuildSourcePath"), content.get("DBGSourcePath")))
-    return [(a, b) for a, b in pairs[:_MAX_PAIRS] if _is_path(a) and _is_path(b)]
+def below_roots(notes: Iterable[tuple[str, str]], roots: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return those (recorded folder, place) whose place, a folder or `git:REPOSITORY@REVISION`, is in one of `roots`.
+
+    By their letters alone: places with `.`, `..` or empty parts are left out, and so are roots that are not absolute.
+    """
+    allowed = [posixpath.normpath(root).rstrip("/") + "/" for root in roots if root.startswith("/")]
+    return tuple(
+        (recorded, place) for recorded, place in notes if any(_folder(place).startswith(root) for root in allowed)
+    )
 
 
-def source_revisions(debug_info: Path, uuid: UUID) -> list[tuple[str, str]]:
-    """Return (recorded folder, `git:REPOSITORY@REVISION`) of the sources that a dSYM notes so; none is fine."""
-    noted = _plist(debug_info, uuid).get("SymcacheSources")
-    pairs = list(noted.items())[:_MAX_PAIRS] if isinstance(noted, dict) else []
-    return [(a, b) for a, b in pairs if _is_path(a) and "=" not in a and _is_path(b) and b.startswith("git:/")]
-
-
-def _plist(debug_info: Path, uuid: UUID) -> dict[str, object]:
-    if debug_info.parent.name != "DWARF":
-        return {}
-    path = debug_info.parent.parent / f"{uuid_text(uuid)}.plist"
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_PLIST + 1)
-        if len(raw) > _MAX_PLIST:
-            return {}
-        content = plistlib.loads(raw)  # refuses entity declarations
-    except (OSError, ValueError, ExpatError, AttributeError, TypeError, OverflowError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _is_path(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) < _MAX_PATH and value.isprintable()
+def _folder(place: str) -> str:
+    """Return the folder of a place with a slash behind it, or an empty text for one that is not plainly written."""
+    folder = place.removeprefix("git:").rpartition("@")[0] if place.startswith("git:") else place
+    folder = folder.rstrip("/")
+    plain = folder.startswith("/") and not folder.startswith("//") and posixpath.normpath(folder) == folder
+    return folder + "/" if plain else ""

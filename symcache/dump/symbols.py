@@ -49,6 +49,9 @@ class ResolvedFile:
     """Who had it, for people: a folder, a library, a server."""
     build: str | None = None
     cache_uuid: UUID | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+    """Of a dSYM: where its sources are, as (recorded folder, folder here or `git:REPOSITORY@REVISION`), by a note that
+    does not lie beside it, as far as the user allows such notes to be followed."""
 
 
 class CacheGuess(NamedTuple):

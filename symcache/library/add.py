@@ -7,11 +7,12 @@ import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from uuid import UUID
 
 from symcache.errors import IntegrityError, MachOError, NotFoundError, UsageError
 from symcache.library.staged import Staged, StagedObject
-from symcache.macho import identify
-from symcache.model import ManifestEntry, Origin, Trust
+from symcache.macho import identify, noted_sources
+from symcache.model import Kind, ManifestEntry, Origin, SourceNote, Trust
 
 __all__ = ["files_below", "stage_file", "stage_paths"]
 
@@ -71,9 +72,16 @@ def stage_file(staged: Staged, file: Path, path: str) -> None:
         staged.manifest.append(ManifestEntry(path=path, arch=found.arch, uuid=found.uuid, kind=found.kind))
         staged.objects.append(
             StagedObject(
-                file, found.offset, found.size, path, found.arch, found.uuid, kind=found.kind, origin=Origin.FILE
+                *(file, found.offset, found.size, path, found.arch, found.uuid),
+                kind=found.kind,
+                origin=Origin.FILE,
+                sources=_noted(file, found.uuid) if found.kind is Kind.DEBUGINFO else (),
             )
         )
+
+
+def _noted(file: Path, uuid: UUID) -> tuple[SourceNote, ...]:
+    return tuple(SourceNote(recorded=recorded, place=place) for recorded, place in noted_sources(file, uuid))
 
 
 def _unpack(archive: Path, target: Path) -> None:

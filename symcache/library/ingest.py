@@ -280,5 +280,6 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
         size=size,
         symbols=more.symbols,
         code=code,
+        sources=staged.sources,
     )
     return entry, new

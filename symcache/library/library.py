@@ -174,6 +174,13 @@ class Library:
         """Return all contents under each of many UUIDs; unknown ones are left out."""
         return self.catalog.holdings(uuids)
 
+    def sources(self, uuids: Sequence[UUID]) -> dict[UUID, list[tuple[str, str]]]:
+        """Return what dSYMs noted of their sources, as (recorded folder, place); UUIDs without are left out.
+
+        A place is a folder or `git:REPOSITORY@REVISION`, on a machine that nobody here knows.
+        """
+        return self.catalog.sources(uuids)
+
     def by_name(self, pattern: str) -> list[Occurrence]:
         """Return the contents whose path or name matches a glob."""
         return self.catalog.by_name(pattern)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.model import Kind, ManifestEntry, Origin, Release, Trust
+from symcache.model import Kind, ManifestEntry, Origin, Release, SourceNote, Trust
 
 __all__ = ["Staged", "StagedCacheFile", "StagedObject"]
 
@@ -27,6 +27,7 @@ class StagedObject:
     cache_uuid: UUID | None = None
     extractor: str = ""
     revision: int = 0
+    sources: tuple[SourceNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,17 @@
-"""Identify bytes: which Mach-O images a file holds, of which architecture, kind and UUID. Nothing deeper."""
+"""Identify bytes: which Mach-O images a file holds, of which architecture, kind and UUID. Nothing deeper.
+
+And what a dSYM bundle says beside its Mach-O file of where its sources are.
+"""
 
 from symcache.macho.constants import arch_name
 from symcache.macho.details import Details, details
+from symcache.macho.dsym_sources import MAX_SOURCE_NOTES, noted_sources, source_maps, source_revisions
 from symcache.macho.identify import Slice, identify, identify_bytes
 from symcache.macho.segments import Section, file_end, sections, text_address
 from symcache.macho.uuids import parse_uuid
 
 __all__ = [
+    "MAX_SOURCE_NOTES",
     "Details",
     "Section",
     "Slice",
@@ -15,7 +20,10 @@ __all__ = [
     "file_end",
     "identify",
     "identify_bytes",
+    "noted_sources",
     "parse_uuid",
     "sections",
+    "source_maps",
+    "source_revisions",
     "text_address",
 ]

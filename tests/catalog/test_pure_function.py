@@ -21,6 +21,7 @@ from symcache.model import (
     PreferenceRecord,
     Record,
     Release,
+    SourceNote,
     TombstoneRecord,
     Trust,
 )
@@ -44,6 +45,10 @@ objects = st.builds(
     size=st.integers(0, 3),
     symbols=st.sampled_from([None, 0, 5, 9]),
     code=st.sampled_from(["", "a" * 16, "b" * 16]),
+    sources=st.lists(
+        st.builds(SourceNote, recorded=st.sampled_from(["/a", "/b"]), place=st.sampled_from(["/x", "git:/y@z"])),
+        max_size=2,
+    ).map(tuple),
 )
 manifest = st.builds(
     ManifestEntry,

@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.library import Staged, StagedCacheFile, StagedObject
-from symcache.model import Kind, ManifestEntry, Origin, Release, Trust
+from symcache.model import Kind, ManifestEntry, Origin, Release, SourceNote, Trust
 
 __all__ = ["Image", "harvest", "macho"]
 
@@ -49,10 +49,12 @@ class Image:
         symbols: int = 0,
         size: int = 2000,
         kind: Kind = Kind.EXECUTABLE,
+        sources: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.path, self.uuid, self.kind = path, UUID(int=uuid), kind
         self.cache = UUID(int=cache) if cache else None
         self.extractor, self.revision = extractor, revision
+        self.sources = tuple(SourceNote(recorded=recorded, place=place) for recorded, place in sources)
         pad = random.Random(seed * 7919 + uuid).randbytes(size) if seed >= 0 else b""
         filetype = 10 if kind is Kind.DEBUGINFO else 6
         self.data = macho(self.uuid, code=code, symbols=symbols, pad=pad, filetype=filetype)
@@ -92,6 +94,7 @@ def harvest(
                 *(file, 0, len(image.data), e.path, e.arch, e.uuid, e.kind, e.origin, e.cache_uuid),
                 extractor=image.extractor,
                 revision=image.revision,
+                sources=image.sources,
             )
         )
     for name, cache, data in raw:

@@ -12,8 +12,8 @@ import pytest
 
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.library import Library, collect, write_snapshot
-from symcache.model import Kind, Trust
-from symcache.store import RecordKey, blob_key
+from symcache.model import HarvestRecord, Kind, Trust
+from symcache.store import RecordKey, blob_key, load_record
 from tests.library.images import Image, harvest
 
 A = UUID(int=1)
@@ -339,3 +339,38 @@ def test_a_catalog_that_sqlite_cannot_read_is_folded_anew_on_request(local: Libr
         path.with_name(path.name + name).unlink(missing_ok=True)
     with Library.open(local.store.location, mend=True) as again:
         assert _served(again) == sha256
+
+
+def test_notes_about_sources_follow_trust_and_time(anywhere: Library, tmp_path: Path) -> None:
+    def put(number: int, trust: Trust, *notes: tuple[str, str]) -> str:
+        image = Image("a.dSYM", 1, kind=Kind.DEBUGINFO, sources=notes)
+        return anywhere.ingest(harvest(tmp_path / str(number), [image], build=None, trust=trust)).record_id
+
+    def told() -> list[tuple[str, str]]:
+        assert anywhere.sources([UUID(int=77)]) == {}
+        return anywhere.sources([UUID(int=77), A]).get(A, [])
+
+    put(1, Trust.PUSHED)
+    assert told() == []
+    put(2, Trust.PUSHED, ("/Users/ci", "/pushed"))
+    assert told() == [("/Users/ci", "/pushed")]
+    put(3, Trust.ADDED, ("/Users/ci", "/added"), ("/Users/a", "git:/b@c"))
+    assert told() == [("/Users/ci", "/added"), ("/Users/a", "git:/b@c")]
+    put(4, Trust.PUSHED, ("/Users/ci", "/later"))
+    assert told()[0] == ("/Users/ci", "/added"), "less trust never shadows more"
+    time.sleep(1.1)  # records tell seconds
+    put(5, Trust.ADDED, ("/Users/ci", "/moved"))
+    assert told() == [("/Users/ci", "/moved")]
+    before = anywhere.catalog.fingerprint()
+    anywhere.rebuild()
+    assert told() == [("/Users/ci", "/moved")]
+    assert anywhere.catalog.fingerprint() == before
+
+
+def test_records_without_notes_are_what_they_were(local: Library, tmp_path: Path) -> None:
+    """A record is a file format: one that nobody has a note for has no field for it, and may lack it."""
+    _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    ((key, _, record),) = local.records()
+    assert isinstance(record, HarvestRecord)
+    assert record.objects[0].sources == ()
+    assert b"sources" not in load_record(local.store, key)[1]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import plistlib
 import subprocess
 import sys
 import time
@@ -194,6 +195,48 @@ def test_own_binaries_are_pushed_once_and_served(tmp_path: Path, own: Path) -> N
         assert {o.trust for o in library.variants(uuid)} == {"pushed"}
         assert {o.kind for o in library.variants(uuid)} == set(Kind)
         assert {o.build for o in library.variants(uuid)} == {None}
+
+
+def test_what_a_dsym_notes_of_its_sources_is_pushed_with_it(tmp_path: Path, own: Path) -> None:
+    from tests.support.servers import uuid_of
+
+    uuid = uuid_of(own)
+    Library.open(tmp_path / "library", create=True).close()
+    folder, bundle = tmp_path / "server", own.with_name(own.name + ".dSYM")
+    plist = bundle / "Contents" / "Resources" / f"{str(uuid).upper()}.plist"
+    with serve(tmp_path / "library", folder) as server:
+        pushed = [str(own), str(bundle), "--server", _with(server.url, _token(folder, "ci", "write")), "--json"]
+        assert json.loads(_symcache(folder, "push", *pushed).stdout)["added"] == 2
+        held = json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)
+        assert held["sources"] == []
+        # A note that came later is worth sending the dSYM again, once.
+        plist.write_bytes(plistlib.dumps({"DBGVersion": "3", "DBGSourcePathRemapping": {"/Users/ci": "/src/ledger"}}))
+        assert [json.loads(_symcache(folder, "push", *pushed).stdout)["added"] for _ in range(2)] == [1, 0]
+        noted = [{"recorded": "/Users/ci", "place": "/src/ledger"}]
+        assert json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)["sources"] == noted
+        with SymbolClient([server.url], tmp_path / "kept") as client:
+            assert client.holdings([uuid]).sources == {uuid: (("/Users/ci", "/src/ledger"),)}
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        [{"recorded": "/a", "place": "/b\x1b[2J"}],
+        [{"recorded": "", "place": "/b"}],
+        [{"recorded": "/a" * 5000, "place": "/b"}],
+        [{"recorded": "/a"}],
+        [{"recorded": "/a", "place": "/b"}] * 257,
+        "/a",
+    ],
+)
+def test_notes_that_are_none_are_refused(notes: object, samples: Samples, tmp_path: Path) -> None:
+    token = _token(tmp_path / "server", "ci", "write")
+    with serve(samples.library, tmp_path / "server") as server:
+        body = json.dumps({"images": [{"sha256": "1" * 64, "path": "/x", "sources": notes}]}).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        refused = request(server.url, "/api/v1/uploads", method="POST", headers=headers, body=body)
+        assert refused.status == 400
+        assert "sources" in json.loads(refused.body)["error"]
 
 
 def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_path: Path) -> None:
