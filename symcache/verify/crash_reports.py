@@ -62,7 +62,9 @@ def _read_dump(path: Path) -> CrashReport:
         header = dump.header or header_of_core(dump.core_path, dump.core)
     modules = [AskedModule(m.uuid, m.path, "", m.address) for m in header.modules]
     if not modules:
-        raise DumpError(f"{path}: names no modules", hint="a bare core needs notes of its images, or the memory in which they are")
+        raise DumpError(
+            f"{path}: names no modules", hint="a bare core needs notes of its images, or the memory in which they are"
+        )
     return CrashReport(path.name, header.os_build or "", "", header.cache_uuid, modules)
 
 
