@@ -19,7 +19,7 @@ from uuid import UUID
 from symcache.errors import IntegrityError
 from symcache.files import published
 
-__all__ = ["REVISION", "make_symbol_file"]
+__all__ = ["REVISION", "make_symbol_file", "stop_making"]
 
 REVISION = 2
 """Part of the name that a made file is cached under."""
@@ -29,6 +29,7 @@ _FILE_SIZE = 4 << 30
 _N_SECT, _N_TYPE, _N_STAB = 0x0E, 0x0E, 0xE0
 _LONGEST_MANGLED = 1 << 12
 """A mangled name may stand for one that is exponentially longer."""
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, target: Path) -> None:
@@ -43,19 +44,31 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
         try:
             out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {plain}\n".encode())
             out.flush()
-            subprocess.run(
+            process = subprocess.Popen(
                 [*command, str(uuid), *(f"/dev/fd/{number}" for number in images)],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.DEVNULL,
-                timeout=_SECONDS,
-                check=True,
                 env={"PATH": "/usr/bin:/bin"},
                 pass_fds=images,
             )
+            _running.add(process)
+            try:
+                if code := process.wait(_SECONDS):
+                    raise subprocess.CalledProcessError(code, command)
+            finally:
+                _running.discard(process)
+                process.kill()
+                process.wait()
         except subprocess.SubprocessError as error:
             raise IntegrityError(f"{plain}: its symbols cannot be read: {type(error).__name__}") from error
+
+
+def stop_making() -> None:
+    """End what is being made: whoever waits for it gets IntegrityError."""
+    for process in list(_running):
+        process.kill()
 
 
 def main() -> None:

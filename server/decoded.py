@@ -67,9 +67,13 @@ class DecodedCache:
 
     def close(self) -> None:
         """Stop decoding."""
-        self._makers.shutdown(wait=False, cancel_futures=True)
+        self.stop_making()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._makers.shutdown(wait=True)
+
+    def stop_making(self) -> None:
+        """Begin to make nothing more."""
+        self._makers.shutdown(wait=False, cancel_futures=True)
 
     async def open(self, sha256: str, size: int) -> int:
         """Return a descriptor of the decoded, checked content. Raises IntegrityError, StorageError, NotFoundError."""

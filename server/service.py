@@ -12,6 +12,7 @@ from uuid import UUID
 from aiohttp import web
 
 from server.auth import TokenStore
+from server.breakpad import stop_making
 from server.cache_match import CacheMatcher
 from server.config import ServerConfig
 from server.decoded import DecodedCache
@@ -89,6 +90,8 @@ class Service:
             await self.upstreams.close()
         flush_access_log()
         await asyncio.to_thread(self.misses.close)
+        self.decoded.stop_making()
+        stop_making()
         await asyncio.to_thread(self.decoded.close)
         self.background.close()
         self.library.close()

@@ -8,7 +8,9 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,7 +19,7 @@ from uuid import UUID
 import pytest
 from symbolic.debuginfo import Archive
 
-from server.breakpad import make_symbol_file
+from server.breakpad import make_symbol_file, stop_making
 from symcache.errors import IntegrityError
 from symcache.library import Library, stage_paths
 from symcache.macho import sections
@@ -296,6 +298,23 @@ def test_of_a_universal_file_one_slice_is_told(images: dict[str, Built], tmp_pat
             make_symbol_file([file.fileno()], uuid_of(built.dylib), arch, "both", tmp_path / arch)
         assert parse((tmp_path / arch).read_bytes()).names() == _nm(built.dylib)
         assert parse((tmp_path / arch).read_bytes()).cfi == built.symbols.cfi
+
+
+def test_a_server_that_stops_waits_for_no_symbol_file(images: dict[str, Built], tmp_path: Path) -> None:
+    built, target = images["arm64"], tmp_path / "cut.sym"
+
+    def make() -> None:
+        with built.dsym.open("rb") as one, built.dylib.open("rb") as two:
+            make_symbol_file([one.fileno(), two.fileno()], uuid_of(built.dylib), "arm64", "cut", target)
+
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make)
+        while not making.done():
+            stop_making()
+            time.sleep(0.01)
+    with pytest.raises(IntegrityError, match="cut: its symbols"):
+        making.result()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dsym_alone_has_a_symbol_file(images: dict[str, Built], tmp_path: Path) -> None:
