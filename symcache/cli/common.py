@@ -135,6 +135,7 @@ def byte_progress(description: str = "") -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # in a log, each would leave an empty line
     )
 
 
@@ -148,6 +149,7 @@ def count_progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
