@@ -1,24 +1,34 @@
 """Minidumps of Mac processes (Breakpad, Crashpad), opened by LLDB, which reads them itself.
 
 What symcache needs beforehand it reads on its own: modules to look for, macOS's build, what happened to which thread.
+
+In code that nobody has, LLDB guesses by whether memory may be executed (see `symcache.dump.backing`). A minidump of a
+Mac process does not tell; where the other guess is right, LLDB gets a copy that does.
 """
 
 from __future__ import annotations
 
+import bisect
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+from symcache.dump.backing import framed_modules
 from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, Segment
 from symcache.dump.header import DumpHeader
 from symcache.dump.loader import LoadedDump, load
-from symcache.dump.minidump_streams import Minidump, read_minidump
+from symcache.dump.minidump_streams import Minidump, add_regions, read_minidump
+from symcache.dump.registers import CPU_TYPE_X86_64
 from symcache.dump.symbols import ModuleResolver, Progress
 
 __all__ = ["load_minidump", "minidump_header"]
 
-_READ_EXECUTE = 5
+_READ_WRITE, _READ_EXECUTE = 3, 5
+_MAX_COPY = 1 << 30
+"""Bytes; a larger minidump is opened as it is."""
 
 
 def load_minidump(
@@ -38,7 +48,7 @@ def load_minidump(
     sizes = {m.module.address: m.size for m in found.modules}
     regions = tuple(Segment(address, size, 0, 0, _READ_EXECUTE, 0) for address, size in sorted(sizes.items()))
     dump = OpenedDump(path, header, Core(found.arch, found.cputype, regions, found.threads, ()), path)
-    return load(
+    loaded = load(
         *(dump, header, scratch, resolver),
         cache=cache,
         build=build,
@@ -46,6 +56,49 @@ def load_minidump(
         progress=progress,
         exception=found.exception,
     )
+    if frameless := _frameless(dump, found, loaded):
+        copy = scratch / "minidump.dmp"
+        shutil.copyfile(path, copy)
+        add_regions(copy, frameless)
+        loaded.plan["core"] = str(copy.absolute())
+    return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldCore(Core):
+    """A core whose `segments` are modules, with what is held of the process's memory beside."""
+
+    memory: tuple[Segment, ...]
+    """By address; none overlap."""
+
+    def segment_at(self, address: int) -> Segment | None:
+        """Return what is held there, as executable as the module that it is in, or else the module."""
+        code = Core.segment_at(self, address)
+        position = bisect.bisect_right(self.memory, address, key=lambda s: s.address) - 1
+        if position >= 0 and address < self.memory[position].end:
+            return self.memory[position]._replace(protection=code.protection if code else _READ_WRITE)
+        return code
+
+
+def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tuple[int, int]]:
+    """Return the missing modules (address, size) in which threads are, in functions that keep no frame."""
+    missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
+    if not missing or found.has_regions or dump.path.stat().st_size > _MAX_COPY:
+        return []
+    held: list[Segment] = []
+    for segment in sorted(found.memory):
+        if not held or segment.address >= held[-1].end:
+            held.append(segment)
+    core = _HeldCore(found.arch, found.cputype, dump.core.segments, found.threads, (), tuple(held))
+    framed = set(framed_modules(replace(dump, core=core), found.crashed, missing))
+    counters = [t.registers["rip" if found.cputype == CPU_TYPE_X86_64 else "pc"] for t in found.threads]
+    counters.sort()
+
+    def visited(address: int, size: int) -> bool:
+        position = bisect.bisect_left(counters, address)
+        return position < len(counters) and counters[position] < address + size
+
+    return [(address, size) for address, size in missing if (address, size) not in framed and visited(address, size)]
 
 
 def minidump_header(found: Minidump) -> DumpHeader:

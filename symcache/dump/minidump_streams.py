@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,9 +21,9 @@ from symcache.dump.header import DumpModule
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64, FLAVORS
 from symcache.errors import DumpError
 
-__all__ = ["Minidump", "MinidumpModule", "is_minidump", "read_minidump"]
+__all__ = ["Minidump", "MinidumpModule", "add_regions", "is_minidump", "read_minidump"]
 
-_THREADS, _MODULES, _MEMORY, _EXCEPTION, _SYSTEM, _MEMORY64 = 3, 4, 5, 6, 7, 9
+_THREADS, _MODULES, _MEMORY, _EXCEPTION, _SYSTEM, _MEMORY64, _REGIONS = 3, 4, 5, 6, 7, 9, 16
 _SIGNATURE, _VERSION = b"MDMP", 0xA793
 _HEADER = struct.Struct("<4s3I")
 _DIRECTORY = struct.Struct("<3I")
@@ -32,6 +32,8 @@ _THREAD = struct.Struct("<I20xQ4I")
 _MODULE = struct.Struct("<QI8xI52x2I")
 _RANGE = struct.Struct("<Q2I")
 _RANGE64 = struct.Struct("<2Q")
+_REGION = struct.Struct("<2QI4xQ3I4x")
+_COMMITTED, _PAGE_READONLY, _MEM_IMAGE = 0x1000, 2, 0x0100_0000
 _EXCEPTION_STREAM = struct.Struct("<I4x2I8xQI4x15Q2I")
 _MODULE_SIZE, _THREAD_SIZE = 108, 48
 _MAX_STREAMS = 4096
@@ -82,6 +84,8 @@ class Minidump:
     """In the order of the file, the executable first."""
     memory: tuple[Segment, ...]
     """What it holds of the process's memory, in the order of the file; its offsets are those in the file."""
+    has_regions: bool
+    """It lists the regions of memory with their protections."""
 
 
 def is_minidump(path: Path) -> bool:
@@ -94,6 +98,28 @@ def read_minidump(path: Path) -> Minidump:
     """Return what a minidump of a Mac process holds; memory is left where it is. Raises DumpError, OSError."""
     with path.open("rb") as file:
         return _Reader(file, str(path)).read()
+
+
+def add_regions(path: Path, regions: Sequence[tuple[int, int]]) -> None:
+    """Append a list of regions (address, size) to a minidump that has none: memory that may be read, and not executed.
+
+    The file must be a copy of one that `read_minidump` has taken. Raises OSError.
+    """
+    with path.open("r+b") as file:
+        _, _, count, offset = _HEADER.unpack(file.read(_HEADER.size))
+        file.seek(offset)
+        directory = file.read(count * _DIRECTORY.size)
+        end = file.seek(0, os.SEEK_END)
+        listed = bytes(-end % 8) + struct.pack("<2IQ", 16, _REGION.size, len(regions))
+        listed += b"".join(
+            _REGION.pack(address, address, _PAGE_READONLY, size, _COMMITTED, _PAGE_READONLY, _MEM_IMAGE)
+            for address, size in regions
+        )
+        start = end + -end % 8
+        directory += _DIRECTORY.pack(_REGIONS, end + len(listed) - start, start)
+        file.write(listed + directory)
+        file.seek(8)
+        file.write(struct.pack("<2I", count + 1, end + len(listed)))
 
 
 class _Reader:
@@ -131,6 +157,7 @@ class _Reader:
             raised.exception if raised else CrashException("the minidump names no exception"),
             self._modules(streams),
             self._memory(streams),
+            _REGIONS in streams,
         )
 
     def _directory(self) -> dict[int, tuple[int, int]]:

@@ -9,7 +9,7 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symcache.cli.resolving import LibraryResolver
-from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, analyze, open_in_lldb
+from symcache.dump import (
+    CacheGuess,
+    ChainResolver,
+    FolderResolver,
+    LldbProcess,
+    Mode,
+    ResolvedFile,
+    Wanted,
+    analyze,
+    open_in_lldb,
+)
 from symcache.dump.minidump_streams import Minidump, read_minidump
 from symcache.errors import DebuggerError, DumpError
 from symcache.model import uuid_text
@@ -152,6 +162,27 @@ def test_every_frame_of_every_thread_is_true(
     assert (analysis.loaded.build, analysis.loaded.cache_origin) == ("22G830", "dump")
     same = analyze(dump(arch), ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
     assert analysis.signature() == same.signature()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+@pytest.mark.parametrize("missing", ["CoreFoundation", "libsystem_kernel", "LedgerKit", "MacOS/Ledger", "dyld"])
+def test_a_missing_module_costs_only_its_own_names(
+    missing: str, arch: str, emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path
+) -> None:
+    gone = {UUID(u) for path, u, _ in truth(arch)["modules"] if missing in path}
+    having = ChainResolver([FolderResolver([ASSETS / "app" / arch]), system])
+
+    class Without:
+        def resolve(self, wanted: Sequence[Wanted], progress: Any = None) -> dict[Wanted, ResolvedFile]:
+            return having.resolve([w for w in wanted if w.uuid not in gone], progress)
+
+        def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
+            return having.guess_caches(loads)
+
+    path = emulated(arch).write(tmp_path / "crash.dmp", arch)
+    before = path.read_bytes()
+    assert found(analyze(path, Without())) == expected(arch, nameless=missing)
+    assert path.read_bytes() == before
 
 
 def test_signed_return_addresses(emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path) -> None:
