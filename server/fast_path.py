@@ -47,7 +47,6 @@ _PLAIN = frozenset(
     }
 )
 """Fields that no answer depends on, but for Accept-Encoding. With any other one, a request is aiohttp's."""
-_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _REMEMBERED = 1 << 15
 _LONGEST_PATH = 200
 _SMALL = 32 << 10
@@ -128,6 +127,9 @@ class _Connection(asyncio.Protocol):
         """aiohttp was given a request, and has not said yet that it is answered."""
         self.rest: _Rest | None = None
         """What is left of an answer, until aiohttp takes it over."""
+        self._used = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends the connection when nothing has come for long, as aiohttp's timer does, while that one is off."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -136,12 +138,11 @@ class _Connection(asyncio.Protocol):
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self._handler, loop, _READ_SIZE)
-        self._used = loop.time()
-        self._idle = loop.call_later(_IDLE_SECONDS, self._close_if_idle)
         _connections[self._handler] = self
 
     def data_received(self, data: bytes) -> None:
         if self._busy or not self._answer(data):
+            self._stop_timer()
             self._handler.data_received(data)
 
     def eof_received(self) -> None:
@@ -155,7 +156,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         _connections.pop(self._handler, None)
-        self._idle.cancel()
+        self._stop_timer()
         self._socket.detach()  # the transport closes it
         if self.rest is not None:
             os.close(self.rest.descriptor)
@@ -165,13 +166,24 @@ class _Connection(asyncio.Protocol):
         """Take note that aiohttp has sent the answer to what it was given."""
         self._busy = False
 
-    def _close_if_idle(self) -> None:
+    def _start_timer(self) -> None:
+        self._handler.keep_alive(True)  # stops its timer, which knows nothing of this request
         loop = asyncio.get_running_loop()
-        left = self._used + _IDLE_SECONDS - loop.time()
-        if left <= 0 and not self._busy:
-            self._transport.close()
+        self._used = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_at(self._used + _IDLE_SECONDS, self._close_if_idle)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_if_idle(self) -> None:
+        loop, end = asyncio.get_running_loop(), self._used + _IDLE_SECONDS
+        if loop.time() < end:
+            self._timer = loop.call_at(end, self._close_if_idle)
         else:
-            self._idle = loop.call_later(max(left, 60.0), self._close_if_idle)
+            self._transport.close()
 
     def _answer(self, data: bytes) -> bool:
         """Return whether the request was answered; if not, it is aiohttp's."""
@@ -202,8 +214,7 @@ class _Connection(asyncio.Protocol):
             if descriptor >= 0:
                 os.close(descriptor)
         self._busy = False
-        self._handler.keep_alive(True)  # stops its own timer, which knows nothing of this request
-        self._used = asyncio.get_running_loop().time()
+        self._start_timer()
         REPEATED.inc()
         note(answer.kind, HTTPStatus.OK, sent, time.perf_counter() - start, asked)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -18,7 +19,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import zstandard
+from aiohttp import web
 
+from server.application import create_app
+from server.config import ServerConfig
+from server.fast_path import FastPathLogger
+from server.service import SERVICE
 from symcache.library import Library
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, noise_image, serve, stage_variant, uuid_of
@@ -288,3 +294,43 @@ def test_what_is_remembered_counts_toward_the_rate(samples: Samples, tmp_path: P
                 connection.sendall(question)
                 statuses.append(reader.answer()[0].split(b" ")[1])
             assert statuses == [b"200"] * 15 + [b"429"] * 5
+
+
+def test_a_connection_ends_when_nothing_has_come_for_long(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.fast_path._IDLE_SECONDS", 0.6)
+    quick = _ask(f"/buildid/{samples.uuid.hex}/executable")
+
+    async def run() -> None:
+        app = create_app(ServerConfig(str(samples.library), tmp_path / "cache", tmp_path / "state"))
+        runner = web.AppRunner(app, access_log_class=FastPathLogger)
+        await runner.setup()
+        assert runner.server
+        protocols = app[SERVICE].fast.protocols(runner.server)
+        listener = await asyncio.get_running_loop().create_server(protocols, "127.0.0.1", 0)
+        try:
+            reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+
+            async def answered(question: bytes) -> bool:
+                writer.write(question)
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(re.search(rb"Content-Length: ([0-9]+)", head)[1]))  # type: ignore[index]
+                return head.startswith(b"HTTP/1.1 200 ")
+
+            for _ in range(5):  # each from memory but the first; none comes late
+                assert await answered(quick)
+                await asyncio.sleep(0.3)
+            # aiohttp has a timer of its own, and waits longer.
+            assert await answered(_ask("/healthz"))
+            await asyncio.sleep(1.0)
+            assert await answered(quick)
+            start = time.monotonic()
+            assert await reader.read() == b""
+            assert time.monotonic() - start > 0.5
+            writer.close()
+        finally:
+            listener.close()
+            await runner.cleanup()
+
+    asyncio.run(run())
