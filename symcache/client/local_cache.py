@@ -2,8 +2,8 @@
 
 ::
 
-    blobs/ab/<sha256>          a checked file, read-only
-    index/ab/<uuid>-<key>.json the content that answers a request; key: kind, then cache or build pin
+    blobs/a/<sha256>           a checked file, read-only; in the folder of its first hex digit
+    index/b/<uuid>-<key>.json  the content that answers a request; key: kind, then cache or build pin
     parts/<uuid>-<key>         a download under way, locked by the process that does it
     parts/<uuid>-<key>.json    ETag and URL of what is in it, so that it can be resumed
 
@@ -121,7 +121,7 @@ class LocalCache:
 
     def blob(self, sha256: str) -> Path:
         """Return where the file of this hash is, or would be."""
-        return self.folder / "blobs" / sha256[:2] / sha256
+        return self.folder / "blobs" / sha256[0] / sha256
 
     def publish(self, request: SymbolRequest, part: Path, entry: IndexEntry) -> FetchedSymbol:
         """Move a checked file to its place and index it under `request`, and under its own shared cache."""
@@ -209,7 +209,7 @@ class LocalCache:
 
     def _index(self, uuid: UUID, key: str) -> str:
         name = uuid.hex
-        return f"{self.folder}/index/{name[:2]}/{name}-{key}.json"
+        return f"{self.folder}/index/{name[0]}/{name}-{key}.json"
 
 
 def _key(request: SymbolRequest) -> str:
