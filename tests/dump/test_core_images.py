@@ -66,7 +66,7 @@ class Process:
             inside.data = inside.data[:start] + head + inside.data[start + len(head) :]
         self.regions.append(Region(LISTS, 0x4000, (entries + names).ljust(0x4000, b"\0"), 3))
         if uuids:
-            self.regions.append(Region(place, 0x4000, own, 3))
+            self.regions.append(Region(place, 0x4000, own.ljust(0x4000, b"\0"), 3))
 
     def write(self, path: Path) -> Path:
         dump = self.run.dump
@@ -143,6 +143,18 @@ def test_the_list_is_found_through_dyld(arch: str, tmp_path: Path) -> None:
     assert header.thread == made.run.dump.thread
 
 
+def for_lldb(arch: str, folder: Path, *, uuids: bool = False) -> Process:
+    """Return the process without its own dyld's header: that has no such list, and LLDB would stop there."""
+    made = process(arch)
+    address = next(m for m in made.modules if m.path == "/usr/lib/dyld").load_address
+    region = next(r for r in made.regions if r.address <= address < r.address + len(r.data))
+    at = address - region.address
+    region.data = region.data[:at] + bytes(4) + region.data[at + 4 :]
+    add_dyld(made, arch, folder)
+    made.add_lists(uuids=uuids)
+    return made
+
+
 _PLAIN_LLDB = """
 import json, lldb, os, sys
 debugger = lldb.SBDebugger.Create(False)
@@ -159,18 +171,48 @@ os._exit(0)
 
 @ARCHES
 def test_lldb_finds_the_same(arch: str, tmp_path: Path) -> None:
-    made = process(arch)
-    # The emulator's own dyld has no such list: LLDB would stop there.
-    address = next(m for m in made.modules if m.path == "/usr/lib/dyld").load_address
-    region = next(r for r in made.regions if r.address <= address < r.address + len(r.data))
-    at = address - region.address
-    region.data = region.data[:at] + bytes(4) + region.data[at + 4 :]
-    add_dyld(made, arch, tmp_path)
-    made.add_lists()
-    path = made.write(tmp_path / "core")
+    path = for_lldb(arch, tmp_path).write(tmp_path / "core")
     output = subprocess.check_output([sys.executable, "-c", _PLAIN_LLDB, path, f"{arch}-apple-macosx"], timeout=60)
     ours = [[uuid_text(m.uuid), m.address] for m in told(path).modules if m.uuid]
     assert sorted(json.loads(output)) == sorted(ours)
+
+
+_SAVING_LLDB = """
+import lldb, os, sys
+debugger = lldb.SBDebugger.Create(False)
+debugger.HandleCommand("settings set symbols.enable-external-lookup false")
+target = debugger.CreateTarget("", sys.argv[2], None, False, lldb.SBError())
+process = target.LoadCore(sys.argv[1], lldb.SBError())
+debugger.HandleCommand(f"process save-core --plugin-name=mach-o --style={sys.argv[3]} {sys.argv[4]}")
+os._exit(0)
+"""
+
+
+@ARCHES
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("style", ["full", "modified-memory", "stack"])
+def test_cores_that_lldb_saves(style: str, noted: bool, arch: str, system: LibraryResolver, tmp_path: Path) -> None:
+    """LLDB's own writer chooses what is kept; its note of the images may be missing, as older ones write none."""
+    made = for_lldb(arch, tmp_path, uuids=True)
+    path, saved = made.write(tmp_path / "core"), tmp_path / "saved"
+    command = [sys.executable, "-c", _SAVING_LLDB, path, f"{arch}-apple-macosx", style, saved]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    data = saved.read_bytes()
+    assert data.count(b"all image infos") == 1
+    if not noted:
+        saved.write_bytes(data.replace(b"all image infos", b"somebody else's"))
+    names = {m.load_address: (m.path, UUID(m.uuid)) for m in made.modules if m.path != "/usr/lib/dyld"}
+    modules = {m.address: (m.path, m.uuid) for m in told(saved).modules}
+    if style == "stack":  # with the note: the images that have frames
+        assert bool(modules) == noted
+    else:
+        assert names.items() <= modules.items()
+        assert len(modules) == len(names) + 1 + (not noted)  # dyld; the list has the emulator's, too
+    if style != "stack" or noted:
+        analysis = analyze(saved, ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
+        for mine, real in zip(found(analysis), expected(arch), strict=True):
+            known = [f for f in real if f[1] != "/usr/lib/dyld"]
+            assert mine[: len(known)] == known
 
 
 @ARCHES
