@@ -10,23 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from symcache.errors import SymcacheError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 __all__ = [
     "ArchOption",
@@ -43,6 +36,7 @@ __all__ = [
     "errors_to_exit",
     "fail",
     "out",
+    "percent_progress",
     "plain",
     "state",
 ]
@@ -126,30 +120,37 @@ def errors_to_exit() -> Iterator[None]:
 
 def byte_progress(description: str = "") -> Progress:
     """Return a progress display for bytes: rate and time left."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn(description or "{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # in a log, each would leave an empty line
-    )
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    return _progress(description, DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 def count_progress() -> Progress:
     """Return a progress display for things: how many of how many, and time left."""
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    return _progress("", MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def percent_progress() -> Progress:
+    """Return a progress display for what is soon over: how much of it is done."""
+    from rich.progress import TaskProgressColumn  # noqa: PLC0415
+
+    return _progress("", TaskProgressColumn())
+
+
+def _progress(description: str, *columns: ProgressColumn) -> Progress:
+    # Imported by those who show one: `lookup`, `open` and more have nothing to show, and are to answer at once.
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn(description or "{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *columns,
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal,  # in a log, each would leave an empty line
     )
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from symcache.cli.common import (
@@ -23,6 +22,7 @@ from symcache.cli.common import (
     errors_to_exit,
     existing_path,
     out,
+    percent_progress,
     plain,
     state,
 )
@@ -43,6 +43,8 @@ from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from symcache.cli.resolving import Sources
 
 __all__ = ["register"]
@@ -106,8 +108,7 @@ def open_(
                 _warn(sources)
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
-            for line in printed.splitlines():
-                out.print(Text(_visible(line)))
+            out.print(Text("\n".join(_visible(line) for line in printed.splitlines())))
 
 
 def analyze_(
@@ -180,13 +181,11 @@ class _NoSources:
 
 
 class _FetchBar:
-    """Shows how far fetching is, from the first file on."""
+    """Shows on a terminal how far fetching is, from the first file on."""
 
     def __init__(self) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("fetching modules", total=None)
-        self._running = False
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -196,16 +195,20 @@ class _FetchBar:
 
     def report(self, done: int, total: int) -> None:
         """Take note of progress."""
-        if not self._running:
+        if not console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = percent_progress()
+            self._task = self._bar.add_task("fetching modules", total=None)
             self._bar.start()
-            self._running = True
-        self._bar.update(self._task, completed=done, total=total)
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
 
     def stop(self) -> None:
         """Clear the line."""
-        if self._running:
+        if self._bar:
             self._bar.stop()
-            self._running = False
+            self._bar = None
 
 
 def _name_missing(missing: list[tuple[str, UUID | None]], dump: Path, sources: Sources) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,10 @@ def _file_settings() -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for path in (platformdirs.user_config_path("symcache") / "symcache.toml", Path("symcache.toml")):
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            import tomllib  # noqa: PLC0415 - most users have no settings file
+
+            data = tomllib.loads(text)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
