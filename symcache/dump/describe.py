@@ -73,7 +73,7 @@ def _minidump(path: Path) -> dict[str, Any]:
     return _described(
         header,
         arch=found.arch,
-        os_version=found.os_version,
+        os_version=found.os_version or None,
         exception=found.exception.description,
         threads=len(found.threads),
         modules=((m.address, m.path, m.uuid) for m in header.modules),

@@ -1,7 +1,8 @@
 """What a minidump says in its streams: system, threads, modules, exception, and which memory it holds.
 
 Sources: MINIDUMP_* (minidumpapiset.h), CONTEXT (winnt.h); for Mac processes Breakpad's minidump_format.h: platform ids,
-the two layouts of an arm64 context, Mach exceptions in the exception stream, macOS's build as the service pack's name.
+the two layouts of an arm64 context, Mach exceptions in the exception stream, macOS's build as the service pack's name;
+LLDB's MinidumpFileBuilder, which writes UUIDs as ELF build ids are written and exceptions in words.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ _MAX_MODULES = 65_536
 _MAX_RANGES = 1 << 19
 _MAX_TEXT = 4096
 _TYPE_AND_CODES = 3
+_LLDB = int.from_bytes(b"LLDB", "big")
+"""In the place of the code: LLDB tells in words what stopped the thread."""
+_FAULT = re.compile(r"address[:=] ?0x([0-9a-fA-F]{1,16})\b")
+_NO_EXCEPTION = "the minidump names no exception"
+_CODEVIEW = 20
+"""Bytes of signature and UUID."""
 _BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ARCHS = {0: "i386", 5: "arm", 9: "x86_64", 12: "arm64", 0x8003: "arm64"}
 _CPUS = {"x86_64": CPU_TYPE_X86_64, "arm64": CPU_TYPE_ARM64}
@@ -74,7 +81,7 @@ class Minidump:
     """`x86_64` or `arm64`."""
     cputype: int
     os_version: str
-    """Such as `macOS 13.6.9`."""
+    """Such as `macOS 13.6.9`; empty where it does not say."""
     os_build: str | None
     threads: tuple[CoreThread, ...]
     crashed: int
@@ -150,11 +157,11 @@ class _Reader:
         return Minidump(
             arch,
             _CPUS[arch],
-            f"macOS {major}.{minor}.{patch}",
+            f"macOS {major}.{minor}.{patch}" if major else "",
             build if _BUILD.fullmatch(build) else None,
             threads,
             ids.index(raised.thread) if raised and raised.thread in ids else 0,
-            raised.exception if raised else CrashException("the minidump names no exception"),
+            raised.exception if raised else CrashException(_NO_EXCEPTION),
             self._modules(streams),
             self._memory(streams),
             _REGIONS in streams,
@@ -210,6 +217,11 @@ class _Reader:
         raw = self._at(streams[_EXCEPTION][0], _EXCEPTION_STREAM.size, "exception")
         thread, kind, code, address, count, *words = _EXCEPTION_STREAM.unpack(raw)
         *codes, size, place = words
+        if code == _LLDB:
+            text = struct.pack("<15Q", *codes).partition(b"\0")[0].decode("ascii", "replace")
+            told = "".join(c if c.isprintable() else "?" for c in text) or _NO_EXCEPTION
+            at = _FAULT.search(told)
+            return _Raised(thread, CrashException(told, None, int(at[1], 16) if at else None), (size, place))
         # Crashpad repeats the type and Mach's two codes in full; Breakpad has 32 bits of the first, and the address.
         first, second = codes[1:3] if count == _TYPE_AND_CODES and codes[0] == kind else (code, address)
         return _Raised(thread, mach_exception(kind, first, second), (size, place))
@@ -219,15 +231,23 @@ class _Reader:
         found = []
         for position in range(0, len(entries), _MODULE_SIZE):
             address, size, name, cv_size, cv_at = _MODULE.unpack_from(entries, position)
-            found.append(MinidumpModule(DumpModule(address, self._text(name), self._uuid(cv_at, cv_size)), size))
+            path = self._text(name).removesuffix(f"({address:#x})")  # LLDB marks what it read out of memory
+            found.append(MinidumpModule(DumpModule(address, path, self._uuid(cv_at, cv_size)), size))
         return tuple(found)
 
     def _uuid(self, place: int, size: int) -> UUID | None:
-        """Return the UUID in a CodeView record `RSDS`: a GUID, whose first three fields are little-endian."""
-        if size < 20 or place + 20 > self._size:
+        """Return the UUID in a CodeView record.
+
+        In `RSDS` it is a GUID, whose first three fields are little-endian; in LLDB's own it stands as in LC_UUID.
+        """
+        if size < _CODEVIEW or place + _CODEVIEW > self._size:
             return None
-        record = self._at(place, 20, "CodeView record")
-        return UUID(bytes_le=record[4:]) if record[:4] == b"RSDS" and any(record[4:]) else None
+        record = self._at(place, _CODEVIEW, "CodeView record")
+        if not any(record[4:]):
+            return None
+        if record[:4] == b"LEpB" and size == _CODEVIEW:
+            return UUID(bytes=record[4:])
+        return UUID(bytes_le=record[4:]) if record[:4] == b"RSDS" else None
 
     def _memory(self, streams: dict[int, tuple[int, int]]) -> tuple[Segment, ...]:
         """Return the ranges of memory that lie in the file whole."""

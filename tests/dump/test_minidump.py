@@ -38,6 +38,7 @@ from tests.dump.builder import X86_REGISTERS
 from tests.dump.minidump import LINUX, MiniThread, minidump
 from tests.dump.scene import Scene
 from tests.dump.systems import ASSETS
+from tests.dump.test_core_images import for_lldb
 from tests.dump.test_corpus import dump, expected, found, truth
 from tests.support.corpus import Variant, variant
 
@@ -351,3 +352,44 @@ def test_a_damaged_minidump_is_refused_or_read(tmp_path_factory: pytest.TempPath
     except DumpError:
         return
     assert all(s.offset + s.filesize <= size for s in told.memory)
+
+
+_SAVING_LLDB = """
+import lldb, os, sys
+debugger = lldb.SBDebugger.Create(False)
+debugger.HandleCommand("settings set symbols.enable-external-lookup false")
+target = debugger.CreateTarget("", sys.argv[2], None, False, lldb.SBError())
+process = target.LoadCore(sys.argv[1], lldb.SBError())
+debugger.HandleCommand(f"process save-core --plugin-name=minidump --style={sys.argv[3]} {sys.argv[4]}")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+@pytest.mark.parametrize("style", ["full", "modified-memory", "stack"])
+def test_minidumps_that_lldb_saves(style: str, arch: str, system: LibraryResolver, tmp_path: Path) -> None:
+    """LLDB writes UUIDs, names and exceptions in its own way, and the threads in another order."""
+    made = for_lldb(arch, tmp_path)
+    path, saved = made.write(tmp_path / "core"), tmp_path / "saved"
+    command = [sys.executable, "-c", _SAVING_LLDB, path, f"{arch}-apple-macosx", style, saved]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    told = read_minidump(saved)
+    assert (told.os_version, told.os_build) == ("", None)
+    names = {(m.load_address, m.path, UUID(m.uuid)) for m in made.modules if m.path != "/usr/lib/dyld"}
+    assert names <= {(m.module.address, m.module.path, m.module.uuid) for m in told.modules}
+    if arch == "arm64":  # of x86_64, LLDB does not know which thread it is
+        assert (told.exception.description, told.exception.address) == ("ESR_EC_DABORT_EL0 (fault address: 0x8)", 8)
+        assert told.threads[told.crashed].registers["pc"] == truth(arch)["threads"][0]["frames"][0]["pc"]
+    analysis = analyze(saved, ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
+    real = {t[0][0]: [f for f in t if f[1] != "/usr/lib/dyld"] for t in expected(arch)}
+    mine = {t[0][0]: t[: len(real[t[0][0]])] for t in found(analysis)}
+    assert mine == real
+
+
+def test_what_lldb_says_of_a_stop(tmp_path: Path) -> None:
+    words = struct.unpack("<5Q", b"\x1b[2J stopped (address=0xff)".ljust(40, b"\0"))
+    told = read(small(exception=(0xFFFFFFFF, 0x4C4C4442, 0x1000), information=words), tmp_path).exception
+    assert (told.description, told.address) == ("?[2J stopped (address=0xff)", 0xFF)
+    assert (
+        read(small(exception=(0, 0x4C4C4442, 0)), tmp_path).exception.description == "the minidump names no exception"
+    )
