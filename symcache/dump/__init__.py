@@ -9,6 +9,8 @@ from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
+from symcache.dump.minidump import minidump_header
+from symcache.dump.minidump_streams import read_minidump
 from symcache.dump.notes import header_of_core
 from symcache.dump.reports import Report, ReportImage, ReportThread, parse_report, read_report
 from symcache.dump.source_lines import SourceFiles, WantedSource
@@ -60,12 +62,14 @@ __all__ = [
     "dump_kind",
     "header_of_core",
     "load_dump",
+    "minidump_header",
     "open_dump",
     "open_in_lldb",
     "parse_core",
     "parse_header",
     "parse_report",
     "read_core",
+    "read_minidump",
     "read_report",
     "source_path",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump import Report, header_of_core, open_dump
+from symcache.dump import DumpHeader, Report, header_of_core, minidump_header, open_dump, read_minidump
 from symcache.dump import parse_report as parse_whole_report
 from symcache.dump import read_report as read_whole_report
 from symcache.errors import DumpError, UsageError
@@ -48,11 +48,14 @@ class CrashReport:
 
 
 def read_report(path: Path) -> CrashReport:
-    """Read a `.ips`, a `.crash`, or a dump. Raises DumpError for what is none of them, OSError."""
+    """Read a `.ips`, a `.crash`, a dump, core or minidump. Raises DumpError for what is none of them, OSError."""
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK" or start == b"\xcf\xfa\xed\xfe":
         return _read_dump(path)
+    if start == b"MDMP":
+        found = read_minidump(path)
+        return _headed(path, minidump_header(found), found.os_version)
     return _named(read_whole_report(path, threads=False), path.name)
 
 
@@ -60,12 +63,16 @@ def _read_dump(path: Path) -> CrashReport:
     with tempfile.TemporaryDirectory(prefix="symcache-dump-") as scratch:
         dump = open_dump(path, Path(scratch))
         header = dump.header or header_of_core(dump.core_path, dump.core)
+    return _headed(path, header, "")
+
+
+def _headed(path: Path, header: DumpHeader, version: str) -> CrashReport:
     modules = [AskedModule(m.uuid, m.path, "", m.address) for m in header.modules]
     if not modules:
         raise DumpError(
             f"{path}: names no modules", hint="a bare core needs notes of its images, or the memory in which they are"
         )
-    return CrashReport(path.name, header.os_build or "", "", header.cache_uuid, modules)
+    return CrashReport(path.name, header.os_build or "", version, header.cache_uuid, modules)
 
 
 def parse_report(text: str, name: str) -> CrashReport:

@@ -23,6 +23,7 @@ from symcache.verify import (
     verify_modules,
 )
 from symcache.verify.crash_reports import CrashReport, parse_report
+from tests.dump.minidump import MiniThread, minidump
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 
 ASSETS = Path(__file__).parents[2] / "symcache" / "demo" / "assets"
@@ -243,6 +244,18 @@ def test_the_modules_of_a_real_dump(tmp_path: Path, arch: str) -> None:
     assert served == {"Ledger", "LedgerKit"}
     assert {(m["path"], m["uuid"].replace("-", "")) for m in report.modules} == {(p, u) for p, u, _ in truth["modules"]}
     assert len(report.findings) == len(report.modules) - 2
+
+
+def test_a_minidump_names_build_and_modules(tmp_path: Path) -> None:
+    modules = [(0x1_0000_0000, 0x4000, "/bin/a", UUID(int=5)), (0x2_0000_0000, 0x4000, "/usr/lib/b", None)]
+    path = tmp_path / "crash.dmp"
+    path.write_bytes(minidump(modules, [MiniThread({}, 0x1000, b"s")], 0, None))
+    told = read_report(path)
+    assert (told.build, told.version) == ("22G830", "macOS 13.6.9")
+    assert [(m.uuid, m.path, m.address) for m in told.modules] == [(u, p, a) for a, _, p, u in modules]
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DumpError, match=r"crash\.dmp"):
+        read_report(path)
 
 
 def test_a_file_that_is_no_dump_is_a_finding_and_the_others_go_on(harvested: Path, tmp_path: Path) -> None:
