@@ -121,7 +121,7 @@ class LocalCache:
 
     def blob(self, sha256: str) -> Path:
         """Return where the file of this hash is, or would be."""
-        return self.folder / "blobs" / sha256[0] / sha256
+        return self.folder.joinpath("blobs", sha256[0], sha256)
 
     def publish(self, request: SymbolRequest, part: Path, entry: IndexEntry) -> FetchedSymbol:
         """Move a checked file to its place and index it under `request`, and under its own shared cache."""
