@@ -172,6 +172,34 @@ def test_a_cut_download_is_continued_where_it_ended(samples: Samples, tmp_path: 
     assert starts[0] > 0
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["identity", "zstd"])
+def test_a_small_file_that_was_cut_comes_whole_at_the_next_attempt(
+    samples: Samples, tmp_path: Path, packed: bool
+) -> None:
+    data = samples.dylib.read_bytes()
+    body = zstandard.compress(data) if packed else data
+    encoding = {"Content-Encoding": "zstd"} if packed else {}
+    told = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Symcache-Size": str(len(data)), **encoding}
+    cut = [True]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=told)
+        if not cut:
+            response.content_length = len(body)
+        await response.prepare(request)
+        # Once without a length, so that only the promised size tells that something is missing.
+        await response.write(body[: len(body) // 2] if cut else body)
+        cut.clear()
+        await response.write_eof()
+        return response
+
+    request = SymbolRequest(samples.uuid)
+    with LyingServer(answer) as cutting:
+        assert _get([cutting.url], tmp_path, request)[request].path.read_bytes() == data
+        assert [headers.get("Range") for _, headers in cutting.requests] == [None, None]
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
 def test_a_download_is_continued_by_a_later_process_but_not_with_changed_content(
     server: Server, samples: Samples, tmp_path: Path
 ) -> None:
