@@ -123,7 +123,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     # scripts that come with a module, which only this switches off, and that for run-time checkers (BoundsSafety).
     scripts = debugger.GetScriptLanguage()
     debugger.SetScriptLanguage(lldb.eScriptLanguageNone)
-    _run(lldb, debugger, "plugin disable instrumentation-runtime")  # fails before version 22, which has no such plug-in
+    _run(lldb, debugger, "plugin disable instrumentation-runtime")  # older ones have neither plug-in nor command
     error = lldb.SBError()
     target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
     if not target.IsValid():
