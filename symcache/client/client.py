@@ -39,6 +39,8 @@ class SymbolClient:
         self.source_failures: list[str] = []
         """Of the last `fetch_sources`."""
         self._cache = LocalCache(cache_dir, max_bytes)
+        self._down: dict[str, str] = {}
+        """Servers that the last look-up could not reach, and why: not asked for files until one reaches them."""
         self._entered = False
         self._downloads: Downloads | None = None
 
@@ -72,20 +74,19 @@ class SymbolClient:
                 wanted.append(request)
         if not wanted or not self.urls:
             return found
+        if all(url in self._down for url in self.urls):
+            self.failures = {request: list(self._down.values()) for request in wanted}
+            raise self._unanswered(wanted[0])
         from symcache.client.downloads import SymbolJob  # noqa: PLC0415 - see symcache.client
 
         downloads = self._open_downloads()
-        job = SymbolJob(self.urls, self._tokens, wanted, self.failures)
+        job = SymbolJob(self.urls, self._tokens, wanted, self.failures, self._down)
         downloads.run(job.run(self._cache, downloads.session), lambda: progress and progress(job.done, job.total))
         found |= job.found
         if job.found:
             self._cache.evict()
         if not job.answered:
-            reason = next((text for texts in self.failures.values() for text in texts), "no answer")
-            raise RemoteError(
-                f"none of {', '.join(self.urls)} could be asked for {wanted[0]}: {reason}",
-                hint="check the URL, and that the server is up",
-            )
+            raise self._unanswered(wanted[0])
         return found
 
     def fetch_source(self, uuid: UUID, path: str) -> Path | None:
@@ -128,18 +129,29 @@ class SymbolClient:
         answer says which shared caches have exactly this layout. What is asked for to check, not to have, is not to be
         noted as missing. Raises RemoteError when nobody answers.
         """
-        from symcache.client.holdings import ask_holdings  # noqa: PLC0415 - see symcache.client
+        from symcache.client.holdings import UnreachableError, ask_holdings  # noqa: PLC0415 - see symcache.client
 
         loads: dict[UUID, int | None] = dict(images) if isinstance(images, Mapping) else dict.fromkeys(images)
         reasons = []
         for url in self.urls:
+            self._down.pop(url, None)
             try:
                 return ask_holdings(url, loads, self._tokens.get(url), note_missing=note_missing)
+            except UnreachableError as error:
+                self._down[url] = str(error)
+                reasons.append(str(error))
             except SymcacheError as error:
                 reasons.append(str(error))
         raise RemoteError(
             f"no server tells what it holds: {'; '.join(reasons) or 'none is named'}",
             hint="name a symcache server with --server or SYMCACHE_URL",
+        )
+
+    def _unanswered(self, request: SymbolRequest) -> RemoteError:
+        reason = next((text for texts in self.failures.values() for text in texts), "no answer")
+        return RemoteError(
+            f"none of {', '.join(self.urls)} could be asked for {request}: {reason}",
+            hint="check the URL, and that the server is up",
         )
 
     def _open_downloads(self) -> Downloads:

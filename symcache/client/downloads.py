@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from typing import Any, TypeVar
@@ -87,13 +87,14 @@ class SymbolJob:
         tokens: dict[str, str],
         wanted: list[SymbolRequest],
         failures: dict[SymbolRequest, list[str]],
+        down: Mapping[str, str],
     ) -> None:
         self.tokens = tokens
         self.urls, self.wanted, self.failures = urls, wanted, failures
         self.found: dict[SymbolRequest, FetchedSymbol] = {}
         self.done = self.total = 0
         self.answered = False
-        self._down: dict[str, str] = {}
+        self._down = dict(down)
 
     def count(self, arrived: int, expected: int) -> None:
         """Take note of bytes that have arrived, and of bytes that will."""

@@ -20,7 +20,7 @@ from symcache.errors import RemoteError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import MAX_SOURCE_NOTES
 
-__all__ = ["ask_holdings"]
+__all__ = ["UnreachableError", "ask_holdings"]
 
 _MAX_ANSWER = 256 << 20
 _AT_MOST = 10_000
@@ -29,10 +29,17 @@ _CONNECT_SECONDS, _READ_SECONDS = 10.0, 90.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class UnreachableError(RemoteError):
+    """Nobody answers there."""
+
+
 def ask_holdings(
     url: str, loads: Mapping[UUID, int | None], token: str | None = None, *, note_missing: bool = True
 ) -> Holdings:
-    """Ask one server, which notes as missing what it does not hold, unless told not to. Raises RemoteError."""
+    """Ask one server, which notes as missing what it does not hold, unless told not to.
+
+    Raises RemoteError; UnreachableError where it is of no use to ask anything else.
+    """
     if len(loads) > _AT_MOST:
         raise RemoteError(f"{len(loads)} images in one look-up where {_AT_MOST} are allowed", hint="ask in parts")
     question: dict[str, object] = {
@@ -48,7 +55,7 @@ def ask_holdings(
         headers["Authorization"] = f"Bearer {token}"
     try:
         answer = _post(url, json.dumps(question).encode(), headers)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: what is no URL
         raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
     try:
         return _holdings(json.loads(answer), url)
@@ -61,7 +68,10 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
     connection = kind(target.hostname or "", target.port, timeout=_CONNECT_SECONDS)
     try:
-        connection.connect()
+        try:
+            connection.connect()
+        except OSError as error:
+            raise UnreachableError(f"{url}: {error}", hint="check the URL, and that the server is up") from error
         connection.sock.settimeout(_READ_SECONDS)
         connection.request("POST", target.path, body, headers)
         with connection.getresponse() as response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -339,6 +340,31 @@ def test_holdings_of_many_and_the_cache_that_a_process_had(server: Server, sampl
         assert odd.match is LayoutMatch.NONE
         big = client.holdings([UUID(int=n) for n in range(10_000)])
         assert big.images == {}
+
+
+def test_a_server_that_a_look_up_could_not_reach_is_not_asked_for_files(
+    server: Server, samples: Samples, tmp_path: Path
+) -> None:
+    request = SymbolRequest(samples.uuid)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen yet
+        dead = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        with (
+            SymbolClient([dead], tmp_path / "one") as client,
+            SymbolClient([dead, server.url], tmp_path / "two") as other,
+        ):
+            with pytest.raises(RemoteError):
+                client.holdings([samples.uuid])
+            assert set(other.holdings([samples.uuid]).images) == {samples.uuid}
+            bound.listen()
+            with pytest.raises(RemoteError, match=f"could be asked for {request}"):
+                client.fetch_many([request])
+            assert dead in client.failures[request][0]
+            assert other.fetch_many([request])[request].server == server.url
+            assert dead in other.failures[request][0]
+        bound.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            bound.accept()
 
 
 _WRONG = {"kind": "song", "size": -1, "sha256": "../x", "arch": 7, "path": None, "build": 5, "cache_uuid": "x"}
