@@ -36,6 +36,7 @@ _OVERHEAD = 1 << 14
 _MAX_WINDOW = 1 << 27
 _MAX_HEAD = 1 << 20
 _ATTEMPTS = 4
+_LOCKED_SECONDS = 0.05
 _ETAG = re.compile(r'"([0-9a-f]{64})(?:-zstd)?"')
 _RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 _BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -70,10 +71,14 @@ class Fetcher:
         was asked for.
         """
         with contextlib.ExitStack() as stack:
-            try:
-                path, file = stack.enter_context(self._cache.part(request, wait=False))
-            except BlockingIOError:  # waited for in a thread: another process may hold it for a whole download
-                path, file = await asyncio.to_thread(stack.enter_context, self._cache.part(request))
+            while True:
+                try:
+                    path, file = stack.enter_context(self._cache.part(request))
+                    break
+                except BlockingIOError:
+                    # Not in a thread: two processes that wait for each other's downloads would block all threads that
+                    # they need to end their own.
+                    await asyncio.sleep(_LOCKED_SECONDS)
             if found := self._cache.find(request):
                 path.unlink(missing_ok=True)
                 return found
@@ -90,6 +95,7 @@ class Fetcher:
             finally:
                 if file.tell() == 0:
                     path.unlink(missing_ok=True)
+                    self._cache.remember_part(path, None)
 
     async def _attempt(
         self, url: str, request: SymbolRequest, path: Path, file: BinaryIO, count: Count
@@ -150,7 +156,9 @@ class Fetcher:
         count: Count,
     ) -> FetchedSymbol:
         if response.status == 200:
-            start = _restart(file)
+            if start:
+                start = _restart(file)
+                self._cache.remember_part(path, None)
         elif not (m := _RANGE.fullmatch(response.headers.get("Content-Range", ""))) or int(m[1]) != start:
             raise IntegrityError(f"{url}: answers another range than was asked for {request}")
         told = _told(response)

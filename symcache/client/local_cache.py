@@ -143,31 +143,23 @@ class LocalCache:
         _replace(path, entry.to_json())
 
     @contextlib.contextmanager
-    def part(self, request: SymbolRequest, *, wait: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
+    def part(self, request: SymbolRequest) -> Iterator[tuple[Path, BinaryIO]]:
         """Open the part file of `request`, alone among all processes; what an earlier run left is in it.
 
-        Waits while another process downloads the same, or raises BlockingIOError. Look into the index again afterwards.
+        Raises BlockingIOError while another process downloads the same; look into the index once it is open.
         """
         path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}"
-        while True:
-            file = path.open("a+b")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BaseException:
-                file.close()
-                raise
-            try:
-                # The one who had the lock before may have published this file: then it is not ours to write.
-                same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
-            except FileNotFoundError:
-                same = False
-            if same:
-                break
-            file.close()
-        try:
+        with contextlib.ExitStack() as stack:
+            while True:
+                file = stack.enter_context(path.open("a+b"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    # The one who had the lock before may have published this file: then it is not ours to write.
+                    if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                        break
+                except FileNotFoundError:
+                    pass
             yield path, file
-        finally:
-            file.close()
 
     def remember_part(self, path: Path, note: dict[str, str] | None) -> None:
         """Note what a part holds, so that it can be resumed; None: nothing of use."""

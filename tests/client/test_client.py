@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from symcache.client import FetchedSymbol, LayoutMatch, SymbolClient, SymbolRequ
 from symcache.errors import RemoteError
 from symcache.model import Kind
 from tests.client.lying_server import LyingServer
-from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server, uuid_of
+from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server, set_uuid, uuid_of
 
 
 def _get(urls: list[str], cache: Path, *requests: SymbolRequest) -> dict[SymbolRequest, FetchedSymbol]:
@@ -269,6 +270,10 @@ with SymbolClient([sys.argv[1]], Path(sys.argv[2])) as client:
 
 def test_processes_that_share_a_cache_download_once(samples: Samples, tmp_path: Path) -> None:
     images = [samples.dylib, samples.large, samples.variants["22G120"]]
+    for number in range(40):  # more than a process has at a time, so that each waits for all others
+        images.append(tmp_path / f"lib{number}.dylib")
+        shutil.copyfile(samples.dylib, images[-1])
+        set_uuid(images[-1], UUID(int=number + 1, version=4))
     by_hex = {uuid_of(image).hex: image for image in images}
 
     async def answer(request: web.Request) -> web.StreamResponse:
