@@ -194,6 +194,30 @@ def test_many_dumps_one_of_them_bad(scenes: Scenes, crash: Path, tmp_path: Path)
     assert reports[1]["signature"]["frames"][0] == "SIGSEGV"
 
 
+def test_several_dumps_at_a_time_come_out_in_their_order(scenes: Scenes, tmp_path: Path) -> None:
+    dumps: list[Path] = []
+    for number in range(9):
+        path = tmp_path / f"{number}.zip"
+        whole = scenes("arm64" if number % 2 else "x86_64").write(thread=1).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if number == 4 else whole)
+        dumps.append(path)
+    symbols = [text for arch in ("x86_64", "arm64") for text in ("--symbols", scenes(arch).folder)]
+    together, apart = (run("analyze", "-j", jobs, *dumps, *symbols, "--json") for jobs in ("4", "1"))
+    assert (together.returncode, apart.returncode) == (1, 1)
+    reports = json.loads(together.stdout)
+    assert reports == json.loads(apart.stdout)
+    assert [r["dump"] for r in reports] == [str(path) for path in dumps]
+    assert [r.get("process", {}).get("arch") for r in reports] == ["x86_64", "arm64"] * 2 + [
+        None,
+        "arm64",
+        "x86_64",
+        "arm64",
+        "x86_64",
+    ]
+    assert len({r["signature"]["id"] for r in reports if "signature" in r}) == 1
+    assert together.stderr.count("error:") == 1
+
+
 def test_names_out_of_a_dump_cannot_drive_the_terminal(tmp_path: Path) -> None:
     module = type(MODULE)(0x1_0000_0000, "/x/\u202eLed\x9bger[red]", MODULE.uuid)
     path = tmp_path / "evil.zip"

@@ -1,0 +1,243 @@
+"""The command `analyze`: what happened in one crash dump, or in thousands of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.text import Text
+
+from symcache.cli.common import (
+    BuildOption,
+    CacheOption,
+    JsonOption,
+    LibraryOption,
+    ServerOption,
+    console,
+    count_progress,
+    emit_json,
+    errors_to_exit,
+    existing_path,
+    out,
+    plain,
+    state,
+)
+from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, visible, warn
+from symcache.dump import Analysis, Frame, Limits, ThreadReport, WantedSource, analyze
+from symcache.dump.symbols import Progress
+from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
+from symcache.kinds import uuid_text
+from symcache.macho import parse_uuid
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(name="analyze")(analyze_)
+
+
+def analyze_(
+    dumps: Annotated[
+        list[str],
+        typer.Argument(metavar="DUMP...", help="Zips with header and core, bare cores, minidumps, crash reports."),
+    ],
+    symbols: SymbolsOption = None,
+    library: LibraryOption = None,
+    server: ServerOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    timeout: TimeoutOption = Limits.seconds,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Dumps at a time; 0: as many as cores.")] = 0,
+    source: Annotated[bool, typer.Option("--source", help="Fetch sources; print the line of each frame.")] = False,
+    json: JsonOption = False,
+    html: Annotated[bool, typer.Option("--html", help="Print a page to keep or send.")] = False,
+) -> None:
+    """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
+    with errors_to_exit():
+        if json and html:
+            raise UsageError("--json and --html exclude each other", hint="run it once for each")
+        paths = [existing_path(text) for text in dumps]
+        work = _Work(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source)
+        worst = 0
+        reports: list[dict[str, Any]] = []
+        warned: set[str] = set()
+        for path, result in _results(work, paths, jobs or os.cpu_count() or 1):
+            # One server that is away is one warning, not one a dump.
+            warn([p for p in result.problems if p not in warned])
+            warned.update(result.problems)
+            if result.error:
+                if len(paths) == 1 or state.debug:
+                    raise result.error
+                worst = max(worst, result.error.exit_code)
+                reports.append({"dump": str(path), "error": str(result.error), "hint": result.error.hint})
+                console.print(f"[bold red]error:[/] {plain(str(result.error))}")
+                continue
+            if result.analysis:
+                missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in result.analysis.missing]
+                name_missing(missing, path)
+                if json or html:
+                    reports.append(result.analysis.to_json())
+                else:
+                    _print(result.analysis)
+        if json:
+            emit_json(reports[0] if len(paths) == 1 else reports)
+        if html:
+            from symcache.dump.html import to_html  # noqa: PLC0415 (templates take their time to import)
+
+            sys.stdout.write(to_html(reports))
+        if worst:
+            raise typer.Exit(worst)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is asked of every dump."""
+
+    symbols: Sequence[Path]
+    library: str | None
+    server: list[str] | None
+    cache: UUID | None
+    build: str | None
+    timeout: float
+    source: bool
+
+    def run(self, path: Path, progress: Progress | None = None) -> _Result:
+        """Analyze one dump, with library and connections of its own: any number of them run at a time."""
+        from symcache.cli.resolving import binary_sources  # noqa: PLC0415 (takes its time to import)
+
+        result = _Result()
+        try:
+            with binary_sources(self.symbols, self.library, self.server) as sources:
+                try:
+                    result.analysis = analyze(
+                        path,
+                        sources.resolver,
+                        cache=self.cache,
+                        build=self.build,
+                        limits=Limits(seconds=self.timeout),
+                        progress=progress,
+                        sources=(sources.files or _NoSources()) if self.source else None,
+                    )
+                finally:
+                    result.problems += sources.problems
+        except SymcacheError as error:
+            result.error = error
+        except OSError as error:
+            result.error = EnvironmentFailure(
+                f"{error.filename or path}: {error.strerror or error}", hint="check that it can be read"
+            )
+        return result
+
+
+@dataclass(slots=True)
+class _Result:
+    """An analysis or an error, and what kept servers from being asked."""
+
+    analysis: Analysis | None = None
+    error: SymcacheError | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def _results(work: _Work, paths: Sequence[Path], jobs: int) -> Iterator[tuple[Path, _Result]]:
+    """Yield what came of each dump, in their order."""
+    if len(paths) == 1:
+        with FetchBar() as bar:
+            result = work.run(paths[0], bar.report)
+        yield paths[0], result
+        return
+    with ThreadPoolExecutor(jobs, thread_name_prefix="analyze") as pool, count_progress() as bar:
+        task = bar.add_task("analyzing", total=len(paths))
+        pending: deque[tuple[Path, Future[_Result]]] = deque()
+        try:
+            for path in paths:
+                pending.append((path, pool.submit(work.run, path)))
+                if len(pending) > 2 * jobs:  # what is done waits in memory for its turn
+                    yield _next(pending)
+                    bar.advance(task)
+            while pending:
+                yield _next(pending)
+                bar.advance(task)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _next(pending: deque[tuple[Path, Future[_Result]]]) -> tuple[Path, _Result]:
+    path, future = pending.popleft()
+    return path, future.result()
+
+
+class _NoSources:
+    """For where no server is named: only folders that dSYMs note have sources."""
+
+    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+        """Return nothing."""
+        del wanted
+        return {}
+
+
+def _print(analysis: Analysis) -> None:
+    loaded, header = analysis.loaded, analysis.loaded.header
+    title = plain(header.executable.rpartition("/")[2] or "core")
+    version = f" {plain(header.bundle_version)}" if header.bundle_version else ""
+    out.print(f"[bold]{title}[/]{version}, {loaded.dump.core.arch}: {plain(str(loaded.dump.path))}")
+    if loaded.build or loaded.cache_uuid:
+        cache = f", shared cache {uuid_text(loaded.cache_uuid)}" if loaded.cache_uuid else ""
+        out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
+    out.print(f"exception: {plain(analysis.exception.description)}")
+    out.print(f"signature: {analysis.signature()[0]}")
+    crashed = analysis.crashed
+    for thread in (crashed, *(t for t in analysis.threads if t is not crashed)):
+        _print_thread(thread, crashed=thread is crashed)
+        if thread is crashed:
+            _print_registers(analysis.registers)
+    out.print("\nmodules:")
+    for module in analysis.modules:
+        dumped, executable = module.loaded.module, module.loaded.executable
+        uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
+        note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
+        symbols = " +dSYM" if module.debug_info else ""
+        out.print(
+            f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}  {plain(dumped.path or dumped.name)}"
+            + (f"  ({plain(note)})" if note else "")
+        )
+
+
+def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
+    name = f" {plain(thread.name)}" if thread.name else ""
+    out.print(f"\nthread {thread.index}{name}{' [bold red]crashed[/]' if crashed else ''}:")
+    for number, frame in enumerate(thread.frames):
+        out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
+        if frame.source_line:
+            out.print(Text(f"  {'':23} {visible(frame.source_line)}", style="dim"))
+
+
+def _frame_text(frame: Frame) -> str:
+    module = frame.module.loaded.module if frame.module else None
+    place = module.name if module else "?"
+    if frame.function:
+        place += f"`{frame.function}"
+        if frame.offset is not None and not frame.inlined:
+            place += f" + {frame.offset}"
+    elif module:
+        place += f" + {frame.address - module.address:#x}"
+    if frame.inlined:
+        place += " [inlined]"
+    if frame.line:
+        place += f" at {frame.file.rpartition('/')[2]}:{frame.line}"
+    return place
+
+
+def _print_registers(registers: dict[str, int]) -> None:
+    out.print("  registers:")
+    items = [f"{name:>6} {value:#018x}" for name, value in registers.items()]
+    for start in range(0, len(items), 4):
+        out.print("  " + "  ".join(items[start : start + 4]))
