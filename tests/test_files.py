@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
-from symcache.files import published
+from symcache.files import publish_bytes, published
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -79,3 +81,28 @@ def test_what_the_disk_refuses_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), published(tmp_path / "folder") as part:
         part.write_text("content")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_bytes_at_hand_appear_whole_for_the_user_alone(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    for content in (b"before", b"after" * 100_000):
+        publish_bytes(target, content)
+        assert target.read_bytes() == content
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_of_bytes_that_do_not_fit_nothing_is_left(tmp_path: Path) -> None:
+    """The process may write no file of more than 4 KiB, as on a disk that is full."""
+    target = tmp_path / "file"
+    publish_bytes(target, b"before")
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(OSError, match="too large"):
+            publish_bytes(target, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]

@@ -28,7 +28,7 @@ from uuid import UUID
 
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.errors import StorageError
-from symcache.files import published
+from symcache.files import publish_bytes
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -140,7 +140,7 @@ class LocalCache:
         """Index a content under a UUID and a key. Raises OSError."""
         path = Path(self._index(uuid, key))
         path.parent.mkdir(exist_ok=True)
-        _replace(path, entry.to_json())
+        publish_bytes(path, entry.to_json())
 
     @contextlib.contextmanager
     def part(self, request: SymbolRequest) -> Iterator[tuple[Path, BinaryIO]]:
@@ -167,7 +167,7 @@ class LocalCache:
         if note is None:
             side.unlink(missing_ok=True)
         else:
-            _replace(side, json.dumps(note).encode())
+            publish_bytes(side, json.dumps(note).encode())
 
     def part_note(self, path: Path) -> dict[str, str]:
         """Return what was noted of a part; empty when it cannot be resumed."""
@@ -211,8 +211,3 @@ def _key(request: SymbolRequest) -> str:
         # Encoded, since a build is text from outside and file systems may not tell cases apart.
         return f"{request.kind}-build-{request.build.encode().hex()}"
     return request.kind.value
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with published(path, mode=0o600) as part:
-        part.write_bytes(data)
