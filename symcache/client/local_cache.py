@@ -129,11 +129,12 @@ class LocalCache:
         blob.parent.mkdir(exist_ok=True)
         part.chmod(0o444)
         os.utime(part)
-        part.replace(blob)
         self.write_entry(request.uuid, _key(request), entry)
         if entry.cache_uuid is not None and request.cache is None:
             pinned = SymbolRequest(request.uuid, request.kind, cache=entry.cache_uuid)
             self.write_entry(request.uuid, _key(pinned), entry)
+        # Last: the lock goes with the name of the part, and who gets it next must find all this.
+        part.replace(blob)
         return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
 
     def write_entry(self, uuid: UUID, key: str, entry: IndexEntry) -> None:
