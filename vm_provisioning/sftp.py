@@ -43,7 +43,7 @@ class WholeFile(NamedTuple):
     """A file as it was read: what it was before and after, and its bytes."""
 
     before: Attributes
-    data: bytes
+    data: bytes | memoryview
     after: Attributes
 
 
@@ -154,7 +154,7 @@ class Sftp(Packets):
             self._release(handle, ())
         return result
 
-    def read(self, path: bytes, start: int, end: int) -> Generator[tuple[Attributes, bytes]]:
+    def read(self, path: bytes, start: int, end: int) -> Generator[tuple[Attributes, memoryview]]:
         """Yield the bytes of a file from `start` up to `end`, in order, each with what the open file is.
 
         The first and the last piece are empty, so that the caller can look at the attributes before anything is read
@@ -165,7 +165,7 @@ class Sftp(Packets):
         ahead: deque[tuple[int, int, int]] = deque()
         try:
             attributes = self._fstat(handle, path)
-            yield attributes, b""
+            yield attributes, memoryview(b"")
             position = start
             while position < end or ahead:
                 while position < end and len(ahead) < _WINDOW:
@@ -174,7 +174,7 @@ class Sftp(Packets):
                     position += size
                 request, offset, size = ahead.popleft()
                 try:
-                    data = self._expect(self._answer(request), Response.DATA, path, may_end=True).string()
+                    data = self._expect(self._answer(request), Response.DATA, path, may_end=True).data()
                 except EOFError:
                     break
                 if not data or len(data) > size:
@@ -185,7 +185,7 @@ class Sftp(Packets):
                     rest = offset + len(data)
                     ahead.appendleft((self._ask_read(handle, rest, size - len(data)), rest, size - len(data)))
                 yield attributes, data
-            yield self._fstat(handle, path), b""
+            yield self._fstat(handle, path), memoryview(b"")
         finally:
             self._release(handle, [request for request, _, _ in ahead])
 
@@ -231,15 +231,16 @@ class Sftp(Packets):
         return _Reading(path, size, step, before, reads, after)
 
     def _whole(self, file: _Reading) -> WholeFile | RemoteError:
-        path, pieces, short = file.path, [], False
+        pieces: list[memoryview] = []
+        path, short = file.path, False
         try:
             before = self._expect(self._answer(file.before), Response.ATTRS, path).attributes()
             for number, request in enumerate(file.reads):
                 asked = min(file.step, file.size - number * file.step)
                 try:
-                    data = self._expect(self._answer(request), Response.DATA, path, may_end=True).string()
+                    data = self._expect(self._answer(request), Response.DATA, path, may_end=True).data()
                 except EOFError:
-                    data = b""
+                    data = memoryview(b"")
                 if len(data) > asked:
                     raise ProtocolError(f"{shown(path)}: {self._host} answered {asked} bytes with {len(data)}")
                 short = short or len(data) < asked
@@ -260,7 +261,7 @@ class Sftp(Packets):
                 raise
             except RemoteError as error:
                 return error
-        return WholeFile(before, b"".join(pieces), after)
+        return WholeFile(before, pieces[0] if len(pieces) == 1 else b"".join(pieces), after)
 
     def _fstat(self, handle: bytes, path: bytes) -> Attributes:
         return self._expect(

@@ -172,7 +172,7 @@ def _is_copy(local: Path, expected: Attributes) -> bool:
     return stat.S_ISREG(found.st_mode) and (found.st_size, int(found.st_mtime)) == (expected.size, expected.mtime)
 
 
-def _write(descriptor: int, data: bytes, part: Path) -> None:
+def _write(descriptor: int, data: bytes | memoryview, part: Path) -> None:
     view = memoryview(data)
     try:
         while view:
