@@ -2,7 +2,8 @@
 
 Ours starts two Pythons, asks a server on this machine for 300 binaries, checks and keeps them, and runs LLDB; the peer
 is the shortest script that does the LLDB part. Both import LLDB in a fresh process, as users do. What the peer loses is
-mostly that it lets LLDB read the symbols of every module, where ours has it read those of the modules on the stack.
+mostly that it lets LLDB read the symbols of every module, where ours has it read those of the modules on the stack; a
+peer that knows the same switches stands beside.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ plan = json.load(open(sys.argv[1]))
 debugger = lldb.SBDebugger.Create(False)
 debugger.SetInternalVariable("target.preload-symbols", "false", debugger.GetInstanceName())
 debugger.SetInternalVariable("symbols.enable-external-lookup", "false", debugger.GetInstanceName())
+if sys.argv[2:]:
+    debugger.SetScriptLanguage(lldb.eScriptLanguageNone)
+    debugger.GetCommandInterpreter().HandleCommand(
+        "plugin disable instrumentation-runtime", lldb.SBCommandReturnObject()
+    )
 error = lldb.SBError()
 target = debugger.CreateTarget("", "x86_64-apple-macosx", None, False, error)
 process = target.LoadCore(plan["core"])
@@ -81,8 +87,8 @@ def run(scratch: Path) -> list[Row]:
         # looks for a free inode, and that would take longer than everything that is measured.
         environment["SYMCACHE_CACHE_DIR"] = tempfile.mkdtemp(prefix="cache-", dir=scratch)
 
-    def peer() -> None:
-        subprocess.run([sys.executable, "-I", str(peer_script), str(plan)], check=True)
+    def peer(*options: str) -> None:
+        subprocess.run([sys.executable, "-I", str(peer_script), str(plan), *options], check=True)
 
     with serve(scratch / "library", scratch / "server") as server:
         command = [sys.executable, "-m", "symcache", "open", str(dump), "--server", server.url]
@@ -99,7 +105,8 @@ def run(scratch: Path) -> list[Row]:
         shared = {"amount": 1.0, "unit": "dumps/s"}
         cold = compare(f"{name}, cold cache", ours, "LLDB alone", peer, **shared, at_least=1 / 1.5, prepare=forget)  # type: ignore[arg-type]
         warm = compare(f"{name}, warm cache", ours, "LLDB alone", peer, **shared, at_least=1 / 1.15)  # type: ignore[arg-type]
-    return [cold, warm]
+        frugal = compare(f"{name}, warm cache", ours, "LLDB, same switches", lambda: peer("frugal"), **shared)  # type: ignore[arg-type]
+    return [cold, warm, frugal]
 
 
 def _images(folder: Path) -> dict[Path, UUID]:
