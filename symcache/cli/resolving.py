@@ -213,7 +213,7 @@ class Sources:
     problems: list[str]
     """What kept servers from being asked; filled as they are."""
     files: SourceFiles | None
-    """Gets source files; None where no server is named."""
+    """Gets source files; None where no server is named, nor ever was."""
 
 
 @contextmanager
@@ -238,7 +238,8 @@ def binary_sources(folders: Sequence[Path], library: str | None, servers: list[s
             else:
                 own = LibraryResolver(opened, LocalCache(cache_dir()))
                 resolvers.append(WithSourceNotes(own, opened.sources, roots) if roots else own)
-        if urls := server_urls(servers):
+        # Without a server, too: what was once fetched from one is in the cache.
+        if (urls := server_urls(servers)) or (cache_dir() / "index").is_dir():
             client = stack.enter_context(SymbolClient(urls, cache_dir()))
             kept = stack.enter_context(SymbolClient([], cache_dir()))
             server = ServerResolver(client, kept, cache_dir() / "layouts")

@@ -40,3 +40,8 @@ def test_what_was_fetched_is_not_fetched_again_nor_what_the_server_has_not(
             assert sources.problems == []
         asked = [path for path, _ in server.requests]
     assert asked == ["/api/v1/uuids", f"/buildid/{uuid.hex}/executable", "/api/v1/uuids"]
+    # Now that it is here, nobody has to be named for it.
+    with binary_sources([], None, None) as sources:
+        assert sources.resolver.guess_caches({uuid: 0x1_0000_0000}) == []
+        assert sources.resolver.resolve([program, symbols])[program].path.read_bytes() == data
+        assert sources.problems == []

@@ -86,7 +86,9 @@ def _lines(done: Done) -> list[tuple[object, object, object]]:
     return [(f["file"], f["line"], f["source_line"]) for f in json.loads(done.stdout)["threads"][0]["frames"]]
 
 
-def test_analyze_gives_the_lines_when_asked_for(server: Server, own: Path, tmp_path: Path) -> None:
+def test_analyze_gives_the_lines_when_asked_for(
+    server: Server, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def truly(frame: dict[str, object], *, had: bool) -> tuple[object, object, object]:
         file, line = frame["file"], frame["line"]
         return file, line, _line(Path(str(file)).name, int(str(line))) if file and had else None
@@ -104,6 +106,8 @@ def test_analyze_gives_the_lines_when_asked_for(server: Server, own: Path, tmp_p
     assert f"<code>{html.escape(_line('main.c', 13))}</code>" in page
     server.stop()
     assert analyzed("--server", server.url, "--source") == [truly(f, had=True) for f in frames]
+    assert analyzed("--library", own, "--source") == [truly(f, had=True) for f in frames], "they are in the cache"
+    monkeypatch.setenv("SYMCACHE_CACHE_DIR", str(tmp_path / "another"))
     assert analyzed("--library", own, "--source") == [truly(f, had=False) for f in frames], "no server, no sources"
 
 
