@@ -6,6 +6,8 @@ A bare Mach-O core, without zip and header, is taken as well. Offsets inside the
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
 import zipfile
 import zlib
@@ -21,7 +23,9 @@ from symcache.macho.constants import MH_MAGIC_64
 __all__ = ["MEMBER", "OpenedDump", "open_dump"]
 
 MEMBER = "minidump.dmp"
-_END = b"</root>"
+_END = re.compile(rb"</root\s*>")
+_LONGEST_END = 64
+"""Bytes of an end tag with white space in it; no writer puts any there."""
 _CHUNK = 1 << 20
 _MAX_HEADER = 16 << 20
 _MAX_CORE = 16 << 30
@@ -47,19 +51,35 @@ def open_dump(path: Path, scratch: Path) -> OpenedDump:
 
     Runs of zeros become holes, so the core takes no more room than it has content.
     """
+    core: Core | None = None
     with path.open("rb") as file:
         if file.read(4) == _CORE_MAGIC:
             core = read_core(path)
-            return OpenedDump(path, None, core, path)
+            if not core.odd_states:
+                return OpenedDump(path, None, core, path)
     target = scratch / "core"
+    if core:  # the user's file stays as it is
+        shutil.copyfile(path, target)
+        _make_readable(target, core)
+        return OpenedDump(path, None, core, target)
     try:
         header = _unpack_zip(path, target)
         core = read_core(target, name=str(path))
         check_thread(header, len(core.threads), str(path))
+        _make_readable(target, core)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     return OpenedDump(path, header, core, target)
+
+
+def _make_readable(target: Path, core: Core) -> None:
+    """Put the states of threads into the form that LLDB reads, in our copy of the core."""
+    if core.odd_states:
+        with target.open("r+b") as file:
+            for offset, states in core.odd_states:
+                file.seek(offset)
+                file.write(states)
 
 
 def _unpack_zip(path: Path, target: Path) -> DumpHeader:
@@ -109,20 +129,30 @@ def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[byte
 
 
 def _split_header(member: IO[bytes], name: str) -> tuple[bytes, bytes]:
-    """Return the header, `</root>` included, and what was read of the core."""
+    """Return the header, `</root>` included, and what was read of the core.
+
+    A comment or CDATA may hold `</root>`, too: the end is the one that a core follows, or else the first.
+    """
     data = b""
+    first, position = 0, 0
     while True:
-        chunk = member.read(min(_CHUNK, _MAX_HEADER))
-        start = max(0, len(data) - len(_END))
+        chunk = member.read(_CHUNK)
         data += chunk
-        end = data.find(_END, start)
-        if end >= 0:
-            end += len(_END)
-            return data[:end], data[end:]
+        for match in _END.finditer(data, position):
+            end = match.end()
+            if len(data) - end < len(_CORE_MAGIC) and chunk:
+                break  # what follows it is not there yet
+            first = first or end
+            if data.startswith(_CORE_MAGIC, end):
+                return data[:end], data[end:]
+            position = end
+        position = max(position, len(data) - _LONGEST_END)
+        if first and (not chunk or len(data) > first + _CHUNK):
+            return data[:first], data[first:]
         if not chunk or len(data) > _MAX_HEADER:
             looked = f"its first {_MAX_HEADER >> 20} MiB" if chunk else f"{len(data)} bytes"
             raise DumpError(
-                f"{name}: {MEMBER} has no XML header: {_END.decode()} is nowhere in {looked}",
+                f"{name}: {MEMBER} has no XML header: </root> is nowhere in {looked}",
                 hint="the dump was cut while it was written, or is something else",
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
@@ -20,6 +20,7 @@ from symcache.dump.registers import (
     FLAVORS,
     X86_64_EXCEPTION,
     ExceptionState,
+    for_lldb,
     unwrap,
 )
 from symcache.errors import DumpError
@@ -83,6 +84,8 @@ class Core:
     """By address; none overlap."""
     threads: tuple[CoreThread, ...]
     notes: tuple[Note, ...]
+    odd_states: tuple[tuple[int, bytes], ...] = field(default=(), kw_only=True)
+    """Of threads whose states LLDB would not read: where they are in the file, and what it does read in their place."""
 
     def segment_at(self, address: int) -> Segment | None:
         """Return the region that holds an address."""
@@ -124,6 +127,7 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     segments: list[Segment] = []
     threads: list[CoreThread] = []
     notes: list[Note] = []
+    odd: list[tuple[int, bytes]] = []
     position = 0
     for number in range(ncmds):
         if position + 8 > sizeofcmds:
@@ -136,7 +140,10 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
         elif cmd in {_LC_THREAD, _LC_UNIXTHREAD}:
             if len(threads) >= _MAX_THREADS:
                 raise DumpError(f"{name}: the core has more than {_MAX_THREADS} threads")
-            threads.append(_thread(cputype, commands[position + 8 : position + cmdsize], len(threads), name))
+            states = commands[position + 8 : position + cmdsize]
+            threads.append(_thread(cputype, states, len(threads), name))
+            if (readable := for_lldb(cputype, states)) != states:
+                odd.append((_HEADER.size + position + 8, readable))
         elif cmd == _LC_NOTE and cmdsize >= 8 + _NOTE.size:
             owner, offset, length = _NOTE.unpack_from(commands, position + 8)
             if offset + length > size:
@@ -162,7 +169,9 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                 f"{name}: the memory regions at {before.address:#x} and {after.address:#x} overlap",
                 hint="no running process has such memory: the dump is damaged",
             )
-    return Core(arch_name(cputype, cpusubtype), cputype, tuple(segments), tuple(threads), tuple(notes))
+    return Core(
+        arch_name(cputype, cpusubtype), cputype, tuple(segments), tuple(threads), tuple(notes), odd_states=tuple(odd)
+    )
 
 
 def _segment(commands: bytes, position: int, cmdsize: int, size: int, name: str) -> Segment:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "unwrap"]
+__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "for_lldb", "unwrap"]
 
 CPU_TYPE_X86_64, CPU_TYPE_ARM64 = 0x0100_0007, 0x0100_000C
 
@@ -61,13 +61,36 @@ X86_64_EXCEPTION = (6, struct.Struct("<IIQ"))
 ARM64_EXCEPTION = (7, struct.Struct("<QII"))
 """ARM_EXCEPTION_STATE64: far, esr, exception."""
 
-_X86_UNIFIED = frozenset({7, 8, 9})
-"""x86_THREAD_STATE, x86_FLOAT_STATE, x86_EXCEPTION_STATE: the real flavor, its count and the state follow."""
+_UNIFIED = {CPU_TYPE_X86_64: frozenset({7, 8, 9}), CPU_TYPE_ARM64: frozenset({1})}
+"""x86_THREAD_STATE, x86_FLOAT_STATE, x86_EXCEPTION_STATE, ARM_THREAD_STATE: the real flavor, its count and the state
+follow."""
 
 
 def unwrap(cputype: int, flavor: int, state: bytes) -> tuple[int, bytes]:
-    """Return flavor and state, without the x86 wrapper that holds either a 32-bit or a 64-bit state."""
-    if cputype == CPU_TYPE_X86_64 and flavor in _X86_UNIFIED and len(state) >= 8:
+    """Return flavor and state, without the wrapper that holds either a 32-bit or a 64-bit state."""
+    if flavor in _UNIFIED[cputype] and len(state) >= 8:
         inner, count = struct.unpack_from("<II", state)
         return inner, state[8 : 8 + 4 * min(count, len(state) // 4)]
     return flavor, state
+
+
+def for_lldb(cputype: int, states: bytes) -> bytes:
+    """Return the states of a thread as LLDB reads them, in as many bytes: unwrapped, general registers first.
+
+    Of x86_64, LLDB reads the first state alone, and no wrapped one. `states` must have been checked.
+    """
+    general = FLAVORS[cputype].number
+    found: list[tuple[int, bytes]] = []
+    position = 0
+    while position + 8 <= len(states):
+        flavor, count = struct.unpack_from("<II", states, position)
+        if not flavor and not count:
+            break
+        position += 8
+        found.append((flavor, states[position : position + count * 4]))
+        position += count * 4
+    if not found or found[0][0] == general:
+        return states
+    plain = sorted((unwrap(cputype, *one) for one in found), key=lambda one: one[0] != general)
+    packed = b"".join(struct.pack("<II", flavor, len(state) // 4) + state for flavor, state in plain)
+    return packed.ljust(len(states), b"\0")

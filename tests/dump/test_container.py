@@ -73,6 +73,25 @@ def test_what_older_writers_leave_out_and_newer_ones_add(tmp_path: Path) -> None
     assert rich.modules == plain.modules
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"<root>", b"<root><!-- the end is </root>, as ever -->"),
+        (b"<root>", b"<root><note><![CDATA[" + b"</root>" * 20_000 + b"]]></note>"),
+        (b"</root>", b"</root\n >"),
+    ],
+)
+def test_the_header_ends_where_the_core_begins(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = tmp_path / "dump.zip"
+    path.write_bytes(zipped(header([MODULE]).replace(old, new) + CORE))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    dump = open_dump(path, scratch)
+    assert dump.header
+    assert [m.path for m in dump.header.modules] == [MODULE.path]
+    assert dump.core_path.read_bytes() == CORE
+
+
 def test_zeros_of_a_core_become_holes(tmp_path: Path) -> None:
     core = CoreFile(
         regions=[Region(0x1000, 64 << 20, bytes(64 << 20), 3), Region(0x10_0000_0000, 4096, b"x" * 4096, 3)],

@@ -70,6 +70,13 @@ def test_x86_states_may_be_wrapped() -> None:
     assert thread.exception == (14, 4, 0x99)  # without the processor's number
 
 
+def test_arm64_states_may_be_wrapped() -> None:
+    """ARM_THREAD_STATE (struct arm_unified_thread_state) holds flavor and count of its own before the state."""
+    inner = arm_thread(pc=4, lr=5)[: 8 + 272]
+    thread = parsed(CoreFile(ARM64, 0, threads=[struct.pack("<2I", 1, len(inner) // 4) + inner]).bytes()).threads[0]
+    assert (thread.registers["pc"], thread.registers["lr"]) == (4, 5)
+
+
 @pytest.mark.parametrize(
     ("core", "expected"),
     [

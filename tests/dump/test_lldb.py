@@ -56,6 +56,49 @@ def test_functions_and_lines(scenes: Scenes, arch: str, signed: bool) -> None:
     assert [f.function for f in analysis.threads[0].frames] == ["middle", "main"]
 
 
+def _states(thread: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while thread:
+        flavor, count = struct.unpack_from("<2I", thread)
+        found.append((flavor, thread[8 : 8 + 4 * count]))
+        thread = thread[8 + 4 * count :]
+    return found
+
+
+def _packed(flavor: int, state: bytes) -> bytes:
+    return struct.pack("<2I", flavor, len(state) // 4) + state
+
+
+@ARCHES
+@pytest.mark.parametrize("form", ["wrapped", "exception first"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_states_that_lldb_does_not_read(scenes: Scenes, arch: str, form: str, bare: bool, tmp_path: Path) -> None:
+    """Of x86_64, LLDB reads the first state of a thread alone, and of neither architecture a wrapped one."""
+    scene = scenes(arch)
+    wrappers = {4: 7, 5: 8, 6: 9} if arch == "x86_64" else {6: 1}
+    threads = []
+    for thread in scene.core.threads:
+        states = _states(thread)
+        if form == "wrapped":
+            pack = [_packed(wrappers[f], _packed(f, s)) if f in wrappers else _packed(f, s) for f, s in states]
+        else:
+            pack = [_packed(f, s) for f, s in reversed(states)]
+        threads.append(b"".join(pack))
+    core = CoreFile(scene.core.cputype, scene.core.subtype, list(scene.core.regions), threads).bytes()
+    if bare:
+        path = tmp_path / "core"
+        path.write_bytes(core)
+    else:
+        path = write_dump(tmp_path / "dump.zip", header(scene.modules, thread=1), core)
+    analysis = analyze(path, FolderResolver([scene.folder]))
+    assert analysis.exception.address == 0x10
+    if bare:  # without notes, it names no modules
+        assert analysis.crashed.frames[0].address
+        assert path.read_bytes() == core
+    else:
+        assert frames(analysis) == scene.frames
+
+
 @ARCHES
 def test_a_module_that_nobody_has_keeps_its_place_in_the_chain(
     scenes: Scenes, arch: str, only: Callable[..., Path]
