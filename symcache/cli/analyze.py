@@ -190,7 +190,8 @@ def _print(analysis: Analysis) -> None:
     version = f" {plain(header.bundle_version)}" if header.bundle_version else ""
     out.print(f"[bold]{title}[/]{version}, {loaded.dump.core.arch}: {plain(str(loaded.dump.path))}")
     if loaded.build or loaded.cache_uuid:
-        cache = f", shared cache {uuid_text(loaded.cache_uuid)}" if loaded.cache_uuid else ""
+        mapped = analysis.cache_uuid()
+        cache = f", shared cache {uuid_text(mapped)}" if mapped else ""
         out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
     out.print(f"exception: {plain(analysis.exception.description)}")
     out.print(f"signature: {analysis.signature()[0]}")

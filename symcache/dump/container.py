@@ -51,6 +51,14 @@ def open_dump(path: Path, scratch: Path) -> OpenedDump:
 
     Runs of zeros become holes, so the core takes no more room than it has content.
     """
+    try:
+        return _open(path, scratch)
+    except DumpError as error:
+        error.hint = error.hint or "the dump is cut or damaged, or no crash handler wrote it: copy it again"
+        raise
+
+
+def _open(path: Path, scratch: Path) -> OpenedDump:
     core: Core | None = None
     with path.open("rb") as file:
         if file.read(4) == _CORE_MAGIC:

@@ -113,7 +113,7 @@ class Analysis:
             },
             "system": {
                 "build": loaded.build,
-                "cache_uuid": _uuid(loaded.cache_uuid),
+                "cache_uuid": _uuid(self.cache_uuid()),
                 "source": loaded.cache_origin or None,
                 "cache_slide": self.cache_slide(),
             },
@@ -133,17 +133,34 @@ class Analysis:
             "debugger": self.debugger,
         }
 
+    def cache_uuid(self) -> UUID | None:
+        """Return the shared cache that was mapped, as far as known.
+
+        Where the dump does not note it and it was not inferred: the one that the images in use are from, if one slide
+        of it explains all their addresses.
+        """
+        if self.loaded.cache_uuid:
+            return self.loaded.cache_uuid
+        slides = self._cache_slides()
+        for cache, found in slides.items():
+            if len(slides) == 1 and len(found) > 1 and len(set(found)) == 1:
+                return cache
+        return None
+
     def cache_slide(self) -> str | None:
         """Return the slide that all images of the shared cache have in common, or None if they have none."""
-        slides = {
-            m.slide
-            for m in self.modules
-            if m.loaded.executable
-            and m.slide is not None
-            and self.loaded.cache_uuid
-            and m.loaded.executable.cache_uuid == self.loaded.cache_uuid
-        }
+        cache = self.cache_uuid()
+        slides = set(self._cache_slides().get(cache, [])) if cache else set()
         return hex(slides.pop()) if len(slides) == 1 else None
+
+    def _cache_slides(self) -> dict[UUID, list[int]]:
+        """Return the slides of the images in use, by the shared cache that each is from."""
+        slides: dict[UUID, list[int]] = {}
+        for module in self.modules:
+            file = module.loaded.executable
+            if file and file.cache_uuid and module.slide is not None:
+                slides.setdefault(file.cache_uuid, []).append(module.slide)
+        return slides
 
 
 def _signature_line(frame: Frame) -> str:

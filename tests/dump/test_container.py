@@ -27,6 +27,7 @@ def refused(tmp_path: Path, content: bytes) -> str:
     with pytest.raises(DumpError) as error:
         open_dump(path, scratch)
     assert str(error.value).startswith(str(path))
+    assert error.value.hint  # the next step
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["crash.zip", "scratch"]
     return str(error.value).removeprefix(f"{path}: ")
 

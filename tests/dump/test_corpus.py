@@ -99,6 +99,14 @@ def test_shared_cache_and_build_are_inferred(arch: str, system: LibraryResolver)
 
 
 @ARCHES
+def test_a_build_alone_leads_to_shared_cache_and_slide(arch: str, system: LibraryResolver) -> None:
+    inferred, asked = analyze(dump(arch), system), analyze(dump(arch), system, build=BUILD)
+    assert (inferred.loaded.cache_origin, asked.loaded.cache_origin) == ("inferred", "option")
+    assert inferred.cache_slide() is not None
+    assert asked.to_json()["system"] == inferred.to_json()["system"] | {"source": "option"}
+
+
+@ARCHES
 def test_without_debug_info_the_names_remain(arch: str, system: LibraryResolver) -> None:
     """The application is stripped: what remains are the names that it exports."""
     analysis = analyze(dump(arch), ChainResolver([FolderResolver([ASSETS / "app" / arch / "Ledger.app"]), system]))
