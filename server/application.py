@@ -42,6 +42,11 @@ def create_app(config: ServerConfig) -> web.Application:
 
 
 async def _nothing(request: web.Request) -> web.StreamResponse:
+    methods: set[str] = set()
+    for resource in request.app.router.resources():
+        methods |= (await resource.resolve(request))[1]
+    if methods := methods - {hdrs.METH_ANY}:
+        raise web.HTTPMethodNotAllowed(request.method, sorted(methods))
     raise web.HTTPNotFound(text="nothing is at this path\n")
 
 
@@ -115,6 +120,8 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         return _refusal(request, 400, str(error), error.hint)
     except NotFoundError as error:
         return _refusal(request, 404, str(error), error.hint)
+    except web.RequestPayloadError as error:
+        return _refusal(request, 400, f"the body is not what its headers say: {str(error)[:200]}")
     except ConnectionError:
         raise  # the client has gone
     except OSError as error:

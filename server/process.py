@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from server.application import create_app
 from server.config import ServerConfig
@@ -87,6 +88,7 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
     app = create_app(config)
     runner = web.AppRunner(
         app,
@@ -116,6 +118,11 @@ def _child(config: ServerConfig, sock: socket.socket, pipe: Connection) -> None:
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     asyncio.run(_serve(config, sock, ready))
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return whether a message of aiohttp's is about this server, and not about a request that is none: that is 400."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class _Supervisor:

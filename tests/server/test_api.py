@@ -77,6 +77,8 @@ def test_a_wrong_question_is_refused_with_its_reason(server: Server, body: bytes
     assert answer.status == 400
     assert set(json.loads(answer.body)) == {"error", "hint"}
     assert request(server.url, "/api/v1/uuids", method="POST", body=b"{}").status == 415
+    headers["Content-Encoding"] = "deflate"  # which it is not
+    assert request(server.url, "/api/v1/uuids", method="POST", headers=headers, body=b"\xffbody").status == 400
 
 
 def test_load_addresses_tell_caches_apart(server: Server) -> None:
