@@ -138,4 +138,5 @@ def token_of(request: web.BaseRequest) -> str | None:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Header fields may hold any bytes: what is no UTF-8 comes as surrogates.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -28,7 +28,7 @@ from symcache.catalog import Occurrence, ReleaseRow
 from symcache.dump import SourceTrees
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Found, Library
-from symcache.model import Kind
+from symcache.model import Kind, Trust
 from symcache.store import LocalStore, blob_key
 
 __all__ = ["SERVICE", "Service"]
@@ -69,6 +69,8 @@ class Service:
         self.refreshed = time.time()
         self.refresh_error = ""
         self._answers: OrderedDict[_Key, Found | None] = OrderedDict()
+        self._age = 0
+        """How often they were dropped."""
         self._remote = not isinstance(self.library.store, LocalStore)
         self._version = self._data_version()
         self._upkeep: asyncio.Task[None] | None = None
@@ -109,7 +111,11 @@ class Service:
         except KeyError:
             pass
         # SQLite answers faster than a thread is reached; only what asks over the network may not be waited for.
-        found = await asyncio.to_thread(self._ask, *key) if self._remote else self._ask(*key)
+        while True:
+            age = self._age
+            found = await asyncio.to_thread(self._ask, *key) if self._remote else self._ask(*key)
+            if age == self._age:  # else the library has changed meanwhile
+                break
         self._answers[key] = found
         if len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
@@ -119,10 +125,15 @@ class Service:
         found = self.library.resolve(uuid, kind, cache=cache, build=build)
         if found is not None or (cache is None and build is None):
             return found
-        for row in self.library.variants(uuid):
+        rows = [row for row in self.library.variants(uuid) if kind is None or row.kind is kind]
+        # What was pushed never answers for what was harvested, not even where the harvest has another pin.
+        pushed = all(row.trust is Trust.PUSHED for row in rows)
+        for row in rows:
             unbound = row.cache_uuid is None if cache is not None else row.build is None
-            if unbound and (kind is None or row.kind is kind) and (s := self.library.store.stat(blob_key(row.sha256))):
-                return Found(row, s.stored_size)
+            if not unbound or row.rival or (row.trust is Trust.PUSHED and not pushed):
+                continue
+            if stat := self.library.store.stat(blob_key(row.sha256)):
+                return Found(row, stat.stored_size)
         return None
 
     def by_name(self, pattern: str) -> list[Occurrence]:
@@ -140,6 +151,7 @@ class Service:
 
     def forget(self) -> None:
         """Drop remembered answers: something they promised is gone."""
+        self._age += 1
         self._answers.clear()
         self.fast.forget()
 

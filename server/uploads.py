@@ -57,7 +57,7 @@ class Uploads:
 
     async def receive(self, sha256: str, request: web.Request) -> tuple[int, bool]:
         """Take a file or the next part of one; return as `offset`. Raises UsageError, IntegrityError."""
-        first, total = self._place(request)
+        first, end, total = self._place(request)
         have, complete = self.offset(sha256)
         if complete:
             return have, True
@@ -73,8 +73,8 @@ class Uploads:
             file.truncate(first)
             file.seek(first)
             async for chunk in request.content.iter_chunked(1 << 20):
-                if file.tell() + len(chunk) > total:
-                    raise UsageError(f"more than {total} bytes came")
+                if file.tell() + len(chunk) > end:
+                    raise UsageError(f"more than {end - first} bytes came")
                 await asyncio.to_thread(file.write, chunk)
             file.flush()
             if file.tell() < total:
@@ -115,8 +115,8 @@ class Uploads:
             self._whole(sent.sha256).unlink(missing_ok=True)
         return {"record": result.record_id, "images": images, "problems": result.problems}
 
-    def _place(self, request: web.Request) -> tuple[int, int]:
-        """Return (offset of the first byte that is sent, size of the whole file)."""
+    def _place(self, request: web.Request) -> tuple[int, int, int]:
+        """Return (offset of the first byte that is sent, offset behind the last one, size of the whole file)."""
         if text := request.headers.get("Content-Range"):
             match = _RANGE.fullmatch(text)
             if match is None:
@@ -125,12 +125,12 @@ class Uploads:
             if not first <= last < total:
                 raise UsageError(f"Content-Range {text[:60]!r}: lies outside of the file")
         elif request.content_length is not None:
-            first, total = 0, request.content_length
+            first, last, total = 0, request.content_length - 1, request.content_length
         else:
             raise web.HTTPLengthRequired(text="say with Content-Length or Content-Range how large the file is")
         if total > self._max_size:
             raise web.HTTPRequestEntityTooLarge(self._max_size, total)
-        return first, total
+        return first, last + 1, total
 
     def _make_room(self, size: int) -> None:
         """Throw away what was forgotten; refuse what does not fit even then."""

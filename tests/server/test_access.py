@@ -258,6 +258,9 @@ def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_p
         time.sleep(3)  # look-ups have a connection of their own, which follows within two seconds
         got = request(server.url, f"/buildid/{uuid_of(samples.large).hex}/executable")
         assert got.body == samples.large.read_bytes()
+        # It does not answer where the harvested one has no place, either.
+        pinned = f"/build/23A344/buildid/{uuid.hex}/executable"
+        assert request(server.url, pinned).status == 404
 
 
 def _put(server: Server, token: str, sha256: str, body: bytes, place: str = "") -> Answer:
@@ -285,7 +288,8 @@ def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, ow
     data = own.read_bytes()
     sha256, half, size = hashlib.sha256(data).hexdigest(), len(data) // 2, len(data)
     with serve(tmp_path / "library", folder) as server:
-        assert _put(server, "wrong", sha256, data).status == 401
+        for nobody in ("wrong", "\xff\xfe"):
+            assert _put(server, nobody, sha256, data).status == 401
         early = _post(server, token, sha256, "/x")
         assert (early.status, "was not sent" in json.loads(early.body)["error"]) == (404, True)
         part = _put(server, token, sha256, data[:half], f"bytes 0-{half - 1}/{size}")
@@ -293,6 +297,8 @@ def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, ow
         assert json.loads(request(server.url, f"/api/v1/uploads/{sha256}").body)["offset"] == half
         gap = _put(server, token, sha256, data[half + 1 :], f"bytes {half + 1}-{size - 1}/{size}")
         assert gap.status == 409
+        more = _put(server, token, sha256, data[half:], f"bytes {half}-{half + 9}/{size}")
+        assert (more.status, "more than 10 bytes" in json.loads(more.body)["error"]) == (400, True)
         rest = _put(server, token, sha256, data[half:], f"bytes {half}-{size - 1}/{size}")
         assert json.loads(rest.body) == {"offset": size, "complete": True}
         done = _post(server, token, sha256, "/Applications/Ledger.app/libledger.dylib")
