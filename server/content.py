@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -38,6 +39,7 @@ __all__ = [
     "PlainFile",
     "Source",
     "send",
+    "send_json",
 ]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -55,6 +57,7 @@ _INLINE = 32 << 10
 """Up to this size, one read and one write cost less than sending headers and file apart."""
 _NO_SENDFILE = sys.platform != "linux"
 _ZSTD = re.compile(r"(?:^|,)\s*zstd\s*(?:;\s*q=([0-9.]+))?\s*(?:,|$)", re.IGNORECASE)
+_MAX_SIZE = re.compile(r"\s*[0-9]{1,18}\s*")
 _RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*", re.IGNORECASE)
 
 
@@ -169,6 +172,9 @@ class Offloader(Protocol):
 class Memory(Protocol):
     """Who may answer the same request by itself, next time; `FastPath` is one."""
 
+    age: int
+    """How often it has forgotten everything."""
+
     def remember(self, request: web.BaseRequest, content: Content, headers: Mapping[str, str], *, stored: bool) -> None:
         """Keep with which headers all of a content is sent: decoded, or as it is `stored`."""
 
@@ -206,17 +212,28 @@ async def send(
         and content.stored_size < content.size
         and accepts_zstd(request.headers.getall("Accept-Encoding", []))
     )
-    etag = f'"{content.sha256}-zstd"' if zstd else f'"{content.sha256}"'
+    known = f'"{content.sha256}"', f'"{content.sha256}-zstd"'
+    etag = known[zstd]
     headers |= {"ETag": etag, "Accept-Ranges": "bytes", "Vary": "Accept-Encoding"}
 
-    if (none_match := request.headers.get(hdrs.IF_NONE_MATCH)) and _matches(none_match, content.sha256):
-        return web.Response(status=304, headers=headers)
-    if (match := request.headers.get(hdrs.IF_MATCH)) and not _matches(match, content.sha256):
+    most = request.headers.get("X-DEBUGINFOD-MAXSIZE", "")
+    if _MAX_SIZE.fullmatch(most) and 0 < int(most) < content.size:  # as debuginfod's clients ask
+        text = f"{content.size} bytes are more than the {int(most)} that are wanted\n"
+        return web.Response(status=406, text=text, headers={"Cache-Control": "no-store"})
+    if (match := request.headers.get(hdrs.IF_MATCH)) and not _tags(match) & {"*", *known}:
         return web.Response(status=412, headers=headers)
+    if none_match := request.headers.get(hdrs.IF_NONE_MATCH):
+        tags = {tag.removeprefix("W/") for tag in _tags(none_match)}
+        if tags & {"*", etag}:
+            return web.Response(status=304, headers=headers)
+        if same := tags.intersection(known):
+            # Whoever has the content in its other form needs no other one: the tag says which of his is meant.
+            return web.Response(status=304, headers=headers | {"ETag": same.pop()})
     headers["Content-Type"] = "application/octet-stream"
     if zstd:
         headers["Content-Encoding"] = "zstd"
 
+    age = memory.age if memory else 0
     length = content.stored_size if zstd else content.size
     first, last, status = 0, length - 1, 200
     if ranged and request.headers.get(hdrs.IF_RANGE, etag).strip() == etag:
@@ -237,7 +254,7 @@ async def send(
         descriptor = await cache.open_stored(content.sha256, content.size, content.stored_size)
     else:
         descriptor = await cache.open(content.sha256, content.size)
-    if memory and status == HTTPStatus.OK:
+    if memory and status == HTTPStatus.OK and memory.age == age:  # nothing has changed while it was made ready
         memory.remember(request, content, headers | SIGNATURE, stored=zstd)
     if large and offload and (handed := offload.handover(request, content, count, headers)):
         os.close(descriptor)
@@ -249,6 +266,17 @@ async def send(
     finally:
         os.close(descriptor)
     return web.Response(body=body, status=status, headers=headers)
+
+
+def send_json(request: web.BaseRequest, text: str, caching: str) -> web.Response:
+    """Return the answer for a JSON text that is made anew each time, with a tag to ask again by."""
+    body = text.encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": caching}
+    none_match = request.headers.get(hdrs.IF_NONE_MATCH, "")
+    if {tag.removeprefix("W/") for tag in _tags(none_match)} & {"*", etag}:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers=headers, content_type="application/json", charset="utf-8")
 
 
 def parse_range(text: str, length: int) -> tuple[int, int] | tuple[()] | None:
@@ -285,7 +313,6 @@ def header_text(text: str) -> str:
     return quote(text, safe="/ ()+,.-_@~=")
 
 
-def _matches(field: str, sha256: str) -> bool:
-    """Return whether an entity-tag list names this content, in any of its encodings."""
-    tags = {tag.strip().removeprefix("W/") for tag in field.split(",")}
-    return bool(tags & {"*", f'"{sha256}"', f'"{sha256}-zstd"'})
+def _tags(field: str) -> set[str]:
+    """Return the entity tags of a list."""
+    return {tag.strip() for tag in field.split(",")}

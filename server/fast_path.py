@@ -88,6 +88,7 @@ class FastPath:
         # Elsewhere sendfile and MSG_MORE are not the same.
         self.enabled, self.wait, self._files = enabled and sys.platform == "linux", wait, files
         self._answers: OrderedDict[tuple[str, bool], _Answer] = OrderedDict()
+        self.age = 0
 
     def remember(self, request: web.BaseRequest, content: Content, headers: Mapping[str, str], *, stored: bool) -> None:
         """Keep what a GET is being answered with, for all who will ask the same."""
@@ -109,6 +110,7 @@ class FastPath:
 
     def forget(self) -> None:
         """Drop everything: the library has changed."""
+        self.age += 1
         self._answers.clear()
 
     def protocols(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
@@ -123,8 +125,8 @@ class _Connection(asyncio.Protocol):
         self._fast, self._handler = fast, handler
         self._parser: HttpRequestParser | None = None
         """None: something has come that only aiohttp can follow, and so is all that comes after."""
-        self._busy = False
-        """aiohttp was given a request, and has not said yet that it is answered."""
+        self._unanswered = 0
+        """How many requests aiohttp was given and has not said yet that it has answered."""
         self.rest: _Rest | None = None
         """What is left of an answer, until aiohttp takes it over."""
         self._used = 0.0
@@ -141,7 +143,7 @@ class _Connection(asyncio.Protocol):
         _connections[self._handler] = self
 
     def data_received(self, data: bytes) -> None:
-        if self._busy or not self._answer(data):
+        if not self._answer(data):
             self._stop_timer()
             self._handler.data_received(data)
 
@@ -164,7 +166,7 @@ class _Connection(asyncio.Protocol):
 
     def answered(self) -> None:
         """Take note that aiohttp has sent the answer to what it was given."""
-        self._busy = False
+        self._unanswered -= 1
 
     def _start_timer(self) -> None:
         self._handler.keep_alive(True)  # stops its timer, which knows nothing of this request
@@ -189,10 +191,11 @@ class _Connection(asyncio.Protocol):
         """Return whether the request was answered; if not, it is aiohttp's."""
         start = time.perf_counter()
         if self._parser is None or (message := _parse(self._parser, data)) is None:
+            # Also behind others that wait for their answers: what comes next may be the body of this one.
             self._parser = None
             return False
-        self._busy = True
-        if not _is_plain(message.headers) or (answer := self._fast.find(message)) is None:
+        self._unanswered += 1
+        if self._unanswered > 1 or not _is_plain(message.headers) or (answer := self._fast.find(message)) is None:
             return False
         if self._transport.is_closing() or self._transport.get_write_buffer_size():
             return False
@@ -213,7 +216,7 @@ class _Connection(asyncio.Protocol):
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        self._busy = False
+        self._unanswered -= 1
         self._start_timer()
         REPEATED.inc()
         note(answer.kind, HTTPStatus.OK, sent, time.perf_counter() - start, asked)

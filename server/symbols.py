@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,18 @@ from aiohttp import web
 
 from server.breakpad import REVISION as BREAKPAD_REVISION
 from server.breakpad import make_symbol_file
-from server.content import IMMUTABLE, MISSING, PINNED, REVALIDATE, Content, PlainFile, Source, header_text, send
+from server.content import (
+    IMMUTABLE,
+    MISSING,
+    PINNED,
+    REVALIDATE,
+    Content,
+    PlainFile,
+    Source,
+    header_text,
+    send,
+    send_json,
+)
 from server.layouts import RawCacheFile, Wanted, What
 from server.metrics import MISSES
 from server.sections import find_section
@@ -56,7 +68,7 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     headers["Cache-Control"] = PINNED if _is_final(found, wanted) else REVALIDATE
     if wanted.what is What.META:
         meta = {"name": found.name, "arch": found.arch, "file_format": "macho"}
-        return web.json_response(meta, headers={"Cache-Control": headers["Cache-Control"]})
+        return send_json(request, json.dumps(meta), headers["Cache-Control"])
     try:
         if wanted.what is What.BREAKPAD:
             return await _symbol_file(request, service, wanted, found, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import TypeVar
 from uuid import UUID
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from server.api import models, uploads
 from server.api.answers import json_answer, refuse
 from server.api.openapi import document
+from server.content import REVALIDATE, send_json
 from server.layouts import What
 from server.service import SERVICE, Service
 from symcache.catalog import Occurrence
@@ -46,7 +48,7 @@ def register(app: web.Application) -> None:
 
 async def openapi(request: web.Request) -> web.Response:
     """Return the description of this API."""
-    return web.json_response(document(), headers={"Cache-Control": "public, max-age=300"})
+    return send_json(request, json.dumps(document()), REVALIDATE)
 
 
 async def uuids(request: web.Request) -> web.Response:

@@ -16,16 +16,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 import zstandard
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from server.application import create_app
 from server.config import ServerConfig
-from server.fast_path import FastPathLogger
+from server.content import Content, PlainFile, send
+from server.decoded import DecodedCache
+from server.fast_path import FastPath, FastPathLogger
+from server.metrics import TYPE
 from server.service import SERVICE
 from symcache.library import Library
+from tests.client.lying_server import LyingServer
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, noise_image, serve, stage_variant, uuid_of
 
@@ -175,6 +182,60 @@ def test_what_is_remembered_does_not_overtake_what_takes_long(samples: Samples, 
         connection.sendall(quick)
         assert uuid_of(samples.large).hex.encode() in reader.answer()[0].lower().replace(b"-", b"")
         assert reader.answer()[1] == samples.dylib.read_bytes()
+
+
+@pytest.mark.parametrize("behind", ["body", "half a head"])
+def test_what_belongs_to_a_waiting_request_is_not_taken_for_one(samples: Samples, tmp_path: Path, behind: str) -> None:
+    async def late(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(1)
+        return web.Response(status=404)
+
+    remembered = _ask(f"/buildid/{samples.uuid.hex}/executable")
+    if behind == "body":
+        second = _ask("/api/v1/uuids", f"Content-Length: {len(remembered)}", method="POST")
+        status = b"HTTP/1.1 415 "
+    else:
+        second = b"GET /healthz HTTP/1.1\r\nUser-Agent: "
+        status = b"HTTP/1.1 200 "
+    with (
+        LyingServer(late) as upstream,
+        serve(samples.library, tmp_path / "s", "--upstream", upstream.url) as server,
+        _connect(server) as connection,
+    ):
+        reader = _Reader(connection)
+        for _ in range(2):
+            connection.sendall(remembered)
+            assert reader.answer()[1] == samples.dylib.read_bytes()
+        connection.sendall(_ask(f"/buildid/{UUID(int=1).hex}/executable"))  # waits for the other server
+        time.sleep(0.2)
+        connection.sendall(second)
+        assert reader.answer()[0].startswith(b"HTTP/1.1 404 ")
+        connection.sendall(remembered)
+        head, body = reader.answer()
+        assert head.startswith(status)
+        assert body != samples.dylib.read_bytes()
+        connection.sendall(_ask("/healthz"))
+        assert reader.answer()[1] == b"ok\n"
+
+
+def test_what_was_made_ready_while_the_library_changed_is_not_remembered(samples: Samples) -> None:
+    class Slow(PlainFile):
+        async def open(self, sha256: str, size: int) -> int:
+            if change:
+                fast.forget()
+            return await super().open(sha256, size)
+
+    headers = CIMultiDict({"Host": "symbols"})
+    asked = make_mocked_request("GET", "/x", headers)
+    asked[TYPE] = "debuginfod"
+    size = samples.dylib.stat().st_size
+    content = Content("0" * 64, size, size)
+    with Library.open(samples.library) as library:
+        fast = FastPath(DecodedCache(library, samples.folder / "decoded", 1 << 20), enabled=True)
+        for change in (True, False):
+            answer = asyncio.run(send(asked, Slow(samples.dylib), content, {}, memory=fast))
+            assert answer.status == 200
+            assert (fast.find(asked._message) is None) is change
 
 
 def test_a_slow_reader_gets_everything_also_while_the_server_stops(samples: Samples, tmp_path: Path) -> None:

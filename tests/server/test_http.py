@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import time
 from dataclasses import replace
@@ -71,7 +72,32 @@ def test_unchanged_content_is_not_sent_again(server: Server, samples: Samples) -
         answer = request(server.url, path, headers={"If-None-Match": field})
         assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", etag)
     assert request(server.url, path, headers={"If-None-Match": '"other"'}).status == 200
-    assert request(server.url, path, headers={"If-Match": '"other"'}).status == 412
+    for accepted in ("identity", "zstd"):  # whoever has either form has the content: his own tag comes back
+        for own in (etag, etag[:-1] + '-zstd"'):
+            headers = {"If-None-Match": own, "Accept-Encoding": accepted}
+            answer = request(server.url, path, headers=headers)
+            assert (answer.status, answer.headers["etag"]) == (304, own)
+    for field in ('"other"', f"W/{etag}"):  # the comparison is a strong one
+        for more in ({}, {"If-None-Match": etag}):
+            assert request(server.url, path, headers={"If-Match": field} | more).status == 412
+    assert request(server.url, path, headers={"If-Match": etag}).status == 200
+
+
+def test_json_that_may_be_kept_has_a_tag_to_ask_by(server: Server, samples: Samples) -> None:
+    digits = samples.uuid.hex
+    for path in (f"/{digits[:2]}/{digits[2:]}/meta", "/api/v1/openapi.json"):
+        first = request(server.url, path)
+        assert json.loads(first.body)
+        again = request(server.url, path, headers={"If-None-Match": f'"x", {first.headers["etag"]}'})
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        assert request(server.url, path, headers={"If-None-Match": '"x"'}).body == first.body
+
+
+def test_what_is_larger_than_a_debuginfod_client_wants_is_406(server: Server, samples: Samples) -> None:
+    size = samples.dylib.stat().st_size
+    for limit, status in ((size - 1, 406), (size, 200), (0, 200), ("x", 200), ("9" * 5000, 200)):
+        headers = {"X-DEBUGINFOD-MAXSIZE": str(limit)}
+        assert request(server.url, _path(samples), headers=headers).status == status
 
 
 @pytest.mark.parametrize(
@@ -166,6 +192,14 @@ def test_other_methods_are_refused(server: Server, samples: Samples) -> None:
         answer = request(server.url, _path(samples), method=method)
         assert answer.status == 405
         assert answer.headers["allow"] == "GET,HEAD"
+    for method, path, allowed in (
+        ("POST", "/releases", "GET,HEAD"),
+        ("DELETE", "/healthz", "GET,HEAD"),
+        ("GET", "/api/v1/uuids", "POST"),
+    ):
+        answer = request(server.url, path, method=method)
+        assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert request(server.url, "/nothing", method="POST").status == 404
 
 
 def test_curl_puts_a_file_together_from_ranges(server: Server, samples: Samples, tmp_path: Path) -> None:
