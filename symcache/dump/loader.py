@@ -29,6 +29,8 @@ __all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 
 _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _CODE = 5
+_MACH_HEADER = 32
+"""Bytes; code begins behind it, and behind the load commands."""
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
 _MAX_GUESSES = 8
@@ -110,6 +112,7 @@ def load_report(
         source_map=(),
         progress=progress,
         exception=report.exception,
+        walked=True,
     )
     loaded.plan.update(core=None, frames=[list(thread.frames) for thread in report.threads])
     return loaded
@@ -126,8 +129,12 @@ def load(
     source_map: Sequence[tuple[str, str]],
     progress: Progress | None,
     exception: CrashException | None = None,
+    walked: bool = False,
 ) -> LoadedDump:
-    """Find the modules of a dump that has been opened; see `load_dump`. `exception` is None if the core tells."""
+    """Find the modules of a dump that has been opened; see `load_dump`. `exception` is None if the core tells.
+
+    `walked`: its frames are known, and only to be named.
+    """
     cache, build, origin = _pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     found = _resolve(resolver, uuids, cache, build, progress)
@@ -160,6 +167,7 @@ def load(
                 module.path,
                 size,
                 executable=(module.address, size) in framed,
+                **(_like_dsym(debug_info, module.uuid) if walked else {}),
             )
         modules.append(LoadedModule(module, executable, debug_info, ignored, placeholder, size))
     plan = {
@@ -167,7 +175,7 @@ def load(
         "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
         "thread": header.thread,
         "source_map": [list(pair) for pair in (*source_map, *_noted_sources(modules))],
-        "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
+        "modules": [_planned(m, place, walked=walked) for m, place in zip(modules, places, strict=True)],
     }
     exception = exception or describe_exception(dump.core, dump.core.threads[header.thread])
     return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan, exception)
@@ -252,7 +260,13 @@ def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
     return sizes
 
 
-def _planned(loaded: LoadedModule, place: Path) -> dict[str, Any]:
+def _like_dsym(debug_info: ResolvedFile | None, uuid: UUID | None) -> dict[str, int]:
+    """Return where a placeholder must have its code so that a dSYM alone names it."""
+    base = header_address(debug_info.path, uuid) if debug_info and uuid else None
+    return {} if base is None else {"base": base, "skipped": _MACH_HEADER}
+
+
+def _planned(loaded: LoadedModule, place: Path, *, walked: bool) -> dict[str, Any]:
     if loaded.executable:
         # LLDB calls a module by its file's name, and a cached file has a hash for a name.
         place.symlink_to(os.path.abspath(loaded.executable.path))  # noqa: PTH100 (Path.absolute leaves `..` in)
@@ -265,6 +279,8 @@ def _planned(loaded: LoadedModule, place: Path) -> dict[str, Any]:
         "symbols": str(loaded.debug_info.path.absolute()) if loaded.debug_info else None,
         "layout": uuid_text(layout) if layout else None,
         "placeholder": str(loaded.placeholder) if loaded.placeholder else None,
+        # Where frames have been walked already, names are all that is needed; to walk them, LLDB needs code.
+        "like_dsym": walked,
     }
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 __all__ = ["HEADER_SIZE", "write_placeholder"]
 
 HEADER_SIZE = 0x1000
-"""First bytes of __TEXT, which the section `__text` leaves out."""
+"""First bytes of __TEXT, which the section `__text` leaves out, if nothing is known of the image."""
 _MH_DYLIB = 6
 _LC_ID_DYLIB, _LC_UUID, _LC_SEGMENT_64, _LC_BUILD_VERSION = 0xD, 0x1B, 0x19, 0x32
 _CODE = 0x8000_0400
@@ -24,10 +24,19 @@ _MAX_TEXT = 1 << 30
 
 
 def write_placeholder(
-    path: Path, cputype: int, uuid: UUID, install_name: str, text_size: int, *, executable: bool
+    path: Path,
+    cputype: int,
+    uuid: UUID,
+    install_name: str,
+    text_size: int,
+    *,
+    executable: bool,
+    base: int = 0,
+    skipped: int = HEADER_SIZE,
 ) -> None:
-    """Write a dylib for `cputype` whose __TEXT begins at address 0 and has `text_size` bytes (holes on disk).
+    """Write a dylib for `cputype` whose __TEXT begins at address `base` and has `text_size` bytes (holes on disk).
 
+    The section `__text` leaves out the first `skipped` bytes.
     `executable` is what it says of its segment; see `symcache.dump.backing`.
     """
     protection = _READ | _EXECUTE if executable else _READ
@@ -35,10 +44,10 @@ def write_placeholder(
     name = install_name.encode("utf-8", "replace")[:1024] + b"\0"
     name += bytes(-len(name) % 8)
     section = struct.pack(
-        "<16s16s2Q8I", b"__text", b"__TEXT", HEADER_SIZE, size - HEADER_SIZE, HEADER_SIZE, 4, 0, 0, _CODE, 0, 0, 0
+        "<16s16s2Q8I", b"__text", b"__TEXT", base + skipped, size - skipped, skipped, 4, 0, 0, _CODE, 0, 0, 0
     )
     segment = struct.pack(
-        "<2I16s4Q4I", _LC_SEGMENT_64, 72 + len(section), b"__TEXT", 0, size, 0, size, protection, protection, 1, 0
+        "<2I16s4Q4I", _LC_SEGMENT_64, 72 + len(section), b"__TEXT", base, size, 0, size, protection, protection, 1, 0
     )
     commands = [
         segment + section,

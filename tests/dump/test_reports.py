@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -95,6 +96,23 @@ def crash(real: dict[str, Any]) -> str:
     for path, uuid, base in real["modules"]:
         lines.append(f"  {base:#18x} - {base + 4095:#18x} {path.rpartition('/')[2]} (*) <{UUID(uuid)}> {path}")
     return "\n".join([*lines, "", "External Modification Summary:", ""])
+
+
+@ARCHES
+@pytest.mark.parametrize("write", [ips, crash])
+def test_a_dsym_alone_names_frames(arch: str, write: Any, system: LibraryResolver, tmp_path: Path) -> None:
+    real = truth(arch)
+    path = tmp_path / f"Ledger.{write.__name__}"
+    path.write_text(write(real))
+    for bundle in (ASSETS / "app" / arch).glob("*.dSYM"):
+        shutil.copytree(bundle, tmp_path / "archive" / bundle.name)
+    analysis = analyze(path, ChainResolver([FolderResolver([tmp_path / "archive"]), system]))
+    for thread, true in zip(analysis.threads, real["threads"], strict=True):
+        assert [(f.address, f.function, f.file or None, f.line) for f in thread.frames] == [
+            (f["pc"], f["function"], f["file"], f["line"]) for f in true["frames"]
+        ]
+    assert analysis.missing == []
+    assert {m.debug_info for m in analysis.modules if "Ledger" in m.loaded.module.path} == {True}
 
 
 @ARCHES
