@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from symcache.catalog import Occurrence
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library import Library, Staged, StagedObject
 from symcache.macho import file_end, identify
@@ -88,16 +89,21 @@ class Uploads:
         return total, True
 
     def add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:
-        """Add files to the library as one record. Slow.
+        """Add files to the library as one record, but for those that it holds: the answer to an earlier call may have
+        been lost. Slow.
 
         Raises NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
         """
         staged = Staged(None, f"push by {who}", trust=Trust.PUSHED)
-        images = []
+        images: list[dict[str, Any]] = []
+        record = ""
         for sha256, path, sources in files:
             file = self._whole(sha256)
             if not file.exists():
-                raise NotFoundError(f"{sha256}: was not sent", hint=f"PUT it to /api/v1/uploads/{sha256}")
+                held = self._held(library, sha256)
+                record = held.record
+                images.append({"uuid": held.uuid, "kind": held.kind, "arch": held.arch, "sha256": sha256, "path": path})
+                continue
             found = identify(file)
             if len(found) != 1 or found[0].uuid is None or found[0].kind is None or found[0].offset:
                 raise IntegrityError(f"{path}: is not one Mach-O image with a UUID", hint="send slices one by one")
@@ -110,10 +116,21 @@ class Uploads:
             noted = sources if kind is Kind.DEBUGINFO else ()
             staged.objects.append(StagedObject(file, 0, image.size, path, image.arch, image.uuid, kind, sources=noted))
             images.append({"uuid": image.uuid, "kind": kind, "arch": image.arch, "sha256": sha256, "path": path})
+        if not staged.objects:
+            return {"record": record, "images": images, "problems": []}
         result = library.ingest(staged)
         for sent in files:
             self._whole(sent.sha256).unlink(missing_ok=True)
         return {"record": result.record_id, "images": images, "problems": result.problems}
+
+    @staticmethod
+    def _held(library: Library, sha256: str) -> Occurrence:
+        """Return what the library says of a content that was not sent. Raises NotFoundError."""
+        library.refresh()  # another process may have added it a moment ago
+        for held in library.catalog.occurrences_of_blob(sha256):
+            if held.uuid is not None:
+                return held
+        raise NotFoundError(f"{sha256}: was not sent", hint=f"PUT it to /api/v1/uploads/{sha256}")
 
     def _place(self, request: web.Request) -> tuple[int, int, int]:
         """Return (offset of the first byte that is sent, offset behind the last one, size of the whole file)."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from server.api import models, uploads
 from server.api.answers import json_answer, refuse
 from server.api.openapi import document
+from server.cache_match import CacheMatch
 from server.content import REVALIDATE, send_json
 from server.layouts import What
 from server.service import SERVICE, Service
@@ -72,7 +73,9 @@ def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
     loads = {i.uuid: i.load_address for i in query.images if i.load_address is not None}
     layout = None
     if loads:
-        found = service.matcher.match(loads, held)
+        one_each = {(i.uuid, i.load_address) for i in query.images if i.load_address is not None}
+        # No cache has an image twice.
+        found = service.matcher.match(loads, held) if len(one_each) == len(loads) else CacheMatch((), None)
         match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(found.caches), 2)]
         layout = models.Layout(match=match, caches=list(found.caches), slide=found.slide)
     return models.Holdings(images=_held(service.background, order, held), layout=layout)

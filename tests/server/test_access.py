@@ -304,6 +304,9 @@ def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, ow
         done = _post(server, token, sha256, "/Applications/Ledger.app/libledger.dylib")
         assert done.status == 201
         assert [i["arch"] for i in json.loads(done.body)["images"]] == ["x86_64"]
+        # Had the answer been lost, the same would be asked again.
+        again = _post(server, token, sha256, "/Applications/Ledger.app/libledger.dylib")
+        assert (again.status, json.loads(again.body)) == (201, json.loads(done.body))
 
         wrong = _put(server, token, "0" * 64, data)
         assert wrong.status == 422

@@ -82,16 +82,18 @@ def test_a_wrong_question_is_refused_with_its_reason(server: Server, body: bytes
 
 
 def test_load_addresses_tell_caches_apart(server: Server) -> None:
-    def layout(address: int) -> Any:
-        return json.loads(_post(server, {"images": [{"uuid": str(SHARED_UUID), "load_address": address}]}).body)[
-            "layout"
-        ]
+    def layout(*addresses: int) -> Any:
+        asked = [{"uuid": str(SHARED_UUID), "load_address": address} for address in addresses]
+        return json.loads(_post(server, {"images": asked}).body)["layout"]
 
     older, newer = (uuid_text(CACHES[b]) for b in ("22G120", "23A344"))
     assert layout(BASES["22G120"] + 0x4000) == {"match": "unique", "caches": [older], "slide": 0x4000}
     both = layout(BASES["23A344"])
     assert (both["match"], set(both["caches"]), both["slide"]) == ("ambiguous", {older, newer}, None)
     assert layout(0x1000) == {"match": "none", "caches": [], "slide": None}
+    # No slide has one image in two places.
+    assert layout(BASES["22G120"] + 0x4000, BASES["22G120"])["match"] == "none"
+    assert layout(BASES["22G120"] + 0x4000, BASES["22G120"] + 0x4000)["match"] == "unique"
 
 
 def test_coverage_names_what_a_release_lacks(server: Server) -> None:
