@@ -18,7 +18,7 @@ from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, CoreThread
 from symcache.dump.registers import CPU_TYPE_X86_64
 
-__all__ = ["back_code", "framed_modules"]
+__all__ = ["back_code", "framed_modules", "hide_code"]
 
 _MAX_BACKED = 1 << 30
 _EXECUTE = 4
@@ -67,6 +67,23 @@ def back_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
             file.truncate(end + length)
             file.seek(spare.pop() + _SEGMENT_ADDRESS)
             file.write(struct.pack("<4Q2I", address, length, end, length, 1 | _EXECUTE, 1 | _EXECUTE))
+
+
+def hide_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
+    """Take content out of the core, a copy: regions of code in those `modules` (address, size) that threads are in.
+
+    With that code, but without the module's unwind tables, LLDB would take a function without a frame for one with.
+    """
+    program_counters = [t.registers["rip" if dump.core.cputype == CPU_TYPE_X86_64 else "pc"] for t in dump.core.threads]
+    with dump.core_path.open("r+b") as file:
+        for address, size in modules:
+            if not any(address <= pc < address + size for pc in program_counters):
+                continue
+            for region in dump.core.segments:
+                inside = address <= region.address and region.end <= address + size
+                if inside and region.filesize and region.protection & _EXECUTE:
+                    file.seek(region.command + _SEGMENT_ADDRESS)
+                    file.write(struct.pack("<4Q", region.address, region.size, 0, 0))
 
 
 def _is_frameless(file: BinaryIO, core: Core, thread: CoreThread) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.backing import back_code, framed_modules
+from symcache.dump.backing import back_code, framed_modules, hide_code
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
 from symcache.dump.exceptions import CrashException, describe_exception
@@ -149,6 +149,7 @@ def load(
     framed = framed_modules(dump, header.thread, missing) if unpacked or dump.header is None else []
     if unpacked:
         back_code(dump, framed)
+        hide_code(dump, [m for m in missing if m not in framed])
     places = _places(header.modules, scratch)
     modules = []
     for number, (module, size) in enumerate(zip(header.modules, sizes, strict=True)):

@@ -118,6 +118,21 @@ def test_a_module_that_nobody_has_keeps_its_place_in_the_chain(
 
 
 @ARCHES
+def test_code_in_the_core_does_not_cost_a_caller(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    """A big dump holds the code of a module that nobody has; on arm64 the top frame in it is a leaf without a frame."""
+    scene = scenes(arch)
+    regions = list(scene.core.regions)
+    number = next(n for n, r in enumerate(regions) if r.address == LIB_BASE)
+    regions[number] = Region(LIB_BASE, 0x4000, scene.lib.read_bytes()[:0x4000].ljust(0x4000, b"\0"))
+    core = CoreFile(scene.core.cputype, scene.core.subtype, regions, list(scene.core.threads)).bytes()
+    path = write_dump(tmp_path / "big.zip", header(scene.modules, thread=1), core)
+    (tmp_path / "have").mkdir()
+    shutil.copy(scene.exe, tmp_path / "have")
+    analysis = analyze(path, FolderResolver([tmp_path / "have"]))
+    assert [m for m, _, _ in frames(analysis)] == [m for m, _, _ in scene.frames]
+
+
+@ARCHES
 def test_with_no_module_at_all_the_chain_is_there(scenes: Scenes, arch: str, tmp_path: Path) -> None:
     analysis = analyze(scenes(arch).write(thread=1), FolderResolver([tmp_path]))
     names = [f.module.loaded.module.name if f.module else "?" for f in analysis.crashed.frames]
