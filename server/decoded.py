@@ -5,6 +5,7 @@
     ab/<sha256>        the content of a blob
     ab/<sha256>.ok     a note that the blob as it is stored was proven to decode to its hash
     ab/<hash>.sym2     a Breakpad symbol file; the hash is that of the names of what it was made from
+    ab/<hash>.fat1     a universal file, in the same way
     ab/<sha256>.zst    a blob as it is stored, where the store is not on this machine's disks
 
 Several server processes may share one folder: files are renamed into place, filled under a lock, and only ever
@@ -21,14 +22,14 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import zstandard
 
-from server.content import Content
+from server.content import Content, Source
 from server.metrics import CACHE_FILLS
 from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.files import published
@@ -100,20 +101,39 @@ class DecodedCache:
             return f"library/{blob_key(sha256)}"
         return f"decoded/{sha256[:2]}/{sha256}{'.zst' if stored else ''}"
 
-    async def made(self, name: str, make: Callable[[Path], None]) -> Path:
-        """Return the file of this name, which `make` writes where it is not there yet: whole or not at all."""
+    async def made(self, name: str, descriptors: Sequence[int], make: Callable[[Path], None]) -> Path:
+        """Return the file of this name, which `make` writes where it is not there yet: whole or not at all.
+
+        It is made of what `descriptors` are of: these are closed when they are not needed any more.
+        """
         path = Path(self._path(name))
+        if path.exists() or name in self._filling:
+            _close(descriptors)
         if not path.exists():
 
             def fill() -> None:
-                path.parent.mkdir(exist_ok=True)
-                with _locked(path, ".made"):
-                    if not path.exists():
-                        make(path)
-                self._filled(path.stat().st_size)
+                try:
+                    path.parent.mkdir(exist_ok=True)
+                    with _locked(path, ".made"):
+                        if not path.exists():
+                            make(path)
+                    self._filled(path.stat().st_size)
+                finally:
+                    _close(descriptors)  # not by who waits, and may give up while they are read
 
             await self._once(name, fill, self._makers)
         return path
+
+    async def open_all(self, parts: Sequence[tuple[Source, str, int]]) -> list[int]:
+        """Return a descriptor of each (where it is opened, hash, size); none is open when one cannot be."""
+        descriptors: list[int] = []
+        try:
+            for source, sha256, size in parts:
+                descriptors.append(await source.open(sha256, size))
+        except BaseException:
+            _close(descriptors)
+            raise
+        return descriptors
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name[:2]}/{name}"
@@ -264,6 +284,11 @@ class DecodedCache:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
                 total -= size
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _note(signature: _Signature) -> bytes:

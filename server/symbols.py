@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -31,6 +30,8 @@ from server.metrics import MISSES
 from server.sections import find_section
 from server.service import Service
 from server.sources import answer_source
+from server.universal import make_universal
+from symcache.catalog import Occurrence
 from symcache.client import FetchedSymbol, SymbolRequest
 from symcache.dyld import EXTRACTOR, REVISION
 from symcache.errors import NotFoundError
@@ -72,11 +73,20 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     try:
         if wanted.what is What.BREAKPAD:
             return await _symbol_file(request, service, wanted, found, headers)
+        if "universal" in request.query and len(slices := service.library.catalog.slices_of(found.occurrence)) > 1:
+            path, content = await make_universal(service.decoded, slices)
+            size = str(content.size)
+            headers |= {"X-Symcache-Size": size, "X-DEBUGINFOD-SIZE": size, "X-Symcache-Arch": _archs(slices)}
+            return await send(request, PlainFile(path), content, headers)
         content = Content(found.sha256, found.size, found.stored_size)
         return await send(request, service.decoded, content, headers, service.offload, service.fast)
     except NotFoundError:
         service.forget()  # collected since it was looked up
         return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
+
+
+def _archs(slices: Sequence[Occurrence]) -> str:
+    return header_text(" ".join(one.arch for one in slices))
 
 
 def _is_final(found: Found, wanted: Wanted) -> bool:
@@ -139,17 +149,11 @@ async def _made_symbol_file(
 ) -> web.StreamResponse:
     """Answer with the symbol file that `make` makes from dSYM and binary when it is first asked for."""
     word = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
-    descriptors: list[int] = []
-    try:
-        for source, sha256, size in parts:
-            descriptors.append(await source.open(sha256, size))
-        path = await service.decoded.made(
-            f"{word}.sym{BREAKPAD_REVISION}", lambda target: make(tuple(descriptors), target=target)
-        )
-        size = path.stat().st_size
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+    descriptors = await service.decoded.open_all(parts)
+    path = await service.decoded.made(
+        f"{word}.sym{BREAKPAD_REVISION}", descriptors, lambda target: make(tuple(descriptors), target=target)
+    )
+    size = path.stat().st_size
     # Revalidated: a dSYM may come, and the next version of this program may tell more.
     headers |= {"Cache-Control": REVALIDATE, "X-Symcache-Size": str(size), "X-DEBUGINFOD-SIZE": str(size)}
     return await send(request, PlainFile(path), Content(f"{word}-sym{BREAKPAD_REVISION}", size, size), headers)

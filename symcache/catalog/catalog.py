@@ -138,6 +138,13 @@ class Catalog(CatalogFile):
         rows = self._rows("WHERE substr(o.sha256, 1, 8) = ? AND o.sha256 = ?", [content[:8], content])
         return sorted((o for o, _ in rows), key=lambda o: (o.path, o.arch, o.record))
 
+    def slices_of(self, image: Occurrence) -> list[Occurrence]:
+        """Return the images of the file that `image` is a slice of, itself among them, one an architecture, by name."""
+        rows = self._rows("WHERE p.path = ?", [image.path])
+        same = (image.record, image.kind, image.cache_uuid)
+        found = {o.arch: o for o, _ in rows if (o.record, o.kind, o.cache_uuid) == same}
+        return [o for _, o in sorted((found | {image.arch: image}).items())]
+
     def manifest_of(self, record: int) -> list[dict[str, Any]]:
         """Return the manifest rows of one record; UUIDs as BLOBs, empty for none."""
         names = ("record", "path", "arch", "uuid", "kind", "origin", "cache_uuid")
