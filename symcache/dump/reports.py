@@ -33,6 +33,8 @@ _IMAGE = re.compile(rf"\s*0x([0-9A-Fa-f]{{1,16}})\s+-\s+(\S+)\s+(\S[^<]*)<({_UUI
 _END = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _ARCHS = {"x86_64", "x86_64h", "arm64", "arm64e", "arm64_32", "armv7", "armv7s", "armv7k", "i386"}
 _THREAD = re.compile(r"Thread (\d{1,5})(?: (Crashed))?:(?:: ?(.*))?\s*\Z")
+_LAST, _LAST_NUMBER = "Last Exception Backtrace", 100_000
+"""Where an uncaught exception was thrown: not a thread, but shown as one, behind all others."""
 _NAME = re.compile(r"Thread (\d{1,5}) name:\s*(.*)\Z")
 _FRAME = re.compile(r"\s*\d{1,5}\s+\S.*?\s+0x([0-9A-Fa-f]{1,16})\s")
 _STATE = re.compile(r"Thread (\d{1,5}) crashed with ")
@@ -139,6 +141,8 @@ def _parse_ips(text: str, name: str, *, threads: bool) -> Report:
         if thread.get("triggered") is True and not isinstance(faulting, int):
             crashed = number
         found.append(ReportThread(number, _text(thread.get("name")), tuple(_ips_frames(thread, bases))))
+    if last := tuple(_ips_frames({"frames": body.get("lastExceptionBacktrace")}, bases)):
+        found.append(ReportThread(len(found), _LAST, last))
     system, cache = _dict(body.get("osVersion")), _dict(body.get("sharedCache"))
     bundle = _dict(body.get("bundleInfo"))
     version, build = _system(_text(head.get("os_version")))
@@ -208,6 +212,9 @@ def _parse_crash(text: str, name: str) -> Report:
             frames[current] = []
             names.setdefault(current, (match[3] or "")[:_MAX_TEXT])
             crashed = current if match[2] else crashed
+        elif line.startswith(f"{_LAST}:"):
+            part, current = "frames", _LAST_NUMBER
+            frames[current], names[current] = [], _LAST
         elif match := _NAME.match(line):
             names[int(match[1])] = match[2][:_MAX_TEXT]
         elif match := _STATE.match(line):
@@ -231,7 +238,10 @@ def _parse_crash(text: str, name: str) -> Report:
             f"{name}: names no modules: it has no list of binary images", hint="name a .zip, .ips or .crash"
         )
     order = sorted(frames)
-    threads = tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order)
+    threads = tuple(
+        ReportThread(place if number == _LAST_NUMBER else number, names.get(number, ""), tuple(frames[number]))
+        for place, number in enumerate(order)
+    )
     path = fields.get("Path", "")
     kind = fields.get("Exception Type", "")
     version, build = _system(fields.get("OS Version", ""))

@@ -98,6 +98,28 @@ def crash(real: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "External Modification Summary:", ""])
 
 
+@pytest.mark.parametrize("write", [ips, crash])
+def test_where_an_uncaught_exception_was_thrown(write: Any) -> None:
+    """Thread 0 shows `abort`; what led there is only in the exception's own backtrace."""
+    real = truth("x86_64")
+    text = write(real)
+    plain = parse_report(text, "plain")
+    frames = plain.threads[plain.header.thread].frames[1:]
+    if write is ips:
+        head, _, rest = text.partition("\n")
+        body = json.loads(rest)
+        body["lastExceptionBacktrace"] = body["threads"][plain.header.thread]["frames"][1:]
+        text = f"{head}\n{json.dumps(body)}"
+    else:
+        lines = [f"{number}  Ledger  {pc:#018x} 0x100000000 + {number}" for number, pc in enumerate(frames)]
+        text = text.replace("Thread 0", "\n".join(["Last Exception Backtrace:", *lines, "", "Thread 0"]), 1)
+    report = parse_report(text, "thrown")
+    assert report.header == plain.header
+    assert report.threads[:-1] == plain.threads
+    assert (report.threads[-1].index, report.threads[-1].name) == (len(plain.threads), "Last Exception Backtrace")
+    assert report.threads[-1].frames == frames
+
+
 @ARCHES
 @pytest.mark.parametrize("write", [ips, crash])
 def test_a_dsym_alone_names_frames(arch: str, write: Any, system: LibraryResolver, tmp_path: Path) -> None:
