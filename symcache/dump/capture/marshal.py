@@ -88,7 +88,10 @@ def serve(
     )
     _check(magic, _HELLO, version)
     if max(executable_size, bundle_size) > _MAX_TEXT:
-        raise DumpError(f"a crash report with texts of {executable_size} and {bundle_size} bytes is not believed")
+        raise DumpError(
+            f"a crash report with texts of {executable_size} and {bundle_size} bytes is not believed",
+            hint="use symcache_marshal.h and symcache of one release",
+        )
     executable = _exactly(requests, executable_size).decode("utf-8", "replace")
     report = CrashReport(thread, executable, _exactly(requests, bundle_size).decode("utf-8", "replace"))
     port = receiver()
@@ -110,14 +113,20 @@ def _exactly(source: BinaryIO, size: int) -> bytes:
     while len(data) < size:
         piece = source.read(size - len(data))
         if not piece:
-            raise DumpError(f"the other side went away in the middle of a message, after {len(data)} of {size} bytes")
+            raise DumpError(
+                f"the other side went away in the middle of a message, after {len(data)} of {size} bytes",
+                hint="it ended before its dump could be written",
+            )
         data += piece
     return data
 
 
 def _check(magic: bytes, expected: bytes, version: int) -> None:
     if magic != expected:
-        raise DumpError(f"a message begins with {magic!r} where {expected!r} was expected")
+        raise DumpError(
+            f"a message begins with {magic!r} where {expected!r} was expected",
+            hint="connect pipes to a program that calls symcache_marshal: `symcache dump --c-header`",
+        )
     if version != WIRE_VERSION:
         raise DumpError(
             f"the other side speaks version {version}, this one {WIRE_VERSION}",

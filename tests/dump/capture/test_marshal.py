@@ -103,8 +103,9 @@ HELLO = struct.Struct("<4sHHQII")
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(request_: bytes, complaint: str) -> None:
-    with pytest.raises(DumpError, match=complaint):
+    with pytest.raises(DumpError, match=complaint) as error:
         serve(io.BytesIO(request_), io.BytesIO(), Receiver, lambda _task, _report: None)
+    assert error.value.hint  # the next step
 
 
 C_CLIENT = r"""
