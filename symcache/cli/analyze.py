@@ -30,7 +30,7 @@ from symcache.cli.common import (
     plain,
     state,
 )
-from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, visible, warn
+from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, visible, warn
 from symcache.dump import Analysis, Frame, Limits, ThreadReport, WantedSource, analyze
 from symcache.dump.symbols import Progress
 from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
@@ -84,6 +84,9 @@ def analyze_(
             if result.analysis:
                 missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in result.analysis.missing]
                 name_missing(missing, path)
+                if not result.analysis.loaded.walked:  # a report needs no code
+                    alone = [m for m in result.analysis.modules if m.status == "symbols"]
+                    name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in alone], path)
                 if json or html:
                     reports.append(result.analysis.to_json())
                 else:
@@ -205,7 +208,7 @@ def _print(analysis: Analysis) -> None:
         dumped, executable = module.loaded.module, module.loaded.executable
         uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
         note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
-        symbols = " +dSYM" if module.debug_info else ""
+        symbols = " +dSYM" if module.debug_info and module.status == "have" else ""
         out.print(
             f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}  {plain(dumped.path or dumped.name)}"
             + (f"  ({plain(note)})" if note else "")

@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-__all__ = ["FetchBar", "SymbolsOption", "TimeoutOption", "name_missing", "register", "visible", "warn"]
+__all__ = [
+    "FetchBar",
+    "SymbolsOption",
+    "TimeoutOption",
+    "name_missing",
+    "name_symbols_only",
+    "register",
+    "visible",
+    "warn",
+]
 
 SymbolsOption = Annotated[
     list[Path] | None,
@@ -79,10 +88,12 @@ def open_(
 
                 def show(loaded: LoadedDump) -> None:
                     bar.stop()  # the terminal is LLDB's from here on
-                    missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.executable]
+                    missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.found]
+                    alone = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
                     warn(sources.problems)
                     sources.problems.clear()
                     name_missing(missing, loaded.dump.path)
+                    name_symbols_only(alone, loaded.dump.path)
                     out.print(f"exception: {plain(loaded.exception.description)}")
 
                 printed = open_in_lldb(
@@ -138,11 +149,25 @@ def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path) -> None
     if not missing:
         return
     _say(f"[yellow]missing:[/] {len(missing)} modules of {plain(str(dump))}; their frames have no names")
-    for name, uuid in missing[:_NAMED]:
-        _say(f"  {uuid_text(uuid) if uuid else 'without UUID':36}  {plain(name)}")
-    if len(missing) > _NAMED:
-        _say(f"  … and {len(missing) - _NAMED} more (`symcache analyze --json` lists all)")
+    _list(missing)
     _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+
+
+def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:
+    """Name the modules of a dump of which there is a dSYM, but no binary."""
+    if modules:
+        _say(
+            f"[yellow]symbols only:[/] {len(modules)} modules of {plain(str(dump))}; their frames have names and lines,"
+            " but without code and unwind tables a caller may be missing"
+        )
+        _list(modules)
+
+
+def _list(modules: Sequence[tuple[str, UUID | None]]) -> None:
+    for name, uuid in modules[:_NAMED]:
+        _say(f"  {uuid_text(uuid) if uuid else 'without UUID':36}  {plain(name)}")
+    if len(modules) > _NAMED:
+        _say(f"  … and {len(modules) - _NAMED} more (`symcache analyze --json` lists all)")
 
 
 def warn(problems: Sequence[str]) -> None:

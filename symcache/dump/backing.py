@@ -18,7 +18,7 @@ from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, CoreThread
 from symcache.dump.registers import CPU_TYPE_X86_64
 
-__all__ = ["back_code", "framed_modules", "hide_code"]
+__all__ = ["back_code", "framed_modules", "frameless_counters", "hide_code"]
 
 _MAX_BACKED = 1 << 30
 _EXECUTE = 4
@@ -48,6 +48,15 @@ def framed_modules(dump: OpenedDump, crashed: int, missing: Sequence[tuple[int, 
                 change = -weight if _is_frameless(file, core, thread) else weight
                 votes[modules[number]] = votes.get(modules[number], 0) + change
     return [module for module, vote in sorted(votes.items(), key=lambda item: -item[1]) if vote > 0]
+
+
+def frameless_counters(dump: OpenedDump, crashed: int) -> list[int]:
+    """Return where threads are in functions that keep no frame of their own, the crashed one's first."""
+    core = dump.core
+    order = sorted(core.threads, key=lambda thread: thread.number != crashed)
+    with dump.core_path.open("rb") as file:
+        lacking = [thread for thread in order if thread.registers and _is_frameless(file, core, thread)]
+    return [t.registers["rip" if core.cputype == CPU_TYPE_X86_64 else "pc"] for t in lacking]
 
 
 def back_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:

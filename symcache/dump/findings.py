@@ -26,7 +26,8 @@ class ModuleReport:
     index: int
     loaded: LoadedModule
     status: str
-    """`have`, `memory` (the core holds it), `missing`, `rejected` (a file was found, but is not it), `no-uuid`."""
+    """`have`, `symbols` (its dSYM alone), `memory` (the core holds it), `missing`, `rejected` (a file was found, but is
+    not it), `no-uuid`."""
     debug_info: bool
     detail: str
     slide: int | None
@@ -83,7 +84,7 @@ class Analysis:
     @property
     def missing(self) -> list[ModuleReport]:
         """The modules whose frames cannot be named."""
-        return [m for m in self.modules if m.status not in {"have", "memory"}]
+        return [m for m in self.modules if m.status not in {"have", "symbols", "memory"}]
 
     def signature(self) -> tuple[str, list[str]]:
         """Return a short hash and the lines it is made of; the same crash gives the same one.

@@ -5,18 +5,19 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.backing import back_code, framed_modules, hide_code
+from symcache.dump.backing import back_code, framed_modules, frameless_counters, hide_code
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
+from symcache.dump.dsym_layout import Layout, LinkedSegment, read_functions, read_layout
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_of_core
-from symcache.dump.placeholder import write_placeholder
+from symcache.dump.placeholder import unknown_layout, write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.reports import Report
 from symcache.dump.sources import source_maps
@@ -29,8 +30,6 @@ __all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 
 _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _CODE = 5
-_MACH_HEADER = 32
-"""Bytes; code begins behind it, and behind the load commands."""
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
 _MAX_GUESSES = 8
@@ -50,6 +49,13 @@ class LoadedModule:
     placeholder: Path | None
     text_size: int
     """Bytes from its header to where the next module or the end of the memory region bounds its code."""
+    symbols_only: bool = False
+    """Its dSYM is all that was found, and the placeholder is laid out for it."""
+
+    @property
+    def found(self) -> bool:
+        """Whether its frames can be named."""
+        return self.executable is not None or self.symbols_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class LoadedDump:
     plan: dict[str, Any]
     exception: CrashException
     """What stopped the crashed thread."""
+    walked: bool = False
+    """A report's, whose frames were known."""
 
 
 def load_dump(
@@ -112,7 +120,7 @@ def load_report(
         source_map=(),
         progress=progress,
         exception=report.exception,
-        walked=True,
+        walk=False,
     )
     loaded.plan.update(core=None, frames=[list(thread.frames) for thread in report.threads])
     return loaded
@@ -129,27 +137,30 @@ def load(
     source_map: Sequence[tuple[str, str]],
     progress: Progress | None,
     exception: CrashException | None = None,
-    walked: bool = False,
+    walk: bool = True,
+    memory: Core | None = None,
 ) -> LoadedDump:
     """Find the modules of a dump that has been opened; see `load_dump`. `exception` is None if the core tells.
 
-    `walked`: its frames are known, and only to be named.
+    `walk`: its frames are yet to be walked. `memory`: what is held of the process, if the dump's core does not tell.
     """
     cache, build, origin = _pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     found = _resolve(resolver, uuids, cache, build, progress)
     sizes = _text_sizes(dump, header)
-    missing = [
-        (m.address, size)
-        for m, size in zip(header.modules, sizes, strict=True)
-        if (m.uuid, Kind.EXECUTABLE) not in found
-    ]
+    lost = [n for n, m in enumerate(header.modules) if (m.uuid, Kind.EXECUTABLE) not in found]
+    layouts = {n: layout for n in lost if (layout := _layout(dump, header, sizes, n, found))}
+    missing = [(header.modules[n].address, sizes[n]) for n in lost]
+    # Where functions are known, content that is none would be taken for their instructions, and what is there is right.
+    unknown = {(header.modules[n].address, sizes[n]) for n in lost if n not in layouts}
     # A report has its frames already; a bare core is the user's file, an unpacked one ours.
     unpacked = dump.core_path != dump.path
     framed = framed_modules(dump, header.thread, missing) if unpacked or dump.header is None else []
     if unpacked:
-        back_code(dump, framed)
-        hide_code(dump, [m for m in missing if m not in framed])
+        back_code(dump, [m for m in framed if m in unknown])
+        hide_code(dump, [m for m in missing if m not in framed and m in unknown])
+    # The frames of a report have been walked already.
+    bare = frameless_counters(replace(dump, core=memory or dump.core), header.thread) if layouts and walk else []
     places = _places(header.modules, scratch)
     modules = []
     for number, (module, size) in enumerate(zip(header.modules, sizes, strict=True)):
@@ -166,20 +177,23 @@ def load(
                 dump.core.cputype,
                 module.uuid or UUID(int=0),  # of zeros: LLDB's UUID of none
                 module.path,
-                size,
+                layouts.get(number) or unknown_layout(dump.core.cputype, size),
                 executable=(module.address, size) in framed,
-                **(_like_dsym(debug_info, module.uuid) if walked else {}),
+                hollow=number in layouts,
+                frameless=_frameless(module, layouts[number], debug_info, bare) if number in layouts else (),
             )
-        modules.append(LoadedModule(module, executable, debug_info, ignored, placeholder, size))
+        modules.append(
+            LoadedModule(module, executable, debug_info, ignored, placeholder, size, symbols_only=number in layouts)
+        )
     plan = {
         "core": str(dump.core_path.absolute()),
         "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
         "thread": header.thread,
         "source_map": [list(pair) for pair in (*source_map, *_noted_sources(modules))],
-        "modules": [_planned(m, place, walked=walked) for m, place in zip(modules, places, strict=True)],
+        "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
     }
     exception = exception or describe_exception(dump.core, dump.core.threads[header.thread])
-    return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan, exception)
+    return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan, exception, walked=not walk)
 
 
 def _pin(
@@ -261,13 +275,45 @@ def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
     return sizes
 
 
-def _like_dsym(debug_info: ResolvedFile | None, uuid: UUID | None) -> dict[str, int]:
-    """Return where a placeholder must have its code so that a dSYM alone names it."""
-    base = header_address(debug_info.path, uuid) if debug_info and uuid else None
-    return {} if base is None else {"base": base, "skipped": _MACH_HEADER}
+def _layout(
+    dump: OpenedDump,
+    header: DumpHeader,
+    sizes: Sequence[int],
+    number: int,
+    found: Mapping[tuple[UUID, Kind], ResolvedFile],
+) -> Layout | None:
+    """Return how the module `number` is laid out, if its dSYM is there and tells.
+
+    Of its segments, without those that would lie where another module's code is; none, if its code would.
+    """
+    module = header.modules[number]
+    debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+    if debug_info is None or module.uuid is None:
+        return None
+    layout = read_layout(debug_info.path, module.uuid, dump.core.cputype)
+    if layout is None:
+        return None
+    text = layout.segments[0]
+    others = sorted((m.address, s) for m, s in zip(header.modules, sizes, strict=True) if m.address != module.address)
+
+    def free(segment: LinkedSegment) -> bool:
+        start = module.address + segment.address - text.address
+        position = bisect.bisect_left(others, (start + segment.size, 0)) - 1
+        return start >= 0 and (position < 0 or sum(others[position]) <= start)
+
+    return layout._replace(segments=[s for s in layout.segments if free(s)]) if free(text) else None
 
 
-def _planned(loaded: LoadedModule, place: Path, *, walked: bool) -> dict[str, Any]:
+def _frameless(
+    module: DumpModule, layout: Layout, debug_info: ResolvedFile | None, counters: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return the functions of a module, as linked, that threads are in without a frame."""
+    text = layout.segments[0]
+    inside = [c - module.address + text.address for c in counters if module.address <= c < module.address + text.size]
+    return read_functions(debug_info.path, module.uuid, inside) if inside and debug_info and module.uuid else []
+
+
+def _planned(loaded: LoadedModule, place: Path) -> dict[str, Any]:
     if loaded.executable:
         # LLDB calls a module by its file's name, and a cached file has a hash for a name.
         place.symlink_to(os.path.abspath(loaded.executable.path))  # noqa: PTH100 (Path.absolute leaves `..` in)
@@ -280,8 +326,7 @@ def _planned(loaded: LoadedModule, place: Path, *, walked: bool) -> dict[str, An
         "symbols": str(loaded.debug_info.path.absolute()) if loaded.debug_info else None,
         "layout": uuid_text(layout) if layout else None,
         "placeholder": str(loaded.placeholder) if loaded.placeholder else None,
-        # Where frames have been walked already, names are all that is needed; to walk them, LLDB needs code.
-        "like_dsym": walked,
+        "symbols_only": loaded.symbols_only,
     }
 
 

@@ -48,6 +48,11 @@ def load_minidump(
     sizes = {m.module.address: m.size for m in found.modules}
     regions = tuple(Segment(address, size, 0, 0, _READ_EXECUTE, 0) for address, size in sorted(sizes.items()))
     dump = OpenedDump(path, header, Core(found.arch, found.cputype, regions, found.threads, ()), path)
+    held: list[Segment] = []
+    for segment in sorted(found.memory):
+        if not held or segment.address >= held[-1].end:
+            held.append(segment)
+    memory = _HeldCore(found.arch, found.cputype, regions, found.threads, (), tuple(held))
     loaded = load(
         *(dump, header, scratch, resolver),
         cache=cache,
@@ -55,8 +60,9 @@ def load_minidump(
         source_map=source_map,
         progress=progress,
         exception=found.exception,
+        memory=memory,
     )
-    if frameless := _frameless(dump, found, loaded):
+    if frameless := _frameless(replace(dump, core=memory), found, loaded):
         copy = scratch / "minidump.dmp"
         shutil.copyfile(path, copy)
         add_regions(copy, frameless)
@@ -85,12 +91,7 @@ def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tu
     missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
     if not missing or found.has_regions or dump.path.stat().st_size > _MAX_COPY:
         return []
-    held: list[Segment] = []
-    for segment in sorted(found.memory):
-        if not held or segment.address >= held[-1].end:
-            held.append(segment)
-    core = _HeldCore(found.arch, found.cputype, dump.core.segments, found.threads, (), tuple(held))
-    framed = set(framed_modules(replace(dump, core=core), found.crashed, missing))
+    framed = set(framed_modules(dump, found.crashed, missing))
     counters = [t.registers["rip" if found.cputype == CPU_TYPE_X86_64 else "pc"] for t in found.threads]
     counters.sort()
 

@@ -8,7 +8,7 @@ where the package is. The plan, a line of JSON, is read from the descriptor FD o
      "source_map": [[from, to], …], "asks": bool, "frames": [[program counter, …] of a thread, …],
      "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
                   "layout": UUID of the shared cache that the file was laid out for, or null,
-                  "like_dsym": bool (the placeholder's code is where that of `symbols` is)}, …]}
+                  "symbols_only": bool (the placeholder is laid out for `symbols`)}, …]}
 
 If the plan says so, `print` and `prompt` ask for the source files of the frames they show: a line [[UUID, path], …]
 goes out through the descriptor ASKING, and a line [[from, to], …] of folders to map comes back from FD.
@@ -181,15 +181,20 @@ def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> tuple[dict
         if uuid in own:
             target.AddModule(own[uuid])
             target.SetModuleLoadAddress(own[uuid], wanted["address"] - _base(own[uuid]))
+    if wanted["symbols_only"] and not (uuid in own and own[uuid].FindSection("__TEXT").IsValid()):
+        if uuid in own:
+            target.RemoveModule(own[uuid])
+        module = target.AddModule(wanted["placeholder"], None, None, wanted["symbols"])
+        if module.IsValid():
+            if _path(module.GetSymbolFileSpec()) == wanted["symbols"]:
+                report["state"], report["symbols"], report["file_address"] = "symbols", True, _base(module)
+            return wanted, module, report
     if uuid in own:
         # Either the core itself holds the image, or this is LLDB's own placeholder, as it makes them for minidumps.
         report["state"] = "memory" if own[uuid].FindSection("__TEXT").IsValid() else report["state"]
     elif wanted["placeholder"]:
-        symbols = wanted["symbols"] if wanted["like_dsym"] else None
-        module = target.AddModule(wanted["placeholder"], None, None, symbols)
+        module = target.AddModule(wanted["placeholder"], None, None, None)
         if module.IsValid():
-            if symbols and _path(module.GetSymbolFileSpec()) == symbols:
-                report["state"], report["symbols"], report["file_address"] = "loaded", True, _base(module)
             return wanted, module, report
     return wanted, None, report
 

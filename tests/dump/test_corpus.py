@@ -145,6 +145,31 @@ def test_a_missing_module_costs_only_its_own_names(
     assert analysis.missing
 
 
+@ARCHES
+@pytest.mark.parametrize("alone", ["Ledger", "LedgerKit", ""])
+@pytest.mark.parametrize("how", ["", "inlined", "signed"])
+def test_a_dsym_alone_names_its_frames(
+    arch: str, alone: str, how: str, system: LibraryResolver, tmp_path: Path
+) -> None:
+    """Of one or both of the application's images there is no binary: functions, lines and the chain are there."""
+    made = variant(arch, **{how: True} if how else {})
+    made.write_app(tmp_path / "app")
+    path = write_dump(made.dump, tmp_path / "crash.zip")
+    for file in list((tmp_path / "app").rglob("*")):
+        if file.is_file() and ".dSYM" not in str(file) and alone in {file.name, ""}:
+            file.unlink()
+    analysis = analyze(path, ChainResolver([FolderResolver([tmp_path / "app"]), system]))
+    for thread, real in zip(analysis.threads, made.truth.threads, strict=True):
+        assert [(f.function, f.file or None, f.line, f.inlined) for f in thread.frames] == [
+            (f.function, f.file, f.line, f.inlined) for f in real.frames
+        ]
+        if how != "inlined":
+            assert [f.address for f in thread.frames] == [f.pc for f in real.frames]
+    status = {m.loaded.module.name: m.status for m in analysis.modules if "Ledger" in m.loaded.module.path}
+    assert status == {n: "symbols" if not alone or n == alone else "have" for n in ("Ledger", "LedgerKit")}
+    assert analysis.missing == []
+
+
 def test_the_stack_of_arm64_holds_signed_addresses(tmp_path: Path) -> None:
     """So that the comparisons above prove that signatures are stripped."""
     opened = open_dump(dump("arm64"), tmp_path)

@@ -354,3 +354,95 @@ def test_a_dsym_says_where_its_sources_are(scenes: Scenes, tmp_path: Path) -> No
     ):
         plist.write_bytes(wrong)
         assert mapped() == [["/a", "/here"]]
+
+
+def _dsym_alone(scene: Scene, folder: Path, change: Callable[[bytearray], None] = lambda data: None) -> Path:
+    """Copy the library's dSYM, changed, and the executable into a folder: the library itself is not there."""
+    folder.mkdir()
+    (folder / "Ledger").write_bytes(scene.exe.read_bytes())
+    data = bytearray((scene.folder / "libmath.dylib.dSYM/Contents/Resources/DWARF/libmath.dylib").read_bytes())
+    change(data)
+    (folder / "libmath.dwarf").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize(("arch", "signed"), [("x86_64", False), ("arm64", False), ("arm64", True)])
+def test_a_dsym_without_its_binary(scenes: Scenes, arch: str, signed: bool, tmp_path: Path) -> None:
+    """On arm64 the top frame is a leaf that keeps no frame, so its caller is found by its return address alone."""
+    scene = scenes(arch, signed=signed)
+    folder = _dsym_alone(scene, tmp_path / "alone")
+    analysis = analyze(scene.write(thread=1), FolderResolver([folder]))
+    assert frames(analysis) == scene.frames
+    assert [(m.status, m.debug_info) for m in analysis.modules] == [("have", False), ("symbols", True)]
+    assert analysis.missing == []
+    with LldbProcess(Mode.PRINT) as lldb:
+        printed = open_in_lldb(scene.write(thread=1), FolderResolver([folder]), lldb)
+    for line, (module, function, _) in zip(printed.splitlines()[1:], scene.frames, strict=False):
+        assert f"{module}`{function}" in line
+
+
+def _commands(data: bytes) -> dict[bytes, int]:
+    """Return where the LC_SEGMENT_64s of a Mach-O are, by the segments' names."""
+    found, place = {}, 32
+    for _ in range(struct.unpack_from("<I", data, 16)[0]):
+        cmd, size = struct.unpack_from("<2I", data, place)
+        if cmd == 0x19:
+            found[bytes(data[place + 8 : place + 24]).rstrip(b"\0")] = place
+        place += size
+    return found
+
+
+@pytest.mark.parametrize(
+    ("segment", "at", "form", "value"),
+    [
+        (b"__TEXT", 24, "<Q", (1 << 64) - 0x1000),  # vmaddr
+        (b"__TEXT", 24, "<Q", 0x123),
+        (b"__TEXT", 32, "<Q", 1 << 62),  # vmsize
+        (b"__TEXT", 32, "<Q", 0),
+        (b"__TEXT", 64, "<I", 0xFFFF_FFFF),  # nsects
+        (b"__TEXT", 72 + 32, "<Q", 0xFFFF_FFFF_FFFF_FFF0),  # address of its first section
+        (b"__TEXT", 72 + 40, "<Q", 1 << 63),  # and its size
+        (b"__TEXT", 8, "<7s", b"__DATA\0"),
+    ],
+)
+@ARCHES
+def test_a_dsym_with_absurd_load_commands_is_left_out(
+    scenes: Scenes, arch: str, segment: bytes, at: int, form: str, value: object, tmp_path: Path
+) -> None:
+    scene = scenes(arch)
+    folder = _dsym_alone(
+        scene, tmp_path / "alone", lambda data: struct.pack_into(form, data, _commands(data)[segment] + at, value)
+    )
+    analysis = analyze(scene.write(thread=1), FolderResolver([folder]))
+    assert [m for m, _, _ in frames(analysis)] == [m for m, _, _ in scene.frames]
+    assert analysis.modules[1].status == "missing"
+    assert "libmath.dwarf" in analysis.modules[1].detail
+
+
+@ARCHES
+def test_a_dsym_of_another_build_names_nothing(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    scene = scenes(arch)
+    wrong = scene.folder / "Ledger.dSYM/Contents/Resources/DWARF/Ledger"
+    analysis = analyze(scene.write(thread=1), _Lying({Kind.DEBUGINFO: wrong}))
+    assert analysis.modules[1].status == "missing"
+    assert analysis.modules[1].detail == f"{wrong} is not its debug info"
+    assert [(m, n) for m, n, _ in frames(analysis)][:2] == [("libmath.dylib", "")] * 2
+
+
+@ARCHES
+def test_a_dsym_whose_code_would_lie_over_another_module_is_left_out(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    scene = scenes(arch)
+    distance = LIB_BASE - EXE_BASE
+
+    def change(data: bytearray) -> None:
+        struct.pack_into("<Q", data, _commands(data)[b"__TEXT"] + 32, 1 << 29)
+        for name, place in _commands(data).items():
+            if name != b"__TEXT":
+                struct.pack_into("<Q", data, place + 24, (1 << 40) + place * 0x10_0000)
+
+    assert distance > 1 << 29
+    modules = [*scene.modules, Module(LIB_BASE + 0x10_0000, "/x/libother.dylib", UUID(int=77).hex)]
+    path = write_dump(tmp_path / "three.zip", header(modules, thread=1), scene.core.bytes())
+    analysis = analyze(path, FolderResolver([_dsym_alone(scene, tmp_path / "alone", change)]))
+    assert analysis.modules[1].status == "missing"
+    assert [m for m, _, _ in frames(analysis)] == [m for m, _, _ in scene.frames]
