@@ -197,7 +197,12 @@ def _print(analysis: Analysis) -> None:
         cache = f", shared cache {uuid_text(mapped)}" if mapped else ""
         out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
     out.print(f"exception: {plain(analysis.exception.description)}")
+    for line in analysis.information:
+        out.print(f"           {plain(line)}")
     out.print(f"signature: {analysis.signature()[0]}")
+    if analysis.last_exception:
+        out.print("\nlast exception, thrown at:")
+        _print_frames(analysis.last_exception)
     crashed = analysis.crashed
     for thread in (crashed, *(t for t in analysis.threads if t is not crashed)):
         _print_thread(thread, crashed=thread is crashed)
@@ -218,7 +223,11 @@ def _print(analysis: Analysis) -> None:
 def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
     name = f" {plain(thread.name)}" if thread.name else ""
     out.print(f"\nthread {thread.index}{name}{' [bold red]crashed[/]' if crashed else ''}:")
-    for number, frame in enumerate(thread.frames):
+    _print_frames(thread.frames)
+
+
+def _print_frames(frames: Sequence[Frame]) -> None:
+    for number, frame in enumerate(frames):
         out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
         if frame.source_line:
             out.print(Text(f"  {'':23} {visible(frame.source_line)}", style="dim"))

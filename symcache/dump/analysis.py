@@ -60,11 +60,18 @@ def analyze(
         ThreadReport(number, thread["name"] or names.get(number, ""), tuple(finder.frame(f) for f in thread["frames"]))
         for number, thread in enumerate(report["threads"])
     )
+    thrown = tuple(finder.frame(f) for f in report["thrown"]["frames"]) if crash_report else ()
+    if thrown:  # among the threads until it has its source lines
+        threads = (*threads, ThreadReport(len(threads), "", thrown))
     if sources is not None:
         with tempfile.TemporaryDirectory(prefix="symcache-sources-") as folder:
             noted = NotedSources(loaded.modules, Path(folder, "noted"), sources)
             threads = SourceFinder(loaded.plan["source_map"], noted).with_lines(threads)
-    return Analysis(loaded, loaded.exception, threads, modules, report["version"])
+    return Analysis(
+        *(loaded, loaded.exception, threads[:-1] if thrown else threads, modules, report["version"]),
+        last_exception=threads[-1].frames if thrown else (),
+        information=crash_report.information if crash_report else (),
+    )
 
 
 def open_in_lldb(

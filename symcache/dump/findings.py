@@ -17,6 +17,15 @@ SCHEMA_VERSION = 1
 _SIGNATURE_FRAMES = 8
 _MACHINERY = frozenset({"__pthread_kill", "pthread_kill", "abort", "__abort", "raise", "__assert_rtn"})
 """How a crash is carried out, not where it comes from: left out at the start of a signature."""
+_RAISING = _MACHINERY | {
+    "__exceptionPreprocess",
+    "objc_exception_throw",
+    "__cxa_throw",
+    "-[NSException raise]",
+    "+[NSException raise:format:]",
+    "+[NSException raise:format:arguments:]",
+}
+"""Likewise, how an exception is thrown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,10 @@ class Analysis:
     """In the order of the core."""
     modules: tuple[ModuleReport, ...]
     debugger: str
+    last_exception: tuple[Frame, ...] = ()
+    """Where an uncaught exception was thrown, as a crash report tells: the crashed thread only aborts then."""
+    information: tuple[str, ...] = ()
+    """Application-specific information of a crash report, line by line, printable."""
 
     @property
     def crashed(self) -> ThreadReport:
@@ -89,11 +102,12 @@ class Analysis:
     def signature(self) -> tuple[str, list[str]]:
         """Return a short hash and the lines it is made of; the same crash gives the same one.
 
-        It holds the signal and the top frames as module and function, so addresses, slides and builds play no part;
-        a frame without a name counts by its offset in the module.
+        It holds the signal and the top frames as module and function, so addresses, slides and builds play no part; if
+        an exception was thrown, the frames are its. A frame without a name counts by its offset in the module.
         """
-        frames = list(self.crashed.frames)
-        while len(frames) > 1 and frames[0].function in _MACHINERY:
+        frames = list(self.last_exception or self.crashed.frames)
+        carried = _RAISING if self.last_exception else _MACHINERY
+        while len(frames) > 1 and frames[0].function in carried:
             frames.pop(0)
         lines = [self.exception.signal or "no signal", *(_signature_line(f) for f in frames[:_SIGNATURE_FRAMES])]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16], lines
@@ -127,6 +141,8 @@ class Analysis:
                 "code": self.exception.code,
             },
             "signature": {"id": identity, "frames": lines},
+            "application_specific_information": list(self.information),
+            "last_exception": {"frames": _frames_json(self.last_exception)} if self.last_exception else None,
             "crashed_thread": header.thread,
             "registers": {name: hex(value) for name, value in self.registers.items()},
             "threads": [_thread_json(t, t is self.crashed) for t in order],
@@ -178,8 +194,12 @@ def _thread_json(thread: ThreadReport, crashed: bool) -> dict[str, Any]:
         "index": thread.index,
         "name": thread.name or None,
         "crashed": crashed,
-        "frames": [_frame_json(n, f) for n, f in enumerate(thread.frames)],
+        "frames": _frames_json(thread.frames),
     }
+
+
+def _frames_json(frames: tuple[Frame, ...]) -> list[dict[str, Any]]:
+    return [_frame_json(n, f) for n, f in enumerate(frames)]
 
 
 def _frame_json(number: int, frame: Frame) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def load_report(
         exception=report.exception,
         walk=False,
     )
-    loaded.plan.update(core=None, frames=[list(thread.frames) for thread in report.threads])
+    frames = [list(thread.frames) for thread in report.threads]
+    loaded.plan.update(core=None, frames=frames, thrown=list(report.last_exception))
     return loaded
 
 

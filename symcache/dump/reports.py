@@ -5,8 +5,10 @@ Sources: Apple's "Interpreting the JSON format of a crash report" and "Examining
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,11 @@ _IMAGE = re.compile(rf"\s*0x([0-9A-Fa-f]{{1,16}})\s+-\s+(\S+)\s+(\S[^<]*)<({_UUI
 _END = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _ARCHS = {"x86_64", "x86_64h", "arm64", "arm64e", "arm64_32", "armv7", "armv7s", "armv7k", "i386"}
 _THREAD = re.compile(r"Thread (\d{1,5})(?: (Crashed))?:(?:: ?(.*))?\s*\Z")
-_LAST, _LAST_NUMBER = "Last Exception Backtrace", 100_000
-"""Where an uncaught exception was thrown: not a thread, but shown as one, behind all others."""
+_LAST, _INFORMATION = "Last Exception Backtrace:", "Application Specific Information:"
+_BARE_FRAMES = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
+"""The whole of a last exception's backtrace, as systems write it that have not looked for names."""
+_MAX_INFORMATION = 200
+"""Lines."""
 _NAME = re.compile(r"Thread (\d{1,5}) name:\s*(.*)\Z")
 _FRAME = re.compile(r"\s*\d{1,5}\s+\S.*?\s+0x([0-9A-Fa-f]{1,16})\s")
 _STATE = re.compile(r"Thread (\d{1,5}) crashed with ")
@@ -84,6 +89,10 @@ class Report:
     threads: tuple[ReportThread, ...]
     registers: dict[str, int]
     """Of the crashed thread."""
+    last_exception: tuple[int, ...] = ()
+    """Return addresses from where an uncaught exception was thrown, the innermost first; empty if none was."""
+    information: tuple[str, ...] = ()
+    """Application-specific information: what libraries and program left to be reported, line by line."""
 
 
 def is_report(path: Path) -> bool:
@@ -141,8 +150,6 @@ def _parse_ips(text: str, name: str, *, threads: bool) -> Report:
         if thread.get("triggered") is True and not isinstance(faulting, int):
             crashed = number
         found.append(ReportThread(number, _text(thread.get("name")), tuple(_ips_frames(thread, bases))))
-    if last := tuple(_ips_frames({"frames": body.get("lastExceptionBacktrace")}, bases)):
-        found.append(ReportThread(len(found), _LAST, last))
     system, cache = _dict(body.get("osVersion")), _dict(body.get("sharedCache"))
     bundle = _dict(body.get("bundleInfo"))
     version, build = _system(_text(head.get("os_version")))
@@ -166,7 +173,26 @@ def _parse_ips(text: str, name: str, *, threads: bool) -> Report:
     state = _dict(raw_threads[crashed].get("threadState")) if raw_threads else {}
     arch = "arm64" if "ARM" in _text(body.get("cpuType")).upper() else "x86_64"
     version = _text(system.get("train")) or version
-    return Report(header, version, tuple(images), arch, exception, tuple(found), _ips_registers(state))
+    return Report(
+        *(header, version, tuple(images), arch, exception, tuple(found), _ips_registers(state)),
+        last_exception=tuple(_ips_frames({"frames": body.get("lastExceptionBacktrace")}, bases)),
+        information=_lines(_ips_information(body.get("asi"))),
+    )
+
+
+def _ips_information(asi: Any) -> Iterator[str]:
+    """Yield the messages, which are by the image that left them."""
+    for messages in _dict(asi).values():
+        for message in messages if isinstance(messages, list) else [messages]:
+            if isinstance(message, str):
+                yield message[: _MAX_INFORMATION * _MAX_TEXT]
+
+
+def _lines(messages: Iterable[str]) -> tuple[str, ...]:
+    """Return lines of text, as many and as long as are kept, without what would drive a terminal."""
+    lines = (line.replace("\t", " ") for message in messages for line in message.splitlines())
+    visible = ("".join(c if c.isprintable() else "\ufffd" for c in line[:_MAX_TEXT]).rstrip() for line in lines)
+    return tuple(itertools.islice((line for line in visible if line), _MAX_INFORMATION))
 
 
 def _ips_frames(thread: dict[str, Any], bases: list[int | None]) -> list[int]:
@@ -199,6 +225,8 @@ def _parse_crash(text: str, name: str) -> Report:
     frames: dict[int, list[int]] = {}
     images: list[ReportImage] = []
     registers: dict[str, int] = {}
+    thrown: list[int] = []
+    information: list[str] = []
     crashed = current = 0
     listed = False
     part = "fields"
@@ -212,15 +240,25 @@ def _parse_crash(text: str, name: str) -> Report:
             frames[current] = []
             names.setdefault(current, (match[3] or "")[:_MAX_TEXT])
             crashed = current if match[2] else crashed
-        elif line.startswith(f"{_LAST}:"):
-            part, current = "frames", _LAST_NUMBER
-            frames[current], names[current] = [], _LAST
+        elif line.startswith("Binary Images:") and not images:
+            part, listed = "images", True
+        elif part == "information" and line.strip():
+            if len(information) < _MAX_INFORMATION:
+                information.append(line)
+        elif line.startswith(_INFORMATION) and not information:
+            part = "information"
+        elif line.startswith(_LAST) and not thrown:
+            part = "thrown"
+        elif part == "thrown" and (match := _BARE_FRAMES.match(line)) and not thrown:
+            thrown = [int(one, 16) for one in match[1].split()[:_MAX_FRAMES]]
+        elif part == "thrown" and (match := _FRAME.match(line + " ")) and len(thrown) < _MAX_FRAMES:
+            thrown.append(int(match[1], 16))
+        elif part in {"information", "thrown"} and not line.strip():
+            part = "fields"
         elif match := _NAME.match(line):
             names[int(match[1])] = match[2][:_MAX_TEXT]
         elif match := _STATE.match(line):
             part, crashed = "registers", int(match[1])
-        elif line.startswith("Binary Images:") and not images:
-            part, listed = "images", True
         elif part == "frames" and (match := _FRAME.match(line + " ")) and len(frames[current]) < _MAX_FRAMES:
             frames[current].append(int(match[1], 16))
         elif part == "registers":
@@ -238,10 +276,7 @@ def _parse_crash(text: str, name: str) -> Report:
             f"{name}: names no modules: it has no list of binary images", hint="name a .zip, .ips or .crash"
         )
     order = sorted(frames)
-    threads = tuple(
-        ReportThread(place if number == _LAST_NUMBER else number, names.get(number, ""), tuple(frames[number]))
-        for place, number in enumerate(order)
-    )
+    threads = tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order)
     path = fields.get("Path", "")
     kind = fields.get("Exception Type", "")
     version, build = _system(fields.get("OS Version", ""))
@@ -258,7 +293,11 @@ def _parse_crash(text: str, name: str) -> Report:
         fields.get("Exception Subtype") or fields.get("Exception Codes", ""),
     )
     arch = "arm64" if fields.get("Code Type", "").upper().startswith("ARM") else "x86_64"
-    return Report(header, version, tuple(images), arch, exception, threads, registers)
+    return Report(
+        *(header, version, tuple(images), arch, exception, threads, registers),
+        last_exception=tuple(thrown),
+        information=_lines(information),
+    )
 
 
 def _crash_image(match: re.Match[str]) -> ReportImage:

@@ -6,6 +6,7 @@ where the package is. The plan, a line of JSON, is read from the descriptor FD o
 
     {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
      "source_map": [[from, to], …], "asks": bool, "frames": [[program counter, …] of a thread, …],
+     "thrown": [return address, …] from where an exception was thrown (this and "frames" without a core only),
      "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
                   "layout": UUID of the shared cache that the file was laid out for, or null,
                   "symbols_only": bool (the placeholder is laid out for `symbols`)}, …]}
@@ -61,6 +62,8 @@ def main(mode: str, descriptor: int, package: dict[str, str], asking: int) -> in
             if process is not None
             else [_symbolicated(lldb, target, addresses) for addresses in plan["frames"]],
         }
+        if process is None:
+            result["thrown"] = _symbolicated(lldb, target, plan["thrown"], returns=True)
         json.dump(result, channel)
         channel.flush()
         os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash
@@ -242,12 +245,15 @@ def _frames(target: Any, thread: Any) -> dict[str, Any]:
     return {"name": thread.GetName(), "frames": frames}
 
 
-def _symbolicated(lldb: Any, target: Any, addresses: list[int]) -> dict[str, Any]:
-    """Name frames that somebody else has walked; inlined functions become frames of their own."""
+def _symbolicated(lldb: Any, target: Any, addresses: list[int], *, returns: bool = False) -> dict[str, Any]:
+    """Name frames that somebody else has walked; inlined functions become frames of their own.
+
+    `returns`: the first one's program counter is a return address, too.
+    """
     frames: list[dict[str, Any]] = []
     for number, pc in enumerate(addresses):
         # A return address may lie behind the function that called: look at the call.
-        address = target.ResolveLoadAddress(pc - 1 if number else pc)
+        address = target.ResolveLoadAddress(pc - 1 if number or returns else pc)
         context = address.GetSymbolContext(lldb.eSymbolContextEverything)
         while True:
             entry: dict[str, Any] = {"pc": pc, "sp": 0, "inlined": False}

@@ -141,6 +141,18 @@ def test_open_without_a_terminal_prints_and_ends(scenes: Scenes, crash: Path) ->
     assert "(lldb)" not in done.stdout
 
 
+@pytest.mark.parametrize("command", ["open", "analyze"])
+def test_modules_without_a_binary_are_named_but_not_as_nameless(scenes: Scenes, crash: Path, command: str) -> None:
+    folder = scenes("x86_64").folder
+    done = run(command, crash, *(x for bundle in folder.glob("*.dSYM") for x in ("--symbols", bundle)))
+    assert done.returncode == 0
+    assert "symbols only: 2 modules" in done.stderr
+    assert "libmath.dylib" in done.stderr
+    assert "missing" not in done.stderr.partition("symbols only")[0]
+    assert "no names" not in done.stderr
+    assert "lib_inner" in done.stdout
+
+
 def test_sources_are_found_where_the_user_says(crash: Path, tmp_path: Path) -> None:
     """The compiler noted a folder that is not here; what is shown is the file that was named."""
     here = tmp_path / 'a "b" c'

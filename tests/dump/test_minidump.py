@@ -186,6 +186,23 @@ def test_a_missing_module_costs_only_its_own_names(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+def test_a_dsym_alone_names_its_frames(
+    arch: str, emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path
+) -> None:
+    """In the place of LLDB's own stand-ins; on arm64 the top frame keeps no frame of its own."""
+    for bundle in (ASSETS / "app" / arch).glob("*.dSYM"):
+        (tmp_path / "archive" / bundle.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "archive" / bundle.name).symlink_to(bundle)
+    archive = [path / "Contents/Resources/DWARF" for path in sorted((tmp_path / "archive").iterdir())]
+    path = emulated(arch).write(tmp_path / "crash.dmp", arch)
+    before = path.read_bytes()
+    analysis = analyze(path, ChainResolver([FolderResolver(archive), system]))
+    assert found(analysis) == expected(arch)
+    assert {m.status for m in analysis.modules if "Ledger" in m.loaded.module.path} == {"symbols"}
+    assert path.read_bytes() == before
+
+
 def test_signed_return_addresses(emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path) -> None:
     one = emulated("arm64", signed=True)
     assert any(word >> 47 & 0xFFFF for t in one.threads for word in struct.unpack(f"<{len(t.stack) // 8}Q", t.stack))

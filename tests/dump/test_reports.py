@@ -11,9 +11,12 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from symcache.cli.app import application
 from symcache.cli.resolving import LibraryResolver
 from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, analyze, open_in_lldb
+from symcache.dump.html import to_html
 from symcache.dump.reports import is_report, parse_report
 from symcache.errors import DumpError
 from tests.dump.systems import ASSETS
@@ -98,26 +101,95 @@ def crash(real: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "External Modification Summary:", ""])
 
 
+SAID = "*** Terminating app due to uncaught exception 'NSRangeException', reason: 'index 5 beyond bounds'"
+
+
+def thrown(write: Any, real: dict[str, Any], frames: list[dict[str, Any]], said: str = SAID) -> str:
+    """Return a report of an uncaught exception, thrown by way of these frames."""
+    text: str = write(real)
+    if write is crash:
+        lines = ["Application Specific Information:", said, "abort() called", "", "Last Exception Backtrace:"]
+        lines += [
+            f"{n:<4}{f['module'].rpartition('/')[2]:<30}\t{f['pc']:#018x} 0x104a70000 + {n}"
+            for n, f in enumerate(frames)
+        ]
+        return text.replace("Thread 0", "\n".join([*lines, "", "Thread 0"]), 1)
+    places = {path: number for number, (path, _, _) in enumerate(real["modules"])}
+    head, _, rest = text.partition("\n")
+    body = json.loads(rest)
+    body["asi"] = {"CoreFoundation": [said], "libsystem_c.dylib": ["abort() called"]}
+    body["lastExceptionBacktrace"] = [
+        {"imageIndex": places[f["module"]], "imageOffset": f["pc"] - real["modules"][places[f["module"]]][2]}
+        for f in frames
+    ]
+    return f"{head}\n{json.dumps(body)}"
+
+
+@ARCHES
 @pytest.mark.parametrize("write", [ips, crash])
-def test_where_an_uncaught_exception_was_thrown(write: Any) -> None:
-    """Thread 0 shows `abort`; what led there is only in the exception's own backtrace."""
+def test_where_an_uncaught_exception_was_thrown(arch: str, write: Any, system: LibraryResolver, tmp_path: Path) -> None:
+    """The crashed thread shows how the process ended; what led there is only in the exception's own backtrace."""
+    real = truth(arch)
+    crashed = real["threads"][real["crashed_thread"]]
+    frames = crashed["frames"][1:]  # return addresses, as all of an exception's are
+    crashed["frames"] = real["threads"][1 - real["crashed_thread"]]["frames"][:2]
+    path = tmp_path / f"x.{write.__name__}"
+    path.write_text(thrown(write, real, frames))
+    analysis = analyze(path, ChainResolver([FolderResolver([ASSETS / "app" / arch]), system]))
+    assert [(f.address, f.function, f.file or None, f.line) for f in analysis.last_exception] == [
+        (f["pc"], f["function"], f["file"], f["line"]) for f in frames
+    ]
+    assert [[f.address for f in t.frames] for t in analysis.threads] == [
+        [f["pc"] for f in t["frames"]] for t in real["threads"]
+    ]
+    assert analysis.information == (SAID, "abort() called")
+    report = analysis.to_json()
+    assert report["signature"]["frames"] == [
+        "SIGSEGV",
+        *(f"{f['module'].rpartition('/')[2]}`{f['function']}" for f in frames[:8]),
+    ]
+    assert [f["function"] for f in report["last_exception"]["frames"]] == [f["function"] for f in frames]
+    assert report["application_specific_information"] == [SAID, "abort() called"]
+    page = to_html([report])
+    assert page.index("NSRangeException") < page.index("Last exception") < page.index(" crashed: thread-")
+
+
+def test_an_exception_is_printed_before_the_crashed_thread(tmp_path: Path) -> None:
     real = truth("x86_64")
-    text = write(real)
-    plain = parse_report(text, "plain")
-    frames = plain.threads[plain.header.thread].frames[1:]
-    if write is ips:
-        head, _, rest = text.partition("\n")
-        body = json.loads(rest)
-        body["lastExceptionBacktrace"] = body["threads"][plain.header.thread]["frames"][1:]
-        text = f"{head}\n{json.dumps(body)}"
-    else:
-        lines = [f"{number}  Ledger  {pc:#018x} 0x100000000 + {number}" for number, pc in enumerate(frames)]
-        text = text.replace("Thread 0", "\n".join(["Last Exception Backtrace:", *lines, "", "Thread 0"]), 1)
-    report = parse_report(text, "thrown")
-    assert report.header == plain.header
-    assert report.threads[:-1] == plain.threads
-    assert (report.threads[-1].index, report.threads[-1].name) == (len(plain.threads), "Last Exception Backtrace")
-    assert report.threads[-1].frames == frames
+    path = tmp_path / "x.crash"
+    path.write_text(thrown(crash, real, real["threads"][0]["frames"][1:], said="[red]\x1b[31m\u202eevil"))
+    done = CliRunner().invoke(application(), ["analyze", str(path)])
+    assert done.exit_code == 0
+    assert "[red]\ufffd[31m\ufffdevil" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+    assert done.stdout.index("evil") < done.stdout.index("last exception") < done.stdout.index("crashed:")
+
+
+def test_a_last_exception_without_names() -> None:
+    """As it is written where nobody looked for names: all addresses in one line."""
+    text = crash(truth("x86_64")).replace("Thread 0", "Last Exception Backtrace:\n(0x10 0xffff 0x20)\n\nThread 0", 1)
+    assert parse_report(text, "x").last_exception == (0x10, 0xFFFF, 0x20)
+    assert parse_report(text, "x").threads == parse_report(crash(truth("x86_64")), "x").threads
+
+
+@pytest.mark.parametrize("write", [ips, crash])
+def test_information_without_end(write: Any) -> None:
+    said = "\n".join(f"{n} " + "x" * 5000 for n in range(5000))
+    report = parse_report(thrown(write, truth("arm64"), [], said=said), "x")
+    assert len(report.information) <= 200
+    assert max(map(len, report.information), default=0) <= 1024
+    assert report.last_exception == ()
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, "x", [], [None], [[]], {"a": 1}, {"a": None}, {"a": [1, {}]}, [{"imageIndex": -1}]]
+)
+def test_exceptions_and_information_that_are_none(value: object) -> None:
+    head, _, rest = ips(truth("arm64")).partition("\n")
+    body = json.loads(rest) | {"asi": value, "lastExceptionBacktrace": value}
+    report = parse_report(f"{head}\n{json.dumps(body)}", "x")
+    assert (report.last_exception, report.information) == ((), ())
 
 
 @ARCHES
@@ -235,7 +307,8 @@ def test_reports_that_are_none(text: str, expected: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_reports_are_refused_or_read(data: st.DataObject) -> None:
-    text = (ips if data.draw(st.booleans()) else crash)(truth("arm64"))
+    real = truth("arm64")
+    text = thrown(ips if data.draw(st.booleans()) else crash, real, real["threads"][0]["frames"])
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(text) - 1))
         piece = data.draw(

@@ -36,10 +36,14 @@ def SEEDS() -> list[bytes]:
         "threads": [{"name": "main", "triggered": True, "frames": frames, "threadState": state}],
         "usedImages": [{"base": 4096, "size": 4096, "uuid": _UUID, "path": "/x/Ledger"}],
         "sharedCache": {"uuid": _UUID, "base": 1},
+        "lastExceptionBacktrace": frames,
+        "asi": {"CoreFoundation": ["*** Terminating app\n\x1b[31m"], "libsystem_c.dylib": ["abort() called"]},
     }
     text = (
         "Process: Ledger [1]\nPath: /x/Ledger\nCode Type: X86-64 (Native)\nOS Version: macOS 13 (22G830)\n"
         "Exception Type: EXC_BAD_ACCESS (SIGSEGV)\nException Codes: KERN_INVALID_ADDRESS at 0x8\n\n"
+        "Application Specific Information:\n*** Terminating app\n\n"
+        "Last Exception Backtrace:\n0   Ledger  \t0x0000000000001014 0x1000 + 20\n(0x1014 0x1018)\n\n"
         "Thread 0 Crashed:: main\n0   Ledger  \t0x0000000000001010 work + 4\n\n"
         "Thread 0 crashed with X86 Thread State (64-bit):\n  rax: 0x1 rip: 0x1010\n\n"
         f"Binary Images:\n  0x1000 - 0x1fff Ledger (*) <{_UUID}> /x/Ledger\n"
@@ -76,5 +80,8 @@ def one_input(data: bytes) -> None:
         raise AssertionError("whoever needs no threads reads another report")
     if not 0 <= report.header.thread < len(report.threads):
         raise AssertionError("the crashed thread is none of the report's")
-    if any(not 0 <= pc < 1 << 64 for thread in report.threads for pc in thread.frames):
+    if len(report.information) > 200 or any(len(t) > 1024 or not t.isprintable() for t in report.information):
+        raise AssertionError("information that is too much, or could drive a terminal")
+    walked = [*(thread.frames for thread in report.threads), report.last_exception]
+    if any(not 0 <= pc < 1 << 64 for frames in walked for pc in frames):
         raise AssertionError("a program counter of more than 64 bits")
