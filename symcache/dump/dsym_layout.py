@@ -20,7 +20,7 @@ from symcache.kinds import Kind
 from symcache.macho import identify
 from symcache.macho.constants import LC_SEGMENT_64, LC_SYMTAB, MH_MAGIC_64
 
-__all__ = ["Layout", "LinkedSection", "LinkedSegment", "read_functions", "read_layout"]
+__all__ = ["Function", "Layout", "LinkedSection", "LinkedSegment", "read_functions", "read_layout"]
 
 _MAX_COMMANDS = 1 << 20
 _MAX_SEGMENTS = 64
@@ -88,8 +88,16 @@ def read_layout(path: Path, uuid: UUID, cputype: int) -> Layout | None:
     return Layout(head.cpusubtype, [*text, *(s for s in segments if s is not text[0])])
 
 
-def read_functions(path: Path, uuid: UUID, addresses: Sequence[int]) -> list[tuple[int, int]]:
-    """Return start and end of the functions that these linked addresses are in, by the dSYM's symbol table."""
+class Function(NamedTuple):
+    """Start and end of a function, and the addresses in it that were asked for, ascending."""
+
+    start: int
+    end: int
+    addresses: tuple[int, ...]
+
+
+def read_functions(path: Path, uuid: UUID, addresses: Sequence[int]) -> list[Function]:
+    """Return the functions that these linked addresses are in, by the dSYM's symbol table."""
     head = _head(path, uuid)
     tables = [c for c in _commands(head.commands, head.ncmds) or () if c[0] == LC_SYMTAB] if head else []
     if not head or not tables or tables[0][2] < 24:
@@ -100,15 +108,19 @@ def read_functions(path: Path, uuid: UUID, addresses: Sequence[int]) -> list[tup
     with path.open("rb") as file:
         file.seek(head.offset + offset)
         symbols = np.frombuffer(file.read(count * _SYMBOL.itemsize), _SYMBOL)
+    text = [s for s in _segments(head.commands, head.ncmds) or () if s.name == b"__TEXT"]
+    if len(text) != 1 or text[0].size > _MAX_TEXT:
+        return []
+    ends = [section.address + section.size for section in text[0].sections]
     starts = np.unique(symbols["n_value"][symbols["n_type"] & (_N_STAB | _N_TYPE) == _N_SECT])
-    found = []
+    starts = np.union1d(starts, np.array(ends, "<u8"))
+    starts = starts[(starts >= text[0].address) & (starts <= text[0].address + text[0].size)]
+    found: dict[tuple[int, int], set[int]] = {}
     for address in addresses:
         place = int(np.searchsorted(starts, address, "right"))
         if 0 < place < len(starts):
-            found.append((int(starts[place - 1]), int(starts[place])))
-        elif place:
-            found.append((int(starts[-1]), address + 1))
-    return list(dict.fromkeys(found))
+            found.setdefault((int(starts[place - 1]), int(starts[place])), set()).add(address)
+    return [Function(start, end, tuple(sorted(inside))) for (start, end), inside in found.items()]
 
 
 class _Head(NamedTuple):

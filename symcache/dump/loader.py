@@ -13,7 +13,7 @@ from uuid import UUID
 from symcache.dump.backing import back_code, framed_modules, frameless_counters, hide_code
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
-from symcache.dump.dsym_layout import Layout, LinkedSegment, read_functions, read_layout
+from symcache.dump.dsym_layout import Function, Layout, LinkedSegment, read_functions, read_layout
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_of_core
@@ -307,7 +307,7 @@ def _layout(
 
 def _frameless(
     module: DumpModule, layout: Layout, debug_info: ResolvedFile | None, counters: Sequence[int]
-) -> list[tuple[int, int]]:
+) -> list[Function]:
     """Return the functions of a module, as linked, that threads are in without a frame."""
     text = layout.segments[0]
     inside = [c - module.address + text.address for c in counters if module.address <= c < module.address + text.size]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.dsym_layout import Layout, LinkedSection, LinkedSegment
+from symcache.dump.dsym_layout import Function, Layout, LinkedSection, LinkedSegment
 from symcache.dump.registers import CPU_TYPE_X86_64
 
 __all__ = ["HEADER_SIZE", "unknown_layout", "write_placeholder"]
@@ -47,13 +47,13 @@ def write_placeholder(
     *,
     executable: bool,
     hollow: bool = False,
-    frameless: Sequence[tuple[int, int]] = (),
+    frameless: Sequence[Function] = (),
 ) -> None:
     """Write a dylib for `cputype` that is laid out like that.
 
     `executable` is what it says of __TEXT; see `symcache.dump.backing`. Its content are holes on disk; `hollow`: it
-    has none, so that where functions are known the debugger does not take the holes for their instructions. For the
-    functions (start, end) that are `frameless` it has unwind tables: of others, the debugger assumes that they keep a
+    has none, so that where functions are known the debugger does not take the holes for their instructions. For
+    functions that are `frameless` at some addresses it has unwind tables that say so: else the debugger assumes a
     frame.
     """
     segments = list(layout.segments)
@@ -109,24 +109,38 @@ def _segment(segment: LinkedSegment, tables: int, *, executable: bool, hollow: b
     return command + sections
 
 
-def _unwind_tables(cputype: int, functions: Sequence[tuple[int, int]], room: int) -> bytes:
-    """Return an `__eh_frame` by which functions have just been entered at each of their instructions.
+def _unwind_tables(cputype: int, functions: Sequence[Function], room: int) -> bytes:
+    """Return an `__eh_frame` by which functions keep a frame, but at some addresses do not.
 
-    DWARF 5, 6.4.1; addresses are absolute. As many of the functions as `room` bytes have room for.
+    Only there: a function that calls itself, and has just been entered, keeps frames in its other calls.
+    DWARF 5, 6.4; addresses are absolute. As many of the functions as `room` bytes have room for.
     """
+    # DW_CFA_def_cfa: the frame pointer and 16. DW_CFA_offset: it was saved there, and the return address above it.
+    # Without a frame, that one is on top of the stack, on arm64 in lr (DW_CFA_same_value).
     if cputype == CPU_TYPE_X86_64:
-        # DW_CFA_def_cfa rsp 8; DW_CFA_offset rip -8: the return address is on top of the stack.
-        returns, rules = 16, bytes([0x0C, 7, 8, 0x80 | 16, 1])
+        returns, step = 16, 1
+        framed = bytes([0x0C, 6, 16, 0x80 | 6, 2, 0x80 | 16, 1])
+        bare = bytes([0x0C, 7, 8, 0x08, 6])
     else:
-        # DW_CFA_def_cfa sp 0: it is in lr.
-        returns, rules = 30, bytes([0x0C, 31, 0])
+        returns, step = 30, 4
+        framed = bytes([0x0C, 29, 16, 0x80 | 29, 2, 0x80 | 30, 1])
+        bare = bytes([0x0C, 31, 0, 0x08, 29, 0x08, 30])
     # Version, no augmentation, alignment of code 1 and of data -8 (SLEB128).
-    common = bytes([1, 0, 1, 0x78, returns]) + rules
-    common += bytes(-(len(common) + 8) % 8)
-    entries = struct.pack("<2I", 4 + len(common), 0) + common
-    for start, end in functions:
-        entry = struct.pack("<2I2Q", 20 + 4, len(entries) + 4, start, end - start) + bytes(4)
+    entries = _entry(0, bytes([1, 0, 1, 0x78, returns]) + framed)
+    for function in functions:
+        rules, at = b"", function.start
+        for address in function.addresses:
+            # DW_CFA_advance_loc4, DW_CFA_remember_state, …, DW_CFA_advance_loc1, DW_CFA_restore_state
+            rules += struct.pack("<BI", 4, max(0, address - at)) + b"\x0a" + bare + bytes([2, step, 0x0B])
+            at = max(at, address) + step
+        span = struct.pack("<2Q", function.start, function.end - function.start)
+        entry = _entry(len(entries) + 4, span + rules)
         if len(entries) + len(entry) > room:
             break
         entries += entry
     return entries
+
+
+def _entry(pointer: int, content: bytes) -> bytes:
+    content += bytes(-len(content) % 8)
+    return struct.pack("<2I", 4 + len(content), pointer) + content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import plistlib
 import shutil
 import struct
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ from symcache.dump import (
 from symcache.errors import DumpError
 from symcache.macho import identify
 from symcache.model import Kind
-from tests.dump.builder import CoreFile, Module, Region, header, small_core, write_dump, x86_thread
-from tests.dump.scene import EXE_BASE, LIB_BASE, Scene
+from tests.dump.builder import CoreFile, Module, Region, arm_thread, header, small_core, write_dump, x86_thread
+from tests.dump.scene import EXE_BASE, LIB_BASE, STACK, Scene
 from tests.support.toolchain import lipo
 
 Scenes = Callable[..., Scene]
@@ -379,6 +380,28 @@ def test_a_dsym_without_its_binary(scenes: Scenes, arch: str, signed: bool, tmp_
         printed = open_in_lldb(scene.write(thread=1), FolderResolver([folder]), lldb)
     for line, (module, function, _) in zip(printed.splitlines()[1:], scene.frames, strict=False):
         assert f"{module}`{function}" in line
+
+
+@ARCHES
+def test_a_function_that_calls_itself_keeps_its_frames(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    """A stack overflow: the function has just been entered, without a frame yet, and all its other calls have one."""
+    scene = scenes(arch)
+    nm = subprocess.run(["llvm-nm-19", scene.lib], capture_output=True, text=True, check=True).stdout
+    start = LIB_BASE + next(int(line.split()[0], 16) for line in nm.splitlines() if line.endswith(" _lib_outer"))
+    frame = STACK + 0x2000
+    back = struct.unpack_from("<Q", scene.core.regions[-1].data, 0x2008)[0]
+    if arch == "x86_64":  # the return address into it is on top of the stack
+        thread = x86_thread((14, 6, 0x10), rip=start, rbp=frame + 0x40, rsp=frame + 8)
+    else:
+        code = next(s for s in _states(scene.core.threads[1]) if s[0] == 6)[1]
+        back = struct.unpack_from("<Q", code, 8 * 30)[0]
+        thread = arm_thread((1, 0x24 << 26 | 1 << 25 | 0x44, 0x10), pc=start, lr=back, fp=frame, sp=frame - 0x10)
+    assert LIB_BASE < back < LIB_BASE + 0x4000
+    core = CoreFile(scene.core.cputype, scene.core.subtype, list(scene.core.regions), [thread]).bytes()
+    path = write_dump(tmp_path / "deep.zip", header(scene.modules, thread=0), core)
+    analysis = analyze(path, FolderResolver([_dsym_alone(scene, tmp_path / "alone")]))
+    assert [n for _, n, _ in frames(analysis)] == ["lib_outer", "lib_outer", "middle", "main"]
+    assert [m.status for m in analysis.modules] == ["have", "symbols"]
 
 
 def _commands(data: bytes) -> dict[bytes, int]:
