@@ -13,7 +13,6 @@ from uuid import UUID
 from symcache.dump.backing import back_code, framed_modules, frameless_counters, hide_code
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
-from symcache.dump.dsym_layout import Function, Layout, LinkedSegment, read_functions, read_layout
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.notes import header_of_core
@@ -22,6 +21,7 @@ from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.reports import Report
 from symcache.dump.sources import source_maps
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
+from symcache.dump.symbols_only import frameless_functions, image_layout
 from symcache.errors import FormatError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import identify
@@ -150,7 +150,7 @@ def load(
     found = _resolve(resolver, uuids, cache, build, progress)
     sizes = _text_sizes(dump, header)
     lost = [n for n, m in enumerate(header.modules) if (m.uuid, Kind.EXECUTABLE) not in found]
-    layouts = {n: layout for n in lost if (layout := _layout(dump, header, sizes, n, found))}
+    layouts = {n: layout for n in lost if (layout := image_layout(dump, header, sizes, n, found))}
     missing = [(header.modules[n].address, sizes[n]) for n in lost]
     # Where functions are known, content that is none would be taken for their instructions, and what is there is right.
     unknown = {(header.modules[n].address, sizes[n]) for n in lost if n not in layouts}
@@ -181,7 +181,7 @@ def load(
                 layouts.get(number) or unknown_layout(dump.core.cputype, size),
                 executable=(module.address, size) in framed,
                 hollow=number in layouts,
-                frameless=_frameless(module, layouts[number], debug_info, bare) if number in layouts else (),
+                frameless=frameless_functions(module, layouts[number], debug_info, bare) if number in layouts else (),
             )
         modules.append(
             LoadedModule(module, executable, debug_info, ignored, placeholder, size, symbols_only=number in layouts)
@@ -274,44 +274,6 @@ def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
             ends.append(addresses[position])
         sizes.append(min(ends) - module.address if ends else _UNKNOWN_TEXT)
     return sizes
-
-
-def _layout(
-    dump: OpenedDump,
-    header: DumpHeader,
-    sizes: Sequence[int],
-    number: int,
-    found: Mapping[tuple[UUID, Kind], ResolvedFile],
-) -> Layout | None:
-    """Return how the module `number` is laid out, if its dSYM is there and tells.
-
-    Of its segments, without those that would lie where another module's code is; none, if its code would.
-    """
-    module = header.modules[number]
-    debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
-    if debug_info is None or module.uuid is None:
-        return None
-    layout = read_layout(debug_info.path, module.uuid, dump.core.cputype)
-    if layout is None:
-        return None
-    text = layout.segments[0]
-    others = sorted((m.address, s) for m, s in zip(header.modules, sizes, strict=True) if m.address != module.address)
-
-    def free(segment: LinkedSegment) -> bool:
-        start = module.address + segment.address - text.address
-        position = bisect.bisect_left(others, (start + segment.size, 0)) - 1
-        return start >= 0 and (position < 0 or sum(others[position]) <= start)
-
-    return layout._replace(segments=[s for s in layout.segments if free(s)]) if free(text) else None
-
-
-def _frameless(
-    module: DumpModule, layout: Layout, debug_info: ResolvedFile | None, counters: Sequence[int]
-) -> list[Function]:
-    """Return the functions of a module, as linked, that threads are in without a frame."""
-    text = layout.segments[0]
-    inside = [c - module.address + text.address for c in counters if module.address <= c < module.address + text.size]
-    return read_functions(debug_info.path, module.uuid, inside) if inside and debug_info and module.uuid else []
 
 
 def _planned(loaded: LoadedModule, place: Path) -> dict[str, Any]:
