@@ -223,7 +223,7 @@ async def send(
     if (match := request.headers.get(hdrs.IF_MATCH)) and not _tags(match) & {"*", *known}:
         return web.Response(status=412, headers=headers)
     if none_match := request.headers.get(hdrs.IF_NONE_MATCH):
-        tags = {tag.removeprefix("W/") for tag in _tags(none_match)}
+        tags = _tags(none_match, weak=True)
         if tags & {"*", etag}:
             return web.Response(status=304, headers=headers)
         if same := tags.intersection(known):
@@ -274,7 +274,7 @@ def send_json(request: web.BaseRequest, text: str, caching: str) -> web.Response
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": caching}
     none_match = request.headers.get(hdrs.IF_NONE_MATCH, "")
-    if {tag.removeprefix("W/") for tag in _tags(none_match)} & {"*", etag}:
+    if _tags(none_match, weak=True) & {"*", etag}:
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, headers=headers, content_type="application/json", charset="utf-8")
 
@@ -313,6 +313,7 @@ def header_text(text: str) -> str:
     return quote(text, safe="/ ()+,.-_@~=")
 
 
-def _tags(field: str) -> set[str]:
-    """Return the entity tags of a list."""
-    return {tag.strip() for tag in field.split(",")}
+def _tags(field: str, *, weak: bool = False) -> set[str]:
+    """Return the entity tags of a list; for a `weak` comparison without the mark of weak ones (RFC 9110 8.8.3.2)."""
+    tags = (tag.strip() for tag in field.split(","))
+    return {tag.removeprefix("W/") for tag in tags} if weak else set(tags)

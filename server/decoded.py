@@ -101,31 +101,41 @@ class DecodedCache:
             return f"library/{blob_key(sha256)}"
         return f"decoded/{sha256[:2]}/{sha256}{'.zst' if stored else ''}"
 
-    async def made(self, name: str, descriptors: Sequence[int], make: Callable[[Path], None]) -> Path:
-        """Return the file of this name, which `make` writes where it is not there yet: whole or not at all.
+    async def made(
+        self, parts: Sequence[tuple[Source, str, int]], word: str, make: Callable[[Sequence[int], Path], None]
+    ) -> tuple[Path, Content]:
+        """Return a file that is made of others, and what to send of it: named by their hashes, and `word` for how.
 
-        It is made of what `descriptors` are of: these are closed when they are not needed any more.
+        Of each part: where it is opened, its hash and size. `make` gets a descriptor of each and the path to write,
+        whole or not at all, where it is not there yet.
         """
+        digest = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
+        name = f"{digest}.{word}"
+        descriptors = await self._open_all(parts)
         path = Path(self._path(name))
-        if path.exists() or name in self._filling:
+
+        def fill() -> None:
+            try:
+                path.parent.mkdir(exist_ok=True)
+                with _locked(path, ".made"):
+                    if not path.exists():
+                        make(descriptors, path)
+                self._filled(path.stat().st_size)
+            finally:
+                _close(descriptors)  # not by who waits, and may give up while they are read
+
+        if path.exists():
             _close(descriptors)
-        if not path.exists():
-
-            def fill() -> None:
-                try:
-                    path.parent.mkdir(exist_ok=True)
-                    with _locked(path, ".made"):
-                        if not path.exists():
-                            make(path)
-                    self._filled(path.stat().st_size)
-                finally:
-                    _close(descriptors)  # not by who waits, and may give up while they are read
-
+        elif waiting := self._filling.get(name):
+            _close(descriptors)
+            await asyncio.shield(waiting)
+        else:
             await self._once(name, fill, self._makers)
-        return path
+        size = path.stat().st_size
+        return path, Content(f"{digest}-{word}", size, size)
 
-    async def open_all(self, parts: Sequence[tuple[Source, str, int]]) -> list[int]:
-        """Return a descriptor of each (where it is opened, hash, size); none is open when one cannot be."""
+    async def _open_all(self, parts: Sequence[tuple[Source, str, int]]) -> list[int]:
+        """Return a descriptor of each part; none is open when one cannot be."""
         descriptors: list[int] = []
         try:
             for source, sha256, size in parts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -148,15 +147,13 @@ async def _made_symbol_file(
     headers: dict[str, str],
 ) -> web.StreamResponse:
     """Answer with the symbol file that `make` makes from dSYM and binary when it is first asked for."""
-    word = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
-    descriptors = await service.decoded.open_all(parts)
-    path = await service.decoded.made(
-        f"{word}.sym{BREAKPAD_REVISION}", descriptors, lambda target: make(tuple(descriptors), target=target)
+    path, content = await service.decoded.made(
+        parts, f"sym{BREAKPAD_REVISION}", lambda descriptors, target: make(tuple(descriptors), target=target)
     )
-    size = path.stat().st_size
+    size = str(content.size)
     # Revalidated: a dSYM may come, and the next version of this program may tell more.
-    headers |= {"Cache-Control": REVALIDATE, "X-Symcache-Size": str(size), "X-DEBUGINFOD-SIZE": str(size)}
-    return await send(request, PlainFile(path), Content(f"{word}-sym{BREAKPAD_REVISION}", size, size), headers)
+    headers |= {"Cache-Control": REVALIDATE, "X-Symcache-Size": size, "X-DEBUGINFOD-SIZE": size}
+    return await send(request, PlainFile(path), content, headers)
 
 
 async def answer_raw_cache(request: web.Request, service: Service, file: RawCacheFile) -> web.StreamResponse:

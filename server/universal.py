@@ -7,12 +7,10 @@ Source: struct fat_header, fat_arch, fat_arch_64 (<mach-o/fat.h>), big-endian.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import struct
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from server.content import Content
@@ -37,11 +35,7 @@ _REVISION = 1
 
 async def make_universal(decoded: DecodedCache, slices: Sequence[Occurrence]) -> tuple[Path, Content]:
     """Return a universal file of these slices, made when it is first asked for. Raises as `DecodedCache.open`."""
-    word = hashlib.sha256(" ".join(one.sha256 for one in slices).encode()).hexdigest()
-    descriptors = await decoded.open_all([(decoded, one.sha256, one.size) for one in slices])
-    path = await decoded.made(f"{word}.fat{_REVISION}", descriptors, partial(_write, descriptors))
-    size = path.stat().st_size
-    return path, Content(f"{word}-fat{_REVISION}", size, size)
+    return await decoded.made([(decoded, one.sha256, one.size) for one in slices], f"fat{_REVISION}", _write)
 
 
 def _write(descriptors: Sequence[int], target: Path) -> None:
