@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from uuid import UUID
 
 from symcache.errors import FormatError
 from symcache.kinds import Kind
-from symcache.macho import identify
-from symcache.macho.constants import LC_SEGMENT_64, MH_MAGIC_64
+from symcache.macho import identify, text_address
 
 __all__ = [
     "CacheGuess",
@@ -162,15 +160,4 @@ def header_address(path: Path, uuid: UUID) -> int | None:
         return None
     with path.open("rb") as file:
         file.seek(found[0].offset)
-        head = file.read(_HEAD)
-    if head[:4] != struct.pack("<I", MH_MAGIC_64) or len(head) < 32:
-        return None
-    position = 32
-    for _ in range(struct.unpack_from("<I", head, 16)[0]):
-        if position + 40 > len(head):
-            break
-        cmd, cmdsize = struct.unpack_from("<2I", head, position)
-        if cmd == LC_SEGMENT_64 and head[position + 8 : position + 15] == b"__TEXT\0":
-            return int(struct.unpack_from("<Q", head, position + 24)[0])
-        position += max(cmdsize, 8)
-    return None
+        return text_address(file.read(_HEAD))
