@@ -179,13 +179,22 @@ def test_lldb_finds_the_same(arch: str, tmp_path: Path) -> None:
 
 _SAVING_LLDB = """
 import lldb, os, sys
+core, triple, kind, style, saved = sys.argv[1:]
 debugger = lldb.SBDebugger.Create(False)
 debugger.HandleCommand("settings set symbols.enable-external-lookup false")
-target = debugger.CreateTarget("", sys.argv[2], None, False, lldb.SBError())
-process = target.LoadCore(sys.argv[1], lldb.SBError())
-debugger.HandleCommand(f"process save-core --plugin-name=mach-o --style={sys.argv[3]} {sys.argv[4]}")
+target = debugger.CreateTarget("", triple, None, False, lldb.SBError())
+process = target.LoadCore(core, lldb.SBError())
+debugger.HandleCommand(f"process save-core --plugin-name={kind} --style={style} {saved}")
 os._exit(0)
 """
+
+
+def saved_by_lldb(core: Path, arch: str, kind: str, style: str) -> Path:
+    """Have LLDB open a core and save it as one of its kinds, `mach-o` or `minidump`; return the new file."""
+    saved = core.with_name("saved")
+    command = [sys.executable, "-c", _SAVING_LLDB, core, f"{arch}-apple-macosx", kind, style, saved]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    return saved
 
 
 @ARCHES
@@ -194,9 +203,7 @@ os._exit(0)
 def test_cores_that_lldb_saves(style: str, noted: bool, arch: str, system: LibraryResolver, tmp_path: Path) -> None:
     """LLDB's own writer chooses what is kept; its note of the images may be missing, as older ones write none."""
     made = for_lldb(arch, tmp_path, uuids=True)
-    path, saved = made.write(tmp_path / "core"), tmp_path / "saved"
-    command = [sys.executable, "-c", _SAVING_LLDB, path, f"{arch}-apple-macosx", style, saved]
-    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    saved = saved_by_lldb(made.write(tmp_path / "core"), arch, "mach-o", style)
     data = saved.read_bytes()
     assert data.count(b"all image infos") == 1
     if not noted:

@@ -38,7 +38,7 @@ from tests.dump.builder import X86_REGISTERS
 from tests.dump.minidump import LINUX, MiniThread, minidump
 from tests.dump.scene import Scene
 from tests.dump.systems import ASSETS
-from tests.dump.test_core_images import for_lldb
+from tests.dump.test_core_images import for_lldb, saved_by_lldb
 from tests.dump.test_corpus import dump, expected, found, truth
 from tests.support.corpus import Variant, variant
 
@@ -371,25 +371,12 @@ def test_a_damaged_minidump_is_refused_or_read(tmp_path_factory: pytest.TempPath
     assert all(s.offset + s.filesize <= size for s in told.memory)
 
 
-_SAVING_LLDB = """
-import lldb, os, sys
-debugger = lldb.SBDebugger.Create(False)
-debugger.HandleCommand("settings set symbols.enable-external-lookup false")
-target = debugger.CreateTarget("", sys.argv[2], None, False, lldb.SBError())
-process = target.LoadCore(sys.argv[1], lldb.SBError())
-debugger.HandleCommand(f"process save-core --plugin-name=minidump --style={sys.argv[3]} {sys.argv[4]}")
-os._exit(0)
-"""
-
-
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
 @pytest.mark.parametrize("style", ["full", "modified-memory", "stack"])
 def test_minidumps_that_lldb_saves(style: str, arch: str, system: LibraryResolver, tmp_path: Path) -> None:
     """LLDB writes UUIDs, names and exceptions in its own way, and the threads in another order."""
     made = for_lldb(arch, tmp_path)
-    path, saved = made.write(tmp_path / "core"), tmp_path / "saved"
-    command = [sys.executable, "-c", _SAVING_LLDB, path, f"{arch}-apple-macosx", style, saved]
-    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    saved = saved_by_lldb(made.write(tmp_path / "core"), arch, "minidump", style)
     told = read_minidump(saved)
     assert (told.os_version, told.os_build) == ("", None)
     names = {(m.load_address, m.path, UUID(m.uuid)) for m in made.modules if m.path != "/usr/lib/dyld"}
