@@ -17,6 +17,7 @@ from sqlite_utils import Database
 
 from symcache.errors import StorageError
 from symcache.model import uuid_text
+from symcache.wal import enable_wal
 
 __all__ = ["Miss", "MissLog"]
 
@@ -62,11 +63,15 @@ class MissLog:
         """(UUID, kind, cache, build) to (how often, name)."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = Database(sqlite3.connect(path, check_same_thread=False, timeout=30))
-            self._database.enable_wal()
-            self._database.execute(_SCHEMA)
-            if "name" not in self._database["misses"].columns_dict:
-                self._database.execute("ALTER TABLE misses ADD COLUMN name TEXT NOT NULL DEFAULT ''")
+            connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+            enable_wal(connection)
+            self._database = Database(connection)
+            with connection:
+                # One process at a time looks whether the column is there, and adds it.
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(_SCHEMA)
+                if "name" not in self._database["misses"].columns_dict:
+                    connection.execute("ALTER TABLE misses ADD COLUMN name TEXT NOT NULL DEFAULT ''")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"log of misses {path}: {error}", hint="delete this file: it is made anew") from error
 

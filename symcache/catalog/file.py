@@ -17,6 +17,7 @@ from symcache.catalog.schema import SCHEMA_VERSION, create, create_indexes, upgr
 from symcache.catalog.views import CONTENT
 from symcache.errors import StorageError
 from symcache.model import Record
+from symcache.wal import enable_wal
 
 __all__ = ["REBUILD", "CatalogFile"]
 
@@ -52,7 +53,8 @@ class CatalogFile:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
                 create(self.database, indexes=False)
             elif self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
-                connection.execute("PRAGMA journal_mode = WAL")
+                if path is not None:
+                    enable_wal(connection)
                 with self._transaction():
                     upgrade(self.database)
             connection.execute(f"PRAGMA synchronous = {'OFF' if filling else 'NORMAL'}")
