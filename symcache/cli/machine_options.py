@@ -1,0 +1,44 @@
+"""What the commands of `symcache vm` have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from symcache.cli.common import console, plain
+from vm_provisioning import Inventory, Machine
+
+__all__ = ["MachinesOption", "NameArgument", "NamesArgument", "TrustOption", "announce", "chosen_machines", "coloured"]
+
+MachinesOption = Annotated[
+    Path | None, typer.Option("--machines", metavar="FILE", help="Inventory to use [env: SYMCACHE_MACHINES].")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A machine of the inventory.")]
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME…", help="Machines of the inventory.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-new-host", help="Believe the host key of a machine that was never seen before.")
+]
+_COLOURS = {
+    **dict.fromkeys(("ok", "done", "running", "up"), "green"),
+    **dict.fromkeys(("warn", "skipped", "would do", "abandoned"), "yellow"),
+    **dict.fromkeys(("fail", "failed", "missing"), "red"),
+}
+
+
+def announce(text: str) -> None:
+    """Tell on stderr what a machine does, and what is trusted."""
+    console.print(f"[dim]{plain(text)}[/]", soft_wrap=True)
+
+
+def coloured(word: str) -> str:
+    """Return a state, verdict or outcome, escaped, in the colour that it has."""
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{plain(word)}[/]" if colour else plain(word)
+
+
+def chosen_machines(names: list[str], inventory: Path | None) -> list[Machine]:
+    """Return the named machines of the inventory, each once. Raises NotFoundError, UsageError."""
+    loaded = Inventory.load(inventory)
+    return [Machine(loaded.get(name), announce=announce) for name in dict.fromkeys(names)]

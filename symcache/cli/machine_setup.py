@@ -1,0 +1,176 @@
+"""`symcache vm doctor` and `symcache vm provision`: whether machines can be harvested, and setting them up for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from symcache.cli.common import JsonOption, emit_json, errors_to_exit, out, plain
+from symcache.cli.machine_options import (
+    MachinesOption,
+    NamesArgument,
+    TrustOption,
+    announce,
+    chosen_machines,
+    coloured,
+)
+from symcache.errors import IncompleteError, SymcacheError, UsageError
+from vm_provisioning import Check, Machine, Outcome, Provisioner, Run, Step, Verdict, examine, remote_login_out_of_band
+
+__all__ = ["doctor", "provision"]
+
+
+class _Keys(NamedTuple):
+    """What the four parts of a line are called in JSON."""
+
+    name: str
+    word: str
+    text: str
+    next: str
+
+
+class _Line(NamedTuple):
+    """A check or a step, as it is shown."""
+
+    name: str
+    word: str
+    text: str
+    next: str
+    failed: bool
+
+
+def doctor(
+    names: NamesArgument,
+    up: Annotated[bool, typer.Option("--up", help="Bring a machine up that is not, and take it down again.")] = False,
+    machines: MachinesOption = None,
+    trust_new_host: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Tell what machines lack to be harvested, and what mends it: exit 1 when something fails."""
+
+    def lines(machine: Machine) -> Iterator[_Line]:
+        for check in _examined(machine, up, trust_new_host):
+            yield _Line(check.name, check.verdict, check.text, check.mend, check.verdict is Verdict.FAIL)
+
+    with errors_to_exit():
+        keys = _Keys("check", "verdict", "text", "mend")
+        failed = _report(chosen_machines(names, machines), lines, keys, json)
+        if failed:
+            raise IncompleteError(
+                f"{', '.join(failed)}: cannot be harvested as {'it is' if len(failed) == 1 else 'they are'}",
+                hint="do what stands behind each fail above" if not json else "see `mend` of each check that fails",
+            )
+
+
+def provision(
+    names: NamesArgument,
+    util: Annotated[
+        Path | None, typer.Option("--util", metavar="PATH", help="A dyld_shared_cache_util that you built, to install.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")] = False,
+    machines: MachinesOption = None,
+    trust_new_host: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Set up what a harvest needs: key, Remote Login, no sleep, the extractor, fresh host keys. Twice changes nothing.
+
+    A machine that is up is set up as it is; else its image is started and changed itself, so that all clones have it.
+    """
+
+    def lines(machine: Machine) -> Iterator[_Line]:
+        for step in _provisioned(machine, util, dry_run, trust_new_host):
+            yield _Line(step.name, step.outcome, step.text, step.hint, step.outcome is Outcome.FAILED)
+
+    with errors_to_exit():
+        if util is not None and not util.expanduser().is_file():
+            raise UsageError(f"{util}: no such file", hint="name the dyld_shared_cache_util that you built")
+        keys = _Keys("step", "outcome", "text", "next")
+        failed = _report(chosen_machines(names, machines), lines, keys, json)
+        if failed:
+            raise IncompleteError(
+                f"{', '.join(failed)}: not everything could be set up", hint="mend what failed, and run this again"
+            )
+
+
+def _report(
+    machines: list[Machine], lines_of: Callable[[Machine], Iterable[_Line]], keys: _Keys, json: bool
+) -> list[str]:
+    """Show the lines of each machine as they come, or as JSON in the end; return the machines where one failed."""
+    found: dict[str, list[_Line]] = {}
+    for machine in machines:
+        name = machine.definition.name
+        lines = found.setdefault(name, [])
+        if not json and len(machines) > 1:
+            out.print(f"[bold]{name}[/]")
+        for line in lines_of(machine):
+            lines.append(line)
+            if not json:
+                out.print(f"{coloured(line.word)}{' ' * (8 - len(line.word))} {line.name:<13} {plain(line.text)}")
+                if line.next:
+                    out.print(f"{'':22} [dim]next:[/] {plain(line.next)}")
+    if json:
+        emit_json({name: [dict(zip(keys, line, strict=False)) for line in lines] for name, lines in found.items()})
+    return [name for name, lines in found.items() if any(line.failed for line in lines)]
+
+
+def _examined(machine: Machine, up: bool, trust_new_host: bool) -> Iterator[Check]:
+    if not up or not machine.driver.capabilities.life_cycle:
+        run = machine.current() if machine.driver.capabilities.life_cycle and _installed(machine) else None
+        yield from examine(machine, run)
+        return
+    try:
+        with machine.reached() as run:
+            if trust_new_host:
+                machine.trust(run, trust_new=True)
+            yield from examine(machine, run)
+    except SymcacheError as error:
+        yield Check("up", Verdict.FAIL, str(error), error.hint)
+
+
+def _installed(machine: Machine) -> bool:
+    try:
+        return bool([p.find() for p in machine.driver.programs])
+    except SymcacheError:
+        return False
+
+
+def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_host: bool) -> list[Step]:
+    up_before = machine.driver.capabilities.life_cycle and machine.current() is not None
+    with _set_up(machine) as run, machine.session(run, trust_new=trust_new_host) as session:
+        provisioner = Provisioner(session, machine.definition, util.expanduser() if util else None, dry_run)
+        steps = provisioner.run()
+        if provisioner.new_host_key and run is not None:
+            # What the guest shows from now on, as it told over a connection that was known to be its own.
+            run.host_key = provisioner.new_host_key
+            machine.store.save(run)
+            if not run.cloned:
+                machine.keys.remember(machine.definition, provisioner.new_host_key)
+        if run is not None and not up_before:
+            machine.shut_down(run, session)  # by this session: the next one would have to trust the new key
+    return steps
+
+
+@contextmanager
+def _set_up(machine: Machine) -> Iterator[Run | None]:
+    """Have the machine up to be changed: as it is, or else its image."""
+    driver, image = machine.driver, str(machine.definition.image)
+    if driver.capabilities.life_cycle and machine.current() is None and not driver.is_local(image):
+        raise UsageError(
+            f"{machine.definition.name}: its image {image} is not on this host, and cannot be changed",
+            hint=f"clone it with {driver.name} to a machine of your own and name that as `image`,"
+            f" or set up one run: symcache vm up {machine.definition.name}, then this",
+        )
+
+    def rescue(run: Run) -> None:
+        announce(f"{run.vm}: SSH is silent: switching Remote Login on from within")
+        try:
+            remote_login_out_of_band(lambda argv: driver.exec_out_of_band(run.vm, argv))
+        except SymcacheError as error:
+            announce(f"{run.vm}: {error}")
+
+    with machine.reached(clone=False, rescue=rescue if driver.capabilities.out_of_band else None) as run:
+        yield run
