@@ -13,6 +13,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from aiohttp import web
@@ -21,15 +22,15 @@ from server.content import REVALIDATE, Content, header_text, send
 from server.layouts import Wanted, What
 from server.service import Service
 from symcache.dump import source_path
-from symcache.errors import NotFoundError
+from symcache.errors import MachOError, NotFoundError
+from symcache.macho import load_commands, mach_header
+from symcache.macho.constants import LC_SEGMENT_64
 from symcache.model import uuid_text
 
 __all__ = ["answer_source", "names_file"]
 
-_MAGIC_64 = 0xFEEDFACF
-_LC_SEGMENT_64 = 0x19
 _SECTION = struct.Struct("<16s16s2QI")
-_SECTION_SIZE = 80
+_SEGMENT_SIZE, _SECTION_SIZE = 72, 80
 _LINES = {b"__debug_line", b"__debug_line_str"}
 _MAX_COMMANDS = 1 << 20
 _PIECE = 4 << 20
@@ -104,20 +105,14 @@ def _contains(view: mmap.mmap, wanted: bytes, start: int, end: int) -> bool:
 
 def _line_tables(view: mmap.mmap) -> Iterator[tuple[int, int]]:
     """Yield (offset, size) of the sections that hold file names."""
-    if len(view) < 32 or struct.unpack_from("<I", view)[0] != _MAGIC_64:
+    header = mach_header(view)
+    if header is None or not header.wide or header.order != "<":
         return
-    ncmds, sizeofcmds = struct.unpack_from("<2I", view, 16)
-    position, end = 32, min(len(view), 32 + sizeofcmds, _MAX_COMMANDS)
-    for _ in range(ncmds):
-        if position + 72 > end:
-            return
-        cmd, cmdsize = struct.unpack_from("<2I", view, position)
-        if cmdsize < 8:
-            return
-        if cmd == _LC_SEGMENT_64:
-            stop = min(end, position + cmdsize) - _SECTION_SIZE
-            for entry in range(position + 72, stop + 1, _SECTION_SIZE):
-                name, _, _, size, offset = _SECTION.unpack_from(view, entry)
-                if name.rstrip(b"\0") in _LINES:
-                    yield offset, size
-        position += cmdsize
+    end = header.size + min(header.sizeofcmds, _MAX_COMMANDS)
+    with suppress(MachOError):
+        for cmd, position, cmdsize in load_commands(view, header.ncmds, header.size, end):
+            if cmd == LC_SEGMENT_64:
+                for entry in range(position + _SEGMENT_SIZE, position + cmdsize - _SECTION_SIZE + 1, _SECTION_SIZE):
+                    name, _, _, size, offset = _SECTION.unpack_from(view, entry)
+                    if name.rstrip(b"\0") in _LINES:
+                        yield offset, size

@@ -23,8 +23,8 @@ from symcache.dump.registers import (
     for_lldb,
     unwrap,
 )
-from symcache.errors import DumpError
-from symcache.macho import arch_name
+from symcache.errors import DumpError, MachOError
+from symcache.macho import arch_name, load_commands
 from symcache.macho.constants import LC_SEGMENT_64, MH_CORE, MH_MAGIC_64
 
 __all__ = ["Core", "CoreThread", "Note", "Segment", "parse_core", "read_core"]
@@ -128,13 +128,11 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     threads: list[CoreThread] = []
     notes: list[Note] = []
     odd: list[tuple[int, bytes]] = []
-    position = 0
-    for number in range(ncmds):
-        if position + 8 > sizeofcmds:
-            raise DumpError(f"{name}: load command {number} of {ncmds} lies beyond sizeofcmds {sizeofcmds}")
-        cmd, cmdsize = _COMMAND.unpack_from(commands, position)
-        if cmdsize < 8 or position + cmdsize > sizeofcmds:
-            raise DumpError(f"{name}: load command {number} ({cmd:#x}) has an impossible size of {cmdsize}")
+    try:
+        listed = list(load_commands(commands, ncmds, 0, sizeofcmds))
+    except MachOError as error:
+        raise DumpError(f"{name}: {error}", hint="the core is cut or damaged: copy the dump again") from None
+    for cmd, position, cmdsize in listed:
         if cmd == LC_SEGMENT_64:
             segments.append(_segment(commands, position, cmdsize, size, name))
         elif cmd in {_LC_THREAD, _LC_UNIXTHREAD}:
@@ -151,7 +149,6 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                     f"{name}: the note {owner.rstrip(bytes(1))!r} at {offset:#x}, {length} bytes, lies outside the core"
                 )
             notes.append(Note(owner.partition(b"\0")[0].decode("ascii", "replace"), offset, length))
-        position += cmdsize
     if len(segments) > _MAX_SEGMENTS:
         raise DumpError(f"{name}: the core has {len(segments)} memory regions, more than {_MAX_SEGMENTS}")
     if not threads:

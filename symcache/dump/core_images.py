@@ -13,6 +13,7 @@ import itertools
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ import numpy as np
 from symcache.dump.capture.images import BoundedMemory, LoadedImage, LoadedImages, read_image, read_images
 from symcache.dump.core import Core, Segment
 from symcache.dump.registers import CPU_TYPE_X86_64
-from symcache.errors import DumpError, EnvironmentFailure
+from symcache.errors import DumpError, EnvironmentFailure, MachOError
+from symcache.macho import load_commands
 from symcache.macho.constants import (
     LC_SEGMENT_64,
     MH_BUNDLE,
@@ -141,21 +143,17 @@ class _Search:
             commands = self._memory.read(header + _HEADER.size, min(size, _MAX_COMMANDS))
         except EnvironmentFailure:
             return 0
-        text, found, position = 0, None, 0
-        for _ in range(ncmds):
-            if position + 8 > len(commands):
-                break
-            cmd, length = struct.unpack_from("<2I", commands, position)
-            if length < 8 or position + length > len(commands):
-                break
-            if cmd == LC_SEGMENT_64 and length >= _SEGMENT_SIZE:
-                if commands[position + 8 :].startswith(b"__TEXT\0"):
+        text, found = 0, None
+        with suppress(MachOError):
+            for cmd, position, length in load_commands(commands, ncmds, 0, len(commands)):
+                if cmd != LC_SEGMENT_64 or length < _SEGMENT_SIZE:
+                    continue
+                if commands.startswith(b"__TEXT\0", position + 8):
                     (text,) = struct.unpack_from("<Q", commands, position + 24)
                 for at in range(position + _SEGMENT_SIZE, position + length - _SECTION_SIZE + 1, _SECTION_SIZE):
                     name, _, address = _SECTION.unpack_from(commands, at)
                     if name == b"__all_image_info":  # all 16 characters
                         found = address
-            position += length
         return 0 if found is None else (found - text + header) % (1 << 64)
 
     def _listed(self, places: Iterable[int]) -> LoadedImages | None:

@@ -15,9 +15,9 @@ from uuid import UUID
 
 import numpy as np
 
-from symcache.errors import FormatError
+from symcache.errors import FormatError, MachOError
 from symcache.kinds import Kind
-from symcache.macho import identify
+from symcache.macho import identify, load_commands
 from symcache.macho.constants import LC_SEGMENT_64, LC_SYMTAB, MH_MAGIC_64
 
 __all__ = ["Function", "Layout", "LinkedSection", "LinkedSegment", "read_functions", "read_layout"]
@@ -153,17 +153,10 @@ def _head(path: Path, uuid: UUID) -> _Head | None:
 
 def _commands(commands: bytes, count: int) -> list[tuple[int, int, int]] | None:
     """Return (command, place, size) of each, None if they do not lie in the bytes that are theirs."""
-    found = []
-    position = 0
-    for _ in range(count):
-        if position + 8 > len(commands):
-            return None
-        cmd, cmdsize = struct.unpack_from("<2I", commands, position)
-        if cmdsize < 8 or position + cmdsize > len(commands):
-            return None
-        found.append((cmd, position, cmdsize))
-        position += cmdsize
-    return found
+    try:
+        return list(load_commands(commands, count, 0, len(commands)))
+    except MachOError:
+        return None
 
 
 def _segments(commands: bytes, count: int) -> list[LinkedSegment] | None:

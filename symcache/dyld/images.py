@@ -14,7 +14,8 @@ from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.header import parse_header
 from symcache.dyld.trie import walk_paths
-from symcache.errors import SharedCacheError
+from symcache.errors import MachOError, SharedCacheError
+from symcache.macho import load_commands
 
 __all__ = ["Image", "ImageTable", "read_aliases", "read_images", "tables_end"]
 
@@ -160,15 +161,11 @@ def _from_commands(space: AddressSpace, address: int) -> tuple[UUID | None, str]
     Caches before 10.12 have no table of UUIDs. An image that is broken is found to be so when it is extracted.
     """
     uuid, name = None, ""
-    with suppress(SharedCacheError, struct.error):
+    with suppress(SharedCacheError, MachOError, struct.error):
         magic, ncmds, sizeofcmds = struct.unpack_from("<I12xII", space.view(address, 28, ""))
         start = address + (32 if magic == 0xFEEDFACF else 28)
         commands = space.view(start, min(sizeofcmds, _MAX_COMMANDS), "")
-        position = 0
-        for _ in range(ncmds):
-            cmd, size = struct.unpack_from("<2I", commands, position)
-            if size < 8 or position + size > len(commands):
-                break
+        for cmd, position, size in load_commands(commands, ncmds, 0, len(commands)):
             if cmd == _LC_UUID and size >= 24 and uuid is None:
                 raw = bytes(commands[position + 8 : position + 24])
                 uuid = UUID(bytes=raw) if any(raw) else None
@@ -176,5 +173,4 @@ def _from_commands(space: AddressSpace, address: int) -> tuple[UUID | None, str]
                 (at,) = struct.unpack_from("<I", commands, position + 8)
                 text = bytes(commands[position + at : position + size]) if at < size else b""
                 name = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-            position += size
     return uuid, name

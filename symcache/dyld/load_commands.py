@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from symcache.dyld.address_space import AddressSpace
-from symcache.errors import SharedCacheError
+from symcache.errors import MachOError, SharedCacheError
+from symcache.macho import load_commands
 
 __all__ = ["LC", "MH_DYLIB_IN_CACHE", "Command", "Layout", "MachImage", "Segment", "parse_image", "read_image"]
 
@@ -171,20 +172,18 @@ def parse_image(raw: bytes, what: str) -> MachImage:
     layout = _LAYOUTS[int.from_bytes(raw[:4], "little")]
     cputype, cpusubtype, filetype, ncmds, sizeofcmds, flags = struct.unpack_from("<6I", raw, 4)
     image = MachImage(what, layout, raw[: layout.header_size], cputype, cpusubtype, filetype, flags, [], len(raw))
-    position = layout.header_size
-    if position + sizeofcmds > len(raw):
-        raise SharedCacheError(f"{what}: sizeofcmds {sizeofcmds} where {len(raw) - position} bytes are there")
-    for number in range(ncmds):
-        if position + 8 > len(raw):
-            raise SharedCacheError(f"{what}: load command {number} of {ncmds} lies beyond sizeofcmds {sizeofcmds}")
-        cmd, size = struct.unpack_from("<2I", raw, position)
-        if size < 8 or position + size > len(raw):
-            raise SharedCacheError(f"{what}: load command {number} ({cmd:#x}) has an impossible size of {size}")
-        command = Command(cmd, bytearray(raw[position : position + size]))
-        image.commands.append(command)
-        if cmd == (LC.SEGMENT if layout.pointer_size == 4 else LC.SEGMENT_64):
-            image.segments.append(_segment(command, layout, f"{what}: load command {number}"))
-        position += size
+    start, segment = layout.header_size, LC.SEGMENT if layout.pointer_size == 4 else LC.SEGMENT_64
+    if start + sizeofcmds > len(raw):
+        raise SharedCacheError(f"{what}: sizeofcmds {sizeofcmds} where {len(raw) - start} bytes are there")
+    try:
+        for cmd, position, size in load_commands(raw, ncmds, start, start + sizeofcmds):
+            command = Command(cmd, bytearray(raw[position : position + size]))
+            image.commands.append(command)
+            if cmd == segment:
+                number = len(image.commands) - 1
+                image.segments.append(_segment(command, layout, f"{what}: load command {number}"))
+    except MachOError as error:
+        raise SharedCacheError(f"{what}: {error}") from None
     return image
 
 

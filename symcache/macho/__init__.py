@@ -7,12 +7,15 @@ from symcache.macho.constants import arch_name
 from symcache.macho.details import Details, details
 from symcache.macho.dsym_sources import MAX_SOURCE_NOTES, noted_sources, source_maps, source_revisions
 from symcache.macho.identify import Slice, identify, identify_bytes
+from symcache.macho.load_commands import MAX_COMMANDS, MachHeader, load_commands, mach_header
 from symcache.macho.segments import Section, file_end, sections, text_address
 from symcache.macho.uuids import parse_uuid
 
 __all__ = [
+    "MAX_COMMANDS",
     "MAX_SOURCE_NOTES",
     "Details",
+    "MachHeader",
     "Section",
     "Slice",
     "arch_name",
@@ -20,6 +23,8 @@ __all__ = [
     "file_end",
     "identify",
     "identify_bytes",
+    "load_commands",
+    "mach_header",
     "noted_sources",
     "parse_uuid",
     "sections",

@@ -6,9 +6,12 @@ Sources: struct symtab_command, segment_command(_64), section(_64) (<mach-o/load
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
-from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB, MH_MAGIC, MH_MAGIC_64
+from symcache.errors import MachOError
+from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
+from symcache.macho.load_commands import load_commands, mach_header
 
 __all__ = ["Details", "details"]
 
@@ -32,37 +35,25 @@ def details(head: bytes, size: int) -> Details:
 
     What lies outside of `head`, or claims to lie outside of the image, counts as absent.
     """
-    for order in "<>":
-        (magic,) = struct.unpack_from(order + "I", head.ljust(4, b"\0"))
-        if magic in {MH_MAGIC, MH_MAGIC_64}:
-            break
-    else:
+    header = mach_header(head)
+    if header is None:
         return Details(0, 0, 0)
-    wide = magic == MH_MAGIC_64
-    position = 32 if wide else 28
-    if len(head) < position:
-        return Details(0, 0, 0)
-    ncmds, sizeofcmds = struct.unpack_from(order + "2I", head, 16)
-    end = min(len(head), position + sizeofcmds)
-    segment, header, section = (LC_SEGMENT_64, 72, 80) if wide else (LC_SEGMENT, 56, 68)
+    order, wide = header.order, header.wide
+    end = min(len(head), header.size + header.sizeofcmds)
+    segment, own, section = (LC_SEGMENT_64, 72, 80) if wide else (LC_SEGMENT, 56, 68)
     symbols = text_offset = text_size = 0
-    for _ in range(ncmds):
-        if position + 8 > end:
-            break
-        cmd, cmdsize = struct.unpack_from(order + "2I", head, position)
-        if cmdsize < 8 or position + cmdsize > end:
-            break
-        if cmd == LC_SYMTAB and cmdsize >= 24:
-            (symbols,) = struct.unpack_from(order + "I", head, position + 12)
-        elif cmd == segment and cmdsize >= header and head[position + 8 : position + 24] == _TEXT:
-            (count,) = struct.unpack_from(order + "I", head, position + header - 8)
-            for start in range(position + header, position + header + min(count * section, cmdsize - header), section):
-                if head[start : start + 16] == _TEXT_SECTION and start + section <= end:
-                    if wide:
-                        length, offset = struct.unpack_from(order + "QI", head, start + 40)
-                    else:
-                        length, offset = struct.unpack_from(order + "2I", head, start + 36)
-                    if offset > 0 and offset + length <= size:
-                        text_offset, text_size = offset, length
-        position += cmdsize
+    with suppress(MachOError):
+        for cmd, position, cmdsize in load_commands(head, header.ncmds, header.size, end, order):
+            if cmd == LC_SYMTAB and cmdsize >= 24:
+                (symbols,) = struct.unpack_from(order + "I", head, position + 12)
+            elif cmd == segment and cmdsize >= own and head[position + 8 : position + 24] == _TEXT:
+                (count,) = struct.unpack_from(order + "I", head, position + own - 8)
+                for start in range(position + own, position + own + min(count * section, cmdsize - own), section):
+                    if head[start : start + 16] == _TEXT_SECTION and start + section <= end:
+                        if wide:
+                            length, offset = struct.unpack_from(order + "QI", head, start + 40)
+                        else:
+                            length, offset = struct.unpack_from(order + "2I", head, start + 36)
+                        if offset > 0 and offset + length <= size:
+                            text_offset, text_size = offset, length
     return Details(symbols, text_offset, text_size)

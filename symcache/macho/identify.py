@@ -31,12 +31,12 @@ from symcache.macho.constants import (
     MH_MAGIC_64,
     arch_name,
 )
+from symcache.macho.load_commands import MAX_COMMANDS, load_commands, mach_header
 
 __all__ = ["Slice", "identify", "identify_bytes"]
 
 _HEAD = 8 << 10
 """Enough for the load commands of nearly every image in one read."""
-_MAX_COMMANDS_SIZE = 16 << 20
 _MAX_SLICES = 40
 """A Java class file starts with the same magic; its next word is the version, 45 or more."""
 
@@ -49,17 +49,11 @@ _KINDS = {
     MH_DSYM: Kind.DEBUGINFO,
 }
 _READ = frozenset({LC_UUID, LC_ID_DYLIB, LC_ID_DYLINKER})
-_MAGICS = {
-    struct.pack(order + "I", magic): (order, header_size)
-    for order in "<>"
-    for magic, header_size in ((MH_MAGIC, 28), (MH_MAGIC_64, 32))
-}
+_MAGICS = frozenset(struct.pack(order + "I", magic) for order in "<>" for magic in (MH_MAGIC, MH_MAGIC_64))
 _FAT = {
     struct.pack(">I", FAT_MAGIC): struct.Struct(">5I"),
     struct.pack(">I", FAT_MAGIC_64): struct.Struct(">2I2Q2I"),
 }
-_HEADERS = {order: struct.Struct(order + "6I") for order in "<>"}
-_COMMANDS = {order: struct.Struct(order + "2I") for order in "<>"}
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) to bytes; shorter at the end of the file."""
@@ -148,41 +142,36 @@ def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice | None:
         raise MachOError(f"{name}: its image at {offset:#x} lies beyond what was read", hint="read the whole file")
     if window[:4] not in _MAGICS:
         return None
-    order, header_size = _MAGICS[window[:4]]
-    if len(window) < header_size:
+    header = mach_header(window)
+    if header is None:
         raise MachOError(f"{name}: ends inside its Mach-O header", hint="the file is cut: copy it again")
-    _, cputype, cpusubtype, filetype, ncmds, sizeofcmds = _HEADERS[order].unpack_from(window)
-    if sizeofcmds > min(size - header_size, _MAX_COMMANDS_SIZE) or ncmds * 8 > sizeofcmds:
+    order, _, cputype, cpusubtype, filetype, ncmds, sizeofcmds, _ = header
+    if sizeofcmds > min(size - header.size, MAX_COMMANDS) or ncmds * 8 > sizeofcmds:
         raise MachOError(
             f"{name}: {ncmds} load commands in {sizeofcmds} bytes do not fit into an image of {size} bytes",
             hint="the file is cut or damaged: copy it again",
         )
-    commands = window[header_size : header_size + sizeofcmds]
+    commands = window[header.size : header.size + sizeofcmds]
     if len(commands) < sizeofcmds:
-        commands = read_at(offset + header_size, sizeofcmds)
+        commands = read_at(offset + header.size, sizeofcmds)
     if len(commands) < sizeofcmds:
         raise MachOError(f"{name}: ends inside its load commands", hint="the file is cut: copy it again")
     uuid = install_name = None
-    position = 0
-    unpack = _COMMANDS[order].unpack_from
-    for number in range(ncmds):
-        if position + 8 > sizeofcmds:
-            raise MachOError(f"{name}: load command {number} of {ncmds} lies beyond sizeofcmds {sizeofcmds}")
-        cmd, cmdsize = unpack(commands, position)
-        if cmdsize < 8 or position + cmdsize > sizeofcmds:
-            raise MachOError(f"{name}: load command {number} ({cmd:#x}) has an impossible size of {cmdsize}")
-        if cmd not in _READ:
-            pass
-        elif cmd == LC_UUID and uuid is None:
-            if cmdsize < 24:
-                raise MachOError(f"{name}: LC_UUID of {cmdsize} bytes where 24 were expected")
-            raw = commands[position + 8 : position + 24]
-            uuid = UUID(bytes=raw) if any(raw) else None
-        elif cmd != LC_UUID and cmdsize >= 12:
-            start = int.from_bytes(commands[position + 8 : position + 12], "little" if order == "<" else "big")
-            if 12 <= start < cmdsize:
-                text = commands[position + start : position + cmdsize].partition(b"\0")[0]
-                install_name = text.decode("utf-8", "replace")
-        position += cmdsize
+    try:
+        for cmd, position, cmdsize in load_commands(commands, ncmds, 0, sizeofcmds, order):
+            if cmd not in _READ:
+                pass
+            elif cmd == LC_UUID and uuid is None:
+                if cmdsize < 24:
+                    raise MachOError(f"LC_UUID of {cmdsize} bytes where 24 were expected")
+                raw = commands[position + 8 : position + 24]
+                uuid = UUID(bytes=raw) if any(raw) else None
+            elif cmd != LC_UUID and cmdsize >= 12:
+                start = int.from_bytes(commands[position + 8 : position + 12], "little" if order == "<" else "big")
+                if 12 <= start < cmdsize:
+                    text = commands[position + start : position + cmdsize].partition(b"\0")[0]
+                    install_name = text.decode("utf-8", "replace")
+    except MachOError as error:
+        raise MachOError(f"{name}: {error}", hint=error.hint) from None
     arch = arch_name(cputype, cpusubtype)
     return Slice(offset, size, cputype, cpusubtype, filetype, uuid, arch, _KINDS.get(filetype), install_name)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
-from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, MH_MAGIC, MH_MAGIC_64
+from symcache.errors import MachOError
+from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64
+from symcache.macho.load_commands import load_commands, mach_header
 
 __all__ = ["Section", "file_end", "sections", "text_address"]
 
@@ -70,30 +73,20 @@ def _text(name: bytes) -> str:
 
 
 def _segments(head: bytes) -> Iterator[_Segment]:
-    for order in "<>":
-        magic = struct.unpack_from(order + "I", head.ljust(4, b"\0"))[0]
-        if magic in {MH_MAGIC, MH_MAGIC_64}:
-            break
-    else:
+    header = mach_header(head)
+    if header is None:
         return
-    position = 32 if magic == MH_MAGIC_64 else 28
-    if len(head) < position:
-        return
-    ncmds, sizeofcmds = struct.unpack_from(order + "2I", head, 16)
-    end = min(len(head), position + sizeofcmds)
+    order = header.order
     layouts = {LC_SEGMENT: struct.Struct(order + "16s4I"), LC_SEGMENT_64: struct.Struct(order + "16s4Q")}
-    for _ in range(ncmds):
-        if position + 8 > end:
-            return
-        cmd, cmdsize = struct.unpack_from(order + "2I", head, position)
-        if cmdsize < 8 or position + cmdsize > end:
-            return
-        layout = layouts.get(cmd)
-        if layout is not None and cmdsize >= 8 + layout.size:
-            name, vmaddr, _, fileoff, filesize = layout.unpack_from(head, position + 8)
-            wide = cmd == LC_SEGMENT_64
-            start = position + 8 + layout.size + 16  # maxprot, initprot, nsects, flags
-            count = struct.unpack_from(order + "I", head, start - 8)[0] if position + cmdsize >= start else 0
-            headers = head[start : min(position + cmdsize, start + count * (80 if wide else 68))]
-            yield _Segment(name.rstrip(b"\0"), vmaddr, fileoff, filesize, headers, order + ("Q" if wide else "I"))
-        position += cmdsize
+    with suppress(MachOError):
+        for cmd, position, cmdsize in load_commands(
+            head, header.ncmds, header.size, header.size + header.sizeofcmds, order
+        ):
+            layout = layouts.get(cmd)
+            if layout is not None and cmdsize >= 8 + layout.size:
+                name, vmaddr, _, fileoff, filesize = layout.unpack_from(head, position + 8)
+                wide = cmd == LC_SEGMENT_64
+                start = position + 8 + layout.size + 16  # maxprot, initprot, nsects, flags
+                count = struct.unpack_from(order + "I", head, start - 8)[0] if position + cmdsize >= start else 0
+                headers = head[start : min(position + cmdsize, start + count * (80 if wide else 68))]
+                yield _Segment(name.rstrip(b"\0"), vmaddr, fileoff, filesize, headers, order + ("Q" if wide else "I"))

@@ -12,20 +12,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from symcache.errors import MachOError
-from symcache.macho import Slice, identify_bytes
+from symcache.macho import MAX_COMMANDS, Slice, identify_bytes, load_commands, mach_header
 from symcache.verify.findings import FindingCode
 
-__all__ = ["HEADER_SIZE", "MAX_COMMANDS", "Layout", "Problem", "Segment", "Symtab", "commands_end", "parse_layout"]
+__all__ = ["HEADER_SIZE", "Layout", "Problem", "Segment", "Symtab", "commands_end", "parse_layout"]
 
 HEADER_SIZE = 32
 """Bytes that tell how long the load commands are."""
-MAX_COMMANDS = 16 << 20
-_MAGICS = {
-    b"\xce\xfa\xed\xfe": ("<", False),
-    b"\xcf\xfa\xed\xfe": ("<", True),
-    b"\xfe\xed\xfa\xce": (">", False),
-    b"\xfe\xed\xfa\xcf": (">", True),
-}
 _SEGMENT, _SYMTAB, _DYSYMTAB, _SEGMENT_64 = 0x1, 0x2, 0xB, 0x19
 _MH_DSYM = 10
 _ZERO_FILL = {0x1, 0xC, 0x12}
@@ -128,27 +121,24 @@ def commands_end(head: bytes) -> int:
 
     0 for what is no thin Mach-O. Raises MachOError when the number is absurd.
     """
-    if len(head) < HEADER_SIZE or head[:4] not in _MAGICS:
+    header = mach_header(head) if len(head) >= HEADER_SIZE else None
+    if header is None:
         return 0
-    order, wide = _MAGICS[head[:4]]
-    (size,) = struct.unpack_from(order + "I", head, 20)
-    if size > MAX_COMMANDS:
-        raise MachOError(f"{size} bytes of load commands where at most {MAX_COMMANDS} were expected")
-    return int(size) + (32 if wide else 28)
+    if header.sizeofcmds > MAX_COMMANDS:
+        raise MachOError(f"{header.sizeofcmds} bytes of load commands where at most {MAX_COMMANDS} were expected")
+    return header.size + header.sizeofcmds
 
 
 def parse_layout(head: bytes, size: int) -> Layout:
     """Parse the load commands in `head` of an image of `size` bytes. Raises MachOError."""
-    slices = identify_bytes(head, size)  # proves that every command lies within sizeofcmds, and that in `head`
-    if len(slices) != 1 or head[:4] not in _MAGICS:
+    slices = identify_bytes(head, size)  # proves that the load commands lie in `head`
+    header = mach_header(head)
+    if len(slices) != 1 or header is None:
         raise MachOError(f"holds {len(slices)} images where one thin Mach-O was expected")
-    order, wide = _MAGICS[head[:4]]
-    ncmds, length = struct.unpack_from(order + "2I", head, 16)
-    position = 32 if wide else 28
-    layout = Layout(slices[0], order, wide, position + length)
+    order, wide = header.order, header.wide
+    layout = Layout(slices[0], order, wide, header.size + header.sizeofcmds)
     pair = struct.Struct(order + "2I")
-    for _ in range(ncmds):
-        cmd, cmdsize = pair.unpack_from(head, position)
+    for cmd, position, cmdsize in load_commands(head, header.ncmds, header.size, layout.commands_end, order):
         if cmd == (_SEGMENT_64 if wide else _SEGMENT):
             layout.segments.append(_segment(layout, head, position, cmdsize))
         elif cmd == _SYMTAB:
@@ -166,7 +156,6 @@ def parse_layout(head: bytes, size: int) -> Layout:
             _need(cmdsize, 48, "LC_DYLD_INFO")
             for number, name in enumerate(_DYLD_INFO_PARTS):
                 layout.parts.append((f"{name} info", *pair.unpack_from(head, position + 8 + 8 * number)))
-        position += cmdsize
     return layout
 
 

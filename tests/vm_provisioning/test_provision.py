@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from symcache.cli import common, machines
+from symcache.cli import common, machine_setup
 from symcache.cli.app import application
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.support.toolchain import compile_image

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
-from symcache.errors import DumpError, EnvironmentFailure
-from symcache.macho.constants import LC_ID_DYLIB, LC_ID_DYLINKER, LC_UUID, MH_EXECUTE, MH_MAGIC_64
+from symcache.errors import DumpError, EnvironmentFailure, MachOError
+from symcache.macho import load_commands
+from symcache.macho.constants import LC_ID_DYLIB, LC_ID_DYLINKER, LC_SEGMENT_64, LC_UUID, MH_EXECUTE, MH_MAGIC_64
 
 __all__ = ["BoundedMemory", "ImageMemory", "ImageSegment", "LoadedImage", "LoadedImages", "read_image", "read_images"]
 
-_LC_SEGMENT_64 = 0x19
 _MAX_IMAGES = 65_536
 _MAX_PATH = 4096
 _MAX_COMMANDS = 1 << 20
@@ -115,7 +115,7 @@ def read_image(memory: ImageMemory, address: int) -> LoadedImage | None:
     """
     try:
         return _parse(memory, address, "")
-    except (EnvironmentFailure, DumpError, struct.error):
+    except (EnvironmentFailure, DumpError, MachOError, struct.error):
         return None
 
 
@@ -151,7 +151,7 @@ def _uuids(task: ImageMemory, count: int, array: int) -> dict[int, UUID]:
 def _image(task: ImageMemory, address: int, path: str, problems: list[str]) -> LoadedImage:
     try:
         return _parse(task, address, path)
-    except (EnvironmentFailure, DumpError, struct.error) as error:
+    except (EnvironmentFailure, DumpError, MachOError, struct.error) as error:
         problems.append(f"{path or 'an image'} at {address:#x}: {error}")
         return LoadedImage(address, path, None, None, (), 0)
 
@@ -164,12 +164,8 @@ def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
     uuid = version = None
     segments: list[tuple[bytes, int]] = []
     text = 0
-    position = 0
-    for _ in range(ncmds):
-        cmd, length = struct.unpack_from("<2I", commands, position)
-        if length < 8 or position + length > size:
-            raise DumpError(f"load command {cmd:#x} has an impossible size of {length}")
-        if cmd == _LC_SEGMENT_64:
+    for cmd, position, length in load_commands(commands, ncmds, 0, size):
+        if cmd == LC_SEGMENT_64:
             name, vmaddr, vmsize = struct.unpack_from("<16s2Q", commands, position + 8)
             if name.startswith(b"__TEXT\0"):
                 text = vmaddr
@@ -184,7 +180,6 @@ def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
                 path = name[:_MAX_PATH].decode("utf-8", "replace")
             if cmd == LC_ID_DYLIB:
                 (version,) = struct.unpack_from("<I", commands, position + 16)
-        position += length
     slide = address - text
     placed = tuple(ImageSegment(name, (vmaddr + slide) % (1 << 64)) for name, vmaddr in segments)
     return LoadedImage(address, path, uuid, version, placed, filetype)
