@@ -31,8 +31,7 @@ from symcache.cli.common import (
     state,
 )
 from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, visible, warn
-from symcache.dump import Analysis, Frame, Limits, ThreadReport, WantedSource, analyze
-from symcache.dump.symbols import Progress
+from symcache.dump import Analysis, Frame, Limits, Progress, ThreadReport, WantedSource, analyze
 from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid

@@ -22,12 +22,12 @@ from symcache.dump import (
     ChainResolver,
     FolderResolver,
     ModuleResolver,
+    Progress,
     ResolvedFile,
     SourceFiles,
     Wanted,
     WantedSource,
 )
-from symcache.dump.symbols import Progress
 from symcache.errors import NotFoundError, RemoteError, SymcacheError
 from symcache.files import published
 from symcache.kinds import Kind

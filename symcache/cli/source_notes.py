@@ -9,8 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.client import SymbolClient
-from symcache.dump import CacheGuess, ModuleResolver, ResolvedFile, Wanted, below_roots
-from symcache.dump.symbols import Progress
+from symcache.dump import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, below_roots
 from symcache.errors import RemoteError
 from symcache.files import published
 from symcache.kinds import Kind

@@ -21,6 +21,7 @@ from symcache.dump.symbols import (
     ChainResolver,
     FolderResolver,
     ModuleResolver,
+    Progress,
     ResolvedFile,
     Wanted,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "ModuleReport",
     "ModuleResolver",
     "OpenedDump",
+    "Progress",
     "Report",
     "ReportImage",
     "ReportThread",
