@@ -55,9 +55,20 @@ def analyze(
         report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report["modules"], strict=True)))
     names = dict(enumerate(t.name for t in crash_report.threads)) if crash_report else {}
+    if (shown := len(report["threads"])) <= loaded.header.thread:
+        raise DumpError(
+            f"{path}: LLDB shows {shown} threads where it has {len(loaded.dump.core.threads)}",
+            hint="the dump is damaged, or this version of LLDB does not read its kind (docs/lldb.md)",
+        )
     finder = _ModuleFinder(loaded, modules)
+    # Where no registers were written, LLDB shows a frame at an address that it made up.
+    silent = set() if loaded.walked else {t.number for t in loaded.dump.core.threads if not t.registers}
     threads = tuple(
-        ThreadReport(number, thread["name"] or names.get(number, ""), tuple(finder.frame(f) for f in thread["frames"]))
+        ThreadReport(
+            number,
+            thread["name"] or names.get(number, ""),
+            tuple(finder.frame(f) for f in thread["frames"] if number not in silent),
+        )
         for number, thread in enumerate(report["threads"])
     )
     thrown = tuple(finder.frame(f) for f in report["thrown"]["frames"]) if crash_report else ()

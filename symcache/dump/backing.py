@@ -41,6 +41,8 @@ def framed_modules(dump: OpenedDump, crashed: int, missing: Sequence[tuple[int, 
     votes: dict[tuple[int, int], int] = {}
     with dump.core_path.open("rb") as file:
         for thread in core.threads:
+            if not thread.registers:
+                continue
             pc = thread.registers["rip" if core.cputype == CPU_TYPE_X86_64 else "pc"]
             number = bisect.bisect_right(starts, pc) - 1
             if number >= 0 and pc < modules[number][0] + modules[number][1]:
@@ -83,7 +85,8 @@ def hide_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
 
     With that code, but without the module's unwind tables, LLDB would take a function without a frame for one with.
     """
-    program_counters = [t.registers["rip" if dump.core.cputype == CPU_TYPE_X86_64 else "pc"] for t in dump.core.threads]
+    counter = "rip" if dump.core.cputype == CPU_TYPE_X86_64 else "pc"
+    program_counters = [t.registers[counter] for t in dump.core.threads if t.registers]
     with dump.core_path.open("r+b") as file:
         for address, size in modules:
             if not any(address <= pc < address + size for pc in program_counters):

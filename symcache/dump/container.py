@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from symcache.dump.core import Core, read_core
-from symcache.dump.header import DumpHeader, check_thread, parse_header
+from symcache.dump.core import Core, check_crashed, read_core
+from symcache.dump.header import DumpHeader, parse_header
 from symcache.errors import DumpError
 from symcache.macho.constants import MH_MAGIC_64
 
@@ -25,7 +25,8 @@ __all__ = ["MEMBER", "OpenedDump", "open_dump"]
 MEMBER = "minidump.dmp"
 _END = re.compile(rb"</root\s*>")
 _LONGEST_END = 64
-"""Bytes of an end tag with white space in it; no writer puts any there."""
+"""Bytes of an end tag with white space in it, and of the white space behind it; no known writer puts any there."""
+_SPACE = b" \t\r\n"
 _CHUNK = 1 << 20
 _MAX_HEADER = 16 << 20
 _MAX_CORE = 16 << 30
@@ -73,7 +74,7 @@ def _open(path: Path, scratch: Path) -> OpenedDump:
     try:
         header = _unpack_zip(path, target)
         core = read_core(target, name=str(path))
-        check_thread(header, len(core.threads), str(path))
+        check_crashed(core, header.thread, str(path))
         _make_readable(target, core)
     except BaseException:
         target.unlink(missing_ok=True)
@@ -124,7 +125,10 @@ def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[byte
     if member.flag_bits & 1:
         raise DumpError(f"{name}: {MEMBER} is encrypted", hint="unpack it with its password and zip it again")
     if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise DumpError(f"{name}: {MEMBER} is compressed by method {member.compress_type} where deflate was expected")
+        raise DumpError(
+            f"{name}: {MEMBER} is compressed by method {member.compress_type} where deflate was expected",
+            hint="unpack it with what packed it, and zip it again",
+        )
     size, packed = member.file_size, member.compress_size
     if size > _MAX_CORE + _MAX_HEADER or (size > _BOMB_SIZE and size > packed * _BOMB_RATIO):
         raise DumpError(
@@ -148,11 +152,12 @@ def _split_header(member: IO[bytes], name: str) -> tuple[bytes, bytes]:
         data += chunk
         for match in _END.finditer(data, position):
             end = match.end()
-            if len(data) - end < len(_CORE_MAGIC) and chunk:
+            if len(data) - end < _LONGEST_END and chunk:
                 break  # what follows it is not there yet
             first = first or end
-            if data.startswith(_CORE_MAGIC, end):
-                return data[:end], data[end:]
+            core = data[end : end + _LONGEST_END].lstrip(_SPACE)
+            if core.startswith(_CORE_MAGIC):
+                return data[:end], core + data[end + _LONGEST_END :]
             position = end
         position = max(position, len(data) - _LONGEST_END)
         if first and (not chunk or len(data) > first + _CHUNK):

@@ -27,7 +27,7 @@ from symcache.errors import DumpError, MachOError
 from symcache.macho import arch_name, load_commands
 from symcache.macho.constants import LC_SEGMENT_64, MH_CORE, MH_MAGIC_64
 
-__all__ = ["Core", "CoreThread", "Note", "Segment", "parse_core", "read_core"]
+__all__ = ["Core", "CoreThread", "Note", "Segment", "check_crashed", "parse_core", "read_core"]
 
 _LC_THREAD, _LC_UNIXTHREAD, _LC_NOTE = 0x4, 0x5, 0x31
 _HEADER = struct.Struct("<8I")
@@ -71,6 +71,7 @@ class CoreThread(NamedTuple):
 
     number: int
     registers: dict[str, int]
+    """Empty where the writer got none, as of a thread that was just ending."""
     exception: ExceptionState | None
 
 
@@ -85,7 +86,7 @@ class Core:
     threads: tuple[CoreThread, ...]
     notes: tuple[Note, ...]
     odd_states: tuple[tuple[int, bytes], ...] = field(default=(), kw_only=True)
-    """Of threads whose states LLDB would not read: where they are in the file, and what it does read in their place."""
+    """Of threads that LLDB would not read: where that is in the file, and what it does read in its place."""
 
     def segment_at(self, address: int) -> Segment | None:
         """Return the region that holds an address."""
@@ -142,6 +143,8 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
             threads.append(_thread(cputype, states, len(threads), name))
             if (readable := for_lldb(cputype, states)) != states:
                 odd.append((_HEADER.size + position + 8, readable))
+            if cmd == _LC_UNIXTHREAD:
+                odd.append((_HEADER.size + position, struct.pack("<I", _LC_THREAD)))
         elif cmd == _LC_NOTE and cmdsize >= 8 + _NOTE.size:
             owner, offset, length = _NOTE.unpack_from(commands, position + 8)
             if offset + length > size:
@@ -153,6 +156,8 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
         raise DumpError(f"{name}: the core has {len(segments)} memory regions, more than {_MAX_SEGMENTS}")
     if not threads:
         raise DumpError(f"{name}: the core has no thread", hint="there is nothing to show a backtrace of")
+    if not any(thread.registers for thread in threads):
+        raise _no_registers(name, cputype, 0)
     # LLDB walks through such memory in small steps: a terabyte takes it 8 seconds, the whole address space for ever.
     if (unkept := sum(s.size - s.filesize for s in segments if s.filesize)) > _MAX_UNKEPT:
         raise DumpError(
@@ -193,7 +198,7 @@ def _segment(commands: bytes, position: int, cmdsize: int, size: int, name: str)
 def _thread(cputype: int, states: bytes, index: int, name: str) -> CoreThread:
     general = FLAVORS[cputype]
     exception_flavor, exception_layout = ARM64_EXCEPTION if cputype == CPU_TYPE_ARM64 else X86_64_EXCEPTION
-    registers: dict[str, int] | None = None
+    registers: dict[str, int] = {}
     exception: ExceptionState | None = None
     position = 0
     while position + 8 <= len(states):
@@ -205,7 +210,7 @@ def _thread(cputype: int, states: bytes, index: int, name: str) -> CoreThread:
             )
         flavor, state = unwrap(cputype, flavor, states[position : position + count * 4])
         position += count * 4
-        if flavor == general.number and registers is None:
+        if flavor == general.number and not registers:
             if len(state) < general.layout.size:
                 raise DumpError(f"{name}: thread {index} has {len(state)} bytes of registers, too few")
             registers = dict(zip(general.names, general.layout.unpack_from(state), strict=True))
@@ -217,12 +222,25 @@ def _thread(cputype: int, states: bytes, index: int, name: str) -> CoreThread:
                 exception = ExceptionState(fields[2], fields[1], fields[0])
         if not flavor and not count:
             break  # padding behind the last state
-    if registers is None:
-        raise DumpError(
-            f"{name}: thread {index} has no general-purpose registers (flavor {general.number})",
-            hint="the header names another architecture than the threads have, or the core is damaged",
-        )
     return CoreThread(index, registers, exception)
+
+
+def check_crashed(core: Core, thread: int, name: str) -> None:
+    """Raise DumpError unless the core has the thread that crashed, and its registers."""
+    if thread >= len(core.threads):
+        raise DumpError(
+            f"{name}: thread {thread} is said to have crashed, but the core has {len(core.threads)} threads",
+            hint="header and core do not belong together, or the core is cut",
+        )
+    if not core.threads[thread].registers:
+        raise _no_registers(name, core.cputype, thread)
+
+
+def _no_registers(name: str, cputype: int, thread: int) -> DumpError:
+    return DumpError(
+        f"{name}: thread {thread} has no general-purpose registers (flavor {FLAVORS[cputype].number})",
+        hint="the header names another architecture than the threads have, or the core is damaged",
+    )
 
 
 def read_note(path: Path, note: Note, limit: int) -> bytes:

@@ -32,9 +32,9 @@ _X86: dict[int, tuple[str, str]] = {
     6: ("SIGILL", "invalid instruction (ud2 is what compilers put where code must not be reached)"),
     7: ("SIGFPE", "no floating-point unit"),
     8: ("SIGBUS", "double fault"),
-    10: ("SIGBUS", "invalid task state segment"),
-    11: ("SIGBUS", "segment not present"),
-    12: ("SIGBUS", "stack-segment fault"),
+    10: ("SIGILL", "invalid task state segment"),
+    11: ("SIGILL", "segment not present"),
+    12: ("SIGILL", "stack-segment fault (non-canonical address in the stack or frame pointer)"),
     13: ("SIGSEGV", "general protection fault (non-canonical address, or a privileged instruction)"),
     16: ("SIGFPE", "x87 floating-point error"),
     17: ("SIGBUS", "misaligned access"),
@@ -157,6 +157,8 @@ def _plain(state: ExceptionState, signal: str | None, words: str) -> CrashExcept
 def _memory(core: Core, state: ExceptionState, access: str, *, translated: bool) -> CrashException:
     """Tell an address where nothing is (KERN_INVALID_ADDRESS) from one that forbids it (KERN_PROTECTION_FAILURE)."""
     segment = core.segment_at(state.address)
+    if segment is not None and not segment.address and not segment.protection:
+        segment = None  # __PAGEZERO, where some writers list it; nothing is mapped there
     forbidden = translated or (segment is not None and not segment.protection & _ACCESS[access])
     signal = "SIGBUS" if forbidden else "SIGSEGV"
     if access == "execute":

@@ -16,7 +16,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 from symcache.errors import DumpError, UsageError
 from symcache.macho import parse_uuid
 
-__all__ = ["DumpHeader", "DumpModule", "check_thread", "parse_header"]
+__all__ = ["DumpHeader", "DumpModule", "parse_header"]
 
 _MAX_DEPTH = 32
 _MAX_MODULES = 65_536
@@ -95,6 +95,7 @@ class _Target:
         return None
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        tag = tag.rpartition("}")[2]  # whatever its namespace
         self._path.append(tag)
         if len(self._path) > _MAX_DEPTH:
             raise DumpError(f"{self._name}: the XML header is nested more than {_MAX_DEPTH} elements deep")
@@ -118,10 +119,11 @@ class _Target:
             self._text.append(text)
 
     def end(self, tag: str) -> None:
-        if self._text is not None and (slot := self._slot()) is not None:
+        slot = self._slot()
+        tag = self._path.pop()
+        if self._text is not None and slot is not None:
             slot[tag] = slot[tag] or "".join(self._text)
             self._text = None
-        self._path.pop()
 
     def close(self) -> _Draft:
         return self.draft
@@ -131,7 +133,7 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
     """Return the header that `xml` (up to and with `</root>`) holds; `name` is the dump in messages. Raises DumpError.
 
     Checked here: numbers and UUIDs are such, and the executable is the first module. Whether the thread exists
-    is known only with the core: see `check_thread`.
+    is known only with the core: see `check_crashed`.
     """
     parser = DefusedXMLParser(target=_Target(name), forbid_dtd=True)
     try:
@@ -212,12 +214,3 @@ def _uuid(text: str, what: str, name: str) -> UUID | None:
     except UsageError:
         raise DumpError(f"{name}: {what} has the UUID {text[:60]!r} where 32 hex digits were expected") from None
     return uuid if uuid.int else None
-
-
-def check_thread(header: DumpHeader, threads: int, name: str) -> None:
-    """Raise DumpError unless the crashed thread is one of the core's `threads`."""
-    if header.thread >= threads:
-        raise DumpError(
-            f"{name}: thread {header.thread} is said to have crashed, but the core has {threads} threads",
-            hint="header and core do not belong together, or the core is cut",
-        )

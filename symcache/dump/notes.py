@@ -38,9 +38,10 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
         unique = tuple({m.address: m for m in modules}.values())
         header = DumpHeader(modules=unique, cache_uuid=found.cache_uuid, cache_base=found.cache_base or None)
     # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
-    faulting = [t.number for t in core.threads if t.exception is not None and t.exception.code]
+    known = [t for t in core.threads if t.registers]
+    faulting = [t.number for t in known if t.exception is not None and t.exception.code]
     executable = header.modules[0].path if header.modules else ""
-    return replace(header, executable=executable, thread=faulting[0] if faulting else 0)
+    return replace(header, executable=executable, thread=faulting[0] if faulting else known[0].number)
 
 
 def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:

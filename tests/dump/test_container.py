@@ -80,6 +80,7 @@ def test_what_older_writers_leave_out_and_newer_ones_add(tmp_path: Path) -> None
         (b"<root>", b"<root><!-- the end is </root>, as ever -->"),
         (b"<root>", b"<root><note><![CDATA[" + b"</root>" * 20_000 + b"]]></note>"),
         (b"</root>", b"</root\n >"),
+        (b"</root>", b"</root>\r\n\n"),
     ],
 )
 def test_the_header_ends_where_the_core_begins(tmp_path: Path, old: bytes, new: bytes) -> None:
@@ -91,6 +92,12 @@ def test_the_header_ends_where_the_core_begins(tmp_path: Path, old: bytes, new: 
     assert dump.header
     assert [m.path for m in dump.header.modules] == [MODULE.path]
     assert dump.core_path.read_bytes() == CORE
+
+
+def test_elements_may_have_a_namespace() -> None:
+    plain = header([MODULE], bundle_version="2.4")
+    for root in (b'<root xmlns="https://dumps.example/1">', b'<root xmlns:d="https://dumps.example/1" d:of="x">'):
+        assert parse_header(plain.replace(b"<root>", root), "d") == parse_header(plain, "d")
 
 
 def test_zeros_of_a_core_become_holes(tmp_path: Path) -> None:
@@ -216,7 +223,7 @@ def test_missing_thread_and_address(tmp_path: Path) -> None:
 
 def test_core_missing_or_cut(tmp_path: Path) -> None:
     assert "nothing follows" in refused(tmp_path, zipped(header([MODULE])))
-    assert "no 64-bit Mach-O core" in refused(tmp_path, zipped(header([MODULE]) + b"\n" + CORE))
+    assert "no 64-bit Mach-O core" in refused(tmp_path, zipped(header([MODULE]) + b"\n;" + CORE))
     assert "cut" not in refused(tmp_path, zipped(header([MODULE]) + CORE[:40]))
     message = refused(tmp_path, zipped(header([MODULE]) + CORE[:-1]))
     assert "should end at byte" in message

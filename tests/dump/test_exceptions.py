@@ -30,6 +30,7 @@ def described(arch: int, exception: tuple[int, int, int] | None, **registers: in
         ((14, 0b111, CODE), "SIGBUS", "write", f"write to {CODE:#x}, an address that does not allow it (r-x)"),
         ((14, 0b10101, DATA), "SIGBUS", "execute", f"jump to {DATA:#x}, an address that does not allow it (rw-)"),
         ((13, 0, 0), "SIGSEGV", None, "general protection"),
+        ((12, 0, 0), "SIGILL", None, "stack-segment fault"),
         ((0, 0, 0), "SIGFPE", None, "division by zero"),
         ((3, 0, 0), "SIGTRAP", None, "breakpoint"),
         ((6, 0, 0), "SIGILL", None, "invalid instruction"),
@@ -73,6 +74,18 @@ def test_abort_is_a_signal_that_the_process_sent_itself() -> None:
     assert described(ARM64, (0, 0x15 << 26, 0), x16=328, x1=6).signal == "SIGABRT"
     waiting = described(ARM64, (0, 0x15 << 26, 0), x16=(1 << 64) - 31)
     assert (waiting.signal, waiting.description) == (None, "no exception: in Mach trap 31")
+
+
+@pytest.mark.parametrize("protection", [0, 1])
+def test_page_zero_is_not_mapped_though_it_be_listed(protection: int) -> None:
+    """macOS calls it KERN_INVALID_ADDRESS there; where a region allows something, it is a region."""
+    raw = CoreFile(
+        regions=[Region(0, 1 << 32, protection=protection), Region(CODE, 0x1000)], threads=[x86_thread((14, 6, 8))]
+    ).bytes()
+    core = parse_core(io.BytesIO(raw), len(raw), "core")
+    found = describe_exception(core, core.threads[0])
+    assert found.signal == ("SIGBUS" if protection else "SIGSEGV")
+    assert ("not mapped" in found.description) is (protection == 0)
 
 
 def test_without_exception_state() -> None:

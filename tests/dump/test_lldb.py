@@ -8,6 +8,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -98,6 +99,41 @@ def test_states_that_lldb_does_not_read(scenes: Scenes, arch: str, form: str, ba
         assert path.read_bytes() == core
     else:
         assert frames(analysis) == scene.frames
+
+
+@ARCHES
+@pytest.mark.parametrize("bare", [False, True])
+def test_threads_of_the_other_command(scenes: Scenes, arch: str, bare: bool, tmp_path: Path) -> None:
+    """LLDB does not see a thread in LC_UNIXTHREAD."""
+    scene = scenes(arch)
+    commands = [struct.pack("<2I", 5, 8 + len(t)) + t for t in scene.core.threads]
+    core = replace(scene.core, threads=[], extra_commands=commands).bytes()
+    path = tmp_path / "dump"
+    if bare:
+        path.write_bytes(core)
+    else:
+        write_dump(path, header(scene.modules, thread=1), core)
+    analysis = analyze(path, FolderResolver([scene.folder]))
+    assert len(analysis.threads) == 2
+    assert analysis.exception.address == 0x10
+    if bare:
+        assert path.read_bytes() == core
+    else:
+        assert frames(analysis) == scene.frames
+
+
+@ARCHES
+def test_a_thread_without_registers_costs_only_its_own_frames(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    scene = scenes(arch)
+    other, crashed = scene.core.threads
+    core = replace(scene.core, threads=[other, b"", crashed, _packed(99, bytes(16))]).bytes()
+    analysis = analyze(
+        write_dump(tmp_path / "d.zip", header(scene.modules, thread=2), core), FolderResolver([scene.folder])
+    )
+    assert frames(analysis) == scene.frames
+    assert [len(t.frames) for t in analysis.threads] == [2, 0, len(scene.frames), 0]
+    with pytest.raises(DumpError, match="thread 1 has no general-purpose registers"):
+        analyze(write_dump(tmp_path / "e.zip", header(scene.modules, thread=1), core), FolderResolver([]))
 
 
 @ARCHES
