@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import numpy as np
-
 from symcache.errors import FormatError, MachOError
 from symcache.kinds import Kind
 from symcache.macho import identify, load_commands
@@ -35,8 +33,9 @@ _UNWIND = {b"__unwind_info", b"__eh_frame"}
 """Tables that LLDB would look into, and find empty."""
 _SEGMENT = struct.Struct("<2I16s4Q4I")
 _SECTION = struct.Struct("<16s16s2Q8I")
-_SYMBOL = np.dtype([("n_strx", "<u4"), ("n_type", "u1"), ("n_sect", "u1"), ("n_desc", "<u2"), ("n_value", "<u8")])
-"""struct nlist_64 (<mach-o/nlist.h>)."""
+_SYMBOL = [("n_strx", "<u4"), ("n_type", "u1"), ("n_sect", "u1"), ("n_desc", "<u2"), ("n_value", "<u8")]
+"""struct nlist_64 (<mach-o/nlist.h>), as numpy describes it."""
+_SYMBOL_SIZE = 16
 _N_STAB, _N_TYPE, _N_SECT = 0xE0, 0x0E, 0x0E
 _MAX_SYMBOLS = 4 << 20
 
@@ -98,16 +97,18 @@ class Function(NamedTuple):
 
 def read_functions(path: Path, uuid: UUID, addresses: Sequence[int]) -> list[Function]:
     """Return the functions that these linked addresses are in, by the dSYM's symbol table."""
+    import numpy as np  # noqa: PLC0415 (takes its time to import, and most dumps need no dSYM alone)
+
     head = _head(path, uuid)
     tables = [c for c in _commands(head.commands, head.ncmds) or () if c[0] == LC_SYMTAB] if head else []
     if not head or not tables or tables[0][2] < 24:
         return []
     offset, count = struct.unpack_from("<2I", head.commands, tables[0][1] + 8)
-    if count > _MAX_SYMBOLS or offset + count * _SYMBOL.itemsize > head.size:
+    if count > _MAX_SYMBOLS or offset + count * _SYMBOL_SIZE > head.size:
         return []
     with path.open("rb") as file:
         file.seek(head.offset + offset)
-        symbols = np.frombuffer(file.read(count * _SYMBOL.itemsize), _SYMBOL)
+        symbols = np.frombuffer(file.read(count * _SYMBOL_SIZE), _SYMBOL)
     text = [s for s in _segments(head.commands, head.ncmds) or () if s.name == b"__TEXT"]
     if len(text) != 1 or text[0].size > _MAX_TEXT:
         return []
