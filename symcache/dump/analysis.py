@@ -14,7 +14,7 @@ from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
 from symcache.dump.minidump import load_minidump
 from symcache.dump.minidump_streams import is_minidump
-from symcache.dump.reports import is_report, read_report
+from symcache.dump.report_files import is_report, read_report
 from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
 from symcache.dump.source_revisions import NotedSources
 from symcache.dump.symbols import ModuleResolver, Progress

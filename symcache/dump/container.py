@@ -104,10 +104,19 @@ def _unpack_zip(path: Path, target: Path) -> DumpHeader:
         else:
             message = "is neither a zip file nor a Mach-O core"
             hint = "a dump is a zip file with a member minidump.dmp, or a core file of macOS; a cut copy is neither"
+            if _is_text(path):
+                message += ", but text that is no crash report"
+                hint = "of texts, crash reports (.ips, .crash) are read, not what sample and spindump write"
         raise DumpError(f"{name}: {message}", hint=hint) from error
     except (zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DumpError(f"{name}: cannot be unpacked: {error}", hint="the dump is damaged: copy it again") from error
     return header
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(1024).decode("utf-8", "ignore")
+    return bool(start) and all(c.isprintable() or c.isspace() for c in start)
 
 
 def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[bytes]:

@@ -17,7 +17,7 @@ from symcache.dump.header import DumpHeader
 from symcache.dump.minidump import minidump_header
 from symcache.dump.minidump_streams import is_minidump, read_minidump
 from symcache.dump.notes import header_of_core
-from symcache.dump.reports import is_report, read_report
+from symcache.dump.report_files import is_report, read_report
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
 from symcache.macho.constants import MH_CORE, MH_MAGIC_64

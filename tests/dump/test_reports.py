@@ -17,7 +17,7 @@ from symcache.cli.app import application
 from symcache.cli.resolving import LibraryResolver
 from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, analyze, open_in_lldb
 from symcache.dump.html import to_html
-from symcache.dump.reports import is_report, parse_report
+from symcache.dump.report_files import is_report, parse_report
 from symcache.errors import DumpError
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import ARCHES, truth
@@ -173,6 +173,37 @@ def test_a_last_exception_without_names() -> None:
     assert parse_report(text, "x").threads == parse_report(crash(truth("x86_64")), "x").threads
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("write", [ips, crash])
+def test_an_application_specific_backtrace(write: Any, number: int) -> None:
+    """AppKit catches exceptions in its event loop, so where one was thrown is no last exception, but this."""
+    real = truth("arm64")
+    text = write(real)
+    frames = real["threads"][0]["frames"][1:]
+    backtraces = [
+        "\n".join(f"{n:<4}{f['module'].rpartition('/')[2]:<36}{f['pc']:#018x} {f['function']} + {n}" for n, f in some)
+        for some in (list(enumerate(frames)), list(enumerate(frames[2:])))
+    ]
+    if write is crash:
+        pieces = [f"Application Specific Backtrace {number + n}:\n{b}\n" for n, b in enumerate(backtraces)]
+        pieces.insert(0, f"Application Specific Information:\n{SAID}\n")
+        changed = text.replace("Thread 0", "\n".join([*pieces, "Thread 0"]), 1)
+    else:
+        head, _, rest = text.partition("\n")
+        changed = f"{head}\n{json.dumps(json.loads(rest) | {'asi': {'x': [SAID]}, 'asiBacktraces': backtraces})}"
+    report = parse_report(changed, "x")
+    assert report.last_exception == tuple(f["pc"] for f in frames)
+    assert report.information == (SAID,)
+    assert report.threads == parse_report(text, "x").threads
+    last = thrown(write, real, frames[3:])
+    if write is crash:
+        last = last.replace("Last Exception", "\n".join([*pieces[1:], "Last Exception"]), 1)
+    else:
+        head, _, rest = last.partition("\n")
+        last = f"{head}\n{json.dumps(json.loads(rest) | {'asiBacktraces': backtraces})}"
+    assert parse_report(last, "x").last_exception == tuple(f["pc"] for f in frames[3:])
+
+
 @pytest.mark.parametrize("write", [ips, crash])
 def test_information_without_end(write: Any) -> None:
     said = "\n".join(f"{n} " + "x" * 5000 for n in range(5000))
@@ -187,7 +218,7 @@ def test_information_without_end(write: Any) -> None:
 )
 def test_exceptions_and_information_that_are_none(value: object) -> None:
     head, _, rest = ips(truth("arm64")).partition("\n")
-    body = json.loads(rest) | {"asi": value, "lastExceptionBacktrace": value}
+    body = json.loads(rest) | {"asi": value, "lastExceptionBacktrace": value, "asiBacktraces": value}
     report = parse_report(f"{head}\n{json.dumps(body)}", "x")
     assert (report.last_exception, report.information) == ((), ())
 
@@ -290,6 +321,8 @@ def test_missing_modules_of_a_report(tmp_path: Path) -> None:
     [
         ("{", "not a JSON crash report"),
         ('{"bug_type": "288"}\n{}', "has no usedImages"),
+        ('{"bug_type": "210"}\npanic(cpu 0 caller 0xf): x', r"its report \(bug_type '210'\) is not JSON"),
+        ('{"bug_type": "309"}\n{"usedImages": [', "not a JSON crash report"),
         ('{"usedImages": [], "threads": []}', "names no modules"),
         ('{"usedImages": [{"base": 1, "path": "/x"}], "threads": []}', "has no thread"),
         ("[" * 100_000, "names no modules"),
@@ -329,6 +362,21 @@ def test_a_report_cannot_be_opened(tmp_path: Path) -> None:
     with LldbProcess(Mode.PRINT) as lldb, pytest.raises(DumpError, match="is a crash report") as error:
         open_in_lldb(path, FolderResolver([]), lldb)
     assert "symcache analyze" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Analysis of sampling Ledger (pid 4711) every 1 millisecond\nProcess:         Ledger [4711]\nCall graph:\n",
+        "Date/Time:        2026-11-24 12:00:00\nCommand:          Ledger\nHeaviest stack for the target process:\n",
+    ],
+)
+def test_texts_of_other_tools_are_told_apart(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text(text)
+    with pytest.raises(DumpError, match="text that is no crash report") as error:
+        analyze(path, FolderResolver([]))
+    assert "sample" in error.value.hint
 
 
 def test_what_is_taken_for_a_report(tmp_path: Path) -> None:

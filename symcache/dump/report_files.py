@@ -1,0 +1,42 @@
+"""Crash reports of macOS: frames and modules without memory. `.ips` (JSON, since macOS 12) and `.crash` (text)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from symcache.dump.report_ips import parse_ips
+from symcache.dump.report_text import parse_crash
+from symcache.dump.reports import Report
+from symcache.errors import DumpError
+
+__all__ = ["is_report", "parse_report", "read_report"]
+
+_MAX_FILE = 64 << 20
+
+
+def is_report(path: Path) -> bool:
+    """Return whether a file begins as a crash report does."""
+    with path.open("rb") as file:
+        start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith((b"{", b"Process:", b"Incident Identifier:", b"-----", b"Translated Report"))
+
+
+def read_report(path: Path, *, threads: bool = True) -> Report:
+    """Read a `.ips` or `.crash` file, as `parse_report`. Raises DumpError, OSError."""
+    if (size := path.stat().st_size) > _MAX_FILE:
+        raise DumpError(f"{path}: {size} bytes are too many for a crash report", hint=f"at most {_MAX_FILE} are read")
+    return parse_report(path.read_bytes().decode("utf-8", "replace"), str(path), threads=threads)
+
+
+def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
+    """Parse a report of either kind; `name` stands in messages. Raises DumpError.
+
+    Without `threads`, a report is taken that has none, or whose images have no addresses: it still says which they are.
+    """
+    text = text.lstrip("\ufeff \t\r\n")
+    report = parse_ips(text, name, threads=threads) if text.startswith("{") else parse_crash(text, name)
+    if not (report.header.modules if threads else report.images):
+        raise DumpError(f"{name}: the crash report names no modules", hint="it is cut: copy it again")
+    if threads and not report.threads:
+        raise DumpError(f"{name}: the crash report has no thread", hint="it is cut: copy it again")
+    return report

@@ -1,0 +1,181 @@
+"""Crash reports as text (`.crash`): fields, threads, registers, images, section after section.
+
+Source: Apple's "Examining the fields in a crash report".
+"""
+
+from __future__ import annotations
+
+import re
+
+from symcache.dump.header import DumpHeader
+from symcache.dump.reports import (
+    FRAME,
+    MAX_FRAMES,
+    MAX_IMAGES,
+    MAX_INFORMATION,
+    MAX_TEXT,
+    MAX_THREADS,
+    UUID_PATTERN,
+    Report,
+    ReportImage,
+    ReportThread,
+    exception_of,
+    modules_of,
+    split_system,
+    uuid_of,
+    visible_lines,
+)
+from symcache.errors import DumpError
+
+__all__ = ["parse_crash"]
+
+_MAX_LINE = 8192
+# `0x7ff80f1d5000 - 0x7ff80f26dfff libsystem_c.dylib (*) <23516be4-…> /usr/lib/system/libsystem_c.dylib`; a plus marks
+# what is not Apple's, iOS writes the architecture before the UUID, and an end that nobody knew is `???`.
+_IMAGE = re.compile(rf"\s*0x([0-9A-Fa-f]{{1,16}})\s+-\s+(\S+)\s+(\S[^<]*)<({UUID_PATTERN})>\s*(.*)\Z")
+_END = re.compile(r"0x[0-9A-Fa-f]{1,16}")
+_ARCHS = {"x86_64", "x86_64h", "arm64", "arm64e", "arm64_32", "armv7", "armv7s", "armv7k", "i386"}
+_THREAD = re.compile(r"Thread (\d{1,5})(?: (Crashed))?:(?:: ?(.*))?\s*\Z")
+_INFORMATION = "Application Specific Information:"
+_LAST, _SPECIFIC = "Last Exception Backtrace:", "Application Specific Backtrace "
+_BARE_FRAMES = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
+"""The whole of a last exception's backtrace, as systems write it that have not looked for names."""
+_NAME = re.compile(r"Thread (\d{1,5}) name:\s*(.*)\Z")
+_STATE = re.compile(r"Thread (\d{1,5}) crashed with ")
+_REGISTER = re.compile(r"\b([a-z][a-z0-9]{1,5}):\s+0x([0-9A-Fa-f]{1,16})\b")
+_FIELD = re.compile(r"([A-Z][A-Za-z ]{1,30}):\s+(.*)\Z")
+_SIGNAL = re.compile(r"\b(SIG[A-Z]{2,10})\b")
+
+
+def parse_crash(text: str, name: str) -> Report:
+    """Parse a text report; `name` stands in messages. Raises DumpError."""
+    sections = _Sections(name)
+    for line in text.splitlines():
+        if len(line) <= _MAX_LINE:
+            sections.take(line)
+    if not sections.listed:
+        raise DumpError(
+            f"{name}: names no modules: it has no list of binary images", hint="name a .zip, .ips or .crash"
+        )
+    fields, frames, names = sections.fields, sections.frames, sections.names
+    order = sorted(frames)
+    path = fields.get("Path", "")
+    kind = fields.get("Exception Type", "")
+    version, build = split_system(fields.get("OS Version", ""))
+    header = DumpHeader(
+        executable=path or fields.get("Process", "").partition(" [")[0],
+        bundle_version=fields.get("Version", "").partition(" (")[0],
+        thread=order.index(sections.crashed) if sections.crashed in frames else 0,
+        modules=modules_of(sections.images, path),
+        os_build=build or None,
+    )
+    exception = exception_of(
+        _match(_SIGNAL, kind),
+        kind.partition(" (")[0],
+        fields.get("Exception Subtype") or fields.get("Exception Codes", ""),
+    )
+    return Report(
+        header,
+        version,
+        tuple(sections.images),
+        "arm64" if fields.get("Code Type", "").upper().startswith("ARM") else "x86_64",
+        exception,
+        tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order),
+        sections.registers,
+        last_exception=tuple(sections.thrown[_LAST] or sections.thrown[_SPECIFIC]),
+        information=visible_lines(sections.information),
+    )
+
+
+class _Sections:
+    """What was read so far, and of which section the next line is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._section = "fields"
+        self._thread = 0
+        self.fields: dict[str, str] = {}
+        self.names: dict[int, str] = {}
+        self.frames: dict[int, list[int]] = {}
+        self.images: list[ReportImage] = []
+        self.registers: dict[str, int] = {}
+        self.thrown: dict[str, list[int]] = {_LAST: [], _SPECIFIC: []}
+        """Return addresses, by the section's title."""
+        self.information: list[str] = []
+        self.crashed = 0
+        self.listed = False
+        """Whether there is a list of images."""
+
+    def take(self, line: str) -> None:
+        """Begin a section, if the line is its title, or else take what the line says."""
+        if self._section == _INFORMATION and line.strip() and not _THREAD.match(line):
+            if len(self.information) < MAX_INFORMATION:
+                self.information.append(line)
+        elif not self._begin(line):
+            self._read(line)
+
+    def _begin(self, line: str) -> bool:
+        if match := _THREAD.match(line):
+            self._section, self._thread = "frames", int(match[1])
+            if len(self.frames) >= MAX_THREADS:
+                raise DumpError(f"{self._name}: more than {MAX_THREADS} threads")
+            self.frames[self._thread] = []
+            self.names.setdefault(self._thread, (match[3] or "")[:MAX_TEXT].strip())
+            self.crashed = self._thread if match[2] else self.crashed
+        elif match := _STATE.match(line):
+            self._section, self.crashed = "registers", int(match[1])
+        elif line.startswith("Binary Images:") and not self.images:
+            self._section, self.listed = "images", True
+        elif line.startswith(_INFORMATION) and not self.information:
+            self._section = _INFORMATION
+        elif title := next((t for t, found in self.thrown.items() if line.startswith(t) and not found), None):
+            self._section = title
+        else:
+            return False
+        return True
+
+    def _read(self, line: str) -> None:
+        if match := _NAME.match(line):
+            self.names[int(match[1])] = match[2][:MAX_TEXT]
+        elif self._section in self.thrown:
+            self._read_thrown(line, self.thrown[self._section])
+        elif self._section == _INFORMATION:
+            self._section = "fields"
+        elif self._section == "frames" and len(self.frames[self._thread]) < MAX_FRAMES:
+            if match := FRAME.match(line + " "):
+                self.frames[self._thread].append(int(match[1], 16))
+        elif self._section == "registers":
+            self.registers |= {key: int(value, 16) for key, value in _REGISTER.findall(line)}
+        elif self._section == "images":
+            self._read_image(line)
+        elif self._section == "fields" and (match := _FIELD.match(line)):
+            self.fields.setdefault(match[1], match[2].strip()[:MAX_TEXT])
+
+    def _read_thrown(self, line: str, thrown: list[int]) -> None:
+        if not line.strip():
+            self._section = "fields"
+        elif (match := _BARE_FRAMES.match(line)) and not thrown:
+            thrown += [int(one, 16) for one in match[1].split()[:MAX_FRAMES]]
+        elif (match := FRAME.match(line + " ")) and len(thrown) < MAX_FRAMES:
+            thrown.append(int(match[1], 16))
+
+    def _read_image(self, line: str) -> None:
+        if match := _IMAGE.match(line):
+            if len(self.images) >= MAX_IMAGES:
+                raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images")
+            self.images.append(_crash_image(match))
+        elif self.images and not line.strip():
+            self._section = "rest"
+
+
+def _crash_image(match: re.Match[str]) -> ReportImage:
+    start, words = int(match[1], 16), match[3].split()
+    size = max(0, int(match[2], 16) + 1 - start) if _END.fullmatch(match[2]) else 0
+    path = match[5].strip() or words[0].lstrip("+")
+    arch = next((word for word in reversed(words) if word in _ARCHS), "")
+    return ReportImage(start, size, path[:MAX_TEXT], uuid_of(match[4]), arch)
+
+
+def _match(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1] if found else ""
