@@ -144,7 +144,10 @@ def _allow(error: web.HTTPException) -> dict[str, str]:
 def _refusal(
     request: web.Request, status: int, reason: str, hint: str = "", headers: dict[str, str] | None = None
 ) -> web.Response:
-    headers = {"Cache-Control": MISSING if status == web.HTTPNotFound.status_code else "no-store"} | (headers or {})
+    caching = "no-store"
+    if status == web.HTTPNotFound.status_code:
+        caching = MISSING if request.app[SERVICE].open_reads else MISSING.replace("public", "private")
+    headers = {"Cache-Control": caching} | (headers or {})
     if request.path.startswith("/api/"):
         return web.json_response({"error": reason, "hint": hint}, status=status, headers=headers)
     text = f"{reason}\n" + (f"next: {hint}\n" if hint else "")

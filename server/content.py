@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
@@ -56,9 +57,11 @@ SIGNATURE = {"X-Symcache-Version": __version__, "X-Content-Type-Options": "nosni
 _INLINE = 32 << 10
 """Up to this size, one read and one write cost less than sending headers and file apart."""
 _NO_SENDFILE = sys.platform != "linux"
-_ZSTD = re.compile(r"(?:^|,)\s*zstd\s*(?:;\s*q=([0-9.]+))?\s*(?:,|$)", re.IGNORECASE)
+_CODING = re.compile(r"\s*(zstd|identity)\s*(?:;\s*q=([0-9.]+)\s*)?", re.IGNORECASE)
 _MAX_SIZE = re.compile(r"\s*[0-9]{1,18}\s*")
-_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*", re.IGNORECASE)
+_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)\s*", re.IGNORECASE)
+_ENDLESS = 10**20
+"""More bytes than any content has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ async def send(
     zstd = (
         not ranged
         and content.stored_size < content.size
-        and accepts_zstd(request.headers.getall("Accept-Encoding", []))
+        and accepts_zstd(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])))
     )
     known = f'"{content.sha256}"', f'"{content.sha256}-zstd"'
     etag = known[zstd]
@@ -288,24 +291,40 @@ def parse_range(text: str, length: int) -> tuple[int, int] | tuple[()] | None:
     if found is None or not (found[1] or found[2]):
         return None
     if not found[1]:
-        suffix = min(int(found[2]), length)
+        suffix = min(_number(found[2]), length)
         return (length - suffix, length - 1) if suffix else ()
-    first = int(found[1])
-    last = int(found[2]) if found[2] else length - 1
+    first = _number(found[1])
+    last = _number(found[2]) if found[2] else length - 1
     if last < first and found[2]:
         return None
     return (first, min(last, length - 1)) if first < length else ()
 
 
-def accepts_zstd(fields: list[str]) -> bool:
-    """Return whether a client takes zstd; `*` does not count, since nobody means it."""
-    found = _ZSTD.search(",".join(fields))
-    if found is None:
-        return False
+def _number(digits: str) -> int:
+    """Return a number of however many digits, or `_ENDLESS` where it is larger."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 20 else _ENDLESS
+
+
+@lru_cache(256)
+def accepts_zstd(field: str) -> bool:
+    """Return whether a client takes zstd, and not rather the plain content; `*` does not count: nobody means it.
+
+    `field` is its Accept-Encoding, of several all with commas between them.
+    """
+    weights: dict[str, float] = {}
+    for part in field.split(","):
+        if found := _CODING.fullmatch(part):
+            weights.setdefault(found[1].lower(), _weight(found[2]))
+    zstd = weights.get("zstd", 0.0)
+    return zstd > 0 and zstd >= weights.get("identity", 0.0)
+
+
+def _weight(text: str | None) -> float:
     try:
-        return found[1] is None or float(found[1]) > 0
+        return 1.0 if text is None else float(text)
     except ValueError:
-        return False
+        return 0.0
 
 
 def header_text(text: str) -> str:

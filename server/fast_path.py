@@ -113,9 +113,9 @@ class FastPath:
         self.age += 1
         self._answers.clear()
 
-    def protocols(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
-        """Return what makes the protocol of each connection to `server`."""
-        return (lambda: _Connection(self, server())) if self.enabled else server
+    def protocols(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of each connection, of one of aiohttp's that `make` returns."""
+        return (lambda: _Connection(self, make())) if self.enabled else make
 
 
 class _Connection(asyncio.Protocol):
@@ -312,12 +312,7 @@ def _is_plain(headers: Mapping[str, str]) -> bool:
 
 def _takes_zstd(headers: CIMultiDictProxy[str]) -> bool:
     fields = headers.getall(hdrs.ACCEPT_ENCODING, None)
-    return fields is not None and _accepts(",".join(fields))
-
-
-@lru_cache(256)
-def _accepts(field: str) -> bool:
-    return accepts_zstd([field])
+    return fields is not None and accepts_zstd(",".join(fields))
 
 
 def _reopen(answer: _Answer) -> int | None:

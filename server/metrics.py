@@ -10,9 +10,9 @@ import json
 import logging
 import os
 from datetime import UTC, datetime
-from logging.handlers import MemoryHandler
+from logging.handlers import MemoryHandler, WatchedFileHandler
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -43,7 +43,9 @@ __all__ = [
     "note",
 ]
 
-TYPE = "symcache.type"
+TYPE: web.RequestKey[str] = (
+    web.RequestKey("symcache.type", str) if hasattr(web, "RequestKey") else cast(Any, "symcache.type")
+)
 """Key under which a request notes what it was: a layout, `api`, `page` …"""
 
 REQUESTS = Counter("http_requests", "Requests answered.", ["type"])
@@ -83,11 +85,14 @@ _buffer: MemoryHandler | None = None
 
 
 def access_logger(file: Path | None) -> logging.Logger:
-    """Return the logger that aiohttp hands to `AccessLogger`, writing JSON lines to `file` (None: nowhere)."""
+    """Return the logger that aiohttp hands to `AccessLogger`, writing JSON lines to `file` (None: nowhere).
+
+    A file that is moved away is begun anew, so that its lines can be rotated without a signal.
+    """
     global _buffer  # noqa: PLW0603 - logging is global as well
     _log.setLevel(logging.INFO)
     if file is not None and _buffer is None:
-        target = logging.StreamHandler() if str(file) == "-" else logging.FileHandler(file)
+        target = logging.StreamHandler() if str(file) == "-" else WatchedFileHandler(file)
         target.setFormatter(logging.Formatter("%(message)s"))
         # A write a request would cost as much as answering it.
         _buffer = MemoryHandler(_BUFFERED, flushLevel=logging.ERROR, target=target)

@@ -14,18 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from server.application import create_app
 from server.config import ServerConfig
 from server.fast_path import FastPathLogger
 from server.metrics import access_logger
+from server.protocol import is_worth_a_line, protocol
 from server.service import SERVICE
 from symcache.errors import EnvironmentFailure, UsageError
 from symcache.library import Library
@@ -88,7 +89,7 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
+    logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
     app = create_app(config)
     runner = web.AppRunner(
         app,
@@ -97,7 +98,7 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
         shutdown_timeout=config.stop_seconds,
     )
     await runner.setup()
-    protocols = app[SERVICE].fast.protocols(cast(web.Server, runner.server))
+    protocols = app[SERVICE].fast.protocols(partial(protocol, cast(web.Server, runner.server)))
     listener = await loop.create_server(protocols, sock=sock, ssl=config.tls(), backlog=_BACKLOG)
     try:
         ready(_url(config, sock))
@@ -118,11 +119,6 @@ def _child(config: ServerConfig, sock: socket.socket, pipe: Connection) -> None:
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     asyncio.run(_serve(config, sock, ready))
-
-
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Return whether a message of aiohttp's is about this server, and not about a request that is none: that is 400."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class _Supervisor:

@@ -51,4 +51,4 @@ def one_input(data: bytes) -> None:
         span = parse_range(text, length)
         if span and not 0 <= span[0] <= span[1] < length:
             raise AssertionError("a range lies outside of the file")
-    accepts_zstd([text])
+    accepts_zstd(text)

@@ -67,8 +67,17 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
             got = request(url, path, headers={"Authorization": field})
             assert (got.status, got.body) == (200, samples.dylib.read_bytes())
             assert "public" not in got.headers["cache-control"]
-        for field in ("Basic !!!", "Basic " + base64.b64encode(b"\xff\xfe").decode(), "Bearer", "Digest x"):
+        for field in (
+            "Basic !!!",
+            "Basic " + base64.b64encode(b"\xff\xfe").decode(),
+            "Basic \xff",
+            "Bearer",
+            "Digest x",
+        ):
             assert request(url, path, headers={"Authorization": field}).status == 401
+        for nowhere in ("/nothing", "/api/v1/releases/none", f"/buildid/{'0' * 31}3/executable"):
+            unknown = request(url, nowhere, headers={"Authorization": f"Bearer {reader}"})
+            assert (unknown.status, unknown.headers["cache-control"]) == (404, "private, max-age=60")
 
         with pytest.raises(RemoteError, match="does not let us read"), SymbolClient([url], tmp_path / "c1") as client:
             client.fetch_many([SymbolRequest(samples.uuid)])

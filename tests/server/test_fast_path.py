@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -30,6 +31,7 @@ from server.content import Content, PlainFile, send
 from server.decoded import DecodedCache
 from server.fast_path import FastPath, FastPathLogger
 from server.metrics import TYPE
+from server.protocol import protocol
 from server.service import SERVICE
 from symcache.library import Library
 from tests.client.lying_server import LyingServer
@@ -368,7 +370,7 @@ def test_a_connection_ends_when_nothing_has_come_for_long(
         runner = web.AppRunner(app, access_log_class=FastPathLogger)
         await runner.setup()
         assert runner.server
-        protocols = app[SERVICE].fast.protocols(runner.server)
+        protocols = app[SERVICE].fast.protocols(partial(protocol, runner.server))
         listener = await asyncio.get_running_loop().create_server(protocols, "127.0.0.1", 0)
         try:
             reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -124,6 +126,37 @@ _HOSTILE = [
     "/\x80",
     "/?" + "a=b&" * 500,
 ]
+
+
+def test_what_is_no_http_is_refused_by_the_same_server_and_leaves_no_traceback(
+    samples: Samples, tmp_path: Path
+) -> None:
+    look_up, api = f"/buildid/{samples.uuid.hex}/executable".encode(), b"POST /api/v1/uuids HTTP/1.1\r\nHost: x\r\n"
+    cases = [
+        b"NONSENSE\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET " + look_up + b" HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n",
+        b"GET " + look_up + b" HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n",
+        b"GET " + look_up + b" HTTP/1.1\r\nHost: x\r\nExpect: \xff\r\n\r\n",
+        api + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        api + b"Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxxx",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+    ]
+    log = tmp_path / "access.jsonl"
+    with serve(samples.library, tmp_path / "server", "--access-log", str(log)) as server:
+        for data in cases:
+            head = _raw(server, data).partition(b"\r\n\r\n")[0].lower()
+            assert head.split(b" ")[1] == b"400", (data[:80], head)
+            assert b"\r\nx-symcache-version: " in head, (data[:80], head)
+            assert b"\r\ncache-control: no-store" in head, (data[:80], head)
+        text = request(server.url, "/metrics").body.decode()
+        counted = re.findall(r'^http_responses_total\{result="400",type="\w+"\} ([0-9.]+)', text, re.MULTILINE)
+        assert sum(map(float, counted)) == len(cases)
+        assert server.stop() == 0
+    assert (tmp_path / "server" / "stderr").read_text() == ""
+    assert [json.loads(line)["status"] for line in log.read_text().splitlines()].count(400) == len(cases)
 
 
 @pytest.mark.parametrize("path", _HOSTILE)

@@ -53,13 +53,15 @@ def test_the_strong_etag_is_the_content_hash(server: Server, samples: Samples) -
 
 def test_stored_zstd_goes_to_those_who_accept_it_only(server: Server, samples: Samples) -> None:
     for image in (samples.dylib, samples.large):
-        for accept in ("zstd", "gzip, deflate, br, zstd", "gzip;q=0.5, zstd;q=1.0", "ZSTD"):
+        liked = ("zstd;q=0.2, identity;q=0.2", "identity;q=0.5, zstd", "zstd ; q=0.1, gzip", "identity;q=0, zstd;q=0.1")
+        for accept in ("zstd", "gzip, deflate, br, zstd", "gzip;q=0.5, zstd;q=1.0", "ZSTD", *liked):
             answer = request(server.url, _path(samples, image), headers={"Accept-Encoding": accept})
             assert answer.headers["content-encoding"] == "zstd"
             assert answer.headers["vary"] == "Accept-Encoding"
             assert answer.headers["etag"].endswith('-zstd"')
             assert zstandard.ZstdDecompressor().stream_reader(io.BytesIO(answer.body)).read() == image.read_bytes()
-        for accept in ("gzip", "zstd;q=0", "identity", "*", "xzstd", "zstd;q=x"):
+        plain = ("identity, zstd;q=0.5", "zstd;q=0.1, identity;q=0.2", "zstd;q=0, zstd")
+        for accept in ("gzip", "zstd;q=0", "identity", "*", "xzstd", "zstd;q=x", *plain):
             answer = request(server.url, _path(samples, image), headers={"Accept-Encoding": accept})
             assert "content-encoding" not in answer.headers
             assert answer.body == image.read_bytes()
@@ -109,6 +111,9 @@ def test_what_is_larger_than_a_debuginfod_client_wants_is_406(server: Server, sa
         ("bytes=1000-", 1000, -1),
         ("bytes=1000-99999999999", 1000, -1),
         ("bytes=-99999999999", 0, -1),
+        (f"bytes=1000-{'9' * 5000}", 1000, -1),
+        (f"bytes=-{'9' * 5000}", 0, -1),
+        (f"bytes={'0' * 5000}7-{'0' * 30}9", 7, 9),
         ("Bytes = 5 - 9", 5, 9),
     ],
 )
@@ -124,7 +129,10 @@ def test_one_range_is_sent_alone(server: Server, samples: Samples, field: str, f
         assert answer.body == whole[first_at : last_at + 1]
 
 
-@pytest.mark.parametrize("field", ["bytes=99999999999-", "bytes=-0"])
+@pytest.mark.parametrize(
+    "field",
+    ["bytes=99999999999-", f"bytes={'9' * 20}-", f"bytes=2{'0' * 30}-1{'0' * 31}", f"bytes={'9' * 5000}-", "bytes=-0"],
+)
 def test_a_range_outside_is_refused(server: Server, samples: Samples, field: str) -> None:
     answer = request(server.url, _path(samples), headers={"Range": field})
     assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{samples.dylib.stat().st_size}")
