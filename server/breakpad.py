@@ -9,6 +9,10 @@ The files are read by `symbolic` and LIEF in a process of its own, since files f
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.errors import IntegrityError
+from symcache.errors import IntegrityError, StorageError
 from symcache.files import published
 
 __all__ = ["REVISION", "make_symbol_file", "stop_making"]
@@ -26,6 +30,8 @@ REVISION = 2
 _SECONDS = 300
 _MEMORY = 8 << 30
 _FILE_SIZE = 4 << 30
+_FULL = 1 << 20
+"""A disk with fewer free bytes is taken for full."""
 _N_SECT, _N_TYPE, _N_STAB = 0x0E, 0x0E, 0xE0
 _LONGEST_MANGLED = 1 << 12
 """A mangled name may stand for one that is exponentially longer."""
@@ -36,7 +42,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
     """Write the symbol file of a module to `target`, which appears whole or not at all.
 
     `images` are open descriptors: of its dSYM, if it has one, and of its binary, thin or universal. Raises
-    IntegrityError when the symbols cannot be read.
+    IntegrityError when the symbols cannot be read, StorageError and OSError when that is nobody's fault.
     """
     plain = "".join(c for c in name if c.isprintable())
     command = [sys.executable, "-I", "-c", "from server.breakpad import main; main()"]
@@ -56,6 +62,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
             _running.add(process)
             try:
                 if code := process.wait(_SECONDS):
+                    _raise_if_from_outside(code, part)
                     raise subprocess.CalledProcessError(code, command)
             finally:
                 _running.discard(process)
@@ -65,8 +72,16 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
             raise IntegrityError(f"{plain}: its symbols cannot be read: {type(error).__name__}") from error
 
 
+def _raise_if_from_outside(code: int, part: Path) -> None:
+    """Raise what tells that a child of exit code `code` did not end by what it read: another time it may succeed."""
+    if -code in {signal.SIGKILL, signal.SIGTERM}:
+        raise StorageError("making a symbol file was ended from outside", hint="ask again")
+    if shutil.disk_usage(part.parent).free < _FULL:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def stop_making() -> None:
-    """End what is being made: whoever waits for it gets IntegrityError."""
+    """End what is being made: whoever waits for it gets StorageError."""
     for process in list(_running):
         process.kill()
 

@@ -6,6 +6,7 @@
     ab/<sha256>.ok     a note that the blob as it is stored was proven to decode to its hash
     ab/<hash>.sym2     a Breakpad symbol file; the hash is that of the names of what it was made from
     ab/<hash>.fat1     a universal file, in the same way
+    ab/<hash>.sym2.no  why it could not be made
     ab/<sha256>.zst    a blob as it is stored, where the store is not on this machine's disks
 
 Several server processes may share one folder: files are renamed into place, filled under a lock, and only ever
@@ -16,13 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,19 +31,20 @@ import zstandard
 
 from server.content import Content, Source
 from server.metrics import CACHE_FILLS
-from symcache.errors import IntegrityError, NotFoundError, StorageError
-from symcache.files import published
+from server.room import Room
+from symcache.errors import IntegrityError, NotFoundError
+from symcache.files import publish_bytes, published
 from symcache.library import Library
 from symcache.store import LocalStore, blob_key
 
 __all__ = ["DecodedCache"]
 
 _TOUCH_SECONDS = 60
-_COUNT_ANEW = 1 << 30
-"""After so many bytes filled by this process the folder is measured again: other processes fill it, too."""
 _REMEMBERED = 1_000_000
 _PROVEN_SECONDS = 7 * 86400.0
 """How long a proof holds that outlives its process: disks decay."""
+_FAILED_SECONDS = 3600.0
+"""How long what could not be made is not tried again: it may take minutes and gigabytes each time."""
 
 _Signature = tuple[int, int, int]
 """Inode, size and time of change (ns) of a file."""
@@ -53,7 +54,8 @@ class DecodedCache:
     """The bounded cache in `folder` over one library. `open` and `open_stored` return file descriptors."""
 
     def __init__(self, library: Library, folder: Path, limit: int) -> None:
-        self._library, self._folder, self._limit = library, folder, limit
+        self._library, self._folder = library, folder
+        self._room = Room(folder, limit)
         self._root = library.store.root if isinstance(library.store, LocalStore) else None
         """Folder of a store on this machine's disks, whose files can be sent as they lie."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,6 @@ class DecodedCache:
         self._touched: OrderedDict[str, float] = OrderedDict()
         self._intact: OrderedDict[str, _Signature] = OrderedDict()
         self._lock = threading.Lock()
-        self._since_count = _COUNT_ANEW  # measure at the first fill
 
     def close(self) -> None:
         """Stop decoding."""
@@ -79,14 +80,20 @@ class DecodedCache:
     async def open(self, sha256: str, size: int) -> int:
         """Return a descriptor of the decoded, checked content. Raises IntegrityError, StorageError, NotFoundError."""
         path = self._path(sha256)
-        while (descriptor := self._open(path, size)) is None:
-            await self._once(sha256, lambda: self._fill(sha256, size, Path(path)))
+        if (ready := self._open(path, size)) is not None:
+            return ready
+        with self._room.held(path):
+            while (descriptor := self._open(path, size)) is None:
+                await self._once(sha256, lambda: self._fill(sha256, size, Path(path)))
         return descriptor
 
     async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
         """Return a descriptor of the blob as stored, which was proven to decode to its hash."""
-        while (descriptor := self._open_intact(sha256, stored_size)) is None:
-            await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
+        if (ready := self._open_intact(sha256, stored_size)) is not None:
+            return ready
+        with self._room.held(self._path(f"{sha256}.zst")):
+            while (descriptor := self._open_intact(sha256, stored_size)) is None:
+                await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
         return descriptor
 
     def reopener(self, content: Content, *, stored: bool) -> Callable[[], int | None]:
@@ -107,32 +114,43 @@ class DecodedCache:
         """Return a file that is made of others, and what to send of it: named by their hashes, and `word` for how.
 
         Of each part: where it is opened, its hash and size. `make` gets a descriptor of each and the path to write,
-        whole or not at all, where it is not there yet.
+        whole or not at all, where it is not there yet. Raises what it raises, and IntegrityError, which it raised
+        lately, without trying again.
         """
         digest = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
         name = f"{digest}.{word}"
-        descriptors = await self._open_all(parts)
         path = Path(self._path(name))
-
-        def fill() -> None:
-            try:
-                path.parent.mkdir(exist_ok=True)
-                with _locked(path, ".made"):
-                    if not path.exists():
-                        make(descriptors, path)
-                self._filled(path.stat().st_size)
-            finally:
-                _close(descriptors)  # not by who waits, and may give up while they are read
-
-        if path.exists():
-            _close(descriptors)
-        elif waiting := self._filling.get(name):
-            _close(descriptors)
-            await asyncio.shield(waiting)
-        else:
-            await self._once(name, fill, self._makers)
-        size = path.stat().st_size
+        with self._room.held(str(path)):
+            while not path.exists():
+                if waiting := self._filling.get(name):
+                    await asyncio.shield(waiting)
+                    continue
+                _raise_if_noted(path)
+                descriptors = await self._open_all(parts)
+                if name in self._filling:  # somebody else was faster
+                    _close(descriptors)
+                else:
+                    await self._once(name, partial(self._make, path, descriptors, make), self._makers)
+            size = path.stat().st_size
         return path, Content(f"{digest}-{word}", size, size)
+
+    def _make(self, path: Path, descriptors: Sequence[int], make: Callable[[Sequence[int], Path], None]) -> None:
+        def fill() -> None:
+            if path.exists():
+                return
+            _raise_if_noted(path)
+            try:
+                make(descriptors, path)
+            except IntegrityError as error:
+                with contextlib.suppress(OSError):
+                    publish_bytes(_failure(path), str(error).encode())
+                raise
+
+        try:
+            self._room.write(path, sum(os.fstat(descriptor).st_size for descriptor in descriptors), fill, ".made")
+            self._room.filled(path.stat().st_size)
+        finally:
+            _close(descriptors)  # not by who waits, and may give up while they are read
 
     async def _open_all(self, parts: Sequence[tuple[Source, str, int]]) -> list[int]:
         """Return a descriptor of each part; none is open when one cannot be."""
@@ -183,15 +201,12 @@ class DecodedCache:
         return descriptor
 
     def _fill(self, sha256: str, size: int, path: Path) -> None:
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with _locked(path):
-                if path.exists():
-                    return  # another process was faster
+        def fill() -> None:
+            if not path.exists():  # else another process was faster
                 self._library.materialize(sha256, size, path)
-        except OSError as error:
-            raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
-        self._filled(size)
+
+        self._room.write(path, size, fill)
+        self._room.filled(size)
 
     def _open_intact(self, sha256: str, stored_size: int) -> int | None:
         """Return a descriptor of a stored blob that has been proven, and not changed since."""
@@ -245,8 +260,8 @@ class DecodedCache:
     def _copy_stored(self, sha256: str, size: int, stored_size: int) -> None:
         """Bring a blob of a remote store here as it lies there, proven."""
         path = Path(self._path(f"{sha256}.zst"))
-        path.parent.mkdir(exist_ok=True)
-        with _locked(path):
+
+        def fill() -> None:
             if path.exists():
                 return
             try:
@@ -266,39 +281,29 @@ class DecodedCache:
                         raise IntegrityError(f"blob {sha256}: what the store holds is not what was stored")
             except zstandard.ZstdError as error:
                 raise IntegrityError(f"blob {sha256}: damaged: {error}") from error
-            except OSError as error:
-                raise StorageError(f"cache of decoded files: {error.strerror or error}") from error
-        self._filled(stored_size)
 
-    def _filled(self, size: int) -> None:
-        with self._lock:
-            self._since_count += size
-            if self._since_count < min(_COUNT_ANEW, self._limit // 8):
-                return
-            self._since_count = 0
-            self._evict()
-
-    def _evict(self) -> None:
-        files: list[tuple[float, int, str]] = []
-        for folder in os.scandir(self._folder):
-            if not folder.is_dir():
-                continue
-            for entry in os.scandir(folder):
-                with contextlib.suppress(OSError):
-                    found = entry.stat()
-                    files.append((found.st_mtime, found.st_size, entry.path))
-        total = sum(size for _, size, _ in files)
-        for _, size, name in sorted(files):
-            if total <= self._limit:
-                break
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-                total -= size
+        self._room.write(path, stored_size, fill)
+        self._room.filled(stored_size)
 
 
 def _close(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _failure(path: Path) -> Path:
+    """Return where it is noted that a file could not be made."""
+    return path.with_name(f"{path.name}.no")
+
+
+def _raise_if_noted(path: Path) -> None:
+    """Raise the IntegrityError with which making a file has failed lately."""
+    note = _failure(path)
+    try:
+        if time.time() - note.stat().st_mtime < _FAILED_SECONDS:
+            raise IntegrityError(note.read_text(errors="replace"))
+    except FileNotFoundError:
+        pass
 
 
 def _note(signature: _Signature) -> bytes:
@@ -308,11 +313,3 @@ def _note(signature: _Signature) -> bytes:
 def _signature(descriptor: int) -> _Signature:
     found = os.fstat(descriptor)
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-@contextlib.contextmanager
-def _locked(path: Path, word: str = "") -> Iterator[None]:
-    """Hold the lock of one file to be filled, against other processes."""
-    with path.with_name(f".lock-{path.name[:2]}{word}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

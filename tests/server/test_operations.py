@@ -119,22 +119,3 @@ def test_raw_cache_files_are_kept_and_served_byte_for_byte(tmp_path: Path) -> No
             assert packed.stdout == (tmp_path / name).read_bytes()
         assert request(server.url, f"/caches/{cache}/other").status == 404
         assert request(server.url, f"/caches/{UUID(int=4)}/{names[0]}").status == 404
-
-
-def test_the_cache_of_decoded_files_keeps_to_its_limit(samples: Samples, tmp_path: Path) -> None:
-    from tests.support.servers import set_uuid, stage_variant
-
-    images = []
-    with Library.open(tmp_path / "library", create=True) as library:
-        for number in range(8):
-            image = tmp_path / f"lib{number}.dylib"
-            image.write_bytes(samples.large.read_bytes() + os.urandom(100_000))
-            images.append(set_uuid(image, UUID(int=number + 1)))
-            library.ingest(stage_variant(image, "22G120", None, f"/usr/lib/{image.name}"))
-    size = images[0].stat().st_size
-    with serve(tmp_path / "library", tmp_path / "server", "--cache-gib", str(3.5 * size / (1 << 30))) as server:
-        for _ in range(2):
-            for image in images:
-                assert request(server.url, f"/buildid/{uuid_of(image).hex}/executable").body == image.read_bytes()
-    kept = [p for p in (tmp_path / "server" / "cache").rglob("*") if p.is_file() and p.stat().st_size == size]
-    assert 1 <= len(kept) <= 4
