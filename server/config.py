@@ -106,20 +106,16 @@ class ServerConfig:
             return None
         if self.tls_cert is None or self.tls_key is None:
             raise UsageError("TLS needs a certificate and its key", hint="give both --tls-cert and --tls-key")
-        for file in (self.tls_cert, self.tls_key):
-            if not file.is_file():
-                raise UsageError(f"{file}: no such file", hint="name PEM files that the server's user can read")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
-        try:
-            # Without a password at hand OpenSSL would ask the terminal for one.
-            context.load_cert_chain(self.tls_cert, self.tls_key, password="")
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{self.tls_cert} and {self.tls_key}: not a PEM certificate and its key without a passphrase: {error}",
-                hint="check both with `openssl x509 -noout -in` and `openssl pkey -noout -in`",
-            ) from error
+        _load(context, self.tls_cert, self.tls_key)
         return context
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Have new connections of `context` get what certificate and key are now. Raises UsageError, as `tls`."""
+        self.tls()  # before anything is changed
+        if self.tls_cert is not None and self.tls_key is not None:
+            _load(context, self.tls_cert, self.tls_key)
 
     def check(self) -> None:
         """Raise UsageError for settings that contradict each other or would expose the library unasked."""
@@ -142,3 +138,17 @@ class ServerConfig:
         self.tls()
         if self.processes < 1:
             raise UsageError(f"{self.processes} processes: at least one is needed")
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    for file in (cert, key):
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file", hint="name PEM files that the server's user can read")
+    try:
+        # Without a password at hand OpenSSL would ask the terminal for one.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{cert} and {key}: not a PEM certificate and its key without a passphrase: {error}",
+            hint="check both with `openssl x509 -noout -in` and `openssl pkey -noout -in`",
+        ) from error

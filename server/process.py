@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from aiohttp import web
 from server.application import create_app
 from server.config import ServerConfig
 from server.fast_path import FastPathLogger
-from server.metrics import access_logger
+from server.metrics import access_logger, flush_access_log
 from server.protocol import is_worth_a_line, protocol
 from server.service import SERVICE
 from symcache.errors import EnvironmentFailure, UsageError
@@ -89,6 +90,10 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if (supervisor := multiprocessing.parent_process()) is not None:
+        loop.add_reader(supervisor.sentinel, stop.set)  # killed: nobody else would end this process
+    tls = config.tls()
+    loop.add_signal_handler(signal.SIGHUP, _reload, config, tls)
     logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
     app = create_app(config)
     runner = web.AppRunner(
@@ -99,14 +104,26 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     )
     await runner.setup()
     protocols = app[SERVICE].fast.protocols(partial(protocol, cast(web.Server, runner.server)))
-    listener = await loop.create_server(protocols, sock=sock, ssl=config.tls(), backlog=_BACKLOG)
+    listener = await loop.create_server(protocols, sock=sock, ssl=tls, backlog=_BACKLOG)
     try:
         ready(_url(config, sock))
         await stop.wait()
     finally:
+        if supervisor is not None:
+            loop.remove_reader(supervisor.sentinel)
         listener.close()
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
+
+
+def _reload(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
+    """Take up a certificate that was renewed; everything else is followed without being told."""
+    flush_access_log()
+    if tls is not None:
+        try:
+            config.renew(tls)
+        except UsageError as error:
+            log.error("the certificate stays as it was: %s", error)
 
 
 def _child(config: ServerConfig, sock: socket.socket, pipe: Connection) -> None:
@@ -129,6 +146,8 @@ class _Supervisor:
         self._context = multiprocessing.get_context("spawn")
         # On Linux the kernel spreads connections over sockets that share a port; elsewhere all take from one.
         spread = sys.platform == "linux"
+        if spread and config.port:
+            listen(config.host, config.port).close()  # what shares is not told of another server there
         first = listen(config.host, config.port, shared=spread)
         port = first.getsockname()[1]
         more = [listen(config.host, port, shared=True) if spread else first for _ in range(config.processes - 1)]
@@ -140,6 +159,7 @@ class _Supervisor:
         """Serve until a signal comes."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._hand_on)
         try:
             pipes = [self._start(n) for n in range(self._config.processes)]
             for pipe in pipes:
@@ -179,6 +199,11 @@ class _Supervisor:
         for process in self._processes:
             if process.pid and process.is_alive():
                 process.terminate()
+
+    def _hand_on(self, number: int, _: Any) -> None:
+        for process in self._processes:
+            if process.pid and process.is_alive():
+                os.kill(process.pid, number)
 
     def _end(self) -> None:
         self._stop()

@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from symcache.library import Library, Staged, StagedCacheFile
@@ -75,6 +77,46 @@ def test_a_process_that_dies_is_replaced(samples: Samples, tmp_path: Path) -> No
                 time.sleep(0.1)
         assert server.stop() == 0
         assert not [p for p in before if Path(f"/proc/{p}").exists()]
+
+
+def test_two_servers_never_share_a_port(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--processes", "2") as server:
+        for processes in ("1", "2"):
+            command = [sys.executable, "-m", "symcache", "serve", "--library", str(samples.library)]
+            command += ["--port", server.url.rpartition(":")[2], "--processes", processes]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, done.stdout) == (3, "")
+            assert "in use" in done.stderr
+
+
+def test_no_process_outlives_its_supervisor(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--processes", "2") as server:
+        workers = _workers(server)
+        assert len(workers) == 2
+        server.process.kill()
+        server.process.wait()
+        deadline = time.monotonic() + 30
+        while [n for n in workers if Path(f"/proc/{n}/cmdline").exists() and Path(f"/proc/{n}/cmdline").read_bytes()]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_hang_up_ends_nothing_and_logs_can_be_rotated(samples: Samples, tmp_path: Path, processes: str) -> None:
+    log = tmp_path / "access.jsonl"
+    with serve(samples.library, tmp_path / "server", "--access-log", str(log), "--processes", processes) as server:
+        assert request(server.url, "/healthz").status == 200
+        workers = _workers(server)
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while not log.read_text():  # written down at once
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        log.rename(tmp_path / "old")
+        assert request(server.url, "/readyz").status == 200
+        assert _workers(server) == workers
+        assert server.stop() == 0
+    assert ["/readyz" in log.read_text(), "/healthz" in (tmp_path / "old").read_text()] == [True, True]
 
 
 def test_the_access_log_has_one_object_a_request(samples: Samples, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,33 @@ def test_files_that_do_not_fit_are_refused(pair: tuple[Path, Path], samples: Sam
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (2, ""), options
         assert "next:" in done.stderr or "TLS" in done.stderr
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_renewed_certificate_is_taken_up(samples: Samples, tmp_path: Path, processes: str) -> None:
+    (tmp_path / "other").mkdir()
+    cert, key = _certificate(tmp_path)
+    other = _certificate(tmp_path / "other")
+    options = ["--tls-cert", str(cert), "--tls-key", str(key), "--processes", processes]
+    with serve(samples.library, tmp_path / "server", *options) as server:
+
+        def settles_on(shown: Path) -> bool:
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                command = ["curl", "-fsS", "--cacert", shown, f"{server.url}/healthz"]
+                done = [subprocess.run(command, capture_output=True, check=False).returncode for _ in range(8)]
+                if not any(done):
+                    return True
+            return False
+
+        first = tmp_path / "first.pem"
+        shutil.copy(cert, first)
+        shutil.copy(other[0], cert)  # the key is still that of the first
+        server.process.send_signal(signal.SIGHUP)
+        stderr = tmp_path / "server" / "stderr"
+        while stderr.read_text().count("the certificate stays") < int(processes):
+            time.sleep(0.05)
+        assert settles_on(first)
+        shutil.copy(other[1], key)
+        server.process.send_signal(signal.SIGHUP)
+        assert settles_on(other[0])
