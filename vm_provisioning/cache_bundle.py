@@ -15,7 +15,7 @@ from symcache.dyld import HEAD_SIZE, SharedCache, tables_end
 from symcache.errors import IntegrityError, NotFoundError, RemoteError, SharedCacheError, StorageError, UsageError
 from vm_provisioning.bundle_helper import HELPER, NOT_LOADED
 from vm_provisioning.entries import Entry, RemoteCache
-from vm_provisioning.guest_tool import ListedImage, Listing, complaints_of, guest_folder, run_in
+from vm_provisioning.guest_tool import ListedImage, Listing, complaints_of, roomy_folder, run_in
 from vm_provisioning.ssh_source import SshSource
 from vm_provisioning.staging import Staging
 from vm_provisioning.text import shown
@@ -110,7 +110,7 @@ class CacheBundle:
     def extracted(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
         """See GuestTool."""
         source = self._source
-        with guest_folder(source, need) as folder:
+        with roomy_folder(source, need) as folder:
             helper, root = f"{folder}/{HELPER.name}", f"{folder}/images"
             source.session.upload(HELPER, helper)
             for argv in (["/bin/chmod", "700", helper], ["/bin/mkdir", root]):

@@ -15,7 +15,7 @@ from uuid import UUID
 from symcache.errors import NotFoundError, RemoteError
 from symcache.model import uuid_text
 from vm_provisioning.entries import RemoteCache
-from vm_provisioning.guest_tool import ListedImage, Listing, complaints_of, guest_folder, run_in
+from vm_provisioning.guest_tool import ListedImage, Listing, complaints_of, roomy_folder, run_in
 from vm_provisioning.ssh_source import SshSource
 from vm_provisioning.staging import Staging
 from vm_provisioning.text import shown
@@ -177,7 +177,7 @@ class CacheUtil:
     def extracted(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
         """See GuestTool."""
         source = self._source
-        with guest_folder(source, need) as folder:
+        with roomy_folder(source, need) as folder:
             argv = [self.path, "-extract", folder, source.remote(cache).decode()]
             output = run_in(source, argv)
             if output.status != 0:

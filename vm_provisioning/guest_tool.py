@@ -17,6 +17,8 @@ from uuid import UUID
 from symcache.errors import MachOError, RemoteError
 from symcache.macho import Slice
 from vm_provisioning.entries import RemoteCache
+from vm_provisioning.guest_folder import guest_folder
+from vm_provisioning.packets import ConnectionLostError
 from vm_provisioning.ssh import RemoteOutput
 from vm_provisioning.ssh_source import SshSource
 from vm_provisioning.staging import Staging
@@ -29,12 +31,10 @@ __all__ = [
     "NoSpaceError",
     "check_whole",
     "complaints_of",
-    "guest_folder",
+    "roomy_folder",
     "run_in",
 ]
 
-_TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
-_FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 _REMOVE_SECONDS = 300
 _EXTRACT_SECONDS = 3600
 _ENDING_SECONDS = 0.5
@@ -86,17 +86,24 @@ class GuestTool(Protocol):
 
 
 @contextmanager
-def guest_folder(source: SshSource, need: int) -> Iterator[str]:
-    """Make a folder in the guest that nobody else can look into, and remove it with all it holds.
+def roomy_folder(source: SshSource, need: int) -> Iterator[str]:
+    """Have a folder of our own in the guest; see `guest_folder`. One that cannot be removed is noted.
 
     Raises NoSpaceError where fewer than `need` bytes are free, RemoteError.
     """
-    made = source.session.run(["/usr/bin/mktemp", "-d", _TEMPLATE], max_output=4096)
-    folder = made.stdout.decode("utf-8", "replace").strip()
-    if made.status != 0 or not _FOLDER.fullmatch(folder):
-        # Nothing but what we asked for is ever handed to rm.
-        raise RemoteError(f"{source.name}: mktemp made no folder: {shown(made.stdout + made.stderr)}")
-    try:
+
+    def make(argv: Sequence[str]) -> RemoteOutput:
+        return source.session.run(argv, max_output=4096)  # not `source.run`: twice would make two
+
+    def remove(argv: Sequence[str]) -> None:
+        try:
+            removed = source.run(argv, timeout=_REMOVE_SECONDS).status == 0
+        except RemoteError:
+            removed = False
+        if not removed:
+            source.notes.append(f"{argv[-1]} is left on {source.name}: remove it there")
+
+    with guest_folder(source.name, make, remove) as folder:
         free = _free_bytes(source, folder)
         if free is not None and free < need:
             raise NoSpaceError(
@@ -104,21 +111,14 @@ def guest_folder(source: SshSource, need: int) -> Iterator[str]:
                 hint="free some space there, or harvest with --extractor raw, which needs none",
             )
         yield folder
-    finally:
-        try:
-            removed = source.run(["/bin/rm", "-rf", folder], timeout=_REMOVE_SECONDS).status == 0
-        except RemoteError:
-            removed = False
-        if not removed:
-            source.notes.append(f"{folder} is left on {source.name}: remove it there")
 
 
 def run_in(source: SshSource, argv: Sequence[str]) -> RemoteOutput:
     """Run an extractor to its end; it ends, too, when we do. Raises RemoteError, never for an exit status."""
     try:
         return source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_OUTPUT, watched=True)
-    except BaseException:
-        time.sleep(_ENDING_SECONDS)  # until the tool has gone, which would make its folder anew
+    except ConnectionLostError:
+        time.sleep(_ENDING_SECONDS)  # nobody can tell any more when it has gone; it might make its folder anew
         raise
 
 

@@ -18,6 +18,7 @@ from symcache.macho import identify
 from vm_provisioning.cache_util import TOOL
 from vm_provisioning.drivers import DRIVERS
 from vm_provisioning.guest import MARKER, MAX_FILE, Guest, GuestPaths
+from vm_provisioning.guest_folder import guest_folder
 from vm_provisioning.inventory import MachineDefinition
 from vm_provisioning.machine_keys import fingerprint_of
 from vm_provisioning.ssh import SshSession
@@ -33,8 +34,6 @@ BUILD_UTIL = (
 )
 _ORIGIN = ".origin"
 """Ending of the file beside the extractor: SHA-256 of what was given, and of what it is there."""
-_TEMPLATE = "/tmp/symcache.XXXXXXXXXX"  # noqa: S108 - mktemp -d in the guest makes it unique and private
-_FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 _SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
 _ADD_KEY = """
 umask 077
@@ -235,11 +234,8 @@ class Provisioner:
         return self._guest.ask("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
 
     def _install(self, util: Path, ours: str) -> str:
-        folder = self._guest.do("/usr/bin/mktemp", "-d", _TEMPLATE).strip()
-        if not _FOLDER.fullmatch(folder):
-            raise RemoteError(f"{self.definition.name}: mktemp made no folder: {shown(folder)}")
         target, part, signed = self.paths.util, f"{self.paths.util}.part", ""
-        try:
+        with guest_folder(self.definition.name, self.session.run, self.session.run) as folder:
             file = f"{folder}/{TOOL}"
             self.session.upload(util, file)
             self._guest.do("/bin/chmod", "755", file)
@@ -259,8 +255,6 @@ class Provisioner:
             # What was signed there differs from what was uploaded: written down is what became what.
             origin = f"{ours} {self._guest.sha256(target)}"
             self._guest.as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
-        finally:
-            self._guest.ask("/bin/rm", "-rf", folder)
         return signed
 
     def _runs(self, path: str) -> bool:

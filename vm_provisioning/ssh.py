@@ -5,9 +5,9 @@ Host keys are checked before any credential is sent. Agent forwarding, X11 and p
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
-import shlex
 import socket
 import struct
 import time
@@ -21,7 +21,9 @@ import paramiko
 import tenacity
 
 from symcache.errors import RemoteError, UsageError
+from vm_provisioning.commands import GO, command_line
 from vm_provisioning.hostkeys import HostKeyTrust, prepare_client
+from vm_provisioning.interrupts import held
 from vm_provisioning.login import Login, SshTarget, Timeouts, UnreachableError, locked
 from vm_provisioning.packets import ConnectionLostError
 from vm_provisioning.sftp import Sftp
@@ -35,11 +37,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 """GCM first: it is several times faster in paramiko than CTR with a separate MAC."""
 
-_WATCH = (
-    'exec 3<&0; "$@" </dev/null 3<&- & tool=$!; { cat <&3; kill $tool; } >/dev/null 2>&1 & watch=$!;'
-    " wait $tool; status=$?; kill $watch 2>/dev/null; exit $status"
-)
-"""Runs its arguments until they end, or our end of the input does: sshd signals nothing without a terminal."""
+_ENDING_SECONDS = 10.0
+"""Longest wait for a watched program that was told to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,19 +235,17 @@ class SshSession:
 
         `timeout` in seconds bounds the whole run, `max_output` in bytes both outputs together. Raises RemoteError
         for either, and for a lost connection; never for an exit status. A `watched` program is ended there when we go
-        away; others run to their end.
+        away, and has ended when this raises, unless the connection is lost; others run to their end.
         """
         if not argv or not argv[0].startswith("/"):
             raise UsageError(f"{argv[:1]}: programs on a host are named by their absolute path")
-        words = ["/bin/sh", "-c", _WATCH, "sh", *argv] if watched else argv
-        script = f"LC_ALL=C; export LC_ALL; exec {shlex.join(words)}"
-        # The login shell may be anything; all of them understand a single-quoted argument to /bin/sh.
-        command = f"/bin/sh -c {shlex.quote(script)}"
         deadline = time.monotonic() + (self.timeouts.reply if timeout is None else timeout)
         channel = self._open_channel()
         try:
-            channel.exec_command(command)
-            if not watched:
+            channel.exec_command(command_line(argv, watched=watched))
+            if watched:
+                channel.sendall(GO)  # the input stays open
+            else:
                 channel.shutdown_write()
             return self._collect(channel, argv[0], deadline, max_output)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -256,6 +253,10 @@ class SshSession:
                 f"{self.target.host}: {argv[0]} broke off: {shown(str(error)) or 'connection lost'}",
                 hint="run the same command again",
             ) from error
+        except BaseException:
+            if watched:
+                _end(channel)
+            raise
         finally:
             channel.close()
 
@@ -304,6 +305,13 @@ class SshSession:
         if not channel.status_event.wait(max(0.0, min(deadline - time.monotonic(), self.timeouts.reply))):
             raise RemoteError(f"{self.target.host}: {program} ended without an exit status")
         return RemoteOutput(bytes(stdout), bytes(stderr), channel.recv_exit_status())
+
+
+def _end(channel: Any) -> None:
+    """End a watched program, and wait until it has gone: it might make anew what is about to be removed."""
+    with held(), contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        channel.shutdown_write()
+        channel.status_event.wait(_ENDING_SECONDS)
 
 
 def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:

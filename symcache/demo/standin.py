@@ -26,7 +26,8 @@ __all__ = ["StandInHost"]
 _UTIL = "/usr/local/bin/dyld_shared_cache_util"
 _HANDSHAKE_SECONDS = 15
 _ACCEPT_SECONDS = 0.2
-_INPUT_SECONDS = 0.5
+_INPUT_SECONDS = 2.0
+"""For clients that leave the input open and say nothing."""
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -137,8 +138,8 @@ class _Server(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has n
 
     def _run(self, channel: Any, command: bytes) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            # No program reads its input; but its end tells that the client knows that its request was granted, and
-            # paramiko sends that answer from another thread than this.
+            # No program reads its input; but a line of it, or its end, tells that the client knows that its request was
+            # granted, and paramiko sends that answer from another thread than this.
             channel.settimeout(_INPUT_SECONDS)
             with contextlib.suppress(TimeoutError):
                 channel.recv(1)

@@ -186,10 +186,7 @@ class _Server(paramiko.ServerInterface):  # type: ignore[misc]
 
     def _run(self, channel: Any, command: bytes) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.settimeout(0.5)
-            with contextlib.suppress(TimeoutError):
-                channel.recv(1)
-            channel.settimeout(None)
+            channel.recv(1)  # only then has the client been told that its request is granted
             stdout, stderr, status = self._host.programs(command)
             for piece in [stdout] if isinstance(stdout, bytes) else stdout:
                 channel.sendall(piece)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from symcache.errors import EnvironmentFailure
-from vm_provisioning.interrupts import check_interrupts, held
+from vm_provisioning.interrupts import held
 from vm_provisioning.text import shown
 
 __all__ = ["Child", "Output", "Program", "ProgramError", "process_start"]
@@ -234,44 +234,45 @@ class Program:
             for pipe, text in zip((process.stdout, process.stderr), texts, strict=True):
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ, text)
-            while selector.get_map() or process.poll() is None:
-                check_interrupts()
-                now = time.monotonic()
-                if ended is None and process.poll() is not None:
-                    ended = now
-                if ended is not None and now > ended + _AFTER_EXIT:
-                    break
-                if now > deadline:
-                    raise ProgramError(
-                        f"{self._what(verb, machine)} did not finish within {timeout:g} s",
-                        hint="see whether it asks for something on the machine's screen, or run it by hand",
-                    )
-                if not selector.get_map():
-                    time.sleep(0.01)
-                    continue
-                for key, _ in selector.select(min(0.1, deadline - now + 0.01)):
-                    data = os.read(key.fd, 65536)
-                    if not data:
-                        selector.unregister(key.fileobj)
-                    key.data.extend(data)
-                    if len(key.data) > _MAX_OUTPUT:
+            while True:
+                # A signal within Popen's own work could leave its locks behind.
+                with held():
+                    over = process.poll() is not None
+                    now = time.monotonic()
+                    if over and ended is None:
+                        ended = now
+                    if over and (not selector.get_map() or now > (ended or now) + _AFTER_EXIT):
+                        break
+                    if now > deadline:
                         raise ProgramError(
-                            f"{self._what(verb, machine)} printed more than {_MAX_OUTPUT} bytes",
-                            hint="run it by hand and see what it prints",
+                            f"{self._what(verb, machine)} did not finish within {timeout:g} s",
+                            hint="see whether it asks for something on the machine's screen, or run it by hand",
                         )
+                    if not selector.get_map():
+                        time.sleep(0.01)
+                        continue
+                    for key, _ in selector.select(min(0.1, deadline - now + 0.01)):
+                        data = os.read(key.fd, 65536)
+                        if not data:
+                            selector.unregister(key.fileobj)
+                        key.data.extend(data)
+                        if len(key.data) > _MAX_OUTPUT:
+                            raise ProgramError(
+                                f"{self._what(verb, machine)} printed more than {_MAX_OUTPUT} bytes",
+                                hint="run it by hand and see what it prints",
+                            )
         return texts
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask a program and what it started to end, which lets it remove what is half done; then make them."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(_MERCY)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
+    with held():
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_MERCY)
+        process.wait()
 
 
 def _environment() -> dict[str, str]:
