@@ -29,20 +29,29 @@ class Staging:
         self._source = source
 
     def __enter__(self) -> Self:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise StorageError(
-                f"{self.folder}: cannot be used for staging: {error.strerror}", hint="name another one with --staging"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except OSError as error:
+                raise StorageError(
+                    f"{self.folder}: cannot be used for staging: {error.strerror}",
+                    hint="name another one with --staging",
+                ) from error
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(self._lock)
+                raise UsageError(
+                    f"{self._source}: another process is harvesting it into {self.folder}", hint="wait until it ends"
+                ) from error
+            # Whoever had the lock before may have removed the folder, and the lock with it.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), (self.folder / ".lock").lstat()):
+                    break
             os.close(self._lock)
-            raise UsageError(
-                f"{self._source}: another process is harvesting it into {self.folder}", hint="wait until it ends"
-            ) from error
         self._remove_outdated()
         return self
 

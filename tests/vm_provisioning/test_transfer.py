@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import threading
@@ -231,3 +232,23 @@ def test_two_harvests_of_one_source_do_not_share_their_staging(tmp_path: Path) -
         Staging(tmp_path, "ssh://a@b", "22G120"),
     ):
         pass
+
+
+def test_staging_that_was_removed_while_its_lock_was_waited_for_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Staging(tmp_path, "ssh://a@b", "22G120")
+    first.__enter__()
+    lock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        first.remove()  # all that it had is in the library
+        first.__exit__(None, None, None)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Staging(tmp_path, "ssh://a@b", "22G120") as second:
+        second.file_for("files", "/usr/lib/dyld").write_text("copy")
+        with pytest.raises(UsageError, match="another process is harvesting it"), first:
+            pass
