@@ -79,8 +79,8 @@ def harvest_machines(
     with _Board(chosen) as board:
         fleet = _Fleet(options, environment, board)
         with ThreadPoolExecutor(jobs, thread_name_prefix="harvest") as pool:
-            running = [pool.submit(fleet.harvest, machine) for machine in chosen]
             try:
+                running = [pool.submit(fleet.harvest, machine) for machine in chosen]
                 return [job.result() for job in running]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -97,6 +97,7 @@ class _Fleet:
     board: _Board
     children: list[subprocess.Popen[str]] = field(default_factory=list)
     guests: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(GUEST_LIMIT))
+    starting: threading.Lock = field(default_factory=threading.Lock)
     stopping: bool = False
 
     def harvest(self, machine: MachineDefinition) -> MachineReport:
@@ -107,21 +108,12 @@ class _Fleet:
 
     def _harvest(self, machine: MachineDefinition) -> MachineReport:
         report = MachineReport(machine.name)
-        if self.stopping:
-            return report
         started = time.monotonic()
+        child = self._start(machine)
+        if child is None:
+            return report
         self.board.tell(machine.name, "starting")
-        with subprocess.Popen(
-            [sys.executable, "-m", "symcache", "harvest", machine.name, "--json", *self.options],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="backslashreplace",
-            start_new_session=True,  # Ctrl+C is passed on by `stop`, once
-        ) as child:
-            self.children.append(child)
+        with child:
             reader = threading.Thread(target=self._listen, args=(child, report), daemon=True)
             reader.start()
             printed = child.stdout.read() if child.stdout else ""
@@ -132,6 +124,24 @@ class _Fleet:
         report.seconds = round(time.monotonic() - started, 1)
         self.board.finish(report)
         return report
+
+    def _start(self, machine: MachineDefinition) -> subprocess.Popen[str] | None:
+        """Start a harvest that `stop` knows of; None: there is to be none any more."""
+        with self.starting:
+            if self.stopping:
+                return None
+            child = subprocess.Popen(
+                [sys.executable, "-m", "symcache", "harvest", machine.name, "--json", *self.options],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="backslashreplace",
+                start_new_session=True,  # Ctrl+C is passed on by `stop`, once
+            )
+            self.children.append(child)
+            return child
 
     def _listen(self, child: subprocess.Popen[str], report: MachineReport) -> None:
         """Show each step, and keep the error for the report."""
@@ -146,7 +156,8 @@ class _Fleet:
 
     def stop(self) -> None:
         """Interrupt all that run, and wait until they have cleaned up."""
-        self.stopping = True
+        with self.starting:
+            self.stopping = True
         for child in self.children:
             if child.poll() is None:
                 child.send_signal(signal.SIGINT)
