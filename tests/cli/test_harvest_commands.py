@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,9 @@ import pytest
 from symcache.macho import identify
 from symcache.model import uuid_text
 from tests.support.openssh import OpenSshServer
+from tests.support.processes import command_lines
 from tests.support.systems import BUILD, CACHE_FOLDER, images_in, make_system, make_util
+from tests.support.waiting import until
 
 IMAGES = images_in("arm64e") + 4
 """Four slices lie outside of the cache."""
@@ -173,21 +173,11 @@ def test_a_disk_that_takes_no_more(openssh: OpenSshServer, system: Path, tmp_pat
     fails(ran, 3, "cannot be written: File too large", "--staging")
 
 
-def _runs(command: str) -> bool:
-    processes = (p for p in Path("/proc").glob("[0-9]*/cmdline"))
-    wanted = command.replace(" ", "\0") + "\0"
-    found = []
-    for process in processes:
-        with contextlib.suppress(OSError):
-            found.append(process.read_bytes().decode("utf-8", "replace") == wanted)
-    return any(found)
-
-
 def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tmp_path: Path) -> None:
     slow = tmp_path / "dyld_shared_cache_util"
     util = make_util(tmp_path / "bin")
     mark = tmp_path / "extracting"
-    wait = f'[ "$1" != -extract ] || {{ echo "$2" > {mark}.part; mv {mark}.part {mark}; exec sleep 31.4; }}'
+    wait = f'[ "$1" != -extract ] || {{ echo "$2" > {mark}.part; mv {mark}.part {mark}; exec sleep 631.4; }}'
     slow.write_text(f'#!/bin/sh\n{wait}\nexec {util} "$@"\n')
     slow.chmod(0o755)
     staging = tmp_path / "staging"
@@ -195,19 +185,16 @@ def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tm
     with subprocess.Popen(
         [sys.executable, "-m", "symcache", *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
     ) as running:
-        for _ in range(600):
-            if mark.exists():
-                break
-            time.sleep(0.05)
+        until(mark.exists)
         assert Path(mark.read_text().strip()).is_dir()
         running.send_signal(signal.SIGTERM)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "interrupted" in said
     assert "Traceback" not in said
     kept = {f.name: f.stat().st_ino for f in staging.rglob("dyld_shared_cache_*")}
     assert len(kept) == 4
     assert not Path(mark.read_text().strip()).exists()  # what the guest was asked to make is gone
-    assert not _runs("sleep 31.4")  # and so is who made it
+    assert ["sleep", "631.4"] not in command_lines()  # and so is who made it
     assert answer("harvest", openssh.url(system), *openssh.login(), "--staging", str(staging))["sealed"] is True
     assert not list(staging.iterdir())

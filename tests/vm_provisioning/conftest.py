@@ -14,7 +14,8 @@ from vm_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarge
 
 __all__ = ["openssh"]
 
-QUICK = Timeouts(connect=5, reply=5, attempts=3, backoff=0.05)
+QUICK = Timeouts(connect=60, reply=60, attempts=3, backoff=0.05)
+"""Tries again at once; but a busy machine may take its time to answer."""
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ Anka's and Parallels' manuals, the help text of vmrun. Only the standard library
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,8 @@ class StandIns:
 
     def add(self, name: str, **values: Any) -> None:
         """Add a machine."""
-        machines = self.machines
-        machines[name] = {"state": "stopped", "os": "darwin", **values}
-        self._write("machines", machines)
+        with _alone(self.folder):
+            self._write("machines", {**self.machines, name: {"state": "stopped", "os": "darwin", **values}})
 
     def fault(self, program_and_verb: str, **values: Any) -> None:
         """Let a verb fail, e.g. `fault("tart ip", ip_after=2)`."""
@@ -65,12 +66,21 @@ class StandIns:
     def calls(self) -> list[list[str]]:
         """Every command line that was run, the program first."""
         path = self.folder / "calls.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last may be half written
 
     def _write(self, name: str, value: object) -> None:
         part = self.folder / f".{name}-{os.getpid()}"
         part.write_text(json.dumps(value))
         part.replace(self.folder / f"{name}.json")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other stand-in, nor the test, change machines meanwhile."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class _Guests:
@@ -87,15 +97,16 @@ class _Guests:
             time.sleep(600)
         return found
 
-    def save(self) -> None:
+    def _save(self) -> None:
         part = self.folder / f".machines-{os.getpid()}"
         part.write_text(json.dumps(self.machines))
         part.replace(self.folder / "machines.json")
 
     def set(self, name: str, **values: Any) -> None:
-        self.machines = json.loads((self.folder / "machines.json").read_text())
-        self.machines.setdefault(name, {}).update(values)
-        self.save()
+        with _alone(self.folder):
+            self.machines = json.loads((self.folder / "machines.json").read_text())
+            self.machines.setdefault(name, {}).update(values)
+            self._save()
 
     def count(self, what: str) -> int:
         """Return how often this was asked before."""
@@ -108,8 +119,10 @@ class _Guests:
         self.set(name, **{**self.machines.get(source, {}), "state": "stopped", "image": source, **values})
 
     def delete(self, name: str) -> None:
-        del self.machines[name]
-        self.save()
+        with _alone(self.folder):
+            self.machines = json.loads((self.folder / "machines.json").read_text())
+            del self.machines[name]
+            self._save()
 
 
 def die(text: str, status: int, *, stdout: bool = False) -> None:
@@ -196,12 +209,13 @@ def _tart_run(guests: _Guests, name: str, fault: dict[str, Any]) -> None:
         die(fault["dies"], 1)
 
     def stop(number: int, frame: object) -> None:
-        guests.set(name, state="stopped")
-        raise SystemExit(0)
+        raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
-    guests.set(name, state="running", pid=os.getpid())
-    time.sleep(120)
+    with contextlib.suppress(KeyboardInterrupt):
+        guests.set(name, state="running", pid=os.getpid())
+        time.sleep(600)
+    guests.set(name, state="stopped")
 
 
 def _tart_one(guests: _Guests, verb: str, rest: list[str], fault: dict[str, Any]) -> None:
@@ -233,12 +247,8 @@ def _tart_one(guests: _Guests, verb: str, rest: list[str], fault: dict[str, Any]
         if not running:
             die(f'VM "{name}" is not running', 2)
         os.kill(machine["pid"], signal.SIGINT)
-        for _ in range(100):
-            if json.loads((guests.folder / "machines.json").read_text())[name]["state"] == "stopped":
-                return
+        while json.loads((guests.folder / "machines.json").read_text())[name]["state"] != "stopped":
             time.sleep(0.05)
-        os.kill(machine["pid"], signal.SIGKILL)
-        guests.set(name, state="stopped")
     elif verb == "delete":
         guests.delete(name)
 

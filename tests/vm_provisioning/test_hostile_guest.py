@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,9 @@ from vm_provisioning import (
     SshTarget,
     Timeouts,
     harvest,
+    ssh,
 )
+from vm_provisioning.sftp import Sftp
 
 _SW_VERS = b"ProductName:\t\tmacOS\nProductVersion:\t\t13.5.1\nBuildVersion:\t\t22G120\n"
 _FEW = Limits(folder_entries=2000, entries=10_000, pending=100, images=50)
@@ -50,21 +53,21 @@ def host(dylib: bytes) -> Iterator[HostileHost]:
         yield started
 
 
-def session_of(host: HostileHost, tmp_path: Path, reply: float = 5) -> SshSession:
+def session_of(host: HostileHost, tmp_path: Path) -> SshSession:
     return SshSession(
         SshTarget("127.0.0.1", "admin", host.port),
         trust=HostKeyTrust(host.fingerprint),
         login=Login(host.write_key(tmp_path / "id")),
-        timeouts=Timeouts(connect=5, reply=reply, attempts=2, backoff=0.01),
+        timeouts=Timeouts(connect=60, reply=60, attempts=2, backoff=0.01),
     )
 
 
-def run(host: HostileHost, tmp_path: Path, limits: Limits = _FEW, reply: float = 5) -> HarvestResult:
+def run(host: HostileHost, tmp_path: Path, limits: Limits = _FEW) -> HarvestResult:
     """Harvest the host, and make sure that nothing outside of staging and library was touched."""
     guard = tmp_path / "guard"
     guard.mkdir()
     (guard / "precious").write_text("untouched")
-    with Library.open(tmp_path / "library", create=True) as library, session_of(host, tmp_path, reply) as session:
+    with Library.open(tmp_path / "library", create=True) as library, session_of(host, tmp_path) as session:
         result = harvest(SshSource(session, limits=limits), library, staging=guard / "staging")
     assert (guard / "precious").read_text() == "untouched"
     assert {p.name for p in guard.iterdir()} <= {"precious", "staging"}
@@ -278,10 +281,20 @@ def test_more_data_than_was_asked_for(host: HostileHost, dylib: bytes, tmp_path:
 
 
 @pytest.mark.parametrize("kind", [5, 7, 11, 12])
-def test_a_server_that_falls_silent_ends_the_harvest(kind: int, host: HostileHost, tmp_path: Path) -> None:
+def test_a_server_that_falls_silent_ends_the_harvest(
+    kind: int, host: HostileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Impatient(Sftp):
+        """All else may take as long as it takes on a busy machine."""
+
+        def __init__(self, channel: Any, host: str, timeout: float) -> None:
+            super().__init__(channel, host, timeout)
+            self._timeout = 0.3
+
+    monkeypatch.setattr(ssh, "Sftp", Impatient)
     host.reply = lambda k, packet: None if k == kind else packet
     with pytest.raises(RemoteError, match="did not answer in time"):
-        run(host, tmp_path, reply=0.3)
+        run(host, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,16 @@ from typer.testing import CliRunner
 from symcache.cli import common
 from symcache.cli.app import application
 from tests.support.openssh import OpenSshServer
-from tests.support.systems import BUILD, make_system
+from tests.support.systems import BUILD, make_system, make_util
+from tests.support.waiting import until
 from tests.vm_provisioning.stand_ins import StandIns
 from tests.vm_provisioning.test_drivers import need
 from vm_provisioning import machine_keys as machine_keys_module
+from vm_provisioning.drivers import MachineState
 from vm_provisioning.drivers import protocol as protocol_module
+from vm_provisioning.drivers.programs import Child
+from vm_provisioning.drivers.qemu import QEMU
+from vm_provisioning.drivers.tart import Tart
 from vm_provisioning.machine import Machine
 from vm_provisioning.runs import RunStore
 
@@ -50,6 +54,20 @@ def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openssh: OpenSshServ
     for machine in found.machines.values():
         if machine["state"] == "running" and "pid" in machine:
             os.kill(machine["pid"], signal.SIGKILL)
+
+
+@pytest.fixture
+def started_when_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What boot_timeout leaves is for the guest alone, however long the program takes to start on a busy machine."""
+    for driver in (QEMU, Tart):
+        start = driver.start
+
+        def patient(self: Any, machine: str, log: Path, start: Callable[..., Child] = start) -> Child:
+            child = start(self, machine, log)
+            until(lambda: self.state(machine) is MachineState.RUNNING)
+            return child
+
+        monkeypatch.setattr(driver, "start", patient)
 
 
 @pytest.fixture
@@ -161,12 +179,11 @@ def test_a_name_that_is_a_folder_too_is_an_error(
 def test_an_interrupted_up_leaves_nothing(
     number: signal.Signals, verb: str, guests: StandIns, describe: Callable[..., None]
 ) -> None:
-    guests.fault(f"tart {verb}", slow=20, ip_after=10_000)
+    guests.fault(f"tart {verb}", slow=600, ip_after=10_000)
     process = start("vm", "up", "mac")
-    wait_for(lambda: any(call[:2] == ["tart", verb] for call in guests.calls()))
-    time.sleep(0.2)
+    until(lambda: any(call[:2] == ["tart", verb] for call in guests.calls()))
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
     nothing_left(guests)
@@ -176,18 +193,28 @@ def test_a_start_that_hangs_can_be_interrupted(guests: StandIns, describe: Calla
     describe(driver="parallels")
     guests.fault("prlctl start", hang=True)
     process = start("vm", "up", "mac")
-    wait_for(lambda: any(call[:2] == ["prlctl", "start"] for call in guests.calls()))
+    until(lambda: any(call[:2] == ["prlctl", "start"] for call in guests.calls()))
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     nothing_left(guests)
 
 
+def start_harvest(folder: Path) -> subprocess.Popen[str]:
+    """Start a harvest, and return when it is in the midst of it: in a tool that takes for ever."""
+    tool, mark = folder / "dyld_shared_cache_util", folder / "extracting"
+    wait = f'[ "$1" != -extract ] || {{ touch {mark}; exec sleep 600; }}'
+    tool.write_text(f'#!/bin/sh\n{wait}\nexec {make_util(folder / "bin")} "$@"\n')
+    tool.chmod(0o755)
+    process = start("harvest", "mac", "--util-path", str(tool))
+    until(mark.exists)
+    return process
+
+
 def test_an_interrupted_harvest_leaves_nothing(guests: StandIns, describe: Callable[..., None], tmp_path: Path) -> None:
-    process = start("harvest", "mac")
-    wait_for((tmp_path / "library").exists)
+    process = start_harvest(tmp_path)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     nothing_left(guests)
 
@@ -197,9 +224,9 @@ def test_what_a_kill_leaves_behind_is_listed_and_can_be_removed(
 ) -> None:
     guests.fault("tart ip", ip_after=10_000)
     process = start("vm", "up", "mac")
-    wait_for(lambda: any(call[:2] == ["tart", "ip"] for call in guests.calls()))
+    until(lambda: any(call[:2] == ["tart", "ip"] for call in guests.calls()))
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     (vm,) = [name for name in guests.machines if name != "golden"]
     guests.add("symcache-of-somebody-else")
     listed = answer("vm", "list")
@@ -217,13 +244,12 @@ def test_what_a_kill_leaves_behind_is_listed_and_can_be_removed(
 def test_a_harvest_that_was_killed_leaves_a_stray_that_no_other_uses(
     guests: StandIns, describe: Callable[..., None], tmp_path: Path
 ) -> None:
-    process = start("harvest", "mac")
-    wait_for((tmp_path / "library").exists)
+    process = start_harvest(tmp_path)
     (during,) = RunStore().runs()
     assert Machine(during.definition).current() is None, "another harvest would have it taken away"
     assert answer("vm", "list")["strays"] == []
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert [s["run"] for s in answer("vm", "list")["strays"]] == [during.name]
     assert symcache("vm", "down", "mac").returncode == 0
     nothing_left(guests)
@@ -246,6 +272,7 @@ def test_what_cannot_be_taken_down_is_told_and_hides_no_other_error(
     nothing_left(guests)
 
 
+@pytest.mark.usefixtures("started_when_running")
 def test_a_machine_without_an_address_is_given_up(guests: StandIns, describe: Callable[..., None]) -> None:
     describe(boot_timeout=2)
     guests.fault("tart ip", ip_after=10_000)
@@ -253,6 +280,7 @@ def test_a_machine_without_an_address_is_given_up(guests: StandIns, describe: Ca
     nothing_left(guests)
 
 
+@pytest.mark.usefixtures("started_when_running")
 def test_a_machine_without_ssh_is_given_up(guests: StandIns, describe: Callable[..., None]) -> None:
     describe(boot_timeout=2, port=1)
     fails(symcache("vm", "up", "mac"), 3, "mac: 127.0.0.1 port 1 did not answer over SSH within 2 s", "Remote Login")
@@ -396,11 +424,11 @@ def test_create_installs_where_the_driver_can(guests: StandIns, describe: Callab
 
 def test_an_interrupted_create_leaves_nothing(guests: StandIns, describe: Callable[..., None]) -> None:
     describe(image="fresh")
-    guests.fault("tart create", slow=20)
+    guests.fault("tart create", slow=600)
     process = start("vm", "create", "mac", "--from-ipsw", "latest")
-    wait_for(lambda: "fresh" in guests.machines)
+    until(lambda: "fresh" in guests.machines)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     nothing_left(guests)
 
@@ -413,6 +441,7 @@ def test_an_image_that_somebody_uses_is_left_alone(guests: StandIns, describe: C
     nothing_left(guests)
 
 
+@pytest.mark.usefixtures("started_when_running")
 def test_remote_login_is_switched_on_from_within_where_ssh_is_silent(
     guests: StandIns, describe: Callable[..., None]
 ) -> None:
@@ -448,7 +477,7 @@ def test_guests_that_ended_by_themselves_do_not_count(guests: StandIns, describe
     for _ in range(2):
         (run,) = answer("vm", "up", "mac")
         os.kill(guests.machines[run["vm"]]["pid"], signal.SIGINT)
-        wait_for(functools.partial(stopped, guests, run["vm"]))
+        until(functools.partial(stopped, guests, run["vm"]))
     assert len(answer("vm", "up", "mac")) == 1
     assert symcache("vm", "down", "--all").returncode == 0
     nothing_left(guests)
@@ -466,6 +495,7 @@ def test_a_static_host_is_neither_started_nor_stopped(describe: Callable[..., No
     assert (machine["host"], machine["runs"]) == ("127.0.0.1", [])
 
 
+@pytest.mark.usefixtures("started_when_running")
 def test_a_real_qemu_that_boots_nothing_is_given_up(
     guests: StandIns, describe: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -483,11 +513,3 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "symcache", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if happened():
-            return
-        time.sleep(0.05)
-    pytest.fail("it never happened")
