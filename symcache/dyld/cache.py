@@ -15,6 +15,7 @@ from symcache.dyld.cache_file import CacheFilePart, open_part
 from symcache.dyld.header import Header, Mapping
 from symcache.dyld.images import Image, read_aliases, read_images
 from symcache.dyld.names import Companion, companions_of, is_cache_name
+from symcache.dyld.slide_search import with_slide_info
 from symcache.errors import SharedCacheError
 from symcache.model import uuid_text
 
@@ -73,7 +74,7 @@ class SharedCache:
             raise SharedCacheError(f"{path}: not the name of a main shared-cache file", hint=hint)
         opened: list[CacheFilePart] = []
         try:
-            main = open_part(path)
+            main = with_slide_info(open_part(path))
             opened.append(main)
             missing: list[MissingFile] = []
             symbols = None
@@ -170,7 +171,7 @@ def _open_companion(main: CacheFilePart, wanted: Companion) -> CacheFilePart:
             f"{main.path}: its companion {wanted.name} (UUID {expected}) is missing",
             hint="copy all files of the cache from the same machine",
         )
-    part = open_part(place, wanted.suffix)
+    part = with_slide_info(open_part(place, wanted.suffix))
     try:
         if part.header.magic != main.header.magic or part.uuid != wanted.uuid:
             raise SharedCacheError(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import mmap
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from uuid import UUID
 
 from symcache.dyld.header import Header, Mapping, parse_header, parse_mappings
@@ -79,62 +77,7 @@ def open_part(path: Path, suffix: str = "") -> CacheFilePart:
                 f" {header.code_signature_offset + header.code_signature_size:#x}",
                 hint="the copy is cut: copy the file again",
             )
-        mappings, notes = _find_slide_info(path, header, mappings, data)
     except BaseException:
         data.close()
         raise
-    return CacheFilePart(path, suffix, header, mappings, data, notes)
-
-
-def _find_slide_info(
-    path: Path, header: Header, mappings: tuple[Mapping, ...], data: mmap.mmap
-) -> tuple[tuple[Mapping, ...], tuple[str, ...]]:
-    """Give each mapping its slide info where an old header has one field for all of them.
-
-    Until 10.15 that field means the second mapping. Where it does not fit that one, or is no slide info at all, structs
-    are looked for there and at the start of __LINKEDIT, where builders put them, and one is taken for a mapping's only
-    if it has exactly as many pages.
-    """
-    at = header.slide_info_offset
-    if not at or header.mapping_with_slide_offset:
-        return mappings, ()
-    second = next((m for m in mappings if m.slide_info_offset), None)
-    shape = _slide_shape(data, at)
-    if second is None or (shape and (shape.version == 1 or shape.pages <= second.size <= shape.pages + 0x4000)):
-        return mappings, ()
-    found = [m._replace(slide_info_offset=0, slide_info_size=0) for m in mappings]
-    for start in (at, *(m.file_offset for m in mappings if m.name == "__LINKEDIT")):
-        place = start
-        while shape := _slide_shape(data, place):
-            for number, mapping in enumerate(found):
-                if mapping.max_prot & 2 and not mapping.slide_info_offset and mapping.size == shape.pages:
-                    found[number] = mapping._replace(slide_info_offset=place, slide_info_size=shape.size)
-                    break
-            else:
-                break
-            place += shape.size + -shape.size % 8
-    if not any(m.slide_info_offset for m in found):
-        return mappings, ()
-    return tuple(found), (f"{path}: slideInfoOffset {at:#x} is not right; slide info was found by its number of pages",)
-
-
-class _SlideShape(NamedTuple):
-    version: int
-    size: int
-    """Of the struct and its tables, in bytes."""
-    pages: int
-    """Bytes of the pages that it describes."""
-
-
-def _slide_shape(data: mmap.mmap, at: int) -> _SlideShape | None:
-    """Return what a slide info at a file offset says of itself, or None when there is none."""
-    if at + 0x28 > len(data):
-        return None
-    version, page, first, second, third, fourth = struct.unpack_from("<6I", data, at)
-    if version == 1:  # a table of bitmaps, a page of 4 KiB each
-        return _SlideShape(1, third + fourth * 128, second * 0x1000)
-    if page not in {0x1000, 0x4000}:
-        return None
-    if version in {2, 4}:
-        return _SlideShape(version, max(0x28, first + second * 2, third + fourth * 2), second * page)
-    return _SlideShape(version, 0x18 + first * 2, first * page) if version in {3, 5} else None
+    return CacheFilePart(path, suffix, header, mappings, data)
