@@ -7,6 +7,8 @@ and never shadows what the library has: it is asked first.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -29,6 +31,17 @@ _SECONDS = 80.0
 """LLDB gives up after 90."""
 _REMEMBERED = 100_000
 _AT_ONCE = 32
+_ATTEMPTS = 2
+_DOWN_SECONDS = 30.0
+"""How long a server that could not be reached is not asked: a dump loader does not wait for it 900 times."""
+_STATION = re.compile(r"symcache-[0-9a-f]{16}")
+
+_Question = tuple[SymbolRequest, frozenset[str]]
+"""What is wanted, and the symcache servers that the question came through.
+
+Two servers that ask each other would wait for each other for ever, if a question that came through the other one were
+answered by what this one asks it; nor says its answer what it would tell us if we asked by ourselves.
+"""
 
 
 class Upstreams:
@@ -39,8 +52,10 @@ class Upstreams:
         self._identity = identity
         self._cache = LocalCache(folder, limit)
         self._session: aiohttp.ClientSession | None = None
-        self._asking: dict[SymbolRequest, asyncio.Task[FetchedSymbol | None]] = {}
-        self._misses: OrderedDict[SymbolRequest, float] = OrderedDict()
+        self._asking: dict[_Question, asyncio.Task[FetchedSymbol | None]] = {}
+        self._misses: OrderedDict[_Question, float] = OrderedDict()
+        self._down: dict[str, tuple[float, str]] = {}
+        """Servers that could not be reached: until when they are not asked, and why."""
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def close(self) -> None:
@@ -56,35 +71,39 @@ class Upstreams:
         if found := self._cache.find(wanted):
             UPSTREAM.labels("cached").inc()
             return found
-        if self._misses.get(wanted, 0) > time.monotonic() or not self._may_ask(asker):
+        stations = frozenset(_STATION.findall(",".join(asker.headers.getall("Via", []))))
+        question = wanted, stations
+        if self._misses.get(question, 0) > time.monotonic() or not self._may_ask(asker, stations):
             return None
-        task = self._asking.get(wanted)
+        task = self._asking.get(question)
         if task is None:
             # The addresses of everybody who waits are not known; the first one stands for them.
-            task = asyncio.create_task(self._ask(wanted, _passed_on(asker, self._identity)))
-            self._asking[wanted] = task
-            task.add_done_callback(lambda done: self._finished(wanted, done))
+            task = asyncio.create_task(self._ask(question, _passed_on(asker, self._identity)))
+            self._asking[question] = task
+            task.add_done_callback(lambda done: self._finished(question, done))
         return await asyncio.shield(task)
 
-    def _may_ask(self, asker: web.BaseRequest) -> bool:
+    def _may_ask(self, asker: web.BaseRequest, stations: frozenset[str]) -> bool:
         """Return whether the question has not come through here already, nor through too many servers."""
         via = ",".join(asker.headers.getall("Via", []))
         hops = max(via.count(",") + bool(via), len(",".join(asker.headers.getall("X-Forwarded-For", [])).split(",")))
-        return hops < _MOST_HOPS and f"symcache-{self._identity}" not in via
+        return hops < _MOST_HOPS and f"symcache-{self._identity}" not in stations
 
-    def _finished(self, wanted: SymbolRequest, task: asyncio.Task[FetchedSymbol | None]) -> None:
-        self._asking.pop(wanted, None)
+    def _finished(self, question: _Question, task: asyncio.Task[FetchedSymbol | None]) -> None:
+        self._asking.pop(question, None)
         if task.cancelled():
             return
         error = task.exception()  # seen: every waiter may have gone
         result = "error" if error else "hit" if task.result() else "miss"
         UPSTREAM.labels(result).inc()
         if result == "miss":
-            self._misses[wanted] = time.monotonic() + _MISS_SECONDS
+            self._misses[question] = time.monotonic() + _MISS_SECONDS
             if len(self._misses) > _REMEMBERED:
                 self._misses.popitem(last=False)
 
-    async def _ask(self, wanted: SymbolRequest, headers: Mapping[str, str]) -> FetchedSymbol | None:
+    async def _ask(self, question: _Question, headers: Mapping[str, str]) -> FetchedSymbol | None:
+        wanted, stations = question
+        word = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 auto_decompress=False,
@@ -93,13 +112,20 @@ class Upstreams:
                 connector=aiohttp.TCPConnector(limit=_AT_ONCE),
             )
         reasons, answered = [], False
+        fetcher = Fetcher(
+            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, word=word
+        )
         for url in self._urls:
             try:
-                async with self._gate, asyncio.timeout(_SECONDS / len(self._urls)):
-                    fetcher = Fetcher(self._session, self._cache, headers=headers, tokens=self._tokens)
+                async with asyncio.timeout(_SECONDS / len(self._urls)), self._gate:
+                    if reason := self._is_down(url):
+                        reasons.append(reason)
+                        continue
                     found = await fetcher.fetch(url, wanted, lambda *_: None)
             except (RemoteError, IntegrityError) as error:
                 reasons.append(str(error))
+                if _is_unreachable(error):
+                    self._down[url] = time.monotonic() + _DOWN_SECONDS, str(error)
                 continue
             except TimeoutError:
                 reasons.append(f"{url}: no answer in time")
@@ -111,6 +137,20 @@ class Upstreams:
         if reasons and not answered:
             raise RemoteError(f"no upstream server answers for {wanted}: {reasons[0]}", hint="ask again later")
         return None
+
+    def _is_down(self, url: str) -> str:
+        """Return why a server is not asked, or nothing if it is."""
+        until, reason = self._down.get(url, (0.0, ""))
+        return reason if until > time.monotonic() else ""
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Return whether an error comes from a server that did not even take the connection."""
+    while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _passed_on(asker: web.BaseRequest, identity: str) -> dict[str, str]:

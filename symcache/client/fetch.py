@@ -60,8 +60,12 @@ class Fetcher:
         backoff: float = 0.2,
         headers: Mapping[str, str] | None = None,
         tokens: Mapping[str, str] | None = None,
+        attempts: int = _ATTEMPTS,
+        word: str = "",
     ) -> None:
+        """`word` tells those apart who must not wait for each other's downloads of the same file."""
         self._session, self._cache, self._backoff = session, cache, backoff
+        self._attempts, self._word = attempts, word
         self._headers, self._tokens = dict(headers or {}), tokens or {}
 
     async def fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
@@ -73,7 +77,7 @@ class Fetcher:
         with contextlib.ExitStack() as stack:
             while True:
                 try:
-                    path, file = stack.enter_context(self._cache.part(request))
+                    path, file = stack.enter_context(self._cache.part(request, self._word))
                     break
                 except BlockingIOError:
                     # Not in a thread: two processes that wait for each other's downloads would block all threads that
@@ -83,7 +87,7 @@ class Fetcher:
                 path.unlink(missing_ok=True)
                 return found
             retrying = tenacity.AsyncRetrying(
-                stop=tenacity.stop_after_attempt(_ATTEMPTS),
+                stop=tenacity.stop_after_attempt(self._attempts),
                 wait=tenacity.wait_random_exponential(self._backoff, max=10),
                 retry=tenacity.retry_if_exception_type(_Retry),
                 reraise=True,

@@ -144,12 +144,13 @@ class LocalCache:
         publish_bytes(path, entry.to_json())
 
     @contextlib.contextmanager
-    def part(self, request: SymbolRequest) -> Iterator[tuple[Path, BinaryIO]]:
+    def part(self, request: SymbolRequest, word: str = "") -> Iterator[tuple[Path, BinaryIO]]:
         """Open the part file of `request`, alone among all processes; what an earlier run left is in it.
 
-        Raises BlockingIOError while another process downloads the same; look into the index once it is open.
+        Those who give another `word` have another file. Raises BlockingIOError while another process downloads the
+        same; look into the index once it is open.
         """
-        path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}"
+        path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}{word}"
         with contextlib.ExitStack() as stack:
             while True:
                 file = stack.enter_context(path.open("a+b"))

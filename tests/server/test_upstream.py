@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import socket
+import time
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
+from server.upstream import Upstreams
+from symcache.client import SymbolRequest
+from symcache.errors import RemoteError
 from symcache.library import Library
 from tests.client.lying_server import LyingServer
 from tests.support.http import request
@@ -89,3 +96,80 @@ async def _forward(asked: web.Request, target: list[str]) -> web.StreamResponse:
     headers = {name: asked.headers[name] for name in ("Via", "X-Forwarded-For")}
     got = await asyncio.to_thread(request, target[0], asked.path, headers=headers)
     return web.Response(status=got.status, body=got.body)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_two_servers_that_ask_each_other_do_not_wait_for_each_other(samples: Samples, tmp_path: Path) -> None:
+    async def answer(asked: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.5)
+        found = samples.dylib.read_bytes() if samples.uuid.hex in asked.path else None
+        return web.Response(status=200 if found else 404, body=found)
+
+    ports = _free_port(), _free_port()
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    library = _empty(tmp_path)
+    with (
+        LyingServer(answer) as third,
+        serve(library, tmp_path / "a", "--port", str(ports[0]), "--upstream", urls[1], "--upstream", third.url) as one,
+        serve(library, tmp_path / "b", "--port", str(ports[1]), "--upstream", urls[0]) as two,
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
+        assert [one.url, two.url] == urls
+        for wanted, expected in ((UUID(int=5), 404), (samples.uuid, 200)):
+            path = f"/buildid/{wanted.hex}/executable"
+            asked = [pool.submit(request, server.url, path) for server in (one, two) * 4]
+            _, waiting = concurrent.futures.wait(asked, timeout=30)  # less than servers wait for each other
+            assert not waiting
+            assert {done.result().status for done in asked} == {expected}
+
+
+def test_a_miss_on_the_way_back_is_none_of_ones_own(samples: Samples, tmp_path: Path) -> None:
+    async def answer(asked: web.Request) -> web.StreamResponse:
+        if "symcache-00000000000000aa" in asked.headers["Via"]:
+            return web.Response(status=404)  # it asked this server itself: who else it asks, it does not say
+        return web.Response(body=samples.dylib.read_bytes())
+
+    path = f"/buildid/{samples.uuid.hex}/executable"
+    with LyingServer(answer) as other, serve(_empty(tmp_path), tmp_path / "s", "--upstream", other.url) as server:
+        via = {"Via": "1.1 symcache-00000000000000aa"}
+        assert [request(server.url, path, headers=via).status for _ in range(3)] == [404] * 3
+        assert len(other.requests) == 1
+        assert request(server.url, path).body == samples.dylib.read_bytes()
+
+
+async def test_a_server_that_cannot_be_reached_is_left_alone_for_a_while(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.upstream._DOWN_SECONDS", 3)
+    connected = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        writer.close()
+
+    port = _free_port()
+    upstreams = Upstreams((f"http://127.0.0.1:{port}",), tmp_path / "cache", 1 << 30, "0" * 16)
+
+    async def ask(number: int) -> str:
+        with pytest.raises(RemoteError) as error:
+            await upstreams.fetch(SymbolRequest(UUID(int=number)), make_mocked_request("GET", "/"))
+        return str(error.value)
+
+    assert "Cannot connect" in await ask(1)
+    listener = await asyncio.start_server(hang_up, "127.0.0.1", port)
+    async with listener:
+        for number in range(2, 20):
+            assert "Cannot connect" in await ask(number)
+        assert connected == 0
+        end = time.monotonic() + 20
+        while not connected:
+            await ask(99)
+            await asyncio.sleep(0.2)
+            assert time.monotonic() < end
+    await upstreams.close()
