@@ -86,8 +86,7 @@ class MissLog:
     def flush(self) -> None:
         """Write what was counted."""
         with self._lock:
-            pending, self._pending = self._pending, {}
-            if not pending:
+            if not (pending := self._pending):
                 return
             now = datetime.now(UTC).isoformat(timespec="seconds")
             try:
@@ -106,6 +105,7 @@ class MissLog:
                     )
             except sqlite3.Error as error:
                 raise StorageError(f"log of misses: {error}", hint="free some space or delete it") from error
+            self._pending = {}
 
     def recent(self, limit: int = 1000) -> list[Miss]:
         """Return what was asked for most often, newest first among equals."""

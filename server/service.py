@@ -26,7 +26,7 @@ from server.uploads import Uploads
 from server.upstream import Upstreams
 from symcache.catalog import Occurrence, ReleaseRow
 from symcache.dump import SourceTrees
-from symcache.errors import NotFoundError, SymcacheError, UsageError
+from symcache.errors import NotFoundError, StorageError, SymcacheError, UsageError
 from symcache.library import Found, Library
 from symcache.model import Kind, Trust
 from symcache.store import LocalStore, blob_key
@@ -68,6 +68,7 @@ class Service:
         self.misses = MissLog(config.state_dir / "misses.db")
         self.refreshed = time.time()
         self.refresh_error = ""
+        self._misses_error = ""
         self._answers: OrderedDict[_Key, Found | None] = OrderedDict()
         self._age = 0
         """How often they were dropped."""
@@ -163,18 +164,28 @@ class Service:
             await asyncio.sleep(self.config.refresh_seconds)
             try:
                 await asyncio.to_thread(self.background.refresh)
-                await asyncio.to_thread(self.misses.flush)
+                # Another process may have folded: every change to the catalog file counts.
+                if (version := self._data_version()) != self._version:
+                    self._version = version
+                    self.forget()
                 self.refreshed, self.refresh_error = time.time(), ""
                 LIBRARY_AGE.set(self.refreshed)
-                flush_access_log()
-            except SymcacheError as error:
+            except Exception as error:  # whatever it is, it may be over the next time
                 if not self.refresh_error:
-                    log.warning("cannot look for new records: %s", error)
-                self.refresh_error = str(error)
-            # Another process may have folded: every change to the catalog file counts.
-            if (version := self._data_version()) != self._version:
-                self._version = version
-                self.forget()
+                    log.warning("cannot look for new records: %s", error, exc_info=not isinstance(error, SymcacheError))
+                self.refresh_error = str(error) or type(error).__name__
+            await self._write_down()
+
+    async def _write_down(self) -> None:
+        """Write what is kept in memory; a disk that is full keeps nobody from being answered."""
+        flush_access_log()
+        try:
+            await asyncio.to_thread(self.misses.flush)
+            self._misses_error = ""
+        except StorageError as error:
+            if not self._misses_error:
+                log.warning("what nobody had is not noted down: %s", error)
+            self._misses_error = str(error)
 
 
 SERVICE = web.AppKey("service", Service)
