@@ -126,7 +126,7 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
         raise  # the client has gone
     except OSError as error:
         log.error("%s %s: %s", request.method, request.path, error)
-        return _refusal(request, 503, f"the server cannot read its files: {error.strerror or error}")
+        return _refusal(request, 503, f"the server cannot use its files: {error.strerror or error}")
     except SymcacheError as error:
         if request.method not in _READS and isinstance(error, IntegrityError | FormatError):
             return _refusal(request, 422, str(error), error.hint)  # what the client sent is not what it said

@@ -8,12 +8,14 @@ debuggers pass on as Basic authentication. Only hashes are kept: a token has 256
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import hashlib
 import json
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -82,21 +84,25 @@ class TokenStore:
         """Add a token and return its text, which is never shown again. Raises UsageError for a name in use."""
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name[:80]!r}: not a name for a token", hint="letters, digits and . _ @ -")
-        tokens = self.all()
-        if any(t.name == name for t in tokens):
-            raise UsageError(f"{name}: there is a token of this name", hint="revoke it first, or choose another name")
         text = secrets.token_urlsafe(32)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._write([*tokens, Token(name=name, sha256=_hash(text), scopes=frozenset(scopes), created=now)])
+        with self._locked():
+            tokens = self.all()
+            if any(t.name == name for t in tokens):
+                raise UsageError(
+                    f"{name}: there is a token of this name", hint="revoke it first, or choose another name"
+                )
+            self._write([*tokens, Token(name=name, sha256=_hash(text), scopes=frozenset(scopes), created=now)])
         return text
 
     def revoke(self, name: str) -> None:
         """Forget a token. Raises NotFoundError."""
-        tokens = self.all()
-        left = [t for t in tokens if t.name != name]
-        if len(left) == len(tokens):
-            raise NotFoundError(f"{name[:80]!r}: no such token", hint="`symcache token list` shows them")
-        self._write(left)
+        with self._locked():
+            tokens = self.all()
+            left = [t for t in tokens if t.name != name]
+            if len(left) == len(tokens):
+                raise NotFoundError(f"{name[:80]!r}: no such token", hint="`symcache token list` shows them")
+            self._write(left)
 
     def find(self, text: str) -> Token | None:
         """Return the token that a client sent, or None."""
@@ -113,14 +119,22 @@ class TokenStore:
                 self._stamp = stamp
         return self._by_hash.get(_hash(text))
 
-    def _write(self, tokens: list[Token]) -> None:
-        data = json.dumps([t.model_dump(mode="json") for t in tokens], indent=2)
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Change the tokens alone: of two who read and write them at once, one would lose his."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with published(self._path, mode=0o600) as part:
-                part.write_text(data + "\n")
+            with self._path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
         except OSError as error:
             raise StorageError(f"{self._path}: {error.strerror or error}", hint="check who owns the folder") from error
+
+    def _write(self, tokens: list[Token]) -> None:
+        """Raises OSError."""
+        data = json.dumps([t.model_dump(mode="json") for t in tokens], indent=2)
+        with published(self._path, mode=0o600) as part:
+            part.write_text(data + "\n")
 
 
 def token_of(request: web.BaseRequest) -> str | None:

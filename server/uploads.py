@@ -68,6 +68,9 @@ class Uploads:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise web.HTTPConflict(text="somebody else is sending this file now") from None
+            if not self._is_part(sha256, file.fileno()):
+                # Another process had the lock, and has completed this very file.
+                raise web.HTTPConflict(text="somebody else has just sent this file: ask what is here")
             have = file.seek(0, os.SEEK_END)
             if first > have:
                 raise web.HTTPConflict(text=f"{have} bytes are here: send what follows them")
@@ -161,6 +164,11 @@ class Uploads:
                     total += found.st_size
         if total + size > self._max_total:
             raise web.HTTPInsufficientStorage(text="too much has been sent and not yet added: try again later")
+
+    def _is_part(self, sha256: str, descriptor: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return self._part(sha256).stat().st_ino == os.fstat(descriptor).st_ino
+        return False
 
     def _part(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.part"

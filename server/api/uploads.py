@@ -53,6 +53,7 @@ async def add(request: web.Request) -> web.Response:
     # To its end even if the client goes away: a record is either written or not.
     work = asyncio.to_thread(service.uploads.add, service.background, files, _who(request, service))
     result = await asyncio.shield(asyncio.create_task(work))
+    service.forget()  # whoever pushes and asks finds it, at least in this process
     return json_answer(models.Added.model_validate(result), status=201)
 
 

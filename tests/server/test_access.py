@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -11,18 +13,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
+from server.auth import Scope, TokenStore
+from server.uploads import Uploads
 from symcache.client import SymbolClient, SymbolRequest
 from symcache.errors import RemoteError
 from symcache.library import Library
 from symcache.model import Kind
 from tests.support.http import Answer, request
-from tests.support.servers import Samples, Server, serve
+from tests.support.servers import Samples, Server, serve, uuid_of
 from tests.support.toolchain import compile_image, dsym
 
 
@@ -177,8 +185,6 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_own_binaries_are_pushed_once_and_served(tmp_path: Path, own: Path) -> None:
-    from tests.support.servers import uuid_of
-
     Library.open(tmp_path / "library", create=True).close()
     folder, uuid = tmp_path / "server", uuid_of(own)
     token = _token(folder, "ci", "write")
@@ -207,8 +213,6 @@ def test_own_binaries_are_pushed_once_and_served(tmp_path: Path, own: Path) -> N
 
 
 def test_what_a_dsym_notes_of_its_sources_is_pushed_with_it(tmp_path: Path, own: Path) -> None:
-    from tests.support.servers import uuid_of
-
     uuid = uuid_of(own)
     Library.open(tmp_path / "library", create=True).close()
     folder, bundle = tmp_path / "server", own.with_name(own.name + ".dSYM")
@@ -256,8 +260,6 @@ def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_p
     token = _token(folder, "ci", "write")
     forged = samples.large.read_bytes() + b"forged"
     with serve(tmp_path / "library", folder) as server:
-        from tests.support.servers import uuid_of
-
         added = _push_bytes(server, token, forged, "/usr/lib/liblarge.dylib")
         assert added.status == 201, added
         uuid, deadline = uuid_of(samples.large), time.monotonic() + 30
@@ -290,6 +292,45 @@ def _push_bytes(server: Server, token: str, data: bytes, path: str) -> Answer:
     return _post(server, token, sha256, path)
 
 
+def test_tokens_that_are_made_and_revoked_at_once_are_all_minded(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    for number in range(20):
+        TokenStore(path).create(f"old{number}", [Scope.READ])
+    with ThreadPoolExecutor(16) as pool:
+        made = [pool.submit(TokenStore(path).create, f"new{number}", [Scope.WRITE]) for number in range(20)]
+        revoked = [pool.submit(TokenStore(path).revoke, f"old{number}") for number in range(20)]
+        texts = [future.result() for future in made]
+        for future in revoked:
+            future.result()
+    store = TokenStore(path)
+    assert {t.name for t in store.all()} == {f"new{number}" for number in range(20)}
+    assert all(store.find(text) for text in texts)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_another_process_has_just_completed_is_not_written_to(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = own.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30)
+    part, whole = tmp_path / "uploads" / f"{sha256}.part", tmp_path / "uploads" / sha256
+    part.write_bytes(data)
+    lock = fcntl.flock
+
+    def late(file: BinaryIO, operation: int) -> None:
+        if part.exists():
+            part.replace(whole)  # by whoever had the lock until now
+        lock(file, operation)
+
+    monkeypatch.setattr("server.uploads.fcntl.flock", late)
+    asked = make_mocked_request("PUT", "/", {"Content-Length": str(len(data))})
+    with pytest.raises(web.HTTPConflict):
+        asyncio.run(uploads.receive(sha256, asked))
+    assert whole.read_bytes() == data
+    assert uploads.offset(sha256) == (len(data), True)
+
+
 def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, own: Path) -> None:
     Library.open(tmp_path / "library", create=True).close()
     folder = tmp_path / "server"
@@ -299,6 +340,8 @@ def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, ow
     with serve(tmp_path / "library", folder) as server:
         for nobody in ("wrong", "\xff\xfe"):
             assert _put(server, nobody, sha256, data).status == 401
+        look_up = f"/buildid/{uuid_of(own).hex}/executable"
+        assert request(server.url, look_up).status == 404
         early = _post(server, token, sha256, "/x")
         assert (early.status, "was not sent" in json.loads(early.body)["error"]) == (404, True)
         part = _put(server, token, sha256, data[:half], f"bytes 0-{half - 1}/{size}")
@@ -313,6 +356,7 @@ def test_an_upload_is_continued_and_checked(tmp_path: Path, samples: Samples, ow
         done = _post(server, token, sha256, "/Applications/Ledger.app/libledger.dylib")
         assert done.status == 201
         assert [i["arch"] for i in json.loads(done.body)["images"]] == ["x86_64"]
+        assert request(server.url, look_up).body == data
         # Had the answer been lost, the same would be asked again.
         again = _post(server, token, sha256, "/Applications/Ledger.app/libledger.dylib")
         assert (again.status, json.loads(again.body)) == (201, json.loads(done.body))
