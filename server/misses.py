@@ -126,4 +126,5 @@ class MissLog:
         try:
             self.flush()
         finally:
-            self._database.conn.close()
+            with self._lock:  # a thread that was not waited for may still write
+                self._database.conn.close()

@@ -64,8 +64,9 @@ class CatalogFile:
             raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
 
     def close(self) -> None:
-        """Close the connection."""
-        self.database.conn.close()
+        """Close the connection, once no other thread is in the midst of using it: SQLite would crash."""
+        with self._lock:
+            self.database.conn.close()
 
     def known_keys(self) -> set[str]:
         """Return the store keys of the records that are folded in."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from uuid import UUID
@@ -182,11 +184,14 @@ def test_readers_see_the_old_or_the_new_catalog_while_another_one_replaces_it(tm
     writer.fold_many(records)
     expected = [o.sha256 for o in reader.resolve(U1)]
     assert len(expected) == 30
-    done = threading.Event()
+    done, asked = threading.Event(), threading.Event()
 
     def replace() -> None:
-        for turn in range(1, 30):
-            fresh = Catalog(tmp_path / f"fresh{turn}.db", filling=True)
+        for number in itertools.count(1):
+            if number > 30 and asked.is_set():
+                break
+            turn = number % 30
+            fresh = Catalog(tmp_path / f"fresh{number}.db", filling=True)
             fresh.fold_many(records[turn:] + records[:turn])
             fresh.filled()
             writer.replace_with(fresh)
@@ -196,13 +201,50 @@ def test_readers_see_the_old_or_the_new_catalog_while_another_one_replaces_it(tm
     thread = threading.Thread(target=replace)
     thread.start()
     questions = 0
-    while not done.is_set():
-        assert [o.sha256 for o in reader.resolve(U1)] == expected
-        questions += 1
-    thread.join()
-    assert questions > 20
+    try:
+        while not done.is_set():
+            assert [o.sha256 for o in reader.resolve(U1)] == expected
+            questions += 1
+            if questions > 20:
+                asked.set()
+    finally:
+        asked.set()
+        thread.join()
     reader.close()
     writer.close()
+
+
+_CLOSE = """
+import sys
+import threading
+from pathlib import Path
+from symcache.catalog import Catalog
+from symcache.errors import StorageError
+
+catalog, begun, answers = Catalog(Path(sys.argv[1])), threading.Event(), []
+catalog.database.conn.create_function("begun", 0, begun.set)
+NUMBERS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 1000000)"
+
+def ask():
+    answers.extend(catalog.rows(f"SELECT begun() UNION ALL SELECT * FROM ({NUMBERS} SELECT count(*) FROM c)"))
+
+thread = threading.Thread(target=ask)
+thread.start()
+begun.wait()
+catalog.close()
+thread.join()
+assert answers == [(None,), (1000000,)], answers
+try:
+    catalog.known_keys()
+except StorageError:
+    print("closed")
+"""
+
+
+def test_a_catalog_is_closed_while_another_thread_asks(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _CLOSE, str(tmp_path / "catalog.db")]  # which would end by a signal
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
 
 
 def _many(count: int) -> list[HarvestRecord]:
