@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -24,7 +23,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from symcache.errors import NotFoundError, StorageError, UsageError
-from symcache.files import published
+from symcache.files import alone, published
 from symcache.model import Sha256
 
 __all__ = ["Scope", "Token", "TokenStore", "token_of"]
@@ -124,8 +123,7 @@ class TokenStore:
         """Change the tokens alone: of two who read and write them at once, one would lose his."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with alone(self._path.with_suffix(".lock")):
                 yield
         except OSError as error:
             raise StorageError(f"{self._path}: {error.strerror or error}", hint="check who owns the folder") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["publish_bytes", "published"]
+__all__ = ["alone", "publish_bytes", "published"]
 
 _PRIVATE = 0o600
 """What a new temporary file has."""
@@ -54,3 +55,15 @@ def publish_bytes(target: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(part)  # noqa: PTH108
         raise
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let no other process or thread do what is done here at the same time, and wait for one that does.
+
+    `path` is a file for this alone: made if need be, and never removed, or two could hold locks of its name. Raises
+    OSError.
+    """
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
