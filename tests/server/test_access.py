@@ -9,15 +9,16 @@ import hashlib
 import json
 import os
 import plistlib
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -30,8 +31,9 @@ from symcache.errors import RemoteError
 from symcache.library import Library
 from symcache.model import Kind
 from tests.support.http import Answer, request
-from tests.support.servers import Samples, Server, serve, uuid_of
+from tests.support.servers import Samples, Server, serve, set_uuid, uuid_of
 from tests.support.toolchain import compile_image, dsym
+from tests.support.waiting import until
 
 
 def _symcache(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -104,9 +106,7 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
         assert Path(done.stdout.strip()).read_bytes() == samples.dylib.read_bytes()
 
         assert _symcache(folder, "token", "revoke", "reader").returncode == 0
-        deadline = time.monotonic() + 10
-        while request(url, path, headers={"Authorization": f"Bearer {reader}"}).status != 401:
-            assert time.monotonic() < deadline
+        until(lambda: request(url, path, headers={"Authorization": f"Bearer {reader}"}).status == 401)
 
 
 def test_behind_a_proxy_this_machine_needs_a_token_as_well(samples: Samples, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_each_scope_includes_those_before_it(samples: Samples, tmp_path: Path) -
         answer = request(server.url, "/api/v1/tokens", headers={"Authorization": f"Bearer {tokens['admin']}"})
         assert [t["name"] for t in json.loads(answer.body)["tokens"]] == [f"my-{s}" for s in sorted(scopes)]
         assert not any(token.encode() in answer.body for token in tokens.values())
-        assert 429 in {status("read", "/api/v1/releases") for _ in range(5)}
+        until(lambda: status("read", "/api/v1/releases") == 429)
         assert {status("admin", "/api/v1/releases") for _ in range(10)} == {200}
         for path in ("/api/v1/releases/22G120", f"/api/v1/uuids/{samples.uuid}"):
             assert status("admin", path, "DELETE") in {404, 405}
@@ -198,10 +198,7 @@ def test_own_binaries_are_pushed_once_and_served(tmp_path: Path, own: Path) -> N
         assert {k: json.loads(first.stdout)[k] for k in ("added", "known")} == {"added": 2, "known": 0}
         assert token not in first.stdout + first.stderr
         assert json.loads(request(server.url, "/api/v1/missing").body)["missing"] == []  # asking first was no need
-        deadline = time.monotonic() + 30
-        while request(server.url, f"/buildid/{uuid.hex}/executable").body != own.read_bytes():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: request(server.url, f"/buildid/{uuid.hex}/executable").body == own.read_bytes())
         inner = own.with_name(own.name + ".dSYM") / "Contents" / "Resources" / "DWARF" / own.name
         assert request(server.url, f"/buildid/{uuid.hex}/debuginfo").body == inner.read_bytes()
         again = json.loads(_symcache(folder, "push", *pushed).stdout)
@@ -253,8 +250,6 @@ def test_notes_that_are_none_are_refused(notes: object, samples: Samples, tmp_pa
 
 
 def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(samples.library, tmp_path / "library")
     folder = tmp_path / "server"
     token = _token(folder, "ci", "write")
@@ -262,11 +257,12 @@ def test_what_is_pushed_never_shadows_what_was_harvested(samples: Samples, tmp_p
     with serve(tmp_path / "library", folder) as server:
         added = _push_bytes(server, token, forged, "/usr/lib/liblarge.dylib")
         assert added.status == 201, added
-        uuid, deadline = uuid_of(samples.large), time.monotonic() + 30
-        while len(json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)["contents"]) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        time.sleep(3)  # look-ups have a connection of their own, which follows within two seconds
+        uuid = uuid_of(samples.large)
+        until(lambda: len(json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)["contents"]) == 2)
+        # Look-ups remember their answers until they notice a change: when they know of a later one, they know of this.
+        later = set_uuid(Path(shutil.copy(samples.dylib, tmp_path / "later.dylib")), UUID(int=5, version=4))
+        assert _push_bytes(server, token, later.read_bytes(), "/usr/lib/later.dylib").status == 201
+        until(lambda: request(server.url, f"/buildid/{uuid_of(later).hex}/executable").status == 200)
         got = request(server.url, f"/buildid/{uuid_of(samples.large).hex}/executable")
         assert got.body == samples.large.read_bytes()
         # It does not answer where the harvested one has no place, either.

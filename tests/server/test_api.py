@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +11,7 @@ import pytest
 from symcache.model import uuid_text
 from tests.support.http import Answer, request
 from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server
+from tests.support.waiting import until
 
 
 def _get(server: Server, path: str) -> Any:
@@ -159,7 +159,5 @@ def test_the_description_holds_for_every_path(server: Server) -> None:
 
 
 def test_health_and_readiness(server: Server) -> None:
-    deadline = time.monotonic() + 10
-    while request(server.url, "/readyz").status != 200:
-        assert time.monotonic() < deadline
+    until(lambda: request(server.url, "/readyz").status == 200)
     assert request(server.url, "/healthz").body == b"ok\n"

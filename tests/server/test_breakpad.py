@@ -300,8 +300,15 @@ def test_of_a_universal_file_one_slice_is_told(images: dict[str, Built], tmp_pat
         assert parse((tmp_path / arch).read_bytes()).cfi == built.symbols.cfi
 
 
-def test_a_server_that_stops_waits_for_no_symbol_file(images: dict[str, Built], tmp_path: Path) -> None:
-    built, target = images["arm64"], tmp_path / "cut.sym"
+def test_a_server_that_stops_waits_for_no_symbol_file(
+    images: dict[str, Built], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, target = images["arm64"], tmp_path / "made" / "cut.sym"
+    target.parent.mkdir()
+    endless = tmp_path / "python"
+    endless.write_text("#!/bin/sh\nexec sleep 600\n")
+    endless.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(endless))
 
     def make() -> None:
         with built.dsym.open("rb") as one, built.dylib.open("rb") as two:
@@ -314,7 +321,7 @@ def test_a_server_that_stops_waits_for_no_symbol_file(images: dict[str, Built], 
             time.sleep(0.01)
     with pytest.raises(StorageError, match="ended from outside"):
         making.result()
-    assert list(tmp_path.iterdir()) == []
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_dsym_alone_has_a_symbol_file(images: dict[str, Built], tmp_path: Path) -> None:

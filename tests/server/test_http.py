@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import subprocess
-import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from symcache.dyld import REVISION
 from symcache.library import Library
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
+from tests.support.waiting import until
 
 
 def _path(samples: Samples, image: Path | None = None) -> str:
@@ -184,10 +184,8 @@ def test_under_a_cache_pin_what_may_be_extracted_anew_is_not_immutable(samples: 
             staged.objects[:] = [replace(o, extractor=extractor, revision=revision) for o in staged.objects]
             with Library.open(tmp_path / "library") as library:
                 library.ingest(staged)
-            deadline = time.monotonic() + 30
-            while (answer := request(server.url, path)).body != image.read_bytes():
-                assert time.monotonic() < deadline, (extractor, revision, answer.status)
-                time.sleep(0.2)
+            until(lambda image=image: request(server.url, path).body == image.read_bytes(), f"{extractor} {revision}")
+            answer = request(server.url, path)
             final = (extractor, revision) == ("symcache", REVISION)
             expected = "public, max-age=86400, immutable" if final else "public, max-age=300"
             assert answer.headers["cache-control"] == expected

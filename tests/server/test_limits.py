@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,25 @@ def _token(folder: Path, name: str, scope: str) -> str:
     ).stdout.strip()
 
 
-def _until_refused(url: str, most: int, **headers: str) -> tuple[int, Answer]:
-    """Return how many look-ups were answered, and the refusal."""
+def _look_up(url: str, path: str = _PATH, **headers: str) -> Callable[[], Answer]:
+    return lambda: request(url, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def _until_refused(ask: Callable[[], Answer], most: int) -> tuple[int, Answer, float]:
+    """Return how many requests were answered, the refusal, and when it was asked for."""
     for count in range(most + 1):
-        answer = request(url, _PATH, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        asked = time.monotonic()
+        answer = ask()
         if answer.status == 429:
-            return count, answer
-        assert answer.status == 404
-    raise AssertionError(f"{most} look-ups and no refusal")
+            return count, answer, asked
+        assert answer.status in {200, 202, 401, 404}
+    raise AssertionError(f"{most} requests and no refusal")
+
+
+def _used_up(ask: Callable[[], Answer], rate: float, since: float) -> bool:
+    """Tell whether no more is answered than time has allowed since a refusal: on a busy machine, that may be some."""
+    count, _, _ = _until_refused(ask, 100)
+    return count <= 1 + rate * (time.monotonic() - since)
 
 
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 60), max_size=300))
@@ -60,13 +72,14 @@ def test_no_client_gets_more_than_burst_and_rate(rate: float, pauses: list[float
 
 def test_a_flood_is_told_when_to_come_back(samples: Samples, tmp_path: Path) -> None:
     with serve(samples.library, tmp_path / "server", "--lookup-rate", "0.5") as server:
-        count, refused = _until_refused(server.url, 40)
-        assert 15 <= count <= 35
+        start = time.monotonic()
+        count, refused, since = _until_refused(_look_up(server.url), 100)
+        assert 15 <= count <= 16 + 0.5 * (time.monotonic() - start)
         assert 1 <= int(refused.headers["retry-after"]) <= 30
-        assert request(server.url, "/api/v1/releases").status == 429
+        assert _used_up(_look_up(server.url, "/api/v1/releases"), 0.5, since)
         assert request(server.url, "/healthz").status == 200
         # Without --trust-proxy nobody becomes another by saying so.
-        assert request(server.url, _PATH, headers={"X-Forwarded-For": "192.0.2.1"}).status == 429
+        assert _used_up(_look_up(server.url, X_Forwarded_For="192.0.2.1"), 0.5, since)
         with SymbolClient([server.url], tmp_path / "cache") as client:
             assert client.fetch_many([SymbolRequest(samples.uuid)])  # waits as it was told
 
@@ -74,9 +87,11 @@ def test_a_flood_is_told_when_to_come_back(samples: Samples, tmp_path: Path) -> 
 def test_several_processes_count_together(samples: Samples, tmp_path: Path) -> None:
     with serve(samples.library, tmp_path / "server", "--processes", "3", "--lookup-rate", "0.5") as server:
         start = time.monotonic()
-        count, _ = _until_refused(server.url, 60)  # each connection is some process's
+        count, _, _ = _until_refused(_look_up(server.url), 100)  # each connection is some process's
         assert 15 <= count <= 16 + 0.5 * (time.monotonic() - start)
-        assert {request(server.url, _PATH).status for _ in range(10)} == {429}
+        for _ in range(10):
+            count += _until_refused(_look_up(server.url), 100)[0]
+        assert count <= 16 + 0.5 * (time.monotonic() - start)
 
 
 _FLOOD = """
@@ -135,13 +150,13 @@ def test_many_clients_take_no_more_memory_and_the_busy_ones_are_remembered() -> 
 def test_behind_a_proxy_each_client_counts_for_itself(samples: Samples, tmp_path: Path) -> None:
     options = ("--lookup-rate", "0.2", "--trust-proxy", "127.0.0.1", "--trust-proxy", "10.0.0.0/8")
     with serve(samples.library, tmp_path / "server", *options) as server:
-        _until_refused(server.url, 20, X_Forwarded_For="192.0.2.1")
+        _, _, since = _until_refused(_look_up(server.url, X_Forwarded_For="192.0.2.1"), 100)
         for same in ("6.6.6.6, 192.0.2.1", "192.0.2.1, 10.1.2.3", "::ffff:192.0.2.1", " 192.0.2.1 ,127.0.0.1"):
-            assert request(server.url, _PATH, headers={"X-Forwarded-For": same}).status == 429, same
+            assert _used_up(_look_up(server.url, X_Forwarded_For=same), 0.2, since), same
         for other in ("192.0.2.2", "192.0.2.1, 192.0.2.3", "", "not an address"):
             assert request(server.url, _PATH, headers={"X-Forwarded-For": other}).status == 404, other
-        _until_refused(server.url, 20, X_Forwarded_For="2001:db8::1")
-        assert request(server.url, _PATH, headers={"X-Forwarded-For": "2001:db8::ffff:1"}).status == 429
+        _, _, since = _until_refused(_look_up(server.url, X_Forwarded_For="2001:db8::1"), 100)
+        assert _used_up(_look_up(server.url, X_Forwarded_For="2001:db8::ffff:1"), 0.2, since)
         assert request(server.url, _PATH, headers={"X-Forwarded-For": "2001:db8:0:1::1"}).status == 404
 
 
@@ -150,18 +165,22 @@ def test_uploads_and_tokens_have_limits_of_their_own(tmp_path: Path) -> None:
     folder = tmp_path / "server"
     ci, other = _token(folder, "ci", "write"), _token(folder, "other", "write")
 
-    def put(token: str) -> int:
+    def put(token: str) -> Answer:
         headers = {"Authorization": f"Bearer {token}", "Content-Range": "bytes 0-0/9"}
-        return request(server.url, f"/api/v1/uploads/{'1' * 64}", method="PUT", headers=headers, body=b"x").status
+        return request(server.url, f"/api/v1/uploads/{'1' * 64}", method="PUT", headers=headers, body=b"x")
 
     with serve(tmp_path / "library", folder, "--upload-rate", "0.2") as server:
-        assert [put(ci) for _ in range(6)] == [202] * 6
-        assert 429 in {put(ci) for _ in range(4)}
-        assert put(other) == 202
-        assert {put("guess") for _ in range(10)} == {401, 429}  # guessing is slow
+        start = time.monotonic()
+        count, _, since = _until_refused(lambda: put(ci), 100)
+        assert 6 <= count <= 7 + 0.2 * (time.monotonic() - start)
+        assert put(other).status == 202
+        assert put("guess").status == 401
+        _until_refused(lambda: put("guess"), 100)  # guessing is slow
         assert request(server.url, _PATH).status == 404  # look-ups are not limited here
-        refused = request(server.url, f"/api/v1/uploads/{'1' * 64}", headers={"Authorization": f"Bearer {ci}"})
-        assert (refused.status, "too many" in json.loads(refused.body)["error"]) == (429, True)
+        asked = _look_up(server.url, f"/api/v1/uploads/{'1' * 64}", Authorization=f"Bearer {ci}")
+        assert _used_up(asked, 0.2, since)
+        _, refused, _ = _until_refused(asked, 100)
+        assert "too many" in json.loads(refused.body)["error"]
 
 
 @pytest.mark.parametrize(

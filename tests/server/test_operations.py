@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from symcache.library import Library, Staged, StagedCacheFile
 from symcache.model import Release
 from tests.support.http import request
 from tests.support.servers import SHARED_UUID, Samples, Server, serve, uuid_of
+from tests.support.waiting import until
 
 
 def _metrics(server: Server) -> dict[tuple[str, str], float]:
@@ -32,14 +32,15 @@ def _metrics(server: Server) -> dict[tuple[str, str], float]:
 
 def _workers(server: Server) -> list[int]:
     text = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=False).stdout
-    found = []
-    for number in text.split():
-        try:
-            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
-                found.append(int(number))
-        except FileNotFoundError:
-            continue
-    return found
+    return [number for number in map(int, text.split()) if b"spawn_main" in _command(number)]
+
+
+def _command(number: int) -> bytes:
+    """Return the command line of a process; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{number}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_several_processes_answer_on_one_port_and_count_together(samples: Samples, tmp_path: Path) -> None:
@@ -50,6 +51,8 @@ def test_several_processes_answer_on_one_port_and_count_together(samples: Sample
             assert request(server.url, path).body == data
         for _ in range(12):
             assert request(server.url, f"/buildid/{'0' * 31}2/executable").status == 404
+        # Each process counts what it has sent a moment afterwards, and any of them may be asked.
+        until(lambda: _metrics(server)["http_responses_duration_seconds_count", "debuginfod"] >= 42)
         found = _metrics(server)
         assert found["http_requests_total", "debuginfod"] == 42
         assert found["http_responses_total", "200,debuginfod"] == 30
@@ -63,18 +66,16 @@ def test_a_process_that_dies_is_replaced(samples: Samples, tmp_path: Path) -> No
     with serve(samples.library, tmp_path / "server", "--processes", "2") as server:
         before = set(_workers(server))
         os.kill(min(before), signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while len(set(_workers(server)) - before) < 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        deadline = time.monotonic() + 30
-        answered = 0
-        while answered < 20:
-            assert time.monotonic() < deadline
+        until(lambda: set(_workers(server)) - before)
+
+        def answers() -> bool:
             try:
-                answered += request(server.url, f"/buildid/{SHARED_UUID.hex}/executable").status == 200
-            except OSError:
-                time.sleep(0.1)
+                return request(server.url, f"/buildid/{SHARED_UUID.hex}/executable").status == 200
+            except OSError:  # what waited for the one that died
+                return False
+
+        for _ in range(20):
+            until(answers)
         assert server.stop() == 0
         assert not [p for p in before if Path(f"/proc/{p}").exists()]
 
@@ -84,7 +85,7 @@ def test_two_servers_never_share_a_port(samples: Samples, tmp_path: Path) -> Non
         for processes in ("1", "2"):
             command = [sys.executable, "-m", "symcache", "serve", "--library", str(samples.library)]
             command += ["--port", server.url.rpartition(":")[2], "--processes", processes]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             assert (done.returncode, done.stdout) == (3, "")
             assert "in use" in done.stderr
 
@@ -95,10 +96,7 @@ def test_no_process_outlives_its_supervisor(samples: Samples, tmp_path: Path) ->
         assert len(workers) == 2
         server.process.kill()
         server.process.wait()
-        deadline = time.monotonic() + 30
-        while [n for n in workers if Path(f"/proc/{n}/cmdline").exists() and Path(f"/proc/{n}/cmdline").read_bytes()]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: not any(map(_command, workers)), "they live on")
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -108,10 +106,7 @@ def test_a_hang_up_ends_nothing_and_logs_can_be_rotated(samples: Samples, tmp_pa
         assert request(server.url, "/healthz").status == 200
         workers = _workers(server)
         server.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 30
-        while not log.read_text():  # written down at once
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(log.read_text)  # written down at once
         log.rename(tmp_path / "old")
         assert request(server.url, "/readyz").status == 200
         assert _workers(server) == workers

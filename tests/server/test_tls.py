@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import zstandard
 
 from tests.support.servers import Samples, serve, uuid_of
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -86,23 +86,17 @@ def test_a_renewed_certificate_is_taken_up(samples: Samples, tmp_path: Path, pro
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--processes", processes]
     with serve(samples.library, tmp_path / "server", *options) as server:
 
-        def settles_on(shown: Path) -> bool:
-            end = time.monotonic() + 20
-            while time.monotonic() < end:
-                command = ["curl", "-fsS", "--cacert", shown, f"{server.url}/healthz"]
-                done = [subprocess.run(command, capture_output=True, check=False).returncode for _ in range(8)]
-                if not any(done):
-                    return True
-            return False
+        def is_shown(cert: Path) -> bool:
+            command = ["curl", "-fsS", "--cacert", cert, f"{server.url}/healthz"]
+            return not any(subprocess.run(command, capture_output=True, check=False).returncode for _ in range(8))
 
         first = tmp_path / "first.pem"
         shutil.copy(cert, first)
         shutil.copy(other[0], cert)  # the key is still that of the first
         server.process.send_signal(signal.SIGHUP)
         stderr = tmp_path / "server" / "stderr"
-        while stderr.read_text().count("the certificate stays") < int(processes):
-            time.sleep(0.05)
-        assert settles_on(first)
+        until(lambda: stderr.read_text().count("the certificate stays") == int(processes))
+        assert is_shown(first)
         shutil.copy(other[1], key)
         server.process.send_signal(signal.SIGHUP)
-        assert settles_on(other[0])
+        until(lambda: is_shown(other[0]))
