@@ -212,7 +212,7 @@ def _print(analysis: Analysis) -> None:
         dumped, executable = module.loaded.module, module.loaded.executable
         uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
         note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
-        symbols = " +dSYM" if module.debug_info and module.status == "have" else ""
+        symbols = " +dSYM" if module.debug_info and module.status in {"have", "memory"} else ""
         out.print(
             f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}  {plain(dumped.path or dumped.name)}"
             + (f"  ({plain(note)})" if note else "")

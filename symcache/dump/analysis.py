@@ -184,6 +184,6 @@ def _module(number: int, loaded: LoadedModule, report: dict[str, Any]) -> Module
         detail = detail or f"{loaded.ignored.path} is not its debug info"
     elif loaded.debug_info and not loaded.executable and status == "missing" and not loaded.symbols_only:
         detail = detail or f"the load commands of its debug info {loaded.debug_info.path} are not of this image"
-    elif loaded.debug_info and status in {"have", "missing"} and not report["symbols"]:
+    elif loaded.debug_info and status in {"have", "missing", "memory"} and not report["symbols"]:
         detail = detail or f"LLDB ignores its debug info {loaded.debug_info.path}"
     return ModuleReport(number, loaded, status, bool(report["symbols"]), detail, slide)

@@ -137,7 +137,7 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         return debugger, None, None, error.GetCString() or "LLDB does not take the core"
     _map_sources(lldb, debugger, plan["source_map"])
     own = {_uuid(module): module for module in target.module_iter()}
-    added = [_add(target, m, own) for m in plan["modules"]]
+    added = [_add(lldb, target, m, own) for m in plan["modules"]]
     slides: dict[str, Counter[int]] = {}
     for wanted, module, _ in added:
         if module is not None and wanted["layout"]:
@@ -159,7 +159,9 @@ def _open(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     return debugger, target, process, reports
 
 
-def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+def _add(
+    lldb: Any, target: Any, wanted: dict[str, Any], own: dict[str, Any]
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Add one module, checked: LLDB itself checks neither architecture nor UUID, nor whether a dSYM fits.
 
     Return what was wanted, the module that is to be placed (None: there is none), and the report on it.
@@ -194,7 +196,11 @@ def _add(target: Any, wanted: dict[str, Any], own: dict[str, Any]) -> tuple[dict
             return wanted, module, report
     if uuid in own:
         # Either the core itself holds the image, or this is LLDB's own placeholder, as it makes them for minidumps.
-        report["state"] = "memory" if own[uuid].FindSection("__TEXT").IsValid() else report["state"]
+        if own[uuid].FindSection("__TEXT").IsValid():
+            report["state"] = "memory"
+            if wanted["symbols"]:
+                _run(lldb, target.GetDebugger(), "target symbols add " + _quoted(wanted["symbols"]))
+                report["symbols"] = _path(own[uuid].GetSymbolFileSpec()) == wanted["symbols"]
     elif wanted["placeholder"]:
         module = target.AddModule(wanted["placeholder"], None, None, None)
         if module.IsValid():

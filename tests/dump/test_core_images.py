@@ -223,6 +223,19 @@ def test_cores_that_lldb_saves(style: str, noted: bool, arch: str, system: Libra
 
 
 @ARCHES
+def test_a_module_that_the_core_holds_has_the_lines_of_its_dsym(arch: str, tmp_path: Path) -> None:
+    """Nobody has a binary: LLDB takes all of them out of the core's memory."""
+    saved = saved_by_lldb(for_lldb(arch, tmp_path, uuids=True).write(tmp_path / "core"), arch, "mach-o", "full")
+    analysis = analyze(saved, FolderResolver(sorted((ASSETS / "app" / arch).glob("*.dSYM"))))
+    status = {m.loaded.module.name: (m.status, m.debug_info) for m in analysis.modules}
+    assert status["Ledger"] == status["LedgerKit"] == ("memory", True)
+    assert status["CoreFoundation"] == ("memory", False)
+    for mine, real in zip(found(analysis), expected(arch), strict=True):
+        known = [f for f in real if f[1] != "/usr/lib/dyld"]
+        assert mine[: len(known)] == known
+
+
+@ARCHES
 def test_the_list_is_found_by_its_own_address(arch: str, tmp_path: Path) -> None:
     """Only what was written to is there: no headers, so no paths and UUIDs but those in dyld's lists."""
     made = process(arch, keep=lambda region: region.stack)
