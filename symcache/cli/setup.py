@@ -22,6 +22,7 @@ from symcache.model import uuid_text
 __all__ = ["register"]
 
 _BEGIN, _END = "# >>> symcache >>>", "# <<< symcache <<<"
+_UNENDED = "# (the line before had no end)"
 _DOMAIN, _KEY = "com.apple.DebugSymbols", "DBGShellCommands"
 _PROGRAM = "symcache-dsymforuuid"
 DEFAULTS = "/usr/bin/defaults"
@@ -48,7 +49,8 @@ def lldb(
     """Let LLDB fetch binaries by UUID from servers: a block in its init file; on a Mac the dsymForUUID hook too."""
     with errors_to_exit():
         path = init_file.expanduser()
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        # To the byte: ends of lines, and whatever the encoding is.
+        before = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
         kept = _without_block(before, path)
         if undo:
             _undo(path, before, kept, dry_run)
@@ -56,7 +58,8 @@ def lldb(
         urls = [url + _pin(build, cache) for url in server_urls(server)]
         if not urls:
             raise UsageError("no server is named", hint="name one with --server or SYMCACHE_URL")
-        block = _block(urls)
+        ended = not kept or kept.endswith("\n")
+        block = _block(urls, ended=ended)
         out.print(plain(str(path)) + ":")
         for line in block.splitlines():
             out.print(f"  {plain(line)}")
@@ -66,17 +69,17 @@ def lldb(
         if dry_run:
             out.print("nothing was written (--dry-run)")
             return
-        _write(path, kept + block)
+        _write(path, kept + ("" if ended else "\n") + block)
         if program:
             _defaults("write", _DOMAIN, _KEY, "-string", program)
         out.print("Undo it with: symcache setup lldb --undo")
 
 
-def _block(urls: list[str]) -> str:
+def _block(urls: list[str], *, ended: bool) -> str:
     # LLDB keeps what it fetched by the path of the URL without the pin: each pin needs a folder of its own.
     name = hashlib.sha256(" ".join(urls).encode()).hexdigest()[:16]
     folder = platformdirs.user_cache_path("symcache") / "lldb" / name
-    lines = [_BEGIN, "settings set symbols.enable-external-lookup true"]
+    lines = [_BEGIN, *([] if ended else [_UNENDED]), "settings set symbols.enable-external-lookup true"]
     # Before those that LLDB came with, which would otherwise be asked first for every system library.
     lines += [f'settings insert-before plugin.symbol-locator.debuginfod.server-urls 0 "{u}"' for u in reversed(urls)]
     lines += [f'settings set plugin.symbol-locator.debuginfod.cache-path "{folder}"', _END]
@@ -96,12 +99,13 @@ def _pin(build: str | None, cache: str | None) -> str:
 def _without_block(text: str, path: Path) -> str:
     """Return `text` without our block; everything else stays to the byte."""
     if _BEGIN not in text:
-        return text if not text or text.endswith("\n") else text + "\n"
+        return text
     head, _, rest = text.partition(_BEGIN)
-    _, end, tail = rest.partition(_END + "\n")
+    ours, end, tail = rest.partition(_END)
     if not end:
         fail(f"{path}: holds {_BEGIN!r} without {_END!r}", hint="mend the file by hand, then run this again", code=1)
-    return head + tail
+    tail = tail.removeprefix("\n")
+    return head.removesuffix("\n") if _UNENDED in ours and not tail else head + tail
 
 
 def _undo(path: Path, before: str, kept: str, dry_run: bool) -> None:
@@ -128,7 +132,7 @@ def _write(path: Path, text: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
         with published(target, mode=mode) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_bytes(text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise StorageError(
             f"{path}: {error.strerror or error}", hint="check who owns it and who may write there"

@@ -136,18 +136,41 @@ def test_two_pins_never_share_what_lldb_keeps(tmp_path: Path) -> None:
     assert lines[0] != lines[1]
 
 
-def test_undo_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "original",
+    [
+        b"settings set stop-line-count-before 5\n# mine\n",
+        b"settings set stop-line-count-before 5",
+        b"\n",
+        b"settings set stop-line-count-before 5\r\n# mine\r\n",
+        b"# na\xefve\n",
+    ],
+)
+def test_undo_leaves_the_file_as_it_was(tmp_path: Path, original: bytes) -> None:
     file = tmp_path / "lldbinit"
-    original = "settings set stop-line-count-before 5\n# mine\n"
-    file.write_text(original)
+    file.write_bytes(original)
     file.chmod(0o600)
     for _ in range(2):  # a second set-up replaces the first
         assert _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
-    assert file.read_text().count(">>> symcache >>>") == 1
-    assert file.read_text().startswith(original)
+    assert file.read_bytes().count(b"\n# >>> symcache >>>\n") == 1
+    assert file.read_bytes().startswith(original)
     assert file.stat().st_mode & 0o777 == 0o600
     assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
-    assert file.read_text() == original
+    assert file.read_bytes() == original
+
+
+def test_lines_that_were_added_since_stay(tmp_path: Path) -> None:
+    file = tmp_path / "lldbinit"
+    file.write_text("mine")
+    assert _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
+    with file.open("a") as stream:
+        stream.write("later")
+    assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
+    assert file.read_text() == "mine\nlater"
+    assert _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
+    file.write_text(file.read_text().rstrip("\n"))  # as an editor may leave it
+    assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
+    assert file.read_text() == "mine\nlater"
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
