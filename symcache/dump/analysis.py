@@ -54,7 +54,7 @@ def analyze(
             loaded = load_dump(path, Path(folder), resolver, **pins)
         report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report["modules"], strict=True)))
-    names = dict(enumerate(t.name for t in crash_report.threads)) if crash_report else {}
+    names = dict(enumerate(loaded.names))
     if (shown := len(report["threads"])) <= loaded.header.thread:
         raise DumpError(
             f"{path}: LLDB shows {shown} threads where it has {len(loaded.dump.core.threads)}",

@@ -74,6 +74,8 @@ class LoadedDump:
     """What stopped the crashed thread."""
     walked: bool = False
     """A report's, whose frames were known."""
+    names: tuple[str, ...] = ()
+    """Of the threads, as far as the file tells them; LLDB may know others."""
 
 
 def load_dump(
@@ -124,7 +126,7 @@ def load_report(
     )
     frames = [list(thread.frames) for thread in report.threads]
     loaded.plan.update(core=None, frames=frames, thrown=list(report.last_exception))
-    return loaded
+    return replace(loaded, names=tuple(thread.name for thread in report.threads))
 
 
 def load(

@@ -20,7 +20,8 @@ from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, Segment
 from symcache.dump.header import DumpHeader
 from symcache.dump.loader import LoadedDump, load
-from symcache.dump.minidump_streams import Minidump, add_regions, read_minidump
+from symcache.dump.minidump_edits import add_regions, stop_at_exception
+from symcache.dump.minidump_streams import Minidump, read_minidump
 from symcache.dump.registers import CPU_TYPE_X86_64
 from symcache.dump.symbols import ModuleResolver, Progress
 
@@ -62,12 +63,16 @@ def load_minidump(
         exception=found.exception,
         memory=memory,
     )
-    if frameless := _frameless(replace(dump, core=memory), found, loaded):
+    frameless = _frameless(replace(dump, core=memory), found, loaded)
+    if (frameless or found.passing is not None) and path.stat().st_size <= _MAX_COPY:
         copy = scratch / "minidump.dmp"
         shutil.copyfile(path, copy)
-        add_regions(copy, frameless)
+        if frameless:
+            add_regions(copy, frameless)
+        if found.passing is not None:
+            stop_at_exception(copy, found.passing)
         loaded.plan["core"] = str(copy.absolute())
-    return loaded
+    return replace(loaded, names=found.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class _HeldCore(Core):
 def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tuple[int, int]]:
     """Return the missing modules (address, size) in which threads are, in functions that keep no frame."""
     missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
-    if not missing or found.has_regions or dump.path.stat().st_size > _MAX_COPY:
+    if not missing or found.has_regions:
         return []
     framed = set(framed_modules(dump, found.crashed, missing))
     counters = [t.registers["rip" if found.cputype == CPU_TYPE_X86_64 else "pc"] for t in found.threads]

@@ -1,7 +1,7 @@
 """What a minidump says in its streams: system, threads, modules, exception, and which memory it holds.
 
-Sources: MINIDUMP_* (minidumpapiset.h), CONTEXT (winnt.h); for Mac processes Breakpad's minidump_format.h: platform ids,
-the two layouts of an arm64 context, Mach exceptions in the exception stream, macOS's build as the service pack's name;
+Sources: MINIDUMP_* (minidumpapiset.h); for Mac processes Breakpad's minidump_format.h: platform ids, Mach exceptions in
+the exception stream, macOS's build as the service pack's name;
 LLDB's MinidumpFileBuilder, which writes UUIDs as ELF build ids are written and exceptions in words.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -19,22 +19,23 @@ from uuid import UUID
 from symcache.dump.core import CoreThread, Segment
 from symcache.dump.exceptions import CrashException, mach_exception
 from symcache.dump.header import DumpModule
-from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64, FLAVORS
+from symcache.dump.minidump_contexts import MAX_CONTEXT, arm64_context, x86_64_context
+from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.errors import DumpError
 
-__all__ = ["Minidump", "MinidumpModule", "add_regions", "is_minidump", "read_minidump"]
+__all__ = ["Minidump", "MinidumpModule", "is_minidump", "read_minidump"]
 
-_THREADS, _MODULES, _MEMORY, _EXCEPTION, _SYSTEM, _MEMORY64, _REGIONS = 3, 4, 5, 6, 7, 9, 16
+_THREADS, _MODULES, _MEMORY, _EXCEPTION, _SYSTEM, _MEMORY64, _NAMES = 3, 4, 5, 6, 7, 9, 24
+REGIONS = 16
 _SIGNATURE, _VERSION = b"MDMP", 0xA793
-_HEADER = struct.Struct("<4s3I")
-_DIRECTORY = struct.Struct("<3I")
+HEADER = struct.Struct("<4s3I")
+DIRECTORY = struct.Struct("<3I")
 _SYSTEM_INFO = struct.Struct("<3H2x5I")
 _THREAD = struct.Struct("<I20xQ4I")
 _MODULE = struct.Struct("<QI8xI52x2I")
 _RANGE = struct.Struct("<Q2I")
 _RANGE64 = struct.Struct("<2Q")
-_REGION = struct.Struct("<2QI4xQ3I4x")
-_COMMITTED, _PAGE_READONLY, _MEM_IMAGE = 0x1000, 2, 0x0100_0000
+_THREAD_NAME = struct.Struct("<IQ")
 _EXCEPTION_STREAM = struct.Struct("<I4x2I8xQI4x15Q2I")
 _MODULE_SIZE, _THREAD_SIZE = 108, 48
 _MAX_STREAMS = 4096
@@ -43,6 +44,12 @@ _MAX_MODULES = 65_536
 _MAX_RANGES = 1 << 19
 _MAX_TEXT = 4096
 _TYPE_AND_CODES = 3
+_TYPE_AT = 8
+"""Offset of the exception's type in its stream."""
+_SOFTWARE, _SOFT_SIGNAL = 5, 0x10003
+"""EXC_SOFTWARE, and its code for a signal."""
+_STOPPING = frozenset({3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 15})
+"""Signals at which LLDB stops."""
 _LLDB = int.from_bytes(b"LLDB", "big")
 """In the place of the code: LLDB tells in words what stopped the thread."""
 _FAULT = re.compile(r"address[:=] ?0x([0-9a-fA-F]{1,16})\b")
@@ -55,15 +62,6 @@ _CPUS = {"x86_64": CPU_TYPE_X86_64, "arm64": CPU_TYPE_ARM64}
 _PLATFORMS = {0x8101: "macOS", 0x8102: "iOS", 0x8201: "Linux", 0x8202: "Solaris", 0x8203: "Android", 0x8205: "Fuchsia"}
 _WINDOWS = 4
 """Platform ids below are those of Windows."""
-_X86_ORDER = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)), "rip")
-_X86_CONTEXT = struct.Struct("<56x6HI48x17Q")
-"""CONTEXT of AMD64: segment registers at 56, eflags at 68, general registers from 120 on."""
-_ARM_CONTEXT = struct.Struct("<2I33Q")
-"""MDRawContextARM64: flags, cpsr, x0 to x28, fp, lr, sp, pc."""
-_ARM_OLD_CONTEXT = struct.Struct("<Q33QI")
-"""MDRawContextARM64_Old, whose flags have 64 bits: cpsr stands behind pc."""
-_ARM_OLD = 0x8000_0000
-_MAX_CONTEXT = 1232
 
 
 class MinidumpModule(NamedTuple):
@@ -93,6 +91,10 @@ class Minidump:
     """What it holds of the process's memory, in the order of the file; its offsets are those in the file."""
     has_regions: bool
     """It lists the regions of memory with their protections."""
+    names: tuple[str, ...]
+    """Of the threads; empty where one has none."""
+    passing: int | None
+    """Where in the file the type of an exception is at which LLDB would not stop, and wait for another one for ever."""
 
 
 def is_minidump(path: Path) -> bool:
@@ -105,28 +107,6 @@ def read_minidump(path: Path) -> Minidump:
     """Return what a minidump of a Mac process holds; memory is left where it is. Raises DumpError, OSError."""
     with path.open("rb") as file:
         return _Reader(file, str(path)).read()
-
-
-def add_regions(path: Path, regions: Sequence[tuple[int, int]]) -> None:
-    """Append a list of regions (address, size) to a minidump that has none: memory that may be read, and not executed.
-
-    The file must be a copy of one that `read_minidump` has taken. Raises OSError.
-    """
-    with path.open("r+b") as file:
-        _, _, count, offset = _HEADER.unpack(file.read(_HEADER.size))
-        file.seek(offset)
-        directory = file.read(count * _DIRECTORY.size)
-        end = file.seek(0, os.SEEK_END)
-        listed = bytes(-end % 8) + struct.pack("<2IQ", 16, _REGION.size, len(regions))
-        listed += b"".join(
-            _REGION.pack(address, address, _PAGE_READONLY, size, _COMMITTED, _PAGE_READONLY, _MEM_IMAGE)
-            for address, size in regions
-        )
-        start = end + -end % 8
-        directory += _DIRECTORY.pack(_REGIONS, end + len(listed) - start, start)
-        file.write(listed + directory)
-        file.seek(8)
-        file.write(struct.pack("<2I", count + 1, end + len(listed)))
 
 
 class _Reader:
@@ -154,6 +134,7 @@ class _Reader:
         if not threads:
             raise DumpError(f"{self._name}: the minidump has no thread", hint="there is nothing to show a backtrace of")
         build = self._text(build_at) if build_at else ""
+        names = self._names(streams)
         return Minidump(
             arch,
             _CPUS[arch],
@@ -164,19 +145,21 @@ class _Reader:
             raised.exception if raised else CrashException(_NO_EXCEPTION),
             self._modules(streams),
             self._memory(streams),
-            _REGIONS in streams,
+            REGIONS in streams,
+            tuple(names.get(identity, "") for identity in ids),
+            streams[_EXCEPTION][0] + _TYPE_AT if raised and raised.passing else None,
         )
 
     def _directory(self) -> dict[int, tuple[int, int]]:
         """Return offset and size of every stream, the first of each type."""
-        signature, version, count, offset = _HEADER.unpack(self._at(0, _HEADER.size, "header"))
+        signature, version, count, offset = HEADER.unpack(self._at(0, HEADER.size, "header"))
         if signature != _SIGNATURE or version & 0xFFFF != _VERSION:
             raise DumpError(f"{self._name}: is no minidump: {signature!r}, version {version & 0xFFFF:#x}")
         if count > _MAX_STREAMS:
             raise DumpError(f"{self._name}: {count} streams where at most {_MAX_STREAMS} were expected")
         found: dict[int, tuple[int, int]] = {}
-        table = self._at(offset, count * _DIRECTORY.size, f"directory of {count} streams")
-        for kind, size, place in _DIRECTORY.iter_unpack(table):
+        table = self._at(offset, count * DIRECTORY.size, f"directory of {count} streams")
+        for kind, size, place in DIRECTORY.iter_unpack(table):
             found.setdefault(kind, (place, size))
         return found
 
@@ -196,7 +179,7 @@ class _Reader:
         self, streams: dict[int, tuple[int, int]], cputype: int, raised: _Raised | None
     ) -> tuple[list[int], tuple[CoreThread, ...]]:
         ids, threads = [], []
-        read = _x86_64_context if cputype == CPU_TYPE_X86_64 else _arm64_context
+        read = x86_64_context if cputype == CPU_TYPE_X86_64 else arm64_context
         entries = self._list(streams, _THREADS, _THREAD_SIZE, _MAX_THREADS, "threads")
         for number, (identity, _, _, _, size, place) in enumerate(_THREAD.iter_unpack(entries)):
             if raised and raised.thread == identity and raised.context[1]:
@@ -207,7 +190,7 @@ class _Reader:
 
     def _context(self, place: int, size: int, read: Callable[[bytes], dict[str, int]], number: int) -> dict[str, int]:
         try:
-            return read(self._at(place, min(size, _MAX_CONTEXT), "context"))
+            return read(self._at(place, min(size, MAX_CONTEXT), "context"))
         except (struct.error, DumpError):
             raise self._cut(f"the registers of thread {number} ({size} bytes at {place:#x}) are not there") from None
 
@@ -224,7 +207,14 @@ class _Reader:
             return _Raised(thread, CrashException(told, None, int(at[1], 16) if at else None), (size, place))
         # Crashpad repeats the type and Mach's two codes in full; Breakpad has 32 bits of the first, and the address.
         first, second = codes[1:3] if count == _TYPE_AND_CODES and codes[0] == kind else (code, address)
-        return _Raised(thread, mach_exception(kind, first, second), (size, place))
+        # LLDB takes the address for the signal's number.
+        passing = (kind, code) == (_SOFTWARE, _SOFT_SIGNAL) and address not in _STOPPING
+        return _Raised(thread, mach_exception(kind, first, second), (size, place), passing)
+
+    def _names(self, streams: dict[int, tuple[int, int]]) -> dict[int, str]:
+        """Return the names of threads, as far as they have some, by thread id."""
+        entries = self._list(streams, _NAMES, _THREAD_NAME.size, _MAX_THREADS, "names of threads")
+        return {thread: self._text(place) for thread, place in _THREAD_NAME.iter_unpack(entries)}
 
     def _modules(self, streams: dict[int, tuple[int, int]]) -> tuple[MinidumpModule, ...]:
         entries = self._list(streams, _MODULES, _MODULE_SIZE, _MAX_MODULES, "modules")
@@ -299,17 +289,5 @@ class _Raised(NamedTuple):
     exception: CrashException
     context: tuple[int, int]
     """Size and place of the registers when it was raised."""
-
-
-def _x86_64_context(raw: bytes) -> dict[str, int]:
-    cs, _, _, fs, gs, _, flags, *general = _X86_CONTEXT.unpack_from(raw)
-    found = dict(zip(_X86_ORDER, general, strict=True)) | {"rflags": flags, "cs": cs, "fs": fs, "gs": gs}
-    return {name: found[name] for name in FLAVORS[CPU_TYPE_X86_64].names}
-
-
-def _arm64_context(raw: bytes) -> dict[str, int]:
-    names = FLAVORS[CPU_TYPE_ARM64].names
-    if struct.unpack_from("<I", raw)[0] & _ARM_OLD:
-        return dict(zip(names, _ARM_OLD_CONTEXT.unpack_from(raw)[1:], strict=True))
-    _, cpsr, *general = _ARM_CONTEXT.unpack_from(raw)
-    return dict(zip(names, [*general, cpsr], strict=True))
+    passing: bool = False
+    """LLDB would not stop at it."""

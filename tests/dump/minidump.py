@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-_SYSTEM, _THREADS, _MODULES, _MEMORY, _EXCEPTION, _MEMORY64, _COMMENT = 7, 3, 4, 5, 6, 9, 10
+_SYSTEM, _THREADS, _MODULES, _MEMORY, _EXCEPTION, _MEMORY64, _COMMENT, _NAMES = 7, 3, 4, 5, 6, 9, 10, 24
 _AMD64, _ARM64, _ARM64_OLD, MAC_OS_X, LINUX = 9, 12, 0x8003, 0x8101, 0x8201
 _X86_PLACES = {
     **{name: 0x78 + 8 * n for n, name in enumerate(("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"))},
@@ -63,6 +63,7 @@ def minidump(
     build: str = "22G830",
     platform: int = MAC_OS_X,
     information: Sequence[int] = (),
+    names: Sequence[str] = (),
 ) -> bytes:
     """Return a minidump of modules (address, size, path, UUID).
 
@@ -122,6 +123,9 @@ def minidump(
     else:
         table = b"".join(struct.pack("<Q2I", address, len(data), place[address]) for address, data in ranges)
         listed(_MEMORY, len(ranges), table)
+    if names:  # packed: 12 bytes each
+        table = b"".join(struct.pack("<IQ", 100 + number, text(name)) for number, name in enumerate(names) if name)
+        listed(_NAMES, len(table) // 12, table)
     if exception is not None:
         kind, code, address = exception
         words = [*information, *[0] * 15][:15]

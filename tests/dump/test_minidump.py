@@ -24,6 +24,7 @@ from symcache.dump import (
     CacheGuess,
     ChainResolver,
     FolderResolver,
+    Limits,
     LldbProcess,
     Mode,
     ResolvedFile,
@@ -311,6 +312,37 @@ def test_exceptions(
     told = read(small(exception=exception, information=information), tmp_path).exception
     assert told.description.startswith(words)
     assert told.signal == signal
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+@pytest.mark.parametrize("address", [0, 14, 0x1_0000_1000])
+def test_a_signal_at_which_lldb_does_not_stop(arch: str, address: int, tmp_path: Path) -> None:
+    """LLDB takes the address for the number of a signal, and waited for the next stop for ever."""
+    path = tmp_path / "m.dmp"
+    counter = {"rip": 0x1_0000_1000, "rsp": 0x8000} if arch == "x86_64" else {"pc": 0x1_0000_1000, "sp": 0x8000}
+    thread = MiniThread(counter, 0x8000, bytes(0x1000))
+    data = minidump(
+        [(0x1_0000_0000, 0x8000, "/bin/x", None)], [thread], 0, (5, 0x10003, address), arch=arch,
+        information=(5, 0x10003, 6),
+    )  # fmt: skip
+    path.write_bytes(data)
+    analysis = analyze(path, FolderResolver([]), limits=Limits(seconds=60))
+    assert analysis.exception.signal == "SIGABRT"
+    assert analysis.crashed.frames[0].address == 0x1_0000_1000
+    assert path.read_bytes() == data
+
+
+def test_names_of_threads(tmp_path: Path) -> None:
+    path = tmp_path / "m.dmp"
+    threads = [
+        MiniThread({"rip": 0x1_0000_1000 + n, "rsp": 0x8000 + n * 0x1000}, 0x8000 + n * 0x1000, bytes(64))
+        for n in range(3)
+    ]
+    modules = [(0x1_0000_0000, 0x8000, "/bin/x", None)]
+    path.write_bytes(minidump(modules, threads, 1, (1, 1, 0), names=["main", "", "wörker"]))
+    assert [t.name for t in analyze(path, FolderResolver([])).threads] == ["main", "", "wörker"]
+    path.write_bytes(minidump(modules, threads, 1, (1, 1, 0), names=["main", "", "wörker"], padded=True))
+    assert read_minidump(path).names == ("main", "", "wörker")
 
 
 def test_without_exception_build_or_uuid(tmp_path: Path) -> None:
