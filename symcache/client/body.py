@@ -1,0 +1,154 @@
+"""What a server sends of one file: its promises, its body without encoding, and whether it is what was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import aiohttp
+import zstandard
+
+from symcache.client.model import SymbolRequest
+from symcache.errors import IntegrityError, MachOError
+from symcache.kinds import uuid_text
+from symcache.macho import file_end, identify, identify_bytes
+
+__all__ = [
+    "CONTENT_RANGE",
+    "Count",
+    "Sink",
+    "check",
+    "promised_hash",
+    "promised_size",
+    "save",
+    "small_body",
+    "unpacked",
+    "what_is_told",
+]
+
+CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
+"""First byte, last byte and size of the whole."""
+_CHUNK = 1 << 20
+_OVERHEAD = 1 << 14
+"""What a compressed body may be longer than its content: nothing that compresses badly is much longer."""
+_MAX_WINDOW = 1 << 27
+_MAX_HEAD = 1 << 20
+_ETAG = re.compile(r'"([0-9a-f]{64})(?:-zstd)?"')
+
+Count = Callable[[int, int], None]
+"""Called with (bytes arrived, bytes expected), both as differences."""
+
+
+def what_is_told(response: aiohttp.ClientResponse) -> Mapping[str, str]:
+    """Return what the server said of the content: on its redirect, where it sent us to an object store."""
+    first = response.history[0].headers if response.history else response.headers
+    return first if "X-Symcache-Version" in first else response.headers
+
+
+def promised_hash(headers: Mapping[str, str]) -> str | None:
+    """Return the SHA-256 that a strong ETag of ours is, or None."""
+    match = _ETAG.fullmatch(headers.get("ETag", ""))
+    return match[1] if match else None
+
+
+def promised_size(response: aiohttp.ClientResponse, told: Mapping[str, str], start: int) -> int | None:
+    """Return the size of the whole decoded file that the server promises, or None."""
+    headers = response.headers
+    if match := CONTENT_RANGE.fullmatch(headers.get("Content-Range", "")):
+        return int(match[3])
+    for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
+        if (text := told.get(name, "")).isdigit() and len(text) < 20:
+            return int(text)
+    if not headers.get("Content-Encoding") and response.content_length is not None:
+        return start + response.content_length
+    return None
+
+
+class Sink:
+    """Takes the decoded body piece by piece, so that a few bytes that unpack to gigabytes cost no memory."""
+
+    def __init__(self, file: BinaryIO, limit: int, count: Count, name: str) -> None:
+        self._file, self._limit, self._count, self._name = file, limit, count, name
+
+    def write(self, data: bytes) -> int:
+        """Write one piece. Raises IntegrityError for more than the limit."""
+        if self._file.tell() + len(data) > self._limit:
+            raise IntegrityError(f"{self._name}: more than {self._limit} bytes come")
+        self._file.write(data)
+        self._count(len(data), 0)
+        return len(data)
+
+
+async def save(response: aiohttp.ClientResponse, sink: Sink) -> None:
+    """Write the body into `sink`, without its content encoding."""
+    if not _is_packed(response):
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            sink.write(chunk)
+        return
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    writer = decoder.stream_writer(sink, write_size=_CHUNK, closefd=False)  # type: ignore[arg-type] # needs only write
+    try:
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            writer.write(chunk)
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"{response.url}: the body is no zstd: {error}") from error
+
+
+async def small_body(response: aiohttp.ClientResponse, name: str, size: int) -> bytes:
+    """Return the body as it comes, for a file of `size` bytes. Raises IntegrityError when it cannot be that one's."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > size + _OVERHEAD:
+            raise IntegrityError(f"{name}: more than {size} bytes come")
+    return bytes(body)
+
+
+def unpacked(response: aiohttp.ClientResponse, body: bytes, limit: int) -> bytes:
+    """Return up to `limit` bytes of a whole body without its content encoding."""
+    if not _is_packed(response):
+        return body[:limit]
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    try:
+        return decoder.stream_reader(body, read_across_frames=True).read(limit)
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"{response.url}: the body is no zstd: {error}") from error
+
+
+def _is_packed(response: aiohttp.ClientResponse) -> bool:
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"identity", "zstd"}:
+        raise IntegrityError(f"{response.url}: answers in the encoding {encoding[:40]!r}, which was not asked for")
+    return encoding == "zstd"
+
+
+def check(url: str, request: SymbolRequest, content: Path | bytes, size: int | None, promised: str | None) -> str:
+    """Return the SHA-256 of a downloaded file that is what was asked for. Raises IntegrityError."""
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        got = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if size is not None and got != size:
+            raise IntegrityError(f"{url}: {got} bytes came for {request} where {size} were promised")
+        if promised is not None and sha256 != promised:
+            raise IntegrityError(f"{url}: what came for {request} has SHA-256 {sha256} where {promised} was promised")
+        try:
+            slices = identify_bytes(content, got) if isinstance(content, bytes) else identify(content)
+        except MachOError as error:
+            raise IntegrityError(f"{url}: what came for {request} is damaged: {error}") from error
+        image = next((s for s in slices if s.uuid == request.uuid and s.kind is request.kind), None)
+        if image is None:
+            held = [f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices]
+            raise IntegrityError(f"{url}: what came for {request} is {', '.join(held) or 'no Mach-O'}")
+        if promised is None:
+            # Nobody vouches for the content, and a file cut at its source still has its header and UUID.
+            file.seek(image.offset)
+            end = file_end(file.read(min(image.size, _MAX_HEAD)))
+            if end > image.size:
+                raise IntegrityError(f"{url}: what came for {request} ends at {image.size} of {end} bytes")
+    return sha256
