@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from symcache.dyld import SharedCache
+from symcache.dyld import SharedCache, is_cache_name
 from symcache.errors import NotFoundError, SharedCacheError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def kept_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
             f"shared cache {str(cache_uuid).upper()}: its raw files are not kept",
             hint="harvest the release again without --no-keep-caches",
         )
-    return names[min(names, key=len)]  # companions add a suffix to the name of the main file
+    # Of a development cache the names of companions, to which it adds a suffix of its own, may be shorter.
+    return names[min(filter(is_cache_name, names), key=len, default=min(names, key=len))]
 
 
 @contextlib.contextmanager

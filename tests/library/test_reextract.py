@@ -77,6 +77,16 @@ def test_a_later_extractor_supersedes_an_earlier_one(local: Library, cache_path:
     assert reextract(local, "22G120").skipped == 1
 
 
+def test_a_development_cache_whose_companions_have_shorter_names(
+    local: Library, cache_path: Path, tmp_path: Path
+) -> None:
+    main = cache_path.parent.with_name("arm64e-ios-universal") / "dyld_shared_cache_arm64e.development"
+    staged = _harvest(main, tmp_path / "s", revision=REVISION - 1)
+    assert local.ingest(staged).sealed
+    result = reextract(local, "22G120")
+    assert (result.problems, result.images) == ([], len(staged.objects))
+
+
 def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
     local: Library, cache_path: Path, tmp_path: Path
 ) -> None:
