@@ -17,8 +17,9 @@ from symcache.dyld.trie import uleb, walk
 
 __all__ = ["may_reexport", "place_exports", "read_exports", "single_reexports"]
 
-_REEXPORT = 0x08
-_DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD_UPWARD_DYLIB, LC.LAZY_LOAD_DYLIB}
+_REEXPORT, _KIND = 0x08, 0x03
+_DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD_UPWARD_DYLIB}
+"""Those that dyld counts for ordinals."""
 
 
 def read_exports(image: MachImage, source: LinkeditSource) -> bytes:
@@ -50,7 +51,8 @@ def single_reexports(
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], bytes] | None:
     """Return (name offsets, target-name offsets, text) of the individually re-exported symbols, or None.
 
-    Whole re-exported dylibs (LC_REEXPORT_DYLIB) are not meant: their symbols are found through the command.
+    Whole re-exported dylibs (LC_REEXPORT_DYLIB) are not meant: their symbols are found through the command. Nor are
+    thread-local and absolute symbols, for which Apple's extractor makes none either.
     """
     if not may_reexport(exports):
         return None
@@ -61,7 +63,7 @@ def single_reexports(
     text = bytearray()
     for name, payload in walk(exports, what):
         flags, position = uleb(payload, 0, what)
-        if not flags & _REEXPORT:
+        if flags & (_REEXPORT | _KIND) != _REEXPORT:
             continue
         ordinal, position = uleb(payload, position, what)
         if 0 < ordinal <= len(dylibs) and dylibs[ordinal - 1] == LC.REEXPORT_DYLIB:

@@ -221,8 +221,16 @@ def test_individually_reexported_symbols_become_symbols_between_defined_and_unde
     reexport_renamed = _terminal(0x08, b"\x01_target\0")
     reexport_same = _terminal(0x08, b"\x01\0")
     whole_dylib = _terminal(0x08, b"\x02_hidden\0")
+    weak, thread_local = _terminal(0x0C, b"\x01_target\0"), _terminal(0x09, b"\x01\0")
     plain = _terminal(0, b"\x80\x20")
-    edges = [(b"_renamed", reexport_renamed), (b"_same", reexport_same), (b"_whole", whole_dylib), (b"_d", plain)]
+    edges = [
+        (b"_renamed", reexport_renamed),
+        (b"_same", reexport_same),
+        (b"_weak", weak),
+        (b"_whole", whole_dylib),
+        (b"_thread_local", thread_local),
+        (b"_d", plain),
+    ]
     at = 2 + sum(len(e) + 2 for e, _ in edges)
     trie, leaves = bytearray([0, len(edges)]), bytearray()
     for edge, leaf in edges:
@@ -236,13 +244,13 @@ def test_individually_reexported_symbols_become_symbols_between_defined_and_unde
         undefined=[Symbol("_u", 1, 0, 0)],
         indirect=[1, 0],
         trie=bytes(trie + leaves) + bytes(5),
-        commands=[dylib(0xC), dylib(0x8000001F)],
+        commands=[dylib(0xC), dylib(0x20), dylib(0x8000001F)],  # a lazy one has no ordinal
     )
     made = read(_extract(tmp_path, image).extracted[0].file)
-    assert [s.name for s in made.symbols] == ["_d", "_renamed", "_same", "_u"]
-    assert [made.string(s.value) for s in made.symbols[1:3]] == ["_target", "_same"]
-    assert all((s.type, s.sect, s.desc) == (0x0B, 0, 0) for s in made.symbols[1:3])
-    assert made.dysymtab[:6] == (0, 0, 0, 3, 3, 1)
+    assert [s.name for s in made.symbols] == ["_d", "_renamed", "_same", "_weak", "_u"]
+    assert [made.string(s.value) for s in made.symbols[1:4]] == ["_target", "_same", "_target"]
+    assert all((s.type, s.sect, s.desc) == (0x0B, 0, 0) for s in made.symbols[1:4])
+    assert made.dysymtab[:6] == (0, 0, 0, 4, 4, 1)
     assert [made.symbols[i].name for i in made.indirect] == ["_u", "_d"]
     assert made.payload(LC_EXPORTS_TRIE)[: len(trie)] == trie
 
