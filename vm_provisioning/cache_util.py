@@ -14,7 +14,7 @@ from uuid import UUID
 
 from symcache.errors import NotFoundError, RemoteError
 from symcache.model import uuid_text
-from vm_provisioning.entries import RemoteCache
+from vm_provisioning.entries import RemoteCache, refusal
 from vm_provisioning.guest_tool import ListedImage, Listing, complaints_of, roomy_folder, run_in
 from vm_provisioning.ssh_source import SshSource
 from vm_provisioning.staging import Staging
@@ -96,14 +96,17 @@ def parse_info(output: bytes) -> CacheInfo:
 
 
 def _check_path(path: str, verb: str) -> None:
-    """Refuse what no install name in a cache of Apple's looks like; nothing here is opened by it all the same."""
-    if ".." in path.split("/") or not path.isprintable():
+    """Refuse a path that no file of an extraction could have; nothing here is opened by it all the same."""
+    if any(refusal(part.encode()) for part in path.split("/") if part not in {"", "."}):
         raise RemoteError(f"{TOOL} {verb} printed {shown(path)!r}, which is no path of an image")
 
 
 def _lines(output: bytes) -> list[str]:
+    """Return the lines that are not empty. Raises RemoteError for output that breaks off, or is no text."""
+    if output and not output.endswith(b"\n"):
+        raise RemoteError(f"{TOOL} stopped printing in the middle of a line: {shown(output[-60:])!r}")
     try:
-        return [line for line in output.decode().split("\n") if line]
+        return [line for line in output.decode().replace("\r\n", "\n").split("\n") if line]
     except UnicodeDecodeError as error:
         raise RemoteError(f"{TOOL} printed bytes that are not UTF-8: {shown(output[error.start :], 60)}") from error
 

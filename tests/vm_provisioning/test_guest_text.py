@@ -100,6 +100,30 @@ def test_lists_of_older_tools() -> None:
     assert (old.path, old.uuid) == ("/usr/lib/libold.dylib", None)
 
 
+@pytest.mark.parametrize(
+    "path", ["/usr/lib/lib\u00a0x.dylib", "/Library/a\u200db/é ü.dylib", "/a/[alias] /b", "/usr/lib/\u3000.dylib"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_paths_of_any_letters_and_lines_of_either_end(path: str, end: str) -> None:
+    line = f"<{_UUID}>  {path}{end}"
+    (one,) = parse_text_info(f"dylib text infos (count=1):{end}   0x1000 -> 0x2000  {line}".encode())
+    (other,) = parse_list(f"0x1000 <{_UUID}> {path}{end}".encode())
+    assert (one.path, one.uuid, one.address) == (other.path, other.uuid, other.address) == (path, _UUID, 0x1000)
+
+
+@pytest.mark.parametrize("verb", ["text_info", "list", "info"])
+def test_output_that_breaks_off_in_a_line_is_no_answer(verb: str) -> None:
+    parse = {"text_info": parse_text_info, "list": parse_list, "info": parse_info}[verb]
+    whole = {
+        "text_info": f"dylib text infos (count=1):\n   0x1 -> 0x2  <{_UUID}>  /usr/lib/libz.1.dylib\n",
+        "list": f"<{_UUID}> /usr/lib/libz.1.dylib\n",
+        "info": f"uuid: {_UUID}\nimage count: 812\n",
+    }[verb].encode()
+    assert parse(whole)
+    with pytest.raises(RemoteError, match="in the middle of a line"):
+        parse(whole[:-2])
+
+
 def test_info_of_older_tools() -> None:
     old = b"uuid: n/a\nimage count: 812\nmappings:\n    __TEXT      300MB,  0x7FFF80000000 -> 0x7FFF92C00000\n"
     assert (parse_info(old).uuid, parse_info(old).image_count) == (None, 812)
