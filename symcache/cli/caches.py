@@ -109,6 +109,8 @@ def info(
         if place.is_dir():
             _info_folder(place, json)
             return
+        if not place.is_file():
+            raise FormatError(f"{place}: is no ordinary file", hint="copy what it holds to a file")
         with place.open("rb") as file:
             head = file.read(16)
         if head[:7] == b"dyld_v1":

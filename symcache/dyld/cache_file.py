@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -55,6 +56,8 @@ class CacheFilePart:
 
 def open_part(path: Path, suffix: str = "") -> CacheFilePart:
     """Map one cache file. Raises SharedCacheError when it is not one, or is shorter than its mappings say."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        raise SharedCacheError(f"{path}: is no ordinary file", hint="name the main file, e.g. dyld_shared_cache_arm64e")
     with path.open("rb") as file:
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

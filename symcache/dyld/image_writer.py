@@ -74,7 +74,7 @@ class Extractor:
                 yield from self._group(group)
                 group, size = [], 0
             group.append((image, parsed))
-            size += data_size
+            size += data_size + parsed.commands_end
         yield from self._group(group)
 
     def _check_segments(self, parsed: MachImage) -> int:

@@ -23,6 +23,9 @@ _MAX_IMAGES = 100_000
 _MAX_PATH = 1024
 """PATH_MAX of macOS."""
 _MAX_COMMANDS = 1 << 20
+"""Bytes of one image's load commands."""
+_MAX_COMMANDS_OF_ALL = 2_000_000
+"""Of all images together; those of a macOS have some 100,000."""
 _LC_ID_DYLIB, _LC_UUID = 0xD, 0x1B
 _HAS_DYLIBS_TRIE = 0x118
 """Headers of this size or more have their aliases in the trie; before, as records of the image table."""
@@ -65,11 +68,12 @@ def read_images(main: CacheFilePart, space: AddressSpace) -> ImageTable:
         records.setdefault(address, []).append((path_offset, _path(main, path_offset)))
         order.append(address)
     text = _text_infos(main, count)
+    commands = _Commands(main, space)
     strings_end = _first_image_offset(main, list(records))
     index_of: dict[int, int] = {}
     for address, names in records.items():
-        path = names[0][1] if len(names) == 1 else _own_path(space, address, names, strings_end)
-        uuid, size = text.get(address) or (_from_commands(space, address)[0], 0)
+        path = names[0][1] if len(names) == 1 else _own_path(commands, address, names, strings_end)
+        uuid, size = text.get(address) or (commands.identity(address)[0], 0)
         index_of[address] = len(table.images)
         table.images.append(Image(len(table.images), path, uuid, address, size))
         table.aliases.update((name, index_of[address]) for _, name in names if name != path)
@@ -109,7 +113,7 @@ def read_aliases(main: CacheFilePart, space: AddressSpace, table: ImageTable) ->
     return aliases
 
 
-def _own_path(space: AddressSpace, address: int, names: list[tuple[int, str]], strings_end: int) -> str:
+def _own_path(commands: _Commands, address: int, names: list[tuple[int, str]], strings_end: int) -> str:
     """Return which of several records of one address is the image itself; the others are aliases.
 
     Until 10.12 an image's path is the string in its own LC_ID_DYLIB, that of an alias lies before all images. Later
@@ -118,7 +122,7 @@ def _own_path(space: AddressSpace, address: int, names: list[tuple[int, str]], s
     for offset, name in names:
         if offset >= strings_end:
             return name
-    own = _from_commands(space, address)[1]
+    own = commands.identity(address)[1]
     return own if any(name == own for _, name in names) else names[0][1]
 
 
@@ -155,22 +159,34 @@ def _path(main: CacheFilePart, offset: int) -> str:
     return data[offset:end].decode("utf-8", "surrogateescape")
 
 
-def _from_commands(space: AddressSpace, address: int) -> tuple[UUID | None, str]:
-    """Return (LC_UUID, install name) of the image at `address`; what cannot be read there is None and empty.
+class _Commands:
+    """Looks into load commands of images; not for ever, whatever they are."""
 
-    Caches before 10.12 have no table of UUIDs. An image that is broken is found to be so when it is extracted.
-    """
-    uuid, name = None, ""
-    with suppress(SharedCacheError, MachOError, struct.error):
-        magic, ncmds, sizeofcmds = struct.unpack_from("<I12xII", space.view(address, 28, ""))
-        start = address + (32 if magic == 0xFEEDFACF else 28)
-        commands = space.view(start, min(sizeofcmds, _MAX_COMMANDS), "")
-        for cmd, position, size in load_commands(commands, ncmds, 0, len(commands)):
-            if cmd == _LC_UUID and size >= 24 and uuid is None:
-                raw = bytes(commands[position + 8 : position + 24])
-                uuid = UUID(bytes=raw) if any(raw) else None
-            elif cmd == _LC_ID_DYLIB and size >= 12:
-                (at,) = struct.unpack_from("<I", commands, position + 8)
-                text = bytes(commands[position + at : position + size]) if at < size else b""
-                name = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-    return uuid, name
+    def __init__(self, main: CacheFilePart, space: AddressSpace) -> None:
+        self._main, self._space = main, space
+        self._left = _MAX_COMMANDS_OF_ALL
+
+    def identity(self, address: int) -> tuple[UUID | None, str]:
+        """Return (LC_UUID, install name) of the image at `address`; what cannot be read there is None and empty.
+
+        Caches before 10.12 have no table of UUIDs. An image that is broken is found to be so when it is extracted.
+        Raises SharedCacheError where all images together have absurdly many commands.
+        """
+        uuid, name = None, ""
+        with suppress(SharedCacheError, MachOError, struct.error):
+            magic, ncmds, sizeofcmds = struct.unpack_from("<I12xII", self._space.view(address, 28, ""))
+            start = address + (32 if magic == 0xFEEDFACF else 28)
+            commands = self._space.view(start, min(sizeofcmds, _MAX_COMMANDS), "")
+            for cmd, position, size in load_commands(commands, min(ncmds, self._left), 0, len(commands)):
+                self._left -= 1
+                if cmd == _LC_UUID and size >= 24 and uuid is None:
+                    raw = bytes(commands[position + 8 : position + 24])
+                    uuid = UUID(bytes=raw) if any(raw) else None
+                elif cmd == _LC_ID_DYLIB and size >= 12:
+                    (at,) = struct.unpack_from("<I", commands, position + 8)
+                    end = position + min(size, at + _MAX_PATH)
+                    text = bytes(commands[position + at : end]) if at < size else b""
+                    name = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        if self._left <= 0:
+            raise SharedCacheError(f"{self._main.path}: its images have more than {_MAX_COMMANDS_OF_ALL} load commands")
+        return uuid, name

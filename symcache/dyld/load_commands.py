@@ -14,6 +14,7 @@ __all__ = ["LC", "MH_DYLIB_IN_CACHE", "Command", "Layout", "MachImage", "Segment
 
 MH_DYLIB_IN_CACHE = 0x8000_0000
 _MAX_COMMANDS_SIZE = 4 << 20
+_MAX_COMMANDS = 10_000
 _ZERO_FILL = {0x1, 0xC, 0x12}
 """S_ZEROFILL, S_GB_ZEROFILL, S_THREAD_LOCAL_ZEROFILL: sections without bytes in the file."""
 
@@ -158,7 +159,7 @@ def read_image(space: AddressSpace, address: int, what: str) -> MachImage:
     layout = _LAYOUTS.get(magic)
     if layout is None:
         raise SharedCacheError(f"{what}: magic {magic:#x} at {address:#x} is not that of a Mach-O image")
-    if sizeofcmds > _MAX_COMMANDS_SIZE or ncmds * 8 > sizeofcmds:
+    if sizeofcmds > _MAX_COMMANDS_SIZE or ncmds > _MAX_COMMANDS or ncmds * 8 > sizeofcmds:
         raise SharedCacheError(f"{what}: ncmds {ncmds} with sizeofcmds {sizeofcmds} is absurd")
     image = parse_image(bytes(space.view(address, layout.header_size + sizeofcmds, f"{what}: load commands")), what)
     if not image.segments or image.text.vmaddr != address:

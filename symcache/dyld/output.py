@@ -43,15 +43,17 @@ def file_names(images: Sequence[Image], *, fold_case: bool = False) -> list[str]
 
     With `fold_case`, paths that differ in case only are the same: macOS's own file systems cannot hold both.
     """
-    taken: set[str] = set()
+    last: dict[str, int] = {}  # of each name that is taken, the number that was last appended to it
     names = []
     for image in images:
         path = "/" + "/".join(part for part in image.path.split("/") if part)
-        name, number = path, 1
-        while (name.casefold() if fold_case else name) in taken:
-            number += 1
-            name = f"{path}~{number}"
-        taken.add(name.casefold() if fold_case else name)
+        name, key = path, path.casefold() if fold_case else path
+        first = key
+        while key in last:
+            last[first] += 1
+            name = f"{path}~{last[first]}"
+            key = name.casefold() if fold_case else name
+        last[key] = 1
         names.append(name)
     return names
 

@@ -26,6 +26,8 @@ _MAX_GAP = 4096
 _CLUSTER = 16
 _BLOCK_BYTES = 8 << 20
 _INFO = struct.Struct("<6I")
+_MAX_ENTRIES = 100_000
+"""One an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,10 @@ def read_local_symbols(part: CacheFilePart) -> LocalSymbols | None:
         return None
     info = part.bounded(offset, _INFO.size, "local symbols info")
     nlists_at, nlist_count, strings_at, strings_size, entries_at, entries_count = _INFO.unpack(info)
+    if entries_count > _MAX_ENTRIES:
+        raise SharedCacheError(
+            f"{part.path}: local symbols of {entries_count} images where at most {_MAX_ENTRIES} were expected"
+        )
     if part.header.has_wide_local_symbols:
         dtype = np.dtype([("offset", "<u8"), ("start", "<u4"), ("count", "<u4")])
     else:

@@ -119,6 +119,8 @@ def test_info_of_what_is_none_of_these(tmp_path: Path) -> None:
     assert "no Mach-O" in _symcache("info", tmp_path / "text", expect=1).stderr
     assert "no dSYM" in _symcache("info", tmp_path, expect=1).stderr
     assert "no such file" in _symcache("info", tmp_path / "missing", expect=2).stderr
+    os.mkfifo(tmp_path / "pipe")
+    assert "no ordinary file" in _symcache("info", tmp_path / "pipe", expect=1).stderr
     Cache(_images()).write(tmp_path)
     assert "dyld_shared_cache_x86_64" in _symcache("info", tmp_path, expect=1).stderr
 
