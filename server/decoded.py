@@ -253,7 +253,7 @@ class DecodedCache:
         self._remember(sha256, signature)
         path = Path(self._path(f"{sha256}.ok"))
         with contextlib.suppress(OSError):  # without the note, others prove it themselves
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with published(path, mode=0o600) as note:
                 note.write_bytes(_note(signature))
 

@@ -27,7 +27,7 @@ _LEAST = 64 << 20
 
 
 class Room:
-    """At most `limit` bytes in the folders of `folder`, but for what is about to be opened.
+    """At most `limit` bytes in the folders of `folder`, but for what is about to be opened. It may be deleted.
 
     Names that begin with a dot are locks and files that are being written: they count, and stay.
     """
@@ -60,12 +60,14 @@ class Room:
         try:
             for attempt in range(_TRIES):
                 try:
-                    path.parent.mkdir(exist_ok=True)
+                    path.parent.mkdir(parents=True, exist_ok=True)
                     with _locked(path, word):
                         return fill()
                 except OSError as error:
-                    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-                    if not full or attempt == _TRIES - 1 or not self.free(max(size, _LEAST)):
+                    if attempt == _TRIES - 1:
+                        raise
+                    full = error.errno in {errno.ENOSPC, errno.EDQUOT} and self.free(max(size, _LEAST))
+                    if not full and not isinstance(error, FileNotFoundError):  # that is a folder which somebody deletes
                         raise
         except OSError as error:
             raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
@@ -88,10 +90,8 @@ class Room:
     def _files(self) -> list[tuple[float, int, str]]:
         """Return (when it was used, size, path) of every file."""
         files: list[tuple[float, int, str]] = []
-        for folder in os.scandir(self._folder):
-            if not folder.is_dir():
-                continue
-            for entry in os.scandir(folder):
+        for folder in _entries(self._folder):
+            for entry in _entries(folder.path):
                 with contextlib.suppress(OSError):
                     found = entry.stat()
                     files.append((found.st_mtime, found.st_size, entry.path))
@@ -109,6 +109,15 @@ class Room:
                 Path(path).unlink()
                 removed += size
         return removed
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; nothing of what is none, or was deleted."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ class LocalCache:
     def publish(self, request: SymbolRequest, part: Path, entry: IndexEntry) -> FetchedSymbol:
         """Move a checked file to its place and index it under `request`, and under its own shared cache."""
         blob = self.blob(entry.sha256)
-        blob.parent.mkdir(exist_ok=True)
+        blob.parent.mkdir(parents=True, exist_ok=True)
         part.chmod(0o444)
         os.utime(part)
         self.write_entry(request.uuid, _key(request), entry)
@@ -140,7 +140,7 @@ class LocalCache:
     def write_entry(self, uuid: UUID, key: str, entry: IndexEntry) -> None:
         """Index a content under a UUID and a key. Raises OSError."""
         path = Path(self._index(uuid, key))
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         publish_bytes(path, entry.to_json())
 
     @contextlib.contextmanager
@@ -151,6 +151,7 @@ class LocalCache:
         same; look into the index once it is open.
         """
         path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}{word}"
+        path.parent.mkdir(parents=True, exist_ok=True)  # the cache may be deleted at any time
         with contextlib.ExitStack() as stack:
             while True:
                 file = stack.enter_context(path.open("a+b"))
@@ -182,7 +183,7 @@ class LocalCache:
     def evict(self) -> int:
         """Remove what was used longest ago until the cache is within its limit; return the bytes removed."""
         files: list[tuple[float, int, Path]] = []
-        for folder in (self.folder / "blobs").iterdir():
+        for folder in self.folder.glob("blobs/*"):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for one in entries:
                     with contextlib.suppress(OSError):
@@ -195,7 +196,7 @@ class LocalCache:
             with contextlib.suppress(OSError):
                 path.unlink()
                 removed += size
-        for path in (self.folder / "parts").iterdir():
+        for path in self.folder.glob("parts/*"):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > _PART_SECONDS:
                     path.unlink()
