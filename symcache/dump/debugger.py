@@ -29,6 +29,8 @@ __all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_OUTPUT = 256 << 20
 _MAX_QUESTION = 1 << 20
+_END_SECONDS = 10.0
+"""For ending once all is said, however little of its time is left."""
 Answer = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
 """From (UUID, recorded path) of the source files of the shown frames to the folders to map: (recorded, here)."""
 _NOT_TAKEN = 4
@@ -198,6 +200,7 @@ class LldbProcess:
         if stream is None:
             raise DebuggerError(f"{name}: LLDB's output cannot be read")
         reader = threading.Thread(target=lambda: received.append(stream.read(_MAX_OUTPUT + 1)), daemon=True)
+        end = time.monotonic() + self._limits.seconds
         reader.start()
         reader.join(self._limits.seconds)
         if reader.is_alive():
@@ -211,7 +214,7 @@ class LldbProcess:
         if len(raw) > _MAX_OUTPUT:
             raise DebuggerError(f"{name}: LLDB reports more than {_MAX_OUTPUT >> 20} MiB")
         try:
-            code = self._process.wait(timeout=10)
+            code = self._process.wait(timeout=max(_END_SECONDS, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise DebuggerError(f"{name}: LLDB closed its output, but does not end") from None
         if code and not (code == _NOT_TAKEN and raw):
