@@ -6,7 +6,14 @@ import fnmatch
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No example may fail for being slow: the machine may be busy with something else just then.
+hypothesis.settings.register_profile(
+    "patient", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 _ALLOWED = Path(__file__).with_name("allowed-skips.txt")
 _skipped: list[tuple[str, str]] = []

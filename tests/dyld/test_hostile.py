@@ -48,9 +48,9 @@ def test_the_bases_are_whole() -> None:
 @given(st.integers(0, 100), _programs, st.booleans())
 def test_changed_and_cut_caches_only_ever_raise_our_own_errors(number: int, program: bytes, partial: bool) -> None:
     base = bases()[number % len(bases())]
-    start = time.monotonic()
+    start = time.process_time()  # whatever else the machine is busy with
     extract_everything(base.main, base.patched(program), partial=partial)
-    assert time.monotonic() - start < _MOST_SECONDS
+    assert time.process_time() - start < _MOST_SECONDS
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

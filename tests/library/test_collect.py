@@ -183,17 +183,17 @@ def test_in_an_object_store_a_deletion_decided_on_may_come_after_the_record(worl
         assert found
         assert found.modified < before
         thread.start()
-        assert sealed.wait(20)
+        assert sealed.wait(120)
         (world.root / key).unlink()
         deleted.set()
         return True
 
     world.collector_store.delete_older = delete_late  # type: ignore[method-assign]
     world.harvester_store.settle = 0.5
-    world.harvester_store.on("after", "create records", lambda: (sealed.set(), deleted.wait(20)))
+    world.harvester_store.on("after", "create records", lambda: (sealed.set(), deleted.wait(120)))
     thread = threading.Thread(target=world.ingest)
     world.collect()
-    thread.join(30)
+    thread.join(120)
     world.check()
 
 

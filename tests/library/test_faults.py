@@ -79,7 +79,9 @@ def test_an_object_store_behind_a_broken_network(tmp_path: Path, monkeypatch: py
         for name, value in s3_environment(proxy.url).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("symcache.store.s3._RETRIES", 1)
-        for _ in range(4):
+        for number in range(100):
+            if number >= 4 and proxy.counts.get("pass"):  # how many connections a try makes, its timing decides
+                break
             try:
                 with Library.open(location) as library:
                     library.ingest(staged)

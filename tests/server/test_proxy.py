@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,9 @@ import pytest
 
 from symcache.library import Library
 from tests.support.http import request
+from tests.support.ports import free_port
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, noise_image, serve, stage_variant, uuid_of
+from tests.support.waiting import until
 
 _FRAME = """
 daemon off; {user} pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -40,7 +42,7 @@ def proxy(server: Server, tmp_path: Path) -> Iterator[str]:
     text = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
     example = re.search(r"```nginx\n(.*?)```", text, re.DOTALL)
     assert example
-    port = _free_port()
+    port = free_port()
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=symbols.example"]
     command += ["-addext", "subjectAltName=DNS:symbols.example"]
     command += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
@@ -66,25 +68,19 @@ def _nginx(folder: Path, config: str) -> Iterator[None]:
     (folder / "nginx.conf").write_text(_FRAME.format(folder=folder, server=config, user=user))
     process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 20
-        while True:
+
+        def answers() -> bool:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                return True
+            return False
+
+        until(answers)
         yield
     finally:
         process.terminate()
         process.communicate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _curl(proxy: str, folder: Path, path: str, *options: str) -> tuple[str, bytes]:
@@ -121,7 +117,7 @@ def test_nginx_sends_the_same_as_the_server_would(samples: Samples, tmp_path: Pa
     text = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
     example = re.search(r"```nginx\n(    location /_symcache/.*?)```", text, re.DOTALL)
     assert example
-    folder, port = tmp_path / "server", _free_port()
+    folder, port = tmp_path / "server", free_port()
     noise, library = noise_image(tmp_path), tmp_path / "library"
     with Library.open(library, create=True) as opened:
         opened.ingest(stage_variant(noise, "22G120", None, "/usr/lib/libnoise.dylib"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import socket
 import time
 from pathlib import Path
 from uuid import UUID
@@ -19,6 +18,7 @@ from symcache.errors import RemoteError
 from symcache.library import Library
 from tests.client.lying_server import LyingServer
 from tests.support.http import request
+from tests.support.ports import free_port
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve
 
 
@@ -98,19 +98,13 @@ async def _forward(asked: web.Request, target: list[str]) -> web.StreamResponse:
     return web.Response(status=got.status, body=got.body)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def test_two_servers_that_ask_each_other_do_not_wait_for_each_other(samples: Samples, tmp_path: Path) -> None:
     async def answer(asked: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.5)
         found = samples.dylib.read_bytes() if samples.uuid.hex in asked.path else None
         return web.Response(status=200 if found else 404, body=found)
 
-    ports = _free_port(), _free_port()
+    ports = free_port(), free_port()
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     library = _empty(tmp_path)
     with (
@@ -153,7 +147,7 @@ async def test_a_server_that_cannot_be_reached_is_left_alone_for_a_while(
         connected += 1
         writer.close()
 
-    port = _free_port()
+    port = free_port()
     upstreams = Upstreams((f"http://127.0.0.1:{port}",), tmp_path / "cache", 1 << 30, "0" * 16)
 
     async def ask(number: int) -> str:

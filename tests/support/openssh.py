@@ -7,11 +7,13 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 __all__ = ["OpenSshServer", "openssh"]
 
@@ -35,7 +37,7 @@ class OpenSshServer:
         for key in (self.host_key, self.identity, self.stranger):
             keygen("-q", "-t", "ed25519", "-N", "", "-f", str(key))
         shutil.copy(self.identity.with_suffix(".pub"), folder / "authorized_keys")
-        self.port = _free_port()
+        self.port = free_port()
         lines = [
             f"ListenAddress {self.address}",
             f"Port {self.port}",
@@ -63,23 +65,22 @@ class OpenSshServer:
         self._process = subprocess.Popen(
             [_SSHD, "-D", "-f", self.config, "-E", self.log], stdin=subprocess.DEVNULL, start_new_session=True
         )
-        for _ in range(200):
-            try:
-                with socket.create_connection((self.address, self.port), timeout=1) as connection:
-                    if connection.recv(4) == b"SSH-":
-                        return
-            except OSError:
-                if self._process.poll() is not None:
-                    break
-            time.sleep(0.05)
-        self.stop()
-        raise RuntimeError(f"sshd did not start: {self.log.read_text()[-2000:]}")
+        until(self._answers_or_ended, "sshd does not answer")
+        if self._process.poll() is not None:
+            raise RuntimeError(f"sshd did not start: {self.log.read_text()[-2000:]}")
+
+    def _answers_or_ended(self) -> bool:
+        try:
+            with socket.create_connection((self.address, self.port), timeout=5) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return self._process is None or self._process.poll() is not None
 
     def stop(self) -> None:
         """End the server; open connections are ended by whoever made them."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     @property
@@ -110,12 +111,6 @@ def need_openssh() -> None:
     """Skip, with the reason, where OpenSSH is not installed."""
     if not Path(_SSHD).exists() or not shutil.which("ssh-keygen"):
         pytest.skip("not installed: openssh-server openssh-client (apt-get install openssh-server openssh-client)")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

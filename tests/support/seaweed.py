@@ -6,9 +6,7 @@ import atexit
 import contextlib
 import functools
 import itertools
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,26 +16,14 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["free_port", "new_location", "s3_environment", "seaweed"]
+from tests.support.ports import free_port
+
+__all__ = ["new_location", "s3_environment", "seaweed"]
 
 _locations = itertools.count(1)
 _TRIES = 5
-
-
-def free_port() -> int:
-    """Return a TCP port that is free now, with the port 10,000 above it (SeaweedFS's gRPC) free too.
-
-    Both lie below the ports that systems give to outgoing connections: one of those could be taken before SeaweedFS,
-    which needs seconds to start, comes to it.
-    """
-    chance = random.SystemRandom()
-    for _ in range(1000):
-        port = chance.randrange(11_000, 22_000)
-        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 10_000))
-            return port
-    raise RuntimeError("no free pair of ports")
+_GRPC = 10_000
+"""So far above each port, SeaweedFS takes another one."""
 
 
 @functools.cache
@@ -56,7 +42,7 @@ def seaweed() -> str:
 
 def _start(weed: Path) -> str | None:
     folder = Path(tempfile.mkdtemp(prefix="symcache-seaweed-"))
-    master, volume, filer, s3 = (free_port() for _ in range(4))
+    master, volume, filer, s3 = (free_port(_GRPC) for _ in range(4))
     log = (folder / "log").open("wb")
     command = [str(weed), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
@@ -94,7 +80,7 @@ def _start(weed: Path) -> str | None:
 @functools.cache
 def _bucket() -> str:
     # One for all: every bucket has volumes of its own, and their number is limited.
-    with urllib.request.urlopen(urllib.request.Request(f"{seaweed()}/libraries", method="PUT"), timeout=10):
+    with urllib.request.urlopen(urllib.request.Request(f"{seaweed()}/libraries", method="PUT"), timeout=60):
         return "libraries"
 
 
