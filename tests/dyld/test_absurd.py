@@ -26,11 +26,11 @@ _BASE = 0x7FF8_0000_0000
 
 
 def _soon(work: Callable[[], _T]) -> _T:
-    start = time.monotonic()
+    start = time.process_time()
     try:
         return work()
     finally:
-        assert time.monotonic() - start < _MOST_SECONDS
+        assert time.process_time() - start < _MOST_SECONDS
 
 
 def test_images_that_all_have_one_path_get_names_of_their_own() -> None:
