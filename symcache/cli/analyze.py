@@ -25,7 +25,7 @@ from symcache.cli.common import (
     count_progress,
     emit_json,
     errors_to_exit,
-    existing_path,
+    existing_dump,
     out,
     plain,
     state,
@@ -64,7 +64,7 @@ def analyze_(
     with errors_to_exit():
         if json and html:
             raise UsageError("--json and --html exclude each other", hint="run it once for each")
-        paths = [existing_path(text) for text in dumps]
+        paths = [existing_dump(text) for text in dumps]
         work = _Work(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source)
         worst = 0
         reports: list[dict[str, Any]] = []

@@ -160,3 +160,11 @@ def existing_path(value: str) -> Path:
     if not path.exists():
         fail(f"{value}: no such file or folder", hint="check the spelling of the path", code=2)
     return path
+
+
+def existing_dump(value: str) -> Path:
+    """Return `value` as a path at which there is a file, or fail as wrong use."""
+    path = existing_path(value)
+    if path.is_dir():
+        fail(f"{value}: is a folder where a dump was expected", hint="name the dumps in it", code=2)
+    return path

@@ -18,7 +18,7 @@ from symcache.cli.common import (
     ServerOption,
     console,
     errors_to_exit,
-    existing_path,
+    existing_dump,
     out,
     percent_progress,
     plain,
@@ -77,7 +77,7 @@ def open_(
 ) -> None:
     """Open a crash dump in LLDB: crashed thread selected, backtrace printed. Without a terminal it stops there."""
     with errors_to_exit():
-        path = existing_path(dump)
+        path = existing_dump(dump)
         pairs = [_pair(text) for text in source_map or ()]
         wanted_cache = parse_uuid(cache) if cache else None
         mode = Mode.PROMPT if sys.stdin.isatty() and sys.stdout.isatty() else Mode.PRINT

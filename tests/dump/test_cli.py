@@ -190,6 +190,10 @@ def test_a_bad_dump_is_one_sentence_and_exit_1(tmp_path: Path, command: str, con
 
 def test_wrong_use(tmp_path: Path, crash: Path) -> None:
     assert run("open", tmp_path / "none.zip").returncode == 2
+    for command in ("open", "analyze"):
+        done = run(command, tmp_path)
+        assert done.returncode == 2
+        assert "is a folder where a dump was expected" in done.stderr
     assert run("open", crash, "--cache", "x").returncode == 2
     assert run("open", crash, "--server", "ftp://x").returncode == 2
     assert run("open", crash, "--library", tmp_path / "none").returncode == 1
