@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.backing import back_code, framed_modules, frameless_counters, hide_code
 from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
+from symcache.dump.module_files import is_debug_info, noted_sources, pin, resolve_files
 from symcache.dump.notes import header_of_core
-from symcache.dump.placeholder import unknown_layout, write_placeholder
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.reports import Report
-from symcache.dump.sources import source_maps
-from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
-from symcache.dump.symbols_only import frameless_functions, image_layout
-from symcache.errors import FormatError
+from symcache.dump.stand_ins import StandIns
+from symcache.dump.symbols import ModuleResolver, Progress, ResolvedFile
 from symcache.kinds import Kind, uuid_text
-from symcache.macho import identify
 
 __all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 
@@ -32,9 +28,6 @@ _ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _CODE = 5
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
-_MAX_GUESSES = 8
-_ENOUGH = 2
-"""Images that must lie in a shared cache before it is taken for the crashed machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,121 +140,48 @@ def load(
 
     `walk`: its frames are yet to be walked. `memory`: what is held of the process, if the dump's core does not tell.
     """
-    cache, build, origin = _pin(header, resolver, cache, build)
+    cache, build, origin = pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
-    found = _resolve(resolver, uuids, cache, build, progress)
+    found = resolve_files(resolver, uuids, cache, build, progress)
     sizes = _text_sizes(dump, header)
-    lost = [n for n, m in enumerate(header.modules) if (m.uuid, Kind.EXECUTABLE) not in found]
-    layouts = {n: layout for n in lost if (layout := image_layout(dump, header, sizes, n, found))}
-    missing = [(header.modules[n].address, sizes[n]) for n in lost]
-    # Where functions are known, content that is none would be taken for their instructions, and what is there is right.
-    unknown = {(header.modules[n].address, sizes[n]) for n in lost if n not in layouts}
-    # A report has its frames already; a bare core is the user's file, an unpacked one ours.
-    unpacked = dump.core_path != dump.path
-    framed = framed_modules(dump, header.thread, missing) if unpacked or dump.header is None else []
-    if unpacked:
-        back_code(dump, [m for m in framed if m in unknown])
-        hide_code(dump, [m for m in missing if m not in framed and m in unknown])
-    # The frames of a report have been walked already.
-    bare = frameless_counters(replace(dump, core=memory or dump.core), header.thread) if layouts and walk else []
+    stand_ins = StandIns(dump, header, sizes, found, walk=walk, memory=memory)
     places = _places(header.modules, scratch)
-    modules = []
-    for number, (module, size) in enumerate(zip(header.modules, sizes, strict=True)):
-        executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
-        debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
-        ignored = None
-        if debug_info and not _is_debug_info(debug_info.path, module.uuid):
-            debug_info, ignored = None, debug_info
-        placeholder = None
-        if executable is None:
-            placeholder = places[number]
-            write_placeholder(
-                placeholder,
-                dump.core.cputype,
-                module.uuid or UUID(int=0),  # of zeros: LLDB's UUID of none
-                module.path,
-                layouts.get(number) or unknown_layout(dump.core.cputype, size),
-                executable=(module.address, size) in framed,
-                hollow=number in layouts,
-                frameless=frameless_functions(module, layouts[number], debug_info, bare) if number in layouts else (),
-            )
-        modules.append(
-            LoadedModule(module, executable, debug_info, ignored, placeholder, size, symbols_only=number in layouts)
-        )
+    modules = [
+        _loaded(number, module, sizes[number], found, stand_ins, places[number])
+        for number, module in enumerate(header.modules)
+    ]
+    debug_infos = [(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid]
     plan = {
         "core": str(dump.core_path.absolute()),
         "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
         "thread": header.thread,
-        "source_map": [list(pair) for pair in (*source_map, *_noted_sources(modules))],
+        "source_map": [list(pair) for pair in (*source_map, *noted_sources(debug_infos))],
         "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
     }
     exception = exception or describe_exception(dump.core, dump.core.threads[header.thread])
     return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan, exception, walked=not walk)
 
 
-def _pin(
-    header: DumpHeader, resolver: ModuleResolver, cache: UUID | None, build: str | None
-) -> tuple[UUID | None, str | None, str]:
-    """Return the shared cache and build to prefer. What the dump notes is better than what can be inferred."""
-    if cache or build:
-        return cache, build, "option"
-    if header.cache_uuid or header.os_build:
-        return header.cache_uuid, header.os_build, "dump"
-    loads = {m.uuid: m.address for m in header.modules if m.uuid}
-    guesses = [g for g in resolver.guess_caches(loads) if g.images >= _ENOUGH]
-    best = [g for g in guesses if g.images == guesses[0].images][:_MAX_GUESSES]
-    # Builds that share all these images lay them out differently: the addresses tell.
-    fitting = best if len(best) == 1 else [g for g in best if _fits(resolver, loads, g)]
-    for guess in fitting or best:
-        return guess.cache, guess.build, "inferred"
-    return None, None, ""
-
-
-def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess) -> bool:
-    """Return whether one slide explains the addresses of some images, as this cache lays them out."""
-    slides = set()
-    for wanted, file in resolver.resolve([Wanted(u, cache=guess.cache) for u in loads]).items():
-        if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
-            slides.add(loads[wanted.uuid] - linked)
-    return len(slides) == 1
-
-
-def _resolve(
-    resolver: ModuleResolver, uuids: Sequence[UUID], cache: UUID | None, build: str | None, progress: Progress | None
-) -> dict[tuple[UUID, Kind], ResolvedFile]:
-    """Ask for the variants of the crashed machine, then for any variant of what is left.
-
-    An unchanged image of another build still gives right names; an application's own binaries have no build.
-    """
-    found: dict[tuple[UUID, Kind], ResolvedFile] = {}
-    questions: list[list[Wanted]] = [[Wanted(u, kind) for u in uuids for kind in Kind]]
-    if cache:
-        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, cache=cache) for u in uuids])
-    elif build:
-        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, build=build) for u in uuids])
-    for question in questions:
-        left = [w for w in question if (w.uuid, w.kind) not in found]
-        for wanted, file in resolver.resolve(left, progress).items():
-            found[wanted.uuid, wanted.kind] = file
-    return found
-
-
-def _noted_sources(modules: Sequence[LoadedModule]) -> list[tuple[str, str]]:
-    """Return where dSYMs say their sources are, but only what is really there."""
-    pairs: dict[str, str] = {}
-    for one in modules:
-        if one.debug_info and one.module.uuid:
-            for recorded, present in (*source_maps(one.debug_info.path, one.module.uuid), *one.debug_info.sources):
-                if Path(present).is_absolute() and Path(present).is_dir():
-                    pairs.setdefault(recorded, present)
-    return list(pairs.items())
-
-
-def _is_debug_info(path: Path, uuid: UUID | None) -> bool:
-    try:
-        return any(s.uuid == uuid and s.kind is Kind.DEBUGINFO for s in identify(path))
-    except (FormatError, OSError):
-        return False
+def _loaded(
+    number: int,
+    module: DumpModule,
+    size: int,
+    found: Mapping[tuple[UUID, Kind], ResolvedFile],
+    stand_ins: StandIns,
+    place: Path,
+) -> LoadedModule:
+    """Return what was found for a module; one without a binary gets a placeholder at `place`."""
+    executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
+    debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+    ignored = None
+    if debug_info and not is_debug_info(debug_info.path, module.uuid):
+        debug_info, ignored = None, debug_info
+    placeholder = None
+    if executable is None:
+        placeholder = place
+        stand_ins.write(number, place, debug_info)
+    symbols_only = stand_ins.laid_out(number)
+    return LoadedModule(module, executable, debug_info, ignored, placeholder, size, symbols_only=symbols_only)
 
 
 def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:

@@ -1,0 +1,85 @@
+"""Which files the modules of a dump are: of the crashed machine's shared cache and build first, checked before LLDB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from symcache.dump.header import DumpHeader
+from symcache.dump.sources import source_maps
+from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
+from symcache.errors import FormatError
+from symcache.kinds import Kind
+from symcache.macho import identify
+
+__all__ = ["is_debug_info", "noted_sources", "pin", "resolve_files"]
+
+_MAX_GUESSES = 8
+_ENOUGH = 2
+"""Images that must lie in a shared cache before it is taken for the crashed machine's."""
+
+
+def pin(
+    header: DumpHeader, resolver: ModuleResolver, cache: UUID | None, build: str | None
+) -> tuple[UUID | None, str | None, str]:
+    """Return the shared cache and build to prefer. What the dump notes is better than what can be inferred."""
+    if cache or build:
+        return cache, build, "option"
+    if header.cache_uuid or header.os_build:
+        return header.cache_uuid, header.os_build, "dump"
+    loads = {m.uuid: m.address for m in header.modules if m.uuid}
+    guesses = [g for g in resolver.guess_caches(loads) if g.images >= _ENOUGH]
+    best = [g for g in guesses if g.images == guesses[0].images][:_MAX_GUESSES]
+    # Builds that share all these images lay them out differently: the addresses tell.
+    fitting = best if len(best) == 1 else [g for g in best if _fits(resolver, loads, g)]
+    for guess in fitting or best:
+        return guess.cache, guess.build, "inferred"
+    return None, None, ""
+
+
+def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess) -> bool:
+    """Return whether one slide explains the addresses of some images, as this cache lays them out."""
+    slides = set()
+    for wanted, file in resolver.resolve([Wanted(u, cache=guess.cache) for u in loads]).items():
+        if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
+            slides.add(loads[wanted.uuid] - linked)
+    return len(slides) == 1
+
+
+def resolve_files(
+    resolver: ModuleResolver, uuids: Sequence[UUID], cache: UUID | None, build: str | None, progress: Progress | None
+) -> dict[tuple[UUID, Kind], ResolvedFile]:
+    """Ask for the variants of the crashed machine, then for any variant of what is left.
+
+    An unchanged image of another build still gives right names; an application's own binaries have no build.
+    """
+    found: dict[tuple[UUID, Kind], ResolvedFile] = {}
+    questions: list[list[Wanted]] = [[Wanted(u, kind) for u in uuids for kind in Kind]]
+    if cache:
+        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, cache=cache) for u in uuids])
+    elif build:
+        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, build=build) for u in uuids])
+    for question in questions:
+        left = [w for w in question if (w.uuid, w.kind) not in found]
+        for wanted, file in resolver.resolve(left, progress).items():
+            found[wanted.uuid, wanted.kind] = file
+    return found
+
+
+def noted_sources(found: Sequence[tuple[UUID, ResolvedFile]]) -> list[tuple[str, str]]:
+    """Return where dSYMs, each with the UUID that it is used for, say their sources are: what is really there."""
+    pairs: dict[str, str] = {}
+    for uuid, debug_info in found:
+        for recorded, present in (*source_maps(debug_info.path, uuid), *debug_info.sources):
+            if Path(present).is_absolute() and Path(present).is_dir():
+                pairs.setdefault(recorded, present)
+    return list(pairs.items())
+
+
+def is_debug_info(path: Path, uuid: UUID | None) -> bool:
+    """Return whether a file is the dSYM of an image."""
+    try:
+        return any(s.uuid == uuid and s.kind is Kind.DEBUGINFO for s in identify(path))
+    except (FormatError, OSError):
+        return False
