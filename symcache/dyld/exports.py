@@ -18,8 +18,8 @@ from symcache.dyld.trie import uleb, walk
 __all__ = ["may_reexport", "place_exports", "read_exports", "single_reexports"]
 
 _REEXPORT, _KIND = 0x08, 0x03
-_MAX_CANDIDATES = 256
-"""Of more that could be re-exports, a walk tells sooner."""
+_MAX_SEARCHED = 1 << 29
+"""Bytes to search for edges to what could be re-exports; instead of more, a walk tells sooner."""
 _DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD_UPWARD_DYLIB}
 """Those that dyld counts for ordinals."""
 
@@ -89,7 +89,7 @@ def may_reexport(trie: bytes) -> bool:
     data = np.frombuffer(trie, np.uint8)
     if len(data) < 4:
         return False
-    looked_at = 0
+    searched = 0
     for size_bytes in (1, 2):
         flags_at = np.flatnonzero(data[size_bytes:] & 0xF8 == _REEXPORT) + size_bytes
         size = data[flags_at - size_bytes].astype(np.int64)
@@ -103,8 +103,8 @@ def may_reexport(trie: bytes) -> bool:
         # Behind flags and ordinal (one byte, rarely two) such a payload is a name, and some edge leads to its node.
         for flags, end in zip(flags_at[ends].tolist(), last[ends].tolist(), strict=True):
             if b"\0" not in trie[flags + 3 : end]:
-                looked_at += 1
-                if looked_at > _MAX_CANDIDATES or _has_edge_to(trie, flags - size_bytes):
+                searched += len(trie)
+                if searched > _MAX_SEARCHED or _has_edge_to(trie, flags - size_bytes):
                     return True
     return False
 

@@ -179,6 +179,12 @@ class SubcacheEntry(NamedTuple):
 def parse_header(data: bytes | mmap.mmap, name: str) -> Header:
     """Return the header at the start of `data` (bytes or a mapped file). Raises SharedCacheError naming `name`."""
     head = bytes(data[:MAX_HEADER])
+    size = int.from_bytes(head[0x10:0x14], "little") if len(head) >= 0x28 else 0x28
+    if head[:7] == _MAGIC and len(head) < size <= MAX_HEADER:
+        raise SharedCacheError(
+            f"{name}: has {len(head):#x} bytes, but its header alone {size:#x}",
+            hint="the copy is cut: copy the file again",
+        )
     if head[:7] != _MAGIC or len(head) < 0x28 or head[15] != 0:
         raise SharedCacheError(
             f"{name}: not a dyld shared cache (it starts with {head[:16]!r})",
@@ -187,13 +193,12 @@ def parse_header(data: bytes | mmap.mmap, name: str) -> Header:
     arch = head[7:15].decode("ascii", "replace").strip(" \0")
     if not _ARCH.fullmatch(arch):
         raise SharedCacheError(f"{name}: the architecture in its magic, {head[7:15]!r}, is no name")
-    size = int.from_bytes(head[0x10:0x14], "little")
     if arch == "ppc":
         raise SharedCacheError(
             f"{name}: a PowerPC cache of Mac OS X 10.5 or 10.6, whose numbers are big-endian: not supported",
             hint="name the cache of an Intel architecture beside it",
         )
-    if not 0x28 <= size <= MAX_HEADER or size > len(head):
+    if not 0x28 <= size <= MAX_HEADER:
         raise SharedCacheError(f"{name}: mappingOffset {size:#x} where 0x28 to {MAX_HEADER:#x} was expected")
     values: dict[str, int | bytes] = {}
     for field, offset, kind in _FIELDS:
@@ -262,7 +267,10 @@ def parse_subcaches(head: bytes | mmap.mmap, header: Header, name: str) -> tuple
 
 def _table(head: bytes | mmap.mmap, offset: int, count: int, size: int, what: str) -> bytes:
     if offset < 0x28 or offset + count * size > len(head):
-        raise SharedCacheError(f"{what}: {count} entries at {offset:#x} lie beyond the {len(head):#x} bytes there are")
+        raise SharedCacheError(
+            f"{what}: {count} entries at {offset:#x} lie beyond the {len(head):#x} bytes there are",
+            hint="the copy is cut: copy the file again",
+        )
     return bytes(head[offset : offset + count * size])
 
 
