@@ -87,4 +87,7 @@ def _chosen(cache: SharedCache, pattern: str) -> list[Image]:
 
 
 def _matches(path: str, pattern: str) -> bool:
+    # Brackets in a name are no pattern to whom copies it from a list.
+    if pattern in {path, path.rpartition("/")[2]}:
+        return True
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)

@@ -110,10 +110,14 @@ def test_an_output_that_is_a_file_ends_the_run(tmp_path: Path) -> None:
 
 def test_images_are_chosen_by_path_or_name(tmp_path: Path) -> None:
     images = [
-        Image(p, UUID(int=n + 1)) for n, p in enumerate(("/usr/lib/libz.1.dylib", "/usr/lib/liba", "/opt/libz.2.dylib"))
+        Image(p, UUID(int=n + 1))
+        for n, p in enumerate(("/usr/lib/libz.1.dylib", "/usr/lib/liba", "/opt/libz.2.dylib", "/opt/[brackets]"))
     ]
     with SharedCache.open(Cache(images).write(tmp_path)) as cache:
-        for pattern, wanted in (("libz*", [0, 2]), ("/usr/*", [0, 1]), ("*", [0, 1, 2]), ("LIBZ*", []), ("z", [])):
+        for pattern, wanted in (
+            *(("libz*", [0, 2]), ("/usr/*", [0, 1]), ("*", [0, 1, 2, 3]), ("LIBZ*", []), ("z", [])),
+            *(("[b]*", []), ("[brackets]", [3]), ("/opt/[brackets]", [3])),
+        ):
             report = extract_all(cache, tmp_path / "out", image=pattern)
             assert [e.path for e in report.extracted] == [images[i].path for i in wanted]
 
