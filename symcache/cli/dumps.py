@@ -148,17 +148,21 @@ def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path) -> None
     """Name the modules of a dump that nobody has."""
     if not missing:
         return
-    _say(f"[yellow]missing:[/] {len(missing)} modules of {plain(str(dump))}; their frames have no names")
+    _say(f"[yellow]missing:[/] {_modules(len(missing))} of {plain(str(dump))}; their frames have no names")
     _list(missing)
     _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+
+
+def _modules(count: int) -> str:
+    return f"{count} module" + ("" if count == 1 else "s")
 
 
 def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:
     """Name the modules of a dump of which there is a dSYM, but no binary."""
     if modules:
         _say(
-            f"[yellow]symbols only:[/] {len(modules)} modules of {plain(str(dump))}; their frames have names and lines,"
-            " but without code and unwind tables a caller may be missing"
+            f"[yellow]symbols only:[/] {_modules(len(modules))} of {plain(str(dump))}; their frames have names and"
+            " lines, but without code and unwind tables a caller may be missing"
         )
         _list(modules)
 

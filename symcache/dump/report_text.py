@@ -33,6 +33,8 @@ _MAX_LINE = 8192
 # `0x7ff80f1d5000 - 0x7ff80f26dfff libsystem_c.dylib (*) <23516be4-…> /usr/lib/system/libsystem_c.dylib`; a plus marks
 # what is not Apple's, iOS writes the architecture before the UUID, and an end that nobody knew is `???`.
 _IMAGE = re.compile(rf"\s*0x([0-9A-Fa-f]{{1,16}})\s+-\s+(\S+)\s+(\S[^<]*)<({UUID_PATTERN})>\s*(.*)\Z")
+_NOWHERE = "???"
+"""Under which frames in no image are gathered."""
 _END = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _ARCHS = {"x86_64", "x86_64h", "arm64", "arm64e", "arm64_32", "armv7", "armv7s", "armv7k", "i386"}
 _THREAD = re.compile(r"Thread (\d{1,5})(?: (Crashed))?:(?:: ?(.*))?\s*\Z")
@@ -163,7 +165,9 @@ class _Sections:
         if match := _IMAGE.match(line):
             if len(self.images) >= MAX_IMAGES:
                 raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images")
-            self.images.append(_crash_image(match))
+            image = _crash_image(match)
+            if image.uuid or image.path != _NOWHERE:
+                self.images.append(image)
         elif self.images and not line.strip():
             self._section = "rest"
 

@@ -166,6 +166,14 @@ def test_an_exception_is_printed_before_the_crashed_thread(tmp_path: Path) -> No
     assert done.stdout.index("evil") < done.stdout.index("last exception") < done.stdout.index("crashed:")
 
 
+def test_what_gathers_frames_in_no_image_is_no_module() -> None:
+    text = crash(truth("x86_64"))
+    line = "  0x0 - 0xffffffffffffffff ??? (*) <00000000-0000-0000-0000-000000000000> ???\n"
+    changed = text.replace("\n\nExternal", f"\n{line}\nExternal")
+    assert changed != text
+    assert parse_report(changed, "x") == parse_report(text, "x")
+
+
 def test_a_last_exception_without_names() -> None:
     """As it is written where nobody looked for names: all addresses in one line."""
     text = crash(truth("x86_64")).replace("Thread 0", "Last Exception Backtrace:\n(0x10 0xffff 0x20)\n\nThread 0", 1)
