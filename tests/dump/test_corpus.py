@@ -147,7 +147,7 @@ def test_a_missing_module_costs_only_its_own_names(
 
 @ARCHES
 @pytest.mark.parametrize("alone", ["Ledger", "LedgerKit", ""])
-@pytest.mark.parametrize("how", ["", "inlined", "signed"])
+@pytest.mark.parametrize("how", ["", "inlined", "signed", "tables"])
 def test_a_dsym_alone_names_its_frames(
     arch: str, alone: str, how: str, system: LibraryResolver, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 _CODE = {
     "frames": (),
     "frameless": ("-fomit-frame-pointer", "-momit-leaf-frame-pointer"),
+    "tables": ("-fomit-frame-pointer", "-momit-leaf-frame-pointer", "-fforce-dwarf-frame"),
     "inlined": ("-Dnoinline=always_inline",),
 }
 
@@ -119,18 +120,21 @@ def variant(
     *,
     layout_seed: int = 0,
     frameless: bool = False,
+    tables: bool = False,
     inlined: bool = False,
     signed: bool = False,
 ) -> Variant:
     """Run the crash anew.
 
     `layout_seed`: other than 0, the same system libraries (same UUIDs) lie elsewhere in the shared cache, as in another
-    build of macOS. `frameless`: the application is compiled without frame pointers; `inlined`: with functions inlined
+    build of macOS. `frameless`: the application is compiled without frame pointers; `tables`: likewise, and
+    its dSYMs have unwind tables; `inlined`: with functions inlined
     into their callers; so it has other UUIDs. `signed`: the return addresses that arm64e libraries save carry their
     signature above bit 47, as on a real Mac.
     """
     need_toolchain()
-    found = _variant(arch, layout_seed, "frameless" if frameless else "inlined" if inlined else "frames", signed)
+    code = "tables" if tables else "frameless" if frameless else "inlined" if inlined else "frames"
+    found = _variant(arch, layout_seed, code, signed)
     return Variant(copy.deepcopy(found.dump), found.truth, found.build, found.cache, found.process)
 
 
