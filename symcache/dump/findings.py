@@ -183,10 +183,11 @@ class Analysis:
 def _signature_line(frame: Frame) -> str:
     if frame.module is None:
         return frame.function or "?"
-    name = frame.module.loaded.module.name
+    module = frame.module.loaded.module
+    name = module.name if module.path else _uuid(module.uuid) or "?"  # a name that is made up holds the address
     if frame.function:
         return f"{name}`{frame.function}"
-    return f"{name}+{frame.address - frame.module.loaded.module.address:#x}"
+    return f"{name}+{frame.address - module.address:#x}"
 
 
 def _thread_json(thread: ThreadReport, crashed: bool) -> dict[str, Any]:

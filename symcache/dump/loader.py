@@ -14,7 +14,7 @@ from symcache.dump.container import OpenedDump, open_dump
 from symcache.dump.core import Core, CoreThread, Segment
 from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.header import DumpHeader, DumpModule
-from symcache.dump.module_files import is_debug_info, noted_sources, pin, resolve_files
+from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.notes import header_of_core
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.reports import Report
@@ -143,6 +143,7 @@ def load(
     cache, build, origin = pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     found = resolve_files(resolver, uuids, cache, build, progress)
+    header = replace(header, modules=named(header, found))
     sizes = _text_sizes(dump, header)
     stand_ins = StandIns(dump, header, sizes, found, walk=walk, memory=memory)
     places = _places(header.modules, scratch)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.header import DumpHeader
+from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.sources import source_maps
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.errors import FormatError
 from symcache.kinds import Kind
 from symcache.macho import identify
 
-__all__ = ["is_debug_info", "noted_sources", "pin", "resolve_files"]
+__all__ = ["is_debug_info", "named", "noted_sources", "pin", "resolve_files"]
 
 _MAX_GUESSES = 8
 _ENOUGH = 2
@@ -75,6 +76,31 @@ def noted_sources(found: Sequence[tuple[UUID, ResolvedFile]]) -> list[tuple[str,
             if Path(present).is_absolute() and Path(present).is_dir():
                 pairs.setdefault(recorded, present)
     return list(pairs.items())
+
+
+def named(header: DumpHeader, found: Mapping[tuple[UUID, Kind], ResolvedFile]) -> tuple[DumpModule, ...]:
+    """Return the modules; one of which the dump has no path under that which its binary was linked with, or its name.
+
+    The first is the executable, which has none: it may be named in the header, or by a file in somebody's folder.
+    """
+    modules = header.modules
+    if all(module.path for module in modules):
+        return modules
+    paths = [module.path or _path_of(module, found) for module in modules]
+    paths[0] = paths[0] or header.executable
+    return tuple(m if m.path else replace(m, path=path) for m, path in zip(modules, paths, strict=True))
+
+
+def _path_of(module: DumpModule, found: Mapping[tuple[UUID, Kind], ResolvedFile]) -> str:
+    files = [found[module.uuid, kind] for kind in Kind if module.uuid and (module.uuid, kind) in found]
+    for file in files:
+        try:
+            linked = [s.install_name for s in identify(file.path) if s.uuid == module.uuid and s.install_name]
+        except (FormatError, OSError):
+            linked = []
+        if linked:
+            return linked[0]
+    return next((file.path.name for file in files if file.origin == str(file.path)), "")
 
 
 def is_debug_info(path: Path, uuid: UUID | None) -> bool:

@@ -29,7 +29,7 @@ from symcache.dump import (
 )
 from symcache.errors import DumpError
 from symcache.macho import identify
-from symcache.model import Kind
+from symcache.model import Kind, uuid_text
 from tests.dump.builder import CoreFile, Module, Region, arm_thread, header, small_core, write_dump, x86_thread
 from tests.dump.scene import EXE_BASE, LIB_BASE, STACK, Scene
 from tests.support.toolchain import lipo
@@ -185,6 +185,35 @@ def test_modules_without_uuid_or_path(scenes: Scenes, arch: str) -> None:
     assert [m.status for m in analysis.modules] == ["have", "no-uuid"]
     assert [n for _, n, _ in frames(analysis)][-2:] == ["middle", "main"]
     assert analysis.crashed.frames[0].module is analysis.modules[1]
+
+
+@ARCHES
+@pytest.mark.parametrize("missing", ["", "dSYM only", "all"])
+def test_modules_without_paths_have_the_names_of_their_files(
+    scenes: Scenes, arch: str, missing: str, only: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A name that holds an address would make another signature of each crash."""
+    scene = scenes(arch)
+    folder = scene.folder
+    if missing == "dSYM only":
+        bundles = [
+            scene.folder / f"{image.name}.dSYM/Contents/Resources/DWARF" / image.name
+            for image in (scene.exe, scene.lib)
+        ]
+        folder = only(*bundles)
+    elif missing == "all":
+        folder = tmp_path
+    nameless = [replace(module, path=None) for module in scene.modules]
+    path = write_dump(tmp_path / "d.zip", header(nameless, executable="Ledger", thread=1), scene.core.bytes())
+    analysis = analyze(path, FolderResolver([folder]))
+    named = analyze(scene.write(thread=1), FolderResolver([folder]))
+    if missing == "all":
+        uuid = uuid_text(UUID(scene.modules[1].uuid))
+        assert analysis.signature()[1][1] == f"{uuid}+{analysis.crashed.frames[0].address - LIB_BASE:#x}"
+        assert [m.loaded.module.name for m in analysis.modules] == ["Ledger", f"module-{LIB_BASE:#x}"]
+    else:
+        assert frames(analysis) == scene.frames
+        assert analysis.signature() == named.signature()
 
 
 def test_a_universal_file_gives_its_slice(scenes: Scenes, tmp_path: Path) -> None:
