@@ -1,6 +1,6 @@
 """Modules of a bare core: from the notes that LLDB and crash handlers write for it, or else out of its memory.
 
-Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`); every offset counts from the core's start.
+Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`, `main bin spec`). Offsets count from its start.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ __all__ = ["header_of_core"]
 _HEADER = struct.Struct("<2IQ2I")
 _ENTRY = struct.Struct("<Q16s2Q2I")
 _BINARY = struct.Struct("<I16s2Q")
+_SPEC_1, _SPEC_2 = struct.Struct("<2IQ16s"), struct.Struct("<2I2Q16s")
+"""Version, type, address; from version 2 on the slide; UUID."""
 _MAX_IMAGES = 65_536
 _MAX_PATH = 4096
 _UNKNOWN = (1 << 64) - 1
@@ -35,7 +37,7 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
 
         found = find_images(path, core)
         modules = (DumpModule(i.address, i.path, _real(i.uuid), i.version) for i in found.images)
-        unique = tuple({m.address: m for m in modules}.values())
+        unique = tuple({m.address: m for m in modules}.values()) or _main_binary(path, core)
         header = DumpHeader(modules=unique, cache_uuid=found.cache_uuid, cache_base=found.cache_base or None)
     # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
     known = [t for t in core.threads if t.registers]
@@ -57,6 +59,23 @@ def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
                 if address != _UNKNOWN:
                     modules.append(DumpModule(address, name, uuid_or_none(uuid)))
     return tuple({m.address: m for m in modules}.values())
+
+
+def _main_binary(path: Path, core: Core) -> tuple[DumpModule, ...]:
+    """Return the one binary that the core names, if it says where that is: all there is of programs without dyld."""
+    for note in core.notes:
+        if note.owner == "main bin spec":
+            raw = read_note(path, note, _SPEC_2.size)
+            version = int.from_bytes(raw[:4], "little")
+            if version >= 2 and len(raw) >= _SPEC_2.size:
+                _, _, address, _, uuid = _SPEC_2.unpack_from(raw)
+            elif version == 1 and len(raw) >= _SPEC_1.size:
+                _, _, address, uuid = _SPEC_1.unpack_from(raw)
+            else:
+                continue
+            if address != _UNKNOWN and any(uuid):
+                return (DumpModule(address, uuid=uuid_or_none(uuid)),)
+    return ()
 
 
 def _real(uuid: UUID | None) -> UUID | None:

@@ -159,6 +159,31 @@ def test_modules_of_a_bare_core_come_from_its_notes(tmp_path: Path) -> None:
         header_of_core(path, open_dump(path, tmp_path).core)
 
 
+@pytest.mark.parametrize(
+    ("note", "address"),
+    [
+        (struct.pack("<2IQ16s2I", 1, 3, 0x5000, UUID(int=7).bytes, 12, 0), 0x5000),
+        (struct.pack("<2I2Q16s2I", 2, 3, 0x5000, 0x1000, UUID(int=7).bytes, 12, 1), 0x5000),
+        (struct.pack("<2IQ16s2I", 1, 3, (1 << 64) - 1, UUID(int=7).bytes, 12, 0), None),
+        (struct.pack("<2IQ16s2I", 1, 3, 0x5000, bytes(16), 12, 0), None),
+        (struct.pack("<2IQ16s2I", 0, 3, 0x5000, UUID(int=7).bytes, 12, 0), None),
+        (struct.pack("<2IQ", 1, 3, 0x5000), None),
+        (b"", None),
+    ],
+)
+def test_the_one_binary_of_a_core_that_lists_none(note: bytes, address: int | None, tmp_path: Path) -> None:
+    core = small_core()
+    core.notes = [(b"main bin spec", note)]
+    path = tmp_path / "core"
+    path.write_bytes(core.bytes())
+    modules = header_of_core(path, open_dump(path, tmp_path).core).modules
+    assert [(m.address, m.uuid) for m in modules] == ([(address, UUID(int=7))] if address else [])
+    uuid = UUID(int=8)
+    core.notes.append((b"load binary", struct.pack("<I16s2Q", 1, uuid.bytes, 0x9000, 0) + b"libz.dylib\0"))
+    path.write_bytes(core.bytes())
+    assert [m.uuid for m in header_of_core(path, open_dump(path, tmp_path).core).modules] == [uuid]
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 1 << 20), st.binary(max_size=64)), max_size=12))
 def test_memory_is_found_where_it_was_put(layout: list[tuple[int, int, bytes]]) -> None:
