@@ -68,7 +68,7 @@ def test_processes_that_make_the_same_file_all_get_it(tmp_path: Path, opener: st
                     process.stdin.write(b"\n")
                     process.stdin.flush()
         for process in running:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=120)
             assert process.returncode == 0, errors.decode()
     finally:
         for process in running:

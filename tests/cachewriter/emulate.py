@@ -54,6 +54,6 @@ class Emulator:
             uc.reg_write(x86_const.UC_X86_REG_RSP, top - 8)
             uc.reg_write(x86_const.UC_X86_REG_RDI, word)
             result = x86_const.UC_X86_REG_EAX
-        uc.emu_start(function + self._slide, _RETURN, timeout=10_000_000, count=1_000_000)
+        uc.emu_start(function + self._slide, _RETURN, count=1_000_000)
         value = int(uc.reg_read(result)) & 0xFFFFFFFF
         return value - (1 << 32) if value >> 31 else value

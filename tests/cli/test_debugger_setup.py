@@ -27,7 +27,7 @@ def _symcache(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _ask(*arguments: str) -> dict[str, Any]:
-    ran = _symcache("dsymforuuid", *arguments)
+    ran = _symcache("dsymforuuid", "--timeout", "100", *arguments)  # the last --timeout counts
     assert ran.returncode == 0, ran.stderr.decode()
     answer: dict[str, Any] = plistlib.loads(ran.stdout)
     return answer

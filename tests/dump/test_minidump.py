@@ -245,7 +245,7 @@ def test_lldb_reads_the_same_out_of_it(
     path = one.write(tmp_path / "crash.dmp", arch, **layout)
     ours = read_minidump(path)
     addresses = [str(thread.stack_address + 64) for thread in one.threads]
-    output = subprocess.check_output([sys.executable, "-c", _PLAIN_LLDB, path, *addresses], timeout=300)
+    output = subprocess.check_output([sys.executable, "-c", _PLAIN_LLDB, path, *addresses], timeout=120)
     theirs = json.loads(output)
     assert [[uuid_text(m.module.uuid), m.module.address, m.module.path] for m in ours.modules] == theirs["modules"]
     assert theirs["stopped"] == [number == ours.crashed for number in range(2)]
@@ -326,7 +326,7 @@ def test_a_signal_at_which_lldb_does_not_stop(arch: str, address: int, tmp_path:
         information=(5, 0x10003, 6),
     )  # fmt: skip
     path.write_bytes(data)
-    analysis = analyze(path, FolderResolver([]), limits=Limits(seconds=300))
+    analysis = analyze(path, FolderResolver([]), limits=Limits(seconds=120))
     assert analysis.exception.signal == "SIGABRT"
     assert analysis.crashed.frames[0].address == 0x1_0000_1000
     assert path.read_bytes() == data

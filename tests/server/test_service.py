@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-import time
 from pathlib import Path
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from symcache.library import Library
 from symcache.store import BlobStat
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, serve, stage_variant
+from tests.support.waiting import until
 
 
 async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
@@ -93,12 +93,7 @@ def test_a_log_of_misses_that_cannot_be_written_makes_no_server_unready(samples:
             return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(name + " ")), 0.0)
 
         stderr = tmp_path / "server" / "stderr"
-        end = time.monotonic() + 30
-        while "is not noted down" not in stderr.read_text():
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: "is not noted down" in stderr.read_text())
         before = refreshed()
-        while refreshed() <= before:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: refreshed() > before)
         assert stderr.read_text().count("\n") == 1

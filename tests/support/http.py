@@ -23,7 +23,7 @@ def request(
     url: str, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
 ) -> Answer:
     """Send one request with exactly this path."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     try:
         connection.putrequest(method, path, skip_host=False, skip_accept_encoding=True)
         for name, value in (headers or {}).items():

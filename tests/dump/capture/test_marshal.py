@@ -146,7 +146,7 @@ def test_native_code_speaks_the_same_language(tmp_path: Path) -> None:
     to_handler.close()
     from_handler.close()
     assert serve(requests, answers, lambda: receiver, lambda _task, report: seen.append(report))
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert output.decode() == receiver.name
     assert seen == [REPORT]
