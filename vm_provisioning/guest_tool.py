@@ -35,7 +35,8 @@ __all__ = [
     "run_in",
 ]
 
-_REMOVE_SECONDS = 300
+_REMOVE_SECONDS = 60
+"""No signal ends this wait."""
 _EXTRACT_SECONDS = 3600
 _ENDING_SECONDS = 0.5
 _OUTPUT = 64 << 20

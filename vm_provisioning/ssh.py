@@ -10,6 +10,7 @@ import logging
 import selectors
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ class SshSession:
         if self._sftp is None:
             channel = self._open_channel()
             try:
-                channel.invoke_subsystem("sftp")
+                self._request(channel, channel.invoke_subsystem, "sftp")
             except (paramiko.SSHException, EOFError, OSError) as error:
                 channel.close()
                 raise RemoteError(
@@ -223,6 +224,16 @@ class SshSession:
         channel.settimeout(self.timeouts.reply)
         return channel
 
+    def _request(self, channel: Any, ask: Callable[[str], None], what: str) -> None:
+        """Ask for something on a new channel, which is closed in time, so that this raises: paramiko would wait for ever."""
+        end = threading.Timer(self.timeouts.reply, _close, [channel])
+        end.daemon = True
+        end.start()
+        try:
+            ask(what)
+        finally:
+            end.cancel()
+
     def run(
         self,
         argv: Sequence[str],
@@ -242,7 +253,7 @@ class SshSession:
         deadline = time.monotonic() + (self.timeouts.reply if timeout is None else timeout)
         channel = self._open_channel()
         try:
-            channel.exec_command(command_line(argv, watched=watched))
+            self._request(channel, channel.exec_command, command_line(argv, watched=watched))
             if watched:
                 channel.sendall(GO)  # the input stays open
             else:
@@ -305,6 +316,11 @@ class SshSession:
         if not channel.status_event.wait(max(0.0, min(deadline - time.monotonic(), self.timeouts.reply))):
             raise RemoteError(f"{self.target.host}: {program} ended without an exit status")
         return RemoteOutput(bytes(stdout), bytes(stderr), channel.recv_exit_status())
+
+
+def _close(channel: Any) -> None:
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        channel.close()
 
 
 def _end(channel: Any) -> None:

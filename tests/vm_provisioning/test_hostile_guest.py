@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import stat
 import struct
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from symcache.errors import RemoteError, SymcacheError
 from symcache.library import Library
+from tests.support import hostile
 from tests.support.hostile import Directory, File, HostileHost, Link, Special
 from tests.support.systems import system_version
 from tests.support.toolchain import compile_image
@@ -295,6 +297,22 @@ def test_a_server_that_falls_silent_ends_the_harvest(
     host.reply = lambda k, packet: None if k == kind else packet
     with pytest.raises(RemoteError, match="did not answer in time"):
         run(host, tmp_path)
+
+
+@pytest.mark.parametrize("what", ["check_channel_exec_request", "check_channel_subsystem_request"])
+def test_a_server_that_answers_no_request_for_a_program_is_given_up(
+    what: str, host: HostileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(hostile._Server, what, lambda *_: end.wait(100))
+    with session_of(host, tmp_path) as session:
+        session.timeouts = Timeouts(reply=2)
+        with pytest.raises(RemoteError, match=r"broke off|no SFTP|no channel"):
+            if "exec" in what:
+                session.run(["/usr/bin/sw_vers"])
+            else:
+                session.sftp.lstat(b"/")
+        end.set()
 
 
 @pytest.mark.parametrize(
