@@ -225,7 +225,7 @@ class SshSession:
         return channel
 
     def _request(self, channel: Any, ask: Callable[[str], None], what: str) -> None:
-        """Ask for something on a new channel, which is closed in time, so that this raises: paramiko would wait for ever."""
+        """Ask for something on a new channel; it is closed, and this raises, where paramiko would wait for ever."""
         end = threading.Timer(self.timeouts.reply, _close, [channel])
         end.daemon = True
         end.start()
