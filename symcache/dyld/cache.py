@@ -171,7 +171,7 @@ def _open_companion(main: CacheFilePart, wanted: Companion) -> CacheFilePart:
             f"{main.path}: its companion {wanted.name} (UUID {expected}) is missing",
             hint="copy all files of the cache from the same machine",
         )
-    part = with_slide_info(open_part(place, wanted.suffix))
+    part = with_slide_info(open_part(place, wanted.suffix), main)
     try:
         if part.header.magic != main.header.magic or part.uuid != wanted.uuid:
             raise SharedCacheError(

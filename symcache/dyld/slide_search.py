@@ -24,8 +24,8 @@ __all__ = ["with_slide_info"]
 
 _ALIGNMENTS = (1, 4, 8, 0x10, 0x80, 0x1000, 0x4000)
 """Of what may follow a struct. dyld's builder packs structs of version 5 without any."""
-_MAX_STRUCTS = 64
-_SAMPLE = 4 << 20
+_MAX_STRUCTS = 20
+_SAMPLE = 1 << 20
 """Bytes of a mapping that are looked at to find out which of several structs is its own."""
 _ADDRESS = np.uint64(0x00FF_FFFF_FFFF_FFFF)
 _WRITE, _EXECUTE = 2, 4
@@ -43,8 +43,11 @@ class _Shape(NamedTuple):
     """Bytes of the pages that it describes."""
 
 
-def with_slide_info(part: CacheFilePart) -> CacheFilePart:
-    """Return the main file `part` with each mapping's own slide info; as it is where its header names them all."""
+def with_slide_info(part: CacheFilePart, main: CacheFilePart | None = None) -> CacheFilePart:
+    """Return `part` with each mapping's own slide info; as it is where its header names them all.
+
+    Its pointers may lead into any file of the cache, of which the main file tells the size: `main`, or `part` itself.
+    """
     mappings, header = part.mappings, part.header
     writable = [number for number, m in enumerate(mappings) if m.max_prot & _WRITE and m.size]
     if (header.mapping_with_slide_offset and header.mapping_with_slide_count) or not writable:
@@ -56,7 +59,9 @@ def with_slide_info(part: CacheFilePart) -> CacheFilePart:
             return part
     else:
         documented = None
-    found = _assign(part, list(_shapes(part, {mappings[i].size for i in writable})), writable)
+    ranges = [(m.address, m.size) for m in mappings]
+    ranges.append(((main or part).mappings[0].address, (main or part).header.shared_region_size))
+    found = _assign(part, list(_shapes(part, {mappings[i].size for i in writable})), writable, ranges)
     if documented and documented.at not in {shape.at for shape in found.values()}:
         found.setdefault(1, documented)
     if not found or found == {1: documented}:
@@ -103,14 +108,16 @@ def _shape(data: mmap.mmap, at: int) -> _Shape | None:
     return _Shape(at, version, 0x18 + first * 2, first * page) if version in {3, 5} else None
 
 
-def _assign(part: CacheFilePart, shapes: Sequence[_Shape], writable: Sequence[int]) -> dict[int, _Shape]:
+def _assign(
+    part: CacheFilePart, shapes: Sequence[_Shape], writable: Sequence[int], ranges: Sequence[tuple[int, int]]
+) -> dict[int, _Shape]:
     """Return which slide info is that of each mapping, by its number.
 
     It has as many pages, and its chains give addresses of the cache: the order in the file is not that of the mappings,
     and what was made plain since may still have an info.
     """
     fitting = [(n, shape) for n in writable for shape in shapes if shape.pages == part.mappings[n].size]
-    scored = [(_plausible(part, part.mappings[number], shape), number, shape) for number, shape in fitting]
+    scored = [(_plausible(part, part.mappings[number], shape, ranges), number, shape) for number, shape in fitting]
     found: dict[int, _Shape] = {}
     for score, number, shape in sorted(scored, key=lambda row: -row[0]):
         if score >= 0 and number not in found and shape not in found.values():
@@ -118,8 +125,8 @@ def _assign(part: CacheFilePart, shapes: Sequence[_Shape], writable: Sequence[in
     return found
 
 
-def _plausible(part: CacheFilePart, mapping: Mapping, shape: _Shape) -> int:
-    """Return how many more pointers of a mapping lead into the cache than do not, if `shape` is what tells of them."""
+def _plausible(part: CacheFilePart, mapping: Mapping, shape: _Shape, ranges: Sequence[tuple[int, int]]) -> int:
+    """Return how many more pointers of a mapping lead into the `ranges`, (address, size), than do not by `shape`."""
     try:
         slide = read_slide_info(part, mapping._replace(slide_info_offset=shape.at, slide_info_size=shape.size))
         if slide is None or not slide.page_size:
@@ -132,7 +139,7 @@ def _plausible(part: CacheFilePart, mapping: Mapping, shape: _Shape) -> int:
         return -1
     values &= _ADDRESS
     inside = np.zeros(len(values), bool)
-    for other in part.mappings:
-        inside |= values - np.uint64(other.address) < np.uint64(other.size)
+    for address, length in ranges:
+        inside |= values - np.uint64(address) < np.uint64(length)
     inside &= values != np.uint64(slide.value_add)  # what zeros are read as where there is no chain
     return 2 * int(np.count_nonzero(inside)) - len(values)

@@ -27,10 +27,15 @@ def _mains() -> list[Any]:
         pytest.param((main, size), id=f"{folder.name}-{main.name.removeprefix('dyld_shared_cache_')}{form}")
         for folder in folders
         for main in find_caches(folder)
-        for size, form in [(0, ""), *((s, f"-under-{s:#x}") for s in _HEADERS if _can_be_rewritten(main))]
+        for size, form in [
+            (0, ""),
+            *((s, f"-under-{s:#x}") for s in _HEADERS if _can_be_rewritten(main)),
+            (_NO_TABLE, "-without-table-of-slide-infos"),
+        ]
     ]
 
 
+_NO_TABLE = -1
 _HEADERS = (0x28, 0x48, 0x68, 0x98, 0xF8, 0x118, 0x138, 0x140, 0x1C8, 0x208, 0x228, 0x238)
 
 
@@ -60,6 +65,16 @@ def _rewritten(main: Path, size: int, folder: Path) -> Path:
     return path
 
 
+def _without_table(main: Path, folder: Path) -> Path:
+    """The same cache, with no file's header naming the mappings together with their slide infos."""
+    for file in main.parent.iterdir():
+        data = bytearray(file.read_bytes())
+        if data[:7] == b"dyld_v1" and struct.unpack_from("<I", data, 0x10)[0] >= 0x140:
+            data[0x138:0x140] = bytes(8)
+        (folder / file.name).write_bytes(data)
+    return folder / main.name
+
+
 _MAINS = _mains() or [pytest.param(None, marks=pytest.mark.skip("SYMCACHE_TEST_CACHES is not set"))]
 
 
@@ -82,7 +97,9 @@ class Extracted:
 def extracted_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @functools.lru_cache(None)
     def extract(main: Path, size: int) -> Extracted:
-        if size:
+        if size == _NO_TABLE:
+            main = _without_table(main, tmp_path_factory.mktemp("without"))
+        elif size:
             main = _rewritten(main, size, tmp_path_factory.mktemp("rewritten"))
         return Extracted(main, tmp_path_factory.mktemp("extracted"))
 
