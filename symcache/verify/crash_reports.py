@@ -18,6 +18,9 @@ __all__ = ["AskedModule", "CrashReport", "parse_report", "parse_uuid_list", "rea
 
 _MAX_LINE = 4096
 _MAX_TEXT = 1024
+_COMMENT = re.compile(r"(?:^|\s)#")
+_NO_UUID = re.compile(r"< *no uuid in dylib *> *(.*)")
+_TABLE_HEADER = re.compile(r"dylib text infos \(count=\d+\):")
 _UUID = r"[0-9A-Fa-f]{8}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{12}"
 
 
@@ -88,19 +91,24 @@ def _named(report: Report, name: str) -> CrashReport:
 def parse_uuid_list(text: str, name: str) -> CrashReport:
     """Parse one UUID a line, anywhere in the line; what follows it is taken as the name. `#` begins a comment.
 
-    So the output of `dwarfdump --uuid` and of `dyld_shared_cache_util -list -uuid` is a list, too. Raises UsageError.
+    So the output of `dwarfdump --uuid` and of `dyld_shared_cache_util`, with `-list -uuid` or `-text_info`, is a list,
+    too; an image that it says has none is named with none. Raises UsageError.
     """
     report = CrashReport(name)
     for number, line in enumerate(text.splitlines(), 1):
-        line = line.partition("#")[0].strip()[:_MAX_LINE]  # noqa: PLW2901
-        if not line:
+        line = _COMMENT.split(line.lstrip("\ufeff"), maxsplit=1)[0].strip()[:_MAX_LINE]  # noqa: PLW2901
+        if not line or _TABLE_HEADER.fullmatch(line):
+            continue
+        if len(report.modules) >= 1_000_000:
+            raise UsageError(f"{name}: more than a million lines", hint="ask in parts")
+        if without := _NO_UUID.search(line):
+            report.modules.append(AskedModule(None, without[1][:_MAX_TEXT]))
             continue
         match = re.search(rf"(?<![0-9A-Fa-f-])({_UUID})(?![0-9A-Fa-f-])[>:,;]?\s*(?:\((\w+)\))?\s*(.*)", line)
         if match is None:
             raise UsageError(f"{name}: line {number} holds no UUID: {line[:60]!r}", hint="write one UUID a line")
-        if len(report.modules) >= 1_000_000:
-            raise UsageError(f"{name}: more than a million lines", hint="ask in parts")
-        report.modules.append(AskedModule(UUID(match[1]), match[3][:_MAX_TEXT], match[2] or ""))
+        uuid = UUID(match[1])
+        report.modules.append(AskedModule(uuid if uuid.int else None, match[3][:_MAX_TEXT], match[2] or ""))
     if not report.modules:
         raise UsageError(f"{name}: names no UUID", hint="write one UUID a line")
     return report

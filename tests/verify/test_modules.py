@@ -118,13 +118,21 @@ def test_every_usual_list_of_uuids_is_understood() -> None:
     aabbccddeeff00112233445566778899  libz.1.dylib
     UUID: 11111111-2222-3333-4444-555555555555 (arm64e) /usr/lib/libplain.dylib
     <22222222-2222-3333-4444-555555555555> /usr/lib/libmore.dylib
+    0x7FF800001000 <     no uuid in dylib               > /usr/lib/libold.dylib
+    <00000000-0000-0000-0000-000000000000> /usr/lib/libX35.dylib
+    dylib text infos (count=1):
+       0x7FF800001000 -> 0x7FF800002000  <33333333-2222-3333-4444-555555555555>  /usr/lib/C#.dylib # comment
     """
     found = parse_uuid_list(text, "list").modules
-    assert [(str(m.uuid), m.arch, m.path) for m in found] == [
+    assert parse_uuid_list("\ufeff" + text.strip().replace("\n", "\r\n"), "list").modules == found
+    assert [(str(m.uuid or ""), m.arch, m.path) for m in found] == [
         ("23516be4-29be-350c-91c9-f36e7999f0f1", "", ""),
         ("aabbccdd-eeff-0011-2233-445566778899", "", "libz.1.dylib"),
         ("11111111-2222-3333-4444-555555555555", "arm64e", "/usr/lib/libplain.dylib"),
         ("22222222-2222-3333-4444-555555555555", "", "/usr/lib/libmore.dylib"),
+        ("", "", "/usr/lib/libold.dylib"),
+        ("", "", "/usr/lib/libX35.dylib"),
+        ("33333333-2222-3333-4444-555555555555", "", "/usr/lib/C#.dylib"),
     ]
 
 
