@@ -12,13 +12,15 @@ from symcache.errors import DumpError
 __all__ = ["is_report", "parse_report", "read_report"]
 
 _MAX_FILE = 64 << 20
+_BEGINNINGS = ("Process:", "Incident Identifier:", "-----", "Translated Report")
+"""Of reports that are text."""
 
 
 def is_report(path: Path) -> bool:
     """Return whether a file begins as a crash report does."""
     with path.open("rb") as file:
         start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return start.startswith((b"{", b"Process:", b"Incident Identifier:", b"-----", b"Translated Report"))
+    return start.startswith((b"{", *(beginning.encode() for beginning in _BEGINNINGS)))
 
 
 def read_report(path: Path, *, threads: bool = True) -> Report:
@@ -34,6 +36,10 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
     Without `threads`, a report is taken that has none, or whose images have no addresses: it still says which they are.
     """
     text = text.lstrip("\ufeff \t\r\n")
+    if text.startswith("{"):
+        # Until macOS 11, what follows the object in the first line is text.
+        rest = text.partition("\n")[2].lstrip()
+        text = rest if rest.startswith(_BEGINNINGS) else text
     report = parse_ips(text, name, threads=threads) if text.startswith("{") else parse_crash(text, name)
     if not (report.header.modules if threads else report.images):
         raise DumpError(f"{name}: the crash report names no modules", hint="it is cut: copy it again")

@@ -166,6 +166,14 @@ def test_an_exception_is_printed_before_the_crashed_thread(tmp_path: Path) -> No
     assert done.stdout.index("evil") < done.stdout.index("last exception") < done.stdout.index("crashed:")
 
 
+def test_text_behind_a_line_of_json() -> None:
+    """As macOS 11 and earlier, and iOS up to 14, write `.ips` files."""
+    text = crash(truth("x86_64"))
+    head = json.dumps({"app_name": "Ledger", "bug_type": "109", "os_version": "macOS 11.7.10 (20G1427)"})
+    for between in ("\n", "\n\n", " \r\n"):
+        assert parse_report(head + between + text, "x") == parse_report(text, "x")
+
+
 def test_what_gathers_frames_in_no_image_is_no_module() -> None:
     text = crash(truth("x86_64"))
     line = "  0x0 - 0xffffffffffffffff ??? (*) <00000000-0000-0000-0000-000000000000> ???\n"
