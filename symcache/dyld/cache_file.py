@@ -74,6 +74,9 @@ def open_part(path: Path, suffix: str = "") -> CacheFilePart:
                     f" {mapping.file_offset + mapping.size:#x}",
                     hint="the copy is cut: copy the file again",
                 )
+        if sum(m.size for m in mappings) > 2 * len(data) and suffix != ".symbols":
+            # Every byte is mapped once; what is mapped again and again would be decoded as often.
+            raise SharedCacheError(f"{path}: its mappings are larger together than its {len(data):#x} bytes")
         if header.code_signature_offset + header.code_signature_size > len(data):
             raise SharedCacheError(
                 f"{path}: has {len(data):#x} bytes, but its code signature ends at"

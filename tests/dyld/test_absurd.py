@@ -99,6 +99,14 @@ def test_local_symbols_of_more_images_than_there_can_be(tmp_path: Path) -> None:
         read_local_symbols(opened.main)
 
 
+def test_a_file_whose_bytes_are_mapped_again_and_again(tmp_path: Path) -> None:
+    cache = Cache([TinyImage("/a", UUID(int=1))])
+    size = len(cache.build())
+    cache.extra_mappings = [(_BASE + (number << 32), size, 0, 3) for number in range(1, 17)]
+    with pytest.raises(SharedCacheError, match="larger together"):
+        SharedCache.open(cache.write(tmp_path))
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "dyld_shared_cache_arm64e"
     os.mkfifo(path)
