@@ -57,7 +57,11 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         if fetched is not None and wanted.what is What.BREAKPAD:
             return await _fetched_symbol_file(request, service, wanted, asked, fetched)
         if fetched is not None:
-            return await send(request, PlainFile(fetched.path), *_fetched(asked, fetched))
+            content, headers = _fetched(asked, fetched)
+            if "universal" not in request.query:
+                content = await asyncio.to_thread(_thin, fetched, asked)
+                headers |= {"X-Symcache-Size": str(content.size), "X-DEBUGINFOD-SIZE": str(content.size)}
+            return await send(request, PlainFile(fetched.path), content, headers)
     if found is None and wanted.what is What.BREAKPAD:  # a dSYM alone has everything but how to unwind
         found = await service.resolve(replace(wanted, what=What.DEBUGINFO))
     if found is None:
@@ -186,6 +190,15 @@ def _fetched(asked: SymbolRequest, found: FetchedSymbol) -> tuple[Content, dict[
     if found.cache_uuid:
         headers["X-Symcache-Cache"] = uuid_text(found.cache_uuid)
     return Content(found.sha256, found.size, found.size), headers
+
+
+@lru_cache(1 << 14)
+def _thin(found: FetchedSymbol, asked: SymbolRequest) -> Content:
+    """Return what is asked for of a file that may be universal: other servers may keep those whole."""
+    for image in identify(found.path):
+        if (image.uuid, image.kind) == (asked.uuid, asked.kind) and image.size != found.size:
+            return Content(f"{found.sha256}-{image.offset}-{image.size}", image.size, image.size, image.offset)
+    return Content(found.sha256, found.size, found.size)
 
 
 @lru_cache(1 << 14)

@@ -32,6 +32,8 @@ _SECONDS = 80.0
 _REMEMBERED = 100_000
 _AT_ONCE = 32
 _ATTEMPTS = 2
+_WRONG_SECONDS = 60.0
+"""How long what was not what it should be is not fetched again, to find the same."""
 _DOWN_SECONDS = 30.0
 """How long a server that could not be reached is not asked: a dump loader does not wait for it 900 times."""
 _STATION = re.compile(r"symcache-[0-9a-f]{16}")
@@ -54,6 +56,7 @@ class Upstreams:
         self._session: aiohttp.ClientSession | None = None
         self._asking: dict[_Question, asyncio.Task[FetchedSymbol | None]] = {}
         self._misses: OrderedDict[_Question, float] = OrderedDict()
+        self._wrong: OrderedDict[_Question, tuple[float, RemoteError]] = OrderedDict()
         self._down: dict[str, tuple[float, str]] = {}
         """Servers that could not be reached: until when they are not asked, and why."""
         self._gate = asyncio.Semaphore(_AT_ONCE)
@@ -75,6 +78,9 @@ class Upstreams:
         question = wanted, stations
         if self._misses.get(question, 0) > time.monotonic() or not self._may_ask(asker, stations):
             return None
+        until, error = self._wrong.get(question, (0.0, None))
+        if error is not None and until > time.monotonic():
+            raise error.with_traceback(None)
         task = self._asking.get(question)
         if task is None:
             # The addresses of everybody who waits are not known; the first one stands for them.
@@ -100,6 +106,10 @@ class Upstreams:
             self._misses[question] = time.monotonic() + _MISS_SECONDS
             if len(self._misses) > _REMEMBERED:
                 self._misses.popitem(last=False)
+        if isinstance(error, RemoteError) and isinstance(error.__cause__, IntegrityError):
+            self._wrong[question] = time.monotonic() + _WRONG_SECONDS, error
+            if len(self._wrong) > _REMEMBERED:
+                self._wrong.popitem(last=False)
 
     async def _ask(self, question: _Question, headers: Mapping[str, str]) -> FetchedSymbol | None:
         wanted, stations = question
@@ -111,7 +121,7 @@ class Upstreams:
                 headers={"User-Agent": f"symcache/{__version__}"},
                 connector=aiohttp.TCPConnector(limit=_AT_ONCE),
             )
-        reasons, answered = [], False
+        reasons, answered, wrong = [], False, None
         fetcher = Fetcher(
             self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, word=word
         )
@@ -124,6 +134,7 @@ class Upstreams:
                     found = await fetcher.fetch(url, wanted, lambda *_: None)
             except (RemoteError, IntegrityError) as error:
                 reasons.append(str(error))
+                wrong = error if isinstance(error, IntegrityError) else wrong
                 if _is_unreachable(error):
                     self._down[url] = time.monotonic() + _DOWN_SECONDS, str(error)
                 continue
@@ -135,7 +146,9 @@ class Upstreams:
                 await asyncio.to_thread(self._cache.evict)
                 return found
         if reasons and not answered:
-            raise RemoteError(f"no upstream server answers for {wanted}: {reasons[0]}", hint="ask again later")
+            raise RemoteError(
+                f"no upstream server answers for {wanted}: {reasons[0]}", hint="ask again later"
+            ) from wrong
         return None
 
     def _is_down(self, url: str) -> str:

@@ -20,7 +20,8 @@ from symcache.library import Library
 from tests.client.lying_server import LyingServer
 from tests.support.http import request
 from tests.support.ports import free_port
-from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve
+from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, uuid_of
+from tests.support.toolchain import compile_image, lipo
 
 
 def _empty(tmp_path: Path, name: str = "empty") -> Path:
@@ -166,3 +167,37 @@ async def test_a_server_that_cannot_be_reached_is_left_alone_for_a_while(
         assert "Cannot connect" not in await ask(99)
         assert connected
     await upstreams.close()
+
+
+def test_a_universal_file_of_another_server_is_served_thin(samples: Samples, tmp_path: Path) -> None:
+    slices = [compile_image(tmp_path / a, "libboth.dylib", "int f;", arch=a) for a in ("x86_64", "arm64")]
+    both = tmp_path / "libboth.dylib"
+    lipo(both, *slices)
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=both.read_bytes())
+
+    with LyingServer(answer) as other, serve(_empty(tmp_path), tmp_path / "front", "--upstream", other.url) as front:
+        for image in slices * 2:
+            path = f"/buildid/{uuid_of(image).hex}/executable"
+            got = request(front.url, path)
+            assert got.body == image.read_bytes()
+            assert got.headers["x-symcache-size"] == got.headers["x-debuginfod-size"] == str(len(got.body))
+            part = request(front.url, path, headers={"Range": "bytes=-9", "If-Range": got.headers["etag"]})
+            assert (part.status, part.body) == (206, image.read_bytes()[-9:])
+            whole = request(front.url, path + "?universal")
+            assert whole.body == both.read_bytes()
+            assert whole.headers["etag"] != got.headers["etag"]
+
+
+def test_what_was_wrong_is_not_fetched_at_every_request(samples: Samples, tmp_path: Path) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=samples.large.read_bytes())
+
+    with LyingServer(answer) as other, serve(_empty(tmp_path), tmp_path / "front", "--upstream", other.url) as front:
+        for number in (1, 2):
+            for _ in range(5):
+                refused = request(front.url, f"/buildid/{UUID(int=number).hex}/executable")
+                assert refused.status == 503
+                assert b"what came for" in refused.body
+        assert len(other.requests) == 2
