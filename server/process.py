@@ -103,7 +103,8 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
         shutdown_timeout=config.stop_seconds,
     )
     await runner.setup()
-    protocols = app[SERVICE].fast.protocols(partial(protocol, cast(web.Server, runner.server)))
+    server = cast(web.Server, runner.server)
+    protocols = app[SERVICE].fast.protocols(partial(protocol, server))
     listener = await loop.create_server(protocols, sock=sock, ssl=tls, backlog=_BACKLOG)
     try:
         ready(_url(config, sock))
@@ -112,8 +113,18 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
         if supervisor is not None:
             loop.remove_reader(supervisor.sentinel)
         listener.close()
+        # aiohttp waits once for handlers to end, and as long again for them to take note of that.
+        over = loop.call_later(config.stop_seconds, _abort, server)
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
+        over.cancel()
+
+
+def _abort(server: web.Server) -> None:
+    """Cut what is still being sent or received."""
+    for connection in list(server.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _reload(config: ServerConfig, tls: ssl.SSLContext | None) -> None:

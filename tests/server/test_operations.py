@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ from uuid import UUID
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.config import ServerConfig
+from server.process import _serve, listen
 from symcache.library import Library, Staged, StagedCacheFile
 from symcache.model import Release
 from tests.support.http import request
@@ -156,3 +160,21 @@ def test_raw_cache_files_are_kept_and_served_byte_for_byte(tmp_path: Path) -> No
             assert packed.stdout == (tmp_path / name).read_bytes()
         assert request(server.url, f"/caches/{cache}/other").status == 404
         assert request(server.url, f"/caches/{UUID(int=4)}/{names[0]}").status == 404
+
+
+async def test_who_does_not_read_holds_up_a_stop_no_longer_than_downloads_may(samples: Samples, tmp_path: Path) -> None:
+    path, seconds = f"/buildid/{uuid_of(samples.large).hex}/executable", 5.0
+    config = ServerConfig(str(samples.library), tmp_path / "cache", tmp_path / "state", stop_seconds=seconds)
+    sock, ready, loop = listen("127.0.0.1", 0), asyncio.Event(), asyncio.get_running_loop()
+    serving = asyncio.create_task(_serve(config, sock, lambda _: ready.set()))
+    await ready.wait()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(sock.getsockname())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await asyncio.sleep(1)
+        start = loop.time()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+        # Not as long again, which is what aiohttp gives a handler to end that has not ended.
+        assert seconds <= loop.time() - start < 2 * seconds
