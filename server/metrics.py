@@ -40,6 +40,7 @@ __all__ = [
     "access_logger",
     "exposition",
     "flush_access_log",
+    "forget_process",
     "note",
 ]
 
@@ -77,6 +78,11 @@ def exposition() -> tuple[bytes, str]:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def forget_process(pid: int) -> None:
+    """Leave the present state of a process that has died out of the metrics; what it counted stays."""
+    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 _log = logging.getLogger("symcache.access")

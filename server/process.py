@@ -26,7 +26,7 @@ from aiohttp import web
 from server.application import create_app
 from server.config import ServerConfig
 from server.fast_path import FastPathLogger
-from server.metrics import access_logger, flush_access_log
+from server.metrics import access_logger, flush_access_log, forget_process
 from server.protocol import is_worth_a_line, protocol
 from server.service import SERVICE
 from symcache.errors import EnvironmentFailure, UsageError
@@ -202,6 +202,7 @@ class _Supervisor:
             for number, process in enumerate(self._processes):
                 if not process.is_alive() and not self._stopping:
                     log.error("server process %s ended with %s: it is started again", process.pid, process.exitcode)
+                    forget_process(process.pid or 0)
                     time.sleep(_RESTART_SECONDS)
                     self._start(number)
 

@@ -80,6 +80,9 @@ def test_a_process_that_dies_is_replaced(samples: Samples, tmp_path: Path) -> No
 
         for _ in range(20):
             until(answers)
+        name = "symcache_library_refreshed_timestamp_seconds"
+        killed = _metrics(server)[name, ""]
+        until(lambda: _metrics(server)[name, ""] > killed + 5)  # how old the library is, tell those that live
         assert server.stop() == 0
         assert not [p for p in before if Path(f"/proc/{p}").exists()]
 
