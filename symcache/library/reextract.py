@@ -54,7 +54,7 @@ def reextract(
         raise NotFoundError(
             f"{build}: the library has nothing of this build", hint="`symcache releases` lists what it has"
         )
-    result, kept = ReextractResult(build), 0
+    result, kept, unnamed = ReextractResult(build), 0, False
     for row in rows:
         ((key,),) = library.catalog.rows("SELECT min(key) FROM record_keys WHERE record = ?", [row["id"]])
         place = RecordKey.parse(key)
@@ -63,10 +63,16 @@ def reextract(
             raise IntegrityError(f"{key}: not the record of a harvest", hint="run `symcache fsck --read-data`")
         caches = sorted({f.cache_uuid for f in record.cache_files if f.cache_uuid and not f.partial}, key=str)
         kept += len(caches)
+        unnamed |= any(not f.cache_uuid and not f.partial for f in record.cache_files)
         outdated = [c for c in caches if force or _outdated(record, c)]
         result.skipped += len(caches) - len(outdated)
         if outdated:
             _redo(library, row["sha256"], record, outdated, result, progress)
+    if unnamed and not kept:
+        raise NotFoundError(
+            f"{build}: its kept shared caches have no UUID, by which they would be found",
+            hint="caches have one since OS X 10.9: harvest an older one again to extract it anew",
+        )
     if not kept:
         raise NotFoundError(f"{build}: no raw shared cache of it is kept", hint="harvest it again, and keep the caches")
     return result

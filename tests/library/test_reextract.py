@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -13,6 +14,7 @@ from symcache.errors import NotFoundError
 from symcache.library import FsckCode, Library, Staged, StagedCacheFile, StagedObject, fsck, reextract, repair
 from symcache.model import ManifestEntry, Origin, Release
 from symcache.store import blob_key
+from tests.dyld.tiny import Cache, Image
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,13 @@ def test_a_development_cache_whose_companions_have_shorter_names(
     assert local.ingest(staged).sealed
     result = reextract(local, "22G120")
     assert (result.problems, result.images) == ([], len(staged.objects))
+
+
+def test_caches_that_have_no_uuid_are_said_to_have_none(local: Library, tmp_path: Path) -> None:
+    main = Cache([Image("/usr/lib/a", UUID(int=1))], header_size=0x48).write(tmp_path)
+    local.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1))
+    with pytest.raises(NotFoundError, match="have no UUID"):
+        reextract(local, "22G120")
 
 
 def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
