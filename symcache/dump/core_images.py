@@ -20,6 +20,7 @@ import numpy as np
 
 from symcache.dump.capture.images import BoundedMemory, LoadedImage, LoadedImages, read_image, read_images
 from symcache.dump.core import Core, Segment
+from symcache.dump.core_memory import CoreMemory
 from symcache.dump.registers import CPU_TYPE_X86_64
 from symcache.errors import DumpError, EnvironmentFailure, MachOError
 from symcache.macho import load_commands
@@ -47,7 +48,6 @@ _MAX_SCANNED = 32 << 30
 _MAX_HEADERS = 65_536
 _MAX_TRIES = 3
 _MAX_COMMANDS = 1 << 20
-_MAX_PIECES = 64
 _SHARED_REGION = {True: (0x7FF8_0000_0000, 0x8000_0000_0000), False: (0x1_8000_0000, 0x4_8000_0000)}
 """Where the shared cache, and dyld in it, lies on x86_64 and arm64 since macOS 12."""
 
@@ -64,36 +64,10 @@ def find_images(path: Path, core: Core) -> LoadedImages:
         os.close(descriptor)
 
 
-class _Memory:
-    """The memory that a core holds, with dyld's list at an address; see `ImageMemory`."""
-
-    def __init__(self, descriptor: int, core: Core, infos: int = 0) -> None:
-        self._descriptor, self._core, self._infos = descriptor, core, infos
-
-    def dyld_all_image_infos(self) -> int:
-        return self._infos
-
-    def read(self, address: int, size: int) -> bytes:
-        found = b""
-        for _ in range(_MAX_PIECES):
-            at = address + len(found)
-            segment = self._core.segment_at(at)
-            left = segment.address + segment.filesize - at if segment else 0
-            if segment is None or left <= 0:
-                break
-            part = os.pread(self._descriptor, min(size - len(found), left), segment.offset + at - segment.address)
-            found += part
-            if len(found) == size:
-                return found
-            if not part:
-                break
-        raise EnvironmentFailure(f"the core does not hold the {size} bytes at {address:#x}")
-
-
 class _Search:
     def __init__(self, descriptor: int, core: Core) -> None:
         self._descriptor, self._core = descriptor, core
-        self._memory = _Memory(descriptor, core)
+        self._memory = CoreMemory(descriptor, core)
         self._bounded = BoundedMemory(self._memory)
         self._kept = [s for s in core.segments if s.filesize]
         self._tries = _MAX_TRIES
@@ -163,7 +137,7 @@ class _Search:
                 break
             self._tries -= 1
             try:
-                found = read_images(_Memory(self._descriptor, self._core, place))
+                found = read_images(CoreMemory(self._descriptor, self._core, place))
             except (DumpError, EnvironmentFailure):
                 continue
             if any(image.filetype or image.uuid or image.path for image in found.images):

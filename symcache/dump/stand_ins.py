@@ -11,6 +11,7 @@ from symcache.dump.backing import back_code, framed_modules, frameless_counters,
 from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core
 from symcache.dump.header import DumpHeader
+from symcache.dump.held_images import held_images, note_images
 from symcache.dump.placeholder import unknown_layout, write_placeholder
 from symcache.dump.symbols import ResolvedFile
 from symcache.dump.symbols_only import frameless_functions, image_layout
@@ -36,12 +37,14 @@ class StandIns:
         self._cputype, self._modules, self._sizes = dump.core.cputype, header.modules, sizes
         lost = [n for n, m in enumerate(header.modules) if (m.uuid, Kind.EXECUTABLE) not in found]
         self._layouts = {n: layout for n in lost if (layout := image_layout(dump, header, sizes, n, found))}
-        missing = [(header.modules[n].address, sizes[n]) for n in lost]
+        # A report has its frames already; a bare core is the user's file, an unpacked one ours.
+        unpacked = dump.core_path != dump.path
+        images = held_images(dump, [(n, header.modules[n]) for n in lost]) if unpacked and walk else {}
+        held = note_images(dump, images)
+        missing = [(header.modules[n].address, sizes[n]) for n in lost if n not in held]
         # Where functions are known, content that is none would be taken for their instructions, and what is there is
         # right.
         unknown = {(header.modules[n].address, sizes[n]) for n in lost if n not in self._layouts}
-        # A report has its frames already; a bare core is the user's file, an unpacked one ours.
-        unpacked = dump.core_path != dump.path
         self._framed = framed_modules(dump, header.thread, missing) if unpacked or dump.header is None else []
         if unpacked:
             back_code(dump, [m for m in self._framed if m in unknown])

@@ -52,6 +52,8 @@ class ImageSegment:
 
     name: bytes
     address: int
+    size: int
+    """In bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
         raise DumpError(f"its header says magic {magic:#x}, {ncmds} load commands in {size} bytes")
     commands = task.read(address + 32, size)
     uuid = version = None
-    segments: list[tuple[bytes, int]] = []
+    segments: list[tuple[bytes, int, int]] = []
     text = 0
     for cmd, position, length in load_commands(commands, ncmds, 0, size):
         if cmd == LC_SEGMENT_64:
@@ -170,7 +172,7 @@ def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
             if name.startswith(b"__TEXT\0"):
                 text = vmaddr
             if vmsize and not name.startswith(b"__PAGEZERO"):
-                segments.append((name, vmaddr))
+                segments.append((name, vmaddr, vmsize))
         elif cmd == LC_UUID and length >= 24:
             uuid = UUID(bytes=commands[position + 8 : position + 24])
         elif cmd in {LC_ID_DYLIB, LC_ID_DYLINKER} and length >= _NAMED:
@@ -181,7 +183,7 @@ def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
             if cmd == LC_ID_DYLIB:
                 (version,) = struct.unpack_from("<I", commands, position + 16)
     slide = address - text
-    placed = tuple(ImageSegment(name, (vmaddr + slide) % (1 << 64)) for name, vmaddr in segments)
+    placed = tuple(ImageSegment(name, (vmaddr + slide) % (1 << 64), vmsize) for name, vmaddr, vmsize in segments)
     return LoadedImage(address, path, uuid, version, placed, filetype)
 
 
