@@ -18,7 +18,7 @@ import pytest
 
 from symcache.cli import fleet
 from tests.support.openssh import OpenSshServer
-from tests.support.systems import BUILD, make_util
+from tests.support.systems import BUILD, make_endless_util
 from tests.support.waiting import until
 from vm_provisioning import Inventory
 
@@ -83,10 +83,7 @@ def test_what_a_person_sees(openssh: OpenSshServer, system: Path, tmp_path: Path
 
 
 def test_an_interrupt_reaches_every_harvest(openssh: OpenSshServer, system: Path, tmp_path: Path) -> None:
-    util, mark = make_util(tmp_path / "bin"), tmp_path / "extracting"
-    slow = tmp_path / "dyld_shared_cache_util"
-    slow.write_text(f'#!/bin/sh\n[ "$1" != -extract ] || {{ touch {mark}; exec sleep 600; }}\nexec {util} "$@"\n')
-    slow.chmod(0o755)
+    slow, mark = make_endless_util(tmp_path)
     inventory(tmp_path, openssh, {"one": {"root": str(system)}})
     command = [sys.executable, "-m", "symcache", "harvest", "--all", "--util-path", str(slow)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as running:
@@ -94,6 +91,7 @@ def test_an_interrupt_reaches_every_harvest(openssh: OpenSshServer, system: Path
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=240)  # by itself, none would end for longer
     assert running.returncode == 130, said
+    assert not Path(mark.read_text().strip()).exists()
     assert "Traceback" not in said
 
 

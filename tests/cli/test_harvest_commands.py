@@ -18,7 +18,7 @@ from symcache.macho import identify
 from symcache.model import uuid_text
 from tests.support.openssh import OpenSshServer
 from tests.support.processes import command_lines
-from tests.support.systems import BUILD, CACHE_FOLDER, images_in, make_system, make_util
+from tests.support.systems import BUILD, CACHE_FOLDER, images_in, make_endless_util, make_system, make_util
 from tests.support.waiting import until
 
 IMAGES = images_in("arm64e") + 4
@@ -174,12 +174,7 @@ def test_a_disk_that_takes_no_more(openssh: OpenSshServer, system: Path, tmp_pat
 
 
 def test_an_interrupted_harvest_goes_on(openssh: OpenSshServer, system: Path, tmp_path: Path) -> None:
-    slow = tmp_path / "dyld_shared_cache_util"
-    util = make_util(tmp_path / "bin")
-    mark = tmp_path / "extracting"
-    wait = f'[ "$1" != -extract ] || {{ echo "$2" > {mark}.part; mv {mark}.part {mark}; exec sleep 631.4; }}'
-    slow.write_text(f'#!/bin/sh\n{wait}\nexec {util} "$@"\n')
-    slow.chmod(0o755)
+    slow, mark = make_endless_util(tmp_path)
     staging = tmp_path / "staging"
     arguments = ["harvest", openssh.url(system), *openssh.login(), "--util-path", str(slow), "--staging", str(staging)]
     with subprocess.Popen(

@@ -13,7 +13,16 @@ from tests.cachewriter.samples import sample
 from tests.support.apple import apple_caches
 from tests.support.toolchain import compile_image, lipo
 
-__all__ = ["BUILD", "CACHES", "CACHE_FOLDER", "images_in", "make_system", "make_util", "system_version"]
+__all__ = [
+    "BUILD",
+    "CACHES",
+    "CACHE_FOLDER",
+    "images_in",
+    "make_endless_util",
+    "make_system",
+    "make_util",
+    "system_version",
+]
 
 BUILD = "22G120"
 CACHE_FOLDER = "System/Volumes/Preboot/Cryptexes/OS/System/Library/dyld"
@@ -96,3 +105,12 @@ def make_util(folder: Path) -> Path:
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return program
+
+
+def make_endless_util(folder: Path) -> tuple[Path, Path]:
+    """Make one that extracts for ever (`sleep 631.4`); return it, and the file that then names its folder there."""
+    util, program, mark = make_util(folder / "bin"), folder / "dyld_shared_cache_util", folder / "extracting"
+    note = f'echo "$2" > {mark}.part; mv {mark}.part {mark}'
+    program.write_text(f'#!/bin/sh\n[ "$1" != -extract ] || {{ {note}; exec sleep 631.4; }}\nexec {util} "$@"\n')
+    program.chmod(0o755)
+    return program, mark

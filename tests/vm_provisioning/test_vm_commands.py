@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from symcache.cli import common
 from symcache.cli.app import application
 from tests.support.openssh import OpenSshServer
-from tests.support.systems import BUILD, make_system, make_util
+from tests.support.systems import BUILD, make_endless_util, make_system
 from tests.support.waiting import until
 from tests.vm_provisioning.stand_ins import StandIns
 from tests.vm_provisioning.test_drivers import need
@@ -200,22 +201,20 @@ def test_a_start_that_hangs_can_be_interrupted(guests: StandIns, describe: Calla
     nothing_left(guests)
 
 
-def start_harvest(folder: Path) -> subprocess.Popen[str]:
-    """Start a harvest, and return when it is in the midst of it: in a tool that takes for ever."""
-    tool, mark = folder / "dyld_shared_cache_util", folder / "extracting"
-    wait = f'[ "$1" != -extract ] || {{ touch {mark}; exec sleep 600; }}'
-    tool.write_text(f'#!/bin/sh\n{wait}\nexec {make_util(folder / "bin")} "$@"\n')
-    tool.chmod(0o755)
+def start_harvest(folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start a harvest; return it, and the folder in the guest into which it is extracting, for ever."""
+    tool, mark = make_endless_util(folder)
     process = start("harvest", "mac", "--util-path", str(tool))
     until(mark.exists)
-    return process
+    return process, Path(mark.read_text().strip())
 
 
 def test_an_interrupted_harvest_leaves_nothing(guests: StandIns, describe: Callable[..., None], tmp_path: Path) -> None:
-    process = start_harvest(tmp_path)
+    process, there = start_harvest(tmp_path)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
+    assert not there.exists()
     nothing_left(guests)
 
 
@@ -244,7 +243,7 @@ def test_what_a_kill_leaves_behind_is_listed_and_can_be_removed(
 def test_a_harvest_that_was_killed_leaves_a_stray_that_no_other_uses(
     guests: StandIns, describe: Callable[..., None], tmp_path: Path
 ) -> None:
-    process = start_harvest(tmp_path)
+    process, there = start_harvest(tmp_path)
     (during,) = RunStore().runs()
     assert Machine(during.definition).current() is None, "another harvest would have it taken away"
     assert answer("vm", "list")["strays"] == []
@@ -253,6 +252,7 @@ def test_a_harvest_that_was_killed_leaves_a_stray_that_no_other_uses(
     assert [s["run"] for s in answer("vm", "list")["strays"]] == [during.name]
     assert symcache("vm", "down", "mac").returncode == 0
     nothing_left(guests)
+    shutil.rmtree(there)  # a real guest would have gone with all it held
 
 
 def test_what_cannot_be_taken_down_is_told_and_hides_no_other_error(
