@@ -148,7 +148,6 @@ class DecodedCache:
 
         try:
             self._room.write(path, sum(os.fstat(descriptor).st_size for descriptor in descriptors), fill, ".made")
-            self._room.filled(path.stat().st_size)
         finally:
             _close(descriptors)  # not by who waits, and may give up while they are read
 
@@ -206,7 +205,6 @@ class DecodedCache:
                 self._library.materialize(sha256, size, path)
 
         self._room.write(path, size, fill)
-        self._room.filled(size)
 
     def _open_intact(self, sha256: str, stored_size: int) -> int | None:
         """Return a descriptor of a stored blob that has been proven, and not changed since."""
@@ -283,7 +281,6 @@ class DecodedCache:
                 raise IntegrityError(f"blob {sha256}: damaged: {error}") from error
 
         self._room.write(path, stored_size, fill)
-        self._room.filled(stored_size)
 
 
 def _close(descriptors: Sequence[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from symcache.errors import StorageError
+from symcache.files import alone
 
 __all__ = ["Room"]
 
@@ -24,6 +24,7 @@ _TRIES = 3
 """How often it is tried to write to a full disk, after making room: others fill it, too."""
 _LEAST = 64 << 20
 """Bytes that are thrown away then at least."""
+_LOCK = ".lock-"
 
 
 class Room:
@@ -61,8 +62,9 @@ class Room:
             for attempt in range(_TRIES):
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with _locked(path, word):
-                        return fill()
+                    with alone(path.with_name(f"{_LOCK}{path.name[:2]}{word}")):
+                        fill()
+                        break
                 except OSError as error:
                     if attempt == _TRIES - 1:
                         raise
@@ -71,8 +73,10 @@ class Room:
                         raise
         except OSError as error:
             raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
+        with contextlib.suppress(FileNotFoundError):
+            self._filled(path.stat().st_size)
 
-    def filled(self, size: int) -> None:
+    def _filled(self, size: int) -> None:
         """Take note of a new file of `size` bytes, and make room if need be."""
         with self._lock:
             self._since_count += size
@@ -103,7 +107,8 @@ class Room:
         for used, size, path in sorted(files):
             if removed >= wanted:
                 break
-            if path in self._held or (os.path.basename(path).startswith(".") and now - used < _STALE_SECONDS):  # noqa: PTH119
+            name = os.path.basename(path)  # noqa: PTH119
+            if path in self._held or name.startswith(_LOCK) or (name[0] == "." and now - used < _STALE_SECONDS):
                 continue
             with contextlib.suppress(OSError):
                 Path(path).unlink()
@@ -118,11 +123,3 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-@contextlib.contextmanager
-def _locked(path: Path, word: str = "") -> Iterator[None]:
-    """Hold the lock of one file to be filled, against other processes."""
-    with path.with_name(f".lock-{path.name[:2]}{word}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from symcache.catalog import Occurrence
 from symcache.errors import IntegrityError, NotFoundError, UsageError
-from symcache.files import alone
+from symcache.files import alone, is_named
 from symcache.library import Library, Staged, StagedObject
 from symcache.macho import file_end, identify
 from symcache.model import Kind, ManifestEntry, SourceNote, Trust
@@ -69,7 +69,7 @@ class Uploads:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise web.HTTPConflict(text="somebody else is sending this file now") from None
-            if not self._is_part(sha256, file.fileno()):
+            if not is_named(self._part(sha256), file.fileno()):
                 # Another process had the lock, and has completed this very file.
                 raise web.HTTPConflict(text="somebody else has just sent this file: ask what is here")
             have = file.seek(0, os.SEEK_END)
@@ -170,11 +170,6 @@ class Uploads:
                     total += found.st_size
         if total + size > self._max_total:
             raise web.HTTPInsufficientStorage(text="too much has been sent and not yet added: try again later")
-
-    def _is_part(self, sha256: str, descriptor: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return self._part(sha256).stat().st_ino == os.fstat(descriptor).st_ino
-        return False
 
     def _part(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.part"

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["alone", "publish_bytes", "published"]
+__all__ = ["alone", "is_named", "publish_bytes", "published"]
 
 _PRIVATE = 0o600
 """What a new temporary file has."""
@@ -67,3 +67,13 @@ def alone(path: Path) -> Iterator[None]:
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def is_named(path: Path, descriptor: int, *, follow_symlinks: bool = True) -> bool:
+    """Return whether an open file is still the one at `path`.
+
+    Who got the lock of a file that others remove or rename has to ask: it may be nobody's by now, or somebody else's.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=follow_symlinks))
+    return False

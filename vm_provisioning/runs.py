@@ -7,7 +7,6 @@ what stands here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache.errors import StorageError
-from symcache.files import published
+from symcache.files import alone, published
 from vm_provisioning.drivers import RUN_PREFIX, Child, process_start
 from vm_provisioning.inventory import MachineDefinition
 
@@ -142,9 +141,5 @@ class RunStore:
     def locked(self) -> Iterator[None]:
         """Let no other process of this user do what is done here at the same time."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with alone(self.folder / "lock"):
             yield
-        finally:
-            os.close(descriptor)

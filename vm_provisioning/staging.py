@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from symcache.errors import StorageError, UsageError
+from symcache.files import is_named
 from vm_provisioning.transfer import MAX_FILE_SIZE
 
 __all__ = ["Staging"]
@@ -48,9 +49,8 @@ class Staging:
                     f"{self._source}: another process is harvesting it into {self.folder}", hint="wait until it ends"
                 ) from error
             # Whoever had the lock before may have removed the folder, and the lock with it.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._lock), (self.folder / ".lock").lstat()):
-                    break
+            if is_named(self.folder / ".lock", self._lock, follow_symlinks=False):
+                break
             os.close(self._lock)
         self._remove_outdated()
         return self

@@ -28,7 +28,7 @@ from uuid import UUID
 
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.errors import StorageError
-from symcache.files import publish_bytes
+from symcache.files import is_named, publish_bytes
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -156,12 +156,9 @@ class LocalCache:
             while True:
                 file = stack.enter_context(path.open("a+b"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                try:
-                    # The one who had the lock before may have published this file: then it is not ours to write.
-                    if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                        break
-                except FileNotFoundError:
-                    pass
+                # The one who had the lock before may have published this file: then it is not ours to write.
+                if is_named(path, file.fileno()):
+                    break
             yield path, file
 
     def remember_part(self, path: Path, note: dict[str, str] | None) -> None:
