@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from symcache.errors import MachOError, RemoteError
-from symcache.macho import Slice
+from symcache.macho import Slice, mach_header
+from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
 from vm_provisioning.entries import RemoteCache
 from vm_provisioning.guest_folder import guest_folder
 from vm_provisioning.packets import ConnectionLostError
@@ -40,7 +41,6 @@ _REMOVE_SECONDS = 60
 _EXTRACT_SECONDS = 3600
 _ENDING_SECONDS = 0.5
 _OUTPUT = 64 << 20
-_LC_SEGMENT, _LC_SYMTAB, _LC_SEGMENT_64 = 0x1, 0x2, 0x19
 
 
 class NoSpaceError(RemoteError):
@@ -145,23 +145,20 @@ def check_whole(file: Path, image: Slice) -> None:
     """
     with file.open("rb") as opened:
         opened.seek(image.offset)
-        header = opened.read(32)
-        order = "<" if header[:1] in {b"\xce", b"\xcf"} else ">"
-        wide = (header[0] if order == "<" else header[3]) == 0xCF
-        ncmds, sizeofcmds = struct.unpack_from(order + "2I", header, 16)
-        opened.seek(image.offset + (32 if wide else 28))
-        commands = opened.read(sizeofcmds)
-    position = 0
-    for _ in range(ncmds):
-        cmd, size = struct.unpack_from(order + "2I", commands, position)
+        header = mach_header(opened.read(32))
+        if header is None:
+            raise MachOError(f"{file}: holds no image at {image.offset:#x}")
+        opened.seek(image.offset)
+        head = opened.read(header.size + header.sizeofcmds)
+    order = header.order
+    for cmd, position, size in header.commands(head):
         end = 0
-        if cmd == _LC_SEGMENT_64 and size >= 72:
-            end = sum(struct.unpack_from(order + "2Q", commands, position + 40))
-        elif cmd == _LC_SEGMENT and size >= 56:
-            end = sum(struct.unpack_from(order + "2I", commands, position + 32))
-        elif cmd == _LC_SYMTAB and size >= 24:
-            symoff, nsyms, stroff, strsize = struct.unpack_from(order + "4I", commands, position + 8)
-            end = max(symoff + nsyms * (16 if wide else 12), stroff + strsize)
+        if cmd == LC_SEGMENT_64 and size >= 72:
+            end = sum(struct.unpack_from(order + "2Q", head, position + 40))
+        elif cmd == LC_SEGMENT and size >= 56:
+            end = sum(struct.unpack_from(order + "2I", head, position + 32))
+        elif cmd == LC_SYMTAB and size >= 24:
+            symoff, nsyms, stroff, strsize = struct.unpack_from(order + "4I", head, position + 8)
+            end = max(symoff + nsyms * (16 if header.wide else 12), stroff + strsize)
         if end > image.size:
             raise MachOError(f"{file}: ends at {image.size:#x} where its load commands speak of bytes up to {end:#x}")
-        position += size

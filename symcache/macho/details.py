@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from symcache.errors import MachOError
 from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
-from symcache.macho.load_commands import load_commands, mach_header
+from symcache.macho.load_commands import mach_header
 
 __all__ = ["Details", "details"]
 
@@ -43,7 +43,7 @@ def details(head: bytes, size: int) -> Details:
     segment, own, section = (LC_SEGMENT_64, 72, 80) if wide else (LC_SEGMENT, 56, 68)
     symbols = text_offset = text_size = 0
     with suppress(MachOError):
-        for cmd, position, cmdsize in load_commands(head, header.ncmds, header.size, end, order):
+        for cmd, position, cmdsize in header.commands(head):
             if cmd == LC_SYMTAB and cmdsize >= 24:
                 (symbols,) = struct.unpack_from(order + "I", head, position + 12)
             elif cmd == segment and cmdsize >= own and head[position + 8 : position + 24] == _TEXT:

@@ -27,11 +27,9 @@ from symcache.macho.constants import (
     MH_DYLINKER,
     MH_EXECUTE,
     MH_KEXT_BUNDLE,
-    MH_MAGIC,
-    MH_MAGIC_64,
     arch_name,
 )
-from symcache.macho.load_commands import MAX_COMMANDS, load_commands, mach_header
+from symcache.macho.load_commands import MAGICS, MAX_COMMANDS, load_commands, mach_header
 
 __all__ = ["Slice", "identify", "identify_bytes"]
 
@@ -49,7 +47,6 @@ _KINDS = {
     MH_DSYM: Kind.DEBUGINFO,
 }
 _READ = frozenset({LC_UUID, LC_ID_DYLIB, LC_ID_DYLINKER})
-_MAGICS = frozenset(struct.pack(order + "I", magic) for order in "<>" for magic in (MH_MAGIC, MH_MAGIC_64))
 _FAT = {
     struct.pack(">I", FAT_MAGIC): struct.Struct(">5I"),
     struct.pack(">I", FAT_MAGIC_64): struct.Struct(">2I2Q2I"),
@@ -84,7 +81,7 @@ def identify(path: Path) -> list[Slice]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         head = os.pread(descriptor, _HEAD, 0)
-        if head[:4] not in _MAGICS and head[:4] not in _FAT:
+        if head[:4] not in MAGICS and head[:4] not in _FAT:
             return []
         size = os.fstat(descriptor).st_size
 
@@ -103,14 +100,14 @@ def identify_bytes(head: bytes, size: int, name: str = "image") -> list[Slice]:
 
     As `identify`; load commands that reach beyond `head` are an error, and so are slices that begin beyond it.
     """
-    if head[:4] not in _MAGICS and head[:4] not in _FAT:
+    if head[:4] not in MAGICS and head[:4] not in _FAT:
         return []
     return _identify(lambda offset, length: head[offset : offset + length], size, name)
 
 
 def _identify(read_at: ReadAt, size: int, name: str) -> list[Slice]:
     magic = read_at(0, 4)
-    if magic in _MAGICS:
+    if magic in MAGICS:
         found = _image(read_at, 0, size, name)
         return [found] if found else []
     count_bytes = read_at(4, 4)
@@ -140,7 +137,7 @@ def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice | None:
     window = read_at(offset, min(size, _HEAD))
     if len(window) < min(4, size):
         raise MachOError(f"{name}: its image at {offset:#x} lies beyond what was read", hint="read the whole file")
-    if window[:4] not in _MAGICS:
+    if window[:4] not in MAGICS:
         return None
     header = mach_header(window)
     if header is None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from symcache.errors import MachOError
 from symcache.macho.constants import MH_MAGIC, MH_MAGIC_64
 
-__all__ = ["MAX_COMMANDS", "Buffer", "MachHeader", "load_commands", "mach_header"]
+__all__ = ["MAGICS", "MAX_COMMANDS", "Buffer", "MachHeader", "load_commands", "mach_header"]
 
 MAX_COMMANDS = 16 << 20
 """Bytes of load commands that no image of anybody has had."""
@@ -24,6 +24,8 @@ _ORDERS = {
     for order in "<>"
     for magic, wide in ((MH_MAGIC, False), (MH_MAGIC_64, True))
 }
+MAGICS = frozenset(_ORDERS)
+"""The first four bytes of thin images."""
 _HEADERS = {order: struct.Struct(order + "4x6I") for order in "<>"}
 _COMMANDS = {order: struct.Struct(order + "2I") for order in "<>"}
 
@@ -46,6 +48,10 @@ class MachHeader(NamedTuple):
     def size(self) -> int:
         """Of the header in bytes: where the load commands begin."""
         return 32 if self.wide else 28
+
+    def commands(self, image: Buffer) -> Iterator[tuple[int, int, int]]:
+        """As `load_commands`, of the image that begins with `image`."""
+        return load_commands(image, self.ncmds, self.size, self.size + self.sizeofcmds, self.order)
 
 
 def mach_header(head: Buffer) -> MachHeader | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from symcache.errors import MachOError
 from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64
-from symcache.macho.load_commands import load_commands, mach_header
+from symcache.macho.load_commands import mach_header
 
 __all__ = ["Section", "file_end", "sections", "text_address"]
 
@@ -79,9 +79,7 @@ def _segments(head: bytes) -> Iterator[_Segment]:
     order = header.order
     layouts = {LC_SEGMENT: struct.Struct(order + "16s4I"), LC_SEGMENT_64: struct.Struct(order + "16s4Q")}
     with suppress(MachOError):
-        for cmd, position, cmdsize in load_commands(
-            head, header.ncmds, header.size, header.size + header.sizeofcmds, order
-        ):
+        for cmd, position, cmdsize in header.commands(head):
             layout = layouts.get(cmd)
             if layout is not None and cmdsize >= 8 + layout.size:
                 name, vmaddr, _, fileoff, filesize = layout.unpack_from(head, position + 8)

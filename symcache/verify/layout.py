@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from symcache.errors import MachOError
-from symcache.macho import MAX_COMMANDS, Slice, identify_bytes, load_commands, mach_header
+from symcache.macho import MAX_COMMANDS, Slice, identify_bytes, mach_header
 from symcache.verify.findings import FindingCode
 
 __all__ = ["HEADER_SIZE", "Layout", "Problem", "Segment", "Symtab", "commands_end", "parse_layout"]
@@ -138,7 +138,7 @@ def parse_layout(head: bytes, size: int) -> Layout:
     order, wide = header.order, header.wide
     layout = Layout(slices[0], order, wide, header.size + header.sizeofcmds)
     pair = struct.Struct(order + "2I")
-    for cmd, position, cmdsize in load_commands(head, header.ncmds, header.size, layout.commands_end, order):
+    for cmd, position, cmdsize in header.commands(head):
         if cmd == (_SEGMENT_64 if wide else _SEGMENT):
             layout.segments.append(_segment(layout, head, position, cmdsize))
         elif cmd == _SYMTAB:
