@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -22,15 +22,6 @@ from symcache.errors import IncompleteError, SymcacheError, UsageError
 from vm_provisioning import Check, Machine, Outcome, Provisioner, Run, Step, Verdict, examine, remote_login_out_of_band
 
 __all__ = ["doctor", "provision"]
-
-
-class _Keys(NamedTuple):
-    """What the four parts of a line are called in JSON."""
-
-    name: str
-    word: str
-    text: str
-    next: str
 
 
 class _Line(NamedTuple):
@@ -57,7 +48,7 @@ def doctor(
             yield _Line(check.name, check.verdict, check.text, check.mend, check.verdict is Verdict.FAIL)
 
     with errors_to_exit():
-        keys = _Keys("check", "verdict", "text", "mend")
+        keys = ("check", "verdict", "text", "mend")
         failed = _report(chosen_machines(names, machines), lines, keys, json)
         if failed:
             raise IncompleteError(
@@ -88,7 +79,7 @@ def provision(
     with errors_to_exit():
         if util is not None and not util.expanduser().is_file():
             raise UsageError(f"{util}: no such file", hint="name the dyld_shared_cache_util that you built")
-        keys = _Keys("step", "outcome", "text", "next")
+        keys = ("step", "outcome", "text", "next")
         failed = _report(chosen_machines(names, machines), lines, keys, json)
         if failed:
             raise IncompleteError(
@@ -97,9 +88,12 @@ def provision(
 
 
 def _report(
-    machines: list[Machine], lines_of: Callable[[Machine], Iterable[_Line]], keys: _Keys, json: bool
+    machines: list[Machine], lines_of: Callable[[Machine], Iterable[_Line]], keys: Sequence[str], json: bool
 ) -> list[str]:
-    """Show the lines of each machine as they come, or as JSON in the end; return the machines where one failed."""
+    """Show the lines of each machine as they come, or as JSON in the end; return the machines where one failed.
+
+    `keys` are the names that name, word, text and next step of a line have in JSON.
+    """
     found: dict[str, list[_Line]] = {}
     for machine in machines:
         name = machine.definition.name
