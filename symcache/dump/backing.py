@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, CoreThread
-from symcache.dump.registers import CPU_TYPE_X86_64
+from symcache.dump.registers import CPU_TYPE_X86_64, FLAVORS
 
 __all__ = ["back_code", "framed_modules", "frameless_counters", "hide_code"]
 
@@ -43,7 +43,7 @@ def framed_modules(dump: OpenedDump, crashed: int, missing: Sequence[tuple[int, 
         for thread in core.threads:
             if not thread.registers:
                 continue
-            pc = thread.registers["rip" if core.cputype == CPU_TYPE_X86_64 else "pc"]
+            pc = thread.registers[FLAVORS[core.cputype].counter]
             number = bisect.bisect_right(starts, pc) - 1
             if number >= 0 and pc < modules[number][0] + modules[number][1]:
                 weight = len(core.threads) if thread.number == crashed else 1
@@ -58,7 +58,7 @@ def frameless_counters(dump: OpenedDump, crashed: int) -> list[int]:
     order = sorted(core.threads, key=lambda thread: thread.number != crashed)
     with dump.core_path.open("rb") as file:
         lacking = [thread for thread in order if thread.registers and _is_frameless(file, core, thread)]
-    return [t.registers["rip" if core.cputype == CPU_TYPE_X86_64 else "pc"] for t in lacking]
+    return [t.registers[FLAVORS[core.cputype].counter] for t in lacking]
 
 
 def back_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
@@ -85,7 +85,7 @@ def hide_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
 
     With that code, but without the module's unwind tables, LLDB would take a function without a frame for one with.
     """
-    counter = "rip" if dump.core.cputype == CPU_TYPE_X86_64 else "pc"
+    counter = FLAVORS[dump.core.cputype].counter
     program_counters = [t.registers[counter] for t in dump.core.threads if t.registers]
     with dump.core_path.open("r+b") as file:
         for address, size in modules:

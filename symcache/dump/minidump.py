@@ -22,7 +22,7 @@ from symcache.dump.header import DumpHeader
 from symcache.dump.loader import LoadedDump, load
 from symcache.dump.minidump_edits import add_regions, stop_at_exception
 from symcache.dump.minidump_streams import Minidump, read_minidump
-from symcache.dump.registers import CPU_TYPE_X86_64
+from symcache.dump.registers import FLAVORS
 from symcache.dump.symbols import ModuleResolver, Progress
 
 __all__ = ["load_minidump", "minidump_header"]
@@ -97,7 +97,7 @@ def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tu
     if not missing or found.has_regions:
         return []
     framed = set(framed_modules(dump, found.crashed, missing))
-    counters = [t.registers["rip" if found.cputype == CPU_TYPE_X86_64 else "pc"] for t in found.threads]
+    counters = [t.registers[FLAVORS[found.cputype].counter] for t in found.threads]
     counters.sort()
 
     def visited(address: int, size: int) -> bool:

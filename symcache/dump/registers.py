@@ -30,6 +30,8 @@ class Flavor(NamedTuple):
     words: int
     names: tuple[str, ...]
     layout: struct.Struct
+    counter: str
+    """Name of the program counter."""
 
 
 _X86_64_NAMES = (
@@ -51,8 +53,8 @@ _X86_64_NAMES = (
 _ARM64_NAMES = (*(f"x{n}" for n in range(29)), "fp", "lr", "sp", "pc", "cpsr")
 
 FLAVORS = {
-    CPU_TYPE_X86_64: Flavor(4, 42, _X86_64_NAMES, struct.Struct("<21Q")),
-    CPU_TYPE_ARM64: Flavor(6, 67, _ARM64_NAMES, struct.Struct("<33QI")),
+    CPU_TYPE_X86_64: Flavor(4, 42, _X86_64_NAMES, struct.Struct("<21Q"), "rip"),
+    CPU_TYPE_ARM64: Flavor(6, 67, _ARM64_NAMES, struct.Struct("<33QI"), "pc"),
 }
 """By CPU type. ARM_THREAD_STATE64 has 68 words; the last is padding, and LLDB too takes 67."""
 
