@@ -1,6 +1,6 @@
 """Images whose code a core holds: LLDB takes them out of its memory, with names and unwind tables, if told where.
 
-Source: LLDB's ObjectFileMachO.cpp (`all image infos`); every offset counts from the core's start.
+They are told by the note `all image infos`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING
 from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, Note
 from symcache.dump.header import DumpModule
+from symcache.dump.image_infos import ENTRY, HEADER, OWNER, image_infos
 
 if TYPE_CHECKING:
     from symcache.dump.capture.images import LoadedImage
 
 __all__ = ["held_images", "note_images"]
 
-_OWNER = "all image infos"
 _NOTE = struct.Struct("<2I16s2Q")
 _LC_NOTE = 0x31
 _HEADER_SIZE, _COUNTS_AT = 32, 16
 """Of mach_header_64, and where its ncmds and sizeofcmds are."""
-_INFOS, _ENTRY, _SEGMENT = struct.Struct("<2IQ2I"), struct.Struct("<Q16s2Q2I"), struct.Struct("<16s2Q")
 _NEEDED = frozenset({b"__TEXT", b"__LINKEDIT"})
 """Code with unwind tables; symbols and starts of functions, without which LLDB finds no table for a function."""
 _MAX_IMAGES = 65_536
@@ -75,7 +74,7 @@ def note_images(dump: OpenedDump, images: Mapping[int, LoadedImage]) -> set[int]
 
     A core with such a note already is left as it is; and so is one whose header has no room for it. Raises OSError.
     """
-    notes = [note for note in dump.core.notes if note.owner == _OWNER]
+    notes = [note for note in dump.core.notes if note.owner == OWNER]
     if notes:
         noted = _noted(dump, notes[0])
         return {number for number, image in images.items() if image.address in noted}
@@ -86,16 +85,16 @@ def _noted(dump: OpenedDump, note: Note) -> set[int]:
     """Return the addresses of images of which a note tells segments, too; else LLDB looks for a file, and no more."""
     with dump.core_path.open("rb") as file:
         file.seek(note.offset)
-        head = file.read(min(note.size, _INFOS.size))
-        if len(head) < _INFOS.size:
+        head = file.read(min(note.size, HEADER.size))
+        if len(head) < HEADER.size:
             return set()
-        _, count, entries, entry_size, _ = _INFOS.unpack(head)
-        if count > _MAX_IMAGES or entry_size != _ENTRY.size or entries > dump.core_path.stat().st_size:
+        _, count, entries, entry_size, _ = HEADER.unpack(head)
+        if count > _MAX_IMAGES or entry_size != ENTRY.size or entries > dump.core_path.stat().st_size:
             return set()
         file.seek(entries)
-        table = file.read(count * _ENTRY.size)
-    whole = table[: len(table) // _ENTRY.size * _ENTRY.size]
-    return {address for _, _, address, _, segments, _ in _ENTRY.iter_unpack(whole) if segments}
+        table = file.read(count * ENTRY.size)
+    whole = table[: len(table) // ENTRY.size * ENTRY.size]
+    return {address for _, _, address, _, segments, _ in ENTRY.iter_unpack(whole) if segments}
 
 
 def _add_note(dump: OpenedDump, images: Sequence[LoadedImage]) -> bool:
@@ -108,20 +107,10 @@ def _add_note(dump: OpenedDump, images: Sequence[LoadedImage]) -> bool:
         if any(offset < end + _NOTE.size for offset in contents):
             return False
         start = file.seek(0, os.SEEK_END)
-        segments_at = start + _INFOS.size + _ENTRY.size * len(images)
-        names_at = segments_at + _SEGMENT.size * sum(len(image.segments) for image in images)
-        entries, segments, names = bytearray(), bytearray(), bytearray()
-        for image in images:
-            uuid = image.uuid.bytes if image.uuid else bytes(16)
-            place = segments_at + len(segments)
-            entries += _ENTRY.pack(names_at + len(names), uuid, image.address, place, len(image.segments), 1)
-            segments += b"".join(_SEGMENT.pack(s.name, s.address, 0) for s in image.segments)
-            names += image.path.encode() + b"\0"
-        head = _INFOS.pack(1, len(images), start + _INFOS.size, _ENTRY.size, 0)
-        payload = head + entries + segments + names
+        payload = image_infos(images, start, running=True)
         file.write(payload)
         file.seek(end)
-        file.write(_NOTE.pack(_LC_NOTE, _NOTE.size, _OWNER.encode(), start, len(payload)))
+        file.write(_NOTE.pack(_LC_NOTE, _NOTE.size, OWNER.encode(), start, len(payload)))
         file.seek(_COUNTS_AT)
         file.write(struct.pack("<2I", count + 1, size + _NOTE.size))
     return True

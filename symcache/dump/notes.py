@@ -12,12 +12,11 @@ from uuid import UUID
 
 from symcache.dump.core import Core, read_note, uuid_or_none
 from symcache.dump.header import DumpHeader, DumpModule
+from symcache.dump.image_infos import ENTRY, HEADER, OWNER
 from symcache.errors import DumpError
 
 __all__ = ["header_of_core"]
 
-_HEADER = struct.Struct("<2IQ2I")
-_ENTRY = struct.Struct("<Q16s2Q2I")
 _BINARY = struct.Struct("<I16s2Q")
 _SPEC_1, _SPEC_2 = struct.Struct("<2IQ16s"), struct.Struct("<2I2Q16s")
 """Version, type, address; from version 2 on the slide; UUID."""
@@ -49,7 +48,7 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
 def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
     modules: list[DumpModule] = []
     for note in core.notes:
-        if note.owner == "all image infos":
+        if note.owner == OWNER:
             modules += _all_images(path, note.offset, note.size)
         elif note.owner == "load binary":
             raw = read_note(path, note, _BINARY.size + _MAX_PATH)
@@ -85,12 +84,12 @@ def _real(uuid: UUID | None) -> UUID | None:
 def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
     with path.open("rb") as file:
         file.seek(offset)
-        raw = file.read(min(size, _HEADER.size))
+        raw = file.read(min(size, HEADER.size))
         end = file.seek(0, 2)
-        if len(raw) < _HEADER.size:
+        if len(raw) < HEADER.size:
             return []
-        _, count, entries, entry_size, _ = _HEADER.unpack(raw)
-        if count > _MAX_IMAGES or (count and entry_size < _ENTRY.size) or entry_size > 1 << 12:
+        _, count, entries, entry_size, _ = HEADER.unpack(raw)
+        if count > _MAX_IMAGES or (count and entry_size < ENTRY.size) or entry_size > 1 << 12:
             raise DumpError(f"{path}: its note lists {count} images of {entry_size} bytes, which cannot be")
         file.seek(min(entries, end))
         table = file.read(count * entry_size)
@@ -98,7 +97,7 @@ def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
             raise DumpError(f"{path}: its table of {count} images lies outside the core")
         modules = []
         for number in range(count):
-            name_offset, uuid, address, _, _, _ = _ENTRY.unpack_from(table, number * entry_size)
+            name_offset, uuid, address, _, _, _ = ENTRY.unpack_from(table, number * entry_size)
             name = ""
             if name_offset < end:
                 file.seek(name_offset)

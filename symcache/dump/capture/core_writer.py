@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from symcache.dump.capture.images import LoadedImage
 from symcache.dump.capture.regions import Kept
 from symcache.dump.capture.task import ThreadCapture
+from symcache.dump.image_infos import OWNER, image_infos
 from symcache.macho.constants import MH_CORE, MH_MAGIC_64
 
 __all__ = ["CoreLayout", "lay_out"]
@@ -24,9 +25,6 @@ _PAGE = 4096
 _HEADER = struct.Struct("<8I")
 _SEGMENT = struct.Struct("<2I16s4Q4I")
 _NOTE = struct.Struct("<2I16s2Q")
-_IMAGES = struct.Struct("<IIQII")
-_IMAGE = struct.Struct("<Q16sQQII")
-_IMAGE_SEGMENT = struct.Struct("<16sQQ")
 _BLOCK = 1 << 20
 
 
@@ -61,13 +59,13 @@ def lay_out(
     """Decide where everything lies in the core."""
     thread_commands = b"".join(_thread(t) for t in threads)
     metadata = json.dumps({"threads": [{"thread_id": t.thread_id} for t in threads]}).encode()
-    owners = [b"all image infos", *([b"addrable bits"] if addressable_bits else []), b"process metadata"]
+    owners = [OWNER.encode(), *([b"addrable bits"] if addressable_bits else []), b"process metadata"]
     sizeofcmds = len(owners) * _NOTE.size + len(thread_commands) + len(regions) * _SEGMENT.size
     position = _HEADER.size + sizeofcmds
     notes, payload = b"", b""
     for owner in owners:
-        if owner == b"all image infos":
-            data = _image_infos(images, position)
+        if owner == OWNER.encode():
+            data = image_infos(images, position)
         elif owner == b"addrable bits":
             data = struct.pack("<4I", 4, addressable_bits, addressable_bits, 0)
         else:
@@ -97,25 +95,3 @@ def lay_out(
 def _thread(thread: ThreadCapture) -> bytes:
     states = b"".join(struct.pack("<2I", flavor, len(state) // 4) + state for flavor, state in thread.states)
     return struct.pack("<2I", _LC_THREAD, 8 + len(states)) + states
-
-
-def _image_infos(images: Sequence[LoadedImage], start: int) -> bytes:
-    """Return the note that tells a debugger all images with the addresses of their segments; it will lie at `start`."""
-    entries_at = start + _IMAGES.size
-    segments_at = entries_at + _IMAGE.size * len(images)
-    paths_at = segments_at + _IMAGE_SEGMENT.size * sum(len(i.segments) for i in images)
-    entries, segments, paths = bytearray(), bytearray(), bytearray()
-    for image in images:
-        entries += _IMAGE.pack(
-            paths_at + len(paths) if image.path else (1 << 64) - 1,
-            image.uuid.bytes if image.uuid else bytes(16),
-            image.address,
-            segments_at + len(segments),
-            len(image.segments),
-            0,
-        )
-        for segment in image.segments:
-            segments += _IMAGE_SEGMENT.pack(segment.name, segment.address, 0)
-        if image.path:
-            paths += image.path.encode("utf-8", "replace") + b"\0"
-    return _IMAGES.pack(1, len(images), entries_at, _IMAGE.size, 0) + bytes(entries) + bytes(segments) + bytes(paths)
