@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
-from symcache.dump.report_ips import parse_ips
+from symcache.dump.report_ips import decode_ips, parse_ips
 from symcache.dump.report_text import parse_crash
 from symcache.dump.reports import Report
 from symcache.errors import DumpError
@@ -14,6 +16,8 @@ __all__ = ["is_report", "parse_report", "read_report"]
 _MAX_FILE = 64 << 20
 _BEGINNINGS = ("Process:", "Incident Identifier:", "-----", "Translated Report")
 """Of reports that are text."""
+_FULL_REPORT = re.compile(r"^-+\s+Full Report\s+-+\s+(?=\{)", re.MULTILINE)
+"""Between a report that was translated to text and that itself, which says more: in one file, as Console copies it."""
 
 
 def is_report(path: Path) -> bool:
@@ -40,7 +44,11 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
         # Until macOS 11, what follows the object in the first line is text.
         rest = text.partition("\n")[2].lstrip()
         text = rest if rest.startswith(_BEGINNINGS) else text
-    report = parse_ips(text, name, threads=threads) if text.startswith("{") else parse_crash(text, name)
+    document = decode_ips(text, name) if text.startswith("{") else None
+    if document is None and (full := _FULL_REPORT.search(text)):
+        with suppress(DumpError):  # cut: there is the text
+            document = decode_ips(text[full.end() :], name)
+    report = parse_ips(document, name, threads=threads) if document else parse_crash(text, name)
     if not (report.header.modules if threads else report.images):
         raise DumpError(f"{name}: the crash report names no modules", hint="it is cut: copy it again")
     if threads and not report.threads:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from symcache.dump.header import DumpHeader
 from symcache.dump.reports import (
@@ -30,26 +30,44 @@ from symcache.dump.reports import (
 )
 from symcache.errors import DumpError
 
-__all__ = ["parse_ips"]
+__all__ = ["decode_ips", "parse_ips"]
 
 _CRASH = "309"
 _MAX_BACKTRACE = 1 << 20
 """Characters."""
 
 
-def parse_ips(text: str, name: str, *, threads: bool) -> Report:
-    """Parse a JSON report, as `parse_report`."""
+class Document(NamedTuple):
+    """The two objects of a JSON report, which are one where somebody copied the second alone."""
+
+    head: dict[str, Any]
+    body: dict[str, Any]
+
+
+def decode_ips(text: str, name: str) -> Document:
+    """Return the objects that `text` begins with; what follows, such as a system profile, is no part of the report.
+
+    Raises DumpError naming `name`.
+    """
     kind = ""
     try:
-        head, position = json.JSONDecoder().raw_decode(text)
+        decoder = json.JSONDecoder()
+        head, position = decoder.raw_decode(text)
         head = _dict(head)
         kind = str(head.get("bug_type"))[:20]
         rest = text[position:].lstrip()
-        body = _dict(json.loads(rest)) if rest else head
+        alone = not rest or "usedImages" in head
+        return Document(head, head if alone else _dict(decoder.raw_decode(rest)[0]))
     except (ValueError, RecursionError) as error:
         if kind and kind != _CRASH:
             raise _other_kind(f"{name}: its report (bug_type {kind!r}) is not JSON") from error
         raise DumpError(f"{name}: not a JSON crash report: {error}", hint="copy the .ips file again") from error
+
+
+def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
+    """Parse a JSON report, as `parse_report`."""
+    head, body = document
+    kind = str(head.get("bug_type"))[:20]
     raw_images = _list(body, "usedImages", MAX_IMAGES, name, kind)
     raw_threads = (
         _list(body, "threads", MAX_THREADS, name, kind) if threads or isinstance(body.get("threads"), list) else []
