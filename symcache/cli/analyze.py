@@ -82,7 +82,7 @@ def analyze_(
                 continue
             if result.analysis:
                 missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in result.analysis.missing]
-                name_missing(missing, path)
+                name_missing(missing, path, reported=result.analysis.loaded.walked)
                 if not result.analysis.loaded.walked:  # a report needs no code
                     alone = [m for m in result.analysis.modules if m.status == "symbols"]
                     name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in alone], path)

@@ -144,11 +144,12 @@ class FetchBar:
             self._bar = None
 
 
-def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path) -> None:
-    """Name the modules of a dump that nobody has."""
+def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path, *, reported: bool = False) -> None:
+    """Name the modules of a dump that nobody has. `reported`: it is a crash report, which may have names itself."""
     if not missing:
         return
-    _say(f"[yellow]missing:[/] {_modules(len(missing))} of {plain(str(dump))}; their frames have no names")
+    names = "only the names that the report itself has" if reported else "no names"
+    _say(f"[yellow]missing:[/] {_modules(len(missing))} of {plain(str(dump))}; their frames have {names}")
     _list(missing)
     _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
 

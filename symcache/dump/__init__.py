@@ -13,7 +13,7 @@ from symcache.dump.minidump import minidump_header
 from symcache.dump.minidump_streams import read_minidump
 from symcache.dump.notes import header_of_core
 from symcache.dump.report_files import parse_report, read_report
-from symcache.dump.reports import Report, ReportImage, ReportThread
+from symcache.dump.reports import Report, ReportFrame, ReportImage, ReportThread
 from symcache.dump.source_lines import SourceFiles, WantedSource
 from symcache.dump.source_trees import SourceTree, SourceTrees, source_path
 from symcache.dump.sources import below_roots
@@ -48,6 +48,7 @@ __all__ = [
     "OpenedDump",
     "Progress",
     "Report",
+    "ReportFrame",
     "ReportImage",
     "ReportThread",
     "ResolvedFile",

@@ -15,6 +15,7 @@ from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_repor
 from symcache.dump.minidump import load_minidump
 from symcache.dump.minidump_streams import is_minidump
 from symcache.dump.report_files import is_report, read_report
+from symcache.dump.report_names import best_frames
 from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
 from symcache.dump.source_revisions import NotedSources
 from symcache.dump.symbols import ModuleResolver, Progress
@@ -62,16 +63,19 @@ def analyze(
         )
     finder = _ModuleFinder(loaded, modules)
     # Where no registers were written, LLDB shows a frame at an address that it made up.
-    silent = set() if loaded.walked else {t.number for t in loaded.dump.core.threads if not t.registers}
+    silent = {t.number for t in loaded.dump.core.threads if not t.registers}
+    told = [thread.frames for thread in crash_report.threads] if crash_report else []
     threads = tuple(
         ThreadReport(
             number,
             thread["name"] or names.get(number, ""),
-            tuple(finder.frame(f) for f in thread["frames"] if number not in silent),
+            best_frames(thread["frames"], finder.frame, told[number])
+            if told
+            else tuple(finder.frame(f) for f in thread["frames"] if number not in silent),
         )
         for number, thread in enumerate(report["threads"])
     )
-    thrown = tuple(finder.frame(f) for f in report["thrown"]["frames"]) if crash_report else ()
+    thrown = best_frames(report["thrown"]["frames"], finder.frame, crash_report.last_exception) if crash_report else ()
     if thrown:  # among the threads until it has its source lines
         threads = (*threads, ThreadReport(len(threads), "", thrown))
     if sources is not None:

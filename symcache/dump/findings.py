@@ -96,7 +96,7 @@ class Analysis:
 
     @property
     def missing(self) -> list[ModuleReport]:
-        """The modules whose frames cannot be named."""
+        """The modules whose frames no binary names."""
         return [m for m in self.modules if m.status not in {"have", "symbols", "memory"}]
 
     def signature(self) -> tuple[str, list[str]]:

@@ -17,7 +17,7 @@ from symcache.dump.header import DumpHeader, DumpModule
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.notes import header_of_core
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
-from symcache.dump.reports import Report
+from symcache.dump.reports import Report, ReportFrame, physical_frames
 from symcache.dump.stand_ins import StandIns
 from symcache.dump.symbols import ModuleResolver, Progress, ResolvedFile
 from symcache.kinds import Kind, uuid_text
@@ -117,9 +117,13 @@ def load_report(
         exception=report.exception,
         walk=False,
     )
-    frames = [list(thread.frames) for thread in report.threads]
-    loaded.plan.update(core=None, frames=frames, thrown=list(report.last_exception))
+    frames = [_counters(thread.frames) for thread in report.threads]
+    loaded.plan.update(core=None, frames=frames, thrown=_counters(report.last_exception))
     return replace(loaded, names=tuple(thread.name for thread in report.threads))
+
+
+def _counters(frames: Sequence[ReportFrame]) -> list[int]:
+    return [group[-1].address for group in physical_frames(frames)]
 
 
 def load(

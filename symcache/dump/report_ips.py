@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from symcache.dump.header import DumpHeader
+from symcache.dump.report_frames import frames_of
 from symcache.dump.reports import (
     ADDRESS_END,
     MAX_FRAMES,
@@ -19,12 +20,13 @@ from symcache.dump.reports import (
     MAX_TEXT,
     MAX_THREADS,
     Report,
+    ReportFrame,
     ReportImage,
     ReportThread,
-    backtrace_of,
     exception_of,
     modules_of,
     split_system,
+    thread_label,
     uuid_of,
     visible_lines,
 )
@@ -35,6 +37,7 @@ __all__ = ["decode_ips", "parse_ips"]
 _CRASH = "309"
 _MAX_BACKTRACE = 1 << 20
 """Characters."""
+_MAX_SOURCE_LINE = 1 << 31
 
 
 class Document(NamedTuple):
@@ -85,7 +88,8 @@ def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
     for number, thread in enumerate(raw_threads):
         if thread.get("triggered") is True and not isinstance(faulting, int):
             crashed = number
-        found.append(ReportThread(number, _text(thread.get("name")), tuple(_ips_frames(thread, bases))))
+        label = thread_label(_text(thread.get("name")), _text(thread.get("queue")))
+        found.append(ReportThread(number, label, tuple(_ips_frames(thread.get("frames"), bases))))
     system, cache = _dict(body.get("osVersion")), _dict(body.get("sharedCache"))
     bundle = _dict(body.get("bundleInfo"))
     version, build = split_system(_text(head.get("os_version")))
@@ -112,16 +116,15 @@ def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
     return Report(
         *(header, version, tuple(images), arch, exception, tuple(found), _ips_registers(state)),
         last_exception=tuple(
-            _ips_frames({"frames": body.get("lastExceptionBacktrace")}, bases)
-            or _specific_backtrace(body.get("asiBacktraces"))
+            _ips_frames(body.get("lastExceptionBacktrace"), bases) or _specific_backtrace(body.get("asiBacktraces"))
         ),
         information=visible_lines(_ips_information(body.get("asi"))),
     )
 
 
-def _specific_backtrace(texts: Any) -> list[int]:
+def _specific_backtrace(texts: Any) -> list[ReportFrame]:
     """Return the first application-specific backtrace, which is text."""
-    found = (backtrace_of(text[:_MAX_BACKTRACE].splitlines()) for text in _strings(texts))
+    found = (frames_of(_text(text, _MAX_BACKTRACE).splitlines()) for text in _strings(texts))
     return next(filter(None, found), [])
 
 
@@ -136,15 +139,24 @@ def _ips_information(asi: Any) -> Iterator[str]:
             yield message[: MAX_INFORMATION * MAX_TEXT]
 
 
-def _ips_frames(thread: dict[str, Any], bases: list[int | None]) -> list[int]:
+def _ips_frames(frames: Any, bases: list[int | None]) -> list[ReportFrame]:
     found = []
-    frames = thread.get("frames")
     for frame in frames[:MAX_FRAMES] if isinstance(frames, list) else []:
-        if not isinstance(frame, dict) or frame.get("inline"):  # inlined ones are found again
-            continue
+        frame = _dict(frame)  # noqa: PLW2901
         index, offset = frame.get("imageIndex"), _address(frame.get("imageOffset"))
         if isinstance(index, int) and 0 <= index < len(bases) and offset is not None:
-            found.append(((bases[index] or 0) + offset) % ADDRESS_END)
+            line = frame.get("sourceLine")
+            known = type(line) is int and 0 < line < _MAX_SOURCE_LINE
+            found.append(
+                ReportFrame(
+                    ((bases[index] or 0) + offset) % ADDRESS_END,
+                    function := _text(frame.get("symbol")),
+                    _address(frame.get("symbolLocation")) if function else None,  # which may be missing, too
+                    _text(frame.get("sourceFile")) if known else "",
+                    line if known else None,
+                    frame.get("inline") is True,
+                )
+            )
     return found
 
 
@@ -179,9 +191,9 @@ def _other_kind(message: str) -> DumpError:
     )
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, most: int = MAX_TEXT) -> str:
     """Return a text, without lone surrogates: JSON may hold them, and nothing can print them."""
-    return value[:MAX_TEXT].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+    return value[:most].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _address(value: Any) -> int | None:

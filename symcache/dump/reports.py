@@ -12,31 +12,47 @@ from uuid import UUID
 from symcache.dump.exceptions import CrashException
 from symcache.dump.header import DumpHeader, DumpModule
 
-__all__ = ["Report", "ReportImage", "ReportThread"]
+__all__ = ["Report", "ReportFrame", "ReportImage", "ReportThread"]
 
 MAX_IMAGES = 65_536
 MAX_THREADS = 16_384
 MAX_FRAMES = 4096
 """Of one thread; Apple's own writer stops at 512."""
 MAX_TEXT = 1024
+MAX_LINE = 8192
+"""Characters of a line of text; what is behind them is left out."""
 MAX_INFORMATION = 200
 """Lines."""
 ADDRESS_END = 1 << 64
 UUID_PATTERN = r"[0-9A-Fa-f]{8}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{12}"
-FRAME = re.compile(r"\s*\d{1,5}\s+\S.*?\s+0x([0-9A-Fa-f]{1,16})\s")
-"""A line of a backtrace, with white space behind it."""
 _SYSTEM = re.compile(r"(.*?)\s*\(([A-Za-z0-9._-]{1,64})\)\s*\Z")
 """Version and build of macOS."""
 _AT = re.compile(r"\bat 0x([0-9A-Fa-f]{1,16})\b")
 
 
 @dataclass(frozen=True, slots=True)
+class ReportFrame:
+    """One frame, and what the report itself knows of it: the machine that wrote it may have had symbols."""
+
+    address: int
+    """Program counter; below the top of a thread, a return address. 0 where a null pointer was called."""
+    function: str = ""
+    offset: int | None = None
+    """Bytes from the function's start."""
+    file: str = ""
+    line: int | None = None
+    inlined: bool = False
+    """The function was inlined into that of the next frame, which has the same address."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportThread:
-    """Program counters of one thread, top first; below the top they are return addresses."""
+    """One thread, top frame first."""
 
     index: int
     name: str
-    frames: tuple[int, ...]
+    """With its dispatch queue, as Apple writes both: `NAME  Dispatch queue: QUEUE`."""
+    frames: tuple[ReportFrame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +84,8 @@ class Report:
     threads: tuple[ReportThread, ...]
     registers: dict[str, int]
     """Of the crashed thread."""
-    last_exception: tuple[int, ...] = ()
-    """Return addresses from where an uncaught exception was thrown, the innermost first; empty if none was.
+    last_exception: tuple[ReportFrame, ...] = ()
+    """From where an uncaught exception was thrown, the innermost first; all of them return. Empty if none was.
 
     AppKit catches it in its event loop and leaves the backtrace as application-specific, before it ends the process.
     """
@@ -84,10 +100,19 @@ def visible_lines(messages: Iterable[str]) -> tuple[str, ...]:
     return tuple(itertools.islice((line for line in visible if line), MAX_INFORMATION))
 
 
-def backtrace_of(lines: Iterable[str]) -> list[int]:
-    """Return the addresses of a backtrace that is text, a frame a line."""
-    matches = (FRAME.match(line[:MAX_TEXT] + " ") for line in lines)
-    return [int(match[1], 16) for match in itertools.islice(filter(None, matches), MAX_FRAMES)]
+def physical_frames(frames: Iterable[ReportFrame]) -> list[list[ReportFrame]]:
+    """Group frames by those of the stack: each behind what was inlined into it, all of one address."""
+    groups: list[list[ReportFrame]] = []
+    for frame in frames:
+        if not groups or not (last := groups[-1][-1]).inlined or last.address != frame.address:
+            groups.append([])
+        groups[-1].append(frame)
+    return groups
+
+
+def thread_label(name: str, queue: str) -> str:
+    """Return a thread's name with its dispatch queue, as text reports have them."""
+    return "  ".join(part for part in (name, queue and f"Dispatch queue: {queue}") if part)
 
 
 def exception_of(signal: str, kind: str, detail: str) -> CrashException:

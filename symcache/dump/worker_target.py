@@ -168,17 +168,17 @@ def walked_frames(target: Any, thread: Any) -> dict[str, Any]:
 
 
 def symbolicated_frames(lldb: Any, target: Any, addresses: list[int], *, returns: bool = False) -> dict[str, Any]:
-    """Name frames that somebody else has walked; inlined functions become frames of their own.
+    """Name frames that somebody else has walked; inlined functions become frames of their own, of the same number.
 
     `returns`: the first one's program counter is a return address, too.
     """
     frames: list[dict[str, Any]] = []
     for number, pc in enumerate(addresses):
-        # A return address may lie behind the function that called: look at the call.
-        address = target.ResolveLoadAddress(pc - 1 if number or returns else pc)
+        # A return address may lie behind the function that called: look at the call. None is in front of null.
+        address = target.ResolveLoadAddress(pc - 1 if pc and (number or returns) else pc)
         context = address.GetSymbolContext(lldb.eSymbolContextEverything)
         while True:
-            entry: dict[str, Any] = {"pc": pc, "sp": 0, "inlined": False}
+            entry: dict[str, Any] = {"pc": pc, "sp": 0, "inlined": False, "number": number}
             module = context.GetModule()
             if module.IsValid():
                 entry["module"], entry["uuid"] = path_of(module.GetFileSpec()), uuid_of(module)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from symcache.dump import parse_report
+from symcache.dump import Report, ReportFrame, parse_report
 
+KERNEL_BASE, LEDGER_BASE = 0x7FFF602B4000, 0x10A3F2000
 HEAD = """\
 Process:               Ledger [712]
 Path:                  /Applications/Ledger.app/Contents/MacOS/Ledger
@@ -27,7 +28,186 @@ Exception Codes:       KERN_INVALID_ADDRESS at 0x0000000000000010
 LEDGER = "       0x10a3f2000 -        0x10a44efff +com.example.ledger (2.4.1 - 241) <E68DE610-908A-4061-9F1D-429BDE8842D7> /Applications/Ledger.app/Contents/MacOS/Ledger\n"  # noqa: E501
 KERNEL = "    0x7fff602b4000 -     0x7fff602dfff6  libsystem_kernel.dylib (6153.141.1) <DE086F8F-E459-4BE4-9D39-885C1D67E898> /usr/lib/system/libsystem_kernel.dylib\n"  # noqa: E501
 IMAGES = f"Binary Images:\n{LEDGER}{KERNEL}\nExternal Modification Summary:\n"
+WAITING = "0   libsystem_kernel.dylib        \t0x00007fff602b6d5c __workq_kernreturn + 8\n"
 MAIN = "0   com.example.ledger            \t0x000000010a3f4a54 main + 68\n"
+NULL = "0   ???                           \t000000000000000000 0 + 0\n"
+
+
+def read(stacks: str, fields: str = FIELDS, images: str = IMAGES) -> Report:
+    return parse_report(HEAD + fields + stacks + "\n" + images, "x.crash")
+
+
+def stacks_of(report: Report) -> dict[int, list[int]]:
+    return {thread.index: [f.address for f in thread.frames] for thread in report.threads}
+
+
+@pytest.mark.parametrize(
+    ("heading", "name", "crashed"),
+    [
+        # Mac OS X 10.6
+        ("Thread 1 Crashed:  Dispatch queue: com.example.q", "Dispatch queue: com.example.q", True),
+        ("Thread 1:  Dispatch queue: com.example.q", "Dispatch queue: com.example.q", False),
+        # 10.7 to 15
+        ("Thread 1:: Dispatch queue: com.example.q", "Dispatch queue: com.example.q", False),
+        ("Thread 1:: import", "import", False),
+        ("Thread 1 Crashed:: import  Dispatch queue: com.example.q", "import  Dispatch queue: com.example.q", True),
+        ("Thread 1:", "", False),
+        # 26
+        ("Thread 1 Crashed::  Dispatch queue: com.example.q", "Dispatch queue: com.example.q", True),
+        # other programs
+        ("Thread 1 Crashed: import", "import", True),
+        ("Thread 1: import", "import", False),
+        # iOS
+        ("Thread 1 name:  Dispatch queue: com.example.q\nThread 1 Crashed:", "Dispatch queue: com.example.q", True),
+        ("Thread 1 name:  import\nThread 1:", "import", False),
+        ("Thread 1 Attributed:", "", True),
+        ("Thread 1 Highlighted:", "", True),
+        # of a system to come
+        ("Thread 1 Suspended:", "", False),
+    ],
+)
+def test_headings_of_threads(heading: str, name: str, crashed: bool) -> None:
+    report = read(f"Thread 0:\n{MAIN}\n{heading}\n{WAITING}\nThread 2:\n{WAITING}")
+    assert stacks_of(report) == {0: [0x10A3F4A54], 1: [0x7FFF602B6D5C], 2: [0x7FFF602B6D5C]}
+    assert report.threads[1].name == name
+    assert report.header.thread == int(crashed)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Thread 1 was resumed by a debugger:",
+        "Thread 1 instruction stream:",
+        "Thread 0 last branch register state not available.",
+        "Kernel Triage:",
+        "Backtrace not available",
+        "",
+    ],
+)
+def test_what_is_no_frame_ends_a_stack(line: str) -> None:
+    """What such a line begins is nobody's stack: least of all that of the thread before."""
+    report = read(f"Thread 0 Crashed:\n{MAIN}{line}\n{WAITING}\nThread 2:\n{WAITING}")
+    assert stacks_of(report) == {0: [0x10A3F4A54], 2: [0x7FFF602B6D5C]}
+    thrown = read(f"Last Exception Backtrace:\n{MAIN}{line}\n{WAITING}\nThread 0 Crashed:\n{MAIN}")
+    assert [f.address for f in thrown.last_exception] == [0x10A3F4A54]
+
+
+def test_words_of_a_program_are_no_heading() -> None:
+    said = "Application Specific Information:\nThread 7: waits for Thread 9:\n\nThread 0: it stops\n\n"
+    report = read(f"{said}Thread 0 Crashed:: main\n{MAIN}\nThread 7: is what a log may say, too\n\n")
+    assert report.information == ("Thread 7: waits for Thread 9:",)
+    assert stacks_of(report) == {0: [0x10A3F4A54]}
+    assert report.threads[0].name == "main"
+
+
+def test_the_first_stack_of_a_thread_counts() -> None:
+    report = read(f"Thread 0 Crashed:\n{MAIN}\nThread 0:\n{WAITING}\nThread 1:\n{WAITING}")
+    assert stacks_of(report) == {0: [0x10A3F4A54], 1: [0x7FFF602B6D5C]}
+
+
+def test_a_thread_without_frames_is_one() -> None:
+    assert stacks_of(read(f"Thread 0 Crashed:\n{MAIN}\nThread 1:\n\nThread 2:: pool\n\n")) == {
+        0: [0x10A3F4A54],
+        1: [],
+        2: [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("Crashed Thread:        1  Dispatch queue: com.example.q\n", 1),
+        ("Triggered by Thread:  1\n", 1),
+        ("Triggered by Thread: 1  Ledger Import, Dispatch Queue: com.example.q\n", 1),
+        ("Triggered by Thread: 1, Dispatch Queue: com.example.q\n", 1),
+        ("Highlighted by Thread: 1\n", 1),
+        ("Highlighted Thread:  1\n", 1),
+        ("Crashed Thread:        Unknown\n", 0),
+        ("Crashed Thread:        7\n", 0),  # of a list that was cut
+    ],
+)
+def test_the_fields_tell_who_is_to_blame(fields: str, expected: int) -> None:
+    report = read(f"Thread 0:\n{MAIN}\nThread 1:\n{WAITING}", fields + "\n")
+    assert report.header.thread == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "frame"),
+    [
+        ("Ledger  \t0x000000010a3f4a54 main + 68", ReportFrame(0x10A3F4A54, "main", 68)),
+        ("Ledger  \t       0x10a3f4a54 main + 68", ReportFrame(0x10A3F4A54, "main", 68)),
+        ("Ledger  \t0x000000010a3f4a54 main", ReportFrame(0x10A3F4A54, "main")),
+        ("Ledger  \t0x000000010a3f4a54 0x10a3f2000 + 10836", ReportFrame(0x10A3F4A54)),
+        ("Ledger  \t0x000000010a3f4a54 Ledger + 10836", ReportFrame(0x10A3F4A54)),
+        ("Ledger  \t0x000000010a3f4a54 ???", ReportFrame(0x10A3F4A54)),
+        ("Ledger  \t0x000000010a3f4a54", ReportFrame(0x10A3F4A54)),
+        ("???  \t0x0000000113e1d000 _dyld_start + 0", ReportFrame(0x113E1D000, "_dyld_start", 0)),
+        ("???  \t0x000000000000000a 0 + 10", ReportFrame(0xA)),
+        ("???  \t000000000000000000 0 + 0", ReportFrame(0)),
+        ("???  \t0000000000 0 + 0", ReportFrame(0)),  # 32 bits
+        ("Ledger  \t0x000000010a3f4a54  + 12", ReportFrame(0x10A3F4A54)),
+        # Names of images and of functions may have anything in them.
+        ("Helper 0x1 (GPU)  \t0x0000000104501a2c draw(in:) + 44", ReportFrame(0x104501A2C, "draw(in:)", 44)),
+        (
+            "Ledger  \t0x0000000104501a2c Page.draw() + closure #1 in Page + 44",
+            ReportFrame(0x104501A2C, "Page.draw() + closure #1 in Page", 44),
+        ),
+        (
+            "Ledger  \t0x0000000104501a2c operator+(Money const&, Money const&) + 12",
+            ReportFrame(0x104501A2C, "operator+(Money const&, Money const&)", 12),
+        ),
+        # Where somebody had debug info.
+        (
+            "Ledger  \t0x0000000104501a2c -[Book open:] + 44 (Book.m:12)",
+            ReportFrame(0x104501A2C, "-[Book open:]", 44, "Book.m", 12),
+        ),
+        (
+            "Ledger  \t0x0000000104501a2c Money::sum() const + 12 [inlined] (Money.h:41)",
+            ReportFrame(0x104501A2C, "Money::sum() const", 12, "Money.h", 41, inlined=True),
+        ),
+        (
+            "Ledger  \t0x0000000104501a2c closure #1 in f() + 8 (<compiler-generated>:0)",
+            ReportFrame(0x104501A2C, "closure #1 in f()", 8),
+        ),
+        (
+            "Ledger  \t0x0000000104501a2c main (in Ledger) (main.m:16)",
+            ReportFrame(0x104501A2C, "main", None, "main.m", 16),
+        ),
+        ("Ledger  \t0x0000000104501a2c 0x1044f4000 + 0xda2c // main + 0x8", ReportFrame(0x104501A2C, "main", 8)),
+        # Where a mail program made blanks of the tab.
+        ("Ledger                         0x0000000104501a2c main + 68", ReportFrame(0x104501A2C, "main", 68)),
+        ("???                            000000000000000000 0 + 0", ReportFrame(0)),
+    ],
+)
+def test_frames(line: str, frame: ReportFrame) -> None:
+    for number in ("1   ", "1    "):
+        (thread,) = read(f"Thread 0 Crashed:\n{MAIN}{number}{line}\n2{MAIN[1:]}").threads
+        assert thread.frames == (ReportFrame(0x10A3F4A54, "main", 68), frame, ReportFrame(0x10A3F4A54, "main", 68))
+
+
+def test_a_called_null_pointer_is_the_top_frame() -> None:
+    report = read(f"Thread 0 Crashed:\n{NULL}1{MAIN[1:]}\nThread 1:\n{WAITING}")
+    assert stacks_of(report) == {0: [0, 0x10A3F4A54], 1: [0x7FFF602B6D5C]}
+
+
+def test_a_name_without_end_is_no_end_of_the_stack() -> None:
+    name = "Ledger::Page<" + "int, " * 5000 + ">"
+    (thread,) = read(f"Thread 0 Crashed:\n0   Ledger  \t0x000000010a3f4a50 {name} + 12\n1{MAIN[1:]}").threads
+    assert [f.address for f in thread.frames] == [0x10A3F4A50, 0x10A3F4A54]
+    assert thread.frames[0].function == name[:1024]
+
+
+def test_images_without_uuid() -> None:
+    """Old and foreign ones have none: frames in them still have a module and an offset."""
+    plug_in = "/Users/USER/Library/Plug Ins/bank.bundle/Contents/MacOS/bank"
+    images = f"Binary Images:\n{LEDGER}       0x10b100000 -        0x10b106fff +bank (*) {plug_in}\n{KERNEL}\n"
+    report = read(f"Thread 0 Crashed:\n{MAIN}", images=images)
+    assert [(i.path.rpartition("/")[2], i.address, i.size, i.uuid is None) for i in report.images] == [
+        ("Ledger", LEDGER_BASE, 0x5D000, False),
+        ("bank", 0x10B100000, 0x7000, True),
+        ("libsystem_kernel.dylib", KERNEL_BASE, 0x2BFF7, False),
+    ]
+    assert report.images[1].path == plug_in
 
 
 PROFILE = "\nModel: Mac14,7, BootROM 10151.140.19, proc 8:4:4 processors, 16 GB\nGraphics: Apple M2, {spdisplays}\n"
@@ -79,6 +259,20 @@ def test_text_behind_json(indent: int | None) -> None:
     assert parse_report(("\ufeff" + LINE + body + PROFILE).replace("\n", "\r\n"), "x.ips") == report
 
 
+def test_names_in_json() -> None:
+    report = parse_report(LINE + json.dumps(payload()), "x.ips")
+    assert report.threads[0].frames == (
+        ReportFrame(0),
+        ReportFrame(0x1040, "Money::sum()", 12, "Money.h", 41, inlined=True),
+        ReportFrame(0x1040, "post", 20),
+        ReportFrame(0x1050, "start"),
+    )
+    assert [t.name for t in report.threads] == [
+        "Ledger Import  Dispatch queue: com.example.ledger.import",
+        "Dispatch queue: com.apple.main-thread",
+    ]
+
+
 def test_a_translated_report_with_the_full_one_behind_it() -> None:
     """The full one says more, such as which shared cache was mapped."""
     line, short = "-" * 37, "-" * 11
@@ -89,3 +283,11 @@ def test_a_translated_report_with_the_full_one_behind_it() -> None:
     assert parse_report(head + LINE + body + PROFILE, "x") == full
     assert str(full.header.cache_uuid) == "49bb9b67-8dc7-4706-b7e8-b2e419d80b16"
     assert parse_report(head + LINE + body[: len(body) // 2], "x") == parse_report(text, "x")
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, 1 << 64, [], {"a": 1}, 1.5])
+@pytest.mark.parametrize("key", ["symbolLocation", "sourceLine", "sourceFile", "inline"])
+def test_names_in_json_that_are_none(key: str, value: object) -> None:
+    body = payload()
+    body["threads"][0]["frames"] = [{"imageIndex": 0, "imageOffset": 64, "symbol": "post", key: value}]
+    assert parse_report(LINE + json.dumps(body), "x").threads[0].frames == (ReportFrame(0x1040, "post"),)

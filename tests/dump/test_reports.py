@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from symcache.cli.app import application
 from symcache.cli.resolving import LibraryResolver
-from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, analyze, open_in_lldb
+from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, ReportFrame, analyze, open_in_lldb
 from symcache.dump.html import to_html
 from symcache.dump.report_files import is_report, parse_report
 from symcache.errors import DumpError
@@ -87,7 +87,8 @@ def crash(real: dict[str, Any]) -> str:
         lines.append(f"Thread {thread['index']}{state}: thread-{thread['index']}")
         for number, frame in enumerate(thread["frames"]):
             name = frame["module"].rpartition("/")[2]
-            lines.append(f"{number:<4}{name:<30}\t{frame['pc']:#018x} {frame['function']} + 12 (some file.c:1)")
+            source = " (some file.c:1)" if frame["file"] else ""
+            lines.append(f"{number:<4}{name:<30}\t{frame['pc']:#018x} {frame['function']} + 12{source}")
         lines.append("")
     lines += [f"Thread {real['crashed_thread']} crashed with X86 Thread State (64-bit):"]
     lines += [
@@ -185,7 +186,7 @@ def test_what_gathers_frames_in_no_image_is_no_module() -> None:
 def test_a_last_exception_without_names() -> None:
     """As it is written where nobody looked for names: all addresses in one line."""
     text = crash(truth("x86_64")).replace("Thread 0", "Last Exception Backtrace:\n(0x10 0xffff 0x20)\n\nThread 0", 1)
-    assert parse_report(text, "x").last_exception == (0x10, 0xFFFF, 0x20)
+    assert parse_report(text, "x").last_exception == tuple(map(ReportFrame, (0x10, 0xFFFF, 0x20)))
     assert parse_report(text, "x").threads == parse_report(crash(truth("x86_64")), "x").threads
 
 
@@ -208,7 +209,8 @@ def test_an_application_specific_backtrace(write: Any, number: int) -> None:
         head, _, rest = text.partition("\n")
         changed = f"{head}\n{json.dumps(json.loads(rest) | {'asi': {'x': [SAID]}, 'asiBacktraces': backtraces})}"
     report = parse_report(changed, "x")
-    assert report.last_exception == tuple(f["pc"] for f in frames)
+    assert [f.address for f in report.last_exception] == [f["pc"] for f in frames]
+    assert [(f.function, f.offset) for f in report.last_exception] == [(f["function"], n) for n, f in enumerate(frames)]
     assert report.information == (SAID,)
     assert report.threads == parse_report(text, "x").threads
     last = thrown(write, real, frames[3:])
@@ -217,7 +219,7 @@ def test_an_application_specific_backtrace(write: Any, number: int) -> None:
     else:
         head, _, rest = last.partition("\n")
         last = f"{head}\n{json.dumps(json.loads(rest) | {'asiBacktraces': backtraces})}"
-    assert parse_report(last, "x").last_exception == tuple(f["pc"] for f in frames[3:])
+    assert [f.address for f in parse_report(last, "x").last_exception] == [f["pc"] for f in frames[3:]]
 
 
 @pytest.mark.parametrize("write", [ips, crash])

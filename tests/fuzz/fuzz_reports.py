@@ -25,7 +25,8 @@ External Modification Summary:
 
 def SEEDS() -> list[bytes]:
     """Return one report of each kind, some that only list images, and one that is of no crash."""
-    frames = [{"imageIndex": 0, "imageOffset": 16}, {"imageIndex": 0, "imageOffset": 32, "inline": True}]
+    named = {"symbol": "work", "symbolLocation": 4, "sourceFile": "work.c", "sourceLine": 7}
+    frames = [{"imageIndex": 0, "imageOffset": 32, "inline": True, **named}, {"imageIndex": 0, "imageOffset": 32}]
     state = {"x": [{"value": 1}], "pc": {"value": 2}}
     body = {
         "procPath": "/x/Ledger",
@@ -44,7 +45,8 @@ def SEEDS() -> list[bytes]:
         "Exception Type: EXC_BAD_ACCESS (SIGSEGV)\nException Codes: KERN_INVALID_ADDRESS at 0x8\n\n"
         "Application Specific Information:\n*** Terminating app\n\n"
         "Last Exception Backtrace:\n0   Ledger  \t0x0000000000001014 0x1000 + 20\n(0x1014 0x1018)\n\n"
-        "Thread 0 Crashed:: main\n0   Ledger  \t0x0000000000001010 work + 4\n\n"
+        "Thread 0 Crashed:: main\n0   Ledger  \t0x0000000000001010 work + 4 [inlined] (work.c:7)\n"
+        "1   ???  \t000000000000000000 0 + 0\n\nThread 1: other\n0   Ledger 0x1010 main (in Ledger)\n\n"
         "Thread 0 crashed with X86 Thread State (64-bit):\n  rax: 0x1 rip: 0x1010\n\n"
         f"Binary Images:\n  0x1000 - 0x1fff Ledger (*) <{_UUID}> /x/Ledger\n"
     )
@@ -57,7 +59,9 @@ def SEEDS() -> list[bytes]:
         "osVersion": {"train": "macOS 13.6.9", "build": "22G830"},
     }
     panic = json.dumps({"bug_type": "210"}) + "\n" + json.dumps({"panicString": "x"})
-    reports = [head + json.dumps(body), text, head + json.dumps(listing), _IMAGES, panic]
+    both = f"{text}\n-----------\nFull Report\n-----------\n\n{head}{json.dumps(body)}\nModel: Mac14,7\n"
+    quoted = "words\n" + "".join(f"> {line}\n" for line in text.replace("<", "&lt;").splitlines())
+    reports = [head + json.dumps(body), text, head + json.dumps(listing), _IMAGES, panic, both, quoted]
     return [report.encode() for report in reports]
 
 
@@ -83,5 +87,7 @@ def one_input(data: bytes) -> None:
     if len(report.information) > 200 or any(len(t) > 1024 or not t.isprintable() for t in report.information):
         raise AssertionError("information that is too much, or could drive a terminal")
     walked = [*(thread.frames for thread in report.threads), report.last_exception]
-    if any(not 0 <= pc < 1 << 64 for frames in walked for pc in frames):
+    if any(not 0 <= frame.address < 1 << 64 for frames in walked for frame in frames):
         raise AssertionError("a program counter of more than 64 bits")
+    if any(len(f.function) > 1024 or len(f.file) > 1024 for frames in walked for f in frames):
+        raise AssertionError("names without end")
