@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -14,17 +15,25 @@ from symcache.errors import DumpError
 __all__ = ["is_report", "parse_report", "read_report"]
 
 _MAX_FILE = 64 << 20
-_BEGINNINGS = ("Process:", "Incident Identifier:", "-----", "Translated Report")
+_MAX_START = 16 << 10
+_BEGINNINGS = (
+    *("Process:", "Incident Identifier:", "Hardware Model:", "Exception Type:", "Thread 0"),
+    *("-----", "Translated Report"),
+)
 """Of reports that are text."""
+_QUOTED = re.compile(r"^([> \t]*)(?:Crashed Thread|Triggered by Thread|Exception Type):", re.MULTILINE)
+"""A field that other tools' texts do not have, and what somebody's web page or mail has in front of every line."""
 _FULL_REPORT = re.compile(r"^-+\s+Full Report\s+-+\s+(?=\{)", re.MULTILINE)
 """Between a report that was translated to text and that itself, which says more: in one file, as Console copies it."""
 
 
 def is_report(path: Path) -> bool:
-    """Return whether a file begins as a crash report does."""
+    """Return whether a file begins as a crash report does, or with words of somebody who quotes one."""
     with path.open("rb") as file:
-        start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return start.startswith((b"{", *(beginning.encode() for beginning in _BEGINNINGS)))
+        start = file.read(_MAX_START).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith((b"{", *(beginning.encode() for beginning in _BEGINNINGS))):
+        return True
+    return b"\0" not in start and _QUOTED.search(start.decode("utf-8", "replace")) is not None
 
 
 def read_report(path: Path, *, threads: bool = True) -> Report:
@@ -39,7 +48,7 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
 
     Without `threads`, a report is taken that has none, or whose images have no addresses: it still says which they are.
     """
-    text = text.lstrip("\ufeff \t\r\n")
+    text = _unquoted(text.lstrip("\ufeff \t\r\n"))
     if text.startswith("{"):
         # Until macOS 11, what follows the object in the first line is text.
         rest = text.partition("\n")[2].lstrip()
@@ -54,3 +63,11 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
     if threads and not report.threads:
         raise DumpError(f"{name}: the crash report has no thread", hint="it is cut: copy it again")
     return report
+
+
+def _unquoted(text: str) -> str:
+    """Return a text report without what quoting has put in front of its lines, and made of its `<`."""
+    found = None if text.startswith("{") else _QUOTED.search(text)
+    if found and found[1]:
+        text = re.sub(rf"^{re.escape(found[1])}", "", text, flags=re.MULTILINE)
+    return html.unescape(text) if found and "&lt;" in text else text

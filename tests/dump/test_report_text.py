@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from symcache.dump import Report, ReportFrame, parse_report
+from symcache.dump.report_files import is_report
 
 KERNEL_BASE, LEDGER_BASE = 0x7FFF602B4000, 0x10A3F2000
 HEAD = """\
@@ -208,6 +210,26 @@ def test_images_without_uuid() -> None:
         ("libsystem_kernel.dylib", KERNEL_BASE, 0x2BFF7, False),
     ]
     assert report.images[1].path == plug_in
+
+
+@pytest.mark.parametrize("quote", ["", "    ", "> ", "\t> "])
+def test_quoted(quote: str, tmp_path: Path) -> None:
+    """As a web page or a mail has it: words in front, something before every line, `<` escaped."""
+    text = HEAD + FIELDS + f"Thread 0 Crashed:\n{MAIN}\n" + IMAGES
+    lines = [quote + line for line in text.replace("<", "&lt;").replace(">", "&gt;").splitlines()]
+    quoted = "\r\n".join(["It stops when I import:", "", *lines, "", "Can anybody help?"])
+    assert parse_report(quoted, "x") == parse_report(text, "x")
+    path = tmp_path / "mail.txt"
+    path.write_text(quoted)
+    assert is_report(path)
+
+
+@pytest.mark.parametrize("first", ["Hardware Model:      iPhone12,1\n", "Exception Type:  EXC_CRASH (SIGABRT)\n", ""])
+def test_first_lines(first: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.crash"
+    path.write_text(f"{first}Thread 0:\n{MAIN}\n{IMAGES}")
+    assert is_report(path)
+    assert stacks_of(parse_report(path.read_text(), "x")) == {0: [0x10A3F4A54]}
 
 
 PROFILE = "\nModel: Mac14,7, BootROM 10151.140.19, proc 8:4:4 processors, 16 GB\nGraphics: Apple M2, {spdisplays}\n"
