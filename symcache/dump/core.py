@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,7 +22,7 @@ from symcache.dump.registers import (
     X86_64_EXCEPTION,
     ExceptionState,
     for_lldb,
-    unwrap,
+    thread_states,
 )
 from symcache.errors import DumpError, MachOError
 from symcache.macho import arch_name, load_commands
@@ -31,7 +32,6 @@ __all__ = ["Core", "CoreThread", "Note", "Segment", "check_crashed", "parse_core
 
 _LC_THREAD, _LC_UNIXTHREAD, _LC_NOTE = 0x4, 0x5, 0x31
 _HEADER = struct.Struct("<8I")
-_COMMAND = struct.Struct("<2I")
 _SEGMENT = struct.Struct("<4Q4I")
 _NOTE = struct.Struct("<16s2Q")
 _MAX_COMMANDS = 64 << 20
@@ -139,9 +139,10 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
         elif cmd in {_LC_THREAD, _LC_UNIXTHREAD}:
             if len(threads) >= _MAX_THREADS:
                 raise DumpError(f"{name}: the core has more than {_MAX_THREADS} threads")
-            states = commands[position + 8 : position + cmdsize]
-            threads.append(_thread(cputype, states, len(threads), name))
-            if (readable := for_lldb(cputype, states)) != states:
+            body = commands[position + 8 : position + cmdsize]
+            states = thread_states(cputype, body)
+            threads.append(_thread(cputype, states, len(threads)))
+            if (readable := for_lldb(cputype, body, states)) != body:
                 odd.append((_HEADER.size + position + 8, readable))
             if cmd == _LC_UNIXTHREAD:
                 odd.append((_HEADER.size + position, struct.pack("<I", _LC_THREAD)))
@@ -195,33 +196,20 @@ def _segment(commands: bytes, position: int, cmdsize: int, size: int, name: str)
     return Segment(address, length, offset, filesize, protection, position + _HEADER.size)
 
 
-def _thread(cputype: int, states: bytes, index: int, name: str) -> CoreThread:
+def _thread(cputype: int, states: Sequence[tuple[int, bytes]], index: int) -> CoreThread:
     general = FLAVORS[cputype]
     exception_flavor, exception_layout = ARM64_EXCEPTION if cputype == CPU_TYPE_ARM64 else X86_64_EXCEPTION
     registers: dict[str, int] = {}
     exception: ExceptionState | None = None
-    position = 0
-    while position + 8 <= len(states):
-        flavor, count = _COMMAND.unpack_from(states, position)
-        position += 8
-        if count * 4 > len(states) - position:
-            raise DumpError(
-                f"{name}: thread {index} has a state of flavor {flavor} with {count} words, more than its command holds"
-            )
-        flavor, state = unwrap(cputype, flavor, states[position : position + count * 4])
-        position += count * 4
+    for flavor, state in states:
         if flavor == general.number and not registers:
-            if len(state) < general.layout.size:
-                raise DumpError(f"{name}: thread {index} has {len(state)} bytes of registers, too few")
             registers = dict(zip(general.names, general.layout.unpack_from(state), strict=True))
-        elif flavor == exception_flavor and exception is None and len(state) >= exception_layout.size:
+        elif flavor == exception_flavor and exception is None:
             fields = exception_layout.unpack_from(state)
             if cputype == CPU_TYPE_X86_64:
                 exception = ExceptionState(fields[0] & 0xFFFF, fields[1], fields[2])
             else:
                 exception = ExceptionState(fields[2], fields[1], fields[0])
-        if not flavor and not count:
-            break  # padding behind the last state
     return CoreThread(index, registers, exception)
 
 

@@ -6,10 +6,15 @@ A state is announced by its flavor and its size in 4-byte words.
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import re
 import struct
-from typing import NamedTuple
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "for_lldb", "unwrap"]
+__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "for_lldb", "thread_states"]
 
 CPU_TYPE_X86_64, CPU_TYPE_ARM64 = 0x0100_0007, 0x0100_000C
 
@@ -63,36 +68,88 @@ X86_64_EXCEPTION = (6, struct.Struct("<IIQ"))
 ARM64_EXCEPTION = (7, struct.Struct("<QII"))
 """ARM_EXCEPTION_STATE64: far, esr, exception."""
 
+_COUNTS = {
+    CPU_TYPE_X86_64: (
+        *((4, 42), (5, 131), (6, 4), (7, 44), (8, 133), (9, 6), (11, 16), (12, 18)),
+        *((17, 211), (18, 213), (20, 611), (21, 613), (23, 50)),
+    ),
+    CPU_TYPE_ARM64: ((1, 70), (6, 67), (6, 68), (7, 4), (10, 4), (15, 130), (17, 132)),
+}
+"""(flavor, its count) of the states of 64-bit threads: general, floating-point, exception, debug and vector states."""
 _UNIFIED = {CPU_TYPE_X86_64: frozenset({7, 8, 9}), CPU_TYPE_ARM64: frozenset({1})}
 """x86_THREAD_STATE, x86_FLOAT_STATE, x86_EXCEPTION_STATE, ARM_THREAD_STATE: the real flavor, its count and the state
 follow."""
+_ARM_NEON_STATE64, _NEON_ALIGNMENT = 17, 16
+_COMMAND = 8
+"""Bytes of a thread's command in front of its states."""
+_HEADER = struct.Struct("<2I")
+_HEADERS = {
+    # One byte, and what must follow: a header may begin inside of what only looks like one.
+    cputype: re.compile(b"|".join(b"%b(?=%b)" % (re.escape(one[:1]), re.escape(one[1:])) for one in headers))
+    for cputype, headers in ((key, [_HEADER.pack(*one) for one in counts]) for key, counts in _COUNTS.items())
+}
+_MAX_HEADERS = 64
+"""Of one thread; more than any has, and little to weigh."""
+_READ_BY_LLDB = {CPU_TYPE_X86_64: frozenset({4}), CPU_TYPE_ARM64: frozenset({6, 7, 17})}
 
 
-def unwrap(cputype: int, flavor: int, state: bytes) -> tuple[int, bytes]:
+class _Place(NamedTuple):
+    """Where a state may lie: its header, its content, the first byte behind it."""
+
+    start: int
+    content: int
+    end: int
+
+
+def thread_states(cputype: int, body: bytes) -> list[tuple[int, bytes]]:
+    """Return (flavor, state) of the states in the body of a thread's command, unwrapped, in its order.
+
+    Writers that put whole structures there leave padding of any value between them. So a state is what has a known
+    flavor with that flavor's own count; where such overlap, those count that together explain the most bytes.
+    """
+    places: list[_Place] = []
+    for match in itertools.islice(_HEADERS[cputype].finditer(body), _MAX_HEADERS):
+        start = match.start()
+        flavor, count = _HEADER.unpack_from(body, start)
+        contents = [start + _HEADER.size]
+        if flavor == _ARM_NEON_STATE64 and (_COMMAND + contents[0]) % _NEON_ALIGNMENT:
+            contents.append(contents[0] + 8)
+        whole = [_Place(start, content, content + 4 * count) for content in contents]
+        places += [place for place in whole if start % 4 == 0 and place.end <= len(body)]
+    # From the last to the first: the bytes that can be explained from each place on, and what explains them.
+    best: list[tuple[int, tuple[Any, ...]]] = [(0, ())] * (len(places) + 1)
+    for number, place in reversed(list(enumerate(places))):
+        explained, others = best[bisect.bisect_left(places, place.end, key=lambda p: p.start)]
+        best[number] = max((explained + place.end - place.start, (place, others)), best[number + 1], key=itemgetter(0))
+    found, chain = [], best[0][1]
+    while chain:
+        place, chain = chain
+        (flavor,) = struct.unpack_from("<I", body, place.start)
+        found.append(_unwrapped(cputype, flavor, body[place.content : place.end]))
+    return found
+
+
+def _unwrapped(cputype: int, flavor: int, state: bytes) -> tuple[int, bytes]:
     """Return flavor and state, without the wrapper that holds either a 32-bit or a 64-bit state."""
-    if flavor in _UNIFIED[cputype] and len(state) >= 8:
-        inner, count = struct.unpack_from("<II", state)
-        return inner, state[8 : 8 + 4 * min(count, len(state) // 4)]
+    if flavor in _UNIFIED[cputype]:
+        inner, count = _HEADER.unpack_from(state)
+        if (inner, count) in _COUNTS[cputype] and _HEADER.size + 4 * count <= len(state):
+            return inner, state[_HEADER.size : _HEADER.size + 4 * count]
     return flavor, state
 
 
-def for_lldb(cputype: int, states: bytes) -> bytes:
-    """Return the states of a thread as LLDB reads them, in as many bytes: unwrapped, general registers first.
+def for_lldb(cputype: int, body: bytes, states: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the body of a thread's command with its `states` as LLDB reads them, in as many bytes.
 
-    Of x86_64, LLDB reads the first state alone, and no wrapped one. `states` must have been checked.
+    Of x86_64, LLDB reads the first state alone, of arm64 those before the first flavor that it does not know; none
+    that are wrapped, nor any behind padding. What it reads anyway stays as it is.
     """
-    general = FLAVORS[cputype].number
-    found: list[tuple[int, bytes]] = []
-    position = 0
-    while position + 8 <= len(states):
-        flavor, count = struct.unpack_from("<II", states, position)
-        if not flavor and not count:
-            break
-        position += 8
-        found.append((flavor, states[position : position + count * 4]))
-        position += count * 4
-    if not found or found[0][0] == general:
-        return states
-    plain = sorted((unwrap(cputype, *one) for one in found), key=lambda one: one[0] != general)
-    packed = b"".join(struct.pack("<II", flavor, len(state) // 4) + state for flavor, state in plain)
-    return packed.ljust(len(states), b"\0")
+    general, read = FLAVORS[cputype].number, _READ_BY_LLDB[cputype]
+    found = sorted(states, key=lambda one: (one[0] != general, one[0] not in read))
+    if body.startswith(_packed(one for one in found if one[0] in read)):
+        return body
+    return _packed(found).ljust(len(body), b"\0")
+
+
+def _packed(states: Iterable[tuple[int, bytes]]) -> bytes:
+    return b"".join(_HEADER.pack(flavor, len(state) // 4) + state for flavor, state in states)

@@ -91,6 +91,40 @@ def arm_thread(exception: tuple[int, int, int] | None = None, **registers: int) 
     return state
 
 
+THREAD_STRUCTURES = {
+    X86_64: (744, {4: (8, 16, 42), 5: (184, 192, 131), 6: (720, 728, 4)}),
+    ARM64: (864, {6: (8, 16, 68), 17: (288, 304, 132), 7: (832, 840, 4)}),
+}
+"""think-cell's structure of a thread's command: its size and, by flavor, where header and state lie, and its count.
+The one of arm64 is the same with arm64's states. A test has a compiler check it against Apple's headers."""
+
+
+def states(thread: bytes) -> list[tuple[int, bytes]]:
+    """Return the (flavor, state) that lie one behind the other."""
+    found = []
+    while thread:
+        flavor, count = struct.unpack_from("<2I", thread)
+        found.append((flavor, thread[8 : 8 + 4 * count]))
+        thread = thread[8 + 4 * count :]
+    return found
+
+
+def structured(cputype: int, thread: bytes, padding: bytes) -> bytes:
+    """Lay the states of a thread out as a compiler does: what belongs to no member is whatever lay there."""
+    size, places = THREAD_STRUCTURES[cputype]
+    data = bytearray((padding * size)[:size])
+    held = dict(states(thread))
+    for flavor, (header, content, count) in places.items():
+        struct.pack_into("<2I", data, header, flavor, count)
+        state = held.get(flavor) or (VECTORS if flavor == 17 else bytes(4 * count))
+        data[content : content + len(state)] = state
+    return bytes(data[8:])
+
+
+VECTORS = struct.pack("<64Q2I", *(0x0101_0101_0101_0101 * n for n in range(64)), 0x11, 0x22)
+"""ARM_NEON_STATE64 without the padding at its end: v0 to v31, fpsr, fpcr."""
+
+
 @dataclass
 class Module:
     address: int

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import plistlib
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,12 +27,24 @@ from symcache.dump import (
     Wanted,
     analyze,
     load_dump,
+    open_dump,
     open_in_lldb,
 )
 from symcache.errors import DumpError
 from symcache.macho import identify
 from symcache.model import Kind, uuid_text
-from tests.dump.builder import CoreFile, Module, Region, arm_thread, header, small_core, write_dump, x86_thread
+from tests.dump.builder import (
+    CoreFile,
+    Module,
+    Region,
+    arm_thread,
+    header,
+    small_core,
+    states,
+    structured,
+    write_dump,
+    x86_thread,
+)
 from tests.dump.scene import EXE_BASE, LIB_BASE, STACK, Scene
 from tests.support.toolchain import lipo
 
@@ -58,15 +72,6 @@ def test_functions_and_lines(scenes: Scenes, arch: str, signed: bool) -> None:
     assert [f.function for f in analysis.threads[0].frames] == ["middle", "main"]
 
 
-def _states(thread: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    while thread:
-        flavor, count = struct.unpack_from("<2I", thread)
-        found.append((flavor, thread[8 : 8 + 4 * count]))
-        thread = thread[8 + 4 * count :]
-    return found
-
-
 def _packed(flavor: int, state: bytes) -> bytes:
     return struct.pack("<2I", flavor, len(state) // 4) + state
 
@@ -80,11 +85,11 @@ def test_states_that_lldb_does_not_read(scenes: Scenes, arch: str, form: str, ba
     wrappers = {4: 7, 5: 8, 6: 9} if arch == "x86_64" else {6: 1}
     threads = []
     for thread in scene.core.threads:
-        states = _states(thread)
+        found = states(thread)
         if form == "wrapped":
-            pack = [_packed(wrappers[f], _packed(f, s)) if f in wrappers else _packed(f, s) for f, s in states]
+            pack = [_packed(wrappers[f], _packed(f, s)) if f in wrappers else _packed(f, s) for f, s in found]
         else:
-            pack = [_packed(f, s) for f, s in reversed(states)]
+            pack = [_packed(f, s) for f, s in reversed(found)]
         threads.append(b"".join(pack))
     core = CoreFile(scene.core.cputype, scene.core.subtype, list(scene.core.regions), threads).bytes()
     if bare:
@@ -99,6 +104,37 @@ def test_states_that_lldb_does_not_read(scenes: Scenes, arch: str, form: str, ba
         assert path.read_bytes() == core
     else:
         assert frames(analysis) == scene.frames
+
+
+@ARCHES
+def test_states_that_a_compiler_laid_out(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    """As think-cell's writer has them: members of one structure, with padding of any value between."""
+    scene = scenes(arch)
+    threads = [structured(scene.core.cputype, t, b"\xb5\x00\x6b\xb1") for t in scene.core.threads]
+    core = replace(scene.core, threads=threads).bytes()
+    path = write_dump(tmp_path / "dump.zip", header(scene.modules, thread=1), core)
+    analysis = analyze(path, FolderResolver([scene.folder]))
+    assert frames(analysis) == scene.frames
+    assert [f.function for f in analysis.threads[0].frames] == ["middle", "main"]
+    told = analysis.exception
+    assert (told.signal, told.access, told.address) == ("SIGSEGV", "write", 0x10)
+    (tmp_path / "scratch").mkdir()
+    opened = open_dump(path, tmp_path / "scratch")
+    output = subprocess.check_output([sys.executable, "-c", _PLAIN_LLDB, opened.core_path], text=True, timeout=120)
+    if arch == "arm64":  # of x86_64, LLDB reads none of this in a core
+        assert json.loads(output) == ["ESR_EC_DABORT_EL0 (fault address: 0x10)", 0x11, 0x22]
+
+
+_PLAIN_LLDB = """
+import json, lldb, os, sys
+debugger = lldb.SBDebugger.Create(False)
+debugger.HandleCommand("settings set symbols.enable-external-lookup false")
+process = debugger.CreateTarget("", None, None, False, lldb.SBError()).LoadCore(sys.argv[1], lldb.SBError())
+thread = process.GetThreadAtIndex(1)
+vectors = [thread.GetFrameAtIndex(0).FindRegister(name).GetValueAsUnsigned() for name in ("fpsr", "fpcr")]
+print(json.dumps([thread.GetStopDescription(99), *vectors]), flush=True)
+os._exit(0)
+"""
 
 
 @ARCHES
@@ -458,7 +494,7 @@ def test_a_function_that_calls_itself_keeps_its_frames(scenes: Scenes, arch: str
     if arch == "x86_64":  # the return address into it is on top of the stack
         thread = x86_thread((14, 6, 0x10), rip=start, rbp=frame + 0x40, rsp=frame + 8)
     else:
-        code = next(s for s in _states(scene.core.threads[1]) if s[0] == 6)[1]
+        code = next(s for s in states(scene.core.threads[1]) if s[0] == 6)[1]
         back = struct.unpack_from("<Q", code, 8 * 30)[0]
         thread = arm_thread((1, 0x24 << 26 | 1 << 25 | 0x44, 0x10), pc=start, lr=back, fp=frame, sp=frame - 0x10)
     assert LIB_BASE < back < LIB_BASE + 0x4000

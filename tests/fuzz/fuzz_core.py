@@ -12,7 +12,7 @@ from pathlib import Path
 from symcache.dump import describe_exception, parse_core
 from symcache.dump.notes import header_of_core
 from symcache.errors import SymcacheError
-from tests.dump.builder import ARM64, CoreFile, Region, arm_thread, small_core, x86_thread
+from tests.dump.builder import ARM64, X86_64, CoreFile, Region, arm_thread, small_core, structured, x86_thread
 
 __all__ = ["SEEDS", "one_input"]
 
@@ -30,7 +30,12 @@ def SEEDS() -> list[bytes]:
         threads=[x86_thread((14, 6, 8))],
         notes=[(b"all image infos", images), (b"load binary", binary), (b"addrable bits", bytes(16))],
     )
-    return [small_core(2).bytes()[:6000], arm.bytes(), noted.bytes(), *_with_images()]
+    laid_out = [
+        CoreFile(X86_64, threads=[structured(X86_64, x86_thread((14, 6, 8), rip=4), b"\x09\0\0\0")]),
+        CoreFile(ARM64, threads=[structured(ARM64, arm_thread((1, 0x92000046, 0x10), pc=4), b"\x07\0\0\0\4\0\0\0")]),
+    ]
+    seeds = [small_core(2).bytes()[:6000], arm.bytes(), noted.bytes(), *(core.bytes() for core in laid_out)]
+    return [*seeds, *_with_images()]
 
 
 def _with_images() -> list[bytes]:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import symcache.dump.capture
+from symcache.dump import registers
 from symcache.dump.capture import images, mach
+from tests.dump.builder import THREAD_STRUCTURES
 
 TARGETS = ("x86_64-macos", "aarch64-macos")
 STRUCTURES = (
@@ -24,6 +26,44 @@ STATES = {
     "aarch64-macos": (0x0100_000C, ("ARM_THREAD_STATE64", "ARM_NEON_STATE64", "ARM_EXCEPTION_STATE64"), "__sp"),
 }
 INFOS = "struct dyld_all_image_infos"
+THREADS = {
+    # Members in the order of think-cell's structure: flavor, type, what its state is called in it.
+    "x86_64-macos": (
+        (4, "x86_thread_state_t", "uts"),
+        (5, "x86_float_state_t", "ufs"),
+        (6, "x86_exception_state_t", "ues"),
+    ),
+    "aarch64-macos": (
+        (6, "arm_unified_thread_state_t", "ts_64"),
+        (17, "struct { arm_state_hdr_t header; arm_neon_state64_t state; }", "state"),
+        (7, "struct { arm_state_hdr_t header; arm_exception_state64_t state; }", "state"),
+    ),
+}
+FLAVORS = {
+    "x86_64-macos": {
+        4: "THREAD_STATE64",
+        5: "FLOAT_STATE64",
+        6: "EXCEPTION_STATE64",
+        7: "THREAD_STATE",
+        8: "FLOAT_STATE",
+        9: "EXCEPTION_STATE",
+        11: "DEBUG_STATE64",
+        12: "DEBUG_STATE",
+        17: "AVX_STATE64",
+        18: "AVX_STATE",
+        20: "AVX512_STATE64",
+        21: "AVX512_STATE",
+        23: "THREAD_FULL_STATE64",
+    },
+    "aarch64-macos": {
+        1: "UNIFIED_THREAD_STATE",
+        6: "THREAD_STATE64",
+        7: "EXCEPTION_STATE64",
+        10: "EXCEPTION_STATE64_V2",
+        15: "DEBUG_STATE64",
+        17: "NEON_STATE64",
+    },
+}
 
 
 def _assertions(target: str) -> str:
@@ -64,6 +104,18 @@ def _assertions(target: str) -> str:
         "SAME(offsetof(struct dyld_image_info, imageFilePath), 8);",
     ]
     cputype, names, pointer = STATES[target]
+    prefix = "x86_" if cputype == 0x0100_0007 else "ARM_"
+    counts = dict(registers._COUNTS[cputype])
+    assert counts.keys() == FLAVORS[target].keys()
+    for flavor, name in FLAVORS[target].items():
+        lines += [f"SAME({prefix}{name}, {flavor});", f"SAME({prefix}{name}_COUNT, {counts[flavor]});"]
+    members = " ".join(f"{kind} s{flavor};" for flavor, kind, _ in THREADS[target])
+    lines.append(f"struct whole_thread {{ struct thread_command command; {members} }};")
+    size, places = THREAD_STRUCTURES[cputype]
+    lines.append(f"SAME(sizeof(struct whole_thread), {size});")
+    for flavor, _, content in THREADS[target]:
+        lines.append(f"SAME(offsetof(struct whole_thread, s{flavor}), {places[flavor][0]});")
+        lines.append(f"SAME(offsetof(struct whole_thread, s{flavor}.{content}), {places[flavor][1]});")
     for (flavor, words, pointer_at), name in zip(mach.STATES[cputype], names, strict=True):
         lines += [f"SAME({name}, {flavor});", f"SAME({name}_COUNT, {words});"]
         if pointer_at is not None:
