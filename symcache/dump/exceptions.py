@@ -109,7 +109,7 @@ def describe_exception(core: Core, thread: CoreThread) -> CrashException:
 def mach_exception(kind: int, code: int, subcode: int) -> CrashException:
     """Return what a Mach exception with its two codes means."""
     name, signal = _MACH.get(kind, (f"Mach exception {kind:#x}", None))
-    if kind == _BAD_ACCESS:
+    if kind == _BAD_ACCESS and code:  # without one, LLDB wrote it, and the address is the program counter
         signal = "SIGSEGV" if code in _SEGMENTATION else "SIGBUS"
         words = f"{name}, {_ACCESS_CODES.get(code, f'code {code:#x}')} at {subcode:#x}"
         return CrashException(f"{signal}: {words}", signal, subcode)

@@ -3,7 +3,8 @@
 What symcache needs beforehand it reads on its own: modules to look for, macOS's build, what happened to which thread.
 
 In code that nobody has, LLDB guesses by whether memory may be executed (see `symcache.dump.backing`). A minidump of a
-Mac process does not tell; where the other guess is right, LLDB gets a copy that does.
+Mac process does not tell; where the other guess is right, LLDB gets a copy that does. So it does where it would not
+see the registers, or not stop.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from symcache.dump.container import OpenedDump
 from symcache.dump.core import Core, Segment
 from symcache.dump.header import DumpHeader
 from symcache.dump.loader import LoadedDump, load
-from symcache.dump.minidump_edits import add_regions, stop_at_exception
+from symcache.dump.minidump_edits import add_regions, name_parts, stop_at_exception
 from symcache.dump.minidump_streams import Minidump, read_minidump
 from symcache.dump.registers import FLAVORS
 from symcache.dump.symbols import ModuleResolver, Progress
@@ -29,7 +30,7 @@ __all__ = ["load_minidump", "minidump_header"]
 
 _READ_WRITE, _READ_EXECUTE = 3, 5
 _MAX_COPY = 1 << 30
-"""Bytes; a larger minidump is opened as it is."""
+"""Bytes; a larger minidump is not copied for the sake of a guess."""
 
 
 def load_minidump(
@@ -64,11 +65,14 @@ def load_minidump(
         memory=memory,
     )
     frameless = _frameless(replace(dump, core=memory), found, loaded)
-    if (frameless or found.passing is not None) and path.stat().st_size <= _MAX_COPY:
+    if frameless and path.stat().st_size > _MAX_COPY:
+        frameless = []
+    if frameless or found.partless or found.passing is not None:
         copy = scratch / "minidump.dmp"
         shutil.copyfile(path, copy)
         if frameless:
             add_regions(copy, frameless)
+        name_parts(copy, found.partless)
         if found.passing is not None:
             stop_at_exception(copy, found.passing)
         loaded.plan["core"] = str(copy.absolute())

@@ -1,18 +1,20 @@
 """What a copy of a minidump is told so that LLDB makes the most of it.
 
-Sources: MINIDUMP_MEMORY_INFO_LIST, MINIDUMP_EXCEPTION (minidumpapiset.h); exception types (<mach/exception_types.h>).
+Sources: MINIDUMP_MEMORY_INFO_LIST, MINIDUMP_EXCEPTION (minidumpapiset.h); exception types (<mach/exception_types.h>);
+CONTEXT (winnt.h).
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from symcache.dump.minidump_contexts import FLAGS_AT, WHOLE
 from symcache.dump.minidump_streams import DIRECTORY, HEADER, REGIONS
 
-__all__ = ["add_regions", "stop_at_exception"]
+__all__ = ["add_regions", "name_parts", "stop_at_exception"]
 
 _REGION = struct.Struct("<2QI4xQ3I4x")
 _COMMITTED, _PAGE_READONLY, _MEM_IMAGE = 0x1000, 2, 0x0100_0000
@@ -46,3 +48,11 @@ def stop_at_exception(path: Path, place: int) -> None:
     with path.open("r+b") as file:
         file.seek(place)
         file.write(struct.pack("<I", _EXC_CRASH))
+
+
+def name_parts(path: Path, contexts: Iterable[int]) -> None:
+    """Say of x86_64 contexts, by where they lie, that all their parts are there. Raises OSError."""
+    with path.open("r+b") as file:
+        for place in contexts:
+            file.seek(place + FLAGS_AT)
+            file.write(struct.pack("<I", WHOLE))

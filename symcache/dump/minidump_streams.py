@@ -19,7 +19,7 @@ from uuid import UUID
 from symcache.dump.core import CoreThread, Segment
 from symcache.dump.exceptions import CrashException, mach_exception
 from symcache.dump.header import DumpModule
-from symcache.dump.minidump_contexts import MAX_CONTEXT, arm64_context, x86_64_context
+from symcache.dump.minidump_contexts import MAX_CONTEXT, arm64_context, is_partless, x86_64_context
 from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.errors import DumpError
 
@@ -95,6 +95,8 @@ class Minidump:
     """Of the threads; empty where one has none."""
     passing: int | None
     """Where in the file the type of an exception is at which LLDB would not stop, and wait for another one for ever."""
+    partless: frozenset[int]
+    """Where in the file contexts are whose flags name none of their parts: LLDB would take all registers for zero."""
 
 
 def is_minidump(path: Path) -> bool:
@@ -114,6 +116,7 @@ class _Reader:
         self._file, self._name = file, name
         self._size = file.seek(0, os.SEEK_END)
         self._texts: dict[int, str] = {}
+        self._partless: set[int] = set()
 
     def read(self) -> Minidump:
         streams = self._directory()
@@ -148,6 +151,7 @@ class _Reader:
             REGIONS in streams,
             tuple(names.get(identity, "") for identity in ids),
             streams[_EXCEPTION][0] + _TYPE_AT if raised and raised.passing else None,
+            frozenset(self._partless),
         )
 
     def _directory(self) -> dict[int, tuple[int, int]]:
@@ -190,9 +194,13 @@ class _Reader:
 
     def _context(self, place: int, size: int, read: Callable[[bytes], dict[str, int]], number: int) -> dict[str, int]:
         try:
-            return read(self._at(place, min(size, MAX_CONTEXT), "context"))
+            raw = self._at(place, min(size, MAX_CONTEXT), "context")
+            registers = read(raw)
         except (struct.error, DumpError):
             raise self._cut(f"the registers of thread {number} ({size} bytes at {place:#x}) are not there") from None
+        if read is x86_64_context and is_partless(raw):
+            self._partless.add(place)
+        return registers
 
     def _exception(self, streams: dict[int, tuple[int, int]]) -> _Raised | None:
         if _EXCEPTION not in streams:

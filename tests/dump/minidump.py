@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 _SYSTEM, _THREADS, _MODULES, _MEMORY, _EXCEPTION, _MEMORY64, _COMMENT, _NAMES = 7, 3, 4, 5, 6, 9, 10, 24
@@ -28,9 +29,9 @@ class MiniThread:
     stack: bytes
 
 
-def x86_context(registers: dict[str, int]) -> bytes:
+def x86_context(registers: dict[str, int], flags: int = 0x10000F) -> bytes:
     data = bytearray(1232)
-    struct.pack_into("<2I6HI", data, 0x30, 0x10000F, 0x1F80, 0x2B, 0, 0, 0, 0, 0, registers.get("rflags", 0x246))
+    struct.pack_into("<2I6HI", data, 0x30, flags, 0x1F80, 0x2B, 0, 0, 0, 0, 0, registers.get("rflags", 0x246))
     for name, place in _X86_PLACES.items():
         struct.pack_into("<Q", data, place, registers.get(name, 0))
     return bytes(data)
@@ -64,16 +65,18 @@ def minidump(
     platform: int = MAC_OS_X,
     information: Sequence[int] = (),
     names: Sequence[str] = (),
+    flags: int = 0x10000F,
 ) -> bytes:
     """Return a minidump of modules (address, size, path, UUID).
 
     `crashed` is a thread, `exception` Mach's type, code and the address. `old`: the arm64 context and processor of
     older Breakpads. `memory64`: memory is listed as Crashpad's full dumps and Microsoft's have it. `padded`: lists have
-    4 bytes between count and entries, as some writers align them.
+    4 bytes between count and entries, as some writers align them. `flags`: of the x86_64 contexts; Breakpad's on macOS
+    say which processor it is, and not which parts are there.
     """
     out = bytearray()
     directory: list[tuple[int, int, int]] = []
-    context = x86_context if arch == "x86_64" else old_arm_context if old else arm_context
+    context = partial(x86_context, flags=flags) if arch == "x86_64" else old_arm_context if old else arm_context
     processor = _AMD64 if arch == "x86_64" else _ARM64_OLD if old else _ARM64
 
     def put(data: bytes) -> int:
@@ -130,7 +133,8 @@ def minidump(
         kind, code, address = exception
         words = [*information, *[0] * 15][:15]
         record = struct.pack("<2I2Q2I15Q", kind, code, 0, address, len(information), 0, *words)
-        stream(_EXCEPTION, struct.pack("<2I", 100 + crashed, 0) + record + struct.pack("<2I", *contexts[crashed]))
+        data = context(threads[crashed].registers)
+        stream(_EXCEPTION, struct.pack("<2I", 100 + crashed, 0) + record + struct.pack("<2I", len(data), put(data)))
     struct.pack_into("<4s5IQ", out, 0, b"MDMP", 0xA793, len(directory), 32, 0, 0, 0)
     for number, (kind, size, start) in enumerate(directory):
         struct.pack_into("<3I", out, 32 + 12 * number, kind, size, start)

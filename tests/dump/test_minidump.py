@@ -166,6 +166,18 @@ def test_every_frame_of_every_thread_is_true(
     assert analysis.signature() == same.signature()
 
 
+@pytest.mark.parametrize("flags", [0x0010_0000, 0])
+def test_contexts_that_name_none_of_their_parts(
+    flags: int, emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path
+) -> None:
+    """Breakpad on macOS writes them so, and rust-minidump's writer; to LLDB, all their registers are zero."""
+    path = emulated("x86_64").write(tmp_path / "crash.dmp", "x86_64", flags=flags)
+    before = path.read_bytes()
+    analysis = analyze(path, ChainResolver([FolderResolver([ASSETS / "app" / "x86_64"]), system]))
+    assert found(analysis) == expected("x86_64")
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("arch", ["x86_64", "arm64"])
 @pytest.mark.parametrize("missing", ["CoreFoundation", "libsystem_kernel", "LedgerKit", "MacOS/Ledger", "dyld"])
 def test_a_missing_module_costs_only_its_own_names(
@@ -330,6 +342,12 @@ def test_a_signal_at_which_lldb_does_not_stop(arch: str, address: int, tmp_path:
     assert analysis.exception.signal == "SIGABRT"
     assert analysis.crashed.frames[0].address == 0x1_0000_1000
     assert path.read_bytes() == data
+
+
+def test_a_bad_access_without_a_code_tells_no_address(tmp_path: Path) -> None:
+    """LLDB writes none: the address in its record is the program counter."""
+    told = read(small(exception=(1, 0, 0x1_0000_1000)), tmp_path).exception
+    assert (told.description, told.signal, told.address) == ("EXC_BAD_ACCESS", None, None)
 
 
 def test_names_of_threads(tmp_path: Path) -> None:

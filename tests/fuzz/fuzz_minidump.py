@@ -24,6 +24,7 @@ def SEEDS() -> list[bytes]:
     modules = [(0x1_0000_0000, 0x4000, "/bin/a", UUID(int=5)), (0x2_0000_0000, 0x4000, "/bin/b", None)]
     return [
         minidump(modules, threads, 1, (1, 1, 8)),
+        minidump(modules, threads, 1, (1, 1, 8), flags=0x100000),
         minidump(modules, threads, 0, (5, 0x10003, 8), arch="arm64", memory64=True, information=(5, 0x10003, 6)),
         minidump(modules, threads, 0, None, arch="arm64", old=True, padded=True),
     ]

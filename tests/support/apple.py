@@ -1,4 +1,4 @@
-"""Apple's material that tests compare with, where the environment says it is."""
+"""Material from elsewhere that tests compare with, where the environment says it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["apple_caches", "util_output"]
+__all__ = ["apple_caches", "util_output", "written_dumps"]
 
 
 def _folder(variable: str) -> Path:
@@ -25,3 +25,8 @@ def apple_caches() -> Path:
 def util_output() -> Path:
     """Return the folder of what Apple's dyld_shared_cache_util printed of some of them, or skip."""
     return _folder("SYMCACHE_TEST_UTIL_OUTPUT")
+
+
+def written_dumps() -> Path:
+    """Return the folder of dumps as several writers lay them out, each with its `expected.json`, or skip."""
+    return _folder("SYMCACHE_TEST_DUMPS")
