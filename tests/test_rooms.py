@@ -23,6 +23,7 @@ RANK = {
     "symcache.model": 0,
     "symcache.errors": 0,
     "symcache.files": 0,
+    "symcache.text": 0,
     "symcache.wal": 0,
 }
 """From bottom to top; rooms of one height do not know each other."""

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from symcache.cli.common import (
     out,
     plain,
     state,
+    takes_utf8,
 )
 from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, visible, warn
 from symcache.dump import Analysis, Frame, Limits, Progress, ThreadReport, WantedSource, analyze
@@ -64,7 +66,7 @@ def analyze_(
     with errors_to_exit():
         if json and html:
             raise UsageError("--json and --html exclude each other", hint="run it once for each")
-        paths = [existing_dump(text) for text in dumps]
+        paths = [Path(text).expanduser() for text in dumps]
         work = _Work(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source)
         worst = 0
         reports: list[dict[str, Any]] = []
@@ -73,29 +75,30 @@ def analyze_(
             # One server that is away is one warning, not one a dump.
             warn([p for p in result.problems if p not in warned])
             warned.update(result.problems)
-            if result.error:
-                if len(paths) == 1 or state.debug:
-                    raise result.error
-                worst = max(worst, result.error.exit_code)
-                reports.append({"dump": str(path), "error": str(result.error), "hint": result.error.hint})
-                console.print(f"[bold red]error:[/] {plain(str(result.error))}")
-                continue
             if result.analysis:
                 missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in result.analysis.missing]
                 name_missing(missing, path, reported=result.analysis.loaded.walked)
                 if not result.analysis.loaded.walked:  # a report needs no code
                     alone = [m for m in result.analysis.modules if m.status == "symbols"]
                     name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in alone], path)
-                if json or html:
-                    reports.append(result.analysis.to_json())
-                else:
-                    _print(result.analysis)
+                with _failing_alone(path, result, shown=True):
+                    if json or html:
+                        reports.append(result.analysis.to_json())
+                    else:
+                        _print(result.analysis)
+            if result.error:
+                if len(paths) == 1 or state.debug:
+                    raise result.error
+                worst = max(worst, result.error.exit_code)
+                reports.append({"dump": str(path), "error": str(result.error), "hint": result.error.hint})
+                console.print(f"[bold red]error:[/] {plain(str(result.error))}")
         if json:
             emit_json(reports[0] if len(paths) == 1 else reports)
         if html:
             from symcache.dump.html import to_html  # noqa: PLC0415 (templates take their time to import)
 
-            sys.stdout.write(to_html(reports))
+            page = to_html(reports)  # which says that it is UTF-8
+            sys.stdout.write(page if takes_utf8() else page.encode("ascii", "xmlcharrefreplace").decode())
         if worst:
             raise typer.Exit(worst)
 
@@ -117,7 +120,8 @@ class _Work:
         from symcache.cli.resolving import binary_sources  # noqa: PLC0415 (takes its time to import)
 
         result = _Result()
-        try:
+        with _failing_alone(path, result):
+            existing_dump(str(path))
             with binary_sources(self.symbols, self.library, self.server) as sources:
                 try:
                     result.analysis = analyze(
@@ -131,12 +135,6 @@ class _Work:
                     )
                 finally:
                     result.problems += sources.problems
-        except SymcacheError as error:
-            result.error = error
-        except OSError as error:
-            result.error = EnvironmentFailure(
-                f"{error.filename or path}: {error.strerror or error}", hint="check that it can be read"
-            )
         return result
 
 
@@ -147,6 +145,31 @@ class _Result:
     analysis: Analysis | None = None
     error: SymcacheError | None = None
     problems: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def _failing_alone(path: Path, result: _Result, *, shown: bool = False) -> Iterator[None]:
+    """Make whatever goes wrong with one dump its own result: there may be thousands of others.
+
+    Where it is `shown`, errors of the system are those of standard output.
+    """
+    try:
+        yield
+    except SymcacheError as error:
+        result.error = error
+    except OSError as error:
+        if shown:
+            raise
+        result.error = EnvironmentFailure(
+            f"{error.filename or path}: {error.strerror or error}", hint="check that it can be read"
+        )
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__} {error}".split())
+        result.error = EnvironmentFailure(
+            f"{path}: cannot be analyzed for a fault of symcache: {what}",
+            hint="report what `symcache --debug analyze` shows for it",
+        )
+        result.error.__cause__ = error
 
 
 def _results(work: _Work, paths: Sequence[Path], jobs: int) -> Iterator[tuple[Path, _Result]]:

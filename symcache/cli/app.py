@@ -7,6 +7,7 @@ module of the command that is asked for is loaded, all of them for help.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Annotated
 
@@ -64,6 +65,8 @@ def _options(
 ) -> None:
     del version
     state.debug = debug
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from symcache.dyld import ExtractReport, SharedCache
 from symcache.macho import Slice
 from symcache.model import uuid_text
 
-__all__ = ["cache_json", "extract_json", "file_type", "json_text", "slice_json"]
+__all__ = ["cache_json", "extract_json", "file_type", "slice_json"]
 
 _FILE_TYPES = {1: "object", 2: "executable", 4: "core", 6: "dylib", 7: "dylinker", 8: "bundle", 10: "dSYM", 11: "kext"}
 
@@ -59,16 +59,14 @@ def cache_json(cache: SharedCache) -> dict[str, Any]:
         ],
         "images": [
             {
-                "path": json_text(image.path),
+                "path": image.path,
                 "uuid": _uuid_or_none(image.uuid),
                 "address": image.address,
                 "text_size": image.text_size,
             }
             for image in cache.images
         ],
-        "aliases": {
-            json_text(path): json_text(cache.images[index].path) for path, index in sorted(cache.aliases.items())
-        },
+        "aliases": {path: cache.images[index].path for path, index in sorted(cache.aliases.items())},
         "warnings": cache.warnings,
     }
 
@@ -83,19 +81,16 @@ def extract_json(cache: SharedCache, root: Path, report: ExtractReport) -> dict[
         "size": report.size,
         "images": [
             {
-                "path": json_text(e.path),
+                "path": e.path,
                 "arch": e.arch,
                 "uuid": _uuid_or_none(e.uuid),
-                "file": json_text(str(e.file)),
+                "file": str(e.file),
                 "size": e.size,
                 "unbacked": e.unbacked,
             }
             for e in report.extracted
         ],
-        "failed": [
-            {"path": json_text(f.path), "uuid": _uuid_or_none(f.uuid), "reason": json_text(f.reason)}
-            for f in report.failed
-        ],
+        "failed": [{"path": f.path, "uuid": _uuid_or_none(f.uuid), "reason": f.reason} for f in report.failed],
         "warnings": cache.warnings,
     }
 
@@ -103,7 +98,7 @@ def extract_json(cache: SharedCache, root: Path, report: ExtractReport) -> dict[
 def slice_json(file: Path, part: Slice) -> dict[str, Any]:
     """Return what one image in a Mach-O file is."""
     return {
-        "file": json_text(str(file)),
+        "file": str(file),
         "arch": part.arch,
         "cputype": part.cputype,
         "cpusubtype": part.cpusubtype,
@@ -123,8 +118,3 @@ def file_type(part: Slice) -> str:
 
 def _uuid_or_none(uuid: UUID | None) -> str | None:
     return uuid_text(uuid) if uuid else None
-
-
-def json_text(name: str) -> str:
-    """Return a path that may hold bytes that are no UTF-8 as text that JSON can carry."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

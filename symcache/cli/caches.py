@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from symcache.cli.cache_json import cache_json, extract_json, file_type, json_text, slice_json
+from symcache.cli.cache_json import cache_json, extract_json, file_type, slice_json
 from symcache.cli.common import (
     JsonOption,
     console,
@@ -144,7 +144,7 @@ def _info_dump(path: Path, json: bool) -> None:
     described = describe(path)
     kind, modules = described["kind"], described["modules"]
     if json:
-        emit_json({"kind": kind, "path": json_text(str(path)), **described})
+        emit_json({"kind": kind, "path": str(path), **described})
         return
     out.print(f"{plain(str(path))}: {_DUMP_KINDS[kind]}")
     for key, value in described.items():
@@ -163,7 +163,7 @@ def _info_macho(files: list[Path], shown: Path, json: bool) -> None:
             f"{shown}: is no Mach-O file, shared cache or crash dump", hint="a shared cache is named by its main file"
         )
     if json:
-        emit_json({"kind": "mach-o", "path": json_text(str(shown)), "slices": [slice_json(f, s) for f, s in found]})
+        emit_json({"kind": "mach-o", "path": str(shown), "slices": [slice_json(f, s) for f, s in found]})
         return
     out.print(plain(str(shown)))
     _print_table(

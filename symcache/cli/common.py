@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -16,7 +17,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from symcache.errors import SymcacheError
+from symcache.errors import SymcacheError, UsageError
+from symcache.text import readable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -39,6 +41,7 @@ __all__ = [
     "percent_progress",
     "plain",
     "state",
+    "takes_utf8",
 ]
 
 out = Console(soft_wrap=True, highlight=False)
@@ -75,12 +78,18 @@ ArchOption = Annotated[str | None, typer.Option("--arch", help="Only this archit
 
 def plain(text: str) -> str:
     """Return text from outside with control characters made visible, safe for a terminal and for rich markup."""
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(text)))
 
 
 def emit_json(value: object) -> None:
-    """Print one JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Print one JSON document on standard output, whatever that is and whatever bytes names and paths hold."""
+    text = readable(json.dumps(value, indent=2, ensure_ascii=False, default=str), "\\\\")
+    sys.stdout.write((text if takes_utf8() else json.dumps(json.loads(text), indent=2)) + "\n")
+
+
+def takes_utf8() -> bool:
+    """Return whether what is printed on standard output becomes UTF-8."""
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
 
 
 def fail(message: str, *, hint: str = "", code: int = 1) -> NoReturn:
@@ -155,16 +164,16 @@ def _progress(description: str, *columns: ProgressColumn) -> Progress:
 
 
 def existing_path(value: str) -> Path:
-    """Return `value` as a path that exists, or fail as wrong use."""
+    """Return `value` as a path that exists. Raises UsageError."""
     path = Path(value).expanduser()
     if not path.exists():
-        fail(f"{value}: no such file or folder", hint="check the spelling of the path", code=2)
+        raise UsageError(f"{value}: no such file or folder", hint="check the spelling of the path")
     return path
 
 
 def existing_dump(value: str) -> Path:
-    """Return `value` as a path at which there is a file, or fail as wrong use."""
+    """Return `value` as a path at which there is a file. Raises UsageError."""
     path = existing_path(value)
     if path.is_dir():
-        fail(f"{value}: is a folder where a dump was expected", hint="name the dumps in it", code=2)
+        raise UsageError(f"{value}: is a folder where a dump was expected", hint="name the dumps in it")
     return path

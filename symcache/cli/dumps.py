@@ -32,6 +32,7 @@ from symcache.dump import (
 )
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
+from symcache.text import readable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -194,4 +195,5 @@ def _pair(text: str) -> tuple[str, str]:
 
 def visible(text: str) -> str:
     """Return text without control characters, which would reach the terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+    shown = (c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in readable(text))
+    return "".join(shown)

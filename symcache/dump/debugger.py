@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from symcache.dump.lldb_python import LldbPython, find_lldb, next_step
 from symcache.errors import DebuggerError, DumpError
+from symcache.text import readable
 
 __all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
 
@@ -131,7 +132,7 @@ class LldbProcess:
         self._send(plan)
         raw = self._read(name)
         try:
-            result: dict[str, Any] = json.loads(raw)
+            result: dict[str, Any] = json.loads(raw, object_hook=_readable_values)
         except ValueError as error:
             raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint="run again with --debug") from error
         if "error" in result:
@@ -155,7 +156,7 @@ class LldbProcess:
 
     def _send(self, plan: dict[str, Any], answer: Answer | None = None) -> None:
         mapped = sum(Path(p).stat().st_size for p in _mapped_files(plan))
-        full = plan | {"memory": self._limits.memory + 2 * mapped, "max_frames": self._limits.max_frames}
+        full = self._in_utf8(plan) | {"memory": self._limits.memory + 2 * mapped, "max_frames": self._limits.max_frames}
         data = json.dumps(full | {"asks": answer is not None}).encode() + b"\n"
         try:
             with os.fdopen(self._plan, "wb") as pipe:
@@ -166,6 +167,24 @@ class LldbProcess:
                     pipe.write(json.dumps(answer(self._question())).encode() + b"\n")
         except BrokenPipeError:
             pass  # it has died; reading will tell of what
+
+    def _in_utf8(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """Return the plan with links for files whose paths are no UTF-8: LLDB's Python module takes no others."""
+        folder = Path(self._folder.name, "links")
+        folder.mkdir()
+
+        def link(path: str | None) -> str | None:
+            if path is None or readable(path) == path:
+                return path
+            place = folder / str(sum(1 for _ in folder.iterdir()))
+            place.symlink_to(path)
+            return str(place)
+
+        return plan | {
+            "core": link(plan["core"]),
+            "source_map": [pair for pair in plan["source_map"] if all(readable(path) == path for path in pair)],
+            "modules": [module | {"symbols": link(module["symbols"])} for module in plan["modules"]],
+        }
 
     def _question(self) -> list[tuple[str, str]]:
         """Return what source files the worker asks for; none if it has died, or does not ask in time."""
@@ -240,6 +259,10 @@ class LldbProcess:
         if "MemoryError" in last or "bad_alloc" in last:
             return DebuggerError(f"{name}: LLDB needs more memory than it is allowed", hint="the dump may be hostile")
         return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
+
+
+def _readable_values(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: readable(value) if isinstance(value, str) else value for key, value in one.items()}
 
 
 def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:

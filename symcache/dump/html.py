@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from symcache.text import readable
+
 __all__ = ["to_html"]
 
 
@@ -28,4 +30,4 @@ def to_html(reports: Sequence[dict[str, Any]]) -> str:
 
 def _visible(text: object) -> str:
     """Show what would turn or hide other text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(str(text)))
