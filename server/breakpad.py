@@ -22,6 +22,7 @@ from uuid import UUID
 
 from symcache.errors import IntegrityError, StorageError
 from symcache.files import published
+from symcache.own_program import own_environment, own_python
 
 __all__ = ["REVISION", "make_symbol_file", "stop_making"]
 
@@ -45,7 +46,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
     IntegrityError when the symbols cannot be read, StorageError and OSError when that is nobody's fault.
     """
     plain = "".join(c for c in name if c.isprintable())
-    command = [sys.executable, "-I", "-c", "from server.breakpad import main; main()"]
+    command = own_python("-c", "from server.breakpad import main; main()")
     with published(target, mode=0o600) as part, part.open("wb") as out:
         try:
             out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {plain}\n".encode())
@@ -56,7 +57,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.DEVNULL,
-                env={"PATH": "/usr/bin:/bin"},
+                env=own_environment({"PATH": "/usr/bin:/bin"}),
                 pass_fds=images,
             )
             _running.add(process)

@@ -31,6 +31,7 @@ from server.protocol import is_worth_a_line, protocol
 from server.service import SERVICE
 from symcache.errors import EnvironmentFailure, UsageError
 from symcache.library import Library
+from symcache.own_program import keep_working_folder_out
 
 __all__ = ["listen", "run"]
 
@@ -82,6 +83,7 @@ def run(config: ServerConfig, ready: Ready) -> None:
     Library.open(config.library).close()  # folds what is new, once, and tells what is wrong with it
     with tempfile.TemporaryDirectory(prefix="symcache-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        keep_working_folder_out()
         _Supervisor(replace(config, shared_dir=Path(folder))).run(ready)
 
 

@@ -23,6 +23,7 @@ RANK = {
     "symcache.model": 0,
     "symcache.errors": 0,
     "symcache.files": 0,
+    "symcache.own_program": 0,
     "symcache.text": 0,
     "symcache.wal": 0,
 }
@@ -87,3 +88,15 @@ def test_no_room_needs_a_screen() -> None:
     assert [
         f for f, room, module in _imports() if room not in allowed and module.split(".")[0] in {"rich", "typer"}
     ] == []
+
+
+def test_python_is_started_in_one_place() -> None:
+    """Elsewhere nobody remembers to keep the working folder out of what it imports."""
+    starts = [
+        str(path.relative_to(ROOT))
+        for top in ("symcache", "server", "vm_provisioning")
+        for path in sorted((ROOT / top).rglob("*.py"))
+        if "sys.executable" in path.read_text()
+    ]
+    # The second runs by itself under other Pythons, too.
+    assert starts == ["symcache/dump/lldb_python.py", "symcache/own_program.py"]

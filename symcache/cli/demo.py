@@ -12,7 +12,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ from rich.rule import Rule
 from symcache.cli.common import console, errors_to_exit, out, plain, state
 from symcache.demo.standin import StandInHost
 from symcache.errors import EnvironmentFailure
+from symcache.own_program import own_environment, own_python
 
 __all__ = ["register"]
 
@@ -121,7 +121,10 @@ class _Workshop:
         """The user's environment, with everything symcache would keep moved into the demo's folder."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SYMCACHE_")}
         homes = {f"XDG_{n}_HOME": str(self.folder / "home" / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
-        return kept | homes | {"SYMCACHE_LIBRARY": str(self.library), "SYMCACHE_CACHE_DIR": str(self.folder / "cache")}
+        return own_environment(kept | homes) | {
+            "SYMCACHE_LIBRARY": str(self.library),
+            "SYMCACHE_CACHE_DIR": str(self.folder / "cache"),
+        }
 
     def step(self, title: str) -> None:
         console.print(Rule(title, align="left", style="cyan"))
@@ -129,7 +132,7 @@ class _Workshop:
     def command(self, *arguments: str) -> list[str]:
         shown = " ".join(shlex.quote(a) for a in arguments)
         console.print(f"[dim]$ symcache {plain(shown)}[/]", soft_wrap=True)
-        return [sys.executable, "-m", "symcache", *(["--debug"] if state.debug else []), *arguments]
+        return own_python("-m", "symcache", *(["--debug"] if state.debug else []), *arguments)
 
     def run(self, *arguments: str) -> None:
         """Run one command to its end; the demo ends where one fails."""
@@ -143,7 +146,7 @@ class _Workshop:
     def release(self) -> str:
         """Return the one build that the library holds now."""
         listed = subprocess.run(
-            [sys.executable, "-m", "symcache", "releases", "--json"],
+            own_python("-m", "symcache", "releases", "--json"),
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,

@@ -23,6 +23,7 @@ from symcache.dump import Wanted
 from symcache.errors import SymcacheError
 from symcache.macho import identify, parse_uuid
 from symcache.model import Kind, uuid_text
+from symcache.own_program import own_environment, own_python
 
 __all__ = ["register"]
 
@@ -110,7 +111,8 @@ def _fetch_behind(
     options += [*(["--build", build] if build else []), *(["--cache", cache] if cache else [])]
     for uuid in uuids:
         subprocess.Popen(
-            [sys.executable, "-m", "symcache", "get", uuid_text(uuid), *options],
+            own_python("-m", "symcache", "get", uuid_text(uuid), *options),
+            env=own_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +23,7 @@ from rich.table import Table
 
 from symcache.cli.common import console, out, plain
 from symcache.errors import NotFoundError, StorageError
+from symcache.own_program import own_environment, own_python
 from vm_provisioning import DRIVERS, GUEST_LIMIT, Inventory, MachineDefinition
 
 __all__ = ["MachineReport", "exit_code", "harvest_machines", "show_reports", "write_junit"]
@@ -73,7 +72,7 @@ def harvest_machines(
             f"{inventory.path or 'the inventory'}: has no machine {what}",
             hint="describe machines in machines.toml (docs/machines.md)",
         )
-    environment = dict(os.environ, COLUMNS="10000")
+    environment = own_environment() | {"COLUMNS": "10000"}
     if inventory.path is not None:
         environment["SYMCACHE_MACHINES"] = str(inventory.path)
     with _Board(chosen) as board:
@@ -131,7 +130,7 @@ class _Fleet:
             if self.stopping:
                 return None
             child = subprocess.Popen(
-                [sys.executable, "-m", "symcache", "harvest", machine.name, "--json", *self.options],
+                own_python("-m", "symcache", "harvest", machine.name, "--json", *self.options),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from symcache.dump.lldb_python import LldbPython, find_lldb, next_step
 from symcache.errors import DebuggerError, DumpError
+from symcache.own_program import user_site
 from symcache.text import readable
 
 __all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
@@ -87,15 +88,7 @@ class LldbProcess:
             self._questions, asking = os.pipe()
             try:
                 self._process = subprocess.Popen(
-                    [
-                        lldb.interpreter,
-                        "-I",
-                        str(_WORKER),
-                        self.mode,
-                        str(reading),
-                        json.dumps(self._package),
-                        str(asking),
-                    ],
+                    lldb.command(str(_WORKER), self.mode, str(reading), json.dumps(self._package), str(asking)),
                     stdin=None if interactive else subprocess.DEVNULL,
                     stdout=None if interactive else subprocess.PIPE,
                     stderr=None if interactive else self._errors,
@@ -273,11 +266,12 @@ def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:
 
 
 def _environment(work: Path, interactive: bool) -> dict[str, str]:
-    """Return the little that LLDB needs: no PYTHON*, LD_*, LLDB_*, DEBUGINFOD_* of the caller's."""
+    """Return the little that LLDB needs: no PYTHONPATH, LD_*, LLDB_*, DEBUGINFOD_* of the caller's."""
     home = os.environ.get("HOME") if interactive else None
     keep = {name: os.environ[name] for name in ("TERM", "DEVELOPER_DIR") if name in os.environ}
     return {
         **keep,
+        **user_site(),
         "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": home or str(work),
         "TMPDIR": str(work),

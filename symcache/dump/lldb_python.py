@@ -37,6 +37,13 @@ class LldbPython(NamedTuple):
     """To be loaded as the extension module `_lldb`; empty where the package finds it itself."""
     origin: str
 
+    def command(self, script: str, *arguments: str) -> list[str]:
+        """Return the command that runs a file alone, without the working folder and that of the script on its path.
+
+        Of our own Python, the user's site stays: the wheel may lie there. Another one may not know `-P` (3.11).
+        """
+        return [self.interpreter, "-P" if self.interpreter == sys.executable else "-I", script, *arguments]
+
 
 def import_lldb(package_folder: str = "", library: str = "") -> Any:
     """Return the module `lldb` with a working `SBDebugger`. Raises ImportError.
@@ -94,8 +101,9 @@ def find_lldb() -> LldbPython | None:
 
 def try_import(candidate: LldbPython) -> str:
     """Return the version of an LLDB that can be imported, in a process of its own; empty if it cannot."""
-    command = [candidate.interpreter, "-I", str(Path(__file__).resolve()), "--try"]
-    return _output([*command, candidate.package_folder, candidate.library])
+    script = str(Path(__file__).resolve())
+    command = candidate.command(script, "--try", candidate.package_folder, candidate.library)
+    return _output(command, {name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
 
 
 def _tools() -> list[str]:
@@ -125,11 +133,18 @@ def _debian_library(tool: str) -> str:
     return str(found[0]) if found else ""
 
 
-def _output(command: list[str]) -> str:
+def _output(command: list[str], environment: dict[str, str] | None = None) -> str:
     """Return what a program printed, without the line end; empty if it failed."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT, check=False, cwd="/"
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+            cwd="/",
+            env=environment,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,8 +1,8 @@
 """Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
 
-Started as a script, `python -I worker.py MODE FD LLDB ASKING`, by the Python that LLDB was made for: standard library
-only, Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is JSON too and says
-where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
+Started as a script, `python -P worker.py MODE FD LLDB ASKING` or with `-I`, by the Python that LLDB was made for:
+standard library only, Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is
+JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
 
     {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
      "source_map": [[from, to], …], "asks": bool, "frames": [[program counter, …] of a thread, …],

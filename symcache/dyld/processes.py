@@ -7,7 +7,6 @@ import this room and nothing else, whatever the program is that extracts, and ne
 from __future__ import annotations
 
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import symcache
 from symcache.dyld.batch import Batch, Extracted, Failed, Outcome, extract_batch
 from symcache.dyld.cache import SharedCache
 from symcache.dyld.image_writer import Extractor
 from symcache.errors import StorageError, SymcacheError
+from symcache.own_program import own_environment, own_python
 
 __all__ = ["main", "run_in_processes"]
 
@@ -69,13 +68,11 @@ def _drive(
     stop: threading.Event,
 ) -> None:
     """Start one child and feed it until there is nothing left to do."""
-    package = str(Path(symcache.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
     partial = "partial" if any(not m.companion.optional for m in cache.missing) else "whole"
-    command = [sys.executable, "-m", "symcache.dyld", str(cache.path), str(output), partial]
+    command = own_python("-m", "symcache.dyld", str(cache.path), str(output), partial)
     try:
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii", env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii", env=own_environment()
         ) as child:
             assert child.stdin is not None and child.stdout is not None  # noqa: S101  # they are pipes
             while not stop.is_set():

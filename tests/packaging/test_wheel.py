@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.planted import plant
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"symcache", "server", "vm_provisioning"}
 
@@ -65,15 +67,17 @@ def test_the_demo_runs_from_an_installed_wheel_and_leaves_nothing(wheel: Path, t
     ).stdout
     assert where.count(str(folder)) == 2, where
 
+    marker = plant(tmp_path / "planted")
     ran = subprocess.run(
-        [python, "-m", "symcache", "demo"],
+        [python, "-c", "import sys; del sys.path[0]; from symcache.cli import main; main()", "demo"],
         env=environment,
-        cwd=scratch,
+        cwd=tmp_path / "planted",
         check=False,
         capture_output=True,
         text=True,
         timeout=240,
     )
+    assert not marker.exists()  # what lies in the working folder is no part of the program
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     for expected in ("Ledger", "LedgerKit", "libsystem_c.dylib", "main.c:"):
         assert expected in ran.stdout
