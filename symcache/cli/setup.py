@@ -63,7 +63,9 @@ def lldb(
         out.print(plain(str(path)) + ":")
         for line in block.splitlines():
             out.print(f"  {plain(line)}")
-        program = shutil.which(_PROGRAM) if sys.platform == "darwin" else None
+        found = shutil.which(_PROGRAM) if sys.platform == "darwin" else None
+        # Wherever the debugger that runs it may stand.
+        program = str(Path(found).absolute()) if found else None
         if program:
             out.print(f"defaults write {_DOMAIN} {_KEY} {plain(program)}")
         if dry_run:

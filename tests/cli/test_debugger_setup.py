@@ -14,7 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
+from symcache.cli.app import application
 from symcache.library import Library, stage_paths
 from tests.support.toolchain import compile_image, dsym
 
@@ -179,6 +181,25 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert ran.returncode == 0
     assert b"http://a.example" in ran.stdout
     assert not file.exists()
+
+
+def test_a_mac_is_told_the_whole_path_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A debugger stands in another folder, where something else may have that name."""
+    told, program = tmp_path / "told", tmp_path / "bin" / "symcache-dsymforuuid"
+    for script, text in ((tmp_path / "defaults", f'printf "%s\\n" "$@" > {told}'), (program, "")):
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\n{text}\n")
+        script.chmod(0o755)
+    monkeypatch.setattr("symcache.cli.setup.DEFAULTS", str(tmp_path / "defaults"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("PATH", f"bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(
+        application("setup"), ["setup", "lldb", "--server", "http://a.example", "--init-file", "init"]
+    )
+    assert ran.exit_code == 0, ran.output
+    expected = ["write", "com.apple.DebugSymbols", "DBGShellCommands", "-string", str(program)]
+    assert told.read_text().splitlines() == expected
 
 
 def test_no_server_is_wrong_use() -> None:
