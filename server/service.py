@@ -137,11 +137,11 @@ class Service:
                 return Found(row, stat.stored_size)
         return None
 
-    def by_name(self, pattern: str) -> list[Occurrence]:
-        """Return what matches a glob; slow. Raises UsageError for one that would take for ever."""
+    def by_name(self, pattern: str, limit: int) -> list[Occurrence]:
+        """Return what matches a glob, `limit` at most; slow. Raises UsageError for one that would take for ever."""
         if pattern.count("*") > _MOST_STARS:
             raise UsageError(f"{pattern[:60]!r}: {_MOST_STARS} stars are enough for any name")
-        return self.background.by_name(pattern)
+        return self.background.by_name(pattern, limit)
 
     async def release(self, build: str) -> ReleaseRow:
         """Return one release. Raises NotFoundError."""

@@ -29,6 +29,8 @@ from symcache.verify import Level, verify
 __all__ = ["register"]
 
 _PREFIX = "/api/v1"
+_MOST_NAMED = 1000
+"""Contents that are looked at for one name."""
 _Question = TypeVar("_Question", bound=BaseModel)
 
 
@@ -95,12 +97,14 @@ async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = _parameters(request, models.NameQuery)
     service = request.app[SERVICE]
-    found = await asyncio.to_thread(service.by_name, query.name)
+    found = await asyncio.to_thread(service.by_name, query.name, _MOST_NAMED + 1)
     by_uuid: dict[UUID, list[Occurrence]] = {}
-    for o in found:
-        if o.uuid is not None and (o.uuid in by_uuid or len(by_uuid) < query.limit):
+    for o in found[:_MOST_NAMED]:
+        if o.uuid is not None:
             by_uuid.setdefault(o.uuid, []).append(o)
-    return json_answer(models.Images(images=_held(service.background, list(by_uuid), by_uuid)))
+    shown = list(by_uuid)[: query.limit]
+    more = len(found) > _MOST_NAMED or len(shown) < len(by_uuid)
+    return json_answer(models.Images(images=_held(service.background, shown, by_uuid), more=more))
 
 
 async def releases(request: web.Request) -> web.Response:

@@ -128,6 +128,7 @@ class Images(_Answer):
     """Images that have a name."""
 
     images: list[HeldImage]
+    more: bool = Field(default=False, description="There are more than these, or more contents of them.")
 
 
 class Release(_Answer):

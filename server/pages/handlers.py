@@ -77,7 +77,7 @@ async def search(request: web.Request) -> web.Response:
     except UsageError:
         found: Sequence[Occurrence] = []
         if text:
-            found = await asyncio.to_thread(request.app[SERVICE].by_name, text)
+            found = await asyncio.to_thread(request.app[SERVICE].by_name, text, _ROWS + 1)
         return _page("search.html", query=text, found=found[:_ROWS], more=len(found) > _ROWS)
     raise web.HTTPFound(f"/images/{uuid_text(uuid)}")
 

@@ -82,14 +82,36 @@ class Catalog(CatalogFile):
                 found.setdefault(uuid, {}).setdefault(record, []).append((recorded, place))
         return {UUID(bytes=uuid): next(iter(records.values())) for uuid, records in found.items()}
 
-    def by_name(self, pattern: str, limit: int = 1000) -> list[Occurrence]:
-        """Return the contents whose path, or last part of it, matches the glob `pattern`; newest releases first."""
+    def by_name(
+        self,
+        pattern: str,
+        limit: int = 1000,
+        *,
+        kind: Kind | None = None,
+        build: str | None = None,
+        cache: UUID | None = None,
+        arch: str | None = None,
+    ) -> list[Occurrence]:
+        """Return the contents whose path, or last part of it, matches the glob `pattern`; newest releases first.
+
+        Fewer than `limit` are all that there are; else they are the newest of those at the first `limit` paths.
+        """
         column = "path" if pattern.startswith("/") else "name"
         operator = "GLOB" if any(c in pattern for c in "*?[") else "="
+        narrowed = {
+            "+o.record IN (SELECT id FROM records WHERE live AND build = ?)": build,
+            "+o.layout IN (SELECT id FROM layouts WHERE kind = ?)": kind,
+            "+o.layout IN (SELECT id FROM layouts WHERE arch = ?)": arch,
+            "+o.layout IN (SELECT id FROM layouts WHERE cache_uuid = ?)": cache.bytes if cache else None,
+        }
+        # The plus keeps SQLite from going over all that a record holds, where a path leads to a few rows.
+        meant = ["+o.record IN (SELECT id FROM records WHERE live)", *(s for s, v in narrowed.items() if v is not None)]
+        values = [value for value in narrowed.values() if value is not None]
+        where = " AND ".join(meant)
         rows = self._rows(
-            f"WHERE o.path IN (SELECT id FROM paths WHERE {column} {operator} ? OR path = ?"  # noqa: S608 - constants
-            " ORDER BY path LIMIT ?)",
-            [pattern, pattern, limit],
+            f"WHERE o.path IN (SELECT id FROM paths f WHERE ({column} {operator} ? OR path = ?)"  # noqa: S608 - constants
+            f" AND EXISTS (SELECT 1 FROM objects o WHERE o.path = f.id AND {where}) ORDER BY path LIMIT ?) AND {where}",
+            [pattern, pattern, *values, limit, *values],
         )
         groups: dict[tuple[UUID | None, str], list[Row]] = {}
         for row in rows:

@@ -105,22 +105,27 @@ def lookup(
     build: BuildOption = None,
     cache: CacheOption = None,
     arch: ArchOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many contents of a name or path to list at most.")] = 1000,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say what the library has under a UUID, or a name or path (with * and ?)."""
     with errors_to_exit(), open_library(library) as opened:
-        uuid = _as_uuid(what)
-        rows: Sequence[Occurrence] = opened.variants(uuid) if uuid else opened.by_name(what)
         cache_uuid = parse_uuid(cache) if cache else None
-        rows = [
-            r
-            for r in rows
-            if (kind is None or r.kind is kind)
-            and (build is None or r.build == build)
-            and (arch is None or r.arch == arch)
-            and (cache_uuid is None or r.cache_uuid == cache_uuid)
-        ]
+        more = False
+        if uuid := _as_uuid(what):
+            rows = [
+                r
+                for r in opened.variants(uuid)
+                if (kind is None or r.kind is kind)
+                and (build is None or r.build == build)
+                and (arch is None or r.arch == arch)
+                and (cache_uuid is None or r.cache_uuid == cache_uuid)
+            ]
+        else:
+            rows = opened.by_name(what, limit + 1, kind=kind, build=build, cache=cache_uuid, arch=arch)
+            more = len(rows) > limit
+            rows = rows[:limit]
         notes = opened.sources([r.uuid for r in rows if r.uuid and r.kind is Kind.DEBUGINFO])
         if json:
             emit_json([_occurrence_json(r, notes) for r in rows])
@@ -136,6 +141,8 @@ def lookup(
             for known, pairs in notes.items():
                 for recorded, place in pairs:
                     out.print(f"sources of {uuid_text(known)}: {plain(recorded)} are noted at {plain(place)}")
+        if more:
+            console.print(f"[yellow]note:[/] there are more than these {limit}: raise --limit, or ask for less")
         if not rows:
             raise NotFoundError(
                 f"{what}: not in {library_location(library)}", hint="`symcache releases` shows what was harvested"

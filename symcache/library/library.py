@@ -181,9 +181,18 @@ class Library:
         """
         return self.catalog.sources(uuids)
 
-    def by_name(self, pattern: str) -> list[Occurrence]:
-        """Return the contents whose path or name matches a glob."""
-        return self.catalog.by_name(pattern)
+    def by_name(
+        self,
+        pattern: str,
+        limit: int = 1000,
+        *,
+        kind: Kind | None = None,
+        build: str | None = None,
+        cache: UUID | None = None,
+        arch: str | None = None,
+    ) -> list[Occurrence]:
+        """Return the contents whose path or name matches a glob; fewer than `limit` are all that there are."""
+        return self.catalog.by_name(pattern, limit, kind=kind, build=build, cache=cache, arch=arch)
 
     def releases(self) -> list[ReleaseRow]:
         """Return the builds that the library holds something of, newest first."""

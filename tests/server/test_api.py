@@ -46,7 +46,14 @@ def test_images_are_found_by_uuid_name_and_path(server: Server, samples: Samples
         (image,) = _get(server, f"/api/v1/images?name={name}")["images"]
         assert UUID(image["uuid"]) == SHARED_UUID
         assert [c["build"] for c in image["contents"]] == ["23A344", "22G120"]
-    assert _get(server, "/api/v1/images?name=nothing")["images"] == []
+    assert _get(server, "/api/v1/images?name=nothing") == {"images": [], "more": False}
+
+
+def test_an_answer_that_was_cut_says_so(server: Server) -> None:
+    every = _get(server, "/api/v1/images?name=lib*&limit=3")
+    assert (len(every["images"]), every["more"]) == (3, False)
+    some = _get(server, "/api/v1/images?name=lib*&limit=2")
+    assert (some["images"], some["more"]) == (every["images"][:2], True)
 
 
 def test_the_batch_answers_in_order_and_for_ten_thousand(server: Server, samples: Samples) -> None:
