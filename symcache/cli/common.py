@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
+from rich.text import Text
 
 from symcache.errors import SymcacheError, UsageError
 from symcache.text import readable
@@ -31,6 +32,7 @@ __all__ = [
     "LibraryOption",
     "ServerOption",
     "State",
+    "Table",
     "byte_progress",
     "console",
     "count_progress",
@@ -44,9 +46,9 @@ __all__ = [
     "takes_utf8",
 ]
 
-out = Console(soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
 """Results: what a pipe should get."""
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Everything else: steps, progress, errors."""
 
 
@@ -79,6 +81,26 @@ ArchOption = Annotated[str | None, typer.Option("--arch", help="Only this archit
 def plain(text: str) -> str:
     """Return text from outside with control characters made visible, safe for a terminal and for rich markup."""
     return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(text)))
+
+
+class Table:
+    """Rows of markup under headings, to be printed by `out`: as wide as they are, so that no UUID or path is cut."""
+
+    def __init__(self, *headings: str) -> None:
+        self._rows = [[Text(heading, style="bold") for heading in headings]] if headings else []
+
+    def add_row(self, *cells: str) -> None:
+        """Add a row of as many cells as there are in the others."""
+        self._rows.append([Text.from_markup(cell, emoji=False) for cell in cells])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        widths = [max(cell.cell_len for cell in column) for column in zip(*self._rows, strict=True)]
+        for row in self._rows:
+            line = Text(no_wrap=True, overflow="ignore")
+            for cell, width in zip(row, widths, strict=True):
+                line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+            line.rstrip()
+            yield line
 
 
 def emit_json(value: object) -> None:

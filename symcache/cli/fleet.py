@@ -19,9 +19,8 @@ from typing import Any
 from xml.etree import ElementTree as ET  # only written, never read
 
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from symcache.cli.common import console, out, plain
+from symcache.cli.common import Table, console, out, plain
 from symcache.errors import NotFoundError, StorageError
 from symcache.own_program import own_environment, own_python
 from vm_provisioning import DRIVERS, GUEST_LIMIT, Inventory, MachineDefinition
@@ -203,7 +202,7 @@ class _Board:
 
 def show_reports(reports: Sequence[MachineReport]) -> None:
     """Print the table for people, and under it what went wrong."""
-    table = Table("machine", "outcome", "release", "images", "new files", "seconds", box=None, pad_edge=False)
+    table = Table("machine", "outcome", "release", "images", "new files", "seconds")
     for r in reports:
         release = (r.result or {}).get("release") or {}
         colour = {"sealed": "green", "not sealed": "yellow"}.get(r.outcome, "red")

@@ -10,7 +10,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from symcache.catalog import Occurrence
 from symcache.cli.common import (
@@ -20,6 +19,7 @@ from symcache.cli.common import (
     JsonOption,
     LibraryOption,
     ServerOption,
+    Table,
     byte_progress,
     console,
     emit_json,
@@ -130,7 +130,7 @@ def lookup(
         if json:
             emit_json([_occurrence_json(r, notes) for r in rows])
         else:
-            table = Table("UUID", "arch", "kind", "build", "size", "path", box=None, pad_edge=False)
+            table = Table("UUID", "arch", "kind", "build", "size", "path")
             for r in rows:
                 table.add_row(
                     *(uuid_text(r.uuid) if r.uuid else "-", r.arch, r.kind, r.build or "-", str(r.size)),
@@ -181,7 +181,7 @@ def releases(
                 ]
             )
             return
-        table = Table("release", "build", "state", "harvests", "images", box=None, pad_edge=False)
+        table = Table("release", "build", "state", "harvests", "images")
         for r in rows:
             state = "sealed" if r.sealed else "partial"
             version = f"{r.product} {r.version} {r.extra}".rstrip()
@@ -196,7 +196,7 @@ def _show_available(sealed: dict[str, bool], list_file: Path | None, json: bool)
     if json:
         emit_json([{"build": r.build, "version": r.version, "partial": r.build in sealed} for r in lacking])
         return
-    table = Table("build", "version", "state", box=None, pad_edge=False)
+    table = Table("build", "version", "state")
     for r in lacking:
         table.add_row(r.build, r.version or "-", "partial" if r.build in sealed else "not harvested")
     if lacking:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from symcache.cli.common import JsonOption, console, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import JsonOption, Table, console, emit_json, errors_to_exit, out, plain
 from symcache.cli.machine_options import (
     MachinesOption,
     NameArgument,
@@ -127,7 +126,7 @@ def _show(rows: list[dict[str, Any]], lost: list[Stray], others: list[Run], inve
         where = plain(str(inventory.path)) if inventory.path else "no machines.toml was found"
         out.print(f"no machines ({where}); docs/machines.md tells how to describe them")
     else:
-        table = Table("machine", "driver", "image or host", "expected", "state", box=None, pad_edge=False)
+        table = Table("machine", "driver", "image or host", "expected", "state")
         for row in rows:
             states = [coloured(r["state"]) + (f" at {r['host']}:{r['port']}" if r["port"] else "") for r in row["runs"]]
             table.add_row(

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.table import Table
 
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
+    Table,
     console,
     count_progress,
     emit_json,
@@ -268,7 +268,7 @@ def stats(library: LibraryOption = None, json: JsonOption = False) -> None:
         if json:
             emit_json(found.to_json())
             return
-        table = Table(box=None, pad_edge=False, show_header=False)
+        table = Table()
         share = f" ({found.image_stored / found.image_content:.0%})" if found.image_content else ""
         for name, value in (
             ("releases", f"{found.releases}, {found.sealed} of them sealed"),

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import platformdirs
 import typer
-from rich.table import Table
 
 from server import Scope, TokenStore
-from symcache.cli.common import JsonOption, ServerOption, byte_progress, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import JsonOption, ServerOption, Table, byte_progress, emit_json, errors_to_exit, out, plain
 from symcache.cli.settings import server_urls
 from symcache.client import PushedFile, push
 from symcache.errors import UsageError
@@ -89,7 +88,7 @@ def list_tokens(json: JsonOption = False) -> None:
         if json:
             emit_json([{"name": t.name, "scopes": sorted(t.scopes), "created": t.created} for t in rows])
             return
-        table = Table("name", "may", "created", box=None, pad_edge=False)
+        table = Table("name", "may", "created")
         for t in rows:
             table.add_row(plain(t.name), ", ".join(sorted(t.scopes)), t.created)
         out.print(table)

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import platformdirs
 import typer
-from rich.table import Table
 
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
     ServerOption,
+    Table,
     console,
     count_progress,
     emit_json,
@@ -217,7 +217,7 @@ def missing(
         if not wanted:
             out.print("nothing is missing")
             return
-        table = Table("times", "UUID", "kind", "name", "where it may be", box=None, pad_edge=False)
+        table = Table("times", "UUID", "kind", "name", "where it may be")
         for w in wanted:
             table.add_row(
                 str(w.asked.times), uuid_text(w.asked.uuid), w.asked.kind, plain(w.asked.name) or "-", plain(w.hint)
@@ -275,7 +275,7 @@ def _show(report: VerifyReport) -> None:
     for note in report.notes:
         console.print(f"[dim]note:[/] {plain(note)}")
     if report.releases:
-        table = Table("build", "version", "images", "shared caches", "verdict", box=None, pad_edge=False)
+        table = Table("build", "version", "images", "shared caches", "verdict")
         for release in report.releases:
             count = sum(f.build == release.build for f in report.findings)
             caches = ", ".join(f"{c['family']} {c['arch']}" for c in release.caches if c["uuid"])
@@ -285,13 +285,15 @@ def _show(report: VerifyReport) -> None:
             )
         out.print(table)
     if report.modules:
-        table = Table("module", "UUID", "from", box=None, pad_edge=False)
+        table = Table("module", "UUID", "from")
         for module in report.modules[:_SHOWN]:
             origin = ", ".join(module["builds"]) or "own binaries"
             table.add_row(
                 plain(module["path"]) or "-", module["uuid"], plain(origin) if module["served"] else "[red]nobody[/]"
             )
         out.print(table)
+        if len(report.modules) > _SHOWN:
+            out.print(f"and {len(report.modules) - _SHOWN} more modules (--json lists them all)")
         served = sum(m["served"] for m in report.modules)
         out.print(f"{served} of {len(report.modules)} modules can be served")
         return

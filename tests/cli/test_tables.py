@@ -1,0 +1,84 @@
+"""Tables are for pipes, too: whatever the width of a screen is, UUIDs and paths stand in them whole, a row a line."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import platformdirs
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from server.layouts import What
+from server.misses import MissLog
+from symcache.cli.app import application
+from symcache.cli.common import Table
+from symcache.model import uuid_text
+from tests.support.many import add_release
+
+ASSETS = Path(__file__).resolve().parents[2] / "symcache" / "demo" / "assets"
+LONG = f"/System/Library/PrivateFrameworks/{'Very' * 40}LongName.framework/Versions/A/[x] :tm: LongName"
+UNKNOWN = UUID("23516BE4-29BE-350C-91C9-F36E7999F0F1")
+
+
+@pytest.fixture(autouse=True)
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    add_release(tmp_path / "library", "22G120", [LONG, "/usr/lib/libz.dylib"])
+    monkeypatch.setenv("SYMCACHE_LIBRARY", str(tmp_path / "library"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    return tmp_path / "library"
+
+
+def _lines(*arguments: str, code: int = 0) -> list[str]:
+    command = [sys.executable, "-m", "symcache", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
+    assert ran.returncode == code, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_lookup() -> None:
+    first, *rows = _lines("lookup", "/*")
+    assert first.split() == ["UUID", "arch", "kind", "build", "size", "path"]
+    assert {row.split(maxsplit=5)[5] for row in rows} == {LONG, "/usr/lib/libz.dylib"}
+    assert all(len(row.split()[0]) == 36 and row == row.rstrip() for row in rows)
+
+
+def test_missing() -> None:
+    state = platformdirs.user_state_path("symcache")
+    state.mkdir(parents=True, exist_ok=True)
+    log = MissLog(state / "misses.db")
+    log.add(UNKNOWN, What.EXECUTABLE, name="n" * 200)
+    log.close()
+    _, row = _lines("missing")
+    assert row.split()[1:4] == [uuid_text(UNKNOWN), "executable", "n" * 200]
+
+
+def test_the_modules_of_a_dump() -> None:
+    lines = _lines("verify", "--dump", str(ASSETS / "dumps" / "crash-x86_64.zip"), code=1)
+    modules = lines[lines.index(next(line for line in lines if line.split() == ["module", "UUID", "from"])) + 1 : -1]
+    assert len(modules) == 11  # as `symcache analyze` counts
+    for module in modules:
+        path, uuid, origin = module.split()
+        assert Path(path).is_absolute() and uuid_text(UUID(uuid)) == uuid
+        assert origin == "nobody"
+
+
+def test_modules_that_are_not_shown_are_counted() -> None:
+    uuids = "".join(f"{UUID(int=n + 1)}\n" for n in range(203))
+    ran = CliRunner().invoke(application("verify"), ["verify", "--uuids", "-"], input=uuids)
+    assert "and 3 more modules (--json lists them all)" in ran.stdout.splitlines()
+
+
+def test_on_a_narrow_screen() -> None:
+    screen = io.StringIO()
+    table = Table("path", "[UUID]")
+    table.add_row("[red]/usr/lib/libz.dylib[/]", uuid_text(UNKNOWN))
+    Console(file=screen, force_terminal=True, width=20, soft_wrap=True, color_system=None).print(table)
+    assert screen.getvalue().splitlines() == [
+        "path                 [UUID]",
+        f"/usr/lib/libz.dylib  {uuid_text(UNKNOWN)}",
+    ]
