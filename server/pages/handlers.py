@@ -11,12 +11,16 @@ from urllib.parse import quote
 import jinja2
 from aiohttp import web
 
+from server.content import IMMUTABLE, Content, send
 from server.service import SERVICE, Service
+from server.symbols import describe
 from symcache import __version__
 from symcache.catalog import Occurrence
 from symcache.errors import NotFoundError, UsageError
+from symcache.library import Found
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
+from symcache.store import blob_key
 
 __all__ = ["register"]
 
@@ -38,6 +42,7 @@ def register(app: web.Application) -> None:
     app.router.add_get("/releases", releases)
     app.router.add_get("/releases/{build}", release)
     app.router.add_get("/images/{uuid}", image)
+    app.router.add_get("/images/{uuid}/{sha256}", content)
     app.router.add_get("/missing", missing)
     app.router.add_get("/style.css", style)
 
@@ -117,6 +122,17 @@ async def image(request: web.Request) -> web.Response:
     if not contents:
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
     return _page("image.html", uuid=uuid, contents=contents)
+
+
+async def content(request: web.Request) -> web.StreamResponse:
+    """Send one content of a UUID, whichever one a look-up would answer with."""
+    service, uuid, sha256 = request.app[SERVICE], parse_uuid(request.match_info["uuid"]), request.match_info["sha256"]
+    for row in await asyncio.to_thread(service.library.variants, uuid):
+        if row.sha256 == sha256 and (stat := await asyncio.to_thread(service.library.store.stat, blob_key(sha256))):
+            headers = dict(describe(Found(row, stat.stored_size))) | {"Cache-Control": IMMUTABLE}
+            stored = Content(row.sha256, row.size, stat.stored_size)
+            return await send(request, service.decoded, stored, headers, service.offload)
+    raise NotFoundError(f"{uuid_text(uuid)}: has no such content here", hint=f"see /images/{uuid_text(uuid)}")
 
 
 async def missing(request: web.Request) -> web.Response:

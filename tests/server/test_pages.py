@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urljoin
+from uuid import UUID
 
-from symcache.library import Library
+from symcache.library import Library, stage_paths
 from symcache.model import uuid_text
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
@@ -56,7 +60,8 @@ def test_every_link_leads_somewhere(server: Server, samples: Samples) -> None:
                 assert target.startswith(server.url), link
                 waiting.append(target.removeprefix(server.url))
     assert {"/releases/22G120", "/releases/23A344", f"/images/{uuid_text(SHARED_UUID)}", "/style.css"} <= seen
-    assert f"/cache/{uuid_text(CACHES['22G120'])}/buildid/{SHARED_UUID.hex}/executable" in seen
+    content = hashlib.sha256(samples.variants["22G120"].read_bytes()).hexdigest()
+    assert f"/images/{uuid_text(SHARED_UUID)}/{content}" in seen
 
 
 def test_search_finds_names_and_uuids(server: Server, samples: Samples) -> None:
@@ -90,6 +95,30 @@ def test_names_from_strangers_are_text(samples: Samples, tmp_path: Path) -> None
         answer = request(server.url, f"/buildid/{SHARED_UUID.hex}/executable")
         assert answer.status == 200
         assert "<" not in answer.headers["x-symcache-path"]
+
+
+def test_a_download_is_what_its_row_says(samples: Samples, tmp_path: Path) -> None:
+    """Of one shared cache two harvests that contradict each other, of another tool a third one, and an added file."""
+    one, two = samples.variants.values()
+    files = [tmp_path / f"{number}.dylib" for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes((one, two)[number % 2].read_bytes() + bytes(number))
+    with Library.open(tmp_path / "library", create=True) as library:
+        for file, extractor in zip(files[:3], ("symcache", "symcache", "dyld_shared_cache_util"), strict=True):
+            staged = stage_variant(file, "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
+            staged.objects = [replace(staged.objects[0], size=file.stat().st_size, extractor=extractor)]
+            library.ingest(staged)
+        library.ingest(stage_paths([files[3]], tmp_path / "scratch"))
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        page = _page(server, f"/images/{SHARED_UUID}")
+        links = [link for link in page.links if SHARED_UUID.hex in link.lower().replace("-", "")]
+        shown = re.findall("([0-9a-f]{16})…", page.text)
+        got = [hashlib.sha256(request(server.url, link).body).hexdigest() for link in links]
+        assert [content[:16] for content in got] == shown
+        assert sorted(got) == sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        assert request(server.url, f"/images/{SHARED_UUID}/{'0' * 64}").status == 404
+        assert request(server.url, f"/images/{SHARED_UUID}/{got[0]}x").status == 404
+        assert request(server.url, f"/images/{UUID(int=1)}/{got[0]}").status == 404
 
 
 def test_misses_are_shown(server: Server) -> None:
