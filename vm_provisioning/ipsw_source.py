@@ -26,7 +26,7 @@ from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
 from symcache.model import Release
 from vm_provisioning.directory_source import DirectorySource
 from vm_provisioning.entries import Entry, Limits
-from vm_provisioning.places import SYSTEM_VERSION_PLISTS
+from vm_provisioning.places import ROSETTA_CRYPTEX, SYSTEM_VERSION_PLISTS
 from vm_provisioning.sources import system_versions
 from vm_provisioning.text import shown
 
@@ -36,7 +36,7 @@ _PROGRAM = "ipsw"
 _VOLUMES = {
     "fs": ("/", True),
     "sys": ("/System/Volumes/Preboot/Cryptexes/OS", False),  # since macOS 13
-    "rosetta": ("/System/Cryptexes/RosettaOS", False),  # since macOS 27
+    "rosetta": (ROSETTA_CRYPTEX, False),  # since macOS 27
 }
 """What `ipsw mount` calls a volume, where it lies in the system, and whether every image has it."""
 _READY = re.compile(rb"Press Ctrl\+C to unmount '([^'\n]+)'")

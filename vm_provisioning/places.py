@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["CACHE_FOLDERS", "DEFAULT_ROOTS", "SKIPPED_FOLDERS", "SYSTEM_VERSION_PLISTS"]
+__all__ = ["CACHE_FOLDERS", "DEFAULT_ROOTS", "ROSETTA_CRYPTEX", "SKIPPED_FOLDERS", "SYSTEM_VERSION_PLISTS"]
 
 _CRYPTEX = "/System/Volumes/Preboot/Cryptexes/OS"
 """The OS cryptex itself; /System/Cryptexes/OS is a link to it, and on some images a folder."""
 
+ROSETTA_CRYPTEX = "/System/Volumes/Preboot/Cryptexes/Rosetta"
+"""Of 27, which has it whether Rosetta is installed or not; linked to as the OS cryptex is."""
+_ROSETTA = (
+    ROSETTA_CRYPTEX,
+    "/System/Cryptexes/Rosetta",
+    "/System/Cryptexes/RosettaOS",  # what a restore image's manifest calls it; no Mac was seen with such a folder
+)
+
 CACHE_FOLDERS = (
     f"{_CRYPTEX}/System/Library/dyld",  # 13 and later
     f"{_CRYPTEX}/System/DriverKit/System/Library/dyld",
-    f"{_CRYPTEX}/System/x86Support/System/Library/dyld",  # 27
+    f"{_CRYPTEX}/System/x86Support/System/Library/dyld",
+    *(f"{cryptex}/System/Library/dyld" for cryptex in _ROSETTA),  # 27
+    # Another cache of x86_64, whose files are named as those of the first.
+    *(f"{cryptex}/System/x86Support/System/Library/dyld" for cryptex in _ROSETTA),
     "/System/Cryptexes/OS/System/Library/dyld",
     "/System/Cryptexes/OS/System/DriverKit/System/Library/dyld",
     "/System/Cryptexes/OS/System/x86Support/System/Library/dyld",
-    "/System/Cryptexes/RosettaOS/System/Library/dyld",  # 27, where Rosetta is installed
-    "/System/Cryptexes/RosettaOS/System/x86Support/System/Library/dyld",
     "/System/Cryptexes/ExclaveOS/System/ExclaveKit/System/Library/dyld",  # 14.4 and later
     "/System/ExclaveKit/System/Library/dyld",
     "/System/DriverKit/System/Library/dyld",
@@ -33,6 +42,7 @@ DEFAULT_ROOTS = (
     "/System/Applications",
     "/System/Cryptexes/OS",
     "/System/Cryptexes/App",
+    *_ROSETTA,
     "/Library/Apple",
     "/usr/lib",
     "/usr/libexec",

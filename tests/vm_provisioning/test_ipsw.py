@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
 from symcache.library import Library
-from tests.support.systems import BUILD, images_in, make_system
+from tests.cachewriter import build_cache
+from tests.cachewriter.samples import sample
+from tests.support.systems import BUILD, CACHES, images_in, make_system
 from vm_provisioning import DirectorySource, IpswSource, harvest
 from vm_provisioning.ipsw_source import OverlaidSource
 
@@ -87,6 +90,18 @@ def test_as_apfs_fuse_shows_it(ipsw: Ipsw) -> None:
     with IpswSource(ipsw.image) as source:
         assert source.identity().build == BUILD
         assert [c.arch for c in source.caches()] == ["arm64e"]
+
+
+def test_the_rosetta_cryptex_lies_where_a_mac_has_it(ipsw: Ipsw) -> None:
+    folder = "System/x86Support/System/Library/dyld"
+    (ipsw.volumes / "rosetta" / folder).mkdir(parents=True)
+    build_cache(sample(CACHES["x86_64"]), CACHES["x86_64"]).write(ipsw.volumes / "rosetta" / folder)
+    (ipsw.volumes / "rosetta/usr/lib").mkdir(parents=True)
+    shutil.copy(ipsw.volumes / "fs/usr/bin/tool", ipsw.volumes / "rosetta/usr/lib/libMTLHud.dylib")
+    with IpswSource(ipsw.image) as source:
+        cryptex = "/System/Volumes/Preboot/Cryptexes/Rosetta"
+        assert f"{cryptex}/{folder}/dyld_shared_cache_x86_64" in [c.path for c in source.caches()]
+        assert f"{cryptex}/usr/lib/libMTLHud.dylib" in [e.path for e in source.mach_o_files()]
 
 
 def test_an_image_without_a_system_volume(ipsw: Ipsw, tmp_path: Path) -> None:
