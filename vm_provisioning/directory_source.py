@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +105,10 @@ class DirectorySource(SystemTree):
 
 def _local(path: str, error: OSError) -> SymcacheError:
     if isinstance(error, PermissionError):
-        return NoAccessError(f"{shown(path)}: not readable for this user", hint="run as a user who may read it")
+        # Privacy protection of macOS, which no user is above, says EPERM; modes say EACCES.
+        private = error.errno == errno.EPERM
+        hint = "grant Full Disk Access to what runs symcache" if private else "run as a user who may read it"
+        return NoAccessError(f"{shown(path)}: not readable for this user", hint=hint)
     if isinstance(error, FileNotFoundError):
         return NoSuchFileError(f"{shown(path)}: no such file")
     # Not a StorageError: it is the source that fails, in one place, and the rest may be read.

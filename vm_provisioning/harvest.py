@@ -81,7 +81,7 @@ def harvest(
             raise NotFoundError(
                 f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
             )
-        staged.problems += [p for p in source.problems if p not in staged.problems]
+        staged.problems = list(dict.fromkeys([*staged.problems, *source.problems]))
         progress.step("storing", unit="bytes")
         ingested: IngestResult = library.ingest(staged, progress.advance)
         if ingested.sealed:

@@ -236,7 +236,8 @@ class Packets:
             raise NoSuchFileError(f"{shown(path)}: no such file on {self._host}")
         if code == _PERMISSION_DENIED:
             raise NoAccessError(
-                f"{shown(path)}: not readable for this user on {self._host}", hint="log in as a user who may read it"
+                f"{shown(path)}: not readable for this user on {self._host}",
+                hint="log in as a user who may read it, or allow full disk access for remote users there",
             )
         if code == _EOF and may_end:
             raise EOFError

@@ -90,7 +90,11 @@ class SshSource(SystemTree):
             with contextlib.closing(self.session.sftp.scan(self.remote(path))) as pages:
                 return list(itertools.islice(pages, limit))
 
-        yield from self._again(listing)
+        found = self._again(listing)
+        if not found:
+            # sftp-server leaves out what it cannot lstat, so a folder that may be listed and not entered seems empty.
+            self._again(lambda: self.session.sftp.lstat(self.remote(path) + b"/."))
+        yield from found
 
     def prepare(self, paths: Sequence[str]) -> None:
         """See SystemTree."""

@@ -132,10 +132,11 @@ class SystemTree(ABC):
         # After a link's `..` the last lstat may have been of something else.
         return entry if entry.path == resolved else self.lstat(resolved) if done else entry
 
-    def entries(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str, *, needed: bool = False) -> list[Entry]:
         """Return what a folder holds, sorted, without names that are refused: those become problems.
 
-        So does a folder that cannot be listed. Raises ConnectionLostError, ProtocolError.
+        So does a folder that cannot be listed; one that is only closed to this user is no problem but a note, unless
+        every user can read it on a Mac (`needed`). Raises ConnectionLostError, ProtocolError.
         """
         found: list[Entry] = []
         seen: set[bytes] = set()
@@ -155,14 +156,15 @@ class SystemTree(ABC):
                         self.problems.append(f"{shown(path)}: is a path longer than macOS allows: not followed")
                         continue
                     found.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
-        except NoAccessError as error:
-            self.notes.append(str(error))
         except NoSuchFileError:
             pass  # it went away while we walked
         except (ConnectionLostError, ProtocolError):
             raise
         except SymcacheError as error:
-            self.problems.append(str(error))
+            if isinstance(error, NoAccessError) and not needed:
+                self.notes.append(str(error))
+            else:
+                self.problems.append(_with_hint(error))
         return sorted(found, key=lambda e: e.path)
 
     def walk(
@@ -181,7 +183,7 @@ class SystemTree(ABC):
                     ready, stack = stack[-_FOLDERS_AT_ONCE:], stack[:-_FOLDERS_AT_ONCE]
                     self.prepare([folder for folder, _ in ready])
                 folder, depth = ready.pop()
-                for entry in self.entries(folder):
+                for entry in self.entries(folder, needed=folder == top):
                     seen += 1
                     if seen > self.limits.entries:
                         self.problems.append(f"{shown(top)}: holds more than {seen - 1} names: the rest was not read")
@@ -234,7 +236,7 @@ class SystemTree(ABC):
             if folder is None or folder.path in folders:
                 continue
             folders.add(folder.path)
-            entries = {e.name: e for e in self.entries(folder.path) if stat.S_ISREG(e.mode)}
+            entries = {e.name: e for e in self.entries(folder.path, needed=True) if stat.S_ISREG(e.mode)}
             for name, entry in entries.items():
                 if not is_cache_name(name):
                     continue
@@ -267,17 +269,19 @@ class SystemTree(ABC):
         return RemoteCache(main.path, arch, uuid, tuple(files), tuple(missing))
 
     def _folder(self, path: str) -> Entry | None:
+        """Return one of the folders that macOS is known to have, or None where it has not: closed is a problem."""
         try:
             entry = self.resolve(path)
-        except NoAccessError as error:
-            self.notes.append(str(error))
-            return None
         except (ConnectionLostError, ProtocolError):
             raise
         except SymcacheError as error:
-            self.problems.append(str(error))
+            self.problems.append(_with_hint(error))
             return None
         return entry if entry and stat.S_ISDIR(entry.mode) else None
+
+
+def _with_hint(error: SymcacheError) -> str:
+    return f"{error}: {error.hint}" if error.hint else str(error)
 
 
 def _begins_as_mach_o(head: bytes) -> bool:

@@ -15,16 +15,16 @@ import pytest
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-__all__ = ["OpenSshServer", "openssh"]
+__all__ = ["SFTP_SERVER", "OpenSshServer", "openssh"]
 
 _SSHD = "/usr/sbin/sshd"
-_SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
 
 class OpenSshServer:
     """Started by `start`, ended by `stop`; keys stay the same in between."""
 
-    def __init__(self, folder: Path, *, sftp: bool = True) -> None:
+    def __init__(self, folder: Path, *, sftp: str = SFTP_SERVER) -> None:
         self.folder = folder
         self.user = getpass.getuser()
         self.address = "127.0.0.1"
@@ -52,7 +52,7 @@ class OpenSshServer:
             "PrintMotd no",
             "MaxStartups 100",
             "LogLevel VERBOSE",
-            *([f"Subsystem sftp {_SFTP_SERVER}"] if sftp else []),
+            *([f"Subsystem sftp {sftp}"] if sftp else []),
         ]
         self.config = folder / "sshd_config"
         self.config.write_text("\n".join(lines) + "\n")

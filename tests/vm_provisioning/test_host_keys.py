@@ -206,7 +206,7 @@ def test_what_listens_is_no_ssh_server(greeting: bytes) -> None:
 
 def test_a_host_without_sftp(openssh: OpenSshServer, tmp_path: Path) -> None:
     del openssh
-    server = OpenSshServer(tmp_path / "bare", sftp=False)
+    server = OpenSshServer(tmp_path / "bare", sftp="")
     server.start()
     try:
         with (

@@ -13,6 +13,7 @@ from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
 from symcache.library import Library
 from tests.cachewriter import build_cache
 from tests.cachewriter.samples import sample
+from tests.support.permissions import bound_by_modes
 from tests.support.systems import BUILD, CACHES, images_in, make_system
 from vm_provisioning import DirectorySource, IpswSource, harvest
 from vm_provisioning.ipsw_source import OverlaidSource
@@ -102,6 +103,19 @@ def test_the_rosetta_cryptex_lies_where_a_mac_has_it(ipsw: Ipsw) -> None:
         cryptex = "/System/Volumes/Preboot/Cryptexes/Rosetta"
         assert f"{cryptex}/{folder}/dyld_shared_cache_x86_64" in [c.path for c in source.caches()]
         assert f"{cryptex}/usr/lib/libMTLHud.dylib" in [e.path for e in source.mach_o_files()]
+
+
+def test_a_cache_folder_that_cannot_be_read(ipsw: Ipsw, library: Library, tmp_path: Path) -> None:
+    shutil.copytree(ipsw.volumes / "sys/System/Library/dyld", ipsw.volumes / "fs/System/Library/dyld")
+    with IpswSource(ipsw.image) as source:
+        folder = mount_points(tmp_path)[0] / "sys/System/Library/dyld"
+        folder.chmod(0)
+        with bound_by_modes():
+            result = harvest(source, library, staging=tmp_path / "staging")
+        folder.chmod(0o755)
+    assert not result.sealed
+    (problem,) = result.problems
+    assert "Cryptexes/OS/System/Library/dyld: not readable for this user" in problem
 
 
 def test_an_image_without_a_system_volume(ipsw: Ipsw, tmp_path: Path) -> None:

@@ -359,7 +359,7 @@ def test_doctor_tells_what_mends_each_fault(
     describe: Callable[..., None], openssh: OpenSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     static = {"driver": "static", "image": None, "host": "127.0.0.1", "boot_timeout": None}
-    bare = OpenSshServer(tmp_path / "bare", sftp=False)
+    bare = OpenSshServer(tmp_path / "bare", sftp="")
     bare.start()
     pinned = openssh.fingerprint
 

@@ -1,0 +1,121 @@
+"""Folders that this user may not look into: what may hold the release is a problem, anything else a note."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symcache.library import Library
+from tests.support.openssh import SFTP_SERVER, OpenSshServer, need_openssh
+from tests.support.permissions import bound_by_modes, bound_command
+from tests.support.systems import CACHE_FOLDER, make_system
+from tests.vm_provisioning.conftest import session_of
+from vm_provisioning import DirectorySource, SshSource, harvest
+
+_CRYPTEXES = "System/Volumes/Preboot/Cryptexes"
+_OLD_FOLDER = "System/Library/dyld"
+CLOSED = [
+    (_CRYPTEXES, 0o000),
+    (f"{_CRYPTEXES}/OS", 0o000),
+    (f"{_CRYPTEXES}/OS/System", 0o600),
+    (CACHE_FOLDER, 0o000),
+    (CACHE_FOLDER, 0o400),  # its names can be had, but nothing that they name
+    ("System/DriverKit/System/Library/dyld", 0o100),
+    ("System/Cryptexes/App", 0o000),
+    ("usr/lib", 0o000),
+]
+"""Folders that every user can read on a Mac."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A system with a cache that can be read in any case."""
+    root = make_system(tmp_path / "root", caches=("arm64e",), files=False)
+    shutil.copytree(root / CACHE_FOLDER, root / _OLD_FOLDER)
+    for folder in ("System/DriverKit/System/Library/dyld", "System/Cryptexes/App", "usr/lib/private"):
+        (root / folder).mkdir(parents=True)
+    yield root
+    for folder, _, _ in os.walk(root):  # from the top, so that each can be listed
+        Path(folder).chmod(0o755)
+
+
+@pytest.mark.parametrize(("folder", "mode"), CLOSED)
+def test_a_closed_folder_keeps_a_harvest_open(
+    folder: str, mode: int, root: Path, library: Library, tmp_path: Path
+) -> None:
+    (root / folder).chmod(mode)
+    with bound_by_modes():
+        result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+    assert not result.sealed
+    assert result.problems
+    for problem in result.problems:
+        assert problem.startswith(f"/{folder}")
+        assert "not readable for this user: run as a user who may read it" in problem
+    (root / folder).chmod(0o755)
+    with bound_by_modes():
+        assert harvest(DirectorySource(root), library, staging=tmp_path / "staging").sealed
+
+
+def test_a_closed_folder_inside_of_others_is_a_note(root: Path, library: Library, tmp_path: Path) -> None:
+    (root / "usr/lib/private").chmod(0)
+    with bound_by_modes():
+        result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+    assert (result.sealed, result.problems) == (True, [])
+    assert result.notes == ["/usr/lib/private: not readable for this user"]
+
+
+def test_what_is_not_there_is_no_problem(root: Path) -> None:
+    shutil.rmtree(root / "System/DriverKit")
+    (root / "System/DriverKit").write_text("a file")
+    (root / "System/ExclaveKit").symlink_to("/nowhere")
+    source = DirectorySource(root)
+    assert len(source.caches()) == 1
+    assert (source.problems, source.notes) == ([], [])
+
+
+def test_where_macos_itself_forbids_it_full_disk_access_is_the_way(
+    root: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Privacy protection says EPERM where modes say EACCES."""
+    real: Callable[..., Any] = os.scandir
+    forbidden = os.fsencode(root / CACHE_FOLDER)
+
+    def scandir(path: Any) -> Any:
+        if path == forbidden:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return real(path)
+
+    monkeypatch.setattr("vm_provisioning.directory_source.os.scandir", scandir)
+    result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+    assert not result.sealed
+    assert [p for p in result.problems if f"/{CACHE_FOLDER}: " in p and "Full Disk Access" in p]
+
+
+@pytest.fixture(scope="module")
+def bound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshServer]:
+    """A server whose SFTP obeys modes, whoever runs the tests."""
+    need_openssh()
+    server = OpenSshServer(tmp_path_factory.mktemp("sshd") / "bound", sftp=bound_command(SFTP_SERVER))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(("folder", "mode"), CLOSED)
+def test_the_same_over_ssh(
+    folder: str, mode: int, root: Path, bound_server: OpenSshServer, library: Library, tmp_path: Path
+) -> None:
+    (root / folder).chmod(mode)
+    with session_of(bound_server, root) as session:
+        result = harvest(SshSource(session), library, staging=tmp_path / "staging", extractor="raw")
+    assert not result.sealed
+    assert result.problems
+    for problem in result.problems:
+        assert problem.startswith(f"{root}/{folder}")
+        assert f"not readable for this user on {bound_server.address}: log in as a user who may read it" in problem
