@@ -1,6 +1,16 @@
 """The store: immutable blobs and harvest records by key. The truth of a library; the catalog is derived from it."""
 
-from symcache.store.base import BLOB_KEY, BlobStat, RecordKey, SigningStore, Store, blob_key, last_sequence, open_store
+from symcache.store.base import (
+    BLOB_KEY,
+    MARKER,
+    BlobStat,
+    RecordKey,
+    SigningStore,
+    Store,
+    blob_key,
+    last_sequence,
+    open_store,
+)
 from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
 from symcache.store.local import LocalStore
 from symcache.store.records import load_record, no_garbage_collection, parse_record, read_record, write_record
@@ -8,6 +18,7 @@ from symcache.store.records import load_record, no_garbage_collection, parse_rec
 __all__ = [
     "BLOB_KEY",
     "COMPRESSION_LEVEL",
+    "MARKER",
     "BlobReader",
     "BlobStat",
     "LocalStore",

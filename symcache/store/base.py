@@ -20,7 +20,20 @@ from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from symcache.errors import StorageError, UsageError
 
-__all__ = ["BLOB_KEY", "BlobStat", "RecordKey", "SigningStore", "Store", "blob_key", "last_sequence", "open_store"]
+__all__ = [
+    "BLOB_KEY",
+    "MARKER",
+    "BlobStat",
+    "RecordKey",
+    "SigningStore",
+    "Store",
+    "blob_key",
+    "last_sequence",
+    "open_store",
+]
+
+MARKER = "symcache-library.json"
+"""Key of what marks a place as a library, with the number of the format."""
 
 _RECORD = re.compile(r"records/([0-9a-z]{1,64})/([0-9]{10})\.json\.zst\Z")
 _MAX_GAP = 100_000
@@ -35,6 +48,13 @@ class BlobStat(NamedTuple):
     stored_size: int
     modified: float
     """Seconds since the epoch on the store's own clock."""
+    etag: str = ""
+    """Differs between contents, where the store knows such a thing."""
+
+    @property
+    def mark(self) -> str:
+        """What tells an object from another one that has come into its place."""
+        return f"{self.stored_size} {self.etag or repr(self.modified)}"
 
 
 @dataclass(frozen=True, order=True)

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from symcache.errors import NotFoundError, StorageError
-from symcache.store.base import BLOB_KEY, BlobStat, blob_key
+from symcache.store.base import BLOB_KEY, MARKER, BlobStat, blob_key
 
 __all__ = ["LocalStore"]
 
-_MARKER = "symcache-library.json"
 _FORMAT = 1
 
 
@@ -48,7 +47,7 @@ class LocalStore:
         self.root = root
         self.location = str(root)
         self._known_folders: set[Path] = set()
-        marker = root / _MARKER
+        marker = root / MARKER
         if not marker.is_file():
             if not create:
                 raise NotFoundError(
@@ -60,7 +59,7 @@ class LocalStore:
                     f"{root}: holds other files, so no library is made here", hint="name an empty or new folder"
                 )
             root.mkdir(parents=True, exist_ok=True)
-            temporary = root / f".{_MARKER}.{uuid_module.uuid4().hex}"
+            temporary = root / f".{MARKER}.{uuid_module.uuid4().hex}"
             with temporary.open("w") as out:
                 out.write(json.dumps({"format": _FORMAT}) + "\n")
                 out.flush()
@@ -80,7 +79,7 @@ class LocalStore:
 
     def _strangers(self) -> bool:
         """Return whether the folder holds anything but what another process that makes this library just wrote."""
-        return any(not p.name.startswith(f".{_MARKER}") for p in self.root.iterdir())
+        return any(not p.name.startswith(f".{MARKER}") for p in self.root.iterdir())
 
     def _path(self, key: str) -> Path:
         return self.root / key
@@ -151,16 +150,22 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below the folder `prefix`."""
-        for folder, _, names in os.walk(self._path(prefix)):
-            relative = Path(folder).relative_to(self.root).as_posix()
+        top = str(self._path(prefix))
+        for folder, _, names in os.walk(top):
+            relative = prefix.rstrip("/") + folder[len(top) :]
             for name in names:
                 yield f"{relative}/{name}"
 
     def scan(self, prefix: str) -> Iterator[tuple[str, BlobStat]]:
         """Yield (key, size and age) of everything below the folder `prefix`."""
         for key in self.list(prefix):
-            if found := self.stat(key):
-                yield key, found
+            try:
+                found = os.stat(f"{self.root}/{key}")  # noqa: PTH116 - tens of thousands of these in a row
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            except OSError as error:
+                raise StorageError(f"{self.location}: cannot look at {key}: {error.strerror or error}") from error
+            yield key, BlobStat(found.st_size, found.st_mtime)
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders in the folder `prefix`."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from symcache.errors import NotFoundError, StorageError, UsageError
-from symcache.store.base import BLOB_KEY, BlobStat
+from symcache.store.base import BLOB_KEY, MARKER, BlobStat
 
 try:
     import obstore
@@ -29,7 +29,6 @@ except ImportError as error:  # pragma: no cover - depends on how the package wa
 
 __all__ = ["S3Store"]
 
-_MARKER = "symcache-library.json"
 _FORMAT = 1
 _SINGLE_PUT = 64 << 20
 """Larger objects are sent in parts; smaller ones are held in memory."""
@@ -54,22 +53,22 @@ class S3Store:
         self._client = _client(bucket, prefix)
         self._scratch = tempfile.TemporaryDirectory(prefix="symcache-s3-")
         try:
-            found = json.loads(self._bytes(_MARKER)).get("format")
+            found = json.loads(self._bytes(MARKER)).get("format")
         except NotFoundError:
             if not create:
                 raise NotFoundError(
                     f"{location}: no library here",
                     hint="check bucket and prefix, or make one with `symcache harvest` or `add`",
                 ) from None
-            if any(key != _MARKER for key in self.list("")) and self.stat(_MARKER) is None:
+            if any(key != MARKER for key in self.list("")) and self.stat(MARKER) is None:
                 raise StorageError(
                     f"{location}: holds other objects, so no library is made here", hint="name an empty prefix"
                 ) from None
-            with self._errors(_MARKER), contextlib.suppress(AlreadyExistsError):
-                obstore.put(self._client, _MARKER, json.dumps({"format": _FORMAT}).encode() + b"\n", mode="create")
+            with self._errors(MARKER), contextlib.suppress(AlreadyExistsError):
+                obstore.put(self._client, MARKER, json.dumps({"format": _FORMAT}).encode() + b"\n", mode="create")
             found = _FORMAT
         except (ValueError, AttributeError) as error:
-            raise StorageError(f"{location}: {_MARKER} is not readable as JSON", hint="restore this object") from error
+            raise StorageError(f"{location}: {MARKER} is not readable as JSON", hint="restore this object") from error
         if found != _FORMAT:
             raise StorageError(
                 f"{location}: library format {found!r}, this version knows {_FORMAT}", hint="use a newer symcache"
@@ -240,7 +239,7 @@ def _attributes(key: str) -> dict[str, str]:
 
 
 def _stat(meta: Any) -> BlobStat:
-    return BlobStat(int(meta["size"]), meta["last_modified"].timestamp())
+    return BlobStat(int(meta["size"]), meta["last_modified"].timestamp(), str(meta.get("e_tag") or "").strip('"'))
 
 
 def _client(bucket: str, prefix: str) -> Client:

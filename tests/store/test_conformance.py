@@ -59,6 +59,20 @@ def test_size_and_age_are_the_stores_own(any_store: Store, make: Make) -> None:
     assert before - 1 <= found.modified <= any_store.now() + 1
 
 
+def test_what_came_into_the_place_of_another_is_told_apart(any_store: Store, make: Make) -> None:
+    """Of the same size, and in the same second."""
+    key = "records/w/0000000001.json.zst"
+    marks = []
+    for content in (b"first", b"other"):
+        make(key, content)
+        found = any_store.stat(key)
+        assert found
+        assert dict(any_store.scan("records/"))[key].mark == found.mark
+        marks.append(found.mark)
+        any_store.quarantine(key)
+    assert len(set(marks)) == 2
+
+
 def test_keys_are_listed_below_a_prefix_and_nowhere_else(any_store: Store, make: Make) -> None:
     keys = {f"records/w{w}/{n:010d}.json.zst" for w in range(3) for n in range(1, 4)}
     for key in [*keys, "blobs/ab/x", "records2/y"]:
