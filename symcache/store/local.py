@@ -94,7 +94,8 @@ class LocalStore:
         """Move `source` to `key`; see `Store.create`. The file is flushed to the disk first."""
         target = self._path(key)
         try:
-            if target.parent not in self._known_folders:
+            # They are asked after again: somebody may have deleted the library, and made another one here.
+            if target.parent not in self._known_folders or not target.parent.is_dir():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 for folder in target.parent.parents:  # up to the library's own: each may have been made just now
                     _sync_folder(folder)

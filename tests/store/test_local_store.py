@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,12 @@ def test_large_files_go_through_in_pieces(store: LocalStore, tmp_path: Path, mon
     assert sha256 == hashlib.sha256(data[5:]).hexdigest()
     decode_to(store, sha256, size, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == data[5:]
+
+
+def test_a_folder_that_somebody_deleted_is_made_again(store: LocalStore, tmp_path: Path) -> None:
+    sha256, size, _ = put_blob(store, _file(tmp_path, b"data"))
+    shutil.rmtree(store.root / "blobs")
+    assert put_blob(store, _file(tmp_path, b"data")) == (sha256, size, True)
 
 
 def test_blobs_are_read_only(store: LocalStore, tmp_path: Path) -> None:
