@@ -6,25 +6,37 @@ import contextlib
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlite_utils import Database
 
 from symcache.catalog.fold import Folder
-from symcache.catalog.schema import SCHEMA_VERSION, create, create_indexes, upgrade
+from symcache.catalog.schema import SCHEMA_VERSION, create, create_indexes, create_notes, upgrade
 from symcache.catalog.views import CONTENT
 from symcache.errors import StorageError
 from symcache.model import Record
 from symcache.wal import enable_wal
 
-__all__ = ["REBUILD", "CatalogFile"]
+__all__ = ["REBUILD", "CatalogFile", "Place"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 
 _FAILURES = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite raises; of a damaged schema it quotes bytes that Python cannot make a message of."""
+
+
+_VARIABLES = 500
+
+
+class Place(NamedTuple):
+    """A place in the store whose record is folded in."""
+
+    sha256: str
+    """The id of that record."""
+    mark: str
+    """What the store said of the object there when it was last looked into, or nothing; see `BlobStat.mark`."""
 
 
 class CatalogFile:
@@ -76,12 +88,61 @@ class CatalogFile:
         """Return whether the record at this key of the store is folded in."""
         return bool(self._one("SELECT EXISTS (SELECT 1 FROM record_keys WHERE key = ?)", (key,))[0])
 
-    def fold(self, key: str, sha256: str, record: Record) -> bool:
-        """Add one record; False when it is there already. All or nothing."""
-        return bool(self.fold_many([(key, sha256, record)]))
+    def places(self, keys: Iterable[str] | None = None) -> dict[str, Place]:
+        """Return what is folded in, by key of the store; of `keys`, if given."""
+        sql = (
+            "SELECT k.key, r.sha256, coalesce(m.mark, '') FROM record_keys k JOIN records r ON r.id = k.record"
+            " LEFT JOIN record_marks m ON m.key = k.key"
+        )
+        wanted = None if keys is None else list(keys)
+        with self._lock:
+            self._make_notes()
+            if wanted is None:
+                rows = self._all(sql)
+            else:
+                rows = []
+                for start in range(0, len(wanted), _VARIABLES):
+                    part = wanted[start : start + _VARIABLES]
+                    rows += self._all(f"{sql} WHERE k.key IN ({','.join('?' * len(part))})", part)
+        return {key: Place(sha256, mark) for key, sha256, mark in rows}
 
-    def fold_many(self, records: Sequence[tuple[str, str, Record]]) -> int:
-        """Add records in one transaction; return how many were new."""
+    def note_marks(self, marks: Mapping[str, str]) -> None:
+        """Note what the store says of places whose records are the ones that are folded in."""
+        self._note("record_marks", marks)
+
+    def lost(self) -> dict[str, str]:
+        """Return {id: key} of records that were known once, but were not found in the store again."""
+        with self._lock:
+            self._make_notes()
+            sql = "SELECT sha256, key FROM lost_records WHERE sha256 NOT IN (SELECT sha256 FROM records) ORDER BY key"
+            return dict(self._all(sql))
+
+    def note_lost(self, records: Mapping[str, str]) -> None:
+        """Note such records, {id: key}."""
+        self._note("lost_records", records)
+
+    def _note(self, table: str, rows: Mapping[str, str]) -> None:
+        with self._lock:
+            try:
+                with self._transaction():
+                    create_notes(self.database)
+                    self.database.conn.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?,?)", rows.items())  # noqa: S608
+            except _FAILURES as error:
+                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+
+    def _make_notes(self) -> None:
+        # Each time: another program may have put a catalog without them in the place of this one.
+        try:
+            create_notes(self.database)
+        except _FAILURES as error:
+            raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+
+    def fold(self, key: str, sha256: str, record: Record, mark: str = "") -> bool:
+        """Add one record; False when it is there already. All or nothing."""
+        return bool(self.fold_many([(key, sha256, record)], {key: mark} if mark else {}))
+
+    def fold_many(self, records: Sequence[tuple[str, str, Record]], marks: Mapping[str, str] | None = None) -> int:
+        """Add records in one transaction; return how many were new. `marks`: what the store says of their places."""
         new = 0
         with self._lock:
             try:
@@ -93,6 +154,10 @@ class CatalogFile:
                         self._folded = version
                     for key, sha256, record in records:
                         new += self._folder.fold(key, sha256, record)
+                    if marks:
+                        create_notes(self.database)
+                        sql = "INSERT OR REPLACE INTO record_marks VALUES (?,?)"
+                        self.database.conn.executemany(sql, marks.items())
             except BaseException as error:
                 self._folder.forget()
                 if isinstance(error, _FAILURES):
@@ -119,6 +184,13 @@ class CatalogFile:
     def snapshot(self, target: Path) -> None:
         """Write a compact copy of this catalog to the new file `target`."""
         self._all("VACUUM INTO ?", (str(target),))
+        try:
+            with contextlib.closing(sqlite3.connect(target)) as copy, copy:
+                copy.execute(
+                    "DROP TABLE IF EXISTS lost_records"
+                )  # what was seen to vanish is this machine's own affair
+        except sqlite3.Error as error:
+            raise StorageError(f"catalog {target}: {error}", hint="check space and permissions") from error
 
     def fingerprint(self) -> str:
         """Return a hash of everything that is held, whatever the order it was folded in: equal content, equal hash."""

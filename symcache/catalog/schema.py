@@ -28,7 +28,12 @@ table                 a row is
 ``manifest_entries``  an image that a source said it has
 ``cache_files``       a kept raw file of a shared cache
 ``sources``           a folder of the machine that built a binary, and where a dSYM says that it is
+``record_marks``      what the store said of the object at a place when its record was folded in
+``lost_records``      a record that was known, and is no longer in the store
 ====================  ==============================================================================================
+
+The last two say nothing of what the library holds. They tell a catalog of this library from one of another that was at
+its place, and are made where they lack: programs of the same version that know nothing of them can do without.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ from sqlite_utils import Database
 
 from symcache.catalog.views import VIEWS
 
-__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "create_indexes", "release_order", "upgrade"]
+__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "create_indexes", "create_notes", "release_order", "upgrade"]
 
 SCHEMA_VERSION = 4
 """Stored as `user_version`."""
@@ -146,6 +151,11 @@ CREATE INDEX cache_files_record ON cache_files (record);
 CREATE INDEX cache_files_sha256 ON cache_files (sha256);
 """
 
+_NOTES = (
+    "CREATE TABLE IF NOT EXISTS record_marks (key TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS lost_records (sha256 TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
+)
+
 _INDEXES = {
     "objects_uuid": "objects (uuid)",
     "objects_record": "objects (record)",
@@ -161,12 +171,19 @@ def create_indexes(database: Database) -> None:
         database.execute(f"CREATE INDEX {name} ON {columns}")
 
 
+def create_notes(database: Database) -> None:
+    """Make the tables that a catalog of this version may lack."""
+    for statement in _NOTES:
+        database.execute(statement)
+
+
 def create(database: Database, *, indexes: bool = True) -> None:
     """Make all tables and views in an empty database, inside the caller's transaction."""
     # Not executescript: that commits what is open, and a half-made schema would be visible.
     for statement in _TABLES.split(";"):
         if statement.strip():
             database.execute(statement)
+    create_notes(database)
     if indexes:
         create_indexes(database)
     for name, select in VIEWS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from symcache.cli.common import (
 )
 from symcache.cli.settings import library_location, open_library
 from symcache.client import SymbolClient, SymbolRequest
-from symcache.errors import IncompleteError, UsageError
+from symcache.errors import IncompleteError, StorageError, UsageError
 from symcache.library import (
     DEFAULT_GRACE,
     MINIMUM_GRACE,
@@ -207,15 +208,23 @@ def rebuild(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Fold the catalog anew from all records; those who read it see the old one or the new one."""
+    """Fold the catalog anew from all records: what is there counts as all there is.
+
+    Those who read it see the old one or the new one.
+    """
     with errors_to_exit(), Library.open(library_location(library), mend=True) as opened:
         with console.status("folding records"):
-            count = opened.rebuild()
+            with suppress(StorageError):  # a damaged catalog is what this is for
+                opened.refresh(whole=True)
+            gone = sorted(opened.catalog.lost().values())
+            count = opened.rebuild(accept_losses=True)
             key = write_snapshot(opened) if snapshot else None
         if json:
-            emit_json({"records": count, "unreadable": opened.unreadable, "snapshot": key})
+            emit_json({"records": count, "unreadable": opened.unreadable, "snapshot": key, "gone": gone})
         else:
             out.print(f"{count} records folded" + (f", snapshot {key}" if key else ""))
+            if gone:
+                out.print(f"{len(gone)} that this machine's catalog knew are gone, and are no longer asked after")
         if opened.unreadable:
             raise IncompleteError(
                 f"{len(opened.unreadable)} records cannot be read: {next(iter(opened.unreadable.values()))}",

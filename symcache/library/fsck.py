@@ -155,12 +155,12 @@ def fsck(
 
 
 def _check_records(library: Library, report: FsckReport) -> None:
-    library.refresh()
+    library.refresh(whole=True)
     for key, reason in sorted(library.unreadable.items()):
         report.add(FsckCode.RECORD_UNREADABLE, key, reason)
-    for key in library.gaps():
+    for key, reason in sorted(library.lost().items()):
         if key not in library.unreadable:
-            report.add(FsckCode.RECORD_LOST, key, f"{key}: not there, although it must have been written")
+            report.add(FsckCode.RECORD_LOST, key, reason)
     known = dict(library.catalog.rows("SELECT k.key, r.sha256 FROM record_keys k JOIN records r ON r.id = k.record"))
     for text in library.store.list("records/"):
         place = RecordKey.parse(text)

@@ -21,6 +21,7 @@ from symcache.library.places import catalog_path
 from symcache.library.staged import Staged
 from symcache.model import Kind, Record
 from symcache.store import (
+    MARKER,
     BlobReader,
     RecordKey,
     Store,
@@ -42,9 +43,9 @@ class Library:
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self.store, self.catalog = store, catalog
         self._lock = threading.Lock()
-        known = self.catalog.known_keys()
-        self._follower = Follower(store, known)
-        if not known and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
+        self._follower = Follower(store)
+        self._follower.start(catalog)
+        if not catalog.known_keys() and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
             self.rebuild()  # the same as folding one by one, but faster
         else:
             self.refresh()
@@ -85,43 +86,83 @@ class Library:
         """Records that could not be folded in: key and reason."""
         return self._follower.unreadable
 
-    def refresh(self) -> bool:
+    def refresh(self, *, whole: bool = False) -> bool:
         """Fold in the records that have come since; True when there were any.
 
-        Each writer counts its records, so that one question a writer is enough where nothing is new. Records that
-        could not be read are tried again.
+        Each writer counts its records, so that two questions a writer are enough where nothing is new: is its last
+        record still there, and is there a next? Records that could not be read are tried again. A catalog that is of
+        another library, which was at this place before, or of a later state of this one, is folded anew; `lost` tells
+        what it knew. With `whole`, every record is looked at. Raises StorageError where no library is any more.
         """
         with self._lock:
-            return self._follower.fold(self.catalog, self._follower.new_keys())
+            for _ in range(2):
+                known = self.catalog.known_keys() if whole else None  # first: what comes from now on is no loss
+                look = self._follower.look(whole=whole)
+                if not self._follower.gone(self.catalog, look, known):
+                    return self._follower.fold(self.catalog, self._follower.new_keys(look, known))
+                self._follower.start(self.catalog)  # another process may have folded it anew already
+            if self.store.stat(MARKER) is None:
+                raise StorageError(
+                    f"{self.store.location}: the library is gone: {MARKER} is not there",
+                    hint="if it lies on another machine, see that it can be reached",
+                )
+            self._fold_anew()
+            return True
 
-    def rebuild(self) -> int:
-        """Fold the catalog anew from all records, at once for everybody who reads it; return how many there are."""
+    def rebuild(self, *, accept_losses: bool = False) -> int:
+        """Fold the catalog anew from all records, at once for everybody who reads it; return how many there are.
+
+        Records that the catalog knew and that are not there any more count as lost, unless `accept_losses`.
+        """
         with self._lock:
-            path = self.catalog.path
-            fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
-            try:
-                self._follower.forget()
-                keys = (RecordKey.parse(text) for text in self.store.list("records/"))
-                self._follower.fold(fresh, sorted(k for k in keys if k))
-                fresh.filled()
-                self.catalog.replace_with(fresh)
-            finally:
-                fresh.close()
-                snapshots.remove_database(fresh.path)
+            self._fold_anew(accept_losses=accept_losses)
         return len(self.catalog.known_keys())
+
+    def _fold_anew(self, *, accept_losses: bool = False) -> None:
+        before: dict[str, str] = {}
+        if not accept_losses:
+            with contextlib.suppress(StorageError):  # a damaged catalog remembers nothing
+                before = self.catalog.lost() | {p.sha256: key for key, p in self.catalog.places().items()}
+        path = self.catalog.path
+        fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
+        follower = Follower(self.store)
+        try:
+            follower.fold(fresh, follower.look(whole=True).places())
+            # One that cannot be read is known to be wrong anyway.
+            fresh.note_lost({sha256: key for sha256, key in before.items() if key not in follower.unreadable})
+            fresh.filled()
+            self.catalog.replace_with(fresh)
+            self._follower = follower
+        finally:
+            fresh.close()
+            snapshots.remove_database(fresh.path)
 
     def gaps(self) -> list[str]:
         """Return the keys of records that must have been, since the same writer wrote later ones, but are not there."""
-        return self._follower.gaps(self.catalog.known_keys())
+        with self._lock:
+            return self._follower.gaps(self.catalog.known_keys(), self._follower.look(whole=True))
+
+    def lost(self) -> dict[str, str]:
+        """Return the keys of records that must have been and are not there any more, and what tells so."""
+        known = self.catalog.lost().values()
+        result = {key: f"{key}: the record that this machine's catalog knew there is gone" for key in known}
+        return result | {key: f"{key}: not there, although it must have been written" for key in self.gaps()}
 
     def require_whole(self, what: str) -> None:
         """Refuse to delete anything while a record cannot be read, or is lost: it may name what would be deleted."""
-        self.refresh()
-        wrong = [*self.unreadable, *self.gaps()]
-        if wrong:
+        self.refresh(whole=True)
+        if self.unreadable:
             raise IncompleteError(
-                f"{self.store.location}: {what} needs every record, but {len(wrong)} cannot be read: {wrong[0]}",
+                f"{self.store.location}: {what} needs every record, but {len(self.unreadable)} cannot be read:"
+                f" {next(iter(self.unreadable))}",
                 hint="run `symcache fsck`; if the record is newer than this program, update symcache",
+            )
+        if lost := self.lost():
+            raise IncompleteError(
+                f"{self.store.location}: {what} needs every record, but {len(lost)} that there were are gone:"
+                f" {next(iter(lost))}",
+                hint="`symcache fsck` names them, `fsck --repair --from LIBRARY` may bring them back; if the library"
+                " was emptied or restored on purpose, `symcache rebuild` takes what is there for all there is",
             )
 
     def records(self) -> Iterator[tuple[RecordKey, str, Record]]:

@@ -77,6 +77,8 @@ def _record(library: Library, finding: FsckFinding, others: Sequence[Library]) -
     key = RecordKey.parse(finding.key)
     if key is None:
         return ""
+    if finding.code is FsckCode.RECORD_LOST and library.store.stat(finding.key) is not None:
+        return ""  # another record has its place now
     for other in others:
         try:
             read_record(other.store, key)  # readable there?

@@ -50,10 +50,7 @@ def verify(
     with _from_records(library, level, scratch) as checked:
         unreadable = library.unreadable | checked.unreadable
         report.add(Finding(FindingCode.UNREADABLE_RECORD, f"{k}: {why}") for k, why in sorted(unreadable.items()))
-        report.add(
-            Finding(FindingCode.RECORD_MISSING, f"{key}: is not there, but later ones of its writer are")
-            for key in library.gaps()
-        )
+        report.add(Finding(FindingCode.RECORD_MISSING, reason) for _, reason in sorted(library.lost().items()))
         held = {r.build: r.images for r in checked.releases()}
         wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
         if not wanted:

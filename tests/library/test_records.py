@@ -227,15 +227,17 @@ def test_a_record_that_comes_late_is_not_missed(local: Library, tmp_path: Path) 
     assert {r.build for r in local.releases()} == {"22G0", "22G1", "22G2", "22G4"}
 
 
-def test_polling_asks_one_question_a_writer(local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polling_asks_two_questions_a_writer(local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         _put(local, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
     asked: list[str] = []
     stat, listing = local.store.stat, local.store.list
     monkeypatch.setattr(local.store, "stat", lambda key: asked.append(key) or stat(key))
     monkeypatch.setattr(local.store, "list", lambda key: asked.append(key) or listing(key))
+    monkeypatch.setattr(local.store, "scan", lambda key: asked.append(key) or iter(()))
     assert not local.refresh()
-    assert len(asked) == 1
+    (writer,) = local.store.folders("records/")
+    assert asked == [str(RecordKey(writer, number)) for number in (5, 6)]  # the last that is known, and a next
     with Library.open(local.store.location) as again:
         assert len(again.releases()) == 5
 
