@@ -12,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from symcache.errors import HostKeyError, SymcacheError
+from symcache.model import Release
 from vm_provisioning.cache_util import TOOL, CacheUtil
 from vm_provisioning.entries import RemoteCache
 from vm_provisioning.guest import HOST_KEY_MARKER
@@ -19,6 +20,7 @@ from vm_provisioning.login import UnreachableError
 from vm_provisioning.machine import Machine
 from vm_provisioning.machine_keys import PUBLIC_KEY_FILE, shown_key, speaks_ssh
 from vm_provisioning.machine_session import MachineSource
+from vm_provisioning.required_caches import lacking_caches
 from vm_provisioning.runs import Run
 from vm_provisioning.ssh import SshSession
 from vm_provisioning.text import shown
@@ -26,6 +28,7 @@ from vm_provisioning.text import shown
 __all__ = ["Check", "Verdict", "examine"]
 
 _BUNDLE = "/usr/lib/dsc_extractor.bundle"
+_LONGEST_TEXT = 1000
 _EXTRACTED = 2
 """What an extracted cache needs, in sizes of the raw one."""
 
@@ -152,8 +155,10 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
         return
     yield _ok("sftp", "is offered")
     source = MachineSource(session, machine.definition)
+    release: Release | None = None
     try:
-        yield _ok("release", shown(str(source.identity())))
+        release = source.identity()
+        yield _ok("release", shown(str(release)))
     except SymcacheError as error:
         yield _failed("release", error)
     caches: list[RemoteCache] = []
@@ -162,7 +167,7 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     except SymcacheError as error:
         yield _failed("caches", error)
     else:
-        yield from _caches(source, caches)
+        yield _caches(source, caches, lacking_caches(release, caches, source.cache_advice) if release else [])
     largest = max((c.size for c in caches), default=0)
     try:
         yield _extractor(source, machine.definition.name)
@@ -172,17 +177,16 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     yield _space_here(sum(c.size for c in caches) + _EXTRACTED * largest)
 
 
-def _caches(source: MachineSource, caches: list[RemoteCache]) -> Iterator[Check]:
+def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]) -> Check:
     incomplete = [f"{c.name} lacks {', '.join(c.missing)}" for c in caches if c.missing]
-    problems = [*incomplete, *source.problems]
-    if problems:
-        text = shown("; ".join(problems))
-        yield Check("caches", Verdict.FAIL, text, "let the machine finish its update, and restart it")
-    elif caches:
-        yield _ok("caches", ", ".join(f"{shown(c.arch)} ({c.size >> 20} MiB)" for c in caches))
-    else:
-        mend = "macOS 11 and later must have one: check `root` in the inventory"
-        yield Check("caches", Verdict.WARN, "there is no shared cache", mend)
+    if problems := [*incomplete, *dict.fromkeys(source.problems), *lacking]:
+        mend = "check what is named, and `root` in the inventory"
+        if incomplete:
+            mend = "let the machine finish its update, and restart it"
+        return Check("caches", Verdict.FAIL, shown("; ".join(problems), _LONGEST_TEXT), mend)
+    if caches:
+        return _ok("caches", ", ".join(f"{shown(c.arch)} ({c.size >> 20} MiB)" for c in caches))
+    return Check("caches", Verdict.WARN, "there is no shared cache", "before macOS 11 the files are the release")
 
 
 def _extractor(source: MachineSource, name: str) -> Check:

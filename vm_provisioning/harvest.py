@@ -1,8 +1,8 @@
 """One harvest: from a source to a record in the library.
 
-Whatever goes wrong with one image or one cache is written down as a problem and the rest goes on; a harvest with any
-problem is kept, but not sealed. What makes going on pointless (the host is gone, the disk is full) ends it, and the
-next run continues with what was copied.
+Whatever goes wrong with one image or one cache is written down as a problem and the rest goes on; so is a cache that
+every harvest of the release must have and this one has not. A harvest with any problem is kept, but not sealed. What
+makes going on pointless (the host is gone, the disk is full) ends it, and the next run continues with what was copied.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vm_provisioning.caches import Caches, add_problem
 from vm_provisioning.extraction import Extractions
 from vm_provisioning.guest_tool import GuestTool
 from vm_provisioning.places import DEFAULT_ROOTS
+from vm_provisioning.required_caches import lacking_caches
 from vm_provisioning.results import HarvestProgress, HarvestResult, Silent
 from vm_provisioning.sources import Source
 from vm_provisioning.ssh_source import SshSource
@@ -67,7 +68,8 @@ def harvest(
     with Staging(staging, source.name, release.build) as stage:
         staged = Staged(release, source.name, started=started)
         progress.step(f"looking for shared caches of {release}", unit="things")
-        caches = [c for c in source.caches() if not archs or c.arch in archs]
+        there = source.caches()
+        caches = [c for c in there if not archs or c.arch in archs]
         in_guest = "bundle" if extractor == "bundle" else "util"
         used = [name for name, on in (("raw", raw), (in_guest, tool is not None)) if on and caches]
         staged.extractor = "+".join(used)
@@ -81,7 +83,11 @@ def harvest(
             raise NotFoundError(
                 f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
             )
-        staged.problems = list(dict.fromkeys([*staged.problems, *source.problems]))
+        left_out = ", ".join(shown(c.path) for c in there if c not in caches)
+        lacking = lacking_caches(release, there, source.cache_advice) or lacking_caches(
+            release, caches, f"--arch leaves out {left_out}"
+        )
+        staged.problems = list(dict.fromkeys([*lacking, *staged.problems, *source.problems]))
         progress.step("storing", unit="bytes")
         ingested: IngestResult = library.ingest(staged, progress.advance)
         if ingested.sealed:

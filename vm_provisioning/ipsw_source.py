@@ -87,6 +87,8 @@ class OverlaidSource(DirectorySource):
 class IpswSource(OverlaidSource):
     """A context manager: inside of it, the volumes of the restore image are mounted."""
 
+    cache_advice = "see whether `ipsw mount sys` of this image shows a folder System/Library/dyld"
+
     def __init__(self, image: Path, *, limits: Limits | None = None) -> None:
         _check(image)
         self._image, self._limits = image.absolute(), limits

@@ -26,6 +26,8 @@ class Source(Protocol):
 
     problems: list[str]
     notes: list[str]
+    cache_advice: str
+    """What to do where it has no shared caches, though its release must."""
 
     @property
     def name(self) -> str:

@@ -37,6 +37,8 @@ class SshSource(SystemTree):
         self.session = session
         self.root = session.target.root if root is None else root
         """The folder on the machine that all paths are below."""
+        if self.root == "/":
+            self.cache_advice = "it runs with them: see there what `ls -l /System/Cryptexes/*/System/Library/dyld` says"
 
     @property
     def name(self) -> str:

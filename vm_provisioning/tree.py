@@ -45,6 +45,12 @@ _KIND_NAMES = {
 class SystemTree(ABC):
     """A macOS system as a tree of files. Subclasses say how bytes are had; paths are absolute within the system."""
 
+    cache_advice = (
+        "since macOS 13 they lie in cryptexes, which only a running system has in place: start it and harvest it over"
+        " SSH, or attach cryptex1/current/os.dmg of its Preboot volume and harvest that, too"
+    )
+    """What to do where there are no shared caches, though the release must have them: here for one not running."""
+
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.problems: list[str] = Remarks()

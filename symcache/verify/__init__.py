@@ -3,7 +3,7 @@
 from symcache.verify.check import verify
 from symcache.verify.crash_reports import AskedModule, CrashReport, parse_uuid_list, read_report
 from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
-from symcache.verify.expectations import Expectations
+from symcache.verify.expectations import Expectations, lacking_families
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
 from symcache.verify.missing import Asked, Wanted, shopping_list
 from symcache.verify.modules import library_holder, read_reports, verify_modules
@@ -36,6 +36,7 @@ __all__ = [
     "diff_releases",
     "github_lines",
     "junit_xml",
+    "lacking_families",
     "library_holder",
     "load_waivers",
     "markdown",

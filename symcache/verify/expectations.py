@@ -1,4 +1,4 @@
-"""What a whole release has: expected architectures of each cache family, by macOS version.
+"""What a whole release has, and what each harvest of it: cache families and architectures, by macOS version.
 
 The shipped table is `releases.toml` beside this module; a site's table of the same form is asked first.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from symcache.errors import UsageError
+from symcache.model import Release
 
-__all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "canonical_arch", "family_of_path"]
+__all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "canonical_arch", "family_of_path", "lacking_families"]
 
 SYSTEM, FILES = "system", "files"
 _FAMILIES = {
@@ -58,15 +59,15 @@ _Arch = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
 _Build = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
-class _Entry(BaseModel):
+class _Bounds(BaseModel):
+    """Which releases an entry is about."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     from_: _Version | None = Field(default=None, alias="from")
     before: _Version | None = None
     builds: tuple[_Build, ...] = ()
     products: tuple[str, ...] = ("macOS", "Mac OS X")
-    expect: dict[_Family, tuple[_Arch, ...]] = {}
-    optional: dict[_Family, tuple[_Arch, ...]] = {}
 
     def fits(self, product: str, version: str, build: str) -> bool:
         if self.builds:
@@ -79,11 +80,27 @@ class _Entry(BaseModel):
         )
 
 
+class _Entry(_Bounds):
+    expect: dict[_Family, tuple[_Arch, ...]] = {}
+    optional: dict[_Family, tuple[_Arch, ...]] = {}
+
+
+class _Harvest(_Bounds):
+    families: tuple[_Family, ...]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     release: tuple[_Entry, ...] = ()
     expect_builds: tuple[_Build, ...] = ()
+
+
+class _ShippedTable(_Table):
+    harvest: tuple[_Harvest, ...]
+
+
+_T = TypeVar("_T", bound=_Table)
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -117,7 +134,7 @@ class Expectations:
             text = site.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{site}: not readable: {error}", hint="check the path of --releases") from error
-        return cls(_parse(text, str(site)), archs)
+        return cls(_parse(_Table, text, str(site)), archs)
 
     @classmethod
     def nothing(cls) -> Expectations:
@@ -155,10 +172,21 @@ class Expectations:
         ]
 
 
-def _parse(text: str, name: str) -> _Table:
+def lacking_families(release: Release, caches: Iterable[str]) -> list[str]:
+    """Return the families of which a harvest of `release` must have a shared cache, and has none.
+
+    `caches` are the paths of those that it has. That goes for every harvest, whichever Mac it is of; what all harvests
+    of a release should have together, `Expectations` tells.
+    """
+    entries = (e for e in _shipped().harvest if e.fits(release.product, release.version, release.build))
+    there = {family_of_path(path) for path in caches}
+    return [family for entry in entries for family in entry.families if family not in there]
+
+
+def _parse(table: type[_T], text: str, name: str) -> _T:
     try:
         data: dict[str, Any] = tomllib.loads(text)
-        return _Table.model_validate(data)
+        return table.model_validate(data)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name}: not readable as TOML: {error}") from error
     except ValidationError as error:
@@ -170,6 +198,6 @@ def _parse(text: str, name: str) -> _Table:
 
 
 @cache
-def _shipped() -> _Table:
+def _shipped() -> _ShippedTable:
     text = (resources.files("symcache.verify") / "releases.toml").read_text(encoding="utf-8")
-    return _parse(text, "releases.toml")
+    return _parse(_ShippedTable, text, "releases.toml")

@@ -114,6 +114,13 @@ def test_what_is_incomplete_ends_with_1_and_is_named(tmp_path: Path) -> None:
     assert release["sealed"] is False
 
 
+def test_a_system_without_its_caches_ends_with_1(tmp_path: Path) -> None:
+    root = make_system(tmp_path / "root", caches=())
+    fails(symcache("harvest", str(root)), 1, "not sealed", "problem: no system shared cache was found", "os.dmg")
+    (release,) = answer("releases")
+    assert release["sealed"] is False
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "texts"),
     [

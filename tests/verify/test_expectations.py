@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from symcache.errors import UsageError
 from symcache.library import Library
-from symcache.verify import Expectations, FindingCode, Level, VerifyReport, verify
+from symcache.model import Release
+from symcache.verify import Expectations, FindingCode, Level, VerifyReport, lacking_families, verify
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop, make_library
 
 
@@ -106,6 +108,7 @@ def test_a_site_narrows_extends_and_adds(tmp_path: Path) -> None:
         ('[[release]]\nfrom = "thirteen"', "from"),
         ('[[release]]\nexpect = { system = ["a b"] }', "expect"),
         ('expect_builds = ["../../etc"]', "expect_builds"),
+        ("[[harvest]]\nfamilies = []", "harvest"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_by_what_is_wrong(tmp_path: Path, text: str, what: str) -> None:
@@ -116,11 +119,15 @@ def test_a_table_that_is_wrong_is_refused_by_what_is_wrong(tmp_path: Path, text:
 
 
 def without_haswell(w: Workshop) -> None:
-    cache = w.object("/usr/lib/libplain.dylib", "x86_64h").cache_uuid
+    without(w, {w.object("/usr/lib/libplain.dylib", "x86_64h").cache_uuid})
+
+
+def without(w: Workshop, caches: set[UUID | None]) -> None:
+    """Rewrite the record as if its harvest had never found these caches."""
     fields = ("manifest", "objects", "cache_files")
     w.rewrite(
         lambda r: r.model_copy(
-            update={f: tuple(e for e in getattr(r, f) if e.cache_uuid != cache) for f in fields},
+            update={f: tuple(e for e in getattr(r, f) if e.cache_uuid not in caches) for f in fields},
         )
     )
 
@@ -139,6 +146,35 @@ def test_a_guest_on_apple_silicon_lacks_the_cache_of_intel_macs(workshop: Worksh
         assert verify(library, [BUILD], expectations=narrowed).complete
         wider = Expectations.load(None, ["x86_64", "arm64e", "arm64e.x1"])
         assert codes(verify(library, [BUILD], expectations=wider)) == [(FindingCode.CACHE_MISSING, "arm64e.x1")]
+
+
+def test_a_harvest_that_was_sealed_without_any_cache_is_not_complete(workshop: Workshop) -> None:
+    """Which earlier versions did."""
+    record = workshop.records()[BUILD]
+    without(workshop, {o.cache_uuid for o in record.objects if o.cache_uuid})
+    assert workshop.records()[BUILD].sealed
+    with workshop.open() as library:
+        report = verify(library, [BUILD], level=Level.CATALOG)
+    assert codes(report) == [(FindingCode.CACHE_MISSING, arch) for arch in ("arm64e", "x86_64", "x86_64h")]
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "lacking"),
+    [
+        ("Mac OS X", "10.13.6", []),
+        ("Mac OS X", "10.15.7", []),
+        ("macOS", "10.16", ["system"]),
+        ("macOS", "11", ["system"]),
+        ("macOS", "27.1", ["system"]),
+        ("macOS", "99.0", ["system"]),
+        ("iPhone OS", "18.0", []),
+    ],
+)
+def test_every_harvest_since_macos_11_must_have_a_system_cache(product: str, version: str, lacking: list[str]) -> None:
+    release = Release(product=product, version=version, build="1A1")
+    others = ["/System/DriverKit/System/Library/dyld/dyld_shared_cache_arm64e", "/usr/lib/dyld_sim_shared_cache_arm64"]
+    assert lacking_families(release, others) == lacking
+    assert lacking_families(release, [*others, "/System/Library/dyld/dyld_shared_cache_x86_64h"]) == []
 
 
 def test_a_build_that_the_site_expects_is_missed_without_being_named(harvested: Path, tmp_path: Path) -> None:

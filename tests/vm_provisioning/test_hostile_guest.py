@@ -33,7 +33,8 @@ from vm_provisioning import (
 )
 from vm_provisioning.sftp import Sftp
 
-_SW_VERS = b"ProductName:\t\tmacOS\nProductVersion:\t\t13.5.1\nBuildVersion:\t\t22G120\n"
+_SW_VERS = b"ProductName:\tMac OS X\nProductVersion:\t10.15.7\nBuildVersion:\t19H2026\n"
+"""A release that is whole without shared caches."""
 _FEW = Limits(folder_entries=2000, entries=10_000, pending=100, images=50)
 
 
@@ -50,7 +51,8 @@ def dylib(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def host(dylib: bytes) -> Iterator[HostileHost]:
     """A host that behaves, with one dylib; tests make it worse."""
     with HostileHost(programs=programs) as started:
-        started.add("/System/Library/CoreServices/SystemVersion.plist", File(data=system_version()))
+        plist = system_version(ProductName="Mac OS X", ProductVersion="10.15.7", ProductBuildVersion="19H2026")
+        started.add("/System/Library/CoreServices/SystemVersion.plist", File(data=plist))
         started.add("/usr/lib/libgood.dylib", File(data=dylib))
         yield started
 
@@ -318,9 +320,9 @@ def test_a_server_that_answers_no_request_for_a_program_is_given_up(
 @pytest.mark.parametrize(
     ("output", "text"),
     [
-        (_SW_VERS.replace(b"13.5.1", b"13\x1b]0;pwned\x07"), r"\x1b]0;pwned\x07 for ProductVersion"),
-        (_SW_VERS.replace(b"22G120", b"../../../etc"), "../../../etc for BuildVersion"),
-        (_SW_VERS.replace(b"22G120", b"\xff\xfe"), "for BuildVersion"),
+        (_SW_VERS.replace(b"10.15.7", b"13\x1b]0;pwned\x07"), r"\x1b]0;pwned\x07 for ProductVersion"),
+        (_SW_VERS.replace(b"19H2026", b"../../../etc"), "../../../etc for BuildVersion"),
+        (_SW_VERS.replace(b"19H2026", b"\xff\xfe"), "for BuildVersion"),
         (_SW_VERS + _SW_VERS, "twice"),
         (b"", "nothing for ProductName"),
         (b"\x1b[2J" + _SW_VERS, "nothing for ProductName"),
@@ -343,7 +345,7 @@ def test_a_program_that_never_stops_printing(host: HostileHost, tmp_path: Path) 
 
 def test_builds_that_contradict_each_other(host: HostileHost, tmp_path: Path) -> None:
     host.add("/System/Library/CoreServices/SystemVersion.plist", File(data=system_version(ProductBuildVersion="21A1")))
-    with pytest.raises(RemoteError, match="22G120 by sw_vers, but 21A1"):
+    with pytest.raises(RemoteError, match="19H2026 by sw_vers, but 21A1"):
         run(host, tmp_path)
 
 

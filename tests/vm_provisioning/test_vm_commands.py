@@ -406,6 +406,11 @@ def test_doctor_tells_of_a_cache_that_lacks_a_companion(
     ran = symcache("vm", "doctor", "mac")
     fails(ran, 1, "mac: cannot be harvested")
     assert f"lacks {companion.name}" in ran.stdout
+    for file in broken.rglob("dyld_shared_cache_arm64e*"):
+        file.unlink()
+    ran = symcache("vm", "doctor", "mac")
+    fails(ran, 1, "mac: cannot be harvested")
+    assert "no system shared cache was found" in ran.stdout
 
 
 def test_create_installs_where_the_driver_can(guests: StandIns, describe: Callable[..., None], tmp_path: Path) -> None:
