@@ -32,8 +32,8 @@ def continue_partial(
         place = RecordKey.parse(key)
         if place is None:
             continue
-        _, old = read_record(library.store, place)
-        if not isinstance(old, HarvestRecord):
+        found, old = read_record(library.store, place)
+        if found != identity or not isinstance(old, HarvestRecord):
             continue
         extra = [o for o in old.objects if _object_key(o) not in have]
         files = [f for f in old.cache_files if (f.name, f.cache_uuid) not in raw]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from symcache.store import write_record
 if TYPE_CHECKING:
     from symcache.library.library import Library
 
-__all__ = ["prefer", "remove"]
+__all__ = ["prefer", "remove", "removed", "take_back"]
 
 _SHORTEST = 8
 
@@ -29,6 +30,16 @@ def remove(library: Library, build: str, reason: str) -> list[str]:
         raise NotFoundError(
             f"{build}: the library has nothing of this build", hint="`symcache releases` lists what it has"
         )
+    take_back(library, ids, build, reason)
+    # What was made of these records meanwhile could not be named: its maker looks for the tombstone, and this for it.
+    while made := _made_of(library, ids):
+        take_back(library, made, build, reason)
+        ids += made
+    return ids
+
+
+def take_back(library: Library, ids: Sequence[str], build: str, reason: str) -> None:
+    """Write a tombstone for the records of these ids, and fold in what has come since."""
     tombstone = TombstoneRecord(
         removes=tuple(ids),
         build=build,
@@ -39,7 +50,29 @@ def remove(library: Library, build: str, reason: str) -> list[str]:
     )
     write_record(library.store, tombstone, writer_id())
     library.refresh()
-    return ids
+
+
+def removed(library: Library, ids: Sequence[str]) -> bool:
+    """Return whether a tombstone names any of these records."""
+    return bool(
+        library.catalog.rows(
+            "SELECT 1 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
+            f" WHERE r.type = 'tombstone' AND t.sha256 IN ({','.join('?' * len(ids))}) LIMIT 1",
+            ids,
+        )
+    )
+
+
+def _made_of(library: Library, ids: Sequence[str]) -> list[str]:
+    """Return the ids of live harvests that supersede any of these records."""
+    return [
+        row[0]
+        for row in library.catalog.rows(
+            "SELECT DISTINCT r.sha256 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
+            f" WHERE r.live AND r.type = 'harvest' AND t.sha256 IN ({','.join('?' * len(ids))}) ORDER BY r.sha256",
+            ids,
+        )
+    ]
 
 
 def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from symcache import __version__
 from symcache.errors import IntegrityError, StorageError, SymcacheError
 from symcache.library.continuing import continue_partial, image_key, object_order
+from symcache.library.decisions import removed, take_back
 from symcache.library.found import IngestResult
 from symcache.library.places import now, operator, writer_id
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
@@ -62,27 +63,34 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
     started = staged.started or now()
     library.refresh()
     done = store_all(library, staged.objects, staged.cache_files, progress)
-    carried, supersedes = continue_partial(library, staged, done.objects, done.cache_files)
-    have = {image_key(o) for o in done.objects}
     manifest = [m if m.path.isascii() else m.model_copy(update={"path": encodable(m.path)}) for m in staged.manifest]
-    missing = [m for m in manifest if image_key(m) not in have]
     problems = [encodable(p) for p in [*staged.problems, *done.problems]]
-    record = HarvestRecord(
-        trust=staged.trust,
-        release=staged.release,
-        source=encodable(staged.source),
-        extractor=staged.extractor,
-        tool=f"symcache {__version__}",
-        operator=operator(),
-        started=started,
-        sealed=staged.sealable and not problems and not missing and bool(done.objects),
-        manifest=tuple(manifest),
-        objects=tuple(done.objects),
-        cache_files=tuple(done.cache_files),
-        problems=tuple(problems),
-        supersedes=supersedes,
-    )
-    identity, record = seal(library, record, done)
+    while True:
+        library.refresh()  # hours may have passed
+        objects, cache_files = list(done.objects), list(done.cache_files)
+        carried, supersedes = continue_partial(library, staged, objects, cache_files)
+        have = {image_key(o) for o in objects}
+        missing = [m for m in manifest if image_key(m) not in have]
+        record = HarvestRecord(
+            trust=staged.trust,
+            release=staged.release,
+            source=encodable(staged.source),
+            extractor=staged.extractor,
+            tool=f"symcache {__version__}",
+            operator=operator(),
+            started=started,
+            sealed=staged.sealable and not problems and not missing and bool(objects),
+            manifest=tuple(manifest),
+            objects=tuple(objects),
+            cache_files=tuple(cache_files),
+            problems=tuple(problems),
+            supersedes=supersedes,
+        )
+        identity, record = seal(library, record, done)
+        if not (staged.release and removed(library, supersedes)):
+            break
+        # What it has of its own comes back, as by any harvest, but not what it took over.
+        take_back(library, [identity], staged.release.build, "takes over what was removed meanwhile")
     conflicts = [c for c in library.conflicts_of(done.new_uuids) if any(o.record == identity for o in c.contents)]
     return IngestResult(
         identity,

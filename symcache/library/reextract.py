@@ -11,7 +11,8 @@ from uuid import UUID
 
 from symcache import __version__
 from symcache.dyld import EXTRACTOR, REVISION, extract_all
-from symcache.errors import IntegrityError, NotFoundError, SymcacheError
+from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
+from symcache.library.decisions import removed, take_back
 from symcache.library.ingest import StoredAll, seal, store_all
 from symcache.library.kept_caches import opened_cache
 from symcache.library.places import now, operator
@@ -46,7 +47,8 @@ def reextract(
     """Redo every shared cache of a build whose images are of an earlier revision, or all of them if `force`.
 
     Every harvest record of the build that changes is superseded by a new one. What cannot be extracted keeps its
-    earlier content. Raises NotFoundError when the build or its raw caches are not there.
+    earlier content. Raises NotFoundError when the build or its raw caches are not there, or are removed meanwhile, and
+    IncompleteError when another harvest has taken the place of one of them.
     """
     library.refresh()
     rows = library.catalog.records_of(build)
@@ -58,8 +60,8 @@ def reextract(
     for row in rows:
         ((key,),) = library.catalog.rows("SELECT min(key) FROM record_keys WHERE record = ?", [row["id"]])
         place = RecordKey.parse(key)
-        record = read_record(library.store, place)[1] if place else None
-        if not isinstance(record, HarvestRecord):
+        found, record = read_record(library.store, place) if place else ("", None)
+        if found != row["sha256"] or not isinstance(record, HarvestRecord):
             raise IntegrityError(f"{key}: not the record of a harvest", hint="run `symcache fsck --read-data`")
         caches = sorted({f.cache_uuid for f in record.cache_files if f.cache_uuid and not f.partial}, key=str)
         kept += len(caches)
@@ -112,6 +114,8 @@ def _redo(
             result.changed += sum(before.get(_place(o)) != o.sha256 for o in done.objects)
             new = {_place(o) for o in done.objects}
             objects = [o for o in objects if o.extractor != EXTRACTOR or _place(o) not in new] + done.objects
+        library.refresh()  # it may have taken long
+        _require_live(library, identity, result.build)
         have = {_place(o) for o in objects}
         whole = all((m.path, m.arch, m.uuid, m.kind, m.cache_uuid) in have for m in record.manifest)
         result.problems += problems
@@ -128,7 +132,28 @@ def _redo(
                 "sealed": record.sealed or (whole and not record.problems and not problems),
             }
         )
-        result.records.append(seal(library, new_record, stored)[0])
+        new_identity = seal(library, new_record, stored)[0]
+        if removed(library, [identity]):
+            take_back(library, [new_identity], result.build, "was made of what was removed meanwhile")
+        _require_not_removed(library, [identity, new_identity], result.build)
+        result.records.append(new_identity)
+
+
+def _require_live(library: Library, identity: str, build: str) -> None:
+    """Refuse to go on with a record that somebody has taken back since it was read."""
+    _require_not_removed(library, [identity], build)
+    if not library.catalog.rows("SELECT 1 FROM records WHERE sha256 = ? AND live", [identity]):
+        raise IncompleteError(
+            f"{build}: another harvest has taken the place of the one that was extracted",
+            hint="run the same command again",
+        )
+
+
+def _require_not_removed(library: Library, ids: list[str], build: str) -> None:
+    if removed(library, ids):
+        raise NotFoundError(
+            f"{build}: was removed while it was extracted, and stays so", hint="harvest it again to have it back"
+        )
 
 
 def _extract(

@@ -10,10 +10,12 @@ from uuid import UUID
 
 import pytest
 
+from symcache.catalog import Catalog
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.library import Library, collect, write_snapshot
 from symcache.model import HarvestRecord, Kind, Trust
 from symcache.store import RecordKey, blob_key, load_record
+from tests.library.hooked import Hooked
 from tests.library.images import Image, harvest
 
 A = UUID(int=1)
@@ -150,6 +152,25 @@ def test_a_partial_harvest_is_continued_by_a_chain_of_records(anywhere: Library,
     assert third.supersedes == (second.record_id,)
     assert [(r.sealed, r.harvests, r.images) for r in anywhere.releases()] == [(True, 1, 3)]
     assert all(_served(anywhere, UUID(int=n)) for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("moment", ["before create blobs", "before create records"])
+def test_what_was_removed_is_not_taken_over_by_the_harvest_that_continues_it(tmp_path: Path, moment: str) -> None:
+    """Another machine removes what there was of a build while the rest of it is being stored."""
+    root = tmp_path / "library"
+    a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
+    with Library.open(root, create=True) as other:
+        assert not other.ingest(harvest(tmp_path / "1", [a], lost=[b])).sealed
+        store = Hooked(root)
+        with Library(store, Catalog(tmp_path / "harvester.db")) as library:
+            store.on(*moment.split(" ", 1), lambda: other.remove("22G120"))
+            result = library.ingest(harvest(tmp_path / "2", [b], lost=[a]))
+            assert (result.carried, result.sealed, [m.path for m in result.missing]) == (0, False, [a.path])
+            for one in (library, other):
+                one.refresh()
+                assert [(r.harvests, r.images) for r in one.releases()] == [(1, 1)]
+                assert _served(one, a.uuid) is None
+                assert _served(one, b.uuid)
 
 
 def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:

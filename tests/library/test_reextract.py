@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from symcache.catalog import Catalog
 from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, extract_image
-from symcache.errors import NotFoundError
+from symcache.errors import IncompleteError, NotFoundError
 from symcache.library import FsckCode, Library, Staged, StagedCacheFile, StagedObject, fsck, reextract, repair
 from symcache.model import ManifestEntry, Origin, Release
 from symcache.store import blob_key
 from tests.dyld.tiny import Cache, Image
+from tests.library.hooked import Hooked
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,66 @@ def test_caches_that_have_no_uuid_are_said_to_have_none(local: Library, tmp_path
     local.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1))
     with pytest.raises(NotFoundError, match="have no UUID"):
         reextract(local, "22G120")
+
+
+REMOVALS: dict[str, tuple[str, str]] = {
+    "while images are extracted": ("reextract", ""),
+    "when the new record is about to be written": ("reextract", "before create records"),
+    "by somebody who has not seen the new record": ("remove", "before create records"),
+}
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_what_is_removed_meanwhile_stays_removed(tmp_path: Path, name: str) -> None:
+    """Two machines, each with a catalog of its own."""
+    first, hook = REMOVALS[name]
+    root = tmp_path / "library"
+    main = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
+    with Library.open(root, create=True) as library:
+        assert library.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1)).sealed
+    stores = {verb: Hooked(root) for verb in ("reextract", "remove")}
+    one, two = (Library(store, Catalog(tmp_path / f"{verb}.db")) for verb, store in stores.items())
+    second = (lambda: two.remove("22G120")) if first == "reextract" else (lambda: reextract(one, "22G120"))
+    if hook:
+        stores[first].on(*hook.split(" ", 1), second)
+    if first == "remove":
+        assert len(two.remove("22G120")) == 2
+    else:
+        with pytest.raises(NotFoundError, match="22G120: was removed while it was extracted"):
+            reextract(one, "22G120", progress=None if hook else lambda done, total: _once(second))
+    for library in (one, two):
+        library.refresh()
+        assert library.releases() == []
+        assert library.resolve(UUID(int=1)) is None
+    # And harvesting it again brings it back.
+    assert one.ingest(_harvest(main, tmp_path / "s2", revision=REVISION)).sealed
+    assert one.resolve(UUID(int=1))
+    one.close()
+    two.close()
+
+
+def _once(action: Callable[[], object]) -> None:
+    with contextlib.suppress(NotFoundError):  # it was removed when it was asked for before
+        action()
+
+
+def test_what_somebody_else_did_meanwhile_is_not_done_twice(tmp_path: Path) -> None:
+    root = tmp_path / "library"
+    main = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
+    with Library.open(root, create=True) as library:
+        assert library.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1)).sealed
+        with Library(Hooked(root), Catalog(tmp_path / "other.db")) as other:
+            done: list[object] = []
+
+            def once(_: int, __: int) -> None:
+                if not done:
+                    done.append(None)
+                    reextract(other, "22G120")
+
+            with pytest.raises(IncompleteError, match="another harvest has taken the place"):
+                reextract(library, "22G120", progress=once)
+        assert [r.harvests for r in library.releases()] == [1]
+        assert library.resolve(UUID(int=1))
 
 
 def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
