@@ -40,6 +40,13 @@ _VOLUMES = {
 }
 """What `ipsw mount` calls a volume, where it lies in the system, and whether every image has it."""
 _READY = re.compile(rb"Press Ctrl\+C to unmount '([^'\n]+)'")
+_ABSENT = re.compile(rb"no \w+ DMG found")
+"""What it says where the release has no such volume. Whatever else it ends with is a failure."""
+_NO_CRYPTEX = b"could not find SystemOS DMG"
+"""What `mount sys` says of images before macOS 13, of which it then mounts the system volume once more."""
+_ERROR_MARK = "⨯"
+"""What its log puts before errors."""
+_LONGEST_ERROR = 1000
 _MOUNT_SECONDS = 1800
 """Decrypting and decompressing one volume of 10 GB takes minutes."""
 _UNMOUNT_SECONDS = 60
@@ -162,14 +169,17 @@ class _Mount:
         return inner if inner.is_dir() and not (self._target / "System").is_dir() else self._target
 
     def wait(self, needed: bool) -> bool:
-        """Wait until it is mounted; False when there is no such volume, which is an error if it is `needed`."""
+        """Wait until it is mounted; False when the release has no such volume, which is an error if it is `needed`.
+
+        Raises EnvironmentFailure for everything else that keeps it from being mounted at our folder.
+        """
         deadline = time.monotonic() + _MOUNT_SECONDS
         output = self._process.stdout
         if output is None:
             raise RuntimeError("no pipe to read from")
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
-            while not _READY.search(self._said):
+            while not (ready := _READY.search(self._said)):
                 if not selector.select(max(0, deadline - time.monotonic())):
                     raise EnvironmentFailure(
                         f"{self._image}: `ipsw mount {self._volume}` did not finish in {_MOUNT_SECONDS} seconds",
@@ -180,17 +190,34 @@ class _Mount:
                 if not data:
                     self._process.wait()
                     return self._failed(needed)
+        if _NO_CRYPTEX in self._said:
+            return False
+        place = Path(os.fsdecode(ready[1]))
+        if place.resolve() != self._target.resolve():
+            self._process.kill()  # interrupted, it would unmount what it did not mount
+            raise EnvironmentFailure(
+                f"{self._image}: `ipsw mount {self._volume}` says that it is mounted at {shown(ready[1])} already",
+                hint="unmount it there, and harvest again",
+            )
         return True
 
     def _failed(self, needed: bool) -> bool:
-        if not needed:
+        if _ABSENT.search(self._said) and not needed:
             return False
-        said = self._said.decode("utf-8", "replace").strip().splitlines()
         raise EnvironmentFailure(
-            f"{self._image}: `ipsw mount {self._volume}` ended with {self._process.returncode}:"
-            f" {shown(said[-1]) if said else 'it said nothing'}",
-            hint="run it by hand to see why; on Linux it needs apfs-fuse",
+            f"{self._image}: `ipsw mount {self._volume}` ended with {self._process.returncode}: {self._last_words()}",
+            hint="run it by hand to see why: on Linux it needs apfs-fuse, and `rosetta` needs version 3.1.690; or mount"
+            " the images inside by hand and harvest each mount point",
         )
+
+    def _last_words(self) -> str:
+        """Return the error that it ended with, which may have several lines, and stands behind its usage."""
+        said = self._said.decode("utf-8", "replace")
+        _, mark, error = said.rpartition(_ERROR_MARK)
+        lines = [line for line in said.splitlines() if line.strip()]
+        if not mark and lines:
+            error = next((line for line in lines if line.startswith("panic:")), lines[-1])
+        return shown(" ".join(error.split()), _LONGEST_ERROR) or "it said nothing"
 
     def close(self) -> None:
         """Interrupt it, so that it unmounts; kill it where it does not."""
