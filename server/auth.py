@@ -126,7 +126,9 @@ class TokenStore:
             with alone(self._path.with_suffix(".lock")):
                 yield
         except OSError as error:
-            raise StorageError(f"{self._path}: {error.strerror or error}", hint="check who owns the folder") from error
+            raise StorageError(
+                f"{self._path}: {error.strerror or error}", hint="check who owns the folder, and the free space"
+            ) from error
 
     def _write(self, tokens: list[Token]) -> None:
         """Raises OSError."""

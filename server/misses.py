@@ -73,7 +73,10 @@ class MissLog:
                 if "name" not in self._database["misses"].columns_dict:
                     connection.execute("ALTER TABLE misses ADD COLUMN name TEXT NOT NULL DEFAULT ''")
         except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"log of misses {path}: {error}", hint="delete this file: it is made anew") from error
+            raise StorageError(
+                f"log of misses {path}: {error}",
+                hint="free some space if there is none; else delete this file: it is made anew",
+            ) from error
 
     def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None, name: str = "") -> None:
         """Count one miss; cheap, written by `flush`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -13,6 +14,8 @@ __all__ = ["alone", "is_named", "publish_bytes", "published"]
 
 _PRIVATE = 0o600
 """What a new temporary file has."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What only writing fails with."""
 
 
 @contextlib.contextmanager
@@ -34,9 +37,10 @@ def published(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iterato
             with part.open("rb") as written:
                 os.fsync(written.fileno())
         part.replace(target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        _name(error, target)
         raise
 
 
@@ -51,10 +55,17 @@ def publish_bytes(target: Path, data: bytes) -> None:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor is no path
             file.write(data)
         os.replace(part, target)  # noqa: PTH105 - part of what makes it quick
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(part)  # noqa: PTH108
+        _name(error, target)
         raise
+
+
+def _name(error: BaseException, target: Path) -> None:
+    """Have a full disk say which file found no room: writing tells none, and copying that which is copied."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        error.filename, error.filename2 = str(target), None
 
 
 @contextlib.contextmanager

@@ -188,7 +188,8 @@ class _TrustNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramik
                     os.close(descriptor)
             except OSError as error:
                 raise StorageError(
-                    f"{self._store}: the new host key cannot be stored: {error.strerror}", hint="check who owns it"
+                    f"{self._store}: the new host key cannot be stored: {error.strerror}",
+                    hint="check who owns it, and the free space",
                 ) from error
             kept = f", kept in {self._store}"
         self._announce(f"trusting {hostname} from now on by {_describe(key)}{kept}")

@@ -120,5 +120,7 @@ class MachineKeys:
             with published(path, mode=0o600) as part:
                 part.write_text(json.dumps(content, indent=2))
         except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}", hint="check who owns it") from error
+            raise StorageError(
+                f"{path}: cannot be written: {error.strerror}", hint="check who owns it, and the free space"
+            ) from error
         return path

@@ -22,7 +22,7 @@ from symcache.cli.common import (
     JsonOption,
     LibraryOption,
     ServerOption,
-    console,
+    complain,
     count_progress,
     emit_json,
     errors_to_exit,
@@ -31,6 +31,7 @@ from symcache.cli.common import (
     plain,
     state,
     takes_utf8,
+    to_output,
 )
 from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, visible, warn
 from symcache.dump import Analysis, Frame, Limits, Progress, ThreadReport, WantedSource, analyze
@@ -91,14 +92,15 @@ def analyze_(
                     raise result.error
                 worst = max(worst, result.error.exit_code)
                 reports.append({"dump": str(path), "error": str(result.error), "hint": result.error.hint})
-                console.print(f"[bold red]error:[/] {plain(str(result.error))}")
+                complain(str(result.error), result.error.hint)
         if json:
             emit_json(reports[0] if len(paths) == 1 else reports)
         if html:
             from symcache.dump.html import to_html  # noqa: PLC0415 (templates take their time to import)
 
             page = to_html(reports)  # which says that it is UTF-8
-            sys.stdout.write(page if takes_utf8() else page.encode("ascii", "xmlcharrefreplace").decode())
+            with to_output():
+                sys.stdout.write(page if takes_utf8() else page.encode("ascii", "xmlcharrefreplace").decode())
         if worst:
             raise typer.Exit(worst)
 
@@ -161,7 +163,8 @@ def _failing_alone(path: Path, result: _Result, *, shown: bool = False) -> Itera
         if shown:
             raise
         result.error = EnvironmentFailure(
-            f"{error.filename or path}: {error.strerror or error}", hint="check that it can be read"
+            f"{error.filename or path}: {error.strerror or error}",
+            hint="check that it can be read, and the free space",
         )
     except Exception as error:
         what = " ".join(f"{type(error).__name__} {error}".split())

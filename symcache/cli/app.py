@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from symcache import __version__
-from symcache.cli.common import out, state
+from symcache.cli.common import errors_to_exit, out, state
 
 __all__ = ["application", "main", "opendump", "run_dsymforuuid"]
 
@@ -71,14 +71,23 @@ def _options(
 
 def main() -> None:
     """Run `symcache`."""
-    application(next((a for a in sys.argv[1:] if not a.startswith("-")), None))()
+    _run(application(next((a for a in sys.argv[1:] if not a.startswith("-")), None)))
 
 
 def opendump() -> None:
     """Run `opendump DUMP`: the same as `symcache open DUMP`."""
-    application("open")(["open", *sys.argv[1:]], prog_name="opendump")
+    _run(application("open"), ["open", *sys.argv[1:]], "opendump")
 
 
 def run_dsymforuuid() -> None:
     """Run `symcache-dsymforuuid UUID`: debuggers want one program and give it the UUID alone."""
-    application("dsymforuuid")(["dsymforuuid", *sys.argv[1:]], prog_name="symcache-dsymforuuid")
+    _run(application("dsymforuuid"), ["dsymforuuid", *sys.argv[1:]], "symcache-dsymforuuid")
+
+
+def _run(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
+    """Run the application; what no command prints, such as help, may go wrong, too."""
+    try:
+        with errors_to_exit():
+            app(arguments, prog_name=name)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ __all__ = [
     "State",
     "Table",
     "byte_progress",
+    "complain",
     "console",
     "count_progress",
     "emit_json",
@@ -44,9 +46,27 @@ __all__ = [
     "plain",
     "state",
     "takes_utf8",
+    "to_output",
 ]
 
-out = Console(soft_wrap=True, highlight=False, emoji=False)
+
+@contextmanager
+def to_output() -> Iterator[None]:
+    """Have an error of what is written to standard output within name it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
+
+
+class _Output(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        with to_output():
+            super().print(*objects, **options)
+
+
+out = _Output(soft_wrap=True, highlight=False, emoji=False)
 """Results: what a pipe should get."""
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Everything else: steps, progress, errors."""
@@ -106,7 +126,8 @@ class Table:
 def emit_json(value: object) -> None:
     """Print one JSON document on standard output, whatever that is and whatever bytes names and paths hold."""
     text = readable(json.dumps(value, indent=2, ensure_ascii=False, default=str), "\\\\")
-    sys.stdout.write((text if takes_utf8() else json.dumps(json.loads(text), indent=2)) + "\n")
+    with to_output():
+        sys.stdout.write((text if takes_utf8() else json.dumps(json.loads(text), indent=2)) + "\n")
 
 
 def takes_utf8() -> bool:
@@ -114,11 +135,16 @@ def takes_utf8() -> bool:
     return codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
 
 
-def fail(message: str, *, hint: str = "", code: int = 1) -> NoReturn:
-    """Say what is wrong and what to do next on stderr, and end with `code`."""
+def complain(message: str, hint: str) -> None:
+    """Say what is wrong and what to do next on stderr."""
     console.print(f"[bold red]error:[/] {plain(message)}")
     if hint:
         console.print(f"[dim]next:[/] {plain(hint)}")
+
+
+def fail(message: str, *, hint: str = "", code: int = 1) -> NoReturn:
+    """Say what is wrong and what to do next on stderr, and end with `code`."""
+    complain(message, hint)
     raise typer.Exit(code)
 
 
@@ -127,6 +153,8 @@ def errors_to_exit() -> Iterator[None]:
     """Turn the project's errors, and those of the operating system, into one sentence and an exit code."""
     try:
         yield
+        with to_output():
+            sys.stdout.flush()  # now, while what goes wrong can be said
     except SymcacheError as error:
         if state.debug:
             raise
@@ -134,19 +162,29 @@ def errors_to_exit() -> Iterator[None]:
     except KeyboardInterrupt:
         fail("interrupted", hint="run the same command again: it continues where it stopped", code=130)
     except BrokenPipeError:
-        # The reader went away (`| head`): not an error, but Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # the reader went away (`| head`): not an error
         raise typer.Exit(0) from None
     except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_output()
         if state.debug:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        space = "free some space" + ("" if where else f" (temporary files lie in {tempfile.gettempdir()})")
         hint = {
-            errno.ENOSPC: "free some space, then run the same command again",
+            errno.ENOSPC: f"{space}, then run the same command again",
+            errno.EDQUOT: f"{space}, then run the same command again",
             errno.EACCES: "check who owns it and who may write there",
             errno.ENOENT: "check the spelling of the path",
         }.get(error.errno or 0, "")
         fail(f"{where}{error.strerror or error}", hint=hint, code=2 if error.errno == errno.ENOENT else 3)
+
+
+def _forget_output() -> None:
+    """Throw away what standard output does not take: Python would complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def byte_progress(description: str = "") -> Progress:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import typer
 
-from symcache.cli.common import BuildOption, CacheOption, LibraryOption, ServerOption, errors_to_exit
+from symcache.cli.common import BuildOption, CacheOption, LibraryOption, ServerOption, errors_to_exit, to_output
 from symcache.cli.resolving import binary_sources
 from symcache.dump import Wanted
 from symcache.errors import SymcacheError
@@ -61,9 +61,10 @@ def dsymforuuid(
     def find() -> None:
         try:
             answers.update(_find(wanted, library, server, build, cache_uuid))
-        except SymcacheError as error:
+        except (SymcacheError, OSError) as error:
+            hint = getattr(error, "hint", "")
             for uuid in wanted:
-                answers.setdefault(uuid, {"DBGError": f"{error}" + (f" ({error.hint})" if error.hint else "")})
+                answers.setdefault(uuid, {"DBGError": f"{error}" + (f" ({hint})" if hint else "")})
 
     # The asker waits without a limit of its own, with the user in front of it.
     worker = threading.Thread(target=find, daemon=True)
@@ -74,8 +75,9 @@ def dsymforuuid(
         _fetch_behind(wanted, library, server, build, cache)
     unknown: Answer = {"DBGError": "symcache is still fetching it: ask again in a while"}
     report = {uuid_text(uuid): answers.get(uuid, unknown) for uuid in wanted}
-    sys.stdout.buffer.write(plistlib.dumps(report))
-    sys.stdout.buffer.flush()
+    with errors_to_exit(), to_output():
+        sys.stdout.buffer.write(plistlib.dumps(report))
+        sys.stdout.buffer.flush()
     if late:
         os._exit(0)  # the worker cannot be stopped otherwise; what it had begun, it leaves as temporary files
 

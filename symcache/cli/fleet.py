@@ -248,4 +248,6 @@ def write_junit(reports: Sequence[MachineReport], file: Path) -> None:
     try:
         file.write_bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True))
     except OSError as error:
-        raise StorageError(f"{file}: cannot be written: {error.strerror}", hint="check --junit") from error
+        raise StorageError(
+            f"{file}: cannot be written: {error.strerror}", hint="check --junit, and the free space"
+        ) from error

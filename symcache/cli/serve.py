@@ -11,7 +11,7 @@ import platformdirs
 import typer
 
 from server import ServerConfig, parse_network, run
-from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit
+from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit, to_output
 from symcache.cli.settings import library_location, server_urls
 from symcache.dump import SourceTree
 
@@ -89,8 +89,9 @@ def serve(
 
     def ready(url: str) -> None:
         if json:
-            sys.stdout.write(json_module.dumps({"url": url, "library": location}) + "\n")
-            sys.stdout.flush()
+            with to_output():
+                sys.stdout.write(json_module.dumps({"url": url, "library": location}) + "\n")
+                sys.stdout.flush()
         else:
             console.print(f"serving {location} at [bold]{url}[/] (Ctrl-C stops)", soft_wrap=True)
 

@@ -137,7 +137,7 @@ def _write(path: Path, text: str) -> None:
             part.write_bytes(text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise StorageError(
-            f"{path}: {error.strerror or error}", hint="check who owns it and who may write there"
+            f"{path}: {error.strerror or error}", hint="check who may write there, and the free space"
         ) from error
 
 

@@ -15,6 +15,7 @@ from symcache import __version__
 from symcache.client.fetch import Fetcher
 from symcache.client.local_cache import LocalCache
 from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.client.tasks import all_done
 from symcache.errors import IntegrityError, RemoteError
 
 __all__ = ["Downloads", "SymbolJob"]
@@ -102,7 +103,7 @@ class SymbolJob:
         self.total = max(self.total + expected, self.done)
 
     async def run(self, cache: LocalCache, session: Callable[[], aiohttp.ClientSession]) -> None:
-        """Fetch everything."""
+        """Fetch everything. Raises StorageError."""
         fetcher = Fetcher(session(), cache, tokens=self.tokens)
         gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -110,9 +111,7 @@ class SymbolJob:
             async with gate:
                 await self._fetch(fetcher, request)
 
-        async with asyncio.TaskGroup() as group:
-            for request in self.wanted:
-                group.create_task(one(request))
+        await all_done(one(request) for request in self.wanted)
 
     async def _fetch(self, fetcher: Fetcher, request: SymbolRequest) -> None:
         for url in self.urls:

@@ -69,8 +69,14 @@ class Fetcher:
         """Return what the server at `url` has for `request`, or None when it has not.
 
         Raises RemoteError when it cannot be reached or breaks off, IntegrityError when what it sends is not what
-        was asked for.
+        was asked for, StorageError when the cache cannot be written.
         """
+        try:
+            return await self._fetch(url, request, count)
+        except OSError as error:  # those of the network are RemoteError by now
+            raise self._cache.refusal(error) from error
+
+    async def _fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
         with contextlib.ExitStack() as stack:
             while True:
                 try:

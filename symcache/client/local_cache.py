@@ -82,9 +82,14 @@ class LocalCache:
             for name in ("blobs", "index", "parts"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(
-                f"cache {folder}: {error.strerror or error}", hint="name another one in SYMCACHE_CACHE_DIR"
-            ) from error
+            raise self.refusal(error) from error
+
+    def refusal(self, error: OSError) -> StorageError:
+        """Return the error that says why nothing can be written here."""
+        return StorageError(
+            f"cache {self.folder}: {error.strerror or error}",
+            hint="free some space, mend permissions, or name another folder in SYMCACHE_CACHE_DIR",
+        )
 
     def find(self, request: SymbolRequest) -> FetchedSymbol | None:
         """Return the cached answer to `request`, or None. Never asks anybody."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import SourceRequest
-from symcache.errors import IntegrityError, RemoteError, StorageError
+from symcache.errors import IntegrityError, RemoteError
 from symcache.files import published
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def _publish(cache: LocalCache, wanted: SourceRequest, data: bytes, server: str)
             part.write_bytes(data)
         cache.write_entry(wanted.uuid, _key(wanted), entry)
     except OSError as error:
-        raise StorageError(
-            f"cache {cache.folder}: {error.strerror or error}", hint="name another one in SYMCACHE_CACHE_DIR"
-        ) from error
+        raise cache.refusal(error) from error
     return blob
 
 
@@ -74,6 +72,8 @@ class SourceJob:
         """Fetch everything. Raises StorageError."""
         import asyncio  # noqa: PLC0415 - see symcache.client
 
+        from symcache.client.tasks import all_done  # noqa: PLC0415
+
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(wanted: SourceRequest) -> None:
@@ -83,9 +83,7 @@ class SourceJob:
                         self.found[wanted] = await asyncio.to_thread(_publish, cache, wanted, data, url)
                         return
 
-        async with asyncio.TaskGroup() as group:
-            for wanted in self._wanted:
-                group.create_task(one(wanted))
+        await all_done(one(wanted) for wanted in self._wanted)
 
     async def _ask(self, session: aiohttp.ClientSession, url: str, wanted: SourceRequest) -> bytes | None:
         import aiohttp  # noqa: PLC0415 - see symcache.client

@@ -15,6 +15,7 @@ import tenacity
 
 from symcache import __version__
 from symcache.client.holdings import ask_holdings
+from symcache.client.tasks import all_done
 from symcache.client.urls import asked_to_wait, split_tokens
 from symcache.errors import IncompleteError, RemoteError, UsageError
 
@@ -83,12 +84,7 @@ class _Push:
                 async with gate:
                     await self._send(sha256, file)
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for sha256, file in wanted.items():
-                        group.create_task(one(sha256, file))
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+            await all_done(one(sha256, file) for sha256, file in wanted.items())
             for start in range(0, len(wanted), _ADD_AT_ONCE):
                 await self._add(list(wanted.items())[start : start + _ADD_AT_ONCE])
             return len(wanted), len(hashes) - len(wanted)

@@ -170,4 +170,6 @@ def open_store(location: str, *, create: bool = False) -> Store:
     try:
         return LocalStore(path, create=create)
     except OSError as error:
-        raise StorageError(f"library {location}: {error.strerror or error}") from error
+        raise StorageError(
+            f"library {location}: {error.strerror or error}", hint="check space and permissions"
+        ) from error

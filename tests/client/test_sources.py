@@ -9,8 +9,11 @@ import pytest
 from aiohttp import web
 
 from symcache.client import SourceRequest, SymbolClient
-from symcache.errors import RemoteError
+from symcache.errors import RemoteError, StorageError
 from tests.client.lying_server import LyingServer
+from tests.support.full_disk import full_disk
+
+__all__ = ["full_disk"]
 
 _UUID = UUID("23516BE4-29BE-350C-91C9-F36E7999F0F1")
 _PATH = "/Users/dev/a b/100%/mäin.c"
@@ -46,6 +49,15 @@ def test_a_source_is_fetched_once_and_then_kept(tmp_path: Path) -> None:
     got.write_bytes(_TEXT[:-5])
     with SymbolClient([], tmp_path) as client:
         assert client.fetch_source(_UUID, _PATH) is None, "what is cut is not given out"
+
+
+def test_a_full_disk_is_told_as_what_it_is(full_disk: Path) -> None:
+    with (
+        LyingServer(_sources) as server,
+        SymbolClient([server.url], full_disk / "cache") as client,
+        pytest.raises(StorageError, match=rf"cache {full_disk}/cache: No space left on device"),
+    ):
+        client.fetch_source(_UUID, _PATH)
 
 
 @pytest.mark.parametrize(
