@@ -173,12 +173,10 @@ def _main(arguments: list[str]) -> int:
 def next_step() -> str:
     """Return how to get an LLDB on this system."""
     if sys.platform == "darwin":
-        return (
-            "install the wheel (pip install 'symcache[lldb]'), or Xcode's command line tools (xcode-select --install)"
-        )
+        return "install the wheel (pip install lldb-for-pwndbg), or Xcode's command line tools (xcode-select --install)"
     if shutil.which("apt-get"):
-        return "install the wheel (pip install 'symcache[lldb]'), or apt-get install lldb-19 python3-lldb-19"
-    return "install the wheel: pip install 'symcache[lldb]'"
+        return "install the wheel (pip install lldb-for-pwndbg), or apt-get install lldb-19 python3-lldb-19"
+    return "install the wheel: pip install lldb-for-pwndbg"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ try:
     from obstore.exceptions import AlreadyExistsError, BaseError
     from obstore.store import S3Store as Client
 except ImportError as error:  # pragma: no cover - depends on how the package was installed
-    raise UsageError("libraries in an object store need obstore", hint="pip install 'symcache[s3]'") from error
+    raise UsageError("libraries in an object store need obstore", hint="pip install obstore") from error
 
 __all__ = ["S3Store"]
 

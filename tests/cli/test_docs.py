@@ -55,6 +55,33 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def _installs(text: str) -> list[str]:
+    """Return all that the lines of a text have pip and its like get: requirements, folders and URLs."""
+    said = re.findall(r"(?:\b(?:pip[x3]?|uv)\b[\w \t-]*? (?:install|download|run|add)|\buvx) +([^`\n)&|;]+)", text)
+    return [word.strip("'\",;:.") for line in said for word in line.partition("  #")[0].split()]
+
+
+def test_what_is_installed_by_name_is_recognized() -> None:
+    named = "- run: pip install -U symcache\n`python -m pip install 'symcache[s3]==1'`; uvx symcache; uv add symcache"
+    assert [word for word in _installs(named) if re.match("symcache", word)] == [
+        "symcache", "symcache[s3]==1", "symcache", "symcache",
+    ]  # fmt: skip
+    assert _installs("pip install /srv/symcache  # a clone of symcache\n") == ["/srv/symcache"]
+
+
+@pytest.mark.parametrize("top", ["README.md", "Makefile", "docs", ".ci", "symcache", "server", "vm_provisioning"])
+def test_nothing_says_to_install_our_name_from_an_index(top: str) -> None:
+    """It is not ours there: whoever has it would be run. Recipes start from a clone, or a file that was made of one."""
+    files = [ROOT / top] if (ROOT / top).is_file() else sorted(p for p in (ROOT / top).rglob("*") if p.is_file())
+    texts = {file: file.read_text(errors="replace") for file in files if file.suffix in {".md", ".py", ".toml", ""}}
+    assert [
+        f"{file.relative_to(ROOT)}: {word}"
+        for file, text in texts.items()
+        for word in _installs(text)
+        if re.match(r"symcache(?![\w./-])", word)
+    ] == []
+
+
 def test_every_exit_code_of_the_errors_is_in_the_readme() -> None:
     from symcache import errors
 

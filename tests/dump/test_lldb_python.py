@@ -32,7 +32,7 @@ def test_without_any_it_says_how_to_get_one(
     try:
         with pytest.raises(DebuggerError, match="no LLDB was found") as error:
             debugger_module.require_lldb()
-        assert "symcache[lldb]" in error.value.hint
+        assert "pip install lldb-for-pwndbg" in error.value.hint
     finally:
         lldb_python.find_lldb.cache_clear()
 

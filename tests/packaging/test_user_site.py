@@ -29,7 +29,7 @@ def _run(folder: Path, *arguments: str) -> str:
 
 
 def test_the_debugger_is_found(tmp_path: Path) -> None:
-    pytest.importorskip("lldb", reason="no LLDB wheel: pip install '.[lldb]'")
+    pytest.importorskip("lldb", reason="no LLDB wheel: pip install lldb-for-pwndbg")
     dump = str(ASSETS / "dumps" / "crash-x86_64.zip")
     assert "main.c:" in _run(tmp_path, "-m", "symcache", "analyze", dump, "--symbols", str(ASSETS / "app"))
     assert "lldb-for-pwndbg" in _run(tmp_path, "-m", "symcache.dump.lldb_python")

@@ -237,7 +237,7 @@ def test_functions_with_a_frame_are_unwound_by_it(built: Built) -> None:
 
 
 def test_lldb_reads_lines_from_the_file(built: Built, tmp_path: Path) -> None:
-    pytest.importorskip("lldb", reason="no LLDB wheel: pip install 'symcache[lldb]'")
+    pytest.importorskip("lldb", reason="no LLDB wheel: pip install lldb-for-pwndbg")
     image, file = tmp_path / "libledger.dylib", tmp_path / "libledger.dylib.sym"
     image.write_bytes(built.dylib.read_bytes())
     file.write_bytes(built.body)

@@ -32,7 +32,7 @@ print(json.dumps({"valid": module.IsValid(), "uuid": module.GetUUIDString(), "fu
 
 
 def _lldb(url: str, cache: Path, uuid: UUID, *names: str) -> dict[str, object]:
-    pytest.importorskip("lldb", reason="no LLDB wheel: pip install 'symcache[lldb]'")
+    pytest.importorskip("lldb", reason="no LLDB wheel: pip install lldb-for-pwndbg")
     environment = os.environ | {"DEBUGINFOD_URLS": url, "DEBUGINFOD_CACHE_PATH": str(cache)}
     command = [sys.executable, "-I", "-c", _LLDB, str(uuid).upper(), *names]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
