@@ -71,10 +71,8 @@ async def find_section(service: Service, wanted: Wanted, request: web.BaseReques
     if not _is_debug(wanted.detail):  # what is fetched is large: the likelier one first
         missing.reverse()
     for what in missing:
-        if service.upstreams is None:
-            break
         asked = SymbolRequest(wanted.uuid, what.kind or Kind.EXECUTABLE, wanted.cache, wanted.build)
-        if (fetched := await service.upstreams.fetch(asked, request)) is None:
+        if (fetched := await service.fetch(asked, request)) is None:
             continue
         section = await asyncio.to_thread(_find_in_slice, fetched.path, asked, wanted.detail)
         if section is not None:

@@ -25,11 +25,12 @@ from server.offload import Offload
 from server.uploads import Uploads
 from server.upstream import Upstreams
 from symcache.catalog import Occurrence, ReleaseRow
+from symcache.client import FetchedSymbol, SymbolRequest
 from symcache.dump import SourceTrees
 from symcache.errors import NotFoundError, StorageError, SymcacheError, UsageError
 from symcache.library import Found, Library
-from symcache.model import Kind, Trust
-from symcache.store import LocalStore, blob_key
+from symcache.model import Kind
+from symcache.store import LocalStore
 
 __all__ = ["SERVICE", "Service"]
 
@@ -123,19 +124,21 @@ class Service:
         return found
 
     def _ask(self, uuid: UUID, kind: Kind | None, cache: UUID | None, build: str | None) -> Found | None:
-        found = self.library.resolve(uuid, kind, cache=cache, build=build)
-        if found is not None or (cache is None and build is None):
+        return self.library.resolve(uuid, kind, cache=cache, build=build, or_unbound=True)
+
+    async def fetch(self, asked: SymbolRequest, asker: web.BaseRequest) -> FetchedSymbol | None:
+        """Return what another server has, or None. Raises RemoteError when it may be there and none can be asked.
+
+        Other servers are trusted least: they are not asked where the library itself has a say about the UUID. Where it
+        knows it from other caches or releases only, their answer counts if it is of the one that is asked for.
+        """
+        if self.upstreams is None or self.library.has_a_say(asked.uuid, cache=asked.cache, build=asked.build):
+            return None
+        found = await self.upstreams.fetch(asked, asker)
+        if found is None or not self.library.variants(asked.uuid):
             return found
-        rows = [row for row in self.library.variants(uuid) if kind is None or row.kind is kind]
-        # What was pushed never answers for what was harvested, not even where the harvest has another pin.
-        pushed = all(row.trust is Trust.PUSHED for row in rows)
-        for row in rows:
-            unbound = row.cache_uuid is None if cache is not None else row.build is None
-            if not unbound or row.rival or (row.trust is Trust.PUSHED and not pushed):
-                continue
-            if stat := self.library.store.stat(blob_key(row.sha256)):
-                return Found(row, stat.stored_size)
-        return None
+        bound = asked.cache in {None, found.cache_uuid} and asked.build in {None, found.build}
+        return found if bound else None
 
     def by_name(self, pattern: str, limit: int) -> list[Occurrence]:
         """Return what matches a glob, `limit` at most; slow. Raises UsageError for one that would take for ever."""

@@ -51,11 +51,11 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
     if wanted.what is What.SECTION:
         return await _section(request, service, wanted)
     found = await service.resolve(wanted)
-    if found is None and service.upstreams is not None and (kind := wanted.what.kind) is not None:
+    if found is None and (kind := wanted.what.kind) is not None:
         asked = SymbolRequest(wanted.uuid, kind, wanted.cache, wanted.build)
-        fetched = await service.upstreams.fetch(asked, request)
+        fetched = await service.fetch(asked, request)
         if fetched is not None and wanted.what is What.BREAKPAD:
-            return await _fetched_symbol_file(request, service, wanted, asked, fetched)
+            return await _fetched_symbol_file(request, service, asked, fetched)
         if fetched is not None:
             content, headers = _fetched(asked, fetched)
             if "universal" not in request.query:
@@ -127,19 +127,16 @@ async def _symbol_file(
 
 
 async def _fetched_symbol_file(
-    request: web.Request, service: Service, wanted: Wanted, asked: SymbolRequest, binary: FetchedSymbol
+    request: web.Request, service: Service, asked: SymbolRequest, binary: FetchedSymbol
 ) -> web.StreamResponse:
     """Answer with the Breakpad symbol file of a binary that an upstream server has."""
     parts: list[_Part] = [(PlainFile(binary.path), binary.sha256, binary.size)]
-    dsym = await service.resolve(replace(wanted, what=What.DEBUGINFO))
-    if dsym is not None:
-        parts.insert(0, (service.decoded, dsym.sha256, dsym.size))
-    elif service.upstreams and (fetched := await service.upstreams.fetch(replace(asked, kind=Kind.DEBUGINFO), request)):
+    if fetched := await service.fetch(replace(asked, kind=Kind.DEBUGINFO), request):
         parts.insert(0, (PlainFile(fetched.path), fetched.sha256, fetched.size))
     # Named by what the file says of itself: what is made once is for all, whatever name they ask by.
-    image = next(i for i in await asyncio.to_thread(identify, binary.path) if i.uuid == wanted.uuid)
-    name = (image.install_name or "").rpartition("/")[2] or wanted.uuid.hex
-    make = partial(make_symbol_file, uuid=wanted.uuid, arch=image.arch, name=name)
+    image = next(i for i in await asyncio.to_thread(identify, binary.path) if i.uuid == asked.uuid)
+    name = (image.install_name or "").rpartition("/")[2] or asked.uuid.hex
+    make = partial(make_symbol_file, uuid=asked.uuid, arch=image.arch, name=name)
     return await _made_symbol_file(request, service, parts, make, _fetched(asked, binary)[1])
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from symcache.catalog.file import REBUILD, CatalogFile
 from symcache.catalog.fold import NONE, layout_checksum, object_checksum, record_checksum
-from symcache.catalog.ranking import TRUST_RANK, Row, Slot, rank
+from symcache.catalog.ranking import TRUST_RANK, Row, Slot, believed, rank
 from symcache.catalog.rows import Conflict, Occurrence, RecordRow, ReleaseRow
 from symcache.errors import StorageError
 from symcache.model import Kind
@@ -54,6 +54,21 @@ class Catalog(CatalogFile):
             ]
         return rank(rows, self._preferences) if rows else []
 
+    def answers(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> list[Occurrence]:
+        """Return the contents that may answer for `uuid`, preferred first; under a cache or build, of those it has."""
+        return believed(self.resolve(uuid, cache=cache, build=build), self._preferences)
+
+    def unbound(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> list[Occurrence]:
+        """Return those that may answer under any cache or build, since they lie in no cache, or belong to no release.
+
+        They say nothing of this one, so they are compared with all there is of the UUID, under other ones, too.
+        """
+        return [
+            o
+            for o in believed(self.resolve(uuid), self._preferences)
+            if (cache is None or o.cache_uuid is None) and (build is None or o.build is None)
+        ]
+
     def holdings(self, uuids: Sequence[UUID]) -> dict[UUID, list[Occurrence]]:
         """Return every content of every one of `uuids`, preferred first; those unknown are left out."""
         found: dict[UUID, list[Row]] = {}
@@ -67,20 +82,26 @@ class Catalog(CatalogFile):
     def sources(self, uuids: Sequence[UUID]) -> dict[UUID, list[tuple[str, str]]]:
         """Return (recorded folder, place) of sources, as the dSYMs of `uuids` note them; those without are left out.
 
-        Of several records, the one of most trust is believed, and of equals the latest.
+        Of several records, the one of most trust is believed, and of equals the latest; none, where the dSYM itself has
+        less trust than others there are.
         """
-        found: dict[bytes, dict[int, list[tuple[str, str]]]] = {}
+        found: dict[UUID, dict[str, list[tuple[str, str]]]] = {}
         for start in range(0, len(uuids), _VARIABLES):
             part = [u.bytes for u in uuids[start : start + _VARIABLES]]
             marks = ",".join("?" * len(part))
             for uuid, record, recorded, place in self._all(
-                "SELECT s.uuid, s.record, s.recorded, s.place FROM sources s JOIN records r ON r.id = s.record"  # noqa: S608
+                "SELECT s.uuid, r.sha256, s.recorded, s.place FROM sources s JOIN records r ON r.id = s.record"  # noqa: S608
                 f" WHERE s.uuid IN ({marks}) AND r.live"
                 " ORDER BY s.uuid, r.trust, r.finished DESC, r.sha256, s.number",
                 part,
             ):
-                found.setdefault(uuid, {}).setdefault(record, []).append((recorded, place))
-        return {UUID(bytes=uuid): next(iter(records.values())) for uuid, records in found.items()}
+                found.setdefault(UUID(bytes=uuid), {}).setdefault(record, []).append((recorded, place))
+        result = {}
+        for one, contents in self.holdings(list(found)).items():
+            records = {o.record for o in believed(contents, self._preferences) if o.kind is Kind.DEBUGINFO}
+            if told := next((notes for record, notes in found[one].items() if record in records), None):
+                result[one] = told
+        return result
 
     def by_name(
         self,

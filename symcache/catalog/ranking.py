@@ -10,18 +10,20 @@ Contents are looked at in *slots*: (kind, shared cache). Within a slot, in this 
 
 Slots stand in the order of their first contents: trust, sealed, then the newest release. "First" is the earliest
 `finished`, with ties broken by the id of the record.
+
+Which of them may answer at all is said by `believed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from symcache.catalog.rows import Occurrence, RecordRow
 from symcache.model import Kind, Trust
 
-__all__ = ["OWN_EXTRACTOR", "TRUST_RANK", "Slot", "rank"]
+__all__ = ["OWN_EXTRACTOR", "TRUST_RANK", "Slot", "believed", "rank"]
 
 OWN_EXTRACTOR = "symcache"
 TRUST_RANK = {Trust.HARVEST: 0, Trust.ADDED: 1, Trust.PUSHED: 2}
@@ -31,13 +33,27 @@ Slot = tuple[UUID | None, Kind, UUID | None]
 Row = tuple[Occurrence, RecordRow]
 
 
+def believed(contents: Sequence[Occurrence], preferences: Mapping[Slot, str]) -> list[Occurrence]:
+    """Return those of the contents of one UUID that may answer: they have the most trust of all, of whatever kind.
+
+    Whoever makes a file chooses its UUID. So one of less trust tells nothing of one that has more, neither in its place
+    nor beside it, as its dSYM or in what is made of both. A person may decide otherwise.
+    """
+    most = min((TRUST_RANK[o.trust] for o in contents), default=0)
+    return [o for o in contents if TRUST_RANK[o.trust] == most or preferences.get(_slot(o)) == o.sha256]
+
+
+def _slot(o: Occurrence) -> Slot:
+    return o.uuid, o.kind, o.cache_uuid
+
+
 def rank(rows: list[Row], preferences: Mapping[Slot, str]) -> list[Occurrence]:
     """Return the occurrences of *one* UUID, the one that is meant first, with rivals marked as such."""
     if len(rows) == 1:
         return [rows[0][0]]
     slots: dict[Slot, list[Row]] = {}
     for row in rows:
-        slots.setdefault((row[0].uuid, row[0].kind, row[0].cache_uuid), []).append(row)
+        slots.setdefault(_slot(row[0]), []).append(row)
     ordered: list[tuple[tuple[int, bool], str, tuple[str, str, str], list[Occurrence]]] = []
     for slot, members in slots.items():
         contents = _contents(members, preferences.get(slot))

@@ -174,31 +174,31 @@ class Library:
                 continue
             yield key, identity, record
 
-    def partial_records(self, build: str, source: str) -> list[tuple[str, str]]:
-        """Return (key, id) of the live, unsealed harvests of a build from one source."""
-        return [
-            (key, identity)
-            for key, identity in self.catalog.rows(
-                "SELECT min(k.key), r.sha256 FROM records r JOIN record_keys k ON k.record = r.id"
-                " WHERE r.live AND r.type = 'harvest' AND r.trust = 0 AND NOT r.sealed AND r.build = ? AND r.source = ?"
-                " GROUP BY r.id ORDER BY r.sha256",
-                [build, source],
-            )
-        ]
-
     # Questions
 
     def resolve(
-        self, uuid: UUID, kind: Kind | None = None, *, cache: UUID | None = None, build: str | None = None
+        self,
+        uuid: UUID,
+        kind: Kind | None = None,
+        *,
+        cache: UUID | None = None,
+        build: str | None = None,
+        or_unbound: bool = False,
     ) -> Found | None:
         """Return the preferred content for a UUID whose blob is there, or None.
 
-        `cache` and `build` narrow to one shared cache's layout or one release. Without `kind`, an executable is
-        preferred to debug info. Where a blob is lost, another right content may answer, but never one of less trust,
-        nor one that contradicts the lost one.
+        `cache` and `build` narrow to one shared cache's layout or one release; with `or_unbound`, what lies in no cache
+        or belongs to no release may answer, too. Without `kind`, an executable is preferred to debug info. What has
+        less trust than anything else under the UUID, of either kind, never answers. Where a blob is lost, another right
+        content may answer, but none that contradicts the lost one.
         """
-        rows = self.catalog.resolve(uuid, kind, cache=cache, build=build)
-        for asked in Kind:  # executables first
+        found = self._there(self.catalog.answers(uuid, cache=cache, build=build), kind)
+        if found is None and or_unbound and not (cache is None and build is None):
+            found = self._there(self.catalog.unbound(uuid, cache=cache, build=build), kind)
+        return found
+
+    def _there(self, rows: Sequence[Occurrence], kind: Kind | None) -> Found | None:
+        for asked in Kind if kind is None else [kind]:  # executables first
             usable = [r for r in rows if r.kind is asked]
             for row in usable:
                 if row.rival or row.trust is not usable[0].trust:
@@ -206,6 +206,11 @@ class Library:
                 if stat := self.store.stat(blob_key(row.sha256)):
                     return Found(row, stat.stored_size)
         return None
+
+    def has_a_say(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> bool:
+        """Return whether anything here may answer for a UUID, be it of another kind: then nobody trusted less does."""
+        catalog = self.catalog
+        return bool(catalog.answers(uuid, cache=cache, build=build) or catalog.unbound(uuid, cache=cache, build=build))
 
     def variants(self, uuid: UUID) -> list[Occurrence]:
         """Return all contents under one UUID, preferred first."""
