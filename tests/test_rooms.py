@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RANK = {
     "symcache.cli": 9,
     "symcache.demo": 8,
-    "vm_provisioning": 7,
-    "server": 7,
+    "symcache_provisioning": 7,
+    "symcache_server": 7,
     "symcache.verify": 6,
     "symcache.dump": 5,
     "symcache.client": 4,
@@ -31,7 +31,7 @@ RANK = {
 
 
 SIDE_DOORS = {
-    "server.misses",  # the log alone, without the web server that it is the log of
+    "symcache_server.lookup.misses",  # the log alone, without the web server that it is the log of
     "symcache.demo.standin",  # one process of the demo
     "symcache.dump.capture",  # what writes dumps: a crash handler needs nothing of what reads them
     "symcache.dump.html",  # templates take their time to import
@@ -51,9 +51,9 @@ def _room(module: str) -> str | None:
 
 def _imports() -> Iterator[tuple[str, str, str]]:
     """Yield (file, room of the file, imported module)."""
-    for top in ("symcache", "server", "vm_provisioning"):
+    for top in ("symcache", "server/symcache_server", "vm_provisioning/symcache_provisioning"):
         for path in sorted((ROOT / top).rglob("*.py")):
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            module = ".".join(path.relative_to((ROOT / top).parent).with_suffix("").parts)
             room = _room(module)
             if room is None:
                 continue
@@ -99,4 +99,4 @@ def test_python_is_started_in_one_place() -> None:
         if "sys.executable" in path.read_text()
     ]
     # The second runs by itself under other Pythons, too.
-    assert starts == ["symcache/dump/lldb_python.py", "symcache/own_program.py"]
+    assert starts == ["symcache/dump/lldb_child/finder.py", "symcache/own_program.py"]

@@ -15,7 +15,7 @@ from symcache.wal import enable_wal
 ROUNDS = 20
 OPENERS = {
     "catalog": "from symcache.catalog import Catalog as Opened",
-    "misses": "from server.misses import MissLog as Opened",
+    "misses": "from symcache_server.lookup.misses import MissLog as Opened",
 }
 OPEN_MANY = """
 import sys

@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from symcache.cli.common import Table, console, out, plain
 from symcache.errors import NotFoundError, StorageError
 from symcache.own_program import own_environment, own_python
-from vm_provisioning import DRIVERS, GUEST_LIMIT, Inventory, MachineDefinition
+from symcache_provisioning import DRIVERS, GUEST_LIMIT, Inventory, MachineDefinition
 
 __all__ = ["MachineReport", "exit_code", "harvest_machines", "show_reports", "write_junit"]
 

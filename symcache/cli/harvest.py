@@ -27,7 +27,7 @@ from symcache.cli.common import (
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError
 from symcache.model import uuid_text
-from vm_provisioning import (
+from symcache_provisioning import (
     DEFAULT_ROOTS,
     DirectorySource,
     HarvestResult,

@@ -190,7 +190,7 @@ def releases(
 
 
 def _show_available(sealed: dict[str, bool], list_file: Path | None, json: bool) -> None:
-    from vm_provisioning import available_releases  # noqa: PLC0415 - SSH is not needed for the rest
+    from symcache_provisioning import available_releases  # noqa: PLC0415 - SSH is not needed for the rest
 
     lacking = [r for r in available_releases(list_file) if not sealed.get(r.build)]
     if json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from symcache.cli.common import console, plain
-from vm_provisioning import Inventory, Machine
+from symcache_provisioning import Inventory, Machine
 
 __all__ = ["MachinesOption", "NameArgument", "NamesArgument", "TrustOption", "announce", "chosen_machines", "coloured"]
 

@@ -19,7 +19,17 @@ from symcache.cli.machine_options import (
     coloured,
 )
 from symcache.errors import IncompleteError, SymcacheError, UsageError
-from vm_provisioning import Check, Machine, Outcome, Provisioner, Run, Step, Verdict, examine, remote_login_out_of_band
+from symcache_provisioning import (
+    Check,
+    Machine,
+    Outcome,
+    Provisioner,
+    Run,
+    Step,
+    Verdict,
+    examine,
+    remote_login_out_of_band,
+)
 
 __all__ = ["doctor", "provision"]
 

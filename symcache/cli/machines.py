@@ -19,7 +19,17 @@ from symcache.cli.machine_options import (
 )
 from symcache.cli.machine_setup import doctor, provision
 from symcache.errors import NotFoundError, SymcacheError, UsageError
-from vm_provisioning import Driver, Inventory, Machine, MachineDefinition, Run, RunStore, Stray, make_driver, strays
+from symcache_provisioning import (
+    Driver,
+    Inventory,
+    Machine,
+    MachineDefinition,
+    Run,
+    RunStore,
+    Stray,
+    make_driver,
+    strays,
+)
 
 __all__ = ["register"]
 

@@ -9,13 +9,13 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from server import Scope, TokenStore
 from symcache.cli.common import JsonOption, ServerOption, Table, byte_progress, emit_json, errors_to_exit, out, plain
 from symcache.cli.settings import server_urls
 from symcache.client import PushedFile, push
 from symcache.errors import UsageError
 from symcache.library import stage_paths
 from symcache.model import uuid_text
+from symcache_server import Scope, TokenStore
 
 __all__ = ["register"]
 

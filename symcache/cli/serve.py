@@ -10,10 +10,10 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from server import ServerConfig, parse_network, run
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit, to_output
 from symcache.cli.settings import library_location, server_urls
 from symcache.dump import SourceTree
+from symcache_server import ServerConfig, parse_network, run
 
 __all__ = ["register"]
 

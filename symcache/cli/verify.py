@@ -227,7 +227,7 @@ def missing(
 
 def _own_misses() -> list[Asked]:
     """Return what the servers of this user and machine noted."""
-    from server.misses import MissLog  # noqa: PLC0415 - a server's code, only for its log
+    from symcache_server.lookup.misses import MissLog  # noqa: PLC0415 - a server's code, only for its log
 
     path = platformdirs.user_state_path("symcache") / "misses.db"
     if not path.exists():

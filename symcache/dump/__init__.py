@@ -1,22 +1,22 @@
 """Crash dumps: what they hold, and LLDB in a child process to make sense of it."""
 
 from symcache.dump.analysis import analyze, open_in_lldb
-from symcache.dump.container import OpenedDump, open_dump
-from symcache.dump.core import Core, CoreThread, Segment, parse_core, read_core
-from symcache.dump.debugger import Limits, LldbProcess, Mode
 from symcache.dump.describe import describe, dump_kind
-from symcache.dump.exceptions import CrashException, describe_exception
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
-from symcache.dump.header import DumpHeader, DumpModule, parse_header
+from symcache.dump.formats.container import OpenedDump, open_dump
+from symcache.dump.formats.core import Core, CoreThread, Segment, parse_core, read_core
+from symcache.dump.formats.exceptions import CrashException, describe_exception
+from symcache.dump.formats.header import DumpHeader, DumpModule, parse_header
+from symcache.dump.formats.minidump import read_minidump
+from symcache.dump.formats.notes import header_of_core
+from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
-from symcache.dump.minidump import minidump_header
-from symcache.dump.minidump_streams import read_minidump
-from symcache.dump.notes import header_of_core
-from symcache.dump.report_files import parse_report, read_report
-from symcache.dump.reports import Report, ReportFrame, ReportImage, ReportThread
-from symcache.dump.source_lines import SourceFiles, WantedSource
-from symcache.dump.source_trees import SourceTree, SourceTrees, source_path
-from symcache.dump.sources import below_roots
+from symcache.dump.minidump_loader import minidump_header
+from symcache.dump.reports.files import parse_report, read_report
+from symcache.dump.reports.model import Report, ReportFrame, ReportImage, ReportThread
+from symcache.dump.sources.lines import SourceFiles, WantedSource
+from symcache.dump.sources.maps import below_roots
+from symcache.dump.sources.trees import SourceTree, SourceTrees, source_path
 from symcache.dump.symbols import (
     CacheGuess,
     ChainResolver,

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.debugger import Answer, Limits, LldbProcess, Mode
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
+from symcache.dump.formats.minidump import is_minidump
+from symcache.dump.lldb_child.process import Answer, Limits, LldbProcess, Mode
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
-from symcache.dump.minidump import load_minidump
-from symcache.dump.minidump_streams import is_minidump
-from symcache.dump.report_files import is_report, read_report
+from symcache.dump.minidump_loader import load_minidump
 from symcache.dump.report_names import best_frames
-from symcache.dump.source_lines import SourceFiles, SourceFinder, WantedSource
-from symcache.dump.source_revisions import NotedSources
+from symcache.dump.reports.files import is_report, read_report
+from symcache.dump.sources.lines import SourceFiles, SourceFinder, WantedSource
+from symcache.dump.sources.revisions import NotedSources
 from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.container import open_dump
-from symcache.dump.core import Segment
-from symcache.dump.exceptions import describe_exception
-from symcache.dump.header import DumpHeader
-from symcache.dump.minidump import minidump_header
-from symcache.dump.minidump_streams import is_minidump, read_minidump
-from symcache.dump.notes import header_of_core
-from symcache.dump.report_files import is_report, read_report
+from symcache.dump.formats.container import open_dump
+from symcache.dump.formats.core import Segment
+from symcache.dump.formats.exceptions import describe_exception
+from symcache.dump.formats.header import DumpHeader
+from symcache.dump.formats.minidump import is_minidump, read_minidump
+from symcache.dump.formats.notes import header_of_core
+from symcache.dump.minidump_loader import minidump_header
+from symcache.dump.reports.files import is_report, read_report
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
 from symcache.macho.constants import MH_CORE, MH_MAGIC_64

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.container import OpenedDump, open_dump
-from symcache.dump.core import Core, CoreThread, Segment
-from symcache.dump.exceptions import CrashException, describe_exception
-from symcache.dump.header import DumpHeader, DumpModule
+from symcache.dump.formats.container import OpenedDump, open_dump
+from symcache.dump.formats.core import Core, CoreThread, Segment
+from symcache.dump.formats.exceptions import CrashException, describe_exception
+from symcache.dump.formats.header import DumpHeader, DumpModule
+from symcache.dump.formats.notes import header_of_core
+from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
-from symcache.dump.notes import header_of_core
-from symcache.dump.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
-from symcache.dump.reports import Report, ReportFrame, physical_frames
-from symcache.dump.stand_ins import StandIns
+from symcache.dump.placeholders.writer import StandIns
+from symcache.dump.reports.model import Report, ReportFrame, physical_frames
 from symcache.dump.symbols import ModuleResolver, Progress, ResolvedFile
 from symcache.kinds import Kind, uuid_text
 

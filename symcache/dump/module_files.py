@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.header import DumpHeader, DumpModule
-from symcache.dump.sources import source_maps
+from symcache.dump.formats.header import DumpHeader, DumpModule
+from symcache.dump.sources.maps import source_maps
 from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.errors import FormatError
 from symcache.kinds import Kind

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable
 
-from symcache.dump.reports import MAX_FRAMES, MAX_LINE, MAX_TEXT, ReportFrame
+from symcache.dump.reports.model import MAX_FRAMES, MAX_LINE, MAX_TEXT, ReportFrame
 
 __all__ = ["frame_of", "frames_of"]
 

@@ -2,9 +2,9 @@
 
 from symcache.catalog import Conflict, Occurrence
 from symcache.library.add import stage_paths
-from symcache.library.collect import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, collect
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
+from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, collect
 from symcache.library.library import Library
 from symcache.library.origin import stage_origin
 from symcache.library.reextract import ReextractResult, reextract

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from symcache import __version__
 from symcache.errors import IntegrityError, StorageError, SymcacheError
-from symcache.library.continuing import continue_partial, image_key, object_order
-from symcache.library.decisions import removed, take_back
 from symcache.library.found import IngestResult
-from symcache.library.places import now, operator, writer_id
+from symcache.library.resume import continue_partial, image_key, object_order
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
+from symcache.library.tombstones import removed, take_back
+from symcache.library.user_dirs import now, operator, writer_id
 from symcache.macho import details, identify_bytes
 from symcache.model import CacheFile, HarvestRecord, ObjectEntry, encodable, uuid_text
 from symcache.store import blob_key, put_blob, write_record

@@ -13,12 +13,12 @@ from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, StorageError
-from symcache.library import decisions, snapshots
-from symcache.library.following import Follower
+from symcache.library import snapshots, tombstones
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.ingest import Progress, ingest
-from symcache.library.places import catalog_path
+from symcache.library.record_log import Follower
 from symcache.library.staged import Staged
+from symcache.library.user_dirs import catalog_path
 from symcache.model import Kind, Record
 from symcache.store import (
     MARKER,
@@ -287,11 +287,11 @@ class Library:
 
     def remove(self, build: str, *, reason: str = "") -> list[str]:
         """Take back every record of a build: a tombstone. Returns the ids of the records. Raises NotFoundError."""
-        return decisions.remove(self, build, reason)
+        return tombstones.remove(self, build, reason)
 
     def prefer(self, uuid: UUID, sha256: str) -> Occurrence:
         """Decide that of the contents under `uuid`, the one with this SHA-256 (or start of it) is served."""
-        return decisions.prefer(self, uuid, sha256)
+        return tombstones.prefer(self, uuid, sha256)
 
 
 def require(found: Found | None, what: str) -> Found:

@@ -12,11 +12,11 @@ from uuid import UUID
 from symcache import __version__
 from symcache.dyld import EXTRACTOR, REVISION, extract_all
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
-from symcache.library.decisions import removed, take_back
 from symcache.library.ingest import StoredAll, seal, store_all
-from symcache.library.kept_caches import opened_cache
-from symcache.library.places import now, operator
+from symcache.library.raw_caches import opened_cache
 from symcache.library.staged import StagedObject
+from symcache.library.tombstones import removed, take_back
+from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, ObjectEntry, Origin
 from symcache.store import RecordKey, read_record
 

@@ -13,7 +13,7 @@ from symcache.catalog import OWN_EXTRACTOR, Occurrence
 from symcache.dyld import extract_image
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
-from symcache.library.kept_caches import opened_cache
+from symcache.library.raw_caches import opened_cache
 from symcache.model import Kind, Origin
 from symcache.store import BLOB_KEY, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
 

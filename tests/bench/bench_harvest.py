@@ -11,9 +11,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget
 from tests.bench.harness import Row, compare
 from tests.support.openssh import OpenSshServer
-from vm_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget
 
 _LARGE = 1 << 30
 _FILES, _SMALL = 3000, 100_000

@@ -17,7 +17,7 @@ import zstandard
 
 from symcache.catalog import Catalog
 from symcache.library import Library, Staged, stage_paths, stats, write_snapshot
-from symcache.library.places import catalog_path
+from symcache.library.user_dirs import catalog_path
 from symcache.store import LocalStore, RecordKey, put_object
 from tests.bench.harness import ROUNDS, Row, compare, figure
 from tests.support.wheels import fetch_wheel

@@ -17,10 +17,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from symcache.cli import fleet
+from symcache_provisioning import Inventory
 from tests.support.openssh import OpenSshServer
 from tests.support.systems import BUILD, make_endless_util
 from tests.support.waiting import until
-from vm_provisioning import Inventory
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from server.layouts import What
-from server.misses import MissLog
 from symcache.cli.app import application
 from symcache.cli.common import Table
 from symcache.model import uuid_text
+from symcache_server.layouts import What
+from symcache_server.lookup.misses import MissLog
 from tests.support.many import add_release
 
 ASSETS = Path(__file__).resolve().parents[2] / "symcache" / "demo" / "assets"

@@ -13,9 +13,9 @@ import pytest
 from symcache.demo.guest_files import GuestFiles
 from symcache.demo.standin import StandInHost
 from symcache.errors import HostKeyError, RemoteError
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget, Timeouts
 from tests.support.openssh import keygen, need_openssh
 from tests.support.systems import BUILD, make_system
-from vm_provisioning import HostKeyTrust, Login, SshSession, SshTarget, Timeouts
 
 _TOOL = "/usr/local/bin/dyld_shared_cache_util"
 _CACHE = "/System/Cryptexes/OS/System/Library/dyld/dyld_shared_cache_arm64e"

@@ -9,7 +9,7 @@ import pytest
 
 from symcache.cli.resolving import LibraryResolver
 from symcache.client import LocalCache
-from symcache.dump.lldb_python import find_lldb
+from symcache.dump.lldb_child.finder import find_lldb
 from symcache.library import Library
 from tests.dump.scene import Scene, build_scene
 from tests.dump.systems import ASSETS, BUILD, stage

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.dump import Report, ReportFrame, read_report
-from symcache.dump.report_files import is_report
+from symcache.dump.reports.files import is_report
 from symcache.errors import DumpError
 
 _NOT_YET = {

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from symcache.cli.app import application
 from symcache.dump import ChainResolver, FolderResolver, analyze
 from symcache.dump.html import to_html
+from tests.dump.reports.test_reports import crash, ips, thrown
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import truth
-from tests.dump.test_reports import crash, ips, thrown
 
 WRITERS = pytest.mark.parametrize("write", [ips, crash])
 

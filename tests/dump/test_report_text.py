@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from symcache.dump import Report, ReportFrame, parse_report
-from symcache.dump.report_files import is_report
+from symcache.dump.reports.files import is_report
 
 KERNEL_BASE, LEDGER_BASE = 0x7FFF602B4000, 0x10A3F2000
 HEAD = """\

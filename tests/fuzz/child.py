@@ -13,7 +13,7 @@ import atheris
 def main() -> None:
     """Instrument the project, load the target, and hand over to libFuzzer."""
     name, place, *options = sys.argv[1:]
-    with atheris.instrument_imports(include=["symcache", "server", "vm_provisioning"]):
+    with atheris.instrument_imports(include=["symcache", "symcache_server", "symcache_provisioning"]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     corpus = Path(place)
     if corpus.is_dir():

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from symcache.dump import describe_exception, parse_core
-from symcache.dump.notes import header_of_core
+from symcache.dump.formats.notes import header_of_core
 from symcache.errors import SymcacheError
 from tests.dump.builder import ARM64, X86_64, CoreFile, Region, arm_thread, small_core, structured, x86_thread
 

@@ -10,11 +10,11 @@ import struct
 from typing import Any
 
 from symcache.errors import SymcacheError
-from vm_provisioning.cache_util import parse_info, parse_list, parse_text_info
-from vm_provisioning.entries import refusal
-from vm_provisioning.identity import parse_sw_vers, parse_system_version
-from vm_provisioning.sftp import Sftp
-from vm_provisioning.text import shown
+from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_list, parse_text_info
+from symcache_provisioning.sources.entries import refusal
+from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
+from symcache_provisioning.ssh.sftp import Sftp
+from symcache_provisioning.text import shown
 
 __all__ = ["SEEDS", "one_input"]
 

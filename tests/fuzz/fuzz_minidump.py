@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.minidump_streams import read_minidump
+from symcache.dump.formats.minidump import read_minidump
 from symcache.errors import SymcacheError
 from tests.dump.minidump import MiniThread, minidump
 

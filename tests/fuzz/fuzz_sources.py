@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import symcache.demo
-from server.sources import names_file
 from symcache.dump import SourceTree, source_path
 from symcache.errors import SymcacheError
+from symcache_server.convert.sources import names_file
 
 __all__ = ["SEEDS", "one_input"]
 

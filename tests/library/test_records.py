@@ -307,7 +307,7 @@ def test_a_new_machine_starts_from_a_snapshot(
     for name in ("", "-wal", "-shm"):
         path.with_name(path.name + name).unlink(missing_ok=True)
     read: list[object] = []
-    from symcache.library import following as module
+    from symcache.library import record_log as module
 
     real = module.load_record
     monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))

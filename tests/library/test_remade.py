@@ -30,7 +30,7 @@ NEW = [Image(f"/usr/lib/{n}", n) for n in range(11, 14)]
 @pytest.fixture(autouse=True)
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the library lies on a network file system: SQLite does not work there."""
-    monkeypatch.setattr("symcache.library.places._on_network", lambda _: True)
+    monkeypatch.setattr("symcache.library.user_dirs._on_network", lambda _: True)
 
 
 def _fill(location: str, images: list[Image], folder: Path) -> None:
@@ -266,7 +266,7 @@ def test_what_was_only_touched_or_copied_is_the_same_library(tmp_path: Path, mon
     for path in (tmp_path / "library").rglob("*.zst"):
         os.utime(path, (later, later))
     read: list[object] = []
-    from symcache.library import following as module
+    from symcache.library import record_log as module
 
     real = module.load_record
     monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))

@@ -21,7 +21,8 @@ def _run(folder: Path, *arguments: str) -> str:
     where = [python, "-c", "import site; print(site.getusersitepackages())"]
     site = subprocess.check_output(where, env=environment, text=True).strip()
     Path(site).mkdir(parents=True, exist_ok=True)
-    (Path(site) / "installed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    folders = (sysconfig.get_path("purelib"), ROOT, ROOT / "server", ROOT / "vm_provisioning")
+    (Path(site) / "installed.pth").write_text("".join(f"{folder}\n" for folder in folders))
     command = [python, "-P", *arguments]
     ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
@@ -32,14 +33,14 @@ def test_the_debugger_is_found(tmp_path: Path) -> None:
     pytest.importorskip("lldb", reason="no LLDB wheel: pip install lldb-for-pwndbg")
     dump = str(ASSETS / "dumps" / "crash-x86_64.zip")
     assert "main.c:" in _run(tmp_path, "-m", "symcache", "analyze", dump, "--symbols", str(ASSETS / "app"))
-    assert "lldb-for-pwndbg" in _run(tmp_path, "-m", "symcache.dump.lldb_python")
+    assert "lldb-for-pwndbg" in _run(tmp_path, "-m", "symcache.dump.lldb_child.finder")
 
 
 _SYMBOL_FILE = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from server.breakpad import make_symbol_file
+from symcache_server.convert.breakpad import make_symbol_file
 with open(sys.argv[1], "rb") as image:
     make_symbol_file([image.fileno()], UUID(int=1), "x86_64", "Ledger", Path(sys.argv[2]))
 """

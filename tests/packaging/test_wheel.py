@@ -15,7 +15,8 @@ import pytest
 from tests.support.planted import plant
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"symcache", "server", "vm_provisioning"}
+PACKAGES = {"symcache", "symcache_server", "symcache_provisioning"}
+"""None has a name that may be somebody else's."""
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,13 @@ def test_the_demo_runs_from_an_installed_wheel_and_leaves_nothing(wheel: Path, t
     (site / "requirements.pth").write_text(own + "\n")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TMPDIR": str(scratch)}
+    theirs = tmp_path / "theirs"  # modules of somebody else, which have nothing to do with ours of such names
+    theirs.mkdir()
+    for name in ("server", "vm_provisioning"):
+        (theirs / f"{name}.py").write_text("raise SystemExit(__name__)\n")
+    environment = os.environ | {"PYTHONPATH": str(theirs), "TMPDIR": str(scratch)}
     where = subprocess.run(
-        [python, "-c", "import symcache, server, vm_provisioning; print(symcache.__file__, server.__file__)"],
+        [python, "-c", "import symcache, symcache_server as server; print(symcache.__file__, server.__file__)"],
         env=environment,
         cwd=scratch,
         check=True,

@@ -13,7 +13,7 @@ from aiohttp import web
 from symcache.library import Library, stage_paths
 from symcache.model import Trust
 from tests.client.lying_server import LyingServer
-from tests.server.breakpad_file import SymbolFile, parse
+from tests.server.convert.breakpad_file import SymbolFile, parse
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, set_uuid, stage_variant, uuid_of
 from tests.support.toolchain import compile_image, dsym

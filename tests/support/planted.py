@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["installed", "plant"]
 
-_NAMES = ("json", "multiprocessing", "numpy", "server", "subprocess", "symcache", "typer", "vm_provisioning")
+_NAMES = ("json", "multiprocessing", "numpy", "subprocess", "symcache", "symcache_server", "typer")
 
 
 def plant(folder: Path) -> Path:

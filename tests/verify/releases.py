@@ -14,9 +14,9 @@ from typing import Any
 from symcache.library import Library
 from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry
 from symcache.store import RecordKey, blob_key, put_blob, read_record, write_record
+from symcache_provisioning import DirectorySource, harvest
 from tests.cachewriter import CacheOptions, DylibInput, build_cache
 from tests.support.toolchain import compile_image, lipo
-from vm_provisioning import DirectorySource, harvest
 
 __all__ = ["ARCHS", "BUILD", "DYLD", "OTHER_BUILD", "Workshop", "compile_release", "make_library"]
 

@@ -20,11 +20,11 @@ from click.testing import Result
 from defusedxml import ElementTree
 from typer.testing import CliRunner
 
-from server.misses import MissLog
 from symcache.cli.app import application
 from symcache.library import Library
+from symcache_provisioning import DirectorySource, harvest
+from symcache_server.lookup.misses import MissLog
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
-from vm_provisioning import DirectorySource, harvest
 
 app = application("verify")
 

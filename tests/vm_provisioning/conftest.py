@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from symcache.library import Library
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, Timeouts
 from tests.support.openssh import OpenSshServer, openssh
 from tests.support.systems import make_system, make_util
-from vm_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, Timeouts
 
 __all__ = ["openssh"]
 

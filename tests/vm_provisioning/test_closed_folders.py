@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from symcache.library import Library
+from symcache_provisioning import DirectorySource, SshSource, harvest
 from tests.support.openssh import SFTP_SERVER, OpenSshServer, need_openssh
 from tests.support.permissions import bound_by_modes, bound_command
 from tests.support.systems import CACHE_FOLDER, make_system
 from tests.vm_provisioning.conftest import session_of
-from vm_provisioning import DirectorySource, SshSource, harvest
 
 _CRYPTEXES = "System/Volumes/Preboot/Cryptexes"
 _OLD_FOLDER = "System/Library/dyld"
@@ -91,7 +91,7 @@ def test_where_macos_itself_forbids_it_full_disk_access_is_the_way(
             raise PermissionError(errno.EPERM, "Operation not permitted")
         return real(path)
 
-    monkeypatch.setattr("vm_provisioning.directory_source.os.scandir", scandir)
+    monkeypatch.setattr("symcache_provisioning.sources.folder.os.scandir", scandir)
     result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
     assert not result.sealed
     assert [p for p in result.problems if f"/{CACHE_FOLDER}: " in p and "Full Disk Access" in p]

@@ -14,9 +14,7 @@ from symcache.errors import NotFoundError, RemoteError, UsageError
 from symcache.library import Library
 from symcache.model import Kind
 from symcache.verify import Expectations, Level, verify
-from tests.support.systems import BUILD, CACHE_FOLDER, CACHES, images_in, make_system
-from tests.vm_provisioning.conftest import QUICK
-from vm_provisioning import (
+from symcache_provisioning import (
     DirectorySource,
     HarvestResult,
     HostKeyTrust,
@@ -26,6 +24,8 @@ from vm_provisioning import (
     SshTarget,
     harvest,
 )
+from tests.support.systems import BUILD, CACHE_FOLDER, CACHES, images_in, make_system
+from tests.vm_provisioning.conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("openssh")
 _OUTSIDE = {

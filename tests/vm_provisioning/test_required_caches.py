@@ -9,8 +9,8 @@ import pytest
 
 from symcache.demo.standin import StandInHost
 from symcache.library import Library
+from symcache_provisioning import DirectorySource, HostKeyTrust, Login, SshSession, SshSource, SshTarget, harvest
 from tests.support.systems import CACHE_FOLDER, make_system, system_version
-from vm_provisioning import DirectorySource, HostKeyTrust, Login, SshSession, SshSource, SshTarget, harvest
 
 _PREBOOT = "System/Volumes/Preboot/Cryptexes"
 

@@ -10,11 +10,11 @@ import pytest
 from symcache.library import Library
 from symcache.model import uuid_text
 from symcache.verify import Expectations, Level, verify
+from symcache_provisioning import DirectorySource, harvest
 from tests.cachewriter import CacheOptions, build_cache
 from tests.cachewriter.samples import sample
 from tests.support.systems import make_system, system_version
 from tests.support.toolchain import compile_image
-from vm_provisioning import DirectorySource, harvest
 
 _CRYPTEX = "System/Volumes/Preboot/Cryptexes/Rosetta"
 _FOLDER = "System/Library/dyld"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from symcache.dump.capture.images import LoadedImage
 from symcache.dump.capture.regions import Kept
 from symcache.dump.capture.task import ThreadCapture
-from symcache.dump.image_infos import OWNER, image_infos
+from symcache.dump.formats.image_infos import OWNER, image_infos
 from symcache.macho.constants import MH_CORE, MH_MAGIC_64
 
 __all__ = ["CoreLayout", "lay_out"]

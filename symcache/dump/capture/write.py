@@ -14,7 +14,7 @@ from symcache.dump.capture.core_writer import lay_out
 from symcache.dump.capture.images import LoadedImages, read_images
 from symcache.dump.capture.regions import choose
 from symcache.dump.capture.task import CrashReport, Task
-from symcache.dump.container import MEMBER
+from symcache.dump.formats.container import MEMBER
 from symcache.errors import DumpError, EnvironmentFailure, StorageError
 from symcache.files import published
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import symcache.dump.capture
-from symcache.dump import registers
 from symcache.dump.capture import images, mach
+from symcache.dump.formats import registers
 from tests.dump.builder import THREAD_STRUCTURES
 
 TARGETS = ("x86_64-macos", "aarch64-macos")

@@ -1,5 +1,0 @@
-"""Pages for people: what the library holds and what was asked for in vain. Plain HTML, all from here."""
-
-from server.pages.handlers import register
-
-__all__ = ["register"]

@@ -1,0 +1,283 @@
+"""What goes over the wire; also the schemas of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from symcache.catalog import Occurrence, ReleaseRow
+from symcache.client import LayoutMatch
+from symcache.macho import MAX_SOURCE_NOTES
+from symcache.model import Kind, Sha256, SourceNote, uuid_text
+from symcache_server.http.auth import Scope
+
+__all__ = [
+    "MAX_IMAGES",
+    "AddQuery",
+    "Added",
+    "Content",
+    "Coverage",
+    "CoverageFinding",
+    "Error",
+    "HeldImage",
+    "Holdings",
+    "ImageQuery",
+    "Images",
+    "Layout",
+    "Missing",
+    "MissingImage",
+    "NameQuery",
+    "Release",
+    "Releases",
+    "Upload",
+    "UuidsQuery",
+    "content_of",
+    "release_of",
+]
+
+MAX_IMAGES = 10_000
+
+UuidText = Annotated[UUID, PlainSerializer(uuid_text, return_type=str)]
+
+
+def _number(value: object) -> object:
+    """Let pass what JSON Schema takes for a number: `5.0` is an integer there, `"5"` and `true` are not."""
+    if isinstance(value, str | bool):
+        raise ValueError("must be an integer")
+    return value
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageQuery(_Question):
+    """One image that is asked about."""
+
+    uuid: UUID
+    load_address: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=0, lt=1 << 64)
+    """Address of its Mach-O header in the process."""
+
+
+class UuidsQuery(_Question):
+    """Up to 10,000 images at once."""
+
+    images: list[ImageQuery] = Field(max_length=MAX_IMAGES)
+    note_missing: bool = Field(default=True, strict=True)
+    """False for a check: nobody wants what it names, so what is not held does not count as missing."""
+
+
+class Content(_Answer):
+    """One content that the library holds."""
+
+    kind: Kind
+    size: int
+    """Bytes."""
+    sha256: Sha256
+    arch: str
+    path: str
+    build: str | None
+    version: str
+    cache_uuid: UuidText | None
+    extractor: str
+    revision: int
+    sealed: bool
+    """The harvest that it came with is known to be whole."""
+
+
+class HeldImage(_Answer):
+    """An image and its contents, preferred first; none when nobody has it."""
+
+    uuid: UuidText
+    contents: list[Content]
+    sources: list[SourceNote] = []
+    """What its dSYM notes of its sources: folders of machines that the server does not know."""
+
+
+class Layout(_Answer):
+    """Which shared caches have exactly the layout of the load addresses."""
+
+    match: LayoutMatch
+    caches: list[UuidText]
+    slide: int | None
+    """Bytes; only where one cache fits."""
+
+
+class Holdings(_Answer):
+    """Answer to `UuidsQuery`, in its order."""
+
+    images: list[HeldImage]
+    layout: Layout | None
+    """None when no load addresses were given."""
+
+
+class NameQuery(_Question):
+    """Parameters of a search by name."""
+
+    name: str = Field(min_length=1, max_length=1024)
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class Images(_Answer):
+    """Images that have a name."""
+
+    images: list[HeldImage]
+    more: bool = Field(default=False, description="There are more than these, or more contents of them.")
+
+
+class Release(_Answer):
+    """One macOS build."""
+
+    product: str
+    version: str
+    extra: str
+    build: str
+    sealed: bool
+    harvests: int
+    images: int
+
+
+class Releases(_Answer):
+    """All builds, newest first."""
+
+    releases: list[Release]
+
+
+class CoverageFinding(_Answer):
+    """One thing that a release lacks; what does not apply is empty."""
+
+    code: str
+    text: str
+    path: str
+    arch: str
+    uuid: str
+    cache_uuid: str
+
+
+class Coverage(_Answer):
+    """Whether a release is complete, as far as the catalog tells."""
+
+    build: str
+    complete: bool
+    level: Literal["catalog"]
+    images: int
+    findings: list[CoverageFinding]
+
+
+class MissingImage(_Answer):
+    """Something that was asked for and nobody had; times are UTC."""
+
+    uuid: UuidText
+    kind: str
+    cache_uuid: UuidText | None
+    build: str | None
+    times: int
+    first_asked: str
+    last_asked: str
+    name: str
+    """File name, or empty where nobody told one."""
+
+
+class IssuedToken(_Answer):
+    """One token: whom it is for and what it allows. The token itself is not kept."""
+
+    name: str
+    scopes: list[Scope]
+    created: str
+
+
+class Tokens(_Answer):
+    """Who may do what here."""
+
+    tokens: list[IssuedToken]
+
+
+class Missing(_Answer):
+    """What was asked for most often."""
+
+    missing: list[MissingImage]
+
+
+class Upload(_Answer):
+    """How much of a file was received."""
+
+    offset: int
+    """Bytes."""
+    complete: bool
+    """All of it is here and has the right hash."""
+
+
+class AddedFile(_Question):
+    """One file that was sent, and the path that it has where it comes from."""
+
+    sha256: Sha256
+    path: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")
+    sources: list[SourceNote] = Field(default=[], max_length=MAX_SOURCE_NOTES)
+    """What a dSYM notes of its sources."""
+
+
+class AddQuery(_Question):
+    """Files to add to the library by one record."""
+
+    images: list[AddedFile] = Field(min_length=1, max_length=MAX_IMAGES)
+
+
+class AddedImage(_Answer):
+    """One image that is in the library now."""
+
+    uuid: UuidText
+    kind: Kind
+    arch: str
+    sha256: Sha256
+    path: str
+
+
+class Added(_Answer):
+    """What was added."""
+
+    record: str
+    images: list[AddedImage]
+    problems: list[str]
+
+
+class Error(_Answer):
+    """Why there is no answer."""
+
+    error: str
+    hint: str
+
+
+def content_of(o: Occurrence) -> Content:
+    """Return an occurrence as it is told to clients."""
+    return Content(
+        kind=o.kind,
+        size=o.size,
+        sha256=o.sha256,
+        arch=o.arch,
+        path=o.path,
+        build=o.build,
+        version=o.version,
+        cache_uuid=o.cache_uuid,
+        extractor=o.extractor,
+        revision=o.revision,
+        sealed=o.sealed,
+    )
+
+
+def release_of(row: ReleaseRow) -> Release:
+    """Return a release as it is told to clients."""
+    return Release(
+        product=row.product,
+        version=row.version,
+        extra=row.extra,
+        build=row.build,
+        sealed=row.sealed,
+        harvests=row.harvests,
+        images=row.images,
+    )

@@ -1,0 +1,69 @@
+"""The handlers of the API that take binaries in. A token that may write was asked for before they run."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from symcache.errors import UsageError
+from symcache_server.api import models
+from symcache_server.api.answers import json_answer, refuse
+from symcache_server.files.uploads import SentFile
+from symcache_server.http.auth import token_of
+from symcache_server.lookup.service import SERVICE, Service
+
+__all__ = ["register"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PATH = "/api/v1/uploads"
+
+
+def register(app: web.Application) -> None:
+    """Add the routes of this module."""
+    app.router.add_get(f"{_PATH}/{{sha256}}", progress)
+    app.router.add_put(f"{_PATH}/{{sha256}}", receive)
+    app.router.add_post(_PATH, add)
+
+
+async def progress(request: web.Request) -> web.Response:
+    """Say how much of a file has been received."""
+    offset, complete = request.app[SERVICE].uploads.offset(_sha256(request))
+    return json_answer(models.Upload(offset=offset, complete=complete))
+
+
+async def receive(request: web.Request) -> web.Response:
+    """Take a file, or the next part of it."""
+    offset, complete = await request.app[SERVICE].uploads.receive(_sha256(request), request)
+    return json_answer(models.Upload(offset=offset, complete=complete), status=200 if complete else 202)
+
+
+async def add(request: web.Request) -> web.Response:
+    """Add files that were sent to the library."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
+    try:
+        query = models.AddQuery.model_validate_json(await request.read())
+    except ValidationError as error:
+        raise refuse(error) from error
+    service = request.app[SERVICE]
+    files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
+    # To its end even if the client goes away: a record is either written or not.
+    work = asyncio.to_thread(service.uploads.add, service.background, files, _who(request, service))
+    result = await asyncio.shield(asyncio.create_task(work))
+    service.forget()  # whoever pushes and asks finds it, at least in this process
+    return json_answer(models.Added.model_validate(result), status=201)
+
+
+def _sha256(request: web.Request) -> str:
+    text = request.match_info["sha256"]
+    if not _SHA256.fullmatch(text):
+        raise UsageError(f"{text[:80]!r}: not a SHA-256", hint="write 64 lower-case hex digits")
+    return text
+
+
+def _who(request: web.Request, service: Service) -> str:
+    token = service.tokens.find(token_of(request) or "")
+    return token.name if token else "unknown"

@@ -1,0 +1,155 @@
+"""The aiohttp application: layouts first, then the API and the pages; errors become answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from symcache.errors import EnvironmentFailure, FormatError, IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache_server import api, pages
+from symcache_server.config import ServerConfig
+from symcache_server.http import health
+from symcache_server.http.auth import Scope, token_of
+from symcache_server.http.content import MISSING, SIGNATURE
+from symcache_server.http.fast_path import take_rest
+from symcache_server.http.metrics import TYPE
+from symcache_server.layouts import MAX_PATH, match, match_raw_cache
+from symcache_server.lookup.handlers import answer, answer_raw_cache
+from symcache_server.lookup.service import SERVICE, Service
+
+__all__ = ["create_app"]
+
+log = logging.getLogger("symcache.server")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+_ADMIN = frozenset({"/api/v1/tokens"})
+_MAX_BODY = 4 << 20
+
+
+def create_app(config: ServerConfig) -> web.Application:
+    """Return the application over the library of `config`. Raises NotFoundError, StorageError."""
+    app = web.Application(middlewares=[_answers, _access, _layouts], client_max_size=_MAX_BODY)
+    app[SERVICE] = Service(config)
+    app.on_response_prepare.append(_sign)
+    app.cleanup_ctx.append(_service)
+    health.register(app)
+    api.register(app)
+    pages.register(app)
+    # Last, for every path that is nothing else: a look-up comes to its middleware without an error being made first.
+    app.router.add_route("*", "/{path:.*}", _nothing)
+    return app
+
+
+async def _nothing(request: web.Request) -> web.StreamResponse:
+    methods: set[str] = set()
+    for resource in request.app.router.resources():
+        methods |= (await resource.resolve(request))[1]
+    if methods := methods - {hdrs.METH_ANY}:
+        raise web.HTTPMethodNotAllowed(request.method, sorted(methods))
+    raise web.HTTPNotFound(text="nothing is at this path\n")
+
+
+async def _service(app: web.Application) -> AsyncIterator[None]:
+    app[SERVICE].start()
+    yield
+    await app[SERVICE].close()
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell clients who answers."""
+    response.headers.update(SIGNATURE)
+
+
+@web.middleware
+async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let pass who may read or write what is asked for."""
+    reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
+    service = request.app[SERVICE]
+    if request.path == "/healthz":
+        return await handler(request)
+    scope = Scope.ADMIN if request.path in _ADMIN else Scope.READ if reads else Scope.WRITE
+    open_to_all = scope is Scope.READ and service.open_reads
+    token = None
+    if not open_to_all or service.limits.on:
+        token = service.tokens.find(token_of(request) or "")
+    if service.limits.on:  # guesses at tokens are counted, too
+        service.limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
+    if open_to_all:
+        return await handler(request)
+    if token is None:
+        raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
+    if not token.may(scope):
+        raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
+    response = await handler(request)
+    if "Cache-Control" in response.headers:  # what needs a token is for nobody else's cache
+        response.headers["Cache-Control"] = response.headers["Cache-Control"].replace("public", "private")
+    return response
+
+
+@web.middleware
+async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer whatever has the shape of a look-up before any route is tried."""
+    path = request.path
+    if len(path) > MAX_PATH:
+        raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
+    if wanted := match(path):
+        request[TYPE] = wanted.layout
+        if request.method not in _READS:
+            raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
+        return await answer(request, request.app[SERVICE], wanted)
+    if request.method in _READS and (file := match_raw_cache(path)):
+        request[TYPE] = "raw-cache"
+        return await answer_raw_cache(request, request.app[SERVICE], file)
+    request[TYPE] = "api" if path.startswith("/api/") else "page"
+    return await handler(request)
+
+
+@web.middleware
+async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn errors into answers with a reason, and never into a body that was begun."""
+    if rest := take_rest(request):
+        return rest
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _refusal(request, error.status, (error.text or error.reason).strip(), headers=_allow(error))
+    except UsageError as error:
+        return _refusal(request, 400, str(error), error.hint)
+    except NotFoundError as error:
+        return _refusal(request, 404, str(error), error.hint)
+    except web.RequestPayloadError as error:
+        return _refusal(request, 400, f"the body is not what its headers say: {str(error)[:200]}")
+    except ConnectionError:
+        raise  # the client has gone
+    except OSError as error:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return _refusal(request, 503, f"the server cannot use its files: {error.strerror or error}")
+    except SymcacheError as error:
+        if request.method not in _READS and isinstance(error, IntegrityError | FormatError):
+            return _refusal(request, 422, str(error), error.hint)  # what the client sent is not what it said
+        log.error("%s %s: %s", request.method, request.path, error)
+        return _refusal(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+    if error.status == web.HTTPUnauthorized.status_code:
+        headers["WWW-Authenticate"] = 'Basic realm="symcache", Bearer realm="symcache"'
+    return headers
+
+
+def _refusal(
+    request: web.Request, status: int, reason: str, hint: str = "", headers: dict[str, str] | None = None
+) -> web.Response:
+    caching = "no-store"
+    if status == web.HTTPNotFound.status_code:
+        caching = MISSING if request.app[SERVICE].open_reads else MISSING.replace("public", "private")
+    headers = {"Cache-Control": caching} | (headers or {})
+    if request.path.startswith("/api/"):
+        return web.json_response({"error": reason, "hint": hint}, status=status, headers=headers)
+    text = f"{reason}\n" + (f"next: {hint}\n" if hint else "")
+    return web.Response(status=status, text=text, headers=headers)

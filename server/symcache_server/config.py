@@ -1,0 +1,154 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from symcache.dump import SourceTree
+from symcache.errors import UsageError
+from symcache_server.http.auth import Scope, TokenStore
+from symcache_server.http.limits import Network
+
+__all__ = ["ServerConfig"]
+
+_LOOKUP_RATE, _UPLOAD_RATE = 200.0, 50.0
+_LOCATION = re.compile(r"(?:/[A-Za-z0-9._-]{1,64}){1,8}")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Settings of one server; sizes in bytes, times in seconds."""
+
+    library: str
+    """Location of the library, as for `Library.open`."""
+    cache_dir: Path
+    """Folder of decoded files; bounded by `cache_bytes`, may be deleted at any time."""
+    state_dir: Path
+    """Folder of what the server has to remember: the log of misses."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0: any free port."""
+    processes: int = 1
+    shared_dir: Path | None = None
+    """Folder that several processes share as long as the server runs; made by `run`."""
+    cache_bytes: int = 16 << 30
+    public_reads: bool = False
+    """Anybody who can connect may read. On loopback that is always so."""
+    require_token: bool = False
+    """Reading needs a token on loopback, too: for a server behind a proxy, where everybody comes from there."""
+    refresh_seconds: float = 2.0
+    stop_seconds: float = 30.0
+    """How long downloads that are under way may take to finish when the server stops."""
+    max_upload: int = 4 << 30
+    max_uploads: int = 64 << 30
+    """Of one file that is pushed, and of all that were sent but not yet added."""
+    upstreams: tuple[str, ...] = ()
+    """URLs of servers to ask for what the library does not have."""
+    sources: tuple[SourceTree, ...] = ()
+    """Where sources of own binaries lie; nothing else is served under `/source/`."""
+    identity: str = field(default_factory=lambda: secrets.token_hex(8))
+    """What upstream servers know this server by, so that a question never goes round in circles."""
+    access_log: Path | None = None
+    """File for one JSON object a request; `-`: standard error."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    """PEM files of the certificate, with its chain, and of its private key: both or neither. HTTPS is spoken then."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def open_reads(self) -> bool:
+        """Whether reading needs no token."""
+        return self.public_reads or (self.is_loopback and not self.require_token)
+
+    @property
+    def tokens(self) -> Path:
+        """File of the tokens."""
+        return self.state_dir / "tokens.json"
+
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose word in X-Forwarded-For counts."""
+    lookup_rate: float | None = None
+    upload_rate: float | None = None
+    """Requests a second of one client in the long run; 0 is no limit. None: a default, but none on loopback."""
+
+    x_accel: str = ""
+    """Path of the internal locations `decoded/` and `library/` of nginx, which must be among `trusted_proxies`."""
+    redirect_to_store: bool = False
+    """Clients that accept zstd get large bodies from the object store itself, by presigned URLs."""
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Return the limits of look-ups and uploads that hold, in requests a second; 0 is none."""
+        local = self.is_loopback and not self.trusted_proxies
+        lookups, uploads = (0.0, 0.0) if local else (_LOOKUP_RATE, _UPLOAD_RATE)
+        return (
+            lookups if self.lookup_rate is None else self.lookup_rate,
+            uploads if self.upload_rate is None else self.upload_rate,
+        )
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what speaks TLS, or None for plain HTTP. Raises UsageError for files that are none of the kind."""
+        if self.tls_cert is None and self.tls_key is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            raise UsageError("TLS needs a certificate and its key", hint="give both --tls-cert and --tls-key")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        _load(context, self.tls_cert, self.tls_key)
+        return context
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Have new connections of `context` get what certificate and key are now. Raises UsageError, as `tls`."""
+        self.tls()  # before anything is changed
+        if self.tls_cert is not None and self.tls_key is not None:
+            _load(context, self.tls_cert, self.tls_key)
+
+    def check(self) -> None:
+        """Raise UsageError for settings that contradict each other or would expose the library unasked."""
+        if self.public_reads and self.require_token:
+            raise UsageError("--public-reads and --require-token contradict each other", hint="choose one of them")
+        if not self.open_reads and not any(t.may(Scope.READ) for t in TokenStore(self.tokens).all()):
+            raise UsageError(
+                f"{self.host}: reading needs a token there, and there is none that may read",
+                hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",
+            )
+        if self.x_accel and not _LOCATION.fullmatch(self.x_accel):
+            raise UsageError(f"{self.x_accel[:80]!r}: not a path for --x-accel", hint="--x-accel /_symcache")
+        if self.x_accel and not self.trusted_proxies:
+            raise UsageError("--x-accel is for nginx in front", hint="name its address: --trust-proxy 127.0.0.1")
+        if self.redirect_to_store and not self.library.startswith("s3://"):
+            raise UsageError(
+                f"{self.library}: lies in no object store, so nobody can be sent there",
+                hint="leave out --redirect-to-store, or serve a library at s3://bucket/prefix",
+            )
+        self.tls()
+        if self.processes < 1:
+            raise UsageError(f"{self.processes} processes: at least one is needed")
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    for file in (cert, key):
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file", hint="name PEM files that the server's user can read")
+    try:
+        # Without a password at hand OpenSSL would ask the terminal for one.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{cert} and {key}: not a PEM certificate and its key without a passphrase: {error}",
+            hint="check both with `openssl x509 -noout -in` and `openssl pkey -noout -in`",
+        ) from error

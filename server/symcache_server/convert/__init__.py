@@ -1,0 +1,1 @@
+"""What is made from an image on request: symbol files, sections, universal files, sources."""

@@ -1,0 +1,1 @@
+"""Files of the server: decoded ones to send, uploaded ones to take in."""

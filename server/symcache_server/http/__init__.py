@@ -1,0 +1,1 @@
+"""What every response of the server has in common: content, limits, who may do what, metrics."""

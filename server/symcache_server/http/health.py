@@ -1,0 +1,47 @@
+"""For whoever runs the server: is it alive, can it answer, how does it fare."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from aiohttp import web
+
+from symcache_server.http.metrics import TYPE, exposition
+from symcache_server.lookup.service import SERVICE
+
+__all__ = ["register"]
+
+_STALE_SECONDS = 60.0
+
+
+def register(app: web.Application) -> None:
+    """Add the routes of this module."""
+    app.router.add_get("/healthz", health)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
+
+
+async def health(request: web.Request) -> web.Response:
+    """Say that the process answers at all."""
+    request[TYPE] = "operations"
+    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Return the metrics of all processes."""
+    request[TYPE] = "operations"
+    body, kind = await asyncio.to_thread(exposition)
+    return web.Response(body=body, headers={"Content-Type": kind, "Cache-Control": "no-store"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Say whether the library can be read and is being followed."""
+    request[TYPE] = "operations"
+    service = request.app[SERVICE]
+    age = time.time() - service.refreshed
+    limit = max(_STALE_SECONDS, 3 * service.config.refresh_seconds)
+    if age > limit:
+        reason = service.refresh_error or f"the library was last looked at {age:.0f} seconds ago"
+        return web.Response(status=503, text=reason + "\n", headers={"Cache-Control": "no-store"})
+    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,107 @@
+"""Who may ask how often: look-ups and uploads have each their limit, which holds for all processes of a server.
+
+Whoever brings a valid token is counted under its name, wherever it is used; all others under their address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from aiohttp import web
+
+from symcache.errors import UsageError
+from symcache_server.http.auth import Scope, Token
+from symcache_server.http.metrics import Asked
+from symcache_server.http.rates import RateLimit
+
+__all__ = ["Limits", "Network", "client_address", "is_proxy", "parse_network"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_MAX_HOPS = 32
+
+
+class Limits:
+    """The limits of look-ups and uploads; a rate of 0 is none. `folder` is where several processes count together."""
+
+    def __init__(self, lookups: float, uploads: float, proxies: Iterable[Network], folder: Path | None = None) -> None:
+        """Raises StorageError."""
+        self._lookups = RateLimit(lookups, file=folder and folder / "lookups.rates") if lookups else None
+        self._uploads = RateLimit(uploads, file=folder and folder / "uploads.rates") if uploads else None
+        self._proxies = frozenset(proxies)
+        self.on = bool(lookups or uploads)
+
+    def wait(self, asked: Asked) -> float:
+        """Count a look-up by somebody without a token; return 0, or the seconds after which he may ask again."""
+        return self._lookups.wait(_network(client_address(asked, self._proxies))) if self._lookups else 0.0
+
+    def check(self, request: web.BaseRequest, token: Token | None, *, upload: bool) -> None:
+        """Count a request. Raises HTTPTooManyRequests."""
+        limit = self._uploads if upload else self._lookups
+        if limit is None or (token and token.may(Scope.ADMIN)):
+            return
+        # No address has a space in it.
+        client = f"token {token.name}" if token else _network(client_address(request, self._proxies))
+        if late := limit.wait(client):
+            seconds = max(1, math.ceil(late))
+            raise web.HTTPTooManyRequests(
+                text=f"too many requests of {client}: ask again in {seconds} seconds\n",
+                headers={"Retry-After": str(seconds)},
+            )
+
+
+def client_address(request: Asked, proxies: frozenset[Network]) -> str:
+    """Return who asks: the peer, or what a proxy that is named in `proxies` says in X-Forwarded-For.
+
+    Each proxy appends whom it got the request from, so the last address that is none of theirs is the client's;
+    whatever stands before it was written by the client.
+    """
+    address = request.remote or ""
+    if not proxies or not is_proxy(address, proxies):
+        return address
+    hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+    for hop in reversed(hops[-_MAX_HOPS:]):
+        text = hop.strip()
+        if _parse(text) is None:
+            break
+        address = text
+        if not is_proxy(text, proxies):
+            break
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """Return an address, or a network in CIDR notation. Raises UsageError."""
+    try:
+        return ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise UsageError(f"{text[:80]!r}: not an address", hint="write 127.0.0.1, or 10.0.0.0/8") from None
+
+
+@lru_cache(1 << 12)
+def is_proxy(address: str, proxies: frozenset[Network]) -> bool:
+    """Return whether an address is one of `proxies`."""
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in proxies)
+
+
+@lru_cache(1 << 12)
+def _network(address: str) -> str:
+    """Return what one client cannot leave: with IPv6 it has a whole /64."""
+    parsed = _parse(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))
+    return str(parsed) if parsed else address
+
+
+@lru_cache(1 << 12)
+def _parse(text: str) -> _Address | None:
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, ipaddress.IPv6Address) else parsed

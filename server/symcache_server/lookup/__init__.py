@@ -1,0 +1,1 @@
+"""From a look-up request to the content that answers it."""

@@ -1,0 +1,5 @@
+"""Pages for people: what the library holds and what was asked for in vain. Plain HTML, all from here."""
+
+from symcache_server.pages.handlers import register
+
+__all__ = ["register"]

@@ -1,0 +1,160 @@
+"""The handlers of the pages. Everything shown comes from other machines, so templates escape it all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from aiohttp import web
+
+from symcache import __version__
+from symcache.catalog import Occurrence
+from symcache.errors import NotFoundError, UsageError
+from symcache.library import Found
+from symcache.macho import parse_uuid
+from symcache.model import uuid_text
+from symcache.store import blob_key
+from symcache_server.http.content import IMMUTABLE, Content, send
+from symcache_server.lookup.handlers import describe
+from symcache_server.lookup.service import SERVICE, Service
+
+__all__ = ["register"]
+
+_ROWS = 500
+"""Images on one page."""
+_HEADERS = {
+    # No script at all, nothing from elsewhere, in nobody's frame: what is shown was named by strangers.
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none';"
+    " base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def register(app: web.Application) -> None:
+    """Add the routes of this module."""
+    app.router.add_get("/", start)
+    app.router.add_get("/search", search)
+    app.router.add_get("/releases", releases)
+    app.router.add_get("/releases/{build}", release)
+    app.router.add_get("/images/{uuid}", image)
+    app.router.add_get("/images/{uuid}/{sha256}", content)
+    app.router.add_get("/missing", missing)
+    app.router.add_get("/style.css", style)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("symcache_server.pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["uuid"] = lambda uuid: uuid_text(uuid) if uuid else ""
+    environment.filters["size"] = _size
+    environment.filters["segment"] = lambda text: quote(str(text), safe="")
+    return environment
+
+
+def _page(name: str, **values: Any) -> web.Response:
+    text = _environment().get_template(name).render(version=__version__, **values)
+    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+
+
+async def start(request: web.Request) -> web.Response:
+    """Show the releases, and how debuggers are pointed here."""
+    rows = await asyncio.to_thread(request.app[SERVICE].background.releases)
+    return _page("start.html", releases=rows, base=f"{request.scheme}://{request.host}")
+
+
+async def releases(request: web.Request) -> web.Response:
+    """The list of releases is on the first page."""
+    raise web.HTTPFound("/")
+
+
+async def search(request: web.Request) -> web.Response:
+    """Find images by UUID, name or path."""
+    text = request.query.get("q", "").strip()[:1024]
+    try:
+        uuid = parse_uuid(text)
+    except UsageError:
+        found: Sequence[Occurrence] = []
+        if text:
+            found = await asyncio.to_thread(request.app[SERVICE].by_name, text, _ROWS + 1)
+        return _page("search.html", query=text, found=found[:_ROWS], more=len(found) > _ROWS)
+    raise web.HTTPFound(f"/images/{uuid_text(uuid)}")
+
+
+async def release(request: web.Request) -> web.Response:
+    """Show the images of one build."""
+    service, build = request.app[SERVICE], request.match_info["build"]
+    try:
+        first = max(0, min(int(request.query.get("from", "0")), 10_000_000))
+    except ValueError:
+        raise UsageError("`from` is the number of the first image to show") from None
+    row = await service.release(build)
+    images = await asyncio.to_thread(_images, service, build)
+    return _page(
+        "release.html",
+        release=row,
+        images=images[first : first + _ROWS],
+        total=len(images),
+        first=first,
+        following=first + _ROWS if first + _ROWS < len(images) else None,
+    )
+
+
+def _images(service: Service, build: str) -> list[Occurrence]:
+    """Return every image of a build once, by path."""
+    found: dict[tuple[Any, ...], Occurrence] = {}
+    for record in service.background.catalog.records_of(build):
+        for o in service.background.catalog.objects_of(record["id"]):
+            found.setdefault((o.path, o.arch, o.kind, o.uuid, o.cache_uuid), o)
+    return sorted(found.values(), key=lambda o: (o.path, o.arch, o.kind))
+
+
+async def image(request: web.Request) -> web.Response:
+    """Show everything under one UUID."""
+    service, uuid = request.app[SERVICE], parse_uuid(request.match_info["uuid"])
+    contents = await asyncio.to_thread(service.library.variants, uuid)
+    if not contents:
+        raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
+    return _page("image.html", uuid=uuid, contents=contents)
+
+
+async def content(request: web.Request) -> web.StreamResponse:
+    """Send one content of a UUID, whichever one a look-up would answer with."""
+    service, uuid, sha256 = request.app[SERVICE], parse_uuid(request.match_info["uuid"]), request.match_info["sha256"]
+    for row in await asyncio.to_thread(service.library.variants, uuid):
+        if row.sha256 == sha256 and (stat := await asyncio.to_thread(service.library.store.stat, blob_key(sha256))):
+            headers = dict(describe(Found(row, stat.stored_size))) | {"Cache-Control": IMMUTABLE}
+            stored = Content(row.sha256, row.size, stat.stored_size)
+            return await send(request, service.decoded, stored, headers, service.offload)
+    raise NotFoundError(f"{uuid_text(uuid)}: has no such content here", hint=f"see /images/{uuid_text(uuid)}")
+
+
+async def missing(request: web.Request) -> web.Response:
+    """Show what was asked for and nobody had."""
+    rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
+    return _page("missing.html", misses=rows[:_ROWS])
+
+
+async def style(request: web.Request) -> web.Response:
+    """Return the style sheet."""
+    text = _environment().get_template("style.css").render()
+    return web.Response(text=text, content_type="text/css", headers={"Cache-Control": "public, max-age=3600"})
+
+
+def _size(size: int) -> str:
+    """Return a size for people, in binary units."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -1,0 +1,1 @@
+"""Files of crash dumps: bytes in, values out. No debugger, no network."""

@@ -1,0 +1,279 @@
+"""Runs LLDB in a child process: bounded in time and memory, with nothing of ours in its environment.
+
+LLDB crashes on some hostile input; what it is given here comes from strangers. So it never runs in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
+from symcache.errors import DebuggerError, DumpError
+from symcache.own_program import user_site
+from symcache.text import readable
+
+__all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
+
+_WORKER = Path(__file__).with_name("worker.py")
+_MAX_OUTPUT = 256 << 20
+_MAX_QUESTION = 1 << 20
+_END_SECONDS = 10.0
+"""For ending once all is said, however little of its time is left."""
+Answer = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
+"""From (UUID, recorded path) of the source files of the shown frames to the folders to map: (recorded, here)."""
+_NOT_TAKEN = 4
+"""Exit code of the worker when LLDB refuses the core."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the child may take."""
+
+    seconds: float = 180
+    """Until all backtraces are there; the prompt may stay open for ever."""
+    memory: int = 12 << 30
+    """Address space in bytes, beside core and modules, which are mapped. LLDB itself maps some gigabytes."""
+    max_frames: int = 1024
+    """Frames of one thread."""
+
+
+class Mode(StrEnum):
+    """What the child is for; see worker.py."""
+
+    ANALYZE = "analyze"
+    PRINT = "print"
+    PROMPT = "prompt"
+
+
+def require_lldb() -> LldbPython:
+    """Return the LLDB to use. Raises DebuggerError with the way to get one."""
+    if found := find_lldb():
+        return found
+    raise DebuggerError("no LLDB was found that Python can import", hint=next_step())
+
+
+class LldbProcess:
+    """A child that imports LLDB at once and waits for its plan: meanwhile the modules can be looked for.
+
+    A context manager; the child and all that it started are gone behind it. Raises DebuggerError.
+    """
+
+    def __init__(self, mode: Mode, limits: Limits | None = None) -> None:
+        self.mode, self._limits = mode, limits or Limits()
+
+    def __enter__(self) -> Self:
+        lldb = require_lldb()
+        self._package = {"package_folder": lldb.package_folder, "library": lldb.library}
+        self._folder = tempfile.TemporaryDirectory(prefix="symcache-lldb-")
+        interactive = self.mode is Mode.PROMPT
+        try:
+            empty = Path(self._folder.name, "empty")
+            empty.mkdir()
+            self._errors = tempfile.TemporaryFile(dir=self._folder.name)
+            reading, self._plan = os.pipe()
+            self._questions, asking = os.pipe()
+            try:
+                self._process = subprocess.Popen(
+                    lldb.command(str(_WORKER), self.mode, str(reading), json.dumps(self._package), str(asking)),
+                    stdin=None if interactive else subprocess.DEVNULL,
+                    stdout=None if interactive else subprocess.PIPE,
+                    stderr=None if interactive else self._errors,
+                    cwd=empty,
+                    env=_environment(Path(self._folder.name), interactive),
+                    start_new_session=not interactive,  # the terminal belongs to our session
+                    pass_fds=[reading, asking],
+                )
+            except BaseException:
+                os.close(self._plan)
+                os.close(self._questions)
+                raise
+            finally:
+                os.close(reading)
+                os.close(asking)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hang_up()
+        os.close(self._questions)
+        if self._process.poll() is None:
+            self._kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._errors.close()
+        self._folder.cleanup()
+
+    def report(self, plan: dict[str, Any], name: str) -> dict[str, Any]:
+        """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
+        self._send(plan)
+        raw = self._read(name)
+        try:
+            result: dict[str, Any] = json.loads(raw, object_hook=_readable_values)
+        except ValueError as error:
+            raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint="run again with --debug") from error
+        if "error" in result:
+            raise DumpError(f"{name}: LLDB does not open the core: {result['error']}", hint="the dump may be damaged")
+        return result
+
+    def backtrace(self, plan: dict[str, Any], name: str, answer: Answer | None = None) -> str:
+        """Return what LLDB prints for `bt` on the crashed thread, and source lines. Raises DebuggerError, DumpError."""
+        self._send(plan, answer)
+        return self._read(name).decode("utf-8", "replace")
+
+    def prompt(self, plan: dict[str, Any], name: str, answer: Answer | None = None) -> None:
+        """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError."""
+        self._send(plan, answer)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for LLDB
+        try:
+            if self._process.wait():
+                raise self._failure(name)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _send(self, plan: dict[str, Any], answer: Answer | None = None) -> None:
+        mapped = sum(Path(p).stat().st_size for p in _mapped_files(plan))
+        full = self._in_utf8(plan) | {"memory": self._limits.memory + 2 * mapped, "max_frames": self._limits.max_frames}
+        data = json.dumps(full | {"asks": answer is not None}).encode() + b"\n"
+        try:
+            with os.fdopen(self._plan, "wb") as pipe:
+                self._plan = -1
+                pipe.write(data)
+                if answer:
+                    pipe.flush()
+                    pipe.write(json.dumps(answer(self._question())).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it has died; reading will tell of what
+
+    def _in_utf8(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """Return the plan with links for files whose paths are no UTF-8: LLDB's Python module takes no others."""
+        folder = Path(self._folder.name, "links")
+        folder.mkdir()
+
+        def link(path: str | None) -> str | None:
+            if path is None or readable(path) == path:
+                return path
+            place = folder / str(sum(1 for _ in folder.iterdir()))
+            place.symlink_to(path)
+            return str(place)
+
+        return plan | {
+            "core": link(plan["core"]),
+            "source_map": [pair for pair in plan["source_map"] if all(readable(path) == path for path in pair)],
+            "modules": [module | {"symbols": link(module["symbols"])} for module in plan["modules"]],
+        }
+
+    def _question(self) -> list[tuple[str, str]]:
+        """Return what source files the worker asks for; none if it has died, or does not ask in time."""
+        end, raw = time.monotonic() + self._limits.seconds, b""
+        while not raw.endswith(b"\n") and len(raw) <= _MAX_QUESTION:
+            if not select.select([self._questions], [], [], max(0.0, end - time.monotonic()))[0]:
+                return []
+            if not (part := os.read(self._questions, 1 << 16)):
+                return []
+            raw += part
+        try:
+            return [(uuid, path) for uuid, path in json.loads(raw) if isinstance(uuid, str) and isinstance(path, str)]
+        except (ValueError, TypeError):
+            return []
+
+    def _hang_up(self) -> None:
+        if self._plan >= 0:
+            os.close(self._plan)
+            self._plan = -1
+
+    def _kill(self) -> None:
+        if self.mode is Mode.PROMPT:
+            self._process.kill()
+        else:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read(self, name: str) -> bytes:
+        """Return the child's output once it has ended well."""
+        received: list[bytes] = []
+        stream = self._process.stdout
+        if stream is None:
+            raise DebuggerError(f"{name}: LLDB's output cannot be read")
+        reader = threading.Thread(target=lambda: received.append(stream.read(_MAX_OUTPUT + 1)), daemon=True)
+        end = time.monotonic() + self._limits.seconds
+        reader.start()
+        reader.join(self._limits.seconds)
+        if reader.is_alive():
+            self._kill()
+            reader.join()
+            raise DebuggerError(
+                f"{name}: LLDB was not done after {self._limits.seconds:g} seconds and was stopped",
+                hint="give it longer with --timeout; if that does not help, the dump may be made to hang it",
+            )
+        raw = received[0] if received else b""
+        if len(raw) > _MAX_OUTPUT:
+            raise DebuggerError(f"{name}: LLDB reports more than {_MAX_OUTPUT >> 20} MiB")
+        try:
+            code = self._process.wait(timeout=max(_END_SECONDS, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise DebuggerError(f"{name}: LLDB closed its output, but does not end") from None
+        if code and not (code == _NOT_TAKEN and raw):
+            raise self._failure(name)
+        return raw
+
+    def _failure(self, name: str) -> DebuggerError | DumpError:
+        code = self._process.returncode
+        self._errors.seek(0)
+        lines = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
+        last = lines[-1][:300] if lines else ""
+        if code == _NOT_TAKEN:
+            return DumpError(f"{name}: LLDB does not open the core", hint="the dump may be damaged")
+        if code < 0:
+            try:
+                died = signal.Signals(-code).name
+            except ValueError:
+                died = f"signal {-code}"
+            return DebuggerError(
+                f"{name}: LLDB died of {died} on it" + (f" ({last})" if last else ""),
+                hint="the dump may be damaged or hostile; another version of LLDB may open it (docs/lldb.md)",
+            )
+        if "MemoryError" in last or "bad_alloc" in last:
+            return DebuggerError(f"{name}: LLDB needs more memory than it is allowed", hint="the dump may be hostile")
+        return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
+
+
+def _readable_values(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: readable(value) if isinstance(value, str) else value for key, value in one.items()}
+
+
+def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:
+    if plan["core"]:
+        yield plan["core"]
+    for module in plan["modules"]:
+        yield from (module[key] for key in ("path", "symbols") if module[key])
+
+
+def _environment(work: Path, interactive: bool) -> dict[str, str]:
+    """Return the little that LLDB needs: no PYTHONPATH, LD_*, LLDB_*, DEBUGINFOD_* of the caller's."""
+    home = os.environ.get("HOME") if interactive else None
+    keep = {name: os.environ[name] for name in ("TERM", "DEVELOPER_DIR") if name in os.environ}
+    return {
+        **keep,
+        **user_site(),
+        "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": home or str(work),
+        "TMPDIR": str(work),
+        "LANG": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8",
+    }

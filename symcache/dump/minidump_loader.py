@@ -1,0 +1,122 @@
+"""Minidumps of Mac processes (Breakpad, Crashpad), opened by LLDB, which reads them itself.
+
+What symcache needs beforehand it reads on its own: modules to look for, macOS's build, what happened to which thread.
+
+In code that nobody has, LLDB guesses by whether memory may be executed (see `symcache.dump.placeholders.backing`). A
+minidump of a Mac process does not tell; where the other guess is right, LLDB gets a copy that does. So it does where
+it would not see the registers, or not stop.
+"""
+
+from __future__ import annotations
+
+import bisect
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+from symcache.dump.formats.container import OpenedDump
+from symcache.dump.formats.core import Core, Segment
+from symcache.dump.formats.header import DumpHeader
+from symcache.dump.formats.minidump import Minidump, read_minidump
+from symcache.dump.formats.minidump_edits import add_regions, name_parts, stop_at_exception
+from symcache.dump.formats.registers import FLAVORS
+from symcache.dump.loader import LoadedDump, load
+from symcache.dump.placeholders.backing import framed_modules
+from symcache.dump.symbols import ModuleResolver, Progress
+
+__all__ = ["load_minidump", "minidump_header"]
+
+_READ_WRITE, _READ_EXECUTE = 3, 5
+_MAX_COPY = 1 << 30
+"""Bytes; a larger minidump is not copied for the sake of a guess."""
+
+
+def load_minidump(
+    path: Path,
+    scratch: Path,
+    resolver: ModuleResolver,
+    *,
+    cache: UUID | None = None,
+    build: str | None = None,
+    source_map: Sequence[tuple[str, str]] = (),
+    progress: Progress | None = None,
+) -> LoadedDump:
+    """Find the modules of a minidump, and return the plan to open it with. As `load_dump` else."""
+    found = read_minidump(path)
+    header = minidump_header(found)
+    # One region for each module: how far its code can reach. Two modules cannot be in one place.
+    sizes = {m.module.address: m.size for m in found.modules}
+    regions = tuple(Segment(address, size, 0, 0, _READ_EXECUTE, 0) for address, size in sorted(sizes.items()))
+    dump = OpenedDump(path, header, Core(found.arch, found.cputype, regions, found.threads, ()), path)
+    held: list[Segment] = []
+    for segment in sorted(found.memory):
+        if not held or segment.address >= held[-1].end:
+            held.append(segment)
+    memory = _HeldCore(found.arch, found.cputype, regions, found.threads, (), tuple(held))
+    loaded = load(
+        *(dump, header, scratch, resolver),
+        cache=cache,
+        build=build,
+        source_map=source_map,
+        progress=progress,
+        exception=found.exception,
+        memory=memory,
+    )
+    frameless = _frameless(replace(dump, core=memory), found, loaded)
+    if frameless and path.stat().st_size > _MAX_COPY:
+        frameless = []
+    if frameless or found.partless or found.passing is not None:
+        copy = scratch / "minidump.dmp"
+        shutil.copyfile(path, copy)
+        if frameless:
+            add_regions(copy, frameless)
+        name_parts(copy, found.partless)
+        if found.passing is not None:
+            stop_at_exception(copy, found.passing)
+        loaded.plan["core"] = str(copy.absolute())
+    return replace(loaded, names=found.names)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldCore(Core):
+    """A core whose `segments` are modules, with what is held of the process's memory beside."""
+
+    memory: tuple[Segment, ...]
+    """By address; none overlap."""
+
+    def segment_at(self, address: int) -> Segment | None:
+        """Return what is held there, as executable as the module that it is in, or else the module."""
+        code = Core.segment_at(self, address)
+        position = bisect.bisect_right(self.memory, address, key=lambda s: s.address) - 1
+        if position >= 0 and address < self.memory[position].end:
+            return self.memory[position]._replace(protection=code.protection if code else _READ_WRITE)
+        return code
+
+
+def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tuple[int, int]]:
+    """Return the missing modules (address, size) in which threads are, in functions that keep no frame."""
+    missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
+    if not missing or found.has_regions:
+        return []
+    framed = set(framed_modules(dump, found.crashed, missing))
+    counters = [t.registers[FLAVORS[found.cputype].counter] for t in found.threads]
+    counters.sort()
+
+    def visited(address: int, size: int) -> bool:
+        position = bisect.bisect_left(counters, address)
+        return position < len(counters) and counters[position] < address + size
+
+    return [(address, size) for address, size in missing if (address, size) not in framed and visited(address, size)]
+
+
+def minidump_header(found: Minidump) -> DumpHeader:
+    """Return what a minidump says of itself, as the header of a dump has it."""
+    modules = tuple(one.module for one in found.modules)
+    return DumpHeader(
+        executable=modules[0].path if modules else "",
+        thread=found.crashed,
+        modules=modules,
+        os_build=found.os_build,
+    )

@@ -1,0 +1,1 @@
+"""What LLDB is given in the place of a binary that nobody has."""

@@ -1,0 +1,1 @@
+"""Crash reports of macOS, as text and as JSON."""

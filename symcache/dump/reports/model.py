@@ -1,0 +1,143 @@
+"""What a crash report of macOS says, whatever its format: images, threads, what happened."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from symcache.dump.formats.exceptions import CrashException
+from symcache.dump.formats.header import DumpHeader, DumpModule
+
+__all__ = ["Report", "ReportFrame", "ReportImage", "ReportThread"]
+
+MAX_IMAGES = 65_536
+MAX_THREADS = 16_384
+MAX_FRAMES = 4096
+"""Of one thread; Apple's own writer stops at 512."""
+MAX_TEXT = 1024
+MAX_LINE = 8192
+"""Characters of a line of text; what is behind them is left out."""
+MAX_INFORMATION = 200
+"""Lines."""
+ADDRESS_END = 1 << 64
+UUID_PATTERN = r"[0-9A-Fa-f]{8}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{12}"
+_SYSTEM = re.compile(r"(.*?)\s*\(([A-Za-z0-9._-]{1,64})\)\s*\Z")
+"""Version and build of macOS."""
+_AT = re.compile(r"\bat 0x([0-9A-Fa-f]{1,16})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFrame:
+    """One frame, and what the report itself knows of it: the machine that wrote it may have had symbols."""
+
+    address: int
+    """Program counter; below the top of a thread, a return address. 0 where a null pointer was called."""
+    function: str = ""
+    offset: int | None = None
+    """Bytes from the function's start."""
+    file: str = ""
+    line: int | None = None
+    inlined: bool = False
+    """The function was inlined into that of the next frame, which has the same address."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportThread:
+    """One thread, top frame first."""
+
+    index: int
+    name: str
+    """With its dispatch queue, as Apple writes both: `NAME  Dispatch queue: QUEUE`."""
+    frames: tuple[ReportFrame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportImage:
+    """One image that was loaded, as the report lists it."""
+
+    address: int | None
+    size: int
+    """In bytes; 0 where the report does not say."""
+    path: str
+    """Or its name, where the report has no path."""
+    uuid: UUID | None
+    arch: str
+    """Empty where the report does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a crash report says."""
+
+    header: DumpHeader
+    """`thread` is a place in `threads`; its modules are those images that have an address, each address once."""
+    os_version: str
+    """Such as `macOS 13.6.9`; the build is in the header."""
+    images: tuple[ReportImage, ...]
+    """In the order of the report."""
+    arch: str
+    exception: CrashException
+    threads: tuple[ReportThread, ...]
+    registers: dict[str, int]
+    """Of the crashed thread."""
+    last_exception: tuple[ReportFrame, ...] = ()
+    """From where an uncaught exception was thrown, the innermost first; all of them return. Empty if none was.
+
+    AppKit catches it in its event loop and leaves the backtrace as application-specific, before it ends the process.
+    """
+    information: tuple[str, ...] = ()
+    """Application-specific information: what libraries and program left to be reported, line by line."""
+
+
+def visible_lines(messages: Iterable[str]) -> tuple[str, ...]:
+    """Return lines of text, as many and as long as are kept, without what would drive a terminal."""
+    lines = (line.replace("\t", " ") for message in messages for line in message.splitlines())
+    visible = ("".join(c if c.isprintable() else "\ufffd" for c in line[:MAX_TEXT]).rstrip() for line in lines)
+    return tuple(itertools.islice((line for line in visible if line), MAX_INFORMATION))
+
+
+def physical_frames(frames: Iterable[ReportFrame]) -> list[list[ReportFrame]]:
+    """Group frames by those of the stack: each behind what was inlined into it, all of one address."""
+    groups: list[list[ReportFrame]] = []
+    for frame in frames:
+        if not groups or not (last := groups[-1][-1]).inlined or last.address != frame.address:
+            groups.append([])
+        groups[-1].append(frame)
+    return groups
+
+
+def thread_label(name: str, queue: str) -> str:
+    """Return a thread's name with its dispatch queue, as text reports have them."""
+    return "  ".join(part for part in (name, queue and f"Dispatch queue: {queue}") if part)
+
+
+def exception_of(signal: str, kind: str, detail: str) -> CrashException:
+    """Return the exception that a report has in words."""
+    at = _AT.search(detail)
+    words = ", ".join(word for word in (kind, detail) if word)
+    description = f"{signal}: {words}" if signal and words else signal or words or "the report names no exception"
+    return CrashException(description, signal or None, int(at[1], 16) if at else None)
+
+
+def modules_of(images: list[ReportImage], path: str) -> tuple[DumpModule, ...]:
+    """Return the images that have an address, the executable in front, as in a dump."""
+    modules = {i.address: DumpModule(i.address, i.path, i.uuid) for i in images if i.address is not None}
+    return tuple(sorted(modules.values(), key=lambda m: not (path and m.path == path)))
+
+
+def split_system(text: str) -> tuple[str, str]:
+    """Split `macOS 13.6.9 (22G830)`; two empty strings where it is nothing of the kind."""
+    found = _SYSTEM.match(text)
+    return (found[1], found[2]) if found else ("", "")
+
+
+def uuid_of(value: Any) -> UUID | None:
+    """Return the UUID that a text is, None for another text, and for zeros."""
+    if not isinstance(value, str) or not re.fullmatch(UUID_PATTERN, value):
+        return None
+    uuid = UUID(value)
+    return uuid if uuid.int else None

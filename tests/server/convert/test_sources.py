@@ -1,0 +1,183 @@
+"""Sources of own binaries: what is served, and above all what is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+import symcache.demo
+from symcache.dump import SourceTree
+from symcache.errors import UsageError
+from symcache.library import Library, stage_paths
+from symcache.macho import identify
+from tests.support.http import Answer, request
+from tests.support.servers import Server, serve
+
+_APP = Path(symcache.demo.__file__).with_name("assets") / "app" / "arm64"
+_SOURCES = Path(__file__).parents[2] / "corpus" / "src" / "ledger"
+_RECORDED = "/Users/dev/Ledger"
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", repository, *identity, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@dataclass
+class Served:
+    """A server with the application in its library, and what lies in and around the folder of its sources."""
+
+    server: Server
+    uuid: UUID
+    """Of the executable, whose dSYM is there, too."""
+    folder: Path
+    repository: Path
+    library: Path
+
+    def ask(self, path: str, uuid: UUID | None = None, method: str = "GET") -> Answer:
+        return request(self.server.url, f"/buildid/{(uuid or self.uuid).hex}/source{path}", method=method)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    top = tmp_path_factory.mktemp("sources")
+    (top / "scratch").mkdir()
+    with Library.open(top / "library", create=True) as library:
+        assert library.ingest(stage_paths([_APP], top / "scratch")).problems == []
+    uuid = identify(_APP / "Ledger.app.dSYM/Contents/Resources/DWARF/Ledger")[0].uuid
+    assert uuid is not None
+    folder = top / "src"
+    shutil.copytree(_SOURCES, folder)
+    # The line table has a main.c; whether one is served is a question of where it lies.
+    (top / "outside").mkdir()
+    for place in (top, top / "outside", folder / "deep", folder / ".git"):
+        place.mkdir(exist_ok=True)
+        (place / "main.c").write_text(f"in {place.name}\n")
+    (folder / "unnamed.c").write_text("no line of the program comes from here\n")
+    (folder / "out").symlink_to(top / "outside")
+    (folder / "linked").mkdir()
+    (folder / "linked" / "main.c").symlink_to(top / "main.c")
+    for name in ("pipe", "huge", "a folder/main.c"):
+        (folder / name).mkdir(parents=True)
+    os.mkfifo(folder / "pipe" / "main.c")
+    with (folder / "huge" / "main.c").open("wb") as file:
+        file.truncate((16 << 20) + 1)
+    repository = top / "repository"
+    shutil.copytree(_SOURCES, repository)
+    _git(top, "init", "-q", "repository")
+    (repository / "sub").mkdir()
+    (repository / "sub" / "main.c").symlink_to("../../main.c")
+    _git(repository, "add", ".")
+    _git(repository, "commit", "-q", "-m", "as it was built")
+    _git(repository, "tag", "v1")
+    _git(repository, "update-ref", f"refs/symcache/{uuid.hex}", "HEAD")
+    (repository / "main.c").write_text("changed since\n")
+    _git(repository, "commit", "-q", "-a", "-m", "later")
+    options = [f"{_RECORDED}={folder}", f"/tag=git:{repository}@v1", f"/branch=git:{repository}@HEAD"]
+    options += [f"/by-uuid=git:{repository}@refs/symcache/{{uuid}}", f"{_RECORDED}/over=git:{repository}@v1"]
+    arguments = [word for option in options for word in ("--sources", option)]
+    with serve(top / "library", top / "server", *arguments) as server:
+        yield Served(server, uuid, folder, repository, top / "library")
+
+
+def test_a_source_file_is_served_under_its_recorded_path(served: Served) -> None:
+    truth = (_SOURCES / "main.c").read_bytes()
+    got = served.ask(f"{_RECORDED}/main.c")
+    assert (got.status, got.body) == (200, truth)
+    assert got.headers["x-debuginfod-size"] == got.headers["content-length"] == str(len(truth))
+    head = served.ask(f"{_RECORDED}/main.c", method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert {k: v for k, v in head.headers.items() if k != "date"} == {
+        k: v for k, v in got.headers.items() if k != "date"
+    }
+    path = f"/buildid/{served.uuid.hex}/source{_RECORDED}/main.c"
+    part = request(served.server.url, path, headers={"Range": "bytes=2-5"})
+    assert (part.status, part.body) == (206, truth[2:6])
+    same = request(served.server.url, path, headers={"If-None-Match": got.headers["etag"]})
+    assert same.status == 304
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "%2FUsers%2Fdev%2FLedger%2Fmain.c",
+        f"/{_RECORDED}/main.c",
+        "/Users/dev/Ledger/x/../main.c",
+        "/Users/d%65v/Ledger//main.c/",
+    ],
+)
+def test_paths_as_debug_info_and_clients_write_them(served: Served, path: str) -> None:
+    """debuginfod's rules: percent-decoded once; `..` as compilers leave it in."""
+    got = served.ask(path if path.startswith("/") else "/" + path)
+    assert (got.status, got.body) == (200, (_SOURCES / "main.c").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/../main.c", "/x/../../main.c", "/..%2fmain.c", "/%2e%2e/main.c", "/%252e%252e/main.c", "/..%5cmain.c"),
+        *("/out/main.c", "/linked/main.c", "/pipe/main.c", "/huge/main.c", "/a%20folder/main.c", "/deep", "/", ""),
+        *("/.git/main.c", "/none/main.c", "/main.c/main.c", "/main.c%00", "/main.c%0a", "/%ff/main.c"),
+        *("/unnamed.c", "-other/main.c", "/MAIN.C"),
+    ],
+)
+def test_nothing_else_is_served(served: Served, path: str) -> None:
+    for method in ("GET", "HEAD"):
+        assert served.ask(_RECORDED + path, method=method).status in {400, 404}
+
+
+def test_only_for_binaries_that_the_library_holds(served: Served) -> None:
+    assert served.ask(f"{_RECORDED}/main.c", UUID(int=1)).status == 404
+    assert served.ask("/etc/passwd").status == 404
+    kit = identify(_APP / "LedgerKit.framework.dSYM/Contents/Resources/DWARF/LedgerKit")[0].uuid
+    # Its line table has LedgerKit.c, not main.c.
+    assert served.ask(f"{_RECORDED}/LedgerKit.c", kit).status == 200
+    assert served.ask(f"{_RECORDED}/main.c", kit).status == 404
+
+
+def test_a_revision_of_a_git_repository(served: Served) -> None:
+    built = (_SOURCES / "main.c").read_bytes()
+    assert served.ask("/tag/main.c").body == built
+    assert served.ask("/by-uuid/main.c").body == built
+    assert served.ask("/branch/main.c").body == b"changed since\n"
+    assert served.ask(f"{_RECORDED}/over/main.c").body == built
+    for path in ("/tag/sub/main.c", "/tag/sub", "/tag/../main.c", "/tag/none.c", "/tag/*.c", "/tag/:(top)main.c"):
+        assert served.ask(path).status in {400, 404}
+    # A binary that nobody has left a ref for.
+    kit = identify(_APP / "LedgerKit.framework.dSYM/Contents/Resources/DWARF/LedgerKit")[0].uuid
+    assert served.ask("/by-uuid/LedgerKit.c", kit).status == 404
+
+
+def test_debuginfod_find_gets_sources(served: Served, tmp_path: Path) -> None:
+    if not shutil.which("debuginfod-find"):
+        pytest.skip("not installed: debuginfod-find (apt-get install debuginfod)")
+    environment = os.environ | {"DEBUGINFOD_URLS": served.server.url, "DEBUGINFOD_CACHE_PATH": str(tmp_path)}
+
+    def find(path: str) -> subprocess.CompletedProcess[str]:
+        command = ["debuginfod-find", "source", served.uuid.hex, path]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert Path(find(f"{_RECORDED}/main.c").stdout.strip()).read_bytes() == (_SOURCES / "main.c").read_bytes()
+    assert find(f"{_RECORDED}/none.c").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "option", ["x", "a=/tmp", "/a=", "/a=/none", "/a=git:/tmp", "/a=git:{r}@", "/a=git:{r}@--all", "/a=git:{r}@none"]
+)
+def test_an_operator_learns_at_once_what_is_wrong(served: Served, option: str) -> None:
+    with pytest.raises(UsageError):
+        SourceTree.parse(option.replace("{r}", str(served.repository)))
+
+
+def test_without_the_option_no_source_is_served(served: Served, tmp_path: Path) -> None:
+    with serve(served.library, tmp_path) as server:
+        path = f"/buildid/{served.uuid.hex}/source{_RECORDED}/main.c"
+        assert request(server.url, path).status == 404

@@ -1,0 +1,173 @@
+"""The cache of decoded files when there is little room: whoever asks is answered, and a full disk makes room."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.errors import IntegrityError, StorageError
+from symcache.library import Library
+from symcache_server.files.decoded import DecodedCache
+from symcache_server.http.content import PlainFile
+from tests.support.http import request
+from tests.support.servers import Samples, Server, serve, set_uuid, stage_variant, uuid_of
+
+
+@pytest.fixture(scope="module")
+def many(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A library of images of three megabytes each, and these."""
+    folder = tmp_path_factory.mktemp("many")
+    images = []
+    with Library.open(folder / "library", create=True) as library:
+        for number in range(8):
+            image = folder / f"lib{number}.dylib"
+            image.write_bytes(samples.large.read_bytes() + os.urandom(1000))
+            images.append(set_uuid(image, UUID(int=number + 1)))
+            library.ingest(stage_variant(image, "22G120", None, f"/usr/lib/{image.name}"))
+    return folder / "library", images
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of eight megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("a small file system cannot be mounted here: that needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def _path(image: Path) -> str:
+    return f"/buildid/{uuid_of(image).hex}/executable"
+
+
+def test_the_cache_of_decoded_files_keeps_to_its_limit(many: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    library, images = many
+    size = images[0].stat().st_size
+    with serve(library, tmp_path / "server", "--cache-gib", str(3.5 * size / (1 << 30))) as server:
+        for _ in range(2):
+            for image in images:
+                assert request(server.url, _path(image)).body == image.read_bytes()
+    kept = [p for p in (tmp_path / "server" / "cache").rglob("*") if p.is_file() and p.stat().st_size == size]
+    assert 1 <= len(kept) <= 4
+
+
+def test_what_is_larger_than_the_whole_cache_is_sent_nevertheless(
+    many: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    library, images = many
+    with (
+        serve(library, tmp_path / "server", "--cache-gib", "0.001") as server,
+        concurrent.futures.ThreadPoolExecutor(16) as pool,
+    ):
+        asked = images * 6
+        for image, answer in zip(asked, pool.map(lambda i: request(server.url, _path(i)), asked), strict=True):
+            assert (answer.status, answer.body) == (200, image.read_bytes())
+        for image in images:
+            assert request(server.url, _path(image)).status == 200
+    kept = [p for p in (tmp_path / "server" / "cache").rglob("*") if p.is_file() and p.stat().st_size > 1000]
+    assert len(kept) == 1
+
+
+def test_what_was_used_least_goes_when_the_disk_is_full(
+    many: tuple[Path, list[Path]], small_disk: Path, tmp_path: Path
+) -> None:
+    library, images = many
+    with serve(library, tmp_path / "server", env={"XDG_CACHE_HOME": str(small_disk)}) as server:
+        for _ in range(2):
+            for image in images:
+                answer = request(server.url, _path(image))
+                assert (answer.status, answer.body) == (200, image.read_bytes())
+        for cached in small_disk.rglob("*"):  # nothing is left to be thrown away
+            if cached.is_file() and cached.stat().st_size == images[0].stat().st_size:
+                cached.unlink()
+        with (small_disk / "more").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(bytes(1 << 16))
+        refused = request(server.url, _path(images[0]))
+        assert refused.status == 503
+        assert b"No space" in refused.body
+        (small_disk / "more").unlink()
+        assert request(server.url, _path(images[0])).body == images[0].read_bytes()
+
+
+def test_a_file_that_is_being_written_is_not_thrown_away(many: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    library, images = many
+    with serve(library, tmp_path / "server", "--cache-gib", "0.001") as server:
+        decoded = tmp_path / "server" / "cache" / "symcache" / "server" / "decoded"
+        (decoded / "ab").mkdir(parents=True, exist_ok=True)
+        begun, left = decoded / "ab" / ".part-now", decoded / "ab" / ".part-left"
+        for part in (begun, left):
+            part.write_bytes(bytes(1000))
+        os.utime(begun, (time.time() - 600,) * 2)
+        os.utime(left, (time.time() - 3 * 86400,) * 2)
+        for image in images[:2]:
+            assert request(server.url, _path(image)).status == 200
+        assert begun.exists()
+        assert not left.exists()
+
+
+def test_what_cannot_be_made_is_not_tried_at_every_request(samples: Samples, tmp_path: Path) -> None:
+    tried: list[Path] = []
+    errors: list[Exception] = [StorageError("the disk is gone"), OSError(5, "I/O"), IntegrityError("cannot be read")]
+
+    def make(descriptors: Sequence[int], target: Path) -> None:
+        assert all(os.fstat(descriptor).st_size for descriptor in descriptors)
+        tried.append(target)
+        if len(tried) <= len(errors):
+            raise errors[len(tried) - 1]
+        target.write_bytes(b"made")
+
+    async def ask(cache: DecodedCache) -> Path:
+        return (await cache.made([(PlainFile(samples.dylib), "0" * 64, 1)], "sym9", make))[0]
+
+    with Library.open(samples.library) as library:
+        for again in range(2):  # what another process has found out holds as well
+            cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
+            if not again:
+                for error in (StorageError, StorageError):  # may be over at any time
+                    with pytest.raises(error):
+                        asyncio.run(ask(cache))
+                assert len(tried) == 2
+            for _ in range(3):
+                with pytest.raises(IntegrityError, match="cannot be read"):
+                    asyncio.run(ask(cache))
+            cache.close()
+        assert len(tried) == 3
+        # Not for ever: what reads it may have become better.
+        (note,) = (tmp_path / "cache").rglob("*.no")
+        os.utime(note, (time.time() - 3700,) * 2)
+        assert asyncio.run(ask(DecodedCache(library, tmp_path / "cache", 1 << 30))).read_bytes() == b"made"
+        assert len(tried) == 4
+
+
+def test_the_cache_may_be_deleted_while_the_server_runs(
+    many: tuple[Path, list[Path]], samples: Samples, server: Server, tmp_path: Path
+) -> None:
+    library, images = many
+    with serve(library, tmp_path / "server", "--upstream", server.url, "--cache-gib", "0.001") as front:
+        cache = tmp_path / "server" / "cache" / "symcache"
+        for _ in range(3):
+            for image in (images[0], samples.dylib, images[1]):  # the second one comes from the other server
+                for encoding in ("identity", "zstd"):
+                    answer = request(front.url, _path(image), headers={"Accept-Encoding": encoding})
+                    assert answer.status == 200, answer
+            assert (
+                request(front.url, f"/{uuid_of(images[0]).hex[:2]}/{uuid_of(images[0]).hex[2:]}/breakpad").status == 200
+            )
+            gone = cache.rename(tmp_path / "gone")
+            shutil.rmtree(gone)
+        assert (tmp_path / "server" / "stderr").read_text() == ""

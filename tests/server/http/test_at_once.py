@@ -1,0 +1,64 @@
+"""Two who do the same at once: none undoes what the other has done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from symcache.library import IngestResult, Library, Staged
+from symcache_server.files.uploads import SentFile, Uploads
+from symcache_server.http.auth import Scope, Token, TokenStore
+from tests.support.servers import Samples
+
+
+def test_tokens_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=1)
+
+    class Slow(TokenStore):
+        """Writes only when the other has read, too, if the other can."""
+
+        def all(self) -> list[Token]:
+            found = super().all()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait()
+            return found
+
+    with ThreadPoolExecutor(2) as pool:
+        texts = list(pool.map(lambda name: Slow(tmp_path / "tokens.json").create(name, [Scope.READ]), ["one", "two"]))
+    store = TokenStore(tmp_path / "tokens.json")
+    assert [t.name for t in store.all()] == ["one", "two"]
+    assert [token.name for text in texts if (token := store.find(text))] == ["one", "two"]
+
+
+def test_the_same_file_is_added_twice_at_once_without_a_problem(samples: Samples, tmp_path: Path) -> None:
+    data = samples.dylib.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30)
+    (tmp_path / "uploads" / sha256).write_bytes(data)
+    begun, done = threading.Event(), threading.Event()
+
+    class Slow(Library):
+        """The first waits until the second has looked; the second until the first is done; neither for ever."""
+
+        def ingest(self, staged: Staged, progress: Any = None) -> IngestResult:
+            if not begun.is_set():
+                begun.set()
+                done.wait(1)
+                return super().ingest(staged, progress)
+            done.set()
+            first.result(60)
+            return super().ingest(staged, progress)
+
+    with Slow.open(tmp_path / "library", create=True) as library, ThreadPoolExecutor(2) as pool:
+        files = [SentFile(sha256, "/usr/lib/libanswer.dylib")]
+        first = pool.submit(uploads.add, library, files, "one")
+        assert begun.wait(60)
+        second = pool.submit(uploads.add, library, files, "two")
+        answers = [first.result(60), second.result(60)]
+        assert [a["problems"] for a in answers] == [[], []]
+        assert answers[0]["images"] == answers[1]["images"]
+        assert len(library.variants(samples.uuid)) == 1

@@ -1,0 +1,254 @@
+"""Transfers that break: continued in the middle, never half visible, and disks that are full."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from symcache.errors import StorageError, UsageError
+from symcache.library import Library
+from symcache_provisioning import SshSource, harvest
+from symcache_provisioning.staging import Staging
+from tests.support.openssh import OpenSshServer
+from tests.support.systems import make_system
+from tests.vm_provisioning.conftest import session_of
+
+_SIZE = 24 << 20
+
+
+class CuttingProxy:
+    """Passes a TCP connection on, and cuts it after so many bytes to the client; counts them."""
+
+    def __init__(self, port: int, cuts: list[int]) -> None:
+        self._port, self.cuts = port, cuts
+        self.passed: list[int] = []
+        """Bytes to the client, by connection."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._port))
+            number = len(self.passed)
+            self.passed.append(0)
+            limit = self.cuts[number] if number < len(self.cuts) else 1 << 60
+            threading.Thread(target=self._pump, args=(client, server, -1, 1 << 60), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, number, limit), daemon=True).start()
+
+    def _pump(self, reader: socket.socket, writer: socket.socket, number: int, limit: int) -> None:
+        try:
+            while limit > 0 and (data := reader.recv(min(65536, limit))):
+                writer.sendall(data)
+                limit -= len(data)
+                if number >= 0:
+                    self.passed[number] += len(data)
+        except OSError:
+            pass
+        for end in (reader, writer):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+@pytest.fixture
+def content() -> bytes:
+    return os.urandom(_SIZE)
+
+
+@pytest.fixture
+def proxy(openssh: OpenSshServer) -> Iterator[CuttingProxy]:
+    made = CuttingProxy(openssh.port, [_SIZE // 2, 1 << 20])
+    yield made
+    made.close()
+
+
+def test_a_lost_connection_is_taken_up_in_the_middle_of_the_file(
+    openssh: OpenSshServer, proxy: CuttingProxy, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_bytes(content)
+    told: list[int] = []
+    with session_of(openssh, tmp_path, port=proxy.port) as session:
+        source = SshSource(session)
+        entry = source.lstat("/cache")
+        assert entry is not None
+        target = source.fetch(entry, tmp_path / "copy", told.append)
+    assert target.read_bytes() == content
+    assert len(proxy.passed) == 3  # two cuts
+    assert sum(proxy.passed) < _SIZE * 1.2  # nothing of note came twice
+    assert sum(told) == _SIZE
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "copy"]
+
+
+def test_small_files_are_taken_up_where_they_broke(openssh: OpenSshServer, content: bytes, tmp_path: Path) -> None:
+    root, target = tmp_path / "root", tmp_path / "target"
+    (root / "usr/lib").mkdir(parents=True)
+    target.mkdir()
+    for number in range(200):
+        (root / f"usr/lib/{number}").write_bytes(content[number * 1000 : number * 1000 + 100_000])
+    proxy = CuttingProxy(openssh.port, [4 << 20, 8 << 20])
+    with session_of(openssh, root, port=proxy.port) as session:
+        source = SshSource(session)
+        wanted = [(entry, target / entry.name) for entry in source.entries("/usr/lib")]
+        for entry, file in source.fetch_all(wanted):
+            assert isinstance(file, Path)
+            assert file.read_bytes() == (root / entry.path[1:]).read_bytes()
+    proxy.close()
+    assert len(proxy.passed) == 3
+    assert sum(proxy.passed) < 60 << 20
+    assert not list(target.glob(".*"))
+
+
+def test_what_an_earlier_run_left_is_continued(openssh: OpenSshServer, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(content)
+    with session_of(openssh, tmp_path) as session:
+        source = SshSource(session)
+        entry = source.lstat("/cache")
+        assert entry is not None
+
+        def stop(_: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            source.fetch(entry, tmp_path / "copy", stop)
+    assert not (tmp_path / "copy").exists()
+    (part,) = tmp_path.glob(".copy.*.part")
+    # The beginning is believed, so a mark in it shows that it was not fetched again.
+    with part.open("r+b") as file:
+        file.write(b"MARK")
+    with session_of(openssh, tmp_path) as session:
+        SshSource(session).fetch(entry, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"MARK" + content[4:]
+
+
+def test_a_file_that_changed_since_is_fetched_anew(openssh: OpenSshServer, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(content)
+    with session_of(openssh, tmp_path) as session:
+        source = SshSource(session)
+        old = source.lstat("/cache")
+        assert old is not None
+        source.fetch(old, tmp_path / "copy")
+        (tmp_path / "cache").write_bytes(content[::-1])
+        os.utime(tmp_path / "cache", (old.mtime + 60, old.mtime + 60))
+        new = source.lstat("/cache")
+        assert new is not None
+        source.fetch(new, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content[::-1]
+
+
+def test_copies_are_not_fetched_again(openssh: OpenSshServer, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(content)
+    proxy = CuttingProxy(openssh.port, [])
+    with session_of(openssh, tmp_path, port=proxy.port) as session:
+        source = SshSource(session)
+        entry = source.lstat("/cache")
+        assert entry is not None
+        source.fetch(entry, tmp_path / "copy")
+        before = sum(proxy.passed)
+        source.fetch(entry, tmp_path / "copy")
+        assert sum(proxy.passed) - before < 1 << 20
+    proxy.close()
+
+
+def test_a_host_that_stays_away_ends_the_run_and_keeps_what_came(openssh: OpenSshServer, tmp_path: Path) -> None:
+    system = make_system(tmp_path / "system", caches=("arm64e",))
+    with (system / "usr/lib/libtrampolines.dylib").open("ab") as file:
+        file.write(os.urandom(12 << 20))
+    proxy = CuttingProxy(openssh.port, [6 << 20] + [0] * 20)
+    with Library.open(tmp_path / "library", create=True) as library:
+        with (
+            session_of(openssh, system, port=proxy.port) as session,
+            pytest.raises(Exception, match=r"broke off|cannot be reached|handshake"),
+        ):
+            harvest(SshSource(session), library, staging=tmp_path / "staging", extractor="raw")
+        assert library.releases() == []  # nothing half-made is visible
+        kept = sum(f.stat().st_size for f in (tmp_path / "staging").rglob("*") if f.is_file())
+        assert kept > 1 << 20
+        proxy.cuts.clear()  # it is back
+        with session_of(openssh, system, port=proxy.port) as session:
+            before = sum(proxy.passed)
+            result = harvest(SshSource(session), library, staging=tmp_path / "staging", extractor="raw")
+        assert result.sealed
+        total = sum(f.stat().st_size for f in system.rglob("*") if f.is_file() and not f.is_symlink())
+        assert sum(proxy.passed) - before < total - (1 << 20)
+        assert not list((tmp_path / "staging").iterdir())
+    proxy.close()
+
+
+def test_a_full_disk_is_said_before_anything_is_copied(
+    source: SshSource, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 100 << 20, "total": 1 << 40, "used": 1 << 40})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage())
+    monkeypatch.setattr("symcache_provisioning.staging._RESERVE", 100 << 20)
+    with pytest.raises(StorageError, match=r"MiB are free where \d+ MiB are needed") as raised:
+        harvest(source, library, staging=tmp_path / "staging", extractor="raw")
+    assert "--staging" in raised.value.hint
+
+
+def test_a_disk_that_fills_up_meanwhile_ends_the_run(
+    source: SshSource, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("symcache_provisioning.ssh.transfer.os.write", full)
+    with pytest.raises(StorageError, match="No space left on device") as raised:
+        harvest(source, library, staging=tmp_path / "staging", extractor="raw")
+    assert "free some space" in raised.value.hint
+    assert library.releases() == []
+
+
+def test_copies_of_a_build_that_is_gone_go_too(tmp_path: Path) -> None:
+    with Staging(tmp_path, "ssh://a@b", "22G120") as old, Staging(tmp_path, "ssh://a@c", "22G120") as other:
+        old.file_for("files", "/usr/lib/dyld").write_text("copy")
+        with Staging(tmp_path, "ssh://a@b", "22G313") as meanwhile:
+            assert old.folder.exists()  # somebody is at it
+    with Staging(tmp_path, "ssh://a@b", "22G400") as new:
+        assert {f.name for f in tmp_path.iterdir()} == {new.folder.name, other.folder.name}
+    assert not meanwhile.folder.exists()
+
+
+def test_two_harvests_of_one_source_do_not_share_their_staging(tmp_path: Path) -> None:
+    with (
+        Staging(tmp_path, "ssh://a@b", "22G120"),
+        Staging(tmp_path, "ssh://a@c", "22G120"),
+        pytest.raises(UsageError, match="another process is harvesting it"),
+        Staging(tmp_path, "ssh://a@b", "22G120"),
+    ):
+        pass
+
+
+def test_staging_that_was_removed_while_its_lock_was_waited_for_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Staging(tmp_path, "ssh://a@b", "22G120")
+    first.__enter__()
+    lock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        first.remove()  # all that it had is in the library
+        first.__exit__(None, None, None)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Staging(tmp_path, "ssh://a@b", "22G120") as second:
+        second.file_for("files", "/usr/lib/dyld").write_text("copy")
+        with pytest.raises(UsageError, match="another process is harvesting it"), first:
+            pass

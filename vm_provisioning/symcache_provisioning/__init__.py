@@ -1,0 +1,63 @@
+"""Machines, SSH sessions, and getting the files of a macOS release out of a source."""
+
+from symcache_provisioning.available import AvailableRelease, available_releases
+from symcache_provisioning.drivers import DRIVERS, Driver, MachineState, make_driver
+from symcache_provisioning.harvest import Extractor, harvest
+from symcache_provisioning.interrupts import Interrupts
+from symcache_provisioning.machines.doctor import Check, Verdict, examine
+from symcache_provisioning.machines.inventory import Inventory, MachineDefinition
+from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
+from symcache_provisioning.machines.orphans import Stray, strays
+from symcache_provisioning.machines.provision import Outcome, Provisioner, Step, remote_login_out_of_band
+from symcache_provisioning.machines.runs import Run, RunStore
+from symcache_provisioning.results import CacheSummary, HarvestProgress, HarvestResult
+from symcache_provisioning.sources.entries import Limits
+from symcache_provisioning.sources.firmware import IpswSource
+from symcache_provisioning.sources.folder import DirectorySource
+from symcache_provisioning.sources.locations import DEFAULT_ROOTS
+from symcache_provisioning.sources.machine import SshSource
+from symcache_provisioning.sources.protocol import Source
+from symcache_provisioning.ssh.host_keys import HostKeyTrust
+from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts
+from symcache_provisioning.ssh.session import SshSession
+
+__all__ = [
+    "DEFAULT_ROOTS",
+    "DRIVERS",
+    "GUEST_LIMIT",
+    "AvailableRelease",
+    "CacheSummary",
+    "Check",
+    "DirectorySource",
+    "Driver",
+    "Extractor",
+    "HarvestProgress",
+    "HarvestResult",
+    "HostKeyTrust",
+    "Interrupts",
+    "Inventory",
+    "IpswSource",
+    "Limits",
+    "Login",
+    "Machine",
+    "MachineDefinition",
+    "MachineState",
+    "Outcome",
+    "Provisioner",
+    "Run",
+    "RunStore",
+    "Source",
+    "SshSession",
+    "SshSource",
+    "SshTarget",
+    "Step",
+    "Stray",
+    "Timeouts",
+    "Verdict",
+    "available_releases",
+    "examine",
+    "harvest",
+    "make_driver",
+    "remote_login_out_of_band",
+    "strays",
+]

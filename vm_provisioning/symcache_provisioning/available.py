@@ -1,0 +1,78 @@
+"""Which macOS builds exist, so that those that nobody harvested can be named.
+
+Nobody serves a list that promises to be whole: it comes from a file that the site keeps, or from what the `ipsw`
+program (https://github.com/blacktop/ipsw) lists. Both are read the same, tolerant way: a build and a version somewhere
+in a line.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from symcache.errors import EnvironmentFailure, UsageError
+from symcache_provisioning.text import shown
+
+__all__ = ["AvailableRelease", "available_releases", "parse_releases"]
+
+_PROGRAM = ("ipsw", "download", "macos", "--list")
+_SECONDS = 120
+_MAX_BYTES = 8 << 20
+_BUILD = re.compile(r"(?<![0-9A-Za-z])([0-9]{1,2}[A-Z][0-9]{1,5}[a-z]?)(?![0-9A-Za-z])")
+_VERSION = re.compile(r"(?<![0-9A-Za-z.])(1[0-9]|[2-9][0-9])((?:\.[0-9]{1,3}){0,2})(?![0-9A-Za-z.]|-[0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableRelease:
+    """One build that exists somewhere; `version` is empty where the list does not say."""
+
+    build: str
+    version: str = ""
+
+
+def available_releases(file: Path | None = None) -> list[AvailableRelease]:
+    """Return the builds that `file` lists, or `ipsw` where no file is named, in their order, each once.
+
+    Raises UsageError without either, EnvironmentFailure when `ipsw` fails or lists nothing.
+    """
+    if file is not None:
+        with file.open("rb") as opened:
+            text = opened.read(_MAX_BYTES).decode("utf-8", "replace")
+        found = parse_releases(text)
+        if not found:
+            raise UsageError(f"{file}: names no macOS build", hint="write one a line, e.g. `22G830 13.6.9`")
+        return found
+    if shutil.which(_PROGRAM[0]) is None:
+        raise UsageError(
+            "nobody here knows which macOS builds exist: ipsw is not installed",
+            hint="install https://github.com/blacktop/ipsw, or name a file of builds with --list",
+        )
+    try:
+        done = subprocess.run(_PROGRAM, capture_output=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentFailure(f"{' '.join(_PROGRAM)}: {error}", hint="name a file of builds with --list") from error
+    found = parse_releases(done.stdout[:_MAX_BYTES].decode("utf-8", "replace"))
+    if done.returncode or not found:
+        said = shown(done.stderr) or "it lists no build"
+        raise EnvironmentFailure(
+            f"{' '.join(_PROGRAM)} ended with {done.returncode}: {said}", hint="name a file of builds with --list"
+        )
+    return found
+
+
+def parse_releases(text: str) -> list[AvailableRelease]:
+    """Return the builds in a list, one a line at most; what stands behind a `#` is passed over."""
+    found: dict[str, AvailableRelease] = {}
+    for line in text.splitlines():
+        content = re.sub(r"\x1b\[[0-9;]*m", "", line).partition("#")[0]
+        build = _BUILD.search(content)
+        if build is None:
+            continue
+        version = _VERSION.search(content[: build.start()] + " " + content[build.end() :])
+        release = AvailableRelease(build[1], version[0] if version else "")
+        if build[1] not in found or (release.version and not found[build[1]].version):
+            found[build[1]] = release
+    return list(found.values())

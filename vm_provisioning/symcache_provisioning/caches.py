@@ -1,0 +1,279 @@
+"""The shared caches of a harvest: copied and extracted here, extracted in the guest, and held against each other.
+
+Nothing is judged before everything has come: while one cache is extracted here, the next one is being copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from symcache.dyld import EXTRACTOR, REVISION, SharedCache
+from symcache.errors import HostKeyError, IntegrityError, StorageError, SymcacheError
+from symcache.library import Staged, StagedCacheFile, StagedObject
+from symcache.macho import identify
+from symcache.model import Kind, ManifestEntry, Origin, uuid_text
+from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
+from symcache_provisioning.extractors.own import Extraction, Extractions
+from symcache_provisioning.results import CacheSummary, Counter, HarvestProgress
+from symcache_provisioning.sources.entries import RemoteCache
+from symcache_provisioning.sources.protocol import Source
+from symcache_provisioning.ssh.login import UnreachableError
+from symcache_provisioning.ssh.packets import ConnectionLostError, ProtocolError
+from symcache_provisioning.staging import Staging
+from symcache_provisioning.text import shown
+
+__all__ = ["Caches", "add_problem"]
+
+Identity = tuple[str, UUID | None]
+"""Path and LC_UUID: what two extractors must agree on."""
+
+_FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, HostKeyError)
+_SHOWN_DIFFERENCES = 5
+_COMPANION_HEAD = 16 << 10
+_LONGEST_HEAD = 64 << 20
+_GUEST_SPACE = 2
+"""What an extracted cache needs, in sizes of the raw one."""
+
+
+def add_problem(staged: Staged, where: str, error: SymcacheError) -> None:
+    """Write down what went wrong with one thing. Raises what makes going on pointless."""
+    if isinstance(error, _FATAL):
+        raise error
+    text = str(error)
+    staged.problems.append(text if where in text else f"{where}: {text}")
+
+
+@dataclass
+class _Cache:
+    """What is gathered of one cache."""
+
+    remote: RemoteCache
+    uuid: UUID | None
+    manifest: dict[Identity, ManifestEntry] = field(default_factory=dict)
+    """What the cache's own table says, in the architecture that was extracted."""
+    listed: set[Identity] = field(default_factory=set)
+    extracted: dict[str, set[Identity]] = field(default_factory=dict)
+    """By extractor."""
+    extraction: Extraction | None = None
+    tool: str = ""
+    """Name of what extracted it in the guest."""
+    from_tool: list[tuple[ListedImage, Path | SymcacheError]] = field(default_factory=list)
+    """What that made, fetched and not yet judged."""
+
+
+class Caches:
+    """The caches of one harvest: `copy` each, then `finish`."""
+
+    def __init__(
+        self,
+        source: Source,
+        stage: Staging,
+        staged: Staged,
+        extractions: Extractions,
+        progress: HarvestProgress,
+        *,
+        keep: bool,
+    ) -> None:
+        self.source, self.stage, self.staged, self.progress = source, stage, staged, progress
+        self.keep = keep
+        self.notes: list[str] = []
+        self._extractions = extractions
+        self._gathered: list[_Cache] = []
+
+    def copy(self, remote: RemoteCache, *, raw: bool, tool: GuestTool | None) -> None:
+        """Fetch one shared cache by each way that was asked for."""
+        gathered = _Cache(remote, remote.uuid)
+        self._gathered.append(gathered)
+        where = shown(remote.path)
+        for name in remote.missing:
+            self.staged.problems.append(f"{where}: its companion {name} is missing on {self.source.name}")
+        if raw and not remote.missing:
+            try:
+                self._raw(gathered)
+            except SymcacheError as error:
+                add_problem(self.staged, where, error)
+        if tool is not None:
+            try:
+                self._in_guest(gathered, tool, with_raw=raw)
+            except SymcacheError as error:
+                add_problem(self.staged, where, error)
+
+    def finish(self) -> list[CacheSummary]:
+        """Wait for all that is being extracted, judge it, and stage it."""
+        return [self._finish(gathered) for gathered in self._gathered]
+
+    def _finish(self, gathered: _Cache) -> CacheSummary:
+        remote = gathered.remote
+        if gathered.extraction is not None:
+            try:
+                self._take(gathered, gathered.extraction)
+            except SymcacheError as error:
+                add_problem(self.staged, shown(remote.path), error)
+        for image, file in gathered.from_tool:
+            self._check_extracted(gathered, image, file)
+        ours, theirs = gathered.extracted.get(EXTRACTOR), gathered.extracted.get(gathered.tool)
+        if ours is not None and theirs is not None:
+            self._differ(shown(remote.path), "symcache", ours, gathered.tool, theirs)
+        self.staged.manifest += gathered.manifest.values()
+        return CacheSummary(remote.path, remote.arch, gathered.uuid, len(gathered.manifest))
+
+    def _raw(self, gathered: _Cache) -> None:
+        remote = gathered.remote
+        folder = self.stage.folder_for("caches", remote.path)
+        self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
+        self.progress.step(f"copying {remote.name}", unit="bytes", total=remote.size)
+        count = Counter(self.progress, remote.size)
+        files = [self.source.fetch(entry, folder / entry.name, count) for entry in remote.files]
+        cache = SharedCache.open(files[0])
+        gathered.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
+        gathered.uuid = cache.uuid
+        gathered.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
+        self.notes += cache.warnings
+        if not cache.images:
+            self.staged.problems.append(f"{shown(remote.path)}: lists no image at all")
+        for file, entry in zip(files, remote.files, strict=True):
+            kept = file if self.keep else self._head(cache, file, remote)
+            self.staged.cache_files.append(
+                StagedCacheFile(kept, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
+            )
+
+    def _head(self, cache: SharedCache, file: Path, remote: RemoteCache) -> Path:
+        """Return a copy of a cache file's beginning: its header and tables, which say what the cache consists of."""
+        length = _COMPANION_HEAD
+        if file == cache.path:
+            # Tables and paths of images come first, then the images themselves, unless others have those.
+            places = (cache.space.locate(image.address) for image in cache.images)
+            length = min((p.offset for p in places if p and p.part is cache.main), default=_LONGEST_HEAD)
+        target = self.stage.folder_for("heads", remote.path) / file.name
+        try:
+            with file.open("rb") as source:
+                target.write_bytes(source.read(min(length, _LONGEST_HEAD)))
+        except OSError as error:
+            raise StorageError(
+                f"{target}: cannot be written: {error.strerror}", hint="name another folder with --staging"
+            ) from error
+        return target
+
+    def _take(self, gathered: _Cache, extraction: Extraction) -> None:
+        """Stage what was extracted here."""
+        where, cache = shown(gathered.remote.path), extraction.cache
+        report = extraction.result(self.progress)
+        done = {(e.path, e.uuid): e for e in report.extracted}
+        gathered.extracted[EXTRACTOR] = set()
+        for image in cache.images:
+            if not _is_text(image.path):
+                self.staged.problems.append(f"{where}: an image's path is not UTF-8: {shown(image.path)}")
+                continue
+            extracted = done.get((image.path, image.uuid))
+            arch = extracted.arch if extracted else cache.arch
+            self._expect(gathered, image.path, image.uuid, arch)
+            if extracted:
+                self._store(gathered, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
+        self.staged.problems += [f"{where}: {shown(f.path)}: {shown(f.reason)}" for f in report.failed]
+
+    def _in_guest(self, gathered: _Cache, tool: GuestTool, *, with_raw: bool) -> None:
+        remote, where = gathered.remote, shown(gathered.remote.path)
+        gathered.tool = tool.name
+        self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
+        listing = tool.listed(remote, self.stage)
+        self.staged.problems += listing.problems
+        if gathered.listed:
+            listed = {image[:2] for image in listing.images}
+            self._differ(where, "the cache's own table", gathered.listed, listing.origin, listed)
+        try:
+            with tool.extracted(remote.path, _GUEST_SPACE * remote.size) as (tree, complaints):
+                self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in complaints]
+                found = {entry.path: entry for entry in tree.walk(["/"], skip=())}
+                wanted = [(image, found.pop(image.path, None)) for image in listing.images]
+                total = sum(entry.size for _, entry in wanted if entry)
+                self.stage.require_space(total)
+                self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
+                count = Counter(self.progress, total)
+                for image, entry in wanted:
+                    if entry is None:
+                        lost = IntegrityError(
+                            f"{where}: {shown(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
+                        )
+                        gathered.from_tool.append((image, lost))
+                images = {entry.path: image for image, entry in wanted if entry}
+                places = (
+                    (entry, self.stage.file_for(tool.name, f"{remote.path}\n{entry.path}"))
+                    for _, entry in wanted
+                    if entry
+                )
+                for entry, file in tree.fetch_all(places, count):
+                    gathered.from_tool.append((images[entry.path], file))
+                self.staged.problems += tree.problems
+                self.notes += [
+                    f"{where}: {tool.name} also wrote {shown(path)}" for path in sorted(found)[:_SHOWN_DIFFERENCES]
+                ]
+        except NoSpaceError as error:
+            if not with_raw:
+                raise
+            self.notes.append(f"{where}: not extracted in the guest too: {error}")
+
+    def _check_extracted(self, gathered: _Cache, image: ListedImage, file: Path | SymcacheError) -> None:
+        """Hold one image that the tool made against what the cache says of it."""
+        path, uuid = image.path, image.uuid
+        tool, where = gathered.tool, f"{shown(gathered.remote.path)}: {shown(path)}"
+        try:
+            if isinstance(file, SymcacheError):
+                raise file
+            slices = identify(file)
+            if len(slices) != 1:
+                raise IntegrityError(f"{where}: {tool} made a file of {len(slices)} images")
+            found = slices[0]
+            check_whole(file, found)
+            if found.arch[:5] != gathered.remote.arch[:5]:  # x86_64h has images of x86_64, too
+                raise IntegrityError(f"{where}: {tool} made an image for {found.arch}")
+            if found.uuid != uuid:
+                got = uuid_text(found.uuid) if found.uuid else "none"
+                raise IntegrityError(f"{where}: {tool} made an image of UUID {got}, the cache lists another")
+        except SymcacheError as error:
+            add_problem(self.staged, where, error)
+            self._expect(gathered, path, uuid, gathered.remote.arch)
+            return
+        self._expect(gathered, path, uuid, found.arch)
+        self._store(gathered, path, uuid, found.arch, file, found.size, tool)
+
+    def _expect(self, gathered: _Cache, path: str, uuid: UUID | None, arch: str) -> None:
+        # The cache's own table, where we have it, is not overruled by what the guest's tool lists.
+        entry = ManifestEntry(path=path, arch=arch, uuid=uuid, origin=Origin.CACHE, cache_uuid=gathered.uuid)
+        gathered.manifest.setdefault((path, uuid), entry)
+
+    def _store(
+        self, gathered: _Cache, path: str, uuid: UUID | None, arch: str, file: Path, size: int, extractor: str
+    ) -> None:
+        gathered.extracted.setdefault(extractor, set()).add((path, uuid))
+        self.staged.objects.append(
+            StagedObject(
+                file,
+                0,
+                size,
+                path,
+                arch,
+                uuid,
+                kind=Kind.EXECUTABLE,
+                origin=Origin.CACHE,
+                cache_uuid=gathered.uuid,
+                extractor=extractor,
+                revision=REVISION if extractor == EXTRACTOR else 0,
+            )
+        )
+
+    def _differ(self, where: str, one: str, ones: set[Identity], other: str, others: set[Identity]) -> None:
+        for name, missing in ((other, ones - others), (one, others - ones)):
+            if missing:
+                some = ", ".join(shown(path) for path, _ in sorted(missing, key=str)[:_SHOWN_DIFFERENCES])
+                more = f" and {len(missing) - _SHOWN_DIFFERENCES} more" if len(missing) > _SHOWN_DIFFERENCES else ""
+                self.staged.problems.append(f"{where}: {name} lacks, or has with another UUID: {some}{more}")
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

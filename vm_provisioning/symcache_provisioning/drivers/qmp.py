@@ -1,0 +1,93 @@
+"""QEMU's machine protocol (QMP, docs/interop/qmp-spec): as much as stopping a machine and asking it things needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from symcache.errors import EnvironmentFailure
+from symcache_provisioning.text import shown
+
+__all__ = ["Qmp", "QmpError"]
+
+_MAX_LINE = 1 << 20
+_MAX_SOCKET_PATH = 100
+"""Bytes of a Unix socket's path that every system takes."""
+
+
+class QmpError(EnvironmentFailure):
+    """QEMU does not answer, or answers that it will not."""
+
+
+class Qmp:
+    """One connection to the monitor of a machine. Every answer has to come within `timeout` seconds."""
+
+    def __init__(self, path: Path, timeout: float = 10) -> None:
+        self._path, self._name = path, f"QEMU's monitor {path}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            self._connect()
+            self._file = self._socket.makefile("rb")
+            if "QMP" not in self._receive():
+                raise QmpError(f"{self._name} does not speak QMP")
+            self.execute("qmp_capabilities")
+        except OSError as error:
+            self._socket.close()
+            raise QmpError(f"{self._name} does not answer: {error.strerror or error}") from error
+        except QmpError:
+            self._socket.close()
+            raise
+
+    def _connect(self) -> None:
+        path = os.fsencode(self._path)
+        if len(path) <= _MAX_SOCKET_PATH or not Path("/proc/self/fd").exists():
+            self._socket.connect(path)
+            return
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._socket.connect(f"/proc/self/fd/{folder}/{self._path.name}")
+        finally:
+            os.close(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def execute(self, command: str, **arguments: str) -> Any:
+        """Run a command and return what it returns; events that come in between are passed over. Raises QmpError."""
+        message = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        try:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise QmpError(f"{self._name} does not answer: {error.strerror or error}") from error
+        while True:
+            answer = self._receive()
+            if "error" in answer:
+                raise QmpError(f"{self._name} refused {command}: {shown(str(answer['error'].get('desc', '')))}")
+            if "return" in answer:
+                return answer["return"]
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            line = self._file.readline(_MAX_LINE)
+        except OSError as error:
+            raise QmpError(f"{self._name} does not answer: {error.strerror or error}") from error
+        if not line.endswith(b"\n"):
+            raise QmpError(f"{self._name} broke off")
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise QmpError(f"{self._name} does not speak QMP: {shown(line, 60)!r}") from error
+        if not isinstance(answer, dict):
+            raise QmpError(f"{self._name} does not speak QMP: {shown(line, 60)!r}")
+        return answer

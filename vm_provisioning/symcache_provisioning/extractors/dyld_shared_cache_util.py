@@ -1,0 +1,191 @@
+"""`dyld_shared_cache_util` in the guest: finding it, reading what it prints, and not believing its exit status.
+
+Output formats: dyld's other-tools/dyld_shared_cache_util.cpp, 10.13 to 26. It exits 0 with nothing extracted, with
+truncated images, and with a missing `.symbols`; so only its list, its complaints and its files together say something.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from symcache.errors import NotFoundError, RemoteError
+from symcache.model import uuid_text
+from symcache_provisioning.extractors.guest_tool import ListedImage, Listing, complaints_of, roomy_folder, run_in
+from symcache_provisioning.sources.entries import RemoteCache, refusal
+from symcache_provisioning.sources.machine import SshSource
+from symcache_provisioning.staging import Staging
+from symcache_provisioning.text import shown
+
+__all__ = ["TOOL", "CacheInfo", "CacheUtil", "parse_info", "parse_list", "parse_text_info"]
+
+TOOL = "dyld_shared_cache_util"
+"""How records call images that it extracted."""
+_PLACES = (f"/usr/local/bin/{TOOL}", f"/usr/bin/{TOOL}")
+_LIST_OUTPUT = 64 << 20
+_LIST_SECONDS = 300
+_UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_LIST_LINE = re.compile(rf"(?:0x([0-9A-Fa-f]{{1,16}}) )?(?:<({_UUID}| +no uuid in dylib +)> )?(?:\[alias\] )?(/.+)")
+_TEXT_LINE = re.compile(rf" +0x([0-9A-Fa-f]{{1,16}}) -> 0x([0-9A-Fa-f]{{1,16}})  <({_UUID})>  (/.+)")
+_TEXT_HEADER = re.compile(r"dylib text infos \(count=([0-9]{1,9})\):")
+_NO_UUID = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What `-info` says of a whole cache; None for what this version does not print."""
+
+    uuid: UUID | None
+    platform: str | None
+    image_count: int | None
+
+
+def parse_list(output: bytes) -> list[ListedImage]:
+    """Parse `-list` with any of `-uuid` and `-vmaddr`. Aliases are lines like any other, in no order.
+
+    Raises RemoteError for a line that the tool would not print.
+    """
+    found = []
+    for line in _lines(output):
+        match = _LIST_LINE.fullmatch(line)
+        if match is None:
+            raise RemoteError(f"{TOOL} -list printed {shown(line)!r}, which is no line of a list")
+        address, uuid, path = match.groups()
+        _check_path(path, "-list")
+        found.append(ListedImage(path, _uuid(uuid), int(address, 16) if address else None))
+    return found
+
+
+def parse_text_info(output: bytes) -> list[ListedImage]:
+    """Parse `-text_info`: every image once. Raises RemoteError where lines and the announced count differ."""
+    lines = _lines(output)
+    header = _TEXT_HEADER.fullmatch(lines[0]) if lines else None
+    if header is None:
+        raise RemoteError(
+            f"{TOOL} -text_info printed {shown(lines[0]) if lines else 'nothing'!r} where a count belongs"
+        )
+    found = []
+    for line in lines[1:]:
+        match = _TEXT_LINE.fullmatch(line)
+        if match is None:
+            raise RemoteError(f"{TOOL} -text_info printed {shown(line)!r}, which is no line of its list")
+        start, end, uuid, path = match.groups()
+        _check_path(path, "-text_info")
+        found.append(ListedImage(path, _uuid(uuid), int(start, 16), int(end, 16)))
+    if len(found) != int(header[1]):
+        raise RemoteError(f"{TOOL} -text_info announced {header[1]} images and listed {len(found)}")
+    return found
+
+
+def parse_info(output: bytes) -> CacheInfo:
+    """Parse the part of `-info` before its mappings. Raises RemoteError for a UUID or count that is none."""
+    values: dict[str, str] = {}
+    for line in _lines(output):
+        key, colon, value = line.partition(":")
+        if key.strip() == "mappings":
+            break
+        if colon:
+            values.setdefault(key.strip(), value.strip())
+    uuid, count = values.get("uuid"), values.get("image count")
+    if uuid is None or not re.fullmatch(rf"{_UUID}|n/a", uuid) or (count is not None and not count.isdecimal()):
+        raise RemoteError(f"{TOOL} -info printed {shown(output)!r}, which names no cache")
+    return CacheInfo(None if uuid == "n/a" else _uuid(uuid), values.get("platform"), int(count) if count else None)
+
+
+def _check_path(path: str, verb: str) -> None:
+    """Refuse a path that no file of an extraction could have; nothing here is opened by it all the same."""
+    if any(refusal(part.encode()) for part in path.split("/") if part not in {"", "."}):
+        raise RemoteError(f"{TOOL} {verb} printed {shown(path)!r}, which is no path of an image")
+
+
+def _lines(output: bytes) -> list[str]:
+    """Return the lines that are not empty. Raises RemoteError for output that breaks off, or is no text."""
+    if output and not output.endswith(b"\n"):
+        raise RemoteError(f"{TOOL} stopped printing in the middle of a line: {shown(output[-60:])!r}")
+    try:
+        return [line for line in output.decode().replace("\r\n", "\n").split("\n") if line]
+    except UnicodeDecodeError as error:
+        raise RemoteError(f"{TOOL} printed bytes that are not UTF-8: {shown(output[error.start :], 60)}") from error
+
+
+def _uuid(text: str | None) -> UUID | None:
+    if text is None or text.startswith(" "):
+        return None
+    uuid = UUID(text)
+    return None if uuid == _NO_UUID else uuid
+
+
+class CacheUtil:
+    """The tool at a path on a machine, and what it makes of the caches there."""
+
+    name = TOOL
+
+    def __init__(self, source: SshSource, path: str) -> None:
+        self._source, self.path = source, path
+
+    @classmethod
+    def find(cls, source: SshSource, path: str | None = None) -> CacheUtil | None:
+        """Return the tool at `path` or at the places it is installed to, or None.
+
+        Raises NotFoundError when `path` is given and nothing there runs as the tool does.
+        """
+        for place in (path,) if path else _PLACES:
+            # Without arguments it explains itself and exits 1, which tells it from everything else of that name.
+            output = source.run([place], max_output=1 << 16)
+            if f"Usage: {TOOL}".encode() in output.stderr + output.stdout:
+                return cls(source, place)
+        if path:
+            raise NotFoundError(
+                f"{source.name}: {shown(path)} is not {TOOL}",
+                hint="name where it is installed there, or harvest with --extractor raw",
+            )
+        return None
+
+    def images(self, cache: str) -> list[ListedImage]:
+        """Return every image of a cache, once each. Raises RemoteError when the tool cannot read it."""
+        return parse_text_info(self._print("-text_info", cache))
+
+    def info(self, cache: str) -> CacheInfo:
+        """Return what the tool says of a cache as a whole. Raises RemoteError."""
+        return parse_info(self._print("-info", cache))
+
+    def _print(self, verb: str, cache: str) -> bytes:
+        argv = [self.path, verb, self._source.remote(cache).decode()]
+        output = self._source.run(argv, timeout=_LIST_SECONDS, max_output=_LIST_OUTPUT)
+        if output.status != 0:
+            raise RemoteError(f"{TOOL} {verb} {shown(cache)} ended with {output.status}: {complaints_of(output)[0]}")
+        return output.stdout
+
+    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
+        """See GuestTool: by `-text_info`, with `-info` held against it and against the cache's header."""
+        del stage
+        where, problems = shown(cache.path), []
+        info, images = self.info(cache.path), self.images(cache.path)
+        if info.uuid != cache.uuid:
+            said = uuid_text(info.uuid) if info.uuid else "none"
+            have = uuid_text(cache.uuid) if cache.uuid else "none"
+            problems.append(f"{where}: {TOOL} says its UUID is {said}, its header says {have}")
+        if info.image_count is not None and info.image_count != len(images):
+            problems.append(
+                f"{where}: {TOOL} counts {info.image_count} images and lists {len(images)}: is it older than the cache?"
+            )
+        if not images:
+            problems.append(f"{where}: {TOOL} lists no image at all")
+        return Listing(f"{TOOL} -text_info", images, problems)
+
+    @contextmanager
+    def extracted(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
+        """See GuestTool."""
+        source = self._source
+        with roomy_folder(source, need) as folder:
+            argv = [self.path, "-extract", folder, source.remote(cache).decode()]
+            output = run_in(source, argv)
+            if output.status != 0:
+                raise RemoteError(
+                    f"{TOOL} -extract {shown(cache)} ended with {output.status}: {complaints_of(output)[0]}",
+                    hint="harvest with --extractor raw",
+                )
+            yield SshSource(source.session, root=folder, limits=source.limits), complaints_of(output, none=())

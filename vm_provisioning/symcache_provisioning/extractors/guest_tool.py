@@ -1,0 +1,164 @@
+"""What programs that take caches apart in the guest have in common, whatever they are.
+
+None is believed on its exit status: what it made is held against a list of what the cache holds.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from symcache.errors import MachOError, RemoteError
+from symcache.macho import Slice, mach_header
+from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
+from symcache_provisioning.sources.entries import RemoteCache
+from symcache_provisioning.sources.machine import SshSource
+from symcache_provisioning.ssh.guest_folder import guest_folder
+from symcache_provisioning.ssh.packets import ConnectionLostError
+from symcache_provisioning.ssh.session import RemoteOutput
+from symcache_provisioning.staging import Staging
+from symcache_provisioning.text import shown
+
+__all__ = [
+    "GuestTool",
+    "ListedImage",
+    "Listing",
+    "NoSpaceError",
+    "check_whole",
+    "complaints_of",
+    "roomy_folder",
+    "run_in",
+]
+
+_REMOVE_SECONDS = 60
+"""No signal ends this wait."""
+_EXTRACT_SECONDS = 3600
+_ENDING_SECONDS = 0.5
+_OUTPUT = 64 << 20
+
+
+class NoSpaceError(RemoteError):
+    """The guest has too little disk space to extract a cache there."""
+
+
+class ListedImage(NamedTuple):
+    """One image of a list. `address` and `text_end` are unslid VM addresses, None where the list has none."""
+
+    path: str
+    uuid: UUID | None
+    address: int | None = None
+    text_end: int | None = None
+
+
+class Listing(NamedTuple):
+    """What a cache holds."""
+
+    origin: str
+    """What says so, as messages name it."""
+    images: list[ListedImage]
+    problems: list[str]
+    """What makes the list doubtful."""
+
+
+class GuestTool(Protocol):
+    """A program that extracts caches in the guest."""
+
+    @property
+    def name(self) -> str:
+        """How records call images that it extracted."""
+
+    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
+        """Return what must come out of a cache, every image once. Raises RemoteError, SharedCacheError."""
+
+    def extracted(self, cache: str, need: int) -> AbstractContextManager[tuple[SshSource, list[str]]]:
+        """Extract a cache into a fresh folder in the guest, which is removed at the end.
+
+        Yields that folder as a tree whose paths are install names, and the tool's complaints. One folder a cache:
+        older extractors merge what is there already, newer ones overwrite it. `need` is how many bytes must be free.
+
+        Raises RemoteError when the tool fails, NoSpaceError when there is too little space.
+        """
+
+
+@contextmanager
+def roomy_folder(source: SshSource, need: int) -> Iterator[str]:
+    """Have a folder of our own in the guest; see `guest_folder`. One that cannot be removed is noted.
+
+    Raises NoSpaceError where fewer than `need` bytes are free, RemoteError.
+    """
+
+    def make(argv: Sequence[str]) -> RemoteOutput:
+        return source.session.run(argv, max_output=4096)  # not `source.run`: twice would make two
+
+    def remove(argv: Sequence[str]) -> None:
+        try:
+            removed = source.run(argv, timeout=_REMOVE_SECONDS).status == 0
+        except RemoteError:
+            removed = False
+        if not removed:
+            source.notes.append(f"{argv[-1]} is left on {source.name}: remove it there")
+
+    with guest_folder(source.name, make, remove) as folder:
+        free = _free_bytes(source, folder)
+        if free is not None and free < need:
+            raise NoSpaceError(
+                f"{source.name}: {free >> 20} MiB are free in {folder} where {need >> 20} MiB are needed",
+                hint="free some space there, or harvest with --extractor raw, which needs none",
+            )
+        yield folder
+
+
+def run_in(source: SshSource, argv: Sequence[str]) -> RemoteOutput:
+    """Run an extractor to its end; it ends, too, when we do. Raises RemoteError, never for an exit status."""
+    try:
+        return source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_OUTPUT, watched=True)
+    except ConnectionLostError:
+        time.sleep(_ENDING_SECONDS)  # nobody can tell any more when it has gone; it might make its folder anew
+        raise
+
+
+def complaints_of(output: RemoteOutput, *, none: Sequence[str] = ("it said nothing",)) -> list[str]:
+    """Return the lines that a program wrote to stderr, fit to be shown; `none` where it wrote none."""
+    lines = output.stderr.decode("utf-8", "backslashreplace").splitlines()
+    return [shown(line) for line in lines if line.strip()] or list(none)
+
+
+def _free_bytes(source: SshSource, folder: str) -> int | None:
+    output = source.run(["/bin/df", "-kP", folder], max_output=1 << 16)
+    fields = output.stdout.decode("ascii", "replace").splitlines()[-1:]
+    # Filesystem, 1024-blocks, Used, Available, Capacity, Mounted on; the first may contain blanks.
+    match = re.search(r" ([0-9]{1,15}) +[0-9]+% ", fields[0]) if fields else None
+    return int(match[1]) * 1024 if match and output.status == 0 else None
+
+
+def check_whole(file: Path, image: Slice) -> None:
+    """Make sure that an extracted image holds the bytes its load commands speak of. Raises MachOError.
+
+    Apple's extractor goes on after errors in one image and leaves it cut. Looks at segment_command, segment_command_64
+    and symtab_command (<mach-o/loader.h>); the image must have been identified, so its commands are in bounds.
+    """
+    with file.open("rb") as opened:
+        opened.seek(image.offset)
+        header = mach_header(opened.read(32))
+        if header is None:
+            raise MachOError(f"{file}: holds no image at {image.offset:#x}")
+        opened.seek(image.offset)
+        head = opened.read(header.size + header.sizeofcmds)
+    order = header.order
+    for cmd, position, size in header.commands(head):
+        end = 0
+        if cmd == LC_SEGMENT_64 and size >= 72:
+            end = sum(struct.unpack_from(order + "2Q", head, position + 40))
+        elif cmd == LC_SEGMENT and size >= 56:
+            end = sum(struct.unpack_from(order + "2I", head, position + 32))
+        elif cmd == LC_SYMTAB and size >= 24:
+            symoff, nsyms, stroff, strsize = struct.unpack_from(order + "4I", head, position + 8)
+            end = max(symoff + nsyms * (16 if header.wide else 12), stroff + strsize)
+        if end > image.size:
+            raise MachOError(f"{file}: ends at {image.size:#x} where its load commands speak of bytes up to {end:#x}")

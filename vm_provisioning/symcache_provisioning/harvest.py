@@ -1,0 +1,163 @@
+"""One harvest: from a source to a record in the library.
+
+Whatever goes wrong with one image or one cache is written down as a problem and the rest goes on; so is a cache that
+every harvest of the release must have and this one has not. A harvest with any problem is kept, but not sealed. What
+makes going on pointless (the host is gone, the disk is full) ends it, and the next run continues with what was copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from symcache.errors import NotFoundError, SymcacheError, UsageError
+from symcache.library import IngestResult, Library, Staged, StagedObject
+from symcache.macho import identify
+from symcache.model import ManifestEntry, Origin
+from symcache_provisioning.caches import Caches, add_problem
+from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE, CacheBundle
+from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
+from symcache_provisioning.extractors.guest_tool import GuestTool
+from symcache_provisioning.extractors.own import Extractions
+from symcache_provisioning.required_caches import lacking_caches
+from symcache_provisioning.results import HarvestProgress, HarvestResult, Silent
+from symcache_provisioning.sources.locations import DEFAULT_ROOTS
+from symcache_provisioning.sources.machine import SshSource
+from symcache_provisioning.sources.protocol import Source
+from symcache_provisioning.staging import Staging
+from symcache_provisioning.text import shown
+
+__all__ = ["Extractor", "harvest"]
+
+Extractor = Literal["auto", "raw", "util", "bundle"]
+_IN_GUEST = {"util": TOOL, "bundle": BUNDLE}
+
+
+def harvest(
+    source: Source,
+    library: Library,
+    *,
+    staging: Path,
+    extractor: Extractor = "auto",
+    roots: Iterable[str] = DEFAULT_ROOTS,
+    archs: Sequence[str] = (),
+    keep_caches: bool = True,
+    util_path: str | None = None,
+    bundle_path: str | None = None,
+    progress: HarvestProgress | None = None,
+) -> HarvestResult:
+    """Harvest a source into a library, and return what came of it.
+
+    `raw` copies the shared caches and extracts here; `util` has `dyld_shared_cache_util` extract them in the guest and
+    checks what it made, `bundle` does so with `dsc_extractor.bundle`; `auto` does the first, and the second too where
+    the guest has the tool, and compares. `archs` narrows caches and slices to these architectures. `staging` keeps
+    what was copied until the harvest is sealed.
+
+    Raises UsageError, NotFoundError when nothing is found, RemoteError and StorageError when going on is pointless.
+    """
+    if extractor not in {"auto", "raw", *_IN_GUEST}:
+        raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util, bundle")
+    progress = progress or Silent()
+    progress.step(f"asking {source.name} what it is", unit="things")
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    tool = _find_tool(source, extractor, util_path, bundle_path)
+    raw = extractor not in _IN_GUEST
+    release = source.identity()
+    with Staging(staging, source.name, release.build) as stage:
+        staged = Staged(release, source.name, started=started)
+        progress.step(f"looking for shared caches of {release}", unit="things")
+        there = source.caches()
+        caches = [c for c in there if not archs or c.arch in archs]
+        in_guest = "bundle" if extractor == "bundle" else "util"
+        used = [name for name, on in (("raw", raw), (in_guest, tool is not None)) if on and caches]
+        staged.extractor = "+".join(used)
+        with Extractions() as extractions:
+            run = Caches(source, stage, staged, extractions, progress, keep=keep_caches)
+            for cache in caches:
+                run.copy(cache, raw=raw, tool=tool)
+            _files(source, stage, staged, roots, frozenset(archs), progress)
+            summaries = run.finish()
+        if not staged.manifest and not staged.problems and not source.problems:
+            raise NotFoundError(
+                f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
+            )
+        left_out = ", ".join(shown(c.path) for c in there if c not in caches)
+        lacking = lacking_caches(release, there, source.cache_advice) or lacking_caches(
+            release, caches, f"--arch leaves out {left_out}"
+        )
+        staged.problems = list(dict.fromkeys([*lacking, *staged.problems, *source.problems]))
+        progress.step("storing", unit="bytes")
+        ingested: IngestResult = library.ingest(staged, progress.advance)
+        if ingested.sealed:
+            stage.remove()
+    return HarvestResult(
+        release,
+        source.name,
+        staged.extractor,
+        ingested.record_id,
+        ingested.sealed,
+        len(staged.manifest),
+        ingested.stored,
+        ingested.skipped,
+        summaries,
+        ingested.missing,
+        ingested.problems,
+        list(dict.fromkeys([*source.notes, *run.notes])),
+    )
+
+
+def _find_tool(
+    source: Source, extractor: Extractor, util_path: str | None, bundle_path: str | None
+) -> GuestTool | None:
+    if extractor == "raw":
+        return None
+    if not isinstance(source, SshSource):
+        if extractor in _IN_GUEST:
+            raise UsageError(
+                f"{source.name}: {_IN_GUEST[extractor]} cannot run in a folder", hint="use --extractor raw"
+            )
+        return None
+    if extractor == "bundle":
+        return CacheBundle.find(source, bundle_path)
+    tool = CacheUtil.find(source, util_path)
+    if tool is None and extractor == "util":
+        raise NotFoundError(
+            f"{source.name} has no {TOOL}: macOS comes without it",
+            hint="build it from Apple's dyld sources and name it with --util-path, or use --extractor bundle or"
+            " --extractor raw",
+        )
+    return tool
+
+
+def _files(
+    source: Source,
+    stage: Staging,
+    staged: Staged,
+    roots: Iterable[str],
+    archs: frozenset[str],
+    progress: HarvestProgress,
+) -> None:
+    """Stage the Mach-O files outside the caches, slice by slice."""
+    progress.step("copying Mach-O files outside the caches", unit="things")
+    wanted = ((entry, stage.room_for(entry.size, "files", entry.path)) for entry in source.mach_o_files(roots))
+    for number, (entry, file) in enumerate(source.fetch_all(wanted), 1):
+        progress.advance(number)
+        where = shown(entry.path)
+        try:
+            if isinstance(file, SymcacheError):
+                raise file
+            slices = identify(file)
+        except SymcacheError as error:
+            add_problem(staged, where, error)
+            continue
+        for found in slices:
+            if found.kind is None or (archs and found.arch not in archs):
+                continue
+            staged.manifest.append(ManifestEntry(path=entry.path, arch=found.arch, uuid=found.uuid, kind=found.kind))
+            staged.objects.append(
+                StagedObject(
+                    file, found.offset, found.size, entry.path, found.arch, found.uuid, found.kind, Origin.FILE
+                )
+            )

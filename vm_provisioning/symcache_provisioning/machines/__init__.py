@@ -1,0 +1,1 @@
+"""Machines of the inventory: from being made to being taken down."""

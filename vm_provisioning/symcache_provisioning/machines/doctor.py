@@ -1,0 +1,230 @@
+"""What a machine lacks to be harvested, and the command that mends it. Changes nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import platformdirs
+
+from symcache.errors import HostKeyError, SymcacheError
+from symcache.model import Release
+from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
+from symcache_provisioning.machines.guest import HOST_KEY_MARKER
+from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, shown_key, speaks_ssh
+from symcache_provisioning.machines.life_cycle import Machine
+from symcache_provisioning.machines.runs import Run
+from symcache_provisioning.machines.session import MachineSource
+from symcache_provisioning.required_caches import lacking_caches
+from symcache_provisioning.sources.entries import RemoteCache
+from symcache_provisioning.ssh.login import UnreachableError
+from symcache_provisioning.ssh.session import SshSession
+from symcache_provisioning.text import shown
+
+__all__ = ["Check", "Verdict", "examine"]
+
+_BUNDLE = "/usr/lib/dsc_extractor.bundle"
+_LONGEST_TEXT = 1000
+_EXTRACTED = 2
+"""What an extracted cache needs, in sizes of the raw one."""
+
+
+class Verdict(StrEnum):
+    """`fail` keeps a harvest from working."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at; `mend` is the command or deed that sets it right."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    mend: str = ""
+
+
+def _ok(name: str, text: str) -> Check:
+    return Check(name, Verdict.OK, text)
+
+
+def _failed(name: str, error: SymcacheError) -> Check:
+    return Check(name, Verdict.FAIL, str(error), error.hint)
+
+
+def examine(machine: Machine, run: Run | None = None) -> Iterator[Check]:
+    """Yield what was found, each as soon as it is known. `run` is a run that is up; static machines have none."""
+    if machine.driver.capabilities.life_cycle:
+        yield from _driver(machine)
+        if run is None:
+            mend = f"symcache vm up {machine.definition.name}, or symcache vm doctor --up {machine.definition.name}"
+            yield Check("up", Verdict.WARN, "is not up: nothing more can be seen", mend)
+            return
+        yield _ok("up", f"{run.vm} since {run.created}")
+    yield from _reach(machine, run)
+
+
+def _driver(machine: Machine) -> Iterator[Check]:
+    driver, definition = machine.driver, machine.definition
+    try:
+        found = [program.find() for program in driver.programs]
+    except SymcacheError as error:
+        yield _failed("driver", error)
+        return
+    yield _ok("driver", f"{driver.name}: {', '.join(found)}")
+    image = str(definition.image)
+    try:
+        local = driver.is_local(image)
+    except SymcacheError as error:
+        yield _failed("image", error)
+        return
+    if local:
+        yield _ok("image", f"{image} is on this host")
+    elif driver.capabilities.create_from_ipsw and "/" in image:
+        yield _ok("image", f"{image} is of a registry: downloaded when first cloned")
+    else:
+        create = driver.capabilities.create_from_ipsw
+        mend = (
+            f"symcache vm create {definition.name} --from-ipsw latest" if create else "check `image` in the inventory"
+        )
+        yield Check("image", Verdict.FAIL, f"{image}: {driver.name} has no such machine", mend)
+
+
+def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
+    definition, target = machine.definition, machine.target(run)
+    where = f"{target.host} port {target.port}"
+    if not speaks_ssh(target.host, target.port, 10):
+        mend = "start it, and switch on Remote Login there: System Settings, General, Sharing"
+        yield Check("remote login", Verdict.FAIL, f"{where} does not answer as an SSH server does", mend)
+        return
+    yield _ok("remote login", f"{where} answers")
+    try:
+        seen = shown_key(target.host, target.port)
+    except SymcacheError as error:
+        yield _failed("host key", error)
+        return
+    try:
+        session = machine.session(run)
+        session.connect()
+    except HostKeyError as error:
+        mend = (
+            f'compare it there with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write host_key = "{seen}" in the inventory'
+        )
+        yield Check("host key", Verdict.FAIL, str(error), mend)
+        return
+    except SymcacheError as error:
+        yield _ok("host key", f"{seen} is the one we know")
+        mend = error.hint
+        if isinstance(error, UnreachableError) and definition.identity:
+            mend += f"; once a password lets you in: symcache vm provision {definition.name}"
+        yield Check("login", Verdict.FAIL, str(error), mend)
+        return
+    with session:
+        if definition.host_key or (run is not None and run.host_key):
+            yield _ok("host key", f"{seen} is the one that {'is pinned' if definition.host_key else 'the guest told'}")
+        else:
+            mend = f'write host_key = "{seen}" in the inventory'
+            yield Check("host key", Verdict.WARN, f"{seen} is known on this host only", mend)
+        yield _ok("login", f"as {target.user}")
+        if run is not None and "/" in str(definition.image) and not _has_own_keys(session):
+            mend = f"symcache vm provision {definition.name}"
+            yield Check("own keys", Verdict.WARN, "its host keys came with the image: others have them too", mend)
+        yield from _system(machine, session)
+
+
+def _has_own_keys(session: SshSession) -> bool:
+    """Tell whether host keys were made on the machine, by what `provision` left there."""
+    try:
+        return session.run(["/bin/cat", HOST_KEY_MARKER], max_output=4096).status == 0
+    except SymcacheError:
+        return False
+
+
+def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
+    try:
+        session.sftp  # noqa: B018 - opened when first asked for
+    except SymcacheError as error:
+        yield _failed("sftp", error)
+        return
+    yield _ok("sftp", "is offered")
+    source = MachineSource(session, machine.definition)
+    release: Release | None = None
+    try:
+        release = source.identity()
+        yield _ok("release", shown(str(release)))
+    except SymcacheError as error:
+        yield _failed("release", error)
+    caches: list[RemoteCache] = []
+    try:
+        caches = source.caches()
+    except SymcacheError as error:
+        yield _failed("caches", error)
+    else:
+        yield _caches(source, caches, lacking_caches(release, caches, source.cache_advice) if release else [])
+    largest = max((c.size for c in caches), default=0)
+    try:
+        yield _extractor(source, machine.definition.name)
+        yield _space_there(source, _EXTRACTED * largest)
+    except SymcacheError as error:
+        yield _failed("extractor", error)
+    yield _space_here(sum(c.size for c in caches) + _EXTRACTED * largest)
+
+
+def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]) -> Check:
+    incomplete = [f"{c.name} lacks {', '.join(c.missing)}" for c in caches if c.missing]
+    if problems := [*incomplete, *dict.fromkeys(source.problems), *lacking]:
+        mend = "check what is named, and `root` in the inventory"
+        if incomplete:
+            mend = "let the machine finish its update, and restart it"
+        return Check("caches", Verdict.FAIL, shown("; ".join(problems), _LONGEST_TEXT), mend)
+    if caches:
+        return _ok("caches", ", ".join(f"{shown(c.arch)} ({c.size >> 20} MiB)" for c in caches))
+    return Check("caches", Verdict.WARN, "there is no shared cache", "before macOS 11 the files are the release")
+
+
+def _extractor(source: MachineSource, name: str) -> Check:
+    tool = CacheUtil.find(source)
+    if tool is not None:
+        return _ok("extractor", f"{tool.path} is there")
+    bundle = source.lstat(_BUNDLE)
+    also = f"; {_BUNDLE} is there" if bundle else ""
+    return Check(
+        "extractor",
+        Verdict.WARN,
+        f"{TOOL} is not there{also}: harvests copy the raw caches and extract here",
+        f"symcache vm provision {name} --util PATH",
+    )
+
+
+def _space_there(source: MachineSource, need: int) -> Check:
+    output = source.run(["/bin/df", "-kP", "/tmp"], max_output=1 << 16)  # noqa: S108 - where the guest extracts
+    lines = output.stdout.decode("ascii", "replace").splitlines()
+    match = re.search(r" ([0-9]{1,15}) +[0-9]+% ", lines[-1]) if lines else None
+    if match is None or output.status != 0:
+        return Check("space there", Verdict.WARN, "df does not tell the free space", "run df -k there")
+    return _space("space there", int(match[1]) * 1024, need, "to extract there; --extractor raw needs none")
+
+
+def _space_here(need: int) -> Check:
+    folder = platformdirs.user_cache_path("symcache")
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    return _space("space here", shutil.disk_usage(there).free, need, f"in {_tilde(folder)}; --staging names another")
+
+
+def _tilde(folder: Path) -> str:
+    home = str(Path.home())
+    return str(folder).replace(home, "~", 1)
+
+
+def _space(name: str, free: int, need: int, where: str) -> Check:
+    text = f"{free >> 20} MiB are free"
+    if free >= need:
+        return _ok(name, text)
+    return Check(name, Verdict.WARN, f"{text}, {need >> 20} MiB are needed {where}", "free some space")

@@ -1,0 +1,126 @@
+"""Host keys of machines whose address changes: kept by machine, not by address.
+
+The next guest at 192.168.64.7 is another one. So what is believed is the fingerprint of *this machine's* key: pinned in
+the inventory, learnt in the guest without the network, or remembered from a first use that was asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import paramiko
+import platformdirs
+import tenacity
+
+from symcache.errors import EnvironmentFailure, RemoteError, StorageError
+from symcache.files import published
+from symcache_provisioning.machines.inventory import MachineDefinition
+from symcache_provisioning.text import shown
+
+__all__ = ["PUBLIC_KEY_FILE", "MachineKeys", "fingerprint_of", "learnt_key", "shown_key", "speaks_ssh"]
+
+PUBLIC_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+_KEY_LINE = re.compile(r"ssh-ed25519 ([A-Za-z0-9+/]{68})(?: [^\n]*)?\s*")
+_BANNER = b"SSH-"
+_ATTEMPTS, _WAIT = 5, 1.0
+
+
+def fingerprint_of(line: str) -> str | None:
+    """Return the fingerprint of an ed25519 public key file's line, as ssh-keygen prints it, or None for other text."""
+    match = _KEY_LINE.fullmatch(line.strip())
+    if match is None:
+        return None
+    try:
+        blob = base64.b64decode(match[1], validate=True)
+    except binascii.Error:
+        return None
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def speaks_ssh(host: str, port: int, timeout: float) -> bool:
+    """Tell whether an SSH server greets there. A forwarded port may be open long before anything does."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            connection.settimeout(timeout)
+            return connection.recv(len(_BANNER)) == _BANNER
+    except OSError:
+        return False
+
+
+def shown_key(host: str, port: int, timeout: float = 15) -> str:
+    """Return the fingerprint of the key that an SSH server shows, without logging in. Raises RemoteError."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            transport = paramiko.Transport(connection)
+            try:
+                transport.banner_timeout = timeout
+                transport.start_client(timeout=timeout)
+                return str(transport.get_remote_server_key().fingerprint)
+            finally:
+                transport.close()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise RemoteError(
+            f"{host} port {port} shows no host key: {shown(str(error)) or 'it broke off'}",
+            hint="check that an SSH server listens there (Remote Login)",
+        ) from error
+
+
+def learnt_key(read: Callable[[Sequence[str]], str], announce: Callable[[str], None]) -> str | None:
+    """Return the fingerprint of a guest's host key by a program run there without the network, or None.
+
+    Tries for a while: the guest's agent may come later than its SSH server, which is what makes the key.
+    """
+    try:
+        text = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_fixed(_WAIT),
+            retry=tenacity.retry_if_exception_type(EnvironmentFailure),
+            reraise=True,
+        )(read, ["/bin/cat", PUBLIC_KEY_FILE])
+    except EnvironmentFailure as error:
+        announce(f"its host key cannot be read without the network: {error}")
+        return None
+    return fingerprint_of(text)
+
+
+class MachineKeys:
+    """Fingerprints that were believed on first use, by driver, name and image."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or platformdirs.user_data_path("symcache") / "machine-keys"
+
+    def path(self, machine: MachineDefinition) -> Path:
+        """Return the file that a machine's fingerprint is remembered in."""
+        identity = json.dumps([machine.driver, machine.name, machine.image])
+        return self._folder / f"{machine.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+
+    def get(self, machine: MachineDefinition) -> str | None:
+        """Return what is remembered."""
+        try:
+            value = json.loads(self.path(machine).read_text())["host_key"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StorageError(f"{self.path(machine)}: cannot be read: {error}", hint="remove it") from error
+        return str(value)
+
+    def remember(self, machine: MachineDefinition, fingerprint: str) -> Path:
+        """Hold the machine to this key from now on."""
+        path = self.path(machine)
+        content = {"machine": machine.name, "driver": machine.driver, "image": machine.image, "host_key": fingerprint}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with published(path, mode=0o600) as part:
+                part.write_text(json.dumps(content, indent=2))
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be written: {error.strerror}", hint="check who owns it, and the free space"
+            ) from error
+        return path

@@ -1,0 +1,300 @@
+"""The inventory: `machines.toml`, which names the machines that can be harvested and how to get at them.
+
+It holds no secret: credentials are named (a key file, the agent, an environment variable), never written down.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from symcache.errors import NotFoundError, UsageError
+from symcache_provisioning.drivers import DRIVERS, DriverOptions
+from symcache_provisioning.ssh.host_keys import HostKeyTrust
+from symcache_provisioning.ssh.login import Login, SshTarget
+from symcache_provisioning.text import shown
+
+__all__ = ["Inventory", "MachineDefinition", "find_inventory"]
+
+FILE_NAME = "machines.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+"""No `.` and no `/`, which would make it a path as a SOURCE, and no leading `-`, which drivers take for an option."""
+_SECRETS = frozenset({"password", "passwd", "passphrase", "secret", "token"})
+_MAX_FILE = 1 << 20
+
+
+def _image(value: str) -> str:
+    if value.startswith("-"):
+        raise ValueError("must not begin with -, which programs take for an option")
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable, without blanks around it")
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or not value.isprintable():
+        raise ValueError("must be an absolute folder of the machine, without ..")
+    return value
+
+
+def _pin(value: str) -> str:
+    try:
+        HostKeyTrust(value)
+    except UsageError as error:
+        raise ValueError(f"is no fingerprint of a host key: {error.hint}") from error
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_absolute)]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+
+
+class MachineDefinition(BaseModel):
+    """One machine, as the inventory describes it. Validated: nothing in it is taken for an option by a program."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    driver: str
+    image: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_image)] | None = None
+    """What a run is cloned from, as the driver names it; a static host has none."""
+    user: str = "admin"
+    host: str | None = None
+    """Of a static host; elsewhere the driver finds out."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    root: Folder = "/"
+    """The root of the system to read, for one that is mounted on the machine."""
+    identity: Path | None = None
+    agent: bool = True
+    password_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)] | None = None
+    host_key: Annotated[str, AfterValidator(_pin)] | None = None
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,6}){0,3}$")] | None = None
+    build: Annotated[str, Field(pattern=r"^[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?$")] | None = None
+    roots: tuple[Folder, ...] = ()
+    """Folders to search for Mach-O files, instead of the usual ones."""
+    tags: tuple[Tag, ...] = ()
+    boot_timeout: Annotated[float, Field(gt=0, le=7200)] = 300
+    """Seconds until a started machine has to answer over SSH."""
+    options: SerializeAsAny[DriverOptions] = DriverOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets_and_options_of_the_driver(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        for key in data:
+            if str(key).lower() in _SECRETS:
+                raise PydanticCustomError(
+                    "secret",
+                    "is a secret, which must not stand in a file: name an environment variable with password_env",
+                    {"key": str(key)},
+                )
+        driver = DRIVERS.get(str(data.get("driver")))
+        if driver is not None and isinstance(data.get("options", {}), Mapping):
+            try:
+                options = driver.options_type.model_validate(dict(data.get("options", {})))
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+                raise PydanticCustomError(
+                    "option", "{reason}", {"path": ("options", *first["loc"]), "reason": _reason(first)}
+                ) from error
+            return {**data, "options": options}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_the_driver(self) -> MachineDefinition:
+        driver = DRIVERS.get(self.driver)
+        if driver is None:
+            raise PydanticCustomError(
+                "driver", "must be one of {known}", {"known": ", ".join(DRIVERS), "key": "driver"}
+            )
+        if driver.capabilities.life_cycle and self.image is None:
+            raise PydanticCustomError(
+                "image", "is missing: driver {driver} clones it", {"driver": self.driver, "key": "image"}
+            )
+        if driver.capabilities.life_cycle and self.host is not None:
+            raise PydanticCustomError(
+                "host", "is found out by driver {driver}: leave it out", {"driver": self.driver, "key": "host"}
+            )
+        if not driver.capabilities.life_cycle and (self.host is None or self.image is not None):
+            key = "host" if self.host is None else "image"
+            word = "is missing" if key == "host" else "makes no sense"
+            raise PydanticCustomError("host", word + ": the driver is static", {"key": key})
+        try:
+            SshTarget.parse(f"ssh://{self.user}@{self.host or 'machine'}:{self.port}")
+        except UsageError as error:
+            key = "host" if self.host is not None and "host name" in str(error) else "user"
+            raise PydanticCustomError("target", "{reason}", {"reason": str(error), "key": key}) from error
+        return self
+
+    @property
+    def login(self) -> Login:
+        """How to log in: by the named key, else the agent's; then by the password in the named variable."""
+        return Login(self.identity.expanduser() if self.identity else None, self.password_env, self.agent)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The machines of one file, in its order."""
+
+    path: Path | None
+    machines: dict[str, MachineDefinition] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Inventory:
+        """Load `path`, or the file that `find_inventory` finds; without any, the inventory is empty.
+
+        Raises UsageError, which names file, line and key.
+        """
+        found = Path(path).expanduser() if path is not None else find_inventory()
+        if found is None:
+            return cls(None)
+        try:
+            with found.open("rb") as opened:
+                data = opened.read(_MAX_FILE + 1)
+            if len(data) > _MAX_FILE:
+                raise UsageError(f"{found}: larger than {_MAX_FILE} bytes", hint="is that the inventory?")
+            text = data.decode()
+            content = tomllib.loads(text)
+        except FileNotFoundError as error:
+            raise UsageError(f"{found}: no such file", hint="check --machines and SYMCACHE_MACHINES") from error
+        except OSError as error:
+            raise UsageError(f"{found}: cannot be read: {error.strerror}", hint="check who may read it") from error
+        except ValueError as error:  # tomllib's own message tells the line
+            raise UsageError(f"{found}: not TOML: {error}", hint="mend the file there") from error
+        return cls(found, _machines(found, text, content))
+
+    def get(self, name: str) -> MachineDefinition:
+        """Return a machine. Raises NotFoundError, which tells what there is."""
+        if name in self.machines:
+            return self.machines[name]
+        if self.path is None:
+            raise NotFoundError(
+                f"{shown(name)}: no machine of that name: there is no inventory of machines",
+                hint=f"describe it in {FILE_NAME} (docs/machines.md), or write ssh://user@{shown(name)}",
+            )
+        raise NotFoundError(
+            f"{shown(name)}: {self.path} has no machine of that name",
+            hint=f"it has: {', '.join(self.machines) or 'none'}",
+        )
+
+
+def find_inventory() -> Path | None:
+    """Return the file that SYMCACHE_MACHINES names, else `machines.toml` here or in the user's configuration."""
+    named = os.environ.get("SYMCACHE_MACHINES")
+    if named:
+        return Path(named).expanduser()
+    places = (Path(FILE_NAME), platformdirs.user_config_path("symcache") / FILE_NAME)
+    return next((p for p in places if p.is_file()), None)
+
+
+def _machines(file: Path, text: str, content: Mapping[str, Any]) -> dict[str, MachineDefinition]:
+    lines = _Lines(text)
+    for key in content:
+        if key != "machines":
+            raise UsageError(
+                f"{file}:{lines.of([key])}: {shown(key)}: unknown key",
+                hint="machines are described in tables [machines.NAME]",
+            )
+    tables = content.get("machines", {})
+    if not isinstance(tables, Mapping):
+        raise UsageError(f"{file}:{lines.of(['machines'])}: machines: must be tables", hint="write [machines.NAME]")
+    found = {}
+    for name, table in tables.items():
+        where = ["machines", name]
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{file}:{lines.of(where)}: {shown(name)!r} cannot be the name of a machine",
+                hint="use letters, digits, - and _, at most 40, and begin with a letter or digit",
+            )
+        if not isinstance(table, Mapping) or "name" in table:
+            raise UsageError(
+                f"{file}:{lines.of([*where, 'name'])}: {'.'.join(where)}: must be a table without `name`",
+                hint=f"write [machines.{name}]",
+            )
+        try:
+            found[name] = MachineDefinition.model_validate({**table, "name": name})
+        except ValidationError as error:
+            raise _failure(file, lines, where, error) from error
+    return found
+
+
+def _failure(file: Path, lines: _Lines, where: list[str], error: ValidationError) -> UsageError:
+    # Values are left out on purpose: a password that stands where it must not would be printed.
+    first = error.errors(include_url=False, include_input=False)[0]
+    context = first.get("ctx", {})
+    path = [*where, *map(str, first["loc"] or context.get("path") or [context.get("key", "")])]
+    path = [p for p in path if p]
+    key = ".".join(path)
+    return UsageError(
+        f"{file}:{lines.of(path)}: {key}: {_reason(first)}", hint="docs/machines.md lists the keys of an inventory"
+    )
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    if error["type"] == "missing":
+        return "is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+class _Lines:
+    """Where keys stand in a TOML document: tomllib does not tell. Good enough for documents that tomllib accepts."""
+
+    def __init__(self, text: str) -> None:
+        self._found: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        for number, line in enumerate(text.splitlines(), 1):
+            for path in self._paths(line):
+                if line.lstrip().startswith("["):
+                    table = path
+                    self._found.setdefault(table, number)
+                else:
+                    for length in range(1, len(path) + 1):
+                        self._found.setdefault((*table, *path[:length]), number)
+
+    @staticmethod
+    def _paths(line: str) -> Iterator[tuple[str, ...]]:
+        """Yield the dotted path of a table header or of the key that a line begins with."""
+        text = line.strip()
+        header = text.startswith("[")
+        if not header:
+            key, equals, _ = text.partition("=")
+            text = f"{key} = 0" if equals else ""
+        try:
+            nested: Any = tomllib.loads(text)
+        except ValueError:
+            return  # the middle of a value that takes several lines
+        path = []
+        while isinstance(nested, Mapping) and nested:
+            (key, nested), *_ = nested.items()
+            path.append(key)
+        if path:
+            yield tuple(path)
+
+    def of(self, path: Sequence[str]) -> int:
+        """Return the line of a key, or of the innermost table around it that is written down; 1 without any."""
+        for length in range(len(path), 0, -1):
+            if line := self._found.get(tuple(path[:length])):
+                return line
+        return 1

@@ -1,0 +1,313 @@
+"""The life of a machine: made from its image, started, reached over SSH, and taken down again.
+
+Whatever ends `up` or a harvest, an error or a signal, leaves no machine behind. After a kill that nobody can catch, the
+record of the run is there, `strays` shows it, and `down` removes the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from symcache.errors import EnvironmentFailure, HostKeyError, RemoteError, SymcacheError, UsageError
+from symcache_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
+from symcache_provisioning.interrupts import Interrupts, check_interrupts
+from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, MachineKeys, learnt_key, shown_key, speaks_ssh
+from symcache_provisioning.machines.inventory import MachineDefinition
+from symcache_provisioning.machines.runs import Phase, Run, RunStore
+from symcache_provisioning.machines.session import MachineSession, MachineSource
+from symcache_provisioning.ssh.host_keys import HostKeyTrust
+from symcache_provisioning.ssh.login import SshTarget, Timeouts
+from symcache_provisioning.ssh.session import SshSession
+
+__all__ = ["GUEST_LIMIT", "Machine"]
+
+GUEST_LIMIT = 2
+"""macOS guests that Apple's licence, and on Apple silicon its kernel, let run on one Mac at a time."""
+_STOP_GRACE = 30.0
+_BANNER_SECONDS = 5.0
+SHUT_DOWN = [
+    "/bin/sh",
+    "-c",
+    '[ "$(id -u)" = 0 ] && exec /sbin/shutdown -h now; exec /usr/bin/sudo -n /sbin/shutdown -h now',
+]
+
+
+class Machine:
+    """A machine of the inventory. `announce` is told, a sentence each, of steps and of what is trusted."""
+
+    def __init__(
+        self,
+        definition: MachineDefinition,
+        *,
+        store: RunStore | None = None,
+        keys: MachineKeys | None = None,
+        announce: Callable[[str], None] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self.definition = definition
+        self.store = store or RunStore()
+        self.keys = keys or MachineKeys()
+        self.driver: Driver[Any] = make_driver(definition.driver, definition.options, self.store.driver_folder)
+        self._announce = announce or (lambda _: None)
+        self._timeouts = timeouts
+
+    def runs(self) -> list[Run]:
+        """Return the runs of this machine, finished or not."""
+        return [r for r in self.store.runs() if r.definition.name == self.definition.name]
+
+    def current(self) -> Run | None:
+        """Return a run that is up to stay, or None."""
+        up = (r for r in self.runs() if r.phase is Phase.UP and not r.temporary)
+        return next((r for r in up if self.driver.state(r.vm) is MachineState.RUNNING), None)
+
+    def up(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Run:
+        """Clone, start, and wait until SSH answers. `rescue` is called once when only SSH is silent.
+
+        `clone=False` starts the image itself. Nothing is left of it when this raises.
+        """
+        run = self._new_run(clone=clone)
+        with Interrupts() as interrupts:
+            self._bring_up(run, interrupts, rescue)
+        return run
+
+    def _new_run(self, *, clone: bool, temporary: bool = False) -> Run:
+        if not self.driver.capabilities.life_cycle:
+            raise UsageError(
+                f"{self.definition.name}: driver {self.driver.name} starts and stops nothing",
+                hint="it has to be running; symcache vm doctor tells whether it is",
+            )
+        return Run.new(self.definition, clone=clone, temporary=temporary)
+
+    def _bring_up(self, run: Run, interrupts: Interrupts, rescue: Callable[[Run], None] | None) -> None:
+        definition, driver = self.definition, self.driver
+        try:
+            self._admit(run)
+            if run.cloned:
+                self._announce(f"cloning {definition.image} as {run.vm}")
+                driver.clone(str(definition.image), run.vm)
+            run.phase = Phase.STARTING
+            self.store.save(run)
+            self._announce(f"starting {run.vm}")
+            # A process that lives on must not be lost before it is written down; what may hang must be interruptible.
+            with interrupts.held() if driver.capabilities.child_process else contextlib.nullcontext():
+                run.child = driver.start(run.vm, self.store.log(run))
+                self.store.save(run)
+            deadline = time.monotonic() + definition.boot_timeout
+            run.host, run.port = self._wait_for_ssh(run, deadline, rescue)
+            if driver.capabilities.out_of_band and not definition.host_key:
+                read = functools.partial(driver.exec_out_of_band, run.vm)
+                run.host_key = learnt_key(read, self._announce)
+            run.phase = Phase.UP
+            self.store.save(run)
+        except BaseException:
+            with interrupts.held(forget=True):
+                self._clear(run)
+            raise
+
+    def _admit(self, run: Run) -> None:
+        """Write the run down, unless it would be one guest too many."""
+        with self.store.locked():
+            if self.driver.capabilities.apple_limit:
+                ours = {r.vm for r in self.store.runs() if self._counts(r)}
+                running = sorted(ours | set(self.driver.running_guests()))
+                if len(running) >= GUEST_LIMIT:
+                    raise EnvironmentFailure(
+                        f"{self.definition.name}: {GUEST_LIMIT} macOS guests run on this host already, and no more may:"
+                        f" {', '.join(running)}",
+                        hint="take one down: symcache vm list shows them, symcache vm down NAME",
+                    )
+            if not run.cloned and self.driver.state(run.vm) is not MachineState.STOPPED:
+                raise EnvironmentFailure(
+                    f"{self.definition.name}: its image {run.vm} is {self.driver.state(run.vm)}, not stopped",
+                    hint=f"stop it with {self.driver.name}",
+                )
+            self.store.save(run)
+
+    def _counts(self, run: Run) -> bool:
+        """Tell whether a run is a macOS guest of a Mac that runs, or will in a moment."""
+        if not DRIVERS[run.definition.driver].capabilities.apple_limit:
+            return False
+        if run.phase is not Phase.UP and not run.abandoned:
+            return True
+        driver = make_driver(run.definition.driver, run.definition.options, self.store.driver_folder)
+        return driver.state(run.vm).is_up
+
+    def _wait_for_ssh(self, run: Run, deadline: float, rescue: Callable[[Run], None] | None) -> Endpoint:
+        self._announce(f"waiting for {run.vm} to answer over SSH")
+        started = time.monotonic()
+        while True:
+            check_interrupts()
+            left = deadline - time.monotonic()
+            # Asked again each time: the first address may be a lease of the machine before.
+            endpoint = self.driver.endpoint(run.vm, max(0.1, left), run.child)
+            if self.definition.port != 22 and endpoint.port == 22:
+                endpoint = Endpoint(endpoint.host, self.definition.port)
+            if speaks_ssh(*endpoint, max(0.1, min(left, _BANNER_SECONDS))):
+                return endpoint
+            self.driver.check_child(run.vm, run.child)
+            left = deadline - time.monotonic()
+            if rescue is not None and time.monotonic() - started > self.definition.boot_timeout / 2:
+                rescue(run)
+                rescue = None
+            if left <= 0:
+                raise RemoteError(
+                    f"{self.definition.name}: {endpoint.host} port {endpoint.port} did not answer over SSH within"
+                    f" {self.definition.boot_timeout:g} s",
+                    hint="switch on Remote Login in the image, or raise boot_timeout in the inventory",
+                )
+            time.sleep(min(1.0, left))
+
+    def create(self, ipsw: str) -> str:
+        """Install macOS as the image, and return what is left to do by hand. Broken off, it leaves nothing."""
+        name, driver, image = self.definition.name, self.driver, self.definition.image
+        if not driver.capabilities.create_from_ipsw:
+            able = ", ".join(n for n, d in DRIVERS.items() if d.capabilities.create_from_ipsw)
+            raise UsageError(
+                f"{name}: driver {driver.name} cannot install macOS from an IPSW", hint=f"drivers that can: {able}"
+            )
+        if image is None or "/" in image:
+            raise UsageError(f"{name}: its image {image} is of a registry", hint="name a new machine as `image`")
+        if driver.state(image) is not MachineState.MISSING:
+            raise UsageError(f"{image}: {driver.name} has a machine of that name already", hint="remove or rename it")
+        with Interrupts() as interrupts:
+            try:
+                return driver.create(image, ipsw)
+            except BaseException:
+                with interrupts.held(forget=True), contextlib.suppress(SymcacheError):
+                    driver.destroy(image)  # nothing of that name was there before
+                raise
+
+    def target(self, run: Run | None = None) -> SshTarget:
+        """Return where to log in. Raises UsageError where the machine is not up."""
+        definition = self.definition
+        if run is not None:
+            return SshTarget(run.host, definition.user, run.port, definition.root)
+        if definition.host is None:
+            raise UsageError(f"{definition.name}: is not up", hint=f"symcache vm up {definition.name}")
+        return SshTarget(definition.host, definition.user, definition.port, definition.root)
+
+    def trust(self, run: Run | None, *, trust_new: bool = False) -> HostKeyTrust:
+        """Return what makes the machine the right one. Raises HostKeyError where nothing does."""
+        definition = self.definition
+        if definition.host_key or run is None:
+            return HostKeyTrust.for_user(pin=definition.host_key, trust_new=trust_new)
+        known = run.host_key or self.keys.get(definition)
+        if known is None:
+            seen = shown_key(run.host, run.port)
+            if not trust_new:
+                raise HostKeyError(
+                    f"{definition.name} is not known here: it shows {seen}",
+                    hint=f"compare it on the machine with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write"
+                    f' host_key = "{seen}" in the inventory; or pass --trust-new-host to believe it now',
+                )
+            path = self.keys.remember(definition, seen)
+            self._announce(f"trusting {definition.name} from now on by {seen}, kept in {path}")
+            known = seen
+        return HostKeyTrust(pin=known)
+
+    def _how_to_trust(self, run: Run | None) -> str:
+        """Return the next step where the machine shows another key than the one we know."""
+        compare = f"compare it on the machine with ssh-keygen -lf {PUBLIC_KEY_FILE}, then"
+        if self.definition.host_key or run is None:
+            return f"{compare} write it as host_key in the inventory"
+        if run.host_key:
+            return "another machine may have its address: take it down and up again"
+        return f"if the image was made anew, {compare} remove {self.keys.path(self.definition)}"
+
+    def session(self, run: Run | None = None, *, trust_new: bool = False) -> SshSession:
+        """Return a session with the machine, not yet connected."""
+        return MachineSession(
+            self._how_to_trust(run),
+            self.target(run),
+            trust=self.trust(run, trust_new=trust_new),
+            login=self.definition.login,
+            timeouts=self._timeouts,
+            announce=self._announce,
+        )
+
+    @contextmanager
+    def source(self, *, trust_new: bool = False) -> Iterator[MachineSource]:
+        """Have the machine up, and connected as a source; take down again what was not up before."""
+        with self.reached() as run, self.session(run, trust_new=trust_new) as session:
+            yield MachineSource(session, self.definition)
+
+    @contextmanager
+    def reached(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Iterator[Run | None]:
+        """Have the machine up; take down again what was not up before. Yields None for a static host."""
+        run = self.current() if self.driver.capabilities.life_cycle else None
+        if run is not None or not self.driver.capabilities.life_cycle:
+            yield run
+            return
+        run = self._new_run(clone=clone, temporary=True)
+        done = False
+        with Interrupts() as interrupts:
+            try:
+                self._bring_up(run, interrupts, rescue)
+                yield run
+                done = True
+            finally:
+                with interrupts.held(forget=not done):
+                    if done:
+                        self.down(run)
+                    else:
+                        self._clear(run)
+
+    def down(self, run: Run) -> None:
+        """Stop a run, and destroy the machine if it is a clone. Raises EnvironmentFailure; the record is kept then."""
+        if not run.cloned and run.phase is Phase.UP and self.driver.state(run.vm) is MachineState.RUNNING:
+            try:
+                with self.session(run) as session:
+                    self.shut_down(run, session)
+            except SymcacheError as error:
+                self._announce(f"{run.vm}: could not be shut down from within: {error}")
+        run.phase = Phase.STOPPING
+        self.store.save(run)
+        grace = 1.0 if run.cloned else _STOP_GRACE  # a clone's disks are thrown away anyway
+        self._steps(
+            run,
+            functools.partial(self.driver.stop, run.vm, grace),
+            run.child.end if run.child else None,
+            functools.partial(self.driver.destroy, run.vm) if run.cloned and run.vm.startswith(RUN_PREFIX) else None,
+        )
+        self.store.remove(run)
+
+    @staticmethod
+    def _steps(run: Run, *steps: Callable[[], None] | None) -> None:
+        """Do every step; then raise the first error, if there was one that a later step did not make good."""
+        failure: SymcacheError | None = None
+        for step in steps:
+            if step is None:
+                continue
+            try:
+                step()
+            except SymcacheError as error:
+                failure = failure or error
+            else:
+                if step is steps[-1]:
+                    failure = None  # what is destroyed is stopped, too
+        if failure is not None:
+            raise EnvironmentFailure(
+                f"{run.vm} could not be taken down: {failure}", hint=f"try again: symcache vm down {run.name}"
+            ) from failure
+
+    def shut_down(self, run: Run, session: SshSession) -> None:
+        """Ask the guest itself to end: what was changed in an image must reach its disk. Says so where it does not."""
+        try:
+            session.run(SHUT_DOWN)
+        except SymcacheError as error:
+            self._announce(f"{run.vm}: could not be shut down from within: {error}")
+            return
+        self.driver.wait_for(run.vm, {MachineState.STOPPED, MachineState.MISSING}, 2 * _STOP_GRACE)
+
+    def _clear(self, run: Run) -> None:
+        """Remove what was made before something failed; an error here must not hide that one."""
+        try:
+            if self.store.has(run):  # else it was never let in, or is removed already
+                self.down(run)
+        except SymcacheError as error:
+            self._announce(f"{error}; {error.hint}")

@@ -1,0 +1,286 @@
+"""Sets up on a machine what unattended harvests need. Run twice, it changes nothing the second time.
+
+Each step looks, changes what is not as it should be, and looks again: macOS's own
+programs exit 0 for what they did not do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from symcache.errors import RemoteError, SymcacheError, UsageError
+from symcache.macho import identify
+from symcache_provisioning.drivers import DRIVERS
+from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL
+from symcache_provisioning.machines.guest import MARKER, MAX_FILE, Guest, GuestPaths
+from symcache_provisioning.machines.host_keys import fingerprint_of
+from symcache_provisioning.machines.inventory import MachineDefinition
+from symcache_provisioning.ssh.guest_folder import guest_folder
+from symcache_provisioning.ssh.session import SshSession
+from symcache_provisioning.text import shown
+
+__all__ = ["BUILD_UTIL", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
+
+BUILD_UTIL = (
+    f"{TOOL} is no part of macOS: build its target of that name in Apple's open-source dyld"
+    " (github.com/apple-oss-distributions/dyld, the tag nearest to the machine's release; it needs patches to build"
+    " with the public SDK), or take a patched build, then pass it with --util PATH. Harvests work without it"
+    " (--extractor raw)"
+)
+_ORIGIN = ".origin"
+"""Ending of the file beside the extractor: SHA-256 of what was given, and of what it is there."""
+_SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
+_ADD_KEY = """
+umask 077
+file="$1/.ssh/authorized_keys"
+mkdir -p "$1/.ssh" || exit 1
+if [ -s "$file" ] && [ -n "$(tail -c 1 "$file")" ]; then echo >> "$file"; fi
+printf '%s\\n' "$2" >> "$file"
+"""
+_NEW_HOST_KEYS = """
+set -e
+umask 077
+cd "$1"
+for kind in rsa ecdsa ed25519; do
+    rm -f .symcache_new .symcache_new.pub
+    "$2" -q -t "$kind" -N "" -C "" -f .symcache_new
+    chmod 644 .symcache_new.pub
+    mv -f .symcache_new "ssh_host_${kind}_key"
+    mv -f .symcache_new.pub "ssh_host_${kind}_key.pub"
+done
+"$2" -lf ssh_host_ed25519_key.pub | { read -r bits print rest; printf '%s\\n' "$print"; } > "$3"
+chmod 644 "$3"
+sync
+"""
+
+
+class Outcome(StrEnum):
+    """What came of a step."""
+
+    OK = "ok"
+    """It was so already."""
+    DONE = "done"
+    WOULD = "would do"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was set up; `hint` is the next step where one is needed."""
+
+    name: str
+    outcome: Outcome
+    text: str
+    hint: str = ""
+
+
+class _Would(Exception):
+    pass
+
+
+@dataclass
+class Provisioner:
+    """Sets a machine up over a connected session."""
+
+    session: SshSession
+    definition: MachineDefinition
+    util: Path | None = None
+    dry_run: bool = False
+    paths: GuestPaths = field(default_factory=GuestPaths)
+    new_host_key: str | None = None
+    """Fingerprint of a host key that was made: what the machine shows from now on."""
+    _guest: Guest = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._guest = Guest(self.session, self.definition, self.paths)
+
+    def run(self, *, only: Collection[str] = ()) -> list[Step]:
+        """Do all steps, or `only` those named; one that fails does not keep the next from being tried."""
+        steps: Sequence[tuple[str, Callable[[], Step]]] = (
+            ("key", self._key),
+            ("remote login", self._remote_login),
+            ("sleep", self._sleep),
+            ("extractor", self._extractor),
+            ("host keys", self._host_keys),  # last: a new connection will see them
+        )
+        return [self._step(name, step) for name, step in steps if not only or name in only]
+
+    def _step(self, name: str, step: Callable[[], Step]) -> Step:
+        try:
+            return step()
+        except _Would as would:
+            return Step(name, Outcome.WOULD, str(would))
+        except SymcacheError as error:
+            return Step(name, Outcome.FAILED, str(error), error.hint)
+
+    def _change(self, what: str) -> None:
+        """Go no further when nothing may be changed."""
+        if self.dry_run:
+            raise _Would(what)
+
+    def _key(self) -> Step:
+        key = self._public_key()
+        if key is None:
+            return Step(
+                "key",
+                Outcome.SKIPPED,
+                "the inventory names no identity: the agent's keys are used as they are",
+                "make one with ssh-keygen -t ed25519, and name it as `identity`",
+            )
+        home = self.paths.home or self._guest.do("/bin/sh", "-c", "cd && pwd").strip()
+        if not home.startswith("/") or not home.isprintable():
+            raise RemoteError(f"{self.definition.name}: names {shown(home)!r} as the home of {self.definition.user}")
+        file = f"{home}/.ssh/authorized_keys"
+        if self._authorized(file, key):
+            return Step("key", Outcome.OK, f"{self.definition.identity} is let in")
+        self._change(f"add {self.definition.identity}.pub to {file}")
+        self._guest.do("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
+        if not self._authorized(file, key):
+            raise RemoteError(f"{self.definition.name}: {file} does not hold the key that was added")
+        return Step("key", Outcome.DONE, f"{self.definition.identity} is let in from now on")
+
+    def _public_key(self) -> str | None:
+        """Return type and key, as in authorized_keys."""
+        private = self.definition.login.key()
+        return f"{private.get_name()} {private.get_base64()}" if private is not None else None
+
+    def _authorized(self, file: str, key: str) -> bool:
+        output = self._guest.ask("/bin/cat", file)
+        blob = key.split()[1]
+        lines = output.stdout.decode("utf-8", "replace").splitlines()
+        return any(blob in line.split() for line in lines if not line.lstrip().startswith("#"))
+
+    def _remote_login(self) -> Step:
+        if self._remote_login_is_on():
+            return Step("remote login", Outcome.OK, "is on, after a restart too")
+        self._change("switch Remote Login on for good")
+        paths = self.paths
+        # Without Full Disk Access the first says so and exits 0; what follows has worked in its place.
+        for argv in (
+            (paths.systemsetup, "-setremotelogin", "on"),
+            (paths.launchctl, "enable", "system/com.openssh.sshd"),
+            (paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"),
+        ):
+            try:
+                self._guest.as_root(*argv)
+            except RemoteError:
+                continue  # what counts is whether it is on then
+            if self._remote_login_is_on():
+                return Step("remote login", Outcome.DONE, "was only on for now, is on for good")
+        raise RemoteError(
+            f"{self.definition.name}: Remote Login cannot be switched on from here",
+            hint="switch it on there: System Settings, General, Sharing",
+        )
+
+    def _remote_login_is_on(self) -> bool:
+        said = self._guest.as_root(self.paths.systemsetup, "-getremotelogin")
+        match = re.search(r"Remote Login: (On|Off)", said)
+        if match is None:
+            raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(said)!r}")
+        return match[1] == "On"
+
+    def _sleep(self) -> Step:
+        minutes = self._sleeps_after()
+        if minutes == 0:
+            return Step("sleep", Outcome.OK, "never sleeps")
+        self._change(f"keep it from sleeping (now after {minutes} min)")
+        self._guest.as_root(self.paths.pmset, "-a", "sleep", "0")
+        if (minutes := self._sleeps_after()) != 0:
+            raise RemoteError(f"{self.definition.name}: still sleeps after {minutes} min, though pmset was told")
+        return Step("sleep", Outcome.DONE, "never sleeps from now on")
+
+    def _sleeps_after(self) -> int:
+        match = _SLEEP.search(self._guest.do(self.paths.pmset, "-g"))
+        return int(match[1]) if match else 0
+
+    def _extractor(self) -> Step:
+        there = self._guest.sha256(self.paths.util)
+        if self.util is None:
+            if there is not None:
+                return Step("extractor", Outcome.OK, f"{self.paths.util} is there")
+            return Step("extractor", Outcome.SKIPPED, f"{TOOL} is not there", BUILD_UTIL)
+        ours = hashlib.sha256(self._checked_util(self.util)).hexdigest()
+        if there is not None and (there == ours or self._origin() == f"{ours} {there}"):
+            return Step("extractor", Outcome.OK, f"{self.paths.util} is {self.util}")
+        self._change(f"install {self.util} as {self.paths.util}")
+        signed = self._install(self.util, ours)
+        return Step("extractor", Outcome.DONE, f"{self.util} is installed as {self.paths.util}{signed}")
+
+    def _checked_util(self, util: Path) -> bytes:
+        try:
+            if util.stat().st_size > MAX_FILE:
+                raise UsageError(f"{util}: larger than {MAX_FILE >> 20} MiB: is that {TOOL}?")
+            data = util.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{util}: cannot be read: {error.strerror}", hint="check --util") from error
+        archs = {s.arch for s in identify(util)}
+        machine = self._guest.do(self.paths.uname, "-m").strip()
+        wanted = {"arm64": {"arm64", "arm64e"}}.get(machine, {machine})
+        if not archs:
+            raise UsageError(f"{util}: is no Mach-O", hint=BUILD_UTIL)
+        if not archs & wanted:
+            raise UsageError(
+                f"{util}: is for {', '.join(sorted(archs))}, the machine is {shown(machine)}", hint="build it for that"
+            )
+        return data
+
+    def _origin(self) -> str:
+        return self._guest.ask("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
+
+    def _install(self, util: Path, ours: str) -> str:
+        target, part, signed = self.paths.util, f"{self.paths.util}.part", ""
+        with guest_folder(self.definition.name, self.session.run, self.session.run) as folder:
+            file = f"{folder}/{TOOL}"
+            self.session.upload(util, file)
+            self._guest.do("/bin/chmod", "755", file)
+            if not self._runs(file):
+                # Apple silicon runs nothing that is not signed, if only by nobody in particular.
+                self._guest.do(self.paths.codesign, "--force", "--sign", "-", file)
+                signed = ", signed ad hoc there"
+                if not self._runs(file):
+                    raise RemoteError(
+                        f"{self.definition.name}: {util} does not run there as {TOOL} does",
+                        hint=f"run it there by hand; is it built for that release? {BUILD_UTIL}",
+                    )
+            self._guest.as_root("/bin/mkdir", "-p", target.rpartition("/")[0])
+            self._guest.as_root("/bin/cp", file, part)
+            self._guest.as_root("/bin/chmod", "755", part)
+            self._guest.as_root("/bin/mv", "-f", part, target)
+            # What was signed there differs from what was uploaded: written down is what became what.
+            origin = f"{ours} {self._guest.sha256(target)}"
+            self._guest.as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
+        return signed
+
+    def _runs(self, path: str) -> bool:
+        output = self._guest.ask(path)
+        return f"Usage: {TOOL}".encode() in output.stderr + output.stdout
+
+    def _host_keys(self) -> Step:
+        if not DRIVERS[self.definition.driver].capabilities.life_cycle:
+            return Step("host keys", Outcome.SKIPPED, "a machine of its own has host keys of its own")
+        public, marker = f"{self.paths.ssh}/ssh_host_ed25519_key.pub", f"{self.paths.ssh}/{MARKER}"
+        now = fingerprint_of(self._guest.ask("/bin/cat", public).stdout.decode("ascii", "replace"))
+        if now is not None and self._guest.ask("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
+            return Step("host keys", Outcome.OK, f"{now} was made on this machine")
+        self._change("make new host keys: those of a public image are public")
+        self._guest.as_root(
+            "/bin/sh", "-c", _NEW_HOST_KEYS, "sh", self.paths.ssh, self.paths.ssh_keygen, marker, timeout=120
+        )
+        made = fingerprint_of(self._guest.do("/bin/cat", public))
+        if made is None or made == now:
+            raise RemoteError(f"{self.definition.name}: {public} holds no new key, though ssh-keygen was told")
+        self.new_host_key = made
+        return Step("host keys", Outcome.DONE, f'new ones are in use: host_key = "{made}"')
+
+
+def remote_login_out_of_band(run_there: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:
+    """Switch Remote Login on by programs that run in the guest without the network. Raises EnvironmentFailure."""
+    paths = paths or GuestPaths()
+    run_there([paths.sudo, "-n", paths.launchctl, "enable", "system/com.openssh.sshd"])
+    run_there([paths.sudo, "-n", paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"])

@@ -1,0 +1,84 @@
+"""What a source says it has, and how much of it is believed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+from symcache_provisioning.ssh.packets import Attributes
+
+__all__ = ["Entry", "Limits", "RemoteCache", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a source may hold before it is thought to be endless."""
+
+    folder_entries: int = 100_000
+    entries: int = 3_000_000
+    """All names in all folders together."""
+    pending: int = 200_000
+    """Folders that are known and not yet listed."""
+    images: int = 200_000
+    """Mach-O files outside the caches."""
+    depth: int = 48
+    """Folders below a root."""
+    path: int = 1024
+    """Bytes: PATH_MAX of macOS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing in the tree, by its absolute path there. `mode` is st_mode, `size` in bytes, `mtime` in seconds."""
+
+    path: str
+    mode: int
+    size: int
+    mtime: int
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def attributes(self) -> Attributes:
+        """What lstat said."""
+        return Attributes(self.mode, self.size, self.mtime)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCache:
+    """One shared cache as a source has it: main file first, then the companions that its header names."""
+
+    path: str
+    arch: str
+    """As the file name spells it."""
+    uuid: UUID | None
+    files: tuple[Entry, ...]
+    missing: tuple[str, ...] = ()
+    """Companions that the header demands and the source has not."""
+
+    @property
+    def name(self) -> str:
+        """Name of the main file."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
+
+
+def refusal(name: bytes) -> str:
+    """Return why a name in a folder is not followed, or an empty string when it may be."""
+    if not name or b"/" in name or b"\0" in name or name in {b".", b".."}:
+        return "is not the name of a file"
+    if len(name) > 255:
+        return "is longer than 255 bytes"
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return "has control characters" if re.search(r"[\x00-\x1f\x7f-\x9f]", text) else ""

@@ -1,0 +1,115 @@
+"""A folder as a source: a mounted image, or a copy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from symcache.errors import IntegrityError, NotFoundError, RemoteError, SymcacheError
+from symcache.model import Release
+from symcache_provisioning.sources.entries import Entry, Limits
+from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
+from symcache_provisioning.sources.protocol import system_versions
+from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError
+from symcache_provisioning.text import shown
+
+__all__ = ["DirectorySource"]
+
+
+class DirectorySource(SystemTree):
+    """A folder as the root of a system: a mounted image, or a copy."""
+
+    def __init__(self, root: Path, *, limits: Limits | None = None) -> None:
+        super().__init__(limits)
+        self.root = root.absolute()
+        if not self.root.is_dir():
+            raise NotFoundError(f"{root}: no such folder", hint="mount the image first, then name its mount point")
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def identity(self) -> Release:
+        """Return the release that SystemVersion.plist names. Raises NotFoundError, RemoteError."""
+        plists = system_versions(self)
+        if not plists:
+            raise NotFoundError(
+                f"{self.root}: is not the root of a macOS system: it has no {SYSTEM_VERSION_PLISTS[-1]}",
+                hint="name the folder that holds System and usr",
+            )
+        return plists[0]
+
+    def lstat(self, path: str) -> Entry | None:
+        """See SystemTree."""
+        try:
+            found = self._at(path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _local(path, error) from error
+        return Entry(path, found.st_mode, found.st_size, int(found.st_mtime))
+
+    def readlink(self, path: str) -> bytes:
+        """See SystemTree."""
+        try:
+            return os.fsencode(self._at(path).readlink())
+        except OSError as error:
+            raise _local(path, error) from error
+
+    def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
+        """See SystemTree."""
+        try:
+            with os.scandir(os.fsencode(self._at(path))) as found:
+                for item in found:
+                    attributes = item.stat(follow_symlinks=False)
+                    yield item.name, Attributes(attributes.st_mode, attributes.st_size, int(attributes.st_mtime))
+        except OSError as error:
+            raise _local(path, error) from error
+
+    def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
+        """See SystemTree."""
+        return [self._head(path, length) for path in paths]
+
+    def _head(self, path: str, length: int) -> bytes | SymcacheError:
+        try:
+            # Not blocking: a file that became a FIFO since it was listed must not stop us.
+            descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return RemoteError(f"{shown(path)}: is no regular file any more")
+                return os.pread(descriptor, length, 0)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            return _local(path, error)
+
+    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
+        """Return where the file lies: nothing needs to be copied. Raises IntegrityError when it changed."""
+        del local
+        found = self.lstat(entry.path)
+        if found is None or not stat.S_ISREG(found.mode) or found.attributes[1:] != entry.attributes[1:]:
+            raise IntegrityError(f"{shown(entry.path)}: is not what was listed", hint="harvest again")
+        if progress:
+            progress(entry.size)
+        return self._at(entry.path)
+
+    def _at(self, path: str) -> Path:
+        # Paths come from `resolve` and `entries`, which let no `..` and no link through.
+        return self.root.joinpath(*[p for p in path.split("/") if p])
+
+
+def _local(path: str, error: OSError) -> SymcacheError:
+    if isinstance(error, PermissionError):
+        # Privacy protection of macOS, which no user is above, says EPERM; modes say EACCES.
+        private = error.errno == errno.EPERM
+        hint = "grant Full Disk Access to what runs symcache" if private else "run as a user who may read it"
+        return NoAccessError(f"{shown(path)}: not readable for this user", hint=hint)
+    if isinstance(error, FileNotFoundError):
+        return NoSuchFileError(f"{shown(path)}: no such file")
+    # Not a StorageError: it is the source that fails, in one place, and the rest may be read.
+    return RemoteError(f"{shown(path)}: {error.strerror or error}", hint="check the disk or image")

@@ -1,0 +1,230 @@
+"""A machine over SSH as a source."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import TypeVar
+
+import tenacity
+
+from symcache.errors import RemoteError, SymcacheError
+from symcache.model import Release
+from symcache_provisioning.sources.entries import Entry, Limits
+from symcache_provisioning.sources.protocol import system_versions
+from symcache_provisioning.sources.release import parse_sw_vers
+from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError, NoSuchFileError
+from symcache_provisioning.ssh.session import RemoteOutput, SshSession
+from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file, copy_small_files
+from symcache_provisioning.text import shown
+
+__all__ = ["SshSource"]
+
+_T = TypeVar("_T")
+_BATCH = 256
+"""Files whose transfer is planned together."""
+
+
+class SshSource(SystemTree):
+    """A machine over SSH, or a system mounted on it. A lost connection is taken up again where it broke."""
+
+    def __init__(self, session: SshSession, *, root: str | None = None, limits: Limits | None = None) -> None:
+        super().__init__(limits)
+        self.session = session
+        self.root = session.target.root if root is None else root
+        """The folder on the machine that all paths are below."""
+        if self.root == "/":
+            self.cache_advice = "it runs with them: see there what `ls -l /System/Cryptexes/*/System/Library/dyld` says"
+
+    @property
+    def name(self) -> str:
+        """The machine's URL."""
+        return str(self.session.target)
+
+    def identity(self) -> Release:
+        """Return the release that runs there (`sw_vers`), or that a mounted system's SystemVersion.plist names.
+
+        Raises RemoteError when the machine does not say, or contradicts itself.
+        """
+        plists = system_versions(self)
+        if self.root != "/":
+            if not plists:
+                raise RemoteError(
+                    f"{self.name}: is not the root of a macOS system", hint="name the folder that holds System and usr"
+                )
+            return plists[0]
+        output = self.run(["/usr/bin/sw_vers"], max_output=4096)
+        if output.status != 0:
+            raise RemoteError(
+                f"{self.name}: /usr/bin/sw_vers ended with {output.status}: {shown(output.stderr)}",
+                hint="is that a macOS machine?",
+            )
+        running = parse_sw_vers(output.stdout, self.session.target.host)
+        # A Rapid Security Response may keep its plist elsewhere; any other difference is no way to name a harvest.
+        if plists and not running.extra and running.build not in {p.build for p in plists}:
+            raise RemoteError(
+                f"{self.name}: runs build {running.build} by sw_vers, but {plists[0].build} by SystemVersion.plist",
+                hint="let it finish its update and restart it",
+            )
+        return running
+
+    def lstat(self, path: str) -> Entry | None:
+        """See SystemTree."""
+        try:
+            found = self._again(lambda: self.session.sftp.lstat(self.remote(path)))
+        except NoSuchFileError:
+            return None
+        return Entry(path, found.mode, found.size, found.mtime)
+
+    def readlink(self, path: str) -> bytes:
+        """See SystemTree."""
+        return self._again(lambda: self.session.sftp.readlink(self.remote(path)))
+
+    def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
+        """See SystemTree."""
+        limit = self.limits.folder_entries + 1
+
+        def listing() -> list[tuple[bytes, Attributes]]:
+            with contextlib.closing(self.session.sftp.scan(self.remote(path))) as pages:
+                return list(itertools.islice(pages, limit))
+
+        found = self._again(listing)
+        if not found:
+            # sftp-server leaves out what it cannot lstat, so a folder that may be listed and not entered seems empty.
+            self._again(lambda: self.session.sftp.lstat(self.remote(path) + b"/."))
+        yield from found
+
+    def prepare(self, paths: Sequence[str]) -> None:
+        """See SystemTree."""
+        # Whatever happens to the connection now happens to `scan` too, which knows what to do.
+        with contextlib.suppress(ConnectionLostError):
+            self.session.sftp.prepare([self.remote(p) for p in paths])
+
+    def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
+        """See SystemTree. What one reply cannot hold is read on with further requests."""
+        remote = [self.remote(p) for p in paths]
+        if length <= 32 << 10:
+            return list(self._again(lambda: self.session.sftp.heads(remote, length)))
+        result: list[bytes | SymcacheError] = []
+        for path in remote:
+            try:
+                result.append(self._again(functools.partial(self._read, path, length)))
+            except ConnectionLostError:
+                raise
+            except SymcacheError as error:
+                result.append(error)
+        return result
+
+    def _read(self, remote: bytes, length: int) -> bytes:
+        return b"".join(data for _, data in self.session.sftp.read(remote, 0, length))
+
+    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
+        """Copy a file to `local`; see `copy_file`. Goes on after lost connections as long as bytes still come."""
+        report = _Forward(progress)
+
+        def copy() -> None:
+            report.restart()
+            copy_file(self.session.sftp, self.remote(entry.path), entry.attributes, local, report)
+
+        self._again(copy, moved=report.moved)
+        return local
+
+    def fetch_all(
+        self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
+        """See SystemTree. Small files come many at a time."""
+        todo = iter(wanted)
+        while batch := list(itertools.islice(todo, _BATCH)):
+            small = [item for item in batch if item[0].size <= SMALL_FILE_SIZE]
+            done: dict[str, SymcacheError | None] = {}
+
+            def copy(small: list[tuple[Entry, Path]] = small, done: dict[str, SymcacheError | None] = done) -> None:
+                left = [
+                    Copy(self.remote(entry.path), entry.attributes, local)
+                    for entry, local in small
+                    if entry.path not in done
+                ]
+                names = {self.remote(entry.path): entry for entry, _ in small}
+                for item, error in copy_small_files(self.session.sftp, left):
+                    entry = names[item.remote]
+                    done[entry.path] = error
+                    if progress and error is None:
+                        progress(entry.size)
+
+            if small:
+                self._again(copy, moved=_Growing(done))
+            for entry, local in small:
+                yield entry, done[entry.path] or local
+            yield from super().fetch_all([item for item in batch if item[0].size > SMALL_FILE_SIZE], progress)
+
+    def remote(self, path: str) -> bytes:
+        """Return the path as the machine knows it: below the root that the target names."""
+        return (path if self.root == "/" else self.root + path.rstrip("/")).encode()
+
+    def run(self, argv: Sequence[str], *, timeout: float | None = None, max_output: int = 1 << 20) -> RemoteOutput:
+        """Run a program that may be run again after a lost connection; see `SshSession.run`."""
+        return self._again(lambda: self.session.run(argv, timeout=timeout, max_output=max_output))
+
+    def _again(self, action: Callable[[], _T], moved: Callable[[], bool] = lambda: False) -> _T:
+        """Do something that may be repeated, with a new connection after a loss.
+
+        Gives up after several losses with nothing gained in between, of which `moved` knows.
+        """
+        times = self.session.timeouts
+        fruitless = 0
+
+        def exhausted(state: tenacity.RetryCallState) -> bool:
+            nonlocal fruitless
+            del state
+            fruitless = 0 if moved() else fruitless + 1
+            return fruitless >= times.attempts
+
+        for attempt in tenacity.Retrying(
+            stop=exhausted,
+            wait=tenacity.wait_exponential(times.backoff, 20) + tenacity.wait_random(0, times.backoff / 2),
+            retry=tenacity.retry_if_exception_type(ConnectionLostError),
+            before_sleep=lambda _: self.session.close(),
+            reraise=True,
+        ):
+            with attempt:
+                if not self.session.connected:
+                    self.session.connect()
+                return action()
+        raise AssertionError("tenacity ends by returning or raising")
+
+
+class _Forward:
+    """Passes progress on, without what a repeated attempt reports a second time."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self._progress, self._told, self._now, self._last = progress, 0, 0, 0
+
+    def __call__(self, count: int) -> None:
+        self._now += count
+        if self._now > self._told:
+            if self._progress:
+                self._progress(self._now - self._told)
+            self._told = self._now
+
+    def restart(self) -> None:
+        self._now = 0
+
+    def moved(self) -> bool:
+        """Tell whether anything came since this was last asked."""
+        moved, self._last = self._told > self._last, self._told
+        return moved
+
+
+class _Growing:
+    """Tells whether a collection has grown since this was last asked."""
+
+    def __init__(self, collection: Sized) -> None:
+        self._collection, self._last = collection, 0
+
+    def __call__(self) -> bool:
+        grown, self._last = len(self._collection) > self._last, len(self._collection)
+        return grown

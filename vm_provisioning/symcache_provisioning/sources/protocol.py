@@ -1,0 +1,72 @@
+"""Sources: where a harvest reads from, and how each says which release it is."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from symcache.errors import SymcacheError
+from symcache.model import Release
+from symcache_provisioning.sources.entries import Entry, RemoteCache
+from symcache_provisioning.sources.locations import DEFAULT_ROOTS, SYSTEM_VERSION_PLISTS
+from symcache_provisioning.sources.release import parse_system_version
+from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.ssh.packets import NoAccessError
+from symcache_provisioning.text import shown
+
+__all__ = ["Source", "system_versions"]
+
+_PLIST_LIMIT = 64 << 10
+
+
+class Source(Protocol):
+    """What a harvest asks of a source. Paths are absolute within the system that is read."""
+
+    problems: list[str]
+    notes: list[str]
+    cache_advice: str
+    """What to do where it has no shared caches, though its release must."""
+
+    @property
+    def name(self) -> str:
+        """How records and messages call the source."""
+
+    def identity(self) -> Release:
+        """Return which release it is."""
+
+    def caches(self) -> list[RemoteCache]:
+        """Return its shared caches."""
+
+    def walk(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
+        """Yield its regular files outside the caches."""
+
+    def mach_o_files(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
+        """Yield those that begin as a Mach-O."""
+
+    def read_head(self, path: str, length: int) -> bytes:
+        """Return the first bytes of a file."""
+
+    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
+        """Make a file available on this machine."""
+
+    def fetch_all(
+        self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
+        """Make many files available on this machine."""
+
+
+def system_versions(tree: SystemTree) -> list[Release]:
+    """Return what each SystemVersion.plist says, the OS cryptex's first."""
+    found = []
+    for path in SYSTEM_VERSION_PLISTS:
+        try:
+            entry = tree.resolve(path)
+            if entry is None or not stat.S_ISREG(entry.mode):
+                continue
+            data = tree.read_head(entry.path, _PLIST_LIMIT)
+        except NoAccessError:
+            continue
+        found.append(parse_system_version(data, f"{shown(entry.path)} of the source"))
+    return found

@@ -1,0 +1,70 @@
+"""Which release a system says it is. Everything here reads text that a guest wrote."""
+
+from __future__ import annotations
+
+import plistlib
+import re
+from collections.abc import Mapping
+from xml.parsers.expat import ExpatError
+
+from symcache.errors import RemoteError
+from symcache.model import Release
+from symcache_provisioning.text import shown
+
+__all__ = ["parse_sw_vers", "parse_system_version"]
+
+_BUILD, _PLIST_BUILD = "BuildVersion", "ProductBuildVersion"
+"""How sw_vers and the property list call the build."""
+_RULES = {
+    "ProductName": re.compile(r"[A-Za-z][A-Za-z0-9 ]{0,31}"),
+    "ProductVersion": re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}"),
+    "ProductVersionExtra": re.compile(r"(\([A-Za-z0-9 ]{1,8}\))?"),
+    _BUILD: re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"),
+}
+
+
+def parse_sw_vers(output: bytes, host: str) -> Release:
+    """Parse what `sw_vers` prints: `Key:`, tabs, value, a line each; unknown keys are passed over.
+
+    Raises RemoteError for anything that macOS would not print there.
+    """
+    found: dict[str, str] = {}
+    for line in output.decode("utf-8", "backslashreplace").splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key in _RULES:
+            if key in found:
+                raise RemoteError(f"{host}: sw_vers names {key} twice")
+            found[key] = value.strip(" \t")
+    return _release(found, f"sw_vers on {host}")
+
+
+def parse_system_version(data: bytes, where: str) -> Release:
+    """Parse a SystemVersion.plist. Raises RemoteError for anything that macOS would not write there."""
+    if not data.startswith(b"<?xml"):
+        # The binary form, which macOS never uses here, may announce more objects than fit into memory.
+        raise RemoteError(f"{where}: begins with {shown(data[:8])!r}, which is no XML property list")
+    try:
+        plist = plistlib.loads(data, fmt=plistlib.FMT_XML)
+    except (ExpatError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        # What plistlib raises on malformed dates, numbers and nesting is not one family.
+        raise RemoteError(f"{where}: not a property list: {shown(str(error))}") from error
+    if not isinstance(plist, dict):
+        raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
+    found = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
+    if _PLIST_BUILD in plist:
+        found[_BUILD] = plist[_PLIST_BUILD]
+    return _release(found, where)
+
+
+def _release(found: Mapping[str, object], where: str) -> Release:
+    for key, rule in _RULES.items():
+        value = found.get(key, "" if key == "ProductVersionExtra" else None)
+        if not isinstance(value, str) or not rule.fullmatch(value):
+            said = "nothing" if value is None else shown(str(value), 60)
+            raise RemoteError(f"{where} says {said} for {key}", hint="is that a macOS system?")
+    return Release(
+        product=str(found["ProductName"]),
+        version=str(found["ProductVersion"]),
+        extra=str(found.get("ProductVersionExtra", "")),
+        build=str(found[_BUILD]),
+    )

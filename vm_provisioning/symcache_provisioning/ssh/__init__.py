@@ -1,0 +1,1 @@
+"""SSH: sessions, log-in, host keys, SFTP, transfers."""

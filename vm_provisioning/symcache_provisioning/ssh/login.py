@@ -1,0 +1,142 @@
+"""Where to log in, and how to prove who we are."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import paramiko
+
+from symcache.errors import RemoteError, UsageError
+from symcache_provisioning.text import shown
+
+__all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "locked"]
+
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
+
+
+@dataclass(frozen=True, slots=True)
+class SshTarget:
+    """Where to log in, and which folder there is the root of the system to read."""
+
+    host: str
+    user: str
+    port: int = 22
+    root: str = "/"
+
+    @classmethod
+    def parse(cls, text: str) -> SshTarget:
+        """Parse `ssh://[user@]host[:port][/folder]`; IPv6 addresses stand in brackets. Raises UsageError.
+
+        A folder other than `/` is a system mounted there, e.g. `/Volumes/Other`.
+        """
+        hint = "write ssh://user@host or ssh://user@host:port"
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise UsageError(f"{shown(text)}: not an SSH URL: {error}", hint=hint) from error
+        if parts.scheme != "ssh" or not parts.hostname or parts.query or parts.fragment:
+            raise UsageError(f"{shown(text)}: not an SSH URL", hint=hint)
+        if parts.password is not None:
+            raise UsageError(
+                f"{shown(parts.hostname)}: a password in a URL would be seen by others",
+                hint="use a key, or name the environment variable that holds the password with --password-env",
+            )
+        # urlsplit lowers the host's case, which no resolver minds.
+        host, user = parts.hostname, unquote(parts.username or "") or getpass.getuser()
+        root = "/" + unquote(parts.path).strip("/")
+        if not _HOST.fullmatch(host):
+            raise UsageError(f"{shown(host)}: not a host name or address", hint=hint)
+        if not _USER.fullmatch(user):
+            raise UsageError(f"{shown(user)}: not a user name", hint=hint)
+        if ".." in root.split("/") or not root.isprintable():
+            raise UsageError(f"{shown(root)}: not an absolute folder on the host", hint="name it without ..")
+        if port == 0:
+            raise UsageError(f"{host}: port 0 cannot be connected to", hint=hint)
+        return cls(host, user, port or 22, root)
+
+    def __str__(self) -> str:
+        """Return the URL, without a port that goes without saying."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == 22 else f":{self.port}"
+        return f"ssh://{self.user}@{host}{port}{'' if self.root == '/' else self.root}"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to prove who we are: keys first; a password only from the environment variable named here."""
+
+    identity: Path | None = None
+    password_env: str | None = None
+    agent: bool = True
+    """Ask the user's SSH agent, and look for keys in ~/.ssh, where no `identity` is named."""
+
+    def password(self) -> str | None:
+        """Return the password. Raises UsageError where the variable is named but not set."""
+        if self.password_env is None:
+            return None
+        value = os.environ.get(self.password_env)
+        if not value:
+            raise UsageError(
+                f"the environment variable {self.password_env} holds no password",
+                hint=f"export {self.password_env}=… or use a key with --identity",
+            )
+        return value
+
+    def key(self) -> Any:
+        """Return the private key in `identity`, or None. Raises UsageError, UnreachableError for a locked one."""
+        if self.identity is None:
+            return None
+        try:
+            return paramiko.PKey.from_path(self.identity)
+        except paramiko.PasswordRequiredException as error:
+            raise locked(str(self.identity)) from error
+        except FileNotFoundError as error:
+            raise UsageError(f"{self.identity}: no such file", hint="name the private key, not the .pub") from error
+        except OSError as error:
+            raise UsageError(f"{self.identity}: {error.strerror}", hint="check who may read it") from error
+        except (
+            paramiko.SSHException,
+            paramiko.UnknownKeyType,
+            ValueError,
+            TypeError,
+            LookupError,
+            struct.error,
+        ) as error:
+            if "password" in str(error).lower() or "encrypted" in str(error).lower():
+                raise locked(str(self.identity)) from error
+            raise UsageError(
+                f"{self.identity}: not a private SSH key: {shown(str(error))}",
+                hint="name the private key, not the .pub; `ssh-keygen -yf FILE` checks it",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """All in seconds. `attempts` connections are tried, `backoff` apart at first, then longer."""
+
+    connect: float = 15
+    reply: float = 60
+    """Longest silence of the host while it owes an answer."""
+    keepalive: int = 15
+    attempts: int = 4
+    backoff: float = 1
+
+
+class UnreachableError(RemoteError):
+    """No session can be had with the host."""
+
+
+def locked(key: str) -> UnreachableError:
+    """Return the error for a key that only a passphrase opens."""
+    return UnreachableError(
+        f"{key}: protected by a passphrase", hint="unlock it in your agent with ssh-add, and leave out --identity"
+    )

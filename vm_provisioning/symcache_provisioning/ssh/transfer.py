@@ -1,0 +1,188 @@
+"""Copying one file from a host: whole or not at all, bounded, and continued in the middle after a loss."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from symcache.errors import IntegrityError, StorageError, SymcacheError
+from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError
+from symcache_provisioning.ssh.sftp import Sftp, WholeFile
+from symcache_provisioning.text import shown
+
+__all__ = ["MAX_FILE_SIZE", "SMALL_FILE_SIZE", "Copy", "copy_file", "copy_small_files"]
+
+MAX_FILE_SIZE = 16 << 30
+"""Several times the largest file of any shared cache so far, in bytes."""
+SMALL_FILE_SIZE = 4 << 20
+"""Up to this, a file is started over after a loss, in bytes."""
+_WRITERS = 4
+_UNWRITTEN = 16 << 20
+"""Bytes that have come and wait to be written, at most, besides those of one file."""
+_STALL_SECONDS = 60
+_AGAIN = "harvest again when nothing writes to it"
+_STALL_BYTES = 64 << 10
+"""A transfer that brings less than this in that time is stuck, however busy it looks."""
+
+
+def copy_file(
+    sftp: Sftp, remote: bytes, expected: Attributes, local: Path, progress: Callable[[int], None] | None = None
+) -> None:
+    """Copy a regular file of the size and modification time that `expected` says to `local`.
+
+    What has come so far lies beside it under a hidden name that tells size and time, and is continued there; `local`
+    appears when the copy is whole, with the remote's modification time. `progress` is told bytes as they come, what
+    an earlier run left included.
+
+    Raises IntegrityError when the file is another than expected or changes under way, RemoteError, StorageError.
+    """
+    name = shown(remote)
+    if expected.size > MAX_FILE_SIZE:
+        raise IntegrityError(f"{name}: claims {expected.size} bytes, more than any file of macOS has")
+    if _is_copy(local, expected):
+        if progress:
+            progress(expected.size)
+        return
+    part = local.with_name(f".{local.name}.{expected.size:x}-{expected.mtime:x}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _disk(part, error) from error
+    changed = False
+    try:
+        done = os.lseek(descriptor, 0, os.SEEK_END)
+        if done > expected.size:
+            os.ftruncate(descriptor, 0)
+            done = os.lseek(descriptor, 0, os.SEEK_SET)
+        if progress and done:
+            progress(done)
+        marked, marked_time = done, time.monotonic()
+        for attributes, data in sftp.read(remote, done, expected.size):
+            if not data:
+                changed = not _same(attributes, expected)
+                if changed:
+                    raise _another(name, attributes, expected)
+                continue
+            _write(descriptor, data, part)
+            done += len(data)
+            if progress:
+                progress(len(data))
+            now = time.monotonic()
+            if now - marked_time > _STALL_SECONDS:
+                if done - marked < _STALL_BYTES:
+                    raise ConnectionLostError(f"{name}: only {done - marked} bytes came in {_STALL_SECONDS} seconds")
+                marked, marked_time = done, now
+        if done != expected.size:
+            changed = True
+            raise _ends(name, done, expected)
+        os.utime(descriptor, (expected.mtime, expected.mtime))
+        part.replace(local)
+    except OSError as error:
+        raise _disk(part, error) from error
+    finally:
+        os.close(descriptor)
+        if changed:
+            part.unlink(missing_ok=True)  # nothing of it can be trusted to belong together
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One file to be copied: from the path `remote`, where it is what `expected` says, to `local`."""
+
+    remote: bytes
+    expected: Attributes
+    local: Path
+
+
+def copy_small_files(sftp: Sftp, copies: Sequence[Copy]) -> Iterator[tuple[Copy, SymcacheError | None]]:
+    """Copy files of up to SMALL_FILE_SIZE bytes, many at a time; yield each with what went wrong with it.
+
+    As `copy_file`, but nothing is kept of a file that did not come whole.
+    """
+    wanted = [c for c in copies if not _is_copy(c.local, c.expected)]
+    results = sftp.whole([(c.remote, c.expected.size) for c in wanted])
+    missing = {id(c) for c in wanted}
+    writing: deque[tuple[Copy, Future[IntegrityError | None]]] = deque()
+    unwritten = 0
+    # Making files takes as long as fetching them: others do it, while the next come.
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="staging") as pool, contextlib.closing(results):
+        for copy in copies:
+            found = next(results) if id(copy) in missing else None
+            if not isinstance(found, WholeFile):
+                yield copy, found  # refused, or there already
+                continue
+            writing.append((copy, pool.submit(_store, copy, found)))
+            unwritten += len(found.data)
+            while unwritten > _UNWRITTEN:
+                written, future = writing.popleft()
+                unwritten -= written.expected.size
+                yield written, future.result()
+        for written, future in writing:
+            yield written, future.result()
+
+
+def _store(copy: Copy, found: WholeFile) -> IntegrityError | None:
+    """Write one file. Raises StorageError."""
+    for attributes in (found.before, found.after):
+        if not _same(attributes, copy.expected):
+            return _another(shown(copy.remote), attributes, copy.expected)
+    if len(found.data) != copy.expected.size:
+        return _ends(shown(copy.remote), len(found.data), copy.expected)
+    part = copy.local.with_name(f".{copy.local.name}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            _write(descriptor, found.data, part)
+            os.utime(descriptor, (copy.expected.mtime, copy.expected.mtime))
+        finally:
+            os.close(descriptor)
+        part.replace(copy.local)
+    except OSError as error:
+        raise _disk(part, error) from error
+    return None
+
+
+def _another(name: str, found: Attributes, expected: Attributes) -> IntegrityError:
+    return IntegrityError(
+        f"{name}: is not what was listed: {found.size} bytes where {expected.size} were expected, or changed since",
+        hint=_AGAIN,
+    )
+
+
+def _ends(name: str, size: int, expected: Attributes) -> IntegrityError:
+    return IntegrityError(f"{name}: ends after {size} of {expected.size} bytes", hint=_AGAIN)
+
+
+def _same(found: Attributes, expected: Attributes) -> bool:
+    return stat.S_ISREG(found.mode) and (found.size, found.mtime) == (expected.size, expected.mtime)
+
+
+def _is_copy(local: Path, expected: Attributes) -> bool:
+    try:
+        found = local.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and (found.st_size, int(found.st_mtime)) == (expected.size, expected.mtime)
+
+
+def _write(descriptor: int, data: bytes | memoryview, part: Path) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise _disk(part, error) from error
+
+
+def _disk(part: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{part}: cannot be written: {error.strerror or error}",
+        hint="free some space, or name another folder with --staging; then run the same command again",
+    )
