@@ -192,16 +192,16 @@ def _options(
 
 
 def _harvest_all(tags: list[str], jobs: int, junit: Path | None, options: list[str], json: bool) -> None:
-    from symcache.cli import fleet  # noqa: PLC0415 - drivers and all are loaded for this only
+    from symcache.cli import harvest_all  # noqa: PLC0415 - drivers and all are loaded for this only
 
-    reports = fleet.harvest_machines(Inventory.load(), tags, options, jobs)
+    reports = harvest_all.harvest_machines(Inventory.load(), tags, options, jobs)
     if junit is not None:
-        fleet.write_junit(reports, junit)
+        harvest_all.write_junit(reports, junit)
     if json:
         emit_json([r.to_json() for r in reports])
     else:
-        fleet.show_reports(reports)
-    if code := fleet.exit_code(reports):
+        harvest_all.show_reports(reports)
+    if code := harvest_all.exit_code(reports):
         raise typer.Exit(code)
 
 

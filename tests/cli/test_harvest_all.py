@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from symcache.cli import fleet
+from symcache.cli import harvest_all
 from symcache_provisioning import Inventory
 from tests.support.openssh import OpenSshServer
 from tests.support.systems import BUILD, make_endless_util
@@ -106,10 +106,10 @@ def test_a_harvest_that_is_just_being_started_is_interrupted_too(
         time.sleep(0.5)  # as on a busy machine; meanwhile the interrupt comes
         return start([sys.executable, "-c", "import time; time.sleep(600)"], **options)
 
-    monkeypatch.setattr(fleet.subprocess, "Popen", slow)
+    monkeypatch.setattr(harvest_all.subprocess, "Popen", slow)
     (machine,) = Inventory.load().machines.values()
-    with fleet._Board([machine]) as board:
-        harvests = fleet._Fleet([], dict(os.environ), board)
+    with harvest_all._Board([machine]) as board:
+        harvests = harvest_all._Fleet([], dict(os.environ), board)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(harvests.harvest, machine)
             assert begun.wait(60)

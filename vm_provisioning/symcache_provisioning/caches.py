@@ -15,8 +15,8 @@ from symcache.library import Staged, StagedCacheFile, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, uuid_text
 from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
-from symcache_provisioning.extractors.own import Extraction, Extractions
-from symcache_provisioning.results import CacheSummary, Counter, HarvestProgress
+from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
+from symcache_provisioning.progress import CacheSummary, Counter, HarvestProgress
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.protocol import Source
 from symcache_provisioning.ssh.login import UnreachableError

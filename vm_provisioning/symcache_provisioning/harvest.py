@@ -20,12 +20,12 @@ from symcache_provisioning.caches import Caches, add_problem
 from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE, CacheBundle
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.extractors.guest_tool import GuestTool
-from symcache_provisioning.extractors.own import Extractions
-from symcache_provisioning.required_caches import lacking_caches
-from symcache_provisioning.results import HarvestProgress, HarvestResult, Silent
+from symcache_provisioning.extractors.local_extraction import Extractions
+from symcache_provisioning.progress import HarvestProgress, HarvestResult, Silent
 from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.protocol import Source
+from symcache_provisioning.sources.required_caches import lacking_caches
 from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 

@@ -1,1 +1,1 @@
-"""Programs that take shared caches apart: Apple's in the guest, and our own here."""
+"""Programs that extract images from shared caches: Apple's in the guest, and our own on this machine."""

@@ -19,8 +19,8 @@ from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, shown_key,
 from symcache_provisioning.machines.life_cycle import Machine
 from symcache_provisioning.machines.runs import Run
 from symcache_provisioning.machines.session import MachineSource
-from symcache_provisioning.required_caches import lacking_caches
 from symcache_provisioning.sources.entries import RemoteCache
+from symcache_provisioning.sources.required_caches import lacking_caches
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.session import SshSession
 from symcache_provisioning.text import shown

@@ -1,1 +1,1 @@
-"""Where a harvest reads from: folders, machines, firmware; and the walk through them."""
+"""Where a harvest reads from (folders, machines over SSH, restore images), and the walk through their files."""

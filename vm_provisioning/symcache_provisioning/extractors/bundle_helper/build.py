@@ -1,4 +1,4 @@
-"""Builds `extract-cache` from its source: `python -m vm_provisioning.bundle_helper.build`.
+"""Builds `extract-cache` from its source: `python -m symcache_provisioning.extractors.bundle_helper.build`.
 
 Needs clang-19, lld-19 and llvm-19, and no Mac or SDK. The same tools give the same bytes.
 """

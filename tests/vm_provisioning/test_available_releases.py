@@ -13,7 +13,7 @@ import pytest
 from symcache.errors import EnvironmentFailure, UsageError
 from symcache.library import Library, Staged
 from symcache.model import Release
-from symcache_provisioning.available import AvailableRelease, available_releases, parse_releases
+from symcache_provisioning.available_releases import AvailableRelease, available_releases, parse_releases
 
 LIST = """\
 # what the site knows of

@@ -1,4 +1,4 @@
-"""Extracting a copied cache here, while the next things are still being copied."""
+"""Extracting copied caches with our own extractor, while other files are still being copied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from symcache.dyld import ExtractReport, SharedCache, extract_all
-from symcache_provisioning.results import HarvestProgress
+from symcache_provisioning.progress import HarvestProgress
 
 __all__ = ["Extraction", "Extractions"]
 
