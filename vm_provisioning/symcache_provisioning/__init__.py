@@ -1,8 +1,9 @@
 """Machines, SSH sessions, and getting the files of a macOS release out of a source."""
 
 from symcache_provisioning.available_releases import AvailableRelease, available_releases
+from symcache_provisioning.caches import CacheSummary
 from symcache_provisioning.drivers import DRIVERS, Driver, MachineState, make_driver
-from symcache_provisioning.harvest import Extractor, harvest
+from symcache_provisioning.harvest import Extractor, HarvestResult, harvest
 from symcache_provisioning.interrupts import Interrupts
 from symcache_provisioning.machines.doctor import Check, Verdict, examine
 from symcache_provisioning.machines.inventory import Inventory, MachineDefinition
@@ -10,7 +11,7 @@ from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
 from symcache_provisioning.machines.orphans import Stray, strays
 from symcache_provisioning.machines.provision import Outcome, Provisioner, Step, remote_login_out_of_band
 from symcache_provisioning.machines.runs import Run, RunStore
-from symcache_provisioning.progress import CacheSummary, HarvestProgress, HarvestResult
+from symcache_provisioning.progress import HarvestProgress
 from symcache_provisioning.sources.entries import Limits
 from symcache_provisioning.sources.firmware import IpswSource
 from symcache_provisioning.sources.folder import DirectorySource

@@ -16,7 +16,7 @@ from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, uuid_text
 from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
-from symcache_provisioning.progress import CacheSummary, Counter, HarvestProgress
+from symcache_provisioning.progress import HarvestProgress, SummedProgress
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.protocol import Source
 from symcache_provisioning.ssh.login import UnreachableError
@@ -24,7 +24,7 @@ from symcache_provisioning.ssh.packets import ConnectionLostError, ProtocolError
 from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
-__all__ = ["Caches", "add_problem"]
+__all__ = ["CacheSummary", "Caches", "add_problem"]
 
 Identity = tuple[str, UUID | None]
 """Path and LC_UUID: what two extractors must agree on."""
@@ -43,6 +43,16 @@ def add_problem(staged: Staged, where: str, error: SymcacheError) -> None:
         raise error
     text = str(error)
     staged.problems.append(text if where in text else f"{where}: {text}")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSummary:
+    """One shared cache of a harvest; `images` is how many its image table lists."""
+
+    path: str
+    arch: str
+    uuid: UUID | None
+    images: int
 
 
 @dataclass
@@ -124,7 +134,7 @@ class Caches:
         folder = self.stage.folder_for("caches", remote.path)
         self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
         self.progress.step(f"copying {remote.name}", unit="bytes", total=remote.size)
-        count = Counter(self.progress, remote.size)
+        count = SummedProgress(self.progress, remote.size)
         files = [self.source.fetch(entry, folder / entry.name, count) for entry in remote.files]
         cache = SharedCache.open(files[0])
         gathered.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
@@ -190,7 +200,7 @@ class Caches:
                 total = sum(entry.size for _, entry in wanted if entry)
                 self.stage.require_space(total)
                 self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
-                count = Counter(self.progress, total)
+                count = SummedProgress(self.progress, total)
                 for image, entry in wanted:
                     if entry is None:
                         lost = IntegrityError(

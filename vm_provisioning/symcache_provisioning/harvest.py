@@ -8,6 +8,7 @@ makes going on pointless (the host is gone, the disk is full) ends it, and the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -15,13 +16,13 @@ from typing import Literal
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedObject
 from symcache.macho import identify
-from symcache.model import ManifestEntry, Origin
-from symcache_provisioning.caches import Caches, add_problem
+from symcache.model import ManifestEntry, Origin, Release
+from symcache_provisioning.caches import Caches, CacheSummary, add_problem
 from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE, CacheBundle
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.extractors.guest_tool import GuestTool
 from symcache_provisioning.extractors.local_extraction import Extractions
-from symcache_provisioning.progress import HarvestProgress, HarvestResult, Silent
+from symcache_provisioning.progress import HarvestProgress, NoProgress
 from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.protocol import Source
@@ -29,10 +30,31 @@ from symcache_provisioning.sources.required_caches import lacking_caches
 from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
-__all__ = ["Extractor", "harvest"]
+__all__ = ["Extractor", "HarvestResult", "harvest"]
 
 Extractor = Literal["auto", "raw", "util", "bundle"]
 _IN_GUEST = {"util": TOOL, "bundle": BUNDLE}
+
+
+@dataclass(frozen=True, slots=True)
+class HarvestResult:
+    """Result of a harvest. Unless it is `sealed`, `missing` and `problems` say why."""
+
+    release: Release
+    source: str
+    extractor: str
+    """What was used: `raw`, `util` or `raw+util`; empty where there was no shared cache."""
+    record_id: str
+    sealed: bool
+    images: int
+    """Size of the manifest."""
+    stored: int
+    skipped: int
+    caches: list[CacheSummary]
+    missing: list[ManifestEntry]
+    problems: list[str]
+    notes: list[str]
+    """What was passed over, and does not keep a harvest from being sealed."""
 
 
 def harvest(
@@ -59,7 +81,7 @@ def harvest(
     """
     if extractor not in {"auto", "raw", *_IN_GUEST}:
         raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util, bundle")
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     progress.step(f"asking {source.name} what it is", unit="things")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tool = _find_tool(source, extractor, util_path, bundle_path)

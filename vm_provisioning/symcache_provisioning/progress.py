@@ -1,69 +1,34 @@
-"""What a harvest tells while it works, and what it says in the end."""
+"""Progress of a harvest, as it is reported to whoever shows it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
-from uuid import UUID
 
-from symcache.model import ManifestEntry, Release
-
-__all__ = ["CacheSummary", "Counter", "HarvestProgress", "HarvestResult", "Silent"]
+__all__ = ["HarvestProgress", "NoProgress", "SummedProgress"]
 
 
 class HarvestProgress(Protocol):
-    """What a harvest tells while it works."""
+    """Receives the progress of a harvest."""
 
     def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Another step begins; `total` is None where nobody knows."""
+        """Begin another step; `total` is None if it is not known."""
 
     def advance(self, done: int, total: int | None = None) -> None:
-        """So much of the step is done."""
+        """Report how much of the step is done."""
 
 
-class Silent:
-    """Tells nobody."""
+class NoProgress:
+    """Progress that nobody wants to see."""
 
     def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, total: int | None = None) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSummary:
-    """One shared cache of the harvest; `images` is how many it says it has."""
-
-    path: str
-    arch: str
-    uuid: UUID | None
-    images: int
-
-
-@dataclass(frozen=True, slots=True)
-class HarvestResult:
-    """What came of a harvest. Unless `sealed`, `missing` and `problems` say why."""
-
-    release: Release
-    source: str
-    extractor: str
-    """What was used: `raw`, `util` or `raw+util`; empty where there was no shared cache."""
-    record_id: str
-    sealed: bool
-    images: int
-    """Size of the manifest."""
-    stored: int
-    skipped: int
-    caches: list[CacheSummary]
-    missing: list[ManifestEntry]
-    problems: list[str]
-    notes: list[str]
-    """What was passed over, and does not keep a harvest from being sealed."""
-
-
-class Counter:
-    """Adds up pieces for a progress that wants sums."""
+class SummedProgress:
+    """Adds up the pieces that a transfer reports; HarvestProgress takes sums."""
 
     def __init__(self, progress: HarvestProgress, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0

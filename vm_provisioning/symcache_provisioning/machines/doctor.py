@@ -15,13 +15,14 @@ from symcache.errors import HostKeyError, SymcacheError
 from symcache.model import Release
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.machines.guest import HOST_KEY_MARKER
-from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, shown_key, speaks_ssh
+from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE
 from symcache_provisioning.machines.life_cycle import Machine
 from symcache_provisioning.machines.runs import Run
 from symcache_provisioning.machines.session import MachineSource
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.required_caches import lacking_caches
 from symcache_provisioning.ssh.login import UnreachableError
+from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
 from symcache_provisioning.text import shown
 
@@ -106,7 +107,7 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
         return
     yield _ok("remote login", f"{where} answers")
     try:
-        seen = shown_key(target.host, target.port)
+        seen = server_host_key(target.host, target.port)
     except SymcacheError as error:
         yield _failed("host key", error)
         return

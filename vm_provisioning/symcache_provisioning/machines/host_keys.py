@@ -11,24 +11,20 @@ import binascii
 import hashlib
 import json
 import re
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import paramiko
 import platformdirs
 import tenacity
 
-from symcache.errors import EnvironmentFailure, RemoteError, StorageError
+from symcache.errors import EnvironmentFailure, StorageError
 from symcache.files import published
 from symcache_provisioning.machines.inventory import MachineDefinition
-from symcache_provisioning.text import shown
 
-__all__ = ["PUBLIC_KEY_FILE", "MachineKeys", "fingerprint_of", "learnt_key", "shown_key", "speaks_ssh"]
+__all__ = ["PUBLIC_KEY_FILE", "MachineKeys", "fingerprint_of", "guest_host_key"]
 
 PUBLIC_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
 _KEY_LINE = re.compile(r"ssh-ed25519 ([A-Za-z0-9+/]{68})(?: [^\n]*)?\s*")
-_BANNER = b"SSH-"
 _ATTEMPTS, _WAIT = 5, 1.0
 
 
@@ -44,38 +40,11 @@ def fingerprint_of(line: str) -> str | None:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def speaks_ssh(host: str, port: int, timeout: float) -> bool:
-    """Tell whether an SSH server greets there. A forwarded port may be open long before anything does."""
-    try:
-        with socket.create_connection((host, port), timeout=timeout) as connection:
-            connection.settimeout(timeout)
-            return connection.recv(len(_BANNER)) == _BANNER
-    except OSError:
-        return False
+def guest_host_key(read: Callable[[Sequence[str]], str], announce: Callable[[str], None]) -> str | None:
+    """Return the fingerprint of a guest's host key, read by a program that `read` runs there without the network.
 
-
-def shown_key(host: str, port: int, timeout: float = 15) -> str:
-    """Return the fingerprint of the key that an SSH server shows, without logging in. Raises RemoteError."""
-    try:
-        with socket.create_connection((host, port), timeout=timeout) as connection:
-            transport = paramiko.Transport(connection)
-            try:
-                transport.banner_timeout = timeout
-                transport.start_client(timeout=timeout)
-                return str(transport.get_remote_server_key().fingerprint)
-            finally:
-                transport.close()
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise RemoteError(
-            f"{host} port {port} shows no host key: {shown(str(error)) or 'it broke off'}",
-            hint="check that an SSH server listens there (Remote Login)",
-        ) from error
-
-
-def learnt_key(read: Callable[[Sequence[str]], str], announce: Callable[[str], None]) -> str | None:
-    """Return the fingerprint of a guest's host key by a program run there without the network, or None.
-
-    Tries for a while: the guest's agent may come later than its SSH server, which is what makes the key.
+    Retries for a while: the guest's agent may start later than its SSH server, which makes the key. Return None if no
+    program can be run there, or the file holds no key.
     """
     try:
         text = tenacity.Retrying(

@@ -16,12 +16,13 @@ from typing import Any
 from symcache.errors import EnvironmentFailure, HostKeyError, RemoteError, SymcacheError, UsageError
 from symcache_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
 from symcache_provisioning.interrupts import Interrupts, check_interrupts
-from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, MachineKeys, learnt_key, shown_key, speaks_ssh
+from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, MachineKeys, guest_host_key
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.machines.runs import Phase, Run, RunStore
 from symcache_provisioning.machines.session import MachineSession, MachineSource
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
 from symcache_provisioning.ssh.login import SshTarget, Timeouts
+from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
 
 __all__ = ["GUEST_LIMIT", "Machine"]
@@ -101,7 +102,7 @@ class Machine:
             run.host, run.port = self._wait_for_ssh(run, deadline, rescue)
             if driver.capabilities.out_of_band and not definition.host_key:
                 read = functools.partial(driver.exec_out_of_band, run.vm)
-                run.host_key = learnt_key(read, self._announce)
+                run.host_key = guest_host_key(read, self._announce)
             run.phase = Phase.UP
             self.store.save(run)
         except BaseException:
@@ -198,7 +199,7 @@ class Machine:
             return HostKeyTrust.for_user(pin=definition.host_key, trust_new=trust_new)
         known = run.host_key or self.keys.get(definition)
         if known is None:
-            seen = shown_key(run.host, run.port)
+            seen = server_host_key(run.host, run.port)
             if not trust_new:
                 raise HostKeyError(
                     f"{definition.name} is not known here: it shows {seen}",

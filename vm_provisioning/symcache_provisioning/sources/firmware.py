@@ -27,7 +27,7 @@ from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.locations import ROSETTA_CRYPTEX, SYSTEM_VERSION_PLISTS
-from symcache_provisioning.sources.protocol import system_versions
+from symcache_provisioning.sources.release import system_versions
 from symcache_provisioning.text import shown
 
 __all__ = ["IpswSource", "OverlaidSource"]

@@ -12,7 +12,7 @@ from symcache.errors import IntegrityError, NotFoundError, RemoteError, Symcache
 from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
-from symcache_provisioning.sources.protocol import system_versions
+from symcache_provisioning.sources.release import system_versions
 from symcache_provisioning.sources.walker import SystemTree
 from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError
 from symcache_provisioning.text import shown

@@ -14,8 +14,7 @@ import tenacity
 from symcache.errors import RemoteError, SymcacheError
 from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits
-from symcache_provisioning.sources.protocol import system_versions
-from symcache_provisioning.sources.release import parse_sw_vers
+from symcache_provisioning.sources.release import parse_sw_vers, system_versions
 from symcache_provisioning.sources.walker import SystemTree
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError, NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession

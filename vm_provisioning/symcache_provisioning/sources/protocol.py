@@ -1,8 +1,7 @@
-"""Sources: where a harvest reads from, and how each says which release it is."""
+"""What a harvest needs of a source, whatever that reads from."""
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +9,9 @@ from typing import Protocol
 from symcache.errors import SymcacheError
 from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, RemoteCache
-from symcache_provisioning.sources.locations import DEFAULT_ROOTS, SYSTEM_VERSION_PLISTS
-from symcache_provisioning.sources.release import parse_system_version
-from symcache_provisioning.sources.walker import SystemTree
-from symcache_provisioning.ssh.packets import NoAccessError
-from symcache_provisioning.text import shown
+from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 
-__all__ = ["Source", "system_versions"]
-
-_PLIST_LIMIT = 64 << 10
+__all__ = ["Source"]
 
 
 class Source(Protocol):
@@ -55,18 +48,3 @@ class Source(Protocol):
         self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
         """Make many files available on this machine."""
-
-
-def system_versions(tree: SystemTree) -> list[Release]:
-    """Return what each SystemVersion.plist says, the OS cryptex's first."""
-    found = []
-    for path in SYSTEM_VERSION_PLISTS:
-        try:
-            entry = tree.resolve(path)
-            if entry is None or not stat.S_ISREG(entry.mode):
-                continue
-            data = tree.read_head(entry.path, _PLIST_LIMIT)
-        except NoAccessError:
-            continue
-        found.append(parse_system_version(data, f"{shown(entry.path)} of the source"))
-    return found

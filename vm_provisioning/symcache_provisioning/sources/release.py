@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import plistlib
 import re
+import stat
 from collections.abc import Mapping
 from xml.parsers.expat import ExpatError
 
 from symcache.errors import RemoteError
 from symcache.model import Release
+from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
+from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.ssh.packets import NoAccessError
 from symcache_provisioning.text import shown
 
-__all__ = ["parse_sw_vers", "parse_system_version"]
+__all__ = ["parse_sw_vers", "parse_system_version", "system_versions"]
 
+_PLIST_LIMIT = 64 << 10
+"""Bytes of a SystemVersion.plist that are read at most."""
 _BUILD, _PLIST_BUILD = "BuildVersion", "ProductBuildVersion"
 """How sw_vers and the property list call the build."""
 _RULES = {
@@ -21,6 +27,21 @@ _RULES = {
     "ProductVersionExtra": re.compile(r"(\([A-Za-z0-9 ]{1,8}\))?"),
     _BUILD: re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"),
 }
+
+
+def system_versions(tree: SystemTree) -> list[Release]:
+    """Return the release that each SystemVersion.plist of a system names, the OS cryptex's first."""
+    releases = []
+    for path in SYSTEM_VERSION_PLISTS:
+        try:
+            entry = tree.resolve(path)
+            if entry is None or not stat.S_ISREG(entry.mode):
+                continue
+            data = tree.read_head(entry.path, _PLIST_LIMIT)
+        except NoAccessError:
+            continue
+        releases.append(parse_system_version(data, f"{shown(entry.path)} of the source"))
+    return releases
 
 
 def parse_sw_vers(output: bytes, host: str) -> Release:

@@ -1,0 +1,42 @@
+"""Whether an SSH server listens, and its host key, without logging in."""
+
+from __future__ import annotations
+
+import socket
+
+import paramiko
+
+from symcache.errors import RemoteError
+from symcache_provisioning.text import shown
+
+__all__ = ["server_host_key", "speaks_ssh"]
+
+_BANNER = b"SSH-"
+
+
+def speaks_ssh(host: str, port: int, timeout: float) -> bool:
+    """Tell whether an SSH server sends its banner. A forwarded port may be open long before that."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            connection.settimeout(timeout)
+            return connection.recv(len(_BANNER)) == _BANNER
+    except OSError:
+        return False
+
+
+def server_host_key(host: str, port: int, timeout: float = 15) -> str:
+    """Return the fingerprint of the key that an SSH server presents, without logging in. Raises RemoteError."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            transport = paramiko.Transport(connection)
+            try:
+                transport.banner_timeout = timeout
+                transport.start_client(timeout=timeout)
+                return str(transport.get_remote_server_key().fingerprint)
+            finally:
+                transport.close()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise RemoteError(
+            f"{host} port {port} shows no host key: {shown(str(error)) or 'it broke off'}",
+            hint="check that an SSH server listens there (Remote Login)",
+        ) from error
