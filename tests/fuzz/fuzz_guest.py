@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 from symcache.errors import SymcacheError
-from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_list, parse_text_info
+from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_text_info
 from symcache_provisioning.sources.entries import refusal
 from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
 from symcache_provisioning.ssh.sftp import Sftp
@@ -61,20 +61,19 @@ def SEEDS() -> list[bytes]:
     return [
         b"\0ProductName:\t\tmacOS\nProductVersion:\t\t13.5.1\nProductVersionExtra:\t(a)\nBuildVersion:\t\t22G120\n",
         b"\1" + plist,
-        b"\2/usr/lib/libz.dylib\n0x180004000 <" + _UUID + b"> [alias] /usr/lib/libz.1.dylib\n",
-        b"\3dylib text infos (count=1):\n   0x180004000 -> 0x18000811C  <" + _UUID + b">  /usr/lib/libz.dylib\n",
-        b"\4uuid: " + _UUID + b"\nplatform: macOS\nimage count: 30\nmappings:\n",
-        b"\5" + listing,
-        b"\6" + file + _packet(105, 4, attributes),
-        b"\7" + _packet(102, 1, _text(b"h")) + _packet(103, 2, _text(b"\xcf\xfa\xed\xfe")),
-        b"\x08" + file + _packet(105, 4, attributes),
-        b"\x09" + _packet(105, 1, attributes) + _packet(104, 2, struct.pack(">I", 1) + _text(b"to")),
+        b"\2dylib text infos (count=1):\n   0x180004000 -> 0x18000811C  <" + _UUID + b">  /usr/lib/libz.dylib\n",
+        b"\3uuid: " + _UUID + b"\nplatform: macOS\nimage count: 30\nmappings:\n",
+        b"\4" + listing,
+        b"\5" + file + _packet(105, 4, attributes),
+        b"\6" + _packet(102, 1, _text(b"h")) + _packet(103, 2, _text(b"\xcf\xfa\xed\xfe")),
+        b"\7" + file + _packet(105, 4, attributes),
+        b"\x08" + _packet(105, 1, attributes) + _packet(104, 2, struct.pack(">I", 1) + _text(b"to")),
     ]
 
 
 def one_input(data: bytes) -> None:
     """Let one reader read the input; nothing but errors of our own may come of it."""
-    readers = (_sw_vers, _plist, _list, _text_info, _info, _scan, _read, _heads, _whole, _lstat)
+    readers = (_sw_vers, _plist, _text_info, _info, _scan, _read, _heads, _whole, _lstat)
     if data:
         try:
             readers[data[0] % len(readers)](data[1:])
@@ -91,10 +90,6 @@ def _sw_vers(data: bytes) -> None:
 
 def _plist(data: bytes) -> None:
     parse_system_version(data, "plist")
-
-
-def _list(data: bytes) -> None:
-    _check(image.path for image in parse_list(data))
 
 
 def _text_info(data: bytes) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from symcache.errors import RemoteError
 from symcache.model import Release
-from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_list, parse_text_info
+from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_text_info
 from symcache_provisioning.sources.entries import refusal
 from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
 from symcache_provisioning.text import Remarks, shown
@@ -74,30 +74,12 @@ def test_what_apples_tool_printed_is_what_the_cache_holds(cache: str) -> None:
     folder = util_output() / cache
     listed = parse_text_info((folder / "text_info.out").read_bytes())
     info = parse_info((folder / "info.out").read_bytes())
-    plain = parse_list((folder / "list.out").read_bytes())
-    full = parse_list((folder / "list-uuid-vmaddr.out").read_bytes())
     assert info.image_count == len(listed)
-    assert info.platform == "macOS"
-    assert {i.path for i in listed} <= {i.path for i in plain} == {i.path for i in full}
-    assert {(i.path, i.uuid, i.address) for i in listed} <= {(i.path, i.uuid, i.address) for i in full}
     expected = json.loads((apple_caches() / cache / "expected.json").read_text())["images"]
     by_address = {i["address"]: i.get("uuid") for i in expected}
     for image in listed:
-        assert image.address is not None
         said = by_address[image.address]
         assert image.uuid == (UUID(said) if said else None)
-
-
-def test_lists_of_older_tools() -> None:
-    text = (
-        b"0x7FFF20003000 <4C4C4412-5555-3144-A156-E853B4E92AD2> /usr/lib/libz.1.dylib\n"
-        b"0x7FFF20003000 <4C4C4412-5555-3144-A156-E853B4E92AD2> [alias] /usr/lib/libz.dylib\n"
-        b"0x7FFF20007000 <     no uuid in dylib               > /usr/lib/libold.dylib\n"
-    )
-    one, alias, old = parse_list(text)
-    assert (one.path, one.uuid, one.address) == ("/usr/lib/libz.1.dylib", _UUID, 0x7FFF20003000)
-    assert (alias.path, alias.uuid) == ("/usr/lib/libz.dylib", _UUID)
-    assert (old.path, old.uuid) == ("/usr/lib/libold.dylib", None)
 
 
 @pytest.mark.parametrize(
@@ -107,16 +89,14 @@ def test_lists_of_older_tools() -> None:
 def test_paths_of_any_letters_and_lines_of_either_end(path: str, end: str) -> None:
     line = f"<{_UUID}>  {path}{end}"
     (one,) = parse_text_info(f"dylib text infos (count=1):{end}   0x1000 -> 0x2000  {line}".encode())
-    (other,) = parse_list(f"0x1000 <{_UUID}> {path}{end}".encode())
-    assert (one.path, one.uuid, one.address) == (other.path, other.uuid, other.address) == (path, _UUID, 0x1000)
+    assert (one.path, one.uuid, one.address) == (path, _UUID, 0x1000)
 
 
-@pytest.mark.parametrize("verb", ["text_info", "list", "info"])
+@pytest.mark.parametrize("verb", ["text_info", "info"])
 def test_output_that_breaks_off_in_a_line_is_no_answer(verb: str) -> None:
-    parse = {"text_info": parse_text_info, "list": parse_list, "info": parse_info}[verb]
+    parse = {"text_info": parse_text_info, "info": parse_info}[verb]
     whole = {
         "text_info": f"dylib text infos (count=1):\n   0x1 -> 0x2  <{_UUID}>  /usr/lib/libz.1.dylib\n",
-        "list": f"<{_UUID}> /usr/lib/libz.1.dylib\n",
         "info": f"uuid: {_UUID}\nimage count: 812\n",
     }[verb].encode()
     assert parse(whole)

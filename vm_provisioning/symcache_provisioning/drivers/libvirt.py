@@ -62,7 +62,7 @@ class Libvirt(Driver[LibvirtOptions]):
     """See the module."""
 
     name = "libvirt"
-    capabilities = Capabilities(guest_archs=("x86_64",))
+    capabilities = Capabilities()
     options_type = LibvirtOptions
     programs = (_VIRSH, _VIRT_CLONE, QEMU_IMG)
 

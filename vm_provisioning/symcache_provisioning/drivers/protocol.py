@@ -77,7 +77,6 @@ class Capabilities:
     create_from_ipsw: bool = False
     apple_limit: bool = False
     """It runs macOS guests on a Mac, of which two at a time may run."""
-    guest_archs: tuple[str, ...] = ("arm64", "x86_64")
 
 
 class DriverOptions(BaseModel):

@@ -63,7 +63,7 @@ class QEMU(Driver[QEMUOptions]):
     """See the module."""
 
     name = "qemu"
-    capabilities = Capabilities(child_process=True, guest_archs=("x86_64",))
+    capabilities = Capabilities(child_process=True)
     options_type = QEMUOptions
     programs = (_QEMU, QEMU_IMG)
 

@@ -64,9 +64,7 @@ class Tart(Driver[TartOptions]):
     """See the module."""
 
     name = "tart"
-    capabilities = Capabilities(
-        child_process=True, out_of_band=True, create_from_ipsw=True, apple_limit=True, guest_archs=("arm64",)
-    )
+    capabilities = Capabilities(child_process=True, out_of_band=True, create_from_ipsw=True, apple_limit=True)
     options_type = TartOptions
     programs = (_TART,)
 

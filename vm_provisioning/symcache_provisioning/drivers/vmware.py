@@ -47,7 +47,7 @@ class VMware(Driver[VMwareOptions]):
     """See the module."""
 
     name = "vmware"
-    capabilities = Capabilities(apple_limit=True, guest_archs=("x86_64",))
+    capabilities = Capabilities(apple_limit=True)
     options_type = VMwareOptions
     programs = (_VMRUN,)
 

@@ -72,8 +72,7 @@ class CacheBundle:
                 if not image.path.startswith("/") or ".." in image.path.split("/") or not image.path.isprintable():
                     problems.append(f"{where}: lists {shown(image.path)!r}, which is no path of an image")
                 else:
-                    end = image.address + image.text_size
-                    images.append(ListedImage(image.path, image.uuid, image.address, end))
+                    images.append(ListedImage(image.path, image.uuid, image.address))
         if not images:
             problems.append(f"{where}: lists no image at all")
         return Listing("the cache's own table", images, problems)

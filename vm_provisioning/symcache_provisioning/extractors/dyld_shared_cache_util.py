@@ -20,7 +20,7 @@ from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
-__all__ = ["TOOL", "CacheInfo", "CacheUtil", "parse_info", "parse_list", "parse_text_info"]
+__all__ = ["TOOL", "CacheInfo", "CacheUtil", "parse_info", "parse_text_info"]
 
 TOOL = "dyld_shared_cache_util"
 """How records call images that it extracted."""
@@ -28,35 +28,17 @@ _PLACES = (f"/usr/local/bin/{TOOL}", f"/usr/bin/{TOOL}")
 _LIST_OUTPUT = 64 << 20
 _LIST_SECONDS = 300
 _UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
-_LIST_LINE = re.compile(rf"(?:0x([0-9A-Fa-f]{{1,16}}) )?(?:<({_UUID}| +no uuid in dylib +)> )?(?:\[alias\] )?(/.+)")
-_TEXT_LINE = re.compile(rf" +0x([0-9A-Fa-f]{{1,16}}) -> 0x([0-9A-Fa-f]{{1,16}})  <({_UUID})>  (/.+)")
+_TEXT_LINE = re.compile(rf" +0x([0-9A-Fa-f]{{1,16}}) -> 0x[0-9A-Fa-f]{{1,16}}  <({_UUID})>  (/.+)")
 _TEXT_HEADER = re.compile(r"dylib text infos \(count=([0-9]{1,9})\):")
 _NO_UUID = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """What `-info` says of a whole cache; None for what this version does not print."""
+    """What `-info` prints about a cache. `image_count` is None where this version of the tool does not print it."""
 
     uuid: UUID | None
-    platform: str | None
     image_count: int | None
-
-
-def parse_list(output: bytes) -> list[ListedImage]:
-    """Parse `-list` with any of `-uuid` and `-vmaddr`. Aliases are lines like any other, in no order.
-
-    Raises RemoteError for a line that the tool would not print.
-    """
-    found = []
-    for line in _lines(output):
-        match = _LIST_LINE.fullmatch(line)
-        if match is None:
-            raise RemoteError(f"{TOOL} -list printed {shown(line)!r}, which is no line of a list")
-        address, uuid, path = match.groups()
-        _check_path(path, "-list")
-        found.append(ListedImage(path, _uuid(uuid), int(address, 16) if address else None))
-    return found
 
 
 def parse_text_info(output: bytes) -> list[ListedImage]:
@@ -72,9 +54,9 @@ def parse_text_info(output: bytes) -> list[ListedImage]:
         match = _TEXT_LINE.fullmatch(line)
         if match is None:
             raise RemoteError(f"{TOOL} -text_info printed {shown(line)!r}, which is no line of its list")
-        start, end, uuid, path = match.groups()
+        address, uuid, path = match.groups()
         _check_path(path, "-text_info")
-        found.append(ListedImage(path, _uuid(uuid), int(start, 16), int(end, 16)))
+        found.append(ListedImage(path, _uuid(uuid), int(address, 16)))
     if len(found) != int(header[1]):
         raise RemoteError(f"{TOOL} -text_info announced {header[1]} images and listed {len(found)}")
     return found
@@ -92,7 +74,7 @@ def parse_info(output: bytes) -> CacheInfo:
     uuid, count = values.get("uuid"), values.get("image count")
     if uuid is None or not re.fullmatch(rf"{_UUID}|n/a", uuid) or (count is not None and not count.isdecimal()):
         raise RemoteError(f"{TOOL} -info printed {shown(output)!r}, which names no cache")
-    return CacheInfo(None if uuid == "n/a" else _uuid(uuid), values.get("platform"), int(count) if count else None)
+    return CacheInfo(None if uuid == "n/a" else _uuid(uuid), int(count) if count else None)
 
 
 def _check_path(path: str, verb: str) -> None:
@@ -111,9 +93,7 @@ def _lines(output: bytes) -> list[str]:
         raise RemoteError(f"{TOOL} printed bytes that are not UTF-8: {shown(output[error.start :], 60)}") from error
 
 
-def _uuid(text: str | None) -> UUID | None:
-    if text is None or text.startswith(" "):
-        return None
+def _uuid(text: str) -> UUID | None:
     uuid = UUID(text)
     return None if uuid == _NO_UUID else uuid
 

@@ -48,12 +48,11 @@ class NoSpaceError(RemoteError):
 
 
 class ListedImage(NamedTuple):
-    """One image of a list. `address` and `text_end` are unslid VM addresses, None where the list has none."""
+    """One image of a list. `address` is its unslid VM address."""
 
     path: str
     uuid: UUID | None
-    address: int | None = None
-    text_end: int | None = None
+    address: int
 
 
 class Listing(NamedTuple):

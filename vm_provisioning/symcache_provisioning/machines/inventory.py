@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,7 +162,7 @@ class Inventory:
     def load(cls, path: str | Path | None = None) -> Inventory:
         """Load `path`, or the file that `find_inventory` finds; without any, the inventory is empty.
 
-        Raises UsageError, which names file, line and key.
+        Raises UsageError, which names file and key.
         """
         found = Path(path).expanduser() if path is not None else find_inventory()
         if found is None:
@@ -172,15 +172,14 @@ class Inventory:
                 data = opened.read(_MAX_FILE + 1)
             if len(data) > _MAX_FILE:
                 raise UsageError(f"{found}: larger than {_MAX_FILE} bytes", hint="is that the inventory?")
-            text = data.decode()
-            content = tomllib.loads(text)
+            content = tomllib.loads(data.decode())
         except FileNotFoundError as error:
             raise UsageError(f"{found}: no such file", hint="check --machines and SYMCACHE_MACHINES") from error
         except OSError as error:
             raise UsageError(f"{found}: cannot be read: {error.strerror}", hint="check who may read it") from error
         except ValueError as error:  # tomllib's own message tells the line
             raise UsageError(f"{found}: not TOML: {error}", hint="mend the file there") from error
-        return cls(found, _machines(found, text, content))
+        return cls(found, _machines(found, content))
 
     def get(self, name: str) -> MachineDefinition:
         """Return a machine. Raises NotFoundError, which tells what there is."""
@@ -206,47 +205,44 @@ def find_inventory() -> Path | None:
     return next((p for p in places if p.is_file()), None)
 
 
-def _machines(file: Path, text: str, content: Mapping[str, Any]) -> dict[str, MachineDefinition]:
-    lines = _Lines(text)
+def _machines(file: Path, content: Mapping[str, Any]) -> dict[str, MachineDefinition]:
     for key in content:
         if key != "machines":
             raise UsageError(
-                f"{file}:{lines.of([key])}: {shown(key)}: unknown key",
+                f"{file}: {shown(key)}: unknown key",
                 hint="machines are described in tables [machines.NAME]",
             )
     tables = content.get("machines", {})
     if not isinstance(tables, Mapping):
-        raise UsageError(f"{file}:{lines.of(['machines'])}: machines: must be tables", hint="write [machines.NAME]")
+        raise UsageError(f"{file}: machines: must be tables", hint="write [machines.NAME]")
     found = {}
     for name, table in tables.items():
         where = ["machines", name]
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{file}:{lines.of(where)}: {shown(name)!r} cannot be the name of a machine",
+                f"{file}: {shown(name)!r} cannot be the name of a machine",
                 hint="use letters, digits, - and _, at most 40, and begin with a letter or digit",
             )
         if not isinstance(table, Mapping) or "name" in table:
             raise UsageError(
-                f"{file}:{lines.of([*where, 'name'])}: {'.'.join(where)}: must be a table without `name`",
+                f"{file}: {'.'.join(where)}: must be a table without `name`",
                 hint=f"write [machines.{name}]",
             )
         try:
             found[name] = MachineDefinition.model_validate({**table, "name": name})
         except ValidationError as error:
-            raise _failure(file, lines, where, error) from error
+            raise _failure(file, where, error) from error
     return found
 
 
-def _failure(file: Path, lines: _Lines, where: list[str], error: ValidationError) -> UsageError:
+def _failure(file: Path, where: list[str], error: ValidationError) -> UsageError:
     # Values are left out on purpose: a password that stands where it must not would be printed.
     first = error.errors(include_url=False, include_input=False)[0]
     context = first.get("ctx", {})
     path = [*where, *map(str, first["loc"] or context.get("path") or [context.get("key", "")])]
     path = [p for p in path if p]
     key = ".".join(path)
-    return UsageError(
-        f"{file}:{lines.of(path)}: {key}: {_reason(first)}", hint="docs/machines.md lists the keys of an inventory"
-    )
+    return UsageError(f"{file}: {key}: {_reason(first)}", hint="docs/machines.md lists the keys of an inventory")
 
 
 def _reason(error: Mapping[str, Any]) -> str:
@@ -256,45 +252,3 @@ def _reason(error: Mapping[str, Any]) -> str:
         return "is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
-
-
-class _Lines:
-    """Where keys stand in a TOML document: tomllib does not tell. Good enough for documents that tomllib accepts."""
-
-    def __init__(self, text: str) -> None:
-        self._found: dict[tuple[str, ...], int] = {}
-        table: tuple[str, ...] = ()
-        for number, line in enumerate(text.splitlines(), 1):
-            for path in self._paths(line):
-                if line.lstrip().startswith("["):
-                    table = path
-                    self._found.setdefault(table, number)
-                else:
-                    for length in range(1, len(path) + 1):
-                        self._found.setdefault((*table, *path[:length]), number)
-
-    @staticmethod
-    def _paths(line: str) -> Iterator[tuple[str, ...]]:
-        """Yield the dotted path of a table header or of the key that a line begins with."""
-        text = line.strip()
-        header = text.startswith("[")
-        if not header:
-            key, equals, _ = text.partition("=")
-            text = f"{key} = 0" if equals else ""
-        try:
-            nested: Any = tomllib.loads(text)
-        except ValueError:
-            return  # the middle of a value that takes several lines
-        path = []
-        while isinstance(nested, Mapping) and nested:
-            (key, nested), *_ = nested.items()
-            path.append(key)
-        if path:
-            yield tuple(path)
-
-    def of(self, path: Sequence[str]) -> int:
-        """Return the line of a key, or of the innermost table around it that is written down; 1 without any."""
-        for length in range(len(path), 0, -1):
-            if line := self._found.get(tuple(path[:length])):
-                return line
-        return 1
