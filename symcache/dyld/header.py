@@ -134,11 +134,6 @@ class Header:
         """True when local-symbol entries are of the 16-byte form, keyed by VM offset."""
         return self.mapping_offset >= 0x190
 
-    @property
-    def is_simulator(self) -> bool:
-        """Built for a simulator: pointers are plain."""
-        return bool(self.flags & 0x200)
-
 
 class Mapping(NamedTuple):
     """One dyld_cache_mapping_and_slide_info, or the older mapping_info with no slide info of its own."""
