@@ -111,11 +111,11 @@ class Anka(Driver[AnkaOptions]):
 
     def stop(self, machine: str, grace: float) -> None:
         """See Driver."""
-        try:
-            self._ask("stop", machine, machine=machine, timeout=max(5, grace), missing=True)
-        except ProgramError:
-            if self.state(machine).is_up:
-                self._ask("stop", "-f", machine, machine=machine, timeout=60)
+        self._stop_or_kill(
+            machine,
+            lambda: self._ask("stop", machine, machine=machine, timeout=max(5, grace), missing=True),
+            lambda: self._ask("stop", "-f", machine, machine=machine, timeout=60),
+        )
 
     def destroy(self, machine: str) -> None:
         """See Driver."""

@@ -7,7 +7,7 @@ No guest agent exists for macOS, so addresses come from the leases of libvirt's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 from xml.etree.ElementTree import ParseError
@@ -66,16 +66,17 @@ class Libvirt(Driver[LibvirtOptions]):
     options_type = LibvirtOptions
     programs = (_VIRSH, _VIRT_CLONE, QEMU_IMG)
 
-    def _virsh(self, verb: str, machine: str, *arguments: str, timeout: float = 60, accept: bool = False) -> Output:
+    def _virsh(
+        self,
+        verb: str,
+        machine: str,
+        *arguments: str,
+        timeout: float = 60,
+        accept: Callable[[Output], bool] | None = None,
+    ) -> Output:
         given = [machine, *arguments] if machine else arguments
-        return _VIRSH.run(
-            verb,
-            *given,
-            machine=machine,
-            before=["-q", "-c", self.options.uri],
-            timeout=timeout,
-            accept=_missing if accept else None,
-        )
+        before = ["-q", "-c", self.options.uri]
+        return _VIRSH.run(verb, *given, machine=machine, before=before, timeout=timeout, accept=accept)
 
     def list(self) -> Sequence[ListedMachine]:
         """See Driver."""
@@ -88,7 +89,7 @@ class Libvirt(Driver[LibvirtOptions]):
 
     def state(self, machine: str) -> MachineState:
         """See Driver."""
-        output = self._virsh("domstate", machine, accept=True)
+        output = self._virsh("domstate", machine, accept=_missing)
         if output.status != 0:
             return MachineState.MISSING
         return _STATES.get(output.stdout.strip(), MachineState.CHANGING)
@@ -175,21 +176,14 @@ class Libvirt(Driver[LibvirtOptions]):
         except ProgramError:
             grace = 0  # it does not listen
         if self.wait_for(machine, {MachineState.STOPPED, MachineState.MISSING}, grace) is not MachineState.STOPPED:
-            output = _VIRSH.run(
-                "destroy",
-                machine,
-                machine=machine,
-                before=["-q", "-c", self.options.uri],
-                accept=lambda o: _missing(o) or "not running" in o.stderr,
-            )
-            del output
+            self._virsh("destroy", machine, accept=lambda o: _missing(o) or "not running" in o.stderr)
 
     def destroy(self, machine: str) -> None:
         """See Driver."""
         if not machine.startswith(RUN_PREFIX):
             raise UsageError(f"{machine}: is an image, not a machine that symcache made")
         if self.state(machine) is not MachineState.MISSING:
-            self._virsh("undefine", machine, "--nvram", "--snapshots-metadata", accept=True)
+            self._virsh("undefine", machine, "--nvram", "--snapshots-metadata", accept=_missing)
         ledger = self._ledger(machine)
         try:
             for line in ledger.read_text().splitlines() if ledger.exists() else ():

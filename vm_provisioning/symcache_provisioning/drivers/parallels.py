@@ -121,11 +121,11 @@ class Parallels(Driver[ParallelsOptions]):
 
     def stop(self, machine: str, grace: float) -> None:
         """See Driver."""
-        try:
-            _PRLCTL.run("stop", machine, machine=machine, timeout=max(1, grace), accept=_missing)
-        except ProgramError:
-            if self.state(machine).is_up:
-                _PRLCTL.run("stop", machine, "--kill", machine=machine, timeout=60)
+        self._stop_or_kill(
+            machine,
+            lambda: _PRLCTL.run("stop", machine, machine=machine, timeout=max(1, grace), accept=_missing),
+            lambda: _PRLCTL.run("stop", machine, "--kill", machine=machine, timeout=60),
+        )
 
     def destroy(self, machine: str) -> None:
         """See Driver."""

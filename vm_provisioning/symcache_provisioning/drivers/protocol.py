@@ -6,7 +6,7 @@ import ipaddress
 import re
 import time
 from abc import ABC
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ import tenacity
 from pydantic import BaseModel, ConfigDict
 
 from symcache.errors import EnvironmentFailure, RemoteError, UsageError
-from symcache_provisioning.drivers.programs import Child, Program
+from symcache_provisioning.drivers.programs import Child, Program, ProgramError
 
 __all__ = [
     "RUN_PREFIX",
@@ -173,6 +173,14 @@ class Driver(ABC, Generic[Options]):
     def stop(self, machine: str, grace: float) -> None:
         """Stop it, by force after `grace` seconds; one that is stopped or missing is fine."""
         self._cannot("stop machines")
+
+    def _stop_or_kill(self, machine: str, stop: Callable[[], object], kill: Callable[[], object]) -> None:
+        """Stop a machine, and kill it if that fails and it is still up."""
+        try:
+            stop()
+        except ProgramError:
+            if self.state(machine).is_up:
+                kill()
 
     def wait_for(self, machine: str, states: Set[MachineState], seconds: float) -> MachineState:
         """Wait until it does one of these, at most so long, and return what it does then."""

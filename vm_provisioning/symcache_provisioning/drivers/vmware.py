@@ -116,13 +116,12 @@ class VMware(Driver[VMwareOptions]):
 
     def stop(self, machine: str, grace: float) -> None:
         """See Driver."""
-        if self.state(machine) is not MachineState.RUNNING:
-            return
-        try:
-            self._run("stop", machine, "soft", timeout=max(1, grace))
-        except ProgramError:
-            if self.state(machine) is MachineState.RUNNING:
-                self._run("stop", machine, "hard", timeout=60)
+        if self.state(machine) is MachineState.RUNNING:
+            self._stop_or_kill(
+                machine,
+                lambda: self._run("stop", machine, "soft", timeout=max(1, grace)),
+                lambda: self._run("stop", machine, "hard", timeout=60),
+            )
 
     def destroy(self, machine: str) -> None:
         """See Driver."""
