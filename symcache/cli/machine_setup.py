@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
@@ -25,23 +25,11 @@ from symcache_provisioning import (
     Outcome,
     Provisioner,
     Run,
-    Step,
-    Verdict,
     examine,
     remote_login_out_of_band,
 )
 
 __all__ = ["doctor", "provision"]
-
-
-class _Line(NamedTuple):
-    """A check or a step, as it is shown."""
-
-    name: str
-    word: str
-    text: str
-    next: str
-    failed: bool
 
 
 def doctor(
@@ -51,19 +39,18 @@ def doctor(
     trust_new_host: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Tell what machines lack to be harvested, and what mends it: exit 1 when something fails."""
-
-    def lines(machine: Machine) -> Iterator[_Line]:
-        for check in _examined(machine, up, trust_new_host):
-            yield _Line(check.name, check.verdict, check.text, check.mend, check.verdict is Verdict.FAIL)
-
+    """Tell what machines lack to be harvested, and how to fix it: exit 1 when something fails."""
     with errors_to_exit():
-        keys = ("check", "verdict", "text", "mend")
-        failed = _report(chosen_machines(names, machines), lines, keys, json)
+        failed = _report(
+            chosen_machines(names, machines),
+            lambda machine: _checks(machine, up, trust_new_host),
+            _check_json,
+            json,
+        )
         if failed:
             raise IncompleteError(
                 f"{', '.join(failed)}: cannot be harvested as {'it is' if len(failed) == 1 else 'they are'}",
-                hint="do what stands behind each fail above" if not json else "see `mend` of each check that fails",
+                hint="do what stands behind each fail above" if not json else "see `next` of each check that fails",
             )
 
 
@@ -81,47 +68,56 @@ def provision(
 
     A machine that is up is set up as it is; else its image is started and changed itself, so that all clones have it.
     """
-
-    def lines(machine: Machine) -> Iterator[_Line]:
-        for step in _provisioned(machine, util, dry_run, trust_new_host):
-            yield _Line(step.name, step.outcome, step.text, step.hint, step.outcome is Outcome.FAILED)
-
     with errors_to_exit():
         if util is not None and not util.expanduser().is_file():
             raise UsageError(f"{util}: no such file", hint="name the dyld_shared_cache_util that you built")
-        keys = ("step", "outcome", "text", "next")
-        failed = _report(chosen_machines(names, machines), lines, keys, json)
+        failed = _report(
+            chosen_machines(names, machines),
+            lambda machine: _provisioned(machine, util, dry_run, trust_new_host),
+            _step_json,
+            json,
+        )
         if failed:
             raise IncompleteError(
-                f"{', '.join(failed)}: not everything could be set up", hint="mend what failed, and run this again"
+                f"{', '.join(failed)}: not everything could be set up", hint="fix what failed, and run this again"
             )
 
 
 def _report(
-    machines: list[Machine], lines_of: Callable[[Machine], Iterable[_Line]], keys: Sequence[str], json: bool
+    machines: list[Machine],
+    checks_of: Callable[[Machine], Iterable[Check]],
+    to_json: Callable[[Check], dict[str, str]],
+    json: bool,
 ) -> list[str]:
-    """Show the lines of each machine as they come, or as JSON in the end; return the machines where one failed.
-
-    `keys` are the names that name, word, text and next step of a line have in JSON.
-    """
-    found: dict[str, list[_Line]] = {}
+    """Print the checks of each machine as they come, or all of them as JSON; return the machines where one failed."""
+    reports: dict[str, list[Check]] = {}
     for machine in machines:
         name = machine.definition.name
-        lines = found.setdefault(name, [])
+        checks = reports.setdefault(name, [])
         if not json and len(machines) > 1:
             out.print(f"[bold]{name}[/]")
-        for line in lines_of(machine):
-            lines.append(line)
+        for check in checks_of(machine):
+            checks.append(check)
             if not json:
-                out.print(f"{coloured(line.word)}{' ' * (8 - len(line.word))} {line.name:<13} {plain(line.text)}")
-                if line.next:
-                    out.print(f"{'':22} [dim]next:[/] {plain(line.next)}")
+                outcome = coloured(check.outcome) + " " * (8 - len(check.outcome))
+                out.print(f"{outcome} {check.name:<13} {plain(check.text)}")
+                if check.hint:
+                    out.print(f"{'':22} [dim]next:[/] {plain(check.hint)}")
     if json:
-        emit_json({name: [dict(zip(keys, line, strict=False)) for line in lines] for name, lines in found.items()})
-    return [name for name, lines in found.items() if any(line.failed for line in lines)]
+        emit_json({name: [to_json(check) for check in checks] for name, checks in reports.items()})
+    return [name for name, checks in reports.items() if any(check.failed for check in checks)]
 
 
-def _examined(machine: Machine, up: bool, trust_new_host: bool) -> Iterator[Check]:
+def _check_json(check: Check) -> dict[str, str]:
+    # `mend` is the old name of `next`, kept for one version more.
+    return {"check": check.name, "verdict": check.outcome, "text": check.text, "mend": check.hint, "next": check.hint}
+
+
+def _step_json(step: Check) -> dict[str, str]:
+    return {"step": step.name, "outcome": step.outcome, "text": step.text, "next": step.hint}
+
+
+def _checks(machine: Machine, up: bool, trust_new_host: bool) -> Iterator[Check]:
     if not up or not machine.driver.capabilities.life_cycle:
         run = machine.current() if machine.driver.capabilities.life_cycle and _installed(machine) else None
         yield from examine(machine, run)
@@ -132,7 +128,7 @@ def _examined(machine: Machine, up: bool, trust_new_host: bool) -> Iterator[Chec
                 machine.trust(run, trust_new=True)
             yield from examine(machine, run)
     except SymcacheError as error:
-        yield Check("up", Verdict.FAIL, str(error), error.hint)
+        yield Check("up", Outcome.FAIL, str(error), error.hint)
 
 
 def _installed(machine: Machine) -> bool:
@@ -142,7 +138,7 @@ def _installed(machine: Machine) -> bool:
         return False
 
 
-def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_host: bool) -> list[Step]:
+def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_host: bool) -> list[Check]:
     up_before = machine.driver.capabilities.life_cycle and machine.current() is not None
     with _set_up(machine) as run, machine.session(run, trust_new=trust_new_host) as session:
         provisioner = Provisioner(session, machine.definition, util.expanduser() if util else None, dry_run)

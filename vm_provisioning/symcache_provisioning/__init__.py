@@ -5,11 +5,12 @@ from symcache_provisioning.caches import CacheSummary
 from symcache_provisioning.drivers import DRIVERS, Driver, MachineState, make_driver
 from symcache_provisioning.harvest import Extractor, HarvestResult, harvest
 from symcache_provisioning.interrupts import Interrupts
-from symcache_provisioning.machines.doctor import Check, Verdict, examine
+from symcache_provisioning.machines.checks import Check, Outcome
+from symcache_provisioning.machines.doctor import examine
 from symcache_provisioning.machines.inventory import Inventory, MachineDefinition
 from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
 from symcache_provisioning.machines.orphans import Stray, strays
-from symcache_provisioning.machines.provision import Outcome, Provisioner, Step, remote_login_out_of_band
+from symcache_provisioning.machines.provision import Provisioner, remote_login_out_of_band
 from symcache_provisioning.machines.runs import Run, RunStore
 from symcache_provisioning.progress import HarvestProgress
 from symcache_provisioning.sources.entries import Limits
@@ -51,10 +52,8 @@ __all__ = [
     "SshSession",
     "SshSource",
     "SshTarget",
-    "Step",
     "Stray",
     "Timeouts",
-    "Verdict",
     "available_releases",
     "examine",
     "harvest",

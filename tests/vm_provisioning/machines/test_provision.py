@@ -18,16 +18,17 @@ from symcache.cli.app import application
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.drivers.tart import TartOptions
 from symcache_provisioning.machines import life_cycle as machine_module
+from symcache_provisioning.machines.checks import Check, Outcome
 from symcache_provisioning.machines.guest import GuestPaths
 from symcache_provisioning.machines.host_keys import MachineKeys
 from symcache_provisioning.machines.inventory import MachineDefinition
-from symcache_provisioning.machines.provision import Outcome, Provisioner, Step, remote_login_out_of_band
+from symcache_provisioning.machines.provision import Provisioner, remote_login_out_of_band
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.support.toolchain import compile_image
 from tests.vm_provisioning.conftest import QUICK
 from tests.vm_provisioning.stand_ins import StandIns
 
-OK, DONE, WOULD, SKIPPED, FAILED = Outcome.OK, Outcome.DONE, Outcome.WOULD, Outcome.SKIPPED, Outcome.FAILED
+OK, DONE, WOULD, SKIPPED, FAILED = Outcome.OK, Outcome.DONE, Outcome.WOULD_DO, Outcome.SKIPPED, Outcome.FAILED
 NAMES = ["key", "remote login", "sleep", "extractor", "host keys"]
 
 
@@ -96,14 +97,14 @@ class Guest:
             timeouts=QUICK,
         )
 
-    def provision(self, util: Path | None = None, *, dry_run: bool = False) -> tuple[dict[str, Step], str | None]:
+    def provision(self, util: Path | None = None, *, dry_run: bool = False) -> tuple[dict[str, Check], str | None]:
         with self.session() as session:
             provisioner = Provisioner(session, self.definition, util, dry_run, self.paths)
             steps = provisioner.run()
         assert [s.name for s in steps] == NAMES
         return {s.name: s for s in steps}, provisioner.new_host_key
 
-    def step(self, name: str, util: Path | None = None) -> Step:
+    def step(self, name: str, util: Path | None = None) -> Check:
         """Do one step."""
         with self.session() as session:
             (step,) = Provisioner(session, self.definition, util, False, self.paths).run(only=[name])
@@ -131,7 +132,7 @@ def util(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_image(folder, "dyld_shared_cache_util", "int main(void) { return 1; }", arch="arm64", dylib=False)
 
 
-def outcomes(steps: dict[str, Step]) -> dict[str, Outcome]:
+def outcomes(steps: dict[str, Check]) -> dict[str, Outcome]:
     return {name: step.outcome for name, step in steps.items()}
 
 
@@ -303,7 +304,7 @@ def test_the_image_itself_is_set_up_and_shut_down_from_within(
 
     original = Provisioner.run
 
-    def noting(self: Provisioner) -> list[Step]:
+    def noting(self: Provisioner) -> list[Check]:
         (guest.state / "pid").write_text(str(tart.machines["golden"]["pid"]))
         return original(self)
 

@@ -1,12 +1,10 @@
-"""What a machine lacks to be harvested, and the command that mends it. Changes nothing."""
+"""Checks whether a machine can be harvested, and tells how to fix what it lacks. Changes nothing."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import platformdirs
@@ -14,6 +12,7 @@ import platformdirs
 from symcache.errors import HostKeyError, SymcacheError
 from symcache.model import Release
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
+from symcache_provisioning.machines.checks import Check, Outcome
 from symcache_provisioning.machines.guest import HOST_KEY_MARKER
 from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE
 from symcache_provisioning.machines.life_cycle import Machine
@@ -26,7 +25,7 @@ from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
 from symcache_provisioning.text import shown
 
-__all__ = ["Check", "Verdict", "examine"]
+__all__ = ["examine"]
 
 _BUNDLE = "/usr/lib/dsc_extractor.bundle"
 _LONGEST_TEXT = 1000
@@ -34,30 +33,12 @@ _EXTRACTED = 2
 """What an extracted cache needs, in sizes of the raw one."""
 
 
-class Verdict(StrEnum):
-    """`fail` keeps a harvest from working."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at; `mend` is the command or deed that sets it right."""
-
-    name: str
-    verdict: Verdict
-    text: str
-    mend: str = ""
-
-
 def _ok(name: str, text: str) -> Check:
-    return Check(name, Verdict.OK, text)
+    return Check(name, Outcome.OK, text)
 
 
 def _failed(name: str, error: SymcacheError) -> Check:
-    return Check(name, Verdict.FAIL, str(error), error.hint)
+    return Check(name, Outcome.FAIL, str(error), error.hint)
 
 
 def examine(machine: Machine, run: Run | None = None) -> Iterator[Check]:
@@ -65,8 +46,8 @@ def examine(machine: Machine, run: Run | None = None) -> Iterator[Check]:
     if machine.driver.capabilities.life_cycle:
         yield from _driver(machine)
         if run is None:
-            mend = f"symcache vm up {machine.definition.name}, or symcache vm doctor --up {machine.definition.name}"
-            yield Check("up", Verdict.WARN, "is not up: nothing more can be seen", mend)
+            hint = f"symcache vm up {machine.definition.name}, or symcache vm doctor --up {machine.definition.name}"
+            yield Check("up", Outcome.WARN, "is not up: nothing more can be seen", hint)
             return
         yield _ok("up", f"{run.vm} since {run.created}")
     yield from _reach(machine, run)
@@ -92,18 +73,18 @@ def _driver(machine: Machine) -> Iterator[Check]:
         yield _ok("image", f"{image} is of a registry: downloaded when first cloned")
     else:
         create = driver.capabilities.create_from_ipsw
-        mend = (
+        hint = (
             f"symcache vm create {definition.name} --from-ipsw latest" if create else "check `image` in the inventory"
         )
-        yield Check("image", Verdict.FAIL, f"{image}: {driver.name} has no such machine", mend)
+        yield Check("image", Outcome.FAIL, f"{image}: {driver.name} has no such machine", hint)
 
 
 def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
     definition, target = machine.definition, machine.target(run)
     where = f"{target.host} port {target.port}"
     if not speaks_ssh(target.host, target.port, 10):
-        mend = "start it, and switch on Remote Login there: System Settings, General, Sharing"
-        yield Check("remote login", Verdict.FAIL, f"{where} does not answer as an SSH server does", mend)
+        hint = "start it, and switch on Remote Login there: System Settings, General, Sharing"
+        yield Check("remote login", Outcome.FAIL, f"{where} does not answer as an SSH server does", hint)
         return
     yield _ok("remote login", f"{where} answers")
     try:
@@ -115,28 +96,28 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
         session = machine.session(run)
         session.connect()
     except HostKeyError as error:
-        mend = (
+        hint = (
             f'compare it there with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write host_key = "{seen}" in the inventory'
         )
-        yield Check("host key", Verdict.FAIL, str(error), mend)
+        yield Check("host key", Outcome.FAIL, str(error), hint)
         return
     except SymcacheError as error:
         yield _ok("host key", f"{seen} is the one we know")
-        mend = error.hint
+        hint = error.hint
         if isinstance(error, UnreachableError) and definition.identity:
-            mend += f"; once a password lets you in: symcache vm provision {definition.name}"
-        yield Check("login", Verdict.FAIL, str(error), mend)
+            hint += f"; once a password lets you in: symcache vm provision {definition.name}"
+        yield Check("login", Outcome.FAIL, str(error), hint)
         return
     with session:
         if definition.host_key or (run is not None and run.host_key):
             yield _ok("host key", f"{seen} is the one that {'is pinned' if definition.host_key else 'the guest told'}")
         else:
-            mend = f'write host_key = "{seen}" in the inventory'
-            yield Check("host key", Verdict.WARN, f"{seen} is known on this host only", mend)
+            hint = f'write host_key = "{seen}" in the inventory'
+            yield Check("host key", Outcome.WARN, f"{seen} is known on this host only", hint)
         yield _ok("login", f"as {target.user}")
         if run is not None and "/" in str(definition.image) and not _has_own_keys(session):
-            mend = f"symcache vm provision {definition.name}"
-            yield Check("own keys", Verdict.WARN, "its host keys came with the image: others have them too", mend)
+            hint = f"symcache vm provision {definition.name}"
+            yield Check("own keys", Outcome.WARN, "its host keys came with the image: others have them too", hint)
         yield from _system(machine, session)
 
 
@@ -181,13 +162,13 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
 def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]) -> Check:
     incomplete = [f"{c.name} lacks {', '.join(c.missing)}" for c in caches if c.missing]
     if problems := [*incomplete, *dict.fromkeys(source.problems), *lacking]:
-        mend = "check what is named, and `root` in the inventory"
+        hint = "check what is named, and `root` in the inventory"
         if incomplete:
-            mend = "let the machine finish its update, and restart it"
-        return Check("caches", Verdict.FAIL, shown("; ".join(problems), _LONGEST_TEXT), mend)
+            hint = "let the machine finish its update, and restart it"
+        return Check("caches", Outcome.FAIL, shown("; ".join(problems), _LONGEST_TEXT), hint)
     if caches:
         return _ok("caches", ", ".join(f"{shown(c.arch)} ({c.size >> 20} MiB)" for c in caches))
-    return Check("caches", Verdict.WARN, "there is no shared cache", "before macOS 11 the files are the release")
+    return Check("caches", Outcome.WARN, "there is no shared cache", "before macOS 11 the files are the release")
 
 
 def _extractor(source: MachineSource, name: str) -> Check:
@@ -198,7 +179,7 @@ def _extractor(source: MachineSource, name: str) -> Check:
     also = f"; {_BUNDLE} is there" if bundle else ""
     return Check(
         "extractor",
-        Verdict.WARN,
+        Outcome.WARN,
         f"{TOOL} is not there{also}: harvests copy the raw caches and extract here",
         f"symcache vm provision {name} --util PATH",
     )
@@ -209,7 +190,7 @@ def _space_there(source: MachineSource, need: int) -> Check:
     lines = output.stdout.decode("ascii", "replace").splitlines()
     match = re.search(r" ([0-9]{1,15}) +[0-9]+% ", lines[-1]) if lines else None
     if match is None or output.status != 0:
-        return Check("space there", Verdict.WARN, "df does not tell the free space", "run df -k there")
+        return Check("space there", Outcome.WARN, "df does not tell the free space", "run df -k there")
     return _space("space there", int(match[1]) * 1024, need, "to extract there; --extractor raw needs none")
 
 
@@ -228,4 +209,4 @@ def _space(name: str, free: int, need: int, where: str) -> Check:
     text = f"{free >> 20} MiB are free"
     if free >= need:
         return _ok(name, text)
-    return Check(name, Verdict.WARN, f"{text}, {need >> 20} MiB are needed {where}", "free some space")
+    return Check(name, Outcome.WARN, f"{text}, {need >> 20} MiB are needed {where}", "free some space")

@@ -10,13 +10,13 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from symcache.errors import RemoteError, SymcacheError, UsageError
 from symcache.macho import identify
 from symcache_provisioning.drivers import DRIVERS
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL
+from symcache_provisioning.machines.checks import Check, Outcome
 from symcache_provisioning.machines.guest import MARKER, MAX_FILE, Guest, GuestPaths
 from symcache_provisioning.machines.host_keys import fingerprint_of
 from symcache_provisioning.machines.inventory import MachineDefinition
@@ -24,7 +24,7 @@ from symcache_provisioning.ssh.guest_folder import guest_folder
 from symcache_provisioning.ssh.session import SshSession
 from symcache_provisioning.text import shown
 
-__all__ = ["BUILD_UTIL", "Outcome", "Provisioner", "Step", "remote_login_out_of_band"]
+__all__ = ["BUILD_UTIL", "Provisioner", "remote_login_out_of_band"]
 
 BUILD_UTIL = (
     f"{TOOL} is no part of macOS: build its target of that name in Apple's open-source dyld"
@@ -59,29 +59,8 @@ sync
 """
 
 
-class Outcome(StrEnum):
-    """What came of a step."""
-
-    OK = "ok"
-    """It was so already."""
-    DONE = "done"
-    WOULD = "would do"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that was set up; `hint` is the next step where one is needed."""
-
-    name: str
-    outcome: Outcome
-    text: str
-    hint: str = ""
-
-
-class _Would(Exception):
-    pass
+class _WouldDoError(Exception):
+    """Ends a step of a dry run before it changes something."""
 
 
 @dataclass
@@ -100,9 +79,9 @@ class Provisioner:
     def __post_init__(self) -> None:
         self._guest = Guest(self.session, self.definition, self.paths)
 
-    def run(self, *, only: Collection[str] = ()) -> list[Step]:
+    def run(self, *, only: Collection[str] = ()) -> list[Check]:
         """Do all steps, or `only` those named; one that fails does not keep the next from being tried."""
-        steps: Sequence[tuple[str, Callable[[], Step]]] = (
+        steps: Sequence[tuple[str, Callable[[], Check]]] = (
             ("key", self._key),
             ("remote login", self._remote_login),
             ("sleep", self._sleep),
@@ -111,23 +90,23 @@ class Provisioner:
         )
         return [self._step(name, step) for name, step in steps if not only or name in only]
 
-    def _step(self, name: str, step: Callable[[], Step]) -> Step:
+    def _step(self, name: str, step: Callable[[], Check]) -> Check:
         try:
             return step()
-        except _Would as would:
-            return Step(name, Outcome.WOULD, str(would))
+        except _WouldDoError as would:
+            return Check(name, Outcome.WOULD_DO, str(would))
         except SymcacheError as error:
-            return Step(name, Outcome.FAILED, str(error), error.hint)
+            return Check(name, Outcome.FAILED, str(error), error.hint)
 
     def _change(self, what: str) -> None:
         """Go no further when nothing may be changed."""
         if self.dry_run:
-            raise _Would(what)
+            raise _WouldDoError(what)
 
-    def _key(self) -> Step:
+    def _key(self) -> Check:
         key = self._public_key()
         if key is None:
-            return Step(
+            return Check(
                 "key",
                 Outcome.SKIPPED,
                 "the inventory names no identity: the agent's keys are used as they are",
@@ -138,12 +117,12 @@ class Provisioner:
             raise RemoteError(f"{self.definition.name}: names {shown(home)!r} as the home of {self.definition.user}")
         file = f"{home}/.ssh/authorized_keys"
         if self._authorized(file, key):
-            return Step("key", Outcome.OK, f"{self.definition.identity} is let in")
+            return Check("key", Outcome.OK, f"{self.definition.identity} is let in")
         self._change(f"add {self.definition.identity}.pub to {file}")
         self._guest.do("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
         if not self._authorized(file, key):
             raise RemoteError(f"{self.definition.name}: {file} does not hold the key that was added")
-        return Step("key", Outcome.DONE, f"{self.definition.identity} is let in from now on")
+        return Check("key", Outcome.DONE, f"{self.definition.identity} is let in from now on")
 
     def _public_key(self) -> str | None:
         """Return type and key, as in authorized_keys."""
@@ -156,9 +135,9 @@ class Provisioner:
         lines = output.stdout.decode("utf-8", "replace").splitlines()
         return any(blob in line.split() for line in lines if not line.lstrip().startswith("#"))
 
-    def _remote_login(self) -> Step:
+    def _remote_login(self) -> Check:
         if self._remote_login_is_on():
-            return Step("remote login", Outcome.OK, "is on, after a restart too")
+            return Check("remote login", Outcome.OK, "is on, after a restart too")
         self._change("switch Remote Login on for good")
         paths = self.paths
         # Without Full Disk Access the first says so and exits 0; what follows has worked in its place.
@@ -172,7 +151,7 @@ class Provisioner:
             except RemoteError:
                 continue  # what counts is whether it is on then
             if self._remote_login_is_on():
-                return Step("remote login", Outcome.DONE, "was only on for now, is on for good")
+                return Check("remote login", Outcome.DONE, "was only on for now, is on for good")
         raise RemoteError(
             f"{self.definition.name}: Remote Login cannot be switched on from here",
             hint="switch it on there: System Settings, General, Sharing",
@@ -185,32 +164,32 @@ class Provisioner:
             raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(said)!r}")
         return match[1] == "On"
 
-    def _sleep(self) -> Step:
+    def _sleep(self) -> Check:
         minutes = self._sleeps_after()
         if minutes == 0:
-            return Step("sleep", Outcome.OK, "never sleeps")
+            return Check("sleep", Outcome.OK, "never sleeps")
         self._change(f"keep it from sleeping (now after {minutes} min)")
         self._guest.as_root(self.paths.pmset, "-a", "sleep", "0")
         if (minutes := self._sleeps_after()) != 0:
             raise RemoteError(f"{self.definition.name}: still sleeps after {minutes} min, though pmset was told")
-        return Step("sleep", Outcome.DONE, "never sleeps from now on")
+        return Check("sleep", Outcome.DONE, "never sleeps from now on")
 
     def _sleeps_after(self) -> int:
         match = _SLEEP.search(self._guest.do(self.paths.pmset, "-g"))
         return int(match[1]) if match else 0
 
-    def _extractor(self) -> Step:
+    def _extractor(self) -> Check:
         there = self._guest.sha256(self.paths.util)
         if self.util is None:
             if there is not None:
-                return Step("extractor", Outcome.OK, f"{self.paths.util} is there")
-            return Step("extractor", Outcome.SKIPPED, f"{TOOL} is not there", BUILD_UTIL)
+                return Check("extractor", Outcome.OK, f"{self.paths.util} is there")
+            return Check("extractor", Outcome.SKIPPED, f"{TOOL} is not there", BUILD_UTIL)
         ours = hashlib.sha256(self._checked_util(self.util)).hexdigest()
         if there is not None and (there == ours or self._origin() == f"{ours} {there}"):
-            return Step("extractor", Outcome.OK, f"{self.paths.util} is {self.util}")
+            return Check("extractor", Outcome.OK, f"{self.paths.util} is {self.util}")
         self._change(f"install {self.util} as {self.paths.util}")
         signed = self._install(self.util, ours)
-        return Step("extractor", Outcome.DONE, f"{self.util} is installed as {self.paths.util}{signed}")
+        return Check("extractor", Outcome.DONE, f"{self.util} is installed as {self.paths.util}{signed}")
 
     def _checked_util(self, util: Path) -> bytes:
         try:
@@ -261,13 +240,13 @@ class Provisioner:
         output = self._guest.ask(path)
         return f"Usage: {TOOL}".encode() in output.stderr + output.stdout
 
-    def _host_keys(self) -> Step:
+    def _host_keys(self) -> Check:
         if not DRIVERS[self.definition.driver].capabilities.life_cycle:
-            return Step("host keys", Outcome.SKIPPED, "a machine of its own has host keys of its own")
+            return Check("host keys", Outcome.SKIPPED, "a machine of its own has host keys of its own")
         public, marker = f"{self.paths.ssh}/ssh_host_ed25519_key.pub", f"{self.paths.ssh}/{MARKER}"
         now = fingerprint_of(self._guest.ask("/bin/cat", public).stdout.decode("ascii", "replace"))
         if now is not None and self._guest.ask("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
-            return Step("host keys", Outcome.OK, f"{now} was made on this machine")
+            return Check("host keys", Outcome.OK, f"{now} was made on this machine")
         self._change("make new host keys: those of a public image are public")
         self._guest.as_root(
             "/bin/sh", "-c", _NEW_HOST_KEYS, "sh", self.paths.ssh, self.paths.ssh_keygen, marker, timeout=120
@@ -276,7 +255,7 @@ class Provisioner:
         if made is None or made == now:
             raise RemoteError(f"{self.definition.name}: {public} holds no new key, though ssh-keygen was told")
         self.new_host_key = made
-        return Step("host keys", Outcome.DONE, f'new ones are in use: host_key = "{made}"')
+        return Check("host keys", Outcome.DONE, f'new ones are in use: host_key = "{made}"')
 
 
 def remote_login_out_of_band(run_there: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:
