@@ -1,1 +1,1 @@
-"""SSH: sessions, log-in, host keys, SFTP, transfers."""
+"""SSH: connections and sessions, login, host keys, SFTP and transfers of files. Nothing here knows about macOS."""

@@ -1,27 +1,27 @@
-"""Command lines of programs on a host, as sshd hands them to whatever login shell the account has."""
+"""Command lines for programs on a host, which sshd passes to whatever login shell the account has."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["GO", "command_line"]
+__all__ = ["START", "command_line"]
 
-GO = b"\n"
-"""What has to be sent, or else the end of the input, before a program begins."""
-_BEGIN = "LC_ALL=C; export LC_ALL; read -r go; "
-"""Nothing begins there, and so nothing ends, before we say so. Else paramiko might send that our input ends when the
-other side has closed the channel already, for which OpenSSH ends the whole connection.
+START = b"\n"
+"""A program starts when this, or the end of its input, is received."""
+_WAIT = "LC_ALL=C; export LC_ALL; read -r go; "
+"""No program starts, and so none ends, before we have sent the start. Otherwise paramiko might send the end of the
+input after the other side has closed the channel, for which OpenSSH closes the whole connection.
 """
 _WATCH = (
     'exec 3<&0; "$@" </dev/null 3<&- & tool=$!; { cat <&3; kill $tool; } >/dev/null 2>&1 & watch=$!;'
     " wait $tool; status=$?; kill $watch 2>/dev/null; exit $status"
 )
-"""Runs its arguments until they end, or our end of the input does: sshd signals nothing without a terminal."""
+"""Runs its arguments until they end or their input is closed: without a terminal sshd sends no signal."""
 
 
 def command_line(argv: Sequence[str], *, watched: bool) -> str:
-    """Return the command that runs `argv` in the C locale; `watched`: until the input ends, at most."""
-    words = ["/bin/sh", "-c", _WATCH, "sh", *argv] if watched else argv
+    """Return the command that runs `argv` in the C locale; if `watched`, it is killed when its input is closed."""
+    arguments = ["/bin/sh", "-c", _WATCH, "sh", *argv] if watched else argv
     # The login shell may be anything; all of them understand a single-quoted argument to /bin/sh.
-    return f"/bin/sh -c {shlex.quote(f'{_BEGIN}exec {shlex.join(words)}')}"
+    return f"/bin/sh -c {shlex.quote(f'{_WAIT}exec {shlex.join(arguments)}')}"

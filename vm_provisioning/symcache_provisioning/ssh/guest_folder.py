@@ -1,4 +1,4 @@
-"""A folder of our own in a guest, for as long as something is done there."""
+"""A temporary folder in a guest."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _FOLDER = re.compile(re.escape(_TEMPLATE.rstrip("X")) + r"[A-Za-z0-9]{10}")
 def guest_folder(
     name: str, make: Callable[[Sequence[str]], RemoteOutput], remove: Callable[[Sequence[str]], object]
 ) -> Iterator[str]:
-    """Make a folder in the guest that nobody else can look into, and remove it with all it holds, however this ends.
+    """Make a private temporary folder in the guest, and remove it with all it holds at the end, also after an error.
 
-    `make` and `remove` run a program there; `name` is the guest's, for messages. A signal waits for both: a folder
-    that was made, but whose name was not yet told, could not be removed. Raises RemoteError where none is made, and
-    what `make` and `remove` raise.
+    `make` and `remove` run a program there; `name` is the guest's, for messages. Signals are deferred during both: a
+    folder whose name is not yet known could not be removed. Raises RemoteError if none is made, and what `make` and
+    `remove` raise.
     """
     folder = ""
     try:
         with held():
             made = make(["/usr/bin/mktemp", "-d", _TEMPLATE])
-            said = made.stdout.decode("utf-8", "replace").strip()
-            if made.status != 0 or not _FOLDER.fullmatch(said):
-                # Nothing but what we asked for is ever handed to rm.
+            path = made.stdout.decode("utf-8", "replace").strip()
+            if made.status != 0 or not _FOLDER.fullmatch(path):
+                # Only a name of the form that was requested is ever passed to rm.
                 raise RemoteError(f"{name}: mktemp made no folder: {shown(made.stdout + made.stderr)}")
-            folder = said
+            folder = path
         yield folder
     finally:
         if folder:

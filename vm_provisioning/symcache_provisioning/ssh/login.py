@@ -1,4 +1,4 @@
-"""Where to log in, and how to prove who we are."""
+"""Where to log in, with which credentials, and the time limits of a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import paramiko
 from symcache.errors import RemoteError, UsageError
 from symcache_provisioning.text import shown
 
-__all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "locked"]
+__all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "locked_key_error"]
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
@@ -72,7 +72,7 @@ class SshTarget:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How to prove who we are: keys first; a password only from the environment variable named here."""
+    """Credentials: keys first; a password only from the environment variable named here."""
 
     identity: Path | None = None
     password_env: str | None = None
@@ -80,7 +80,7 @@ class Login:
     """Ask the user's SSH agent, and look for keys in ~/.ssh, where no `identity` is named."""
 
     def password(self) -> str | None:
-        """Return the password. Raises UsageError where the variable is named but not set."""
+        """Return the password, or None without `password_env`. Raises UsageError if that variable is not set."""
         if self.password_env is None:
             return None
         value = os.environ.get(self.password_env)
@@ -92,13 +92,13 @@ class Login:
         return value
 
     def key(self) -> Any:
-        """Return the private key in `identity`, or None. Raises UsageError, UnreachableError for a locked one."""
+        """Return the private key in `identity`, or None without one. Raises UsageError, UnreachableError."""
         if self.identity is None:
             return None
         try:
             return paramiko.PKey.from_path(self.identity)
         except paramiko.PasswordRequiredException as error:
-            raise locked(str(self.identity)) from error
+            raise locked_key_error(str(self.identity)) from error
         except FileNotFoundError as error:
             raise UsageError(f"{self.identity}: no such file", hint="name the private key, not the .pub") from error
         except OSError as error:
@@ -112,7 +112,7 @@ class Login:
             struct.error,
         ) as error:
             if "password" in str(error).lower() or "encrypted" in str(error).lower():
-                raise locked(str(self.identity)) from error
+                raise locked_key_error(str(self.identity)) from error
             raise UsageError(
                 f"{self.identity}: not a private SSH key: {shown(str(error))}",
                 hint="name the private key, not the .pub; `ssh-keygen -yf FILE` checks it",
@@ -125,17 +125,17 @@ class Timeouts:
 
     connect: float = 15
     reply: float = 60
-    """Longest silence of the host while it owes an answer."""
+    """Longest wait for a response."""
     keepalive: int = 15
     attempts: int = 4
     backoff: float = 1
 
 
 class UnreachableError(RemoteError):
-    """No session can be had with the host."""
+    """The host cannot be reached, or refuses us."""
 
 
-def locked(key: str) -> UnreachableError:
+def locked_key_error(key: str) -> UnreachableError:
     """Return the error for a key that only a passphrase opens."""
     return UnreachableError(
         f"{key}: protected by a passphrase", hint="unlock it in your agent with ssh-add, and leave out --identity"

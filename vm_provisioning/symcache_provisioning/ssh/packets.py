@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Request(IntEnum):
-    """Kinds of packets that are sent."""
+    """Types of the packets that are sent (SSH_FXP_…)."""
 
     INIT = 1
     OPEN = 3
@@ -41,7 +41,7 @@ class Request(IntEnum):
 
 
 class Response(IntEnum):
-    """Kinds of packets that are received."""
+    """Types of the packets that are received (SSH_FXP_…)."""
 
     VERSION = 2
     STATUS = 101
@@ -60,11 +60,11 @@ _STRANGE = "see what serves SFTP there: OpenSSH's sftp-server is known to work"
 
 
 class ConnectionLostError(RemoteError):
-    """The host fell silent or broke off; connecting again may help."""
+    """The connection broke or timed out; connecting again may help."""
 
 
 class ProtocolError(RemoteError):
-    """The host speaks what no SFTP server would say: nothing further from it means anything."""
+    """The host does not follow the SFTP protocol, so the session cannot go on."""
 
 
 class NoSuchFileError(RemoteError):
@@ -76,7 +76,7 @@ class NoAccessError(RemoteError):
 
 
 class Attributes(NamedTuple):
-    """What lstat tells. `mode` is st_mode, `mtime` in seconds since 1970, `size` in bytes; 0 where not told."""
+    """What lstat returns. `mode` is st_mode, `mtime` in seconds since 1970, `size` in bytes; 0 if not sent."""
 
     mode: int
     size: int
@@ -84,7 +84,7 @@ class Attributes(NamedTuple):
 
 
 class Reply:
-    """One packet's payload, read from front to back and never beyond its end."""
+    """The payload of a packet, read from front to back and never beyond its end."""
 
     def __init__(self, kind: int, body: memoryview) -> None:
         self.kind, self._body, self._at = kind, body, 0
@@ -105,7 +105,7 @@ class Reply:
         return bytes(self.data())
 
     def data(self) -> memoryview:
-        """Return the next string where it lies: gigabytes come this way, and each copy of them costs a tenth."""
+        """Return the next string without copying it: a copy of all file data would cost a tenth of the speed."""
         return self.take(self.number())
 
     def attributes(self) -> Attributes:
@@ -123,17 +123,18 @@ class Reply:
 
 
 class Packets:
-    """Requests and their replies over one channel. Not for several threads at once.
+    """Requests and their responses over one channel. Not thread-safe.
 
-    Every method raises RemoteError when the host does not answer within `timeout` seconds, breaks off, or answers
-    nonsense, NoSuchFileError and NoAccessError where it says so.
+    Every method raises ConnectionLostError when the host does not respond within `timeout` seconds or closes the
+    channel, ProtocolError for a response that is none, and NoSuchFileError, NoAccessError or RemoteError for errors
+    that it returns.
     """
 
     def __init__(self, channel: Any, host: str, timeout: float) -> None:
         self._channel, self._host = channel, host
         self._timeout = timeout
         self._left = memoryview(b"")
-        """What has come and is in no packet yet."""
+        """Received, and not yet part of a packet."""
         self._unsent = bytearray()
         self._next_id = 0
         self._waiting: set[int] = set()
@@ -144,10 +145,8 @@ class Packets:
         if reply.kind != Response.VERSION or reply.number() < 3:
             raise ProtocolError(f"{host} speaks no SFTP version 3", hint="use OpenSSH's sftp-server there")
 
-    # Packets
-
     def _send(self, body: bytes) -> None:
-        """Send a packet, together with others when its answer is first waited for."""
+        """Queue a packet; it is sent together with others, at the latest when a response is waited for."""
         self._unsent += struct.pack(">I", len(body)) + body
         if len(self._unsent) >= _SEND_AT_ONCE:
             self._flush()
@@ -187,7 +186,7 @@ class Packets:
         return ConnectionLostError(f"{self._host} {why}{detail}", hint="run the same command again: it continues there")
 
     def _packet(self) -> Reply:
-        deadline = time.monotonic() + self._timeout  # for the whole packet: a trickle is silence too
+        deadline = time.monotonic() + self._timeout  # for the whole packet: a slow trickle must end, too
         length = int.from_bytes(self._exactly(4, deadline), "big")
         if not 5 <= length <= _MAX_PACKET:
             raise ProtocolError(
@@ -197,14 +196,17 @@ class Packets:
         body = self._exactly(length, deadline)
         return Reply(body[0], body[1:])
 
-    def _ask(self, kind: int, body: bytes) -> int:
+    def _request(self, kind: int, body: bytes) -> int:
         self._next_id = (self._next_id + 1) & 0xFFFFFFFF
         self._send(struct.pack(">BI", kind, self._next_id) + body)
         self._waiting.add(self._next_id)
         return self._next_id
 
-    def _answer(self, request: int) -> Reply:
-        """Return the reply to one request; replies to others wait their turn."""
+    def _response(self, request: int, kind: int, path: bytes, *, may_end: bool = False) -> Reply:
+        """Return the response to one request; responses to others are kept until they are wanted.
+
+        Raises the error that it holds if it is not of this type: EOFError only with `may_end`.
+        """
         while request not in self._stash:
             reply = self._packet()
             number = reply.number()
@@ -215,16 +217,7 @@ class Packets:
             else:
                 raise ProtocolError(f"{self._host} answered an SFTP request that nobody made", hint=_STRANGE)
         self._waiting.discard(request)
-        return self._stash.pop(request)
-
-    def _abandon(self, request: int) -> None:
-        """Nobody waits for this reply any more."""
-        self._waiting.discard(request)
-        if self._stash.pop(request, None) is None:
-            self._abandoned.add(request)
-
-    def _expect(self, reply: Reply, kind: int, path: bytes, *, may_end: bool = False) -> Reply:
-        """Return the reply if it is of this kind, else raise what it says: EOFError only if it `may_end` here."""
+        reply = self._stash.pop(request)
         if reply.kind == kind:
             return reply
         if reply.kind != Response.STATUS:
@@ -242,6 +235,12 @@ class Packets:
         if code == _EOF and may_end:
             raise EOFError
         raise RemoteError(f"{shown(path)}: {self._host} says: {shown(text) or f'SFTP status {code}'}")
+
+    def _abandon(self, request: int) -> None:
+        """Ignore the response to a request."""
+        self._waiting.discard(request)
+        if self._stash.pop(request, None) is None:
+            self._abandoned.add(request)
 
 
 def ssh_string(value: bytes) -> bytes:

@@ -1,15 +1,12 @@
-"""SSH sessions: a host that is known before anything is said to it, and bounds on everything it answers.
+"""SSH sessions: running programs and SFTP on a host, with limits on the time and size of its output.
 
-Host keys are checked before any credential is sent. Agent forwarding, X11 and port forwarding do not exist here.
+Agent forwarding, X11 and port forwarding are never used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,24 +16,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import paramiko
-import tenacity
 
 from symcache.errors import RemoteError, UsageError
 from symcache_provisioning.interrupts import held
-from symcache_provisioning.ssh.commands import GO, command_line
-from symcache_provisioning.ssh.host_keys import HostKeyTrust, prepare_client
-from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts, UnreachableError, locked
+from symcache_provisioning.ssh.commands import START, command_line
+from symcache_provisioning.ssh.connection import connect
+from symcache_provisioning.ssh.host_keys import HostKeyTrust
+from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts
 from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.sftp import Sftp
 from symcache_provisioning.text import shown
 
 __all__ = ["RemoteOutput", "SshSession"]
-
-# Without a handler of its own, paramiko's complaints about broken peers would be printed by Python itself.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
-"""GCM first: it is several times faster in paramiko than CTR with a separate MAC."""
 
 _ENDING_SECONDS = 10.0
 """Longest wait for a watched program that was told to end."""
@@ -44,15 +35,11 @@ _ENDING_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteOutput:
-    """What a command printed, as bytes, and its exit status (-1: ended by a signal or without one)."""
+    """What a program printed, as bytes, and its exit status: -1 if it was ended by a signal."""
 
     stdout: bytes
     stderr: bytes
     status: int
-
-
-class _Transient(UnreachableError):
-    """May go away by itself: a guest that still boots, a network that hiccups."""
 
 
 class SshSession:
@@ -95,98 +82,13 @@ class SshSession:
             client.close()
 
     def connect(self) -> None:
-        """Connect, trying again while the host does not answer.
-
-        Raises HostKeyError when the host is not the one we know, RemoteError when it cannot be reached or refuses us.
-        """
+        """Connect, with retries. Raises what `connection.connect` raises."""
         self.close()
-        times = self.timeouts
-        for attempt in tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(times.attempts),
-            wait=tenacity.wait_exponential(times.backoff, 20) + tenacity.wait_random(0, times.backoff / 2),
-            retry=tenacity.retry_if_exception_type(_Transient),
-            reraise=True,
-        ):
-            with attempt:
-                self._client = self._connect_once()
-
-    def _connect_once(self) -> paramiko.SSHClient:
-        target, times, login = self.target, self.timeouts, self._login
-        where = f"{target.host} port {target.port}"
-        client = paramiko.SSHClient()
-        prepare_client(client, self._trust, target.host, self._announce)
-        password, key = login.password(), login.key()
-        done = False
-        try:
-            client.connect(
-                target.host,
-                target.port,
-                target.user,
-                password=password,
-                pkey=key,
-                allow_agent=login.agent and key is None,
-                look_for_keys=login.agent and key is None,
-                timeout=times.connect,
-                banner_timeout=times.connect,
-                auth_timeout=times.reply,
-                channel_timeout=times.reply,
-                transport_factory=_transport,
-            )
-            client.get_transport().set_keepalive(times.keepalive)
-            done = True
-        except paramiko.BadHostKeyException as error:
-            raise self._trust.changed(target.host, target.port, error) from error
-        except paramiko.AuthenticationException as error:
-            raise self._refused(error) from error
-        except paramiko.SSHException as error:
-            if client.get_transport() is not None and client.get_transport().initial_kex_done:
-                raise self._refused(error) from error  # the host is the right one, but nothing we have fits
-            if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-                raise UnreachableError(
-                    f"{where} speaks no SSH algorithm that is still thought safe: {shown(str(error))}",
-                    hint="update the host's SSH server",
-                ) from error
-            raise _Transient(
-                f"{where} did not complete the SSH handshake: {shown(str(error))}",
-                hint="check that an SSH server listens there (Remote Login) and is not overloaded",
-            ) from error
-        except socket.gaierror as error:
-            raise UnreachableError(
-                f"{target.host}: no such host: {error.strerror}", hint="check the spelling of the host name"
-            ) from error
-        except (OSError, EOFError) as error:
-            cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
-            raise _Transient(
-                f"{where} cannot be reached: {shown(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",
-                hint="start the machine, and switch on Remote Login (System Settings, General, Sharing)",
-            ) from error
-        except (ValueError, struct.error, IndexError, TypeError) as error:
-            # What paramiko raises on replies that no SSH server would send.
-            raise UnreachableError(
-                f"{where} does not speak SSH as it should: {shown(repr(error))}", hint="see what listens there"
-            ) from error
-        finally:
-            if not done:
-                client.close()
-        return client
-
-    def _refused(self, error: Exception) -> UnreachableError:
-        login, target = self._login, self.target
-        if isinstance(error, paramiko.PasswordRequiredException):
-            return locked("a key in ~/.ssh")
-        tried = [f"the key {login.identity}"] if login.identity else ["your agent's keys and those in ~/.ssh"]
-        if login.password_env:
-            tried.append(f"the password in {login.password_env}")
-        return UnreachableError(
-            f"{target.host} refused {target.user}: it accepted neither {' nor '.join(tried)}"
-            if len(tried) > 1
-            else f"{target.host} refused {target.user}: it did not accept {tried[0]}",
-            hint=f"try `ssh -p {target.port} {target.user}@{target.host}`, or name a key with --identity",
-        )
+        self._client = connect(self.target, self._trust, self._login, self.timeouts, self._announce)
 
     @property
     def connected(self) -> bool:
-        """Tell whether there is a connection, as far as is known without trying."""
+        """Return whether there is a connection, as far as is known without using it."""
         transport = self._client.get_transport() if self._client else None
         return transport is not None and transport.is_active()
 
@@ -199,7 +101,7 @@ class SshSession:
 
     @property
     def sftp(self) -> Sftp:
-        """The session's SFTP channel, opened when first wanted. Raises RemoteError."""
+        """The session's SFTP channel, opened on first use. Raises RemoteError."""
         if self._sftp is None:
             channel = self._open_channel()
             try:
@@ -224,13 +126,13 @@ class SshSession:
         channel.settimeout(self.timeouts.reply)
         return channel
 
-    def _request(self, channel: Any, ask: Callable[[str], None], what: str) -> None:
-        """Ask for something on a new channel; it is closed, and this raises, where paramiko would wait for ever."""
+    def _request(self, channel: Any, request: Callable[[str], None], what: str) -> None:
+        """Send a channel request. The channel is closed, and this raises, where paramiko would wait for ever."""
         end = threading.Timer(self.timeouts.reply, _close, [channel])
         end.daemon = True
         end.start()
         try:
-            ask(what)
+            request(what)
         finally:
             end.cancel()
 
@@ -245,8 +147,8 @@ class SshSession:
         """Run one program by its absolute path, with `LC_ALL=C` and no input, and return what it printed.
 
         `timeout` in seconds bounds the whole run, `max_output` in bytes both outputs together. Raises RemoteError
-        for either, and for a lost connection; never for an exit status. A `watched` program is ended there when we go
-        away, and has ended when this raises, unless the connection is lost; others run to their end.
+        for either, and for a lost connection; never for an exit status. A `watched` program is terminated when this
+        process ends or this raises, unless the connection is lost; others run to their end.
         """
         if not argv or not argv[0].startswith("/"):
             raise UsageError(f"{argv[:1]}: programs on a host are named by their absolute path")
@@ -255,7 +157,7 @@ class SshSession:
         try:
             self._request(channel, channel.exec_command, command_line(argv, watched=watched))
             if watched:
-                channel.sendall(GO)  # the input stays open
+                channel.sendall(START)  # the input stays open
             else:
                 channel.shutdown_write()
             return self._collect(channel, argv[0], deadline, max_output)
@@ -298,8 +200,7 @@ class SshSession:
                     raise RemoteError(
                         f"{self.target.host}: {program} did not finish in its time", hint="see what it does there"
                     )
-                # Woken by data and by the end of either stream; looked at once a second, since the exit status
-                # alone wakes nobody.
+                # Data and the end of either stream wake this; the exit status alone does not, so poll once a second.
                 selector.select(min(remaining, 1))
                 while channel.recv_ready() and len(stdout) <= max_output:
                     stdout += channel.recv(65536)
@@ -324,16 +225,7 @@ def _close(channel: Any) -> None:
 
 
 def _end(channel: Any) -> None:
-    """End a watched program, and wait until it has gone: it might make anew what is about to be removed."""
+    """Terminate a watched program, and wait for its end: it might write again what is about to be removed."""
     with held(), contextlib.suppress(paramiko.SSHException, EOFError, OSError):
         channel.shutdown_write()
         channel.status_event.wait(_ENDING_SECONDS)
-
-
-def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:
-    # Requests are small and many: none may wait until the answer to another is acknowledged.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport = paramiko.Transport(sock, **options)
-    security = transport.get_security_options()
-    security.ciphers = [c for c in _CIPHERS if c in security.ciphers]
-    return transport

@@ -1,8 +1,7 @@
 """A read-only SFTP client, version 3 (draft-ietf-secsh-filexfer-02), over an SSH channel.
 
-paramiko brings a client of its own, but that one takes memory for whatever packet length the server claims, loses a
-whole listing to one name that is not UTF-8, and reads with requests too small to be fast. Here every length is bounded
-before memory is taken, names stay bytes, and requests are pipelined.
+paramiko has a client of its own, but that one fails on a folder with a name that is not UTF-8, and needs several round
+trips for each of many small files. Here names stay bytes, and requests for many files are pipelined.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ __all__ = ["Sftp", "WholeFile"]
 
 _FLAG_READ = 1
 _MAX_READ = 255 << 10
-"""Most that OpenSSH's server answers to one read; older ones answer less, which is learnt from their first answer."""
+"""Most that OpenSSH's server returns for one read; older ones return less, and `max_read` adapts to the first."""
 _MIN_READ = 32 << 10
-"""What every server must be able to answer; never learn less from a file that merely ended early."""
+"""What every server must be able to return; `max_read` never becomes less, e.g. from a file that ended early."""
 _LONGEST_NAME = 256
 _WINDOW = 64
 """Requests under way at most. Bounds the memory of a transfer to _WINDOW * _MAX_READ bytes."""
@@ -40,7 +39,7 @@ _BYTES_AHEAD = _WINDOW * _MAX_READ
 
 
 class WholeFile(NamedTuple):
-    """A file as it was read: what it was before and after, and its bytes."""
+    """A file as it was read: its attributes before and after, and its bytes."""
 
     before: Attributes
     data: bytes | memoryview
@@ -48,7 +47,7 @@ class WholeFile(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """The requests that are under way for one file; `step` is what each but the last read asks for."""
+    """The requests that are under way for one file; `step` is the size of each read but the last."""
 
     path: bytes
     size: int
@@ -59,11 +58,7 @@ class _Reading(NamedTuple):
 
 
 class Sftp(Packets):
-    """One SFTP session. Not for several threads at once. All paths are bytes, as the host has them.
-
-    Every method raises RemoteError when the host does not answer within `timeout` seconds, breaks off, or answers
-    nonsense, NoSuchFileError and NoAccessError where it says so.
-    """
+    """One SFTP session. Not thread-safe. All paths are bytes, as the host has them; for errors see `Packets`."""
 
     def __init__(self, channel: Any, host: str, timeout: float) -> None:
         super().__init__(channel, host, timeout)
@@ -72,36 +67,36 @@ class Sftp(Packets):
         self._listings: dict[bytes, tuple[bytes, deque[int]] | RemoteError] = {}
 
     def lstat(self, path: bytes) -> Attributes:
-        """Return what `path` is, itself, not what it links to."""
-        return self._expect(self._answer(self._ask(Request.LSTAT, ssh_string(path))), Response.ATTRS, path).attributes()
+        """Return the attributes of `path` itself, not of what it links to."""
+        return self._response(self._request(Request.LSTAT, ssh_string(path)), Response.ATTRS, path).attributes()
 
     def readlink(self, path: bytes) -> bytes:
         """Return where a symbolic link points."""
-        reply = self._expect(self._answer(self._ask(Request.READLINK, ssh_string(path))), Response.NAME, path)
+        reply = self._response(self._request(Request.READLINK, ssh_string(path)), Response.NAME, path)
         reply.number()
         return reply.string()
 
     def prepare(self, paths: Sequence[bytes]) -> None:
-        """Begin to list folders that will be scanned next: a few dozen at most, which then cost a single wait."""
+        """Start to list folders that will be scanned next, a few dozen at most, in one round trip."""
         for path in paths:
             if path not in self._opening and path not in self._listings:
-                self._opening[path] = self._ask(Request.OPENDIR, ssh_string(path))
+                self._opening[path] = self._request(Request.OPENDIR, ssh_string(path))
 
     def scan(self, path: bytes) -> Generator[tuple[bytes, Attributes]]:
-        """Yield the names in a folder as the host gives them, `.` and `..` too, in its order; there may be no end.
+        """Yield the names in a folder as the host sends them, `.` and `..` too, in its order; it may send without end.
 
-        No name is that of a file if it is longer than 255 bytes: of such, the first 256 are given.
+        Names are cut to 256 bytes: no file has one longer than 255.
         """
         self.prepare([path])
         for folder, request in self._opening.items():
             try:
-                handle = self._expect(self._answer(request), Response.HANDLE, folder).string()
+                handle = self._response(request, Response.HANDLE, folder).string()
             except (ConnectionLostError, ProtocolError):
                 raise
             except RemoteError as error:
                 self._listings[folder] = error
             else:
-                self._listings[folder] = handle, deque(self._ask_names(handle) for _ in range(2))
+                self._listings[folder] = handle, deque(self._request_names(handle) for _ in range(2))
         self._opening.clear()
         opened = self._listings.pop(path)
         if isinstance(opened, RemoteError):
@@ -109,12 +104,11 @@ class Sftp(Packets):
         handle, ahead = opened
         try:
             while True:
-                reply = self._answer(ahead.popleft())
                 try:
-                    self._expect(reply, Response.NAME, path, may_end=True)
+                    reply = self._response(ahead.popleft(), Response.NAME, path, may_end=True)
                 except EOFError:
                     return
-                ahead.append(self._ask_names(handle))
+                ahead.append(self._request_names(handle))
                 count = reply.number()
                 if count == 0:
                     raise RemoteError(f"{shown(path)}: {self._host} lists it without names and without end")
@@ -126,14 +120,14 @@ class Sftp(Packets):
             self._release(handle, ahead)
 
     def heads(self, paths: Sequence[bytes], length: int) -> list[bytes | RemoteError]:
-        """Return the first `length` bytes of each of up to 64 files, or why there are none."""
+        """Return the first `length` bytes of each of up to 64 files, or the error."""
         result: list[bytes | RemoteError] = []
-        opens = [self._ask_open(p) for p in paths]
+        opens = [self._request_open(p) for p in paths]
         reads: list[tuple[bytes, int] | RemoteError] = []
         for path, request in zip(paths, opens, strict=True):
             try:
-                handle = self._expect(self._answer(request), Response.HANDLE, path).string()
-                reads.append((handle, self._ask(Request.READ, ssh_string(handle) + struct.pack(">QI", 0, length))))
+                handle = self._response(request, Response.HANDLE, path).string()
+                reads.append((handle, self._request(Request.READ, ssh_string(handle) + struct.pack(">QI", 0, length))))
             except (ConnectionLostError, ProtocolError):
                 raise
             except RemoteError as error:
@@ -144,7 +138,7 @@ class Sftp(Packets):
                 continue
             handle, request = read
             try:
-                result.append(self._expect(self._answer(request), Response.DATA, path, may_end=True).string()[:length])
+                result.append(self._response(request, Response.DATA, path, may_end=True).string()[:length])
             except EOFError:
                 result.append(b"")
             except (ConnectionLostError, ProtocolError):
@@ -155,13 +149,13 @@ class Sftp(Packets):
         return result
 
     def read(self, path: bytes, start: int, end: int) -> Generator[tuple[Attributes, memoryview]]:
-        """Yield the bytes of a file from `start` up to `end`, in order, each with what the open file is.
+        """Yield the bytes of a file from `start` up to `end`, in order, each with the attributes of the open file.
 
         The first and the last piece are empty, so that the caller can look at the attributes before anything is read
         and once more after. Ends early, without error, where the file does.
         """
-        request = self._ask_open(path)
-        handle = self._expect(self._answer(request), Response.HANDLE, path).string()
+        request = self._request_open(path)
+        handle = self._response(request, Response.HANDLE, path).string()
         ahead: deque[tuple[int, int, int]] = deque()
         try:
             attributes = self._fstat(handle, path)
@@ -170,30 +164,30 @@ class Sftp(Packets):
             while position < end or ahead:
                 while position < end and len(ahead) < _WINDOW:
                     size = min(self.max_read, end - position)
-                    ahead.append((self._ask_read(handle, position, size), position, size))
+                    ahead.append((self._request_read(handle, position, size), position, size))
                     position += size
                 request, offset, size = ahead.popleft()
                 try:
-                    data = self._expect(self._answer(request), Response.DATA, path, may_end=True).data()
+                    data = self._response(request, Response.DATA, path, may_end=True).data()
                 except EOFError:
                     break
                 if not data or len(data) > size:
                     raise ProtocolError(f"{shown(path)}: {self._host} answered {size} bytes with {len(data)}")
                 if len(data) < size:
-                    # Less than asked for is no error: ask for the rest first, and from now on for what it can give.
+                    # A short read is no error: request the rest first, and from now on no more than the server returns.
                     self.max_read = max(_MIN_READ, min(self.max_read, len(data)))
                     rest = offset + len(data)
-                    ahead.appendleft((self._ask_read(handle, rest, size - len(data)), rest, size - len(data)))
+                    ahead.appendleft((self._request_read(handle, rest, size - len(data)), rest, size - len(data)))
                 yield attributes, data
             yield self._fstat(handle, path), memoryview(b"")
         finally:
             self._release(handle, [request for request, _, _ in ahead])
 
     def whole(self, files: Sequence[tuple[bytes, int]]) -> Generator[WholeFile | RemoteError]:
-        """Yield, for each (path, size), the first `size` bytes with what the file was before and after, or an error.
+        """Yield, for each (path, size), the first `size` bytes and the attributes before and after, or an error.
 
-        Many small files are under way at once, which one after the other would each cost several round trips; together
-        they take as much memory as one `read`. `data` is shorter than `size` where the file is.
+        Many files are requested at once, as each would cost several round trips by itself; together they take as much
+        memory as one `read`. `data` is shorter than `size` where the file is.
         """
         todo = iter(files)
         opening: deque[tuple[bytes, int, int]] = deque()
@@ -201,17 +195,17 @@ class Sftp(Packets):
         ahead = 0
         while True:
             for path, size in itertools.islice(todo, _FILES_AHEAD - len(opening)):
-                opening.append((path, size, self._ask_open(path)))
+                opening.append((path, size, self._request_open(path)))
             while opening and (not reading or ahead + opening[0][1] <= _BYTES_AHEAD) and len(reading) < _FILES_AHEAD:
                 path, size, request = opening.popleft()
                 try:
-                    handle = self._expect(self._answer(request), Response.HANDLE, path).string()
+                    handle = self._response(request, Response.HANDLE, path).string()
                 except (ConnectionLostError, ProtocolError):
                     raise
                 except RemoteError as error:
                     reading.append(error)
                     continue
-                reading.append(self._ask_whole(path, handle, size))
+                reading.append(self._request_whole(path, handle, size))
                 ahead += size
             if not reading:
                 return
@@ -222,11 +216,11 @@ class Sftp(Packets):
                 ahead -= first.size
                 yield self._whole(first)
 
-    def _ask_whole(self, path: bytes, handle: bytes, size: int) -> _Reading:
-        before = self._ask(Request.FSTAT, ssh_string(handle))
+    def _request_whole(self, path: bytes, handle: bytes, size: int) -> _Reading:
+        before = self._request(Request.FSTAT, ssh_string(handle))
         step = self.max_read
-        reads = [self._ask_read(handle, at, min(step, size - at)) for at in range(0, size, step)]
-        after = self._ask(Request.FSTAT, ssh_string(handle))
+        reads = [self._request_read(handle, at, min(step, size - at)) for at in range(0, size, step)]
+        after = self._request(Request.FSTAT, ssh_string(handle))
         self._release(handle, ())
         return _Reading(path, size, step, before, reads, after)
 
@@ -234,18 +228,18 @@ class Sftp(Packets):
         pieces: list[memoryview] = []
         path, short = file.path, False
         try:
-            before = self._expect(self._answer(file.before), Response.ATTRS, path).attributes()
+            before = self._response(file.before, Response.ATTRS, path).attributes()
             for number, request in enumerate(file.reads):
-                asked = min(file.step, file.size - number * file.step)
+                requested = min(file.step, file.size - number * file.step)
                 try:
-                    data = self._expect(self._answer(request), Response.DATA, path, may_end=True).data()
+                    data = self._response(request, Response.DATA, path, may_end=True).data()
                 except EOFError:
                     data = memoryview(b"")
-                if len(data) > asked:
-                    raise ProtocolError(f"{shown(path)}: {self._host} answered {asked} bytes with {len(data)}")
-                short = short or len(data) < asked
+                if len(data) > requested:
+                    raise ProtocolError(f"{shown(path)}: {self._host} answered {requested} bytes with {len(data)}")
+                short = short or len(data) < requested
                 pieces.append(data)
-            after = self._expect(self._answer(file.after), Response.ATTRS, path).attributes()
+            after = self._response(file.after, Response.ATTRS, path).attributes()
         except (ConnectionLostError, ProtocolError):
             raise
         except RemoteError as error:
@@ -254,7 +248,7 @@ class Sftp(Packets):
                     self._abandon(request)
             return error
         if short:
-            # Either it ended, or the host gives less at once than was asked for: `read` knows how to go on.
+            # Either the file ended, or the host returned less than was requested: `read` handles both.
             try:
                 return WholeFile(before, b"".join(data for _, data in self.read(path, 0, file.size)), after)
             except (ConnectionLostError, ProtocolError):
@@ -264,24 +258,22 @@ class Sftp(Packets):
         return WholeFile(before, pieces[0] if len(pieces) == 1 else b"".join(pieces), after)
 
     def _fstat(self, handle: bytes, path: bytes) -> Attributes:
-        return self._expect(
-            self._answer(self._ask(Request.FSTAT, ssh_string(handle))), Response.ATTRS, path
-        ).attributes()
+        return self._response(self._request(Request.FSTAT, ssh_string(handle)), Response.ATTRS, path).attributes()
 
-    def _ask_open(self, path: bytes) -> int:
-        return self._ask(Request.OPEN, ssh_string(path) + struct.pack(">II", _FLAG_READ, 0))
+    def _request_open(self, path: bytes) -> int:
+        return self._request(Request.OPEN, ssh_string(path) + struct.pack(">II", _FLAG_READ, 0))
 
-    def _ask_names(self, handle: bytes) -> int:
-        return self._ask(Request.READDIR, ssh_string(handle))
+    def _request_names(self, handle: bytes) -> int:
+        return self._request(Request.READDIR, ssh_string(handle))
 
-    def _ask_read(self, handle: bytes, offset: int, size: int) -> int:
-        return self._ask(Request.READ, ssh_string(handle) + struct.pack(">QI", offset, size))
+    def _request_read(self, handle: bytes, offset: int, size: int) -> int:
+        return self._request(Request.READ, ssh_string(handle) + struct.pack(">QI", offset, size))
 
     def _release(self, handle: bytes, requests: Sequence[int] | deque[int]) -> None:
-        """Forget outstanding requests and close a handle without waiting for the answers."""
+        """Ignore outstanding requests and close a handle, without waiting for the responses."""
         for request in requests:
             self._abandon(request)
         try:
-            self._abandon(self._ask(Request.CLOSE, ssh_string(handle)))
+            self._abandon(self._request(Request.CLOSE, ssh_string(handle)))
         except RemoteError:
             pass  # the session is gone, and its handles with it

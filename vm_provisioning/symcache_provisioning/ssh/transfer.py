@@ -1,4 +1,4 @@
-"""Copying one file from a host: whole or not at all, bounded, and continued in the middle after a loss."""
+"""Copying files from a host: whole or not at all, bounded, and resumed after a lost connection."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SMALL_FILE_SIZE = 4 << 20
 """Up to this, a file is started over after a loss, in bytes."""
 _WRITERS = 4
 _UNWRITTEN = 16 << 20
-"""Bytes that have come and wait to be written, at most, besides those of one file."""
+"""Most bytes that are received and not yet written, besides those of one file."""
 _STALL_SECONDS = 60
-_AGAIN = "harvest again when nothing writes to it"
+_HINT = "harvest again when nothing writes to it"
 _STALL_BYTES = 64 << 10
-"""A transfer that brings less than this in that time is stuck, however busy it looks."""
+"""A transfer of less than this in that time has stalled."""
 
 
 def copy_file(
@@ -37,11 +37,11 @@ def copy_file(
 ) -> None:
     """Copy a regular file of the size and modification time that `expected` says to `local`.
 
-    What has come so far lies beside it under a hidden name that tells size and time, and is continued there; `local`
-    appears when the copy is whole, with the remote's modification time. `progress` is told bytes as they come, what
-    an earlier run left included.
+    A partial copy lies beside it under a hidden name with size and time, and is resumed; `local` appears when the copy
+    is whole, with the remote's modification time. `progress` is called with the number of bytes as they arrive,
+    including those of an earlier run.
 
-    Raises IntegrityError when the file is another than expected or changes under way, RemoteError, StorageError.
+    Raises IntegrityError when the file is not as expected or changes meanwhile, RemoteError, StorageError.
     """
     name = shown(remote)
     if expected.size > MAX_FILE_SIZE:
@@ -54,7 +54,7 @@ def copy_file(
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise _disk(part, error) from error
+        raise _write_error(part, error) from error
     changed = False
     try:
         done = os.lseek(descriptor, 0, os.SEEK_END)
@@ -68,7 +68,7 @@ def copy_file(
             if not data:
                 changed = not _same(attributes, expected)
                 if changed:
-                    raise _another(name, attributes, expected)
+                    raise _changed_error(name, attributes, expected)
                 continue
             _write(descriptor, data, part)
             done += len(data)
@@ -81,11 +81,11 @@ def copy_file(
                 marked, marked_time = done, now
         if done != expected.size:
             changed = True
-            raise _ends(name, done, expected)
+            raise _short_error(name, done, expected)
         os.utime(descriptor, (expected.mtime, expected.mtime))
         part.replace(local)
     except OSError as error:
-        raise _disk(part, error) from error
+        raise _write_error(part, error) from error
     finally:
         os.close(descriptor)
         if changed:
@@ -102,24 +102,24 @@ class Copy:
 
 
 def copy_small_files(sftp: Sftp, copies: Sequence[Copy]) -> Iterator[tuple[Copy, SymcacheError | None]]:
-    """Copy files of up to SMALL_FILE_SIZE bytes, many at a time; yield each with what went wrong with it.
+    """Copy files of up to SMALL_FILE_SIZE bytes, many at a time; yield each with its error or None.
 
-    As `copy_file`, but nothing is kept of a file that did not come whole.
+    As `copy_file`, but no partial copies are kept.
     """
     wanted = [c for c in copies if not _is_copy(c.local, c.expected)]
     results = sftp.whole([(c.remote, c.expected.size) for c in wanted])
     missing = {id(c) for c in wanted}
     writing: deque[tuple[Copy, Future[IntegrityError | None]]] = deque()
     unwritten = 0
-    # Making files takes as long as fetching them: others do it, while the next come.
+    # Creating files takes as long as fetching them, so other threads do it while the next files arrive.
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="staging") as pool, contextlib.closing(results):
         for copy in copies:
-            found = next(results) if id(copy) in missing else None
-            if not isinstance(found, WholeFile):
-                yield copy, found  # refused, or there already
+            result = next(results) if id(copy) in missing else None
+            if not isinstance(result, WholeFile):
+                yield copy, result  # an error, or copied before
                 continue
-            writing.append((copy, pool.submit(_store, copy, found)))
-            unwritten += len(found.data)
+            writing.append((copy, pool.submit(_store, copy, result)))
+            unwritten += len(result.data)
             while unwritten > _UNWRITTEN:
                 written, future = writing.popleft()
                 unwritten -= written.expected.size
@@ -128,48 +128,48 @@ def copy_small_files(sftp: Sftp, copies: Sequence[Copy]) -> Iterator[tuple[Copy,
             yield written, future.result()
 
 
-def _store(copy: Copy, found: WholeFile) -> IntegrityError | None:
+def _store(copy: Copy, file: WholeFile) -> IntegrityError | None:
     """Write one file. Raises StorageError."""
-    for attributes in (found.before, found.after):
+    for attributes in (file.before, file.after):
         if not _same(attributes, copy.expected):
-            return _another(shown(copy.remote), attributes, copy.expected)
-    if len(found.data) != copy.expected.size:
-        return _ends(shown(copy.remote), len(found.data), copy.expected)
+            return _changed_error(shown(copy.remote), attributes, copy.expected)
+    if len(file.data) != copy.expected.size:
+        return _short_error(shown(copy.remote), len(file.data), copy.expected)
     part = copy.local.with_name(f".{copy.local.name}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            _write(descriptor, found.data, part)
+            _write(descriptor, file.data, part)
             os.utime(descriptor, (copy.expected.mtime, copy.expected.mtime))
         finally:
             os.close(descriptor)
         part.replace(copy.local)
     except OSError as error:
-        raise _disk(part, error) from error
+        raise _write_error(part, error) from error
     return None
 
 
-def _another(name: str, found: Attributes, expected: Attributes) -> IntegrityError:
+def _changed_error(name: str, actual: Attributes, expected: Attributes) -> IntegrityError:
     return IntegrityError(
-        f"{name}: is not what was listed: {found.size} bytes where {expected.size} were expected, or changed since",
-        hint=_AGAIN,
+        f"{name}: is not what was listed: {actual.size} bytes where {expected.size} were expected, or changed since",
+        hint=_HINT,
     )
 
 
-def _ends(name: str, size: int, expected: Attributes) -> IntegrityError:
-    return IntegrityError(f"{name}: ends after {size} of {expected.size} bytes", hint=_AGAIN)
+def _short_error(name: str, size: int, expected: Attributes) -> IntegrityError:
+    return IntegrityError(f"{name}: ends after {size} of {expected.size} bytes", hint=_HINT)
 
 
-def _same(found: Attributes, expected: Attributes) -> bool:
-    return stat.S_ISREG(found.mode) and (found.size, found.mtime) == (expected.size, expected.mtime)
+def _same(actual: Attributes, expected: Attributes) -> bool:
+    return stat.S_ISREG(actual.mode) and (actual.size, actual.mtime) == (expected.size, expected.mtime)
 
 
 def _is_copy(local: Path, expected: Attributes) -> bool:
     try:
-        found = local.lstat()
+        status = local.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and (found.st_size, int(found.st_mtime)) == (expected.size, expected.mtime)
+    return stat.S_ISREG(status.st_mode) and (status.st_size, int(status.st_mtime)) == (expected.size, expected.mtime)
 
 
 def _write(descriptor: int, data: bytes | memoryview, part: Path) -> None:
@@ -178,10 +178,10 @@ def _write(descriptor: int, data: bytes | memoryview, part: Path) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
     except OSError as error:
-        raise _disk(part, error) from error
+        raise _write_error(part, error) from error
 
 
-def _disk(part: Path, error: OSError) -> StorageError:
+def _write_error(part: Path, error: OSError) -> StorageError:
     return StorageError(
         f"{part}: cannot be written: {error.strerror or error}",
         hint="free some space, or name another folder with --staging; then run the same command again",
