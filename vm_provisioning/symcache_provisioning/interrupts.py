@@ -1,4 +1,4 @@
-"""Signals that end a run, as exceptions, so that what was started is taken down again."""
+"""Raises signals that end the process as exceptions, so that machines and folders are cleaned up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupted", "Interrupts", "check_interrupts", "held"]
+__all__ = ["Interrupted", "Interrupts", "check_interrupts", "defer_interrupts"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -21,10 +21,10 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _State:
-    """Of the whole process, as signals are."""
+    """State of the whole process, as signals are handled for it as a whole."""
 
     open: int = 0
-    held: int = 0
+    deferred: int = 0
     requested: bool = False
 
 
@@ -32,9 +32,9 @@ _STATE = _State()
 
 
 class Interrupts:
-    """While open, the signals that end a process raise Interrupted; within `held` they wait until its end.
+    """Context in which signals that end the process raise Interrupted; `defer_interrupts` delays that.
 
-    Signals are the main thread's: in another one this does nothing.
+    Python handles signals in the main thread: in another one this does nothing.
     """
 
     def __init__(self) -> None:
@@ -60,35 +60,31 @@ class Interrupts:
             if not _STATE.open:
                 _STATE.requested = False
 
-    def held(self, *, forget: bool = False) -> Any:
-        """See the function."""
-        return held(forget=forget)
-
 
 def _signalled(number: int, frame: FrameType | None) -> None:
     del frame
     _STATE.requested = True
-    if not _STATE.held:
+    if not _STATE.deferred:
         raise Interrupted(signal.Signals(number).name)
 
 
 @contextmanager
-def held(*, forget: bool = False) -> Iterator[None]:
-    """Let nothing interrupt what is done here; with `forget`, not afterwards either: the end has come already."""
+def defer_interrupts(*, forget: bool = False) -> Iterator[None]:
+    """Delay Interrupted until the end of this context; with `forget`, drop it, as the process is ending already."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _STATE.held += 1
+    _STATE.deferred += 1
     try:
         yield
     finally:
-        _STATE.held -= 1
+        _STATE.deferred -= 1
         if forget:
             _STATE.requested = False
         check_interrupts()
 
 
 def check_interrupts() -> None:
-    """Raise Interrupted where a signal came that nobody has seen: Python drops what is raised within a finalizer."""
-    if _STATE.requested and not _STATE.held and threading.current_thread() is threading.main_thread():
+    """Raise Interrupted if a signal came but its exception was lost: Python drops those raised in finalizers."""
+    if _STATE.requested and not _STATE.deferred and threading.current_thread() is threading.main_thread():
         raise Interrupted

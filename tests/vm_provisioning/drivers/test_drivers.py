@@ -22,7 +22,7 @@ from symcache_provisioning.drivers import protocol as protocol_module
 from symcache_provisioning.drivers.programs import Program, process_start
 from symcache_provisioning.drivers.protocol import first_address
 from symcache_provisioning.drivers.qmp import Qmp
-from symcache_provisioning.interrupts import Interrupted, Interrupts, held
+from symcache_provisioning.interrupts import Interrupted, Interrupts, defer_interrupts
 from tests.support.waiting import until
 from tests.vm_provisioning.stand_ins import StandIns
 
@@ -340,11 +340,11 @@ def test_a_child_is_told_from_a_later_process_of_its_number(tmp_path: Path) -> N
 
 def test_a_signal_waits_for_what_must_not_be_torn_apart() -> None:
     before, done = signal.getsignal(signal.SIGTERM), False
-    with pytest.raises(Interrupted), Interrupts(), held():
+    with pytest.raises(Interrupted), Interrupts(), defer_interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
         done = True
     assert done
-    with Interrupts(), held(forget=True):
+    with Interrupts(), defer_interrupts(forget=True):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

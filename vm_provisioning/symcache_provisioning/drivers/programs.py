@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from symcache.errors import EnvironmentFailure
-from symcache_provisioning.interrupts import held
+from symcache_provisioning.interrupts import defer_interrupts
 from symcache_provisioning.text import shown
 
 __all__ = ["Child", "Output", "Program", "ProgramError", "process_start"]
@@ -199,7 +199,7 @@ class Program:
     def _collect(self, argv: Sequence[str], verb: str, machine: str, timeout: float) -> Output:
         process: subprocess.Popen[bytes] | None = None
         try:
-            with held():  # never start what is not known to have been started
+            with defer_interrupts():  # never start what is not known to have been started
                 process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -236,7 +236,7 @@ class Program:
                     selector.register(pipe, selectors.EVENT_READ, text)
             while True:
                 # A signal within Popen's own work could leave its locks behind.
-                with held():
+                with defer_interrupts():
                     over = process.poll() is not None
                     now = time.monotonic()
                     if over and ended is None:
@@ -266,7 +266,7 @@ class Program:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask a program and what it started to end, which lets it remove what is half done; then make them."""
-    with held():
+    with defer_interrupts():
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, number)

@@ -15,7 +15,7 @@ from typing import Any
 
 from symcache.errors import EnvironmentFailure, HostKeyError, RemoteError, SymcacheError, UsageError
 from symcache_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
-from symcache_provisioning.interrupts import Interrupts, check_interrupts
+from symcache_provisioning.interrupts import Interrupts, check_interrupts, defer_interrupts
 from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, MachineKeys, guest_host_key
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.machines.runs import Phase, Run, RunStore
@@ -72,8 +72,8 @@ class Machine:
         `clone=False` starts the image itself. Nothing is left of it when this raises.
         """
         run = self._new_run(clone=clone)
-        with Interrupts() as interrupts:
-            self._bring_up(run, interrupts, rescue)
+        with Interrupts():
+            self._bring_up(run, rescue)
         return run
 
     def _new_run(self, *, clone: bool, temporary: bool = False) -> Run:
@@ -84,7 +84,7 @@ class Machine:
             )
         return Run.new(self.definition, clone=clone, temporary=temporary)
 
-    def _bring_up(self, run: Run, interrupts: Interrupts, rescue: Callable[[Run], None] | None) -> None:
+    def _bring_up(self, run: Run, rescue: Callable[[Run], None] | None) -> None:
         definition, driver = self.definition, self.driver
         try:
             self._admit(run)
@@ -95,7 +95,7 @@ class Machine:
             self.store.save(run)
             self._announce(f"starting {run.vm}")
             # A process that lives on must not be lost before it is written down; what may hang must be interruptible.
-            with interrupts.held() if driver.capabilities.child_process else contextlib.nullcontext():
+            with defer_interrupts() if driver.capabilities.child_process else contextlib.nullcontext():
                 run.child = driver.start(run.vm, self.store.log(run))
                 self.store.save(run)
             deadline = time.monotonic() + definition.boot_timeout
@@ -106,7 +106,7 @@ class Machine:
             run.phase = Phase.UP
             self.store.save(run)
         except BaseException:
-            with interrupts.held(forget=True):
+            with defer_interrupts(forget=True):
                 self._clear(run)
             raise
 
@@ -175,11 +175,11 @@ class Machine:
             raise UsageError(f"{name}: its image {image} is of a registry", hint="name a new machine as `image`")
         if driver.state(image) is not MachineState.MISSING:
             raise UsageError(f"{image}: {driver.name} has a machine of that name already", hint="remove or rename it")
-        with Interrupts() as interrupts:
+        with Interrupts():
             try:
                 return driver.create(image, ipsw)
             except BaseException:
-                with interrupts.held(forget=True), contextlib.suppress(SymcacheError):
+                with defer_interrupts(forget=True), contextlib.suppress(SymcacheError):
                     driver.destroy(image)  # nothing of that name was there before
                 raise
 
@@ -246,13 +246,13 @@ class Machine:
             return
         run = self._new_run(clone=clone, temporary=True)
         done = False
-        with Interrupts() as interrupts:
+        with Interrupts():
             try:
-                self._bring_up(run, interrupts, rescue)
+                self._bring_up(run, rescue)
                 yield run
                 done = True
             finally:
-                with interrupts.held(forget=not done):
+                with defer_interrupts(forget=not done):
                     if done:
                         self.down(run)
                     else:

@@ -1,4 +1,4 @@
-"""What a source says it has, and how much of it is believed."""
+"""Files and shared caches as a source lists them, and the limits for what is listed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Entry", "Limits", "RemoteCache", "refusal"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a source may hold before it is thought to be endless."""
+    """How much a source may list before the rest is ignored: a hostile one could go on for ever."""
 
     folder_entries: int = 100_000
     entries: int = 3_000_000
     """All names in all folders together."""
     pending: int = 200_000
-    """Folders that are known and not yet listed."""
+    """Folders that are still to be listed."""
     images: int = 200_000
     """Mach-O files outside the caches."""
     depth: int = 48
@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing in the tree, by its absolute path there. `mode` is st_mode, `size` in bytes, `mtime` in seconds."""
+    """A file, folder or link by absolute path. `mode` is st_mode, `size` in bytes, `mtime` in seconds since 1970."""
 
     path: str
     mode: int
@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def attributes(self) -> Attributes:
-        """What lstat said."""
+        """Mode, size and time."""
         return Attributes(self.mode, self.size, self.mtime)
 
 
@@ -58,7 +58,7 @@ class RemoteCache:
     uuid: UUID | None
     files: tuple[Entry, ...]
     missing: tuple[str, ...] = ()
-    """Companions that the header demands and the source has not."""
+    """Companions that the header names and the source lacks."""
 
     @property
     def name(self) -> str:

@@ -41,11 +41,11 @@ _VOLUMES = {
 """What `ipsw mount` calls a volume, where it lies in the system, and whether every image has it."""
 _READY = re.compile(rb"Press Ctrl\+C to unmount '([^'\n]+)'")
 _ABSENT = re.compile(rb"no \w+ DMG found")
-"""What it says where the release has no such volume. Whatever else it ends with is a failure."""
+"""What it prints if the release has no such volume. Any other error is a failure."""
 _NO_CRYPTEX = b"could not find SystemOS DMG"
-"""What `mount sys` says of images before macOS 13, of which it then mounts the system volume once more."""
+"""What `mount sys` prints for images before macOS 13, whose system volume it then mounts a second time."""
 _ERROR_MARK = "⨯"
-"""What its log puts before errors."""
+"""Mark before errors in its log."""
 _LONGEST_ERROR = 1000
 _MOUNT_SECONDS = 1800
 """Decrypting and decompressing one volume of 10 GB takes minutes."""
@@ -54,7 +54,7 @@ _MAX_OUTPUT = 1 << 20
 
 
 class OverlaidSource(DirectorySource):
-    """A system whose parts are mounted at several places: `parts` maps folders of the system to folders here."""
+    """A system whose volumes are mounted in several folders: `parts` maps folders of the system to those."""
 
     def __init__(self, name: str, parts: Mapping[str, Path], *, limits: Limits | None = None) -> None:
         super().__init__(parts["/"], limits=limits)
@@ -63,7 +63,7 @@ class OverlaidSource(DirectorySource):
 
     @property
     def name(self) -> str:
-        """What the parts came from."""
+        """What the volumes were mounted from."""
         return self._name
 
     def identity(self) -> Release:
@@ -77,10 +77,10 @@ class OverlaidSource(DirectorySource):
         return plists[0]
 
     def lstat(self, path: str) -> Entry | None:
-        """See SystemTree. What only leads to a part is a folder."""
+        """See SystemTree. The folders above a mounted volume exist, too."""
         if path in self._parts or any(part.startswith(f"{path}/") for part in self._parts):
-            found = super().lstat(path)
-            if path in self._parts or found is None or not stat.S_ISLNK(found.mode):
+            entry = super().lstat(path)
+            if path in self._parts or entry is None or not stat.S_ISLNK(entry.mode):
                 return Entry(path, stat.S_IFDIR | 0o755, 0, 0)
         return super().lstat(path)
 
@@ -153,7 +153,7 @@ class _Mount:
 
     def __init__(self, program: str, volume: str, image: Path, target: Path) -> None:
         self._volume, self._image, self._target = volume, image, target
-        self._said = b""
+        self._output = b""
         self._process = subprocess.Popen(
             [program, "mount", volume, str(image), "-m", str(target)],
             stdin=subprocess.DEVNULL,
@@ -169,31 +169,31 @@ class _Mount:
         return inner if inner.is_dir() and not (self._target / "System").is_dir() else self._target
 
     def wait(self, needed: bool) -> bool:
-        """Wait until it is mounted; False when the release has no such volume, which is an error if it is `needed`.
+        """Wait until the volume is mounted. Return False if the release has none, which is an error if it is `needed`.
 
-        Raises EnvironmentFailure for everything else that keeps it from being mounted at our folder.
+        Raises EnvironmentFailure for any other failure to mount it at our folder.
         """
         deadline = time.monotonic() + _MOUNT_SECONDS
-        output = self._process.stdout
-        if output is None:
+        pipe = self._process.stdout
+        if pipe is None:
             raise RuntimeError("no pipe to read from")
         with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            while not (ready := _READY.search(self._said)):
+            selector.register(pipe, selectors.EVENT_READ)
+            while not (ready := _READY.search(self._output)):
                 if not selector.select(max(0, deadline - time.monotonic())):
                     raise EnvironmentFailure(
                         f"{self._image}: `ipsw mount {self._volume}` did not finish in {_MOUNT_SECONDS} seconds",
                         hint="mount the image by hand, and name its mount point",
                     )
-                data = os.read(output.fileno(), 65536)
-                self._said = (self._said + data)[-_MAX_OUTPUT:]
+                data = os.read(pipe.fileno(), 65536)
+                self._output = (self._output + data)[-_MAX_OUTPUT:]
                 if not data:
                     self._process.wait()
                     return self._failed(needed)
-        if _NO_CRYPTEX in self._said:
+        if _NO_CRYPTEX in self._output:
             return False
-        place = Path(os.fsdecode(ready[1]))
-        if place.resolve() != self._target.resolve():
+        mount_point = Path(os.fsdecode(ready[1]))
+        if mount_point.resolve() != self._target.resolve():
             self._process.kill()  # interrupted, it would unmount what it did not mount
             raise EnvironmentFailure(
                 f"{self._image}: `ipsw mount {self._volume}` says that it is mounted at {shown(ready[1])} already",
@@ -202,25 +202,25 @@ class _Mount:
         return True
 
     def _failed(self, needed: bool) -> bool:
-        if _ABSENT.search(self._said) and not needed:
+        if _ABSENT.search(self._output) and not needed:
             return False
         raise EnvironmentFailure(
-            f"{self._image}: `ipsw mount {self._volume}` ended with {self._process.returncode}: {self._last_words()}",
+            f"{self._image}: `ipsw mount {self._volume}` ended with {self._process.returncode}: {self._error_text()}",
             hint="run it by hand to see why: on Linux it needs apfs-fuse, and `rosetta` needs version 3.1.690; or mount"
             " the images inside by hand and harvest each mount point",
         )
 
-    def _last_words(self) -> str:
-        """Return the error that it ended with, which may have several lines, and stands behind its usage."""
-        said = self._said.decode("utf-8", "replace")
-        _, mark, error = said.rpartition(_ERROR_MARK)
-        lines = [line for line in said.splitlines() if line.strip()]
+    def _error_text(self) -> str:
+        """Return the error that it printed last, after its usage, on one line."""
+        output = self._output.decode("utf-8", "replace")
+        _, mark, error = output.rpartition(_ERROR_MARK)
+        lines = [line for line in output.splitlines() if line.strip()]
         if not mark and lines:
             error = next((line for line in lines if line.startswith("panic:")), lines[-1])
         return shown(" ".join(error.split()), _LONGEST_ERROR) or "it said nothing"
 
     def close(self) -> None:
-        """Interrupt it, so that it unmounts; kill it where it does not."""
+        """Interrupt it, so that it unmounts; kill it if it does not."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -233,7 +233,7 @@ class _Mount:
 
 
 def _check(path: Path) -> None:
-    """Raise UsageError for what is no file that could be a restore image."""
+    """Raise UsageError for what cannot be a restore image."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file", hint="name a restore image (.ipsw)")
     with path.open("rb") as file:

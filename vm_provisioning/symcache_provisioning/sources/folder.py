@@ -47,29 +47,29 @@ class DirectorySource(SystemTree):
     def lstat(self, path: str) -> Entry | None:
         """See SystemTree."""
         try:
-            found = self._at(path).lstat()
+            status = self._at(path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _local(path, error) from error
-        return Entry(path, found.st_mode, found.st_size, int(found.st_mtime))
+            raise _read_error(path, error) from error
+        return Entry(path, status.st_mode, status.st_size, int(status.st_mtime))
 
     def readlink(self, path: str) -> bytes:
         """See SystemTree."""
         try:
             return os.fsencode(self._at(path).readlink())
         except OSError as error:
-            raise _local(path, error) from error
+            raise _read_error(path, error) from error
 
     def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
         """See SystemTree."""
         try:
-            with os.scandir(os.fsencode(self._at(path))) as found:
-                for item in found:
-                    attributes = item.stat(follow_symlinks=False)
-                    yield item.name, Attributes(attributes.st_mode, attributes.st_size, int(attributes.st_mtime))
+            with os.scandir(os.fsencode(self._at(path))) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    yield entry.name, Attributes(status.st_mode, status.st_size, int(status.st_mtime))
         except OSError as error:
-            raise _local(path, error) from error
+            raise _read_error(path, error) from error
 
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
         """See SystemTree."""
@@ -86,13 +86,13 @@ class DirectorySource(SystemTree):
             finally:
                 os.close(descriptor)
         except OSError as error:
-            return _local(path, error)
+            return _read_error(path, error)
 
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
-        """Return where the file lies: nothing needs to be copied. Raises IntegrityError when it changed."""
+        """Return the path of the file itself, as nothing needs to be copied. Raises IntegrityError if it changed."""
         del local
-        found = self.lstat(entry.path)
-        if found is None or not stat.S_ISREG(found.mode) or found.attributes[1:] != entry.attributes[1:]:
+        now = self.lstat(entry.path)
+        if now is None or not stat.S_ISREG(now.mode) or now.attributes[1:] != entry.attributes[1:]:
             raise IntegrityError(f"{shown(entry.path)}: is not what was listed", hint="harvest again")
         if progress:
             progress(entry.size)
@@ -103,13 +103,13 @@ class DirectorySource(SystemTree):
         return self.root.joinpath(*[p for p in path.split("/") if p])
 
 
-def _local(path: str, error: OSError) -> SymcacheError:
+def _read_error(path: str, error: OSError) -> SymcacheError:
     if isinstance(error, PermissionError):
-        # Privacy protection of macOS, which no user is above, says EPERM; modes say EACCES.
+        # The privacy protection of macOS, which holds for root, too, returns EPERM; file modes EACCES.
         private = error.errno == errno.EPERM
         hint = "grant Full Disk Access to what runs symcache" if private else "run as a user who may read it"
         return NoAccessError(f"{shown(path)}: not readable for this user", hint=hint)
     if isinstance(error, FileNotFoundError):
         return NoSuchFileError(f"{shown(path)}: no such file")
-    # Not a StorageError: it is the source that fails, in one place, and the rest may be read.
+    # Not a StorageError, which would end the harvest: the rest of the source may be readable.
     return RemoteError(f"{shown(path)}: {error.strerror or error}", hint="check the disk or image")

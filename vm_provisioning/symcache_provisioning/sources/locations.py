@@ -32,7 +32,7 @@ CACHE_FOLDERS = (
     "/System/Library/dyld",  # 11 and 12
     "/private/var/db/dyld",  # 10.13 to 10.15, built on the machine
 )
-"""Folders of shared caches; what two of them resolve to is read once. An update that is only staged
+"""Folders of shared caches; folders that resolve to the same one are read once. An update that is only staged
 (`Cryptexes/Incoming`) is no part of the running system."""
 
 DEFAULT_ROOTS = (
@@ -51,7 +51,7 @@ DEFAULT_ROOTS = (
     "/bin",
     "/sbin",
 )
-"""Where Mach-O files outside the shared caches are looked for; those that a release lacks are passed over."""
+"""Where Mach-O files outside the shared caches are searched; folders that a release lacks are skipped."""
 
 SKIPPED_FOLDERS = (
     "/System/Library/Assets",

@@ -29,7 +29,7 @@ _BATCH = 256
 
 
 class SshSource(SystemTree):
-    """A machine over SSH, or a system mounted on it. A lost connection is taken up again where it broke."""
+    """A machine over SSH, or a system mounted on it. Reconnects and resumes after a lost connection."""
 
     def __init__(self, session: SshSession, *, root: str | None = None, limits: Limits | None = None) -> None:
         super().__init__(limits)
@@ -47,7 +47,7 @@ class SshSource(SystemTree):
     def identity(self) -> Release:
         """Return the release that runs there (`sw_vers`), or that a mounted system's SystemVersion.plist names.
 
-        Raises RemoteError when the machine does not say, or contradicts itself.
+        Raises RemoteError if neither can be read, or they differ.
         """
         plists = system_versions(self)
         if self.root != "/":
@@ -74,14 +74,14 @@ class SshSource(SystemTree):
     def lstat(self, path: str) -> Entry | None:
         """See SystemTree."""
         try:
-            found = self._again(lambda: self.session.sftp.lstat(self.remote(path)))
+            attributes = self._retry(lambda: self.session.sftp.lstat(self.remote(path)))
         except NoSuchFileError:
             return None
-        return Entry(path, found.mode, found.size, found.mtime)
+        return Entry(path, *attributes)
 
     def readlink(self, path: str) -> bytes:
         """See SystemTree."""
-        return self._again(lambda: self.session.sftp.readlink(self.remote(path)))
+        return self._retry(lambda: self.session.sftp.readlink(self.remote(path)))
 
     def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
         """See SystemTree."""
@@ -91,27 +91,27 @@ class SshSource(SystemTree):
             with contextlib.closing(self.session.sftp.scan(self.remote(path))) as pages:
                 return list(itertools.islice(pages, limit))
 
-        found = self._again(listing)
-        if not found:
+        names = self._retry(listing)
+        if not names:
             # sftp-server leaves out what it cannot lstat, so a folder that may be listed and not entered seems empty.
-            self._again(lambda: self.session.sftp.lstat(self.remote(path) + b"/."))
-        yield from found
+            self._retry(lambda: self.session.sftp.lstat(self.remote(path) + b"/."))
+        yield from names
 
     def prepare(self, paths: Sequence[str]) -> None:
         """See SystemTree."""
-        # Whatever happens to the connection now happens to `scan` too, which knows what to do.
+        # If the connection is lost, `scan` notices, too, and reconnects.
         with contextlib.suppress(ConnectionLostError):
             self.session.sftp.prepare([self.remote(p) for p in paths])
 
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
-        """See SystemTree. What one reply cannot hold is read on with further requests."""
+        """See SystemTree. More than one response can hold is read by further requests."""
         remote = [self.remote(p) for p in paths]
         if length <= 32 << 10:
-            return list(self._again(lambda: self.session.sftp.heads(remote, length)))
+            return list(self._retry(lambda: self.session.sftp.heads(remote, length)))
         result: list[bytes | SymcacheError] = []
         for path in remote:
             try:
-                result.append(self._again(functools.partial(self._read, path, length)))
+                result.append(self._retry(functools.partial(self._read, path, length)))
             except ConnectionLostError:
                 raise
             except SymcacheError as error:
@@ -122,20 +122,20 @@ class SshSource(SystemTree):
         return b"".join(data for _, data in self.session.sftp.read(remote, 0, length))
 
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
-        """Copy a file to `local`; see `copy_file`. Goes on after lost connections as long as bytes still come."""
-        report = _Forward(progress)
+        """Copy a file to `local`; see `copy_file`. Resumes after lost connections as long as there is progress."""
+        report = _ResumedProgress(progress)
 
         def copy() -> None:
             report.restart()
             copy_file(self.session.sftp, self.remote(entry.path), entry.attributes, local, report)
 
-        self._again(copy, moved=report.moved)
+        self._retry(copy, moved=report.moved)
         return local
 
     def fetch_all(
         self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
-        """See SystemTree. Small files come many at a time."""
+        """See SystemTree. Small files are copied many at a time."""
         todo = iter(wanted)
         while batch := list(itertools.islice(todo, _BATCH)):
             small = [item for item in batch if item[0].size <= SMALL_FILE_SIZE]
@@ -155,23 +155,23 @@ class SshSource(SystemTree):
                         progress(entry.size)
 
             if small:
-                self._again(copy, moved=_Growing(done))
+                self._retry(copy, moved=_Growing(done))
             for entry, local in small:
                 yield entry, done[entry.path] or local
             yield from super().fetch_all([item for item in batch if item[0].size > SMALL_FILE_SIZE], progress)
 
     def remote(self, path: str) -> bytes:
-        """Return the path as the machine knows it: below the root that the target names."""
+        """Return the path on the machine: below `root`."""
         return (path if self.root == "/" else self.root + path.rstrip("/")).encode()
 
     def run(self, argv: Sequence[str], *, timeout: float | None = None, max_output: int = 1 << 20) -> RemoteOutput:
         """Run a program that may be run again after a lost connection; see `SshSession.run`."""
-        return self._again(lambda: self.session.run(argv, timeout=timeout, max_output=max_output))
+        return self._retry(lambda: self.session.run(argv, timeout=timeout, max_output=max_output))
 
-    def _again(self, action: Callable[[], _T], moved: Callable[[], bool] = lambda: False) -> _T:
-        """Do something that may be repeated, with a new connection after a loss.
+    def _retry(self, action: Callable[[], _T], moved: Callable[[], bool] = lambda: False) -> _T:
+        """Run an action that may be repeated, again over a new connection if the old one is lost.
 
-        Gives up after several losses with nothing gained in between, of which `moved` knows.
+        Gives up after several losses without progress in between; `moved` tells whether there was any.
         """
         times = self.session.timeouts
         fruitless = 0
@@ -196,30 +196,30 @@ class SshSource(SystemTree):
         raise AssertionError("tenacity ends by returning or raising")
 
 
-class _Forward:
+class _ResumedProgress:
     """Passes progress on, without what a repeated attempt reports a second time."""
 
     def __init__(self, progress: Callable[[int], None] | None) -> None:
-        self._progress, self._told, self._now, self._last = progress, 0, 0, 0
+        self._progress, self._reported, self._now, self._last = progress, 0, 0, 0
 
     def __call__(self, count: int) -> None:
         self._now += count
-        if self._now > self._told:
+        if self._now > self._reported:
             if self._progress:
-                self._progress(self._now - self._told)
-            self._told = self._now
+                self._progress(self._now - self._reported)
+            self._reported = self._now
 
     def restart(self) -> None:
         self._now = 0
 
     def moved(self) -> bool:
-        """Tell whether anything came since this was last asked."""
-        moved, self._last = self._told > self._last, self._told
+        """Return whether there was progress since the last call."""
+        moved, self._last = self._reported > self._last, self._reported
         return moved
 
 
 class _Growing:
-    """Tells whether a collection has grown since this was last asked."""
+    """Returns whether a collection has grown since the last call."""
 
     def __init__(self, collection: Sized) -> None:
         self._collection, self._last = collection, 0

@@ -1,4 +1,4 @@
-"""What a harvest needs of a source, whatever that reads from."""
+"""The interface of sources that a harvest uses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["Source"]
 
 
 class Source(Protocol):
-    """What a harvest asks of a source. Paths are absolute within the system that is read."""
+    """Where a harvest reads from. Paths are absolute within the system that is read."""
 
     problems: list[str]
     notes: list[str]
     cache_advice: str
-    """What to do where it has no shared caches, though its release must."""
+    """What to do if it has no shared caches, though its release must have some."""
 
     @property
     def name(self) -> str:
-        """How records and messages call the source."""
+        """Name of the source in records and messages."""
 
     def identity(self) -> Release:
-        """Return which release it is."""
+        """Return its release."""
 
     def caches(self) -> list[RemoteCache]:
         """Return its shared caches."""
@@ -36,7 +36,7 @@ class Source(Protocol):
         """Yield its regular files outside the caches."""
 
     def mach_o_files(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
-        """Yield those that begin as a Mach-O."""
+        """Yield those of `walk` that begin with a Mach-O or universal header."""
 
     def read_head(self, path: str, length: int) -> bytes:
         """Return the first bytes of a file."""

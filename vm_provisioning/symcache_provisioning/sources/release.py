@@ -1,4 +1,4 @@
-"""Which release a system says it is. Everything here reads text that a guest wrote."""
+"""Finding out the release of a system, from text that a guest wrote."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["parse_sw_vers", "parse_system_version", "system_versions"]
 _PLIST_LIMIT = 64 << 10
 """Bytes of a SystemVersion.plist that are read at most."""
 _BUILD, _PLIST_BUILD = "BuildVersion", "ProductBuildVersion"
-"""How sw_vers and the property list call the build."""
+"""Names of the build in the output of sw_vers and in the property list."""
 _RULES = {
     "ProductName": re.compile(r"[A-Za-z][A-Za-z0-9 ]{0,31}"),
     "ProductVersion": re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}"),
@@ -49,14 +49,14 @@ def parse_sw_vers(output: bytes, host: str) -> Release:
 
     Raises RemoteError for anything that macOS would not print there.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for line in output.decode("utf-8", "backslashreplace").splitlines():
         key, colon, value = line.partition(":")
         if colon and key in _RULES:
-            if key in found:
+            if key in values:
                 raise RemoteError(f"{host}: sw_vers names {key} twice")
-            found[key] = value.strip(" \t")
-    return _release(found, f"sw_vers on {host}")
+            values[key] = value.strip(" \t")
+    return _release(values, f"sw_vers on {host}")
 
 
 def parse_system_version(data: bytes, where: str) -> Release:
@@ -71,21 +71,21 @@ def parse_system_version(data: bytes, where: str) -> Release:
         raise RemoteError(f"{where}: not a property list: {shown(str(error))}") from error
     if not isinstance(plist, dict):
         raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
-    found = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
+    values = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
     if _PLIST_BUILD in plist:
-        found[_BUILD] = plist[_PLIST_BUILD]
-    return _release(found, where)
+        values[_BUILD] = plist[_PLIST_BUILD]
+    return _release(values, where)
 
 
-def _release(found: Mapping[str, object], where: str) -> Release:
+def _release(values: Mapping[str, object], where: str) -> Release:
     for key, rule in _RULES.items():
-        value = found.get(key, "" if key == "ProductVersionExtra" else None)
+        value = values.get(key, "" if key == "ProductVersionExtra" else None)
         if not isinstance(value, str) or not rule.fullmatch(value):
-            said = "nothing" if value is None else shown(str(value), 60)
-            raise RemoteError(f"{where} says {said} for {key}", hint="is that a macOS system?")
+            text = "nothing" if value is None else shown(str(value), 60)
+            raise RemoteError(f"{where} says {text} for {key}", hint="is that a macOS system?")
     return Release(
-        product=str(found["ProductName"]),
-        version=str(found["ProductVersion"]),
-        extra=str(found.get("ProductVersionExtra", "")),
-        build=str(found[_BUILD]),
+        product=str(values["ProductName"]),
+        version=str(values["ProductVersion"]),
+        extra=str(values.get("ProductVersionExtra", "")),
+        build=str(values[_BUILD]),
     )

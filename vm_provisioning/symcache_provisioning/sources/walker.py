@@ -1,7 +1,7 @@
-"""The one walker over system trees, whatever they are read through.
+"""Walking through the files of a system, whatever source it is read from.
 
-Everything a tree says is hostile until checked: names, links, sizes and the number and depth of its folders. A thing
-that is refused is named in `problems`; a thing that is merely passed over, in `notes`.
+Everything that a source lists is hostile until checked: names, links, sizes, and the number and depth of its folders.
+What is refused is listed in `problems`, what is skipped in `notes`.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ _KIND_NAMES = {
 
 
 class SystemTree(ABC):
-    """A macOS system as a tree of files. Subclasses say how bytes are had; paths are absolute within the system."""
+    """A macOS system as a tree of files, read by subclasses. Paths are absolute within the system."""
 
     cache_advice = (
         "since macOS 13 they lie in cryptexes, which only a running system has in place: start it and harvest it over"
         " SSH, or attach cryptex1/current/os.dmg of its Preboot volume and harvest that, too"
     )
-    """What to do where there are no shared caches, though the release must have them: here for one not running."""
+    """What to do if there are no shared caches, though the release must have some: here for a system not running."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.problems: list[str] = Remarks()
         """What was refused or could not be read, and may have held an image."""
         self.notes: list[str] = Remarks()
-        """What was passed over and could not have been read by this login anyway, or is no file."""
+        """What was skipped: files that this user may not read, and what is no file."""
 
     @abstractmethod
     def lstat(self, path: str) -> Entry | None:
-        """Return what `path` is, or None when it is not there."""
+        """Return what is at `path`, or None if nothing is."""
 
     @abstractmethod
     def readlink(self, path: str) -> bytes:
@@ -74,25 +74,25 @@ class SystemTree(ABC):
 
     @abstractmethod
     def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
-        """Yield what a folder holds, unjudged."""
+        """Yield the names in a folder with their attributes, unchecked."""
 
-    def prepare(self, paths: Sequence[str]) -> None:  # noqa: B027 - nothing to prepare is the rule
-        """Be told which folders are scanned next."""
+    def prepare(self, paths: Sequence[str]) -> None:  # noqa: B027 - optional
+        """Prepare for the folders that will be scanned next."""
 
     @abstractmethod
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
-        """Return the first bytes of each of several files, or why there are none."""
+        """Return the first bytes of each of several files, or the error."""
 
     @abstractmethod
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
-        """Make a file's bytes available, at `local` if they must be copied, and return where they are."""
+        """Make a file available on this machine, as a copy at `local` if need be, and return its path."""
 
     def fetch_all(
         self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
-        """Do as `fetch` for many files; yield each, in any order, with where it is or what went wrong with it.
+        """Fetch many files; yield each, in any order, with its path here or its error.
 
-        Raises what makes going on pointless: ConnectionLostError, ProtocolError, StorageError.
+        Raises ConnectionLostError, ProtocolError and StorageError, after which no other file could be fetched.
         """
         for entry, local in wanted:
             try:
@@ -110,9 +110,9 @@ class SystemTree(ABC):
         return head
 
     def resolve(self, path: str) -> Entry | None:
-        """Follow the links of `path` within the system, where absolute ones begin at its root; None: leads nowhere.
+        """Follow the links of `path`, within the system: absolute ones begin at its root.
 
-        Raises RemoteError for a loop.
+        Return None if it leads nowhere. Raises RemoteError for a loop.
         """
         todo = [part for part in path.split("/") if part and part != "."][::-1]
         done: list[str] = []
@@ -123,20 +123,20 @@ class SystemTree(ABC):
             if part == "..":
                 del done[-1:]
                 continue
-            found = self.lstat("/" + "/".join([*done, part]))
-            if found is None:
+            next_entry = self.lstat("/" + "/".join([*done, part]))
+            if next_entry is None:
                 return None
-            entry = found
-            if not stat.S_ISLNK(found.mode):
+            entry = next_entry
+            if not stat.S_ISLNK(entry.mode):
                 done.append(part)
                 continue
             links += 1
-            target = self.readlink(found.path)
+            target = self.readlink(entry.path)
             if links > _MAX_LINKS:
                 raise RemoteError(f"{shown(path)}: more than {_MAX_LINKS} links lead on and on")
             parts = [p for p in target.split(b"/") if p not in {b"", b"."}]
             if any(p != b".." and refusal(p) for p in parts):
-                raise RemoteError(f"{shown(found.path)}: links to {shown(target)}, which is not a path")
+                raise RemoteError(f"{shown(entry.path)}: links to {shown(target)}, which is not a path")
             if target.startswith(b"/"):
                 done.clear()
             todo += [p.decode() for p in reversed(parts)]
@@ -145,12 +145,12 @@ class SystemTree(ABC):
         return entry if entry.path == resolved else self.lstat(resolved) if done else entry
 
     def entries(self, folder: str, *, needed: bool = False) -> list[Entry]:
-        """Return what a folder holds, sorted, without names that are refused: those become problems.
+        """Return the entries of a folder, sorted, without names that are refused: those become problems.
 
-        So does a folder that cannot be listed; one that is only closed to this user is no problem but a note, unless
+        A folder that cannot be listed becomes a problem, too; one that this user may not read only a note, unless
         every user can read it on a Mac (`needed`). Raises ConnectionLostError, ProtocolError.
         """
-        found: list[Entry] = []
+        entries: list[Entry] = []
         seen: set[bytes] = set()
         try:
             for count, (name, attributes) in enumerate(self.scan(folder)):
@@ -167,7 +167,7 @@ class SystemTree(ABC):
                     if len(path.encode()) > self.limits.path:
                         self.problems.append(f"{shown(path)}: is a path longer than macOS allows: not followed")
                         continue
-                    found.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
+                    entries.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
         except NoSuchFileError:
             pass  # it went away while we walked
         except (ConnectionLostError, ProtocolError):
@@ -177,7 +177,7 @@ class SystemTree(ABC):
                 self.notes.append(str(error))
             else:
                 self.problems.append(_with_hint(error))
-        return sorted(found, key=lambda e: e.path)
+        return sorted(entries, key=lambda e: e.path)
 
     def walk(
         self, roots: Iterable[str] = DEFAULT_ROOTS, *, skip: Iterable[str] = (*CACHE_FOLDERS, *SKIPPED_FOLDERS)
@@ -217,14 +217,14 @@ class SystemTree(ABC):
                         self.notes.append(f"{shown(entry.path)}: is {kind}: not read")
 
     def mach_o_files(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
-        """Yield those of `walk` that begin as a Mach-O or universal file; Java class files are told apart."""
+        """Yield those of `walk` that begin with the header of a Mach-O or universal file, and not of a Java class."""
         candidates = (entry for entry in self.walk(roots) if entry.size >= _SMALLEST_MACHO)
-        found = 0
+        count = 0
         while batch := list(itertools.islice(candidates, _HEADS_AT_ONCE)):
             for entry in self._mach_o(batch):
-                found += 1
-                if found > self.limits.images:
-                    self.problems.append(f"more than {found - 1} Mach-O files: the rest was not read")
+                count += 1
+                if count > self.limits.images:
+                    self.problems.append(f"more than {count - 1} Mach-O files: the rest was not read")
                     return
                 yield entry
 
@@ -240,11 +240,11 @@ class SystemTree(ABC):
                 yield entry
 
     def caches(self) -> list[RemoteCache]:
-        """Return the shared caches at every known place, each once. What cannot be read becomes a problem."""
-        found: list[RemoteCache] = []
+        """Return the shared caches in all folders that are known, each once. Unreadable ones become problems."""
+        caches: list[RemoteCache] = []
         folders: set[str] = set()
-        for place in CACHE_FOLDERS:
-            folder = self._folder(place)
+        for location in CACHE_FOLDERS:
+            folder = self._folder(location)
             if folder is None or folder.path in folders:
                 continue
             folders.add(folder.path)
@@ -259,10 +259,10 @@ class SystemTree(ABC):
                 except SymcacheError as error:
                     self.problems.append(f"{shown(entry.path)}: {error}")
                     continue
-                # The same cache may be had at two places that are no links of each other.
-                if not any(c.uuid and (c.name, c.uuid, c.size) == (cache.name, cache.uuid, cache.size) for c in found):
-                    found.append(cache)
-        return found
+                # The same cache may lie in two folders, neither of which is a link to the other.
+                if not any(c.uuid and (c.name, c.uuid, c.size) == (cache.name, cache.uuid, cache.size) for c in caches):
+                    caches.append(cache)
+        return caches
 
     def _cache(self, main: Entry, entries: dict[str, Entry]) -> RemoteCache:
         head = self.read_head(main.path, HEAD_SIZE)
@@ -281,7 +281,7 @@ class SystemTree(ABC):
         return RemoteCache(main.path, arch, uuid, tuple(files), tuple(missing))
 
     def _folder(self, path: str) -> Entry | None:
-        """Return one of the folders that macOS is known to have, or None where it has not: closed is a problem."""
+        """Return one of the folders of macOS, or None if this system has none; an unreadable one is a problem."""
         try:
             entry = self.resolve(path)
         except (ConnectionLostError, ProtocolError):
@@ -297,10 +297,9 @@ def _with_hint(error: SymcacheError) -> str:
 
 
 def _begins_as_mach_o(head: bytes) -> bool:
-    """Tell by the first eight bytes; the whole file tells what is really in it.
+    """Return whether the first eight bytes are those of a Mach-O or universal file.
 
-    A Java class file begins as a universal file does, but has its version, 45 or more, where that has the number of
-    its slices.
+    A Java class file has the magic of a universal file, but its version, 45 or more, in place of the number of slices.
     """
     if head[:4] in _FAT_MAGICS:
         return 0 < int.from_bytes(head[4:8], "big") < _JAVA_VERSION

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from symcache.errors import RemoteError
-from symcache_provisioning.interrupts import held
+from symcache_provisioning.interrupts import defer_interrupts
 from symcache_provisioning.ssh.session import RemoteOutput
 from symcache_provisioning.text import shown
 
@@ -29,7 +29,7 @@ def guest_folder(
     """
     folder = ""
     try:
-        with held():
+        with defer_interrupts():
             made = make(["/usr/bin/mktemp", "-d", _TEMPLATE])
             path = made.stdout.decode("utf-8", "replace").strip()
             if made.status != 0 or not _FOLDER.fullmatch(path):
@@ -39,5 +39,5 @@ def guest_folder(
         yield folder
     finally:
         if folder:
-            with held():
+            with defer_interrupts():
                 remove(["/bin/rm", "-rf", folder])

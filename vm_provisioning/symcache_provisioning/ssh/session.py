@@ -18,7 +18,7 @@ from typing import Any, Self
 import paramiko
 
 from symcache.errors import RemoteError, UsageError
-from symcache_provisioning.interrupts import held
+from symcache_provisioning.interrupts import defer_interrupts
 from symcache_provisioning.ssh.commands import START, command_line
 from symcache_provisioning.ssh.connection import connect
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
@@ -226,6 +226,6 @@ def _close(channel: Any) -> None:
 
 def _end(channel: Any) -> None:
     """Terminate a watched program, and wait for its end: it might write again what is about to be removed."""
-    with held(), contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+    with defer_interrupts(), contextlib.suppress(paramiko.SSHException, EOFError, OSError):
         channel.shutdown_write()
         channel.status_event.wait(_ENDING_SECONDS)
