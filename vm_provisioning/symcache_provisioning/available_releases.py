@@ -1,8 +1,7 @@
-"""Which macOS builds exist, so that those that nobody harvested can be named.
+"""Which macOS builds exist, to list those that were not harvested.
 
-Nobody serves a list that promises to be whole: it comes from a file that the site keeps, or from what the `ipsw`
-program (https://github.com/blacktop/ipsw) lists. Both are read the same, tolerant way: a build and a version somewhere
-in a line.
+There is no official complete list: it comes from a file that the site keeps, or from the `ipsw` program
+(https://github.com/blacktop/ipsw). Both are parsed alike: a build and a version somewhere in a line.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _VERSION = re.compile(r"(?<![0-9A-Za-z.])(1[0-9]|[2-9][0-9])((?:\.[0-9]{1,3}){0,
 
 @dataclass(frozen=True, slots=True)
 class AvailableRelease:
-    """One build that exists somewhere; `version` is empty where the list does not say."""
+    """One build that exists; `version` is empty if the list does not have it."""
 
     build: str
     version: str = ""
@@ -41,10 +40,10 @@ def available_releases(file: Path | None = None) -> list[AvailableRelease]:
     if file is not None:
         with file.open("rb") as opened:
             text = opened.read(_MAX_BYTES).decode("utf-8", "replace")
-        found = parse_releases(text)
-        if not found:
+        releases = parse_releases(text)
+        if not releases:
             raise UsageError(f"{file}: names no macOS build", hint="write one a line, e.g. `22G830 13.6.9`")
-        return found
+        return releases
     if shutil.which(_PROGRAM[0]) is None:
         raise UsageError(
             "nobody here knows which macOS builds exist: ipsw is not installed",
@@ -54,18 +53,18 @@ def available_releases(file: Path | None = None) -> list[AvailableRelease]:
         done = subprocess.run(_PROGRAM, capture_output=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFailure(f"{' '.join(_PROGRAM)}: {error}", hint="name a file of builds with --list") from error
-    found = parse_releases(done.stdout[:_MAX_BYTES].decode("utf-8", "replace"))
-    if done.returncode or not found:
-        said = shown(done.stderr) or "it lists no build"
+    releases = parse_releases(done.stdout[:_MAX_BYTES].decode("utf-8", "replace"))
+    if done.returncode or not releases:
+        reason = shown(done.stderr) or "it lists no build"
         raise EnvironmentFailure(
-            f"{' '.join(_PROGRAM)} ended with {done.returncode}: {said}", hint="name a file of builds with --list"
+            f"{' '.join(_PROGRAM)} ended with {done.returncode}: {reason}", hint="name a file of builds with --list"
         )
-    return found
+    return releases
 
 
 def parse_releases(text: str) -> list[AvailableRelease]:
-    """Return the builds in a list, one a line at most; what stands behind a `#` is passed over."""
-    found: dict[str, AvailableRelease] = {}
+    """Return the builds in a list, one a line at most; the rest after a `#` is ignored."""
+    releases: dict[str, AvailableRelease] = {}
     for line in text.splitlines():
         content = re.sub(r"\x1b\[[0-9;]*m", "", line).partition("#")[0]
         build = _BUILD.search(content)
@@ -73,6 +72,6 @@ def parse_releases(text: str) -> list[AvailableRelease]:
             continue
         version = _VERSION.search(content[: build.start()] + " " + content[build.end() :])
         release = AvailableRelease(build[1], version[0] if version else "")
-        if build[1] not in found or (release.version and not found[build[1]].version):
-            found[build[1]] = release
-    return list(found.values())
+        if build[1] not in releases or (release.version and not releases[build[1]].version):
+            releases[build[1]] = release
+    return list(releases.values())

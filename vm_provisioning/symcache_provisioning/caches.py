@@ -1,6 +1,6 @@
-"""The shared caches of a harvest: copied and extracted here, extracted in the guest, and held against each other.
+"""The shared caches of a harvest: copied and extracted here, extracted in the guest, and compared.
 
-Nothing is judged before everything has come: while one cache is extracted here, the next one is being copied.
+Results are checked after all caches were copied: while one cache is extracted here, the next one is being copied.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Identity = tuple[str, UUID | None]
 """Path and LC_UUID: what two extractors must agree on."""
 
 _FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, HostKeyError)
-_SHOWN_DIFFERENCES = 5
+_LISTED_DIFFERENCES = 5
 _COMPANION_HEAD = 16 << 10
 _LONGEST_HEAD = 64 << 20
 _GUEST_SPACE = 2
-"""What an extracted cache needs, in sizes of the raw one."""
+"""Space that an extracted cache needs, in sizes of the raw one."""
 
 
 def add_problem(staged: Staged, where: str, error: SymcacheError) -> None:
-    """Write down what went wrong with one thing. Raises what makes going on pointless."""
+    """Add an error about one file or cache to the problems; raise it if the harvest cannot go on after it."""
     if isinstance(error, _FATAL):
         raise error
     text = str(error)
@@ -57,20 +57,20 @@ class CacheSummary:
 
 @dataclass
 class _Cache:
-    """What is gathered of one cache."""
+    """What has been collected about one cache."""
 
     remote: RemoteCache
     uuid: UUID | None
     manifest: dict[Identity, ManifestEntry] = field(default_factory=dict)
-    """What the cache's own table says, in the architecture that was extracted."""
+    """From the cache's own image table, with the architecture of what was extracted."""
     listed: set[Identity] = field(default_factory=set)
     extracted: dict[str, set[Identity]] = field(default_factory=dict)
     """By extractor."""
     extraction: Extraction | None = None
     tool: str = ""
-    """Name of what extracted it in the guest."""
+    """Name of the tool that extracted it in the guest."""
     from_tool: list[tuple[ListedImage, Path | SymcacheError]] = field(default_factory=list)
-    """What that made, fetched and not yet judged."""
+    """The images that the tool extracted, as copied and not yet checked."""
 
 
 class Caches:
@@ -93,7 +93,7 @@ class Caches:
         self._gathered: list[_Cache] = []
 
     def copy(self, remote: RemoteCache, *, raw: bool, tool: GuestTool | None) -> None:
-        """Fetch one shared cache by each way that was asked for."""
+        """Copy one shared cache, and what the tool in the guest extracts from it."""
         gathered = _Cache(remote, remote.uuid)
         self._gathered.append(gathered)
         where = shown(remote.path)
@@ -101,35 +101,35 @@ class Caches:
             self.staged.problems.append(f"{where}: its companion {name} is missing on {self.source.name}")
         if raw and not remote.missing:
             try:
-                self._raw(gathered)
+                self._copy_raw(gathered)
             except SymcacheError as error:
                 add_problem(self.staged, where, error)
         if tool is not None:
             try:
-                self._in_guest(gathered, tool, with_raw=raw)
+                self._extract_in_guest(gathered, tool, with_raw=raw)
             except SymcacheError as error:
                 add_problem(self.staged, where, error)
 
     def finish(self) -> list[CacheSummary]:
-        """Wait for all that is being extracted, judge it, and stage it."""
+        """Wait for the extractions, check their images, and stage them."""
         return [self._finish(gathered) for gathered in self._gathered]
 
     def _finish(self, gathered: _Cache) -> CacheSummary:
         remote = gathered.remote
         if gathered.extraction is not None:
             try:
-                self._take(gathered, gathered.extraction)
+                self._stage_extracted(gathered, gathered.extraction)
             except SymcacheError as error:
                 add_problem(self.staged, shown(remote.path), error)
         for image, file in gathered.from_tool:
             self._check_extracted(gathered, image, file)
         ours, theirs = gathered.extracted.get(EXTRACTOR), gathered.extracted.get(gathered.tool)
         if ours is not None and theirs is not None:
-            self._differ(shown(remote.path), "symcache", ours, gathered.tool, theirs)
+            self._compare(shown(remote.path), "symcache", ours, gathered.tool, theirs)
         self.staged.manifest += gathered.manifest.values()
         return CacheSummary(remote.path, remote.arch, gathered.uuid, len(gathered.manifest))
 
-    def _raw(self, gathered: _Cache) -> None:
+    def _copy_raw(self, gathered: _Cache) -> None:
         remote = gathered.remote
         folder = self.stage.folder_for("caches", remote.path)
         self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
@@ -154,8 +154,8 @@ class Caches:
         length = _COMPANION_HEAD
         if file == cache.path:
             # Tables and paths of images come first, then the images themselves, unless others have those.
-            places = (cache.space.locate(image.address) for image in cache.images)
-            length = min((p.offset for p in places if p and p.part is cache.main), default=_LONGEST_HEAD)
+            locations = (cache.space.locate(image.address) for image in cache.images)
+            length = min((x.offset for x in locations if x and x.part is cache.main), default=_LONGEST_HEAD)
         target = self.stage.folder_for("heads", remote.path) / file.name
         try:
             with file.open("rb") as source:
@@ -166,7 +166,7 @@ class Caches:
             ) from error
         return target
 
-    def _take(self, gathered: _Cache, extraction: Extraction) -> None:
+    def _stage_extracted(self, gathered: _Cache, extraction: Extraction) -> None:
         """Stage what was extracted here."""
         where, cache = shown(gathered.remote.path), extraction.cache
         report = extraction.result(self.progress)
@@ -183,20 +183,20 @@ class Caches:
                 self._store(gathered, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
         self.staged.problems += [f"{where}: {shown(f.path)}: {shown(f.reason)}" for f in report.failed]
 
-    def _in_guest(self, gathered: _Cache, tool: GuestTool, *, with_raw: bool) -> None:
+    def _extract_in_guest(self, gathered: _Cache, tool: GuestTool, *, with_raw: bool) -> None:
         remote, where = gathered.remote, shown(gathered.remote.path)
         gathered.tool = tool.name
         self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
-        listing = tool.listed(remote, self.stage)
+        listing = tool.list_images(remote, self.stage.empty_folder_for("tables", remote.path))
         self.staged.problems += listing.problems
         if gathered.listed:
             listed = {image[:2] for image in listing.images}
-            self._differ(where, "the cache's own table", gathered.listed, listing.origin, listed)
+            self._compare(where, "the cache's own table", gathered.listed, listing.origin, listed)
         try:
-            with tool.extracted(remote.path, _GUEST_SPACE * remote.size) as (tree, complaints):
-                self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in complaints]
-                found = {entry.path: entry for entry in tree.walk(["/"], skip=())}
-                wanted = [(image, found.pop(image.path, None)) for image in listing.images]
+            with tool.extract(remote.path, _GUEST_SPACE * remote.size) as (tree, errors):
+                self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in errors]
+                extracted = {entry.path: entry for entry in tree.walk(["/"], skip=())}
+                wanted = [(image, extracted.pop(image.path, None)) for image in listing.images]
                 total = sum(entry.size for _, entry in wanted if entry)
                 self.stage.require_space(total)
                 self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
@@ -208,16 +208,16 @@ class Caches:
                         )
                         gathered.from_tool.append((image, lost))
                 images = {entry.path: image for image, entry in wanted if entry}
-                places = (
+                copies = (
                     (entry, self.stage.file_for(tool.name, f"{remote.path}\n{entry.path}"))
                     for _, entry in wanted
                     if entry
                 )
-                for entry, file in tree.fetch_all(places, count):
+                for entry, file in tree.fetch_all(copies, count):
                     gathered.from_tool.append((images[entry.path], file))
                 self.staged.problems += tree.problems
                 self.notes += [
-                    f"{where}: {tool.name} also wrote {shown(path)}" for path in sorted(found)[:_SHOWN_DIFFERENCES]
+                    f"{where}: {tool.name} also wrote {shown(path)}" for path in sorted(extracted)[:_LISTED_DIFFERENCES]
                 ]
         except NoSpaceError as error:
             if not with_raw:
@@ -225,7 +225,7 @@ class Caches:
             self.notes.append(f"{where}: not extracted in the guest too: {error}")
 
     def _check_extracted(self, gathered: _Cache, image: ListedImage, file: Path | SymcacheError) -> None:
-        """Hold one image that the tool made against what the cache says of it."""
+        """Check one image that the tool extracted against the cache's list, and stage it."""
         path, uuid = image.path, image.uuid
         tool, where = gathered.tool, f"{shown(gathered.remote.path)}: {shown(path)}"
         try:
@@ -234,22 +234,22 @@ class Caches:
             slices = identify(file)
             if len(slices) != 1:
                 raise IntegrityError(f"{where}: {tool} made a file of {len(slices)} images")
-            found = slices[0]
-            check_whole(file, found)
-            if found.arch[:5] != gathered.remote.arch[:5]:  # x86_64h has images of x86_64, too
-                raise IntegrityError(f"{where}: {tool} made an image for {found.arch}")
-            if found.uuid != uuid:
-                got = uuid_text(found.uuid) if found.uuid else "none"
+            extracted = slices[0]
+            check_whole(file, extracted)
+            if extracted.arch[:5] != gathered.remote.arch[:5]:  # x86_64h has images of x86_64, too
+                raise IntegrityError(f"{where}: {tool} made an image for {extracted.arch}")
+            if extracted.uuid != uuid:
+                got = uuid_text(extracted.uuid) if extracted.uuid else "none"
                 raise IntegrityError(f"{where}: {tool} made an image of UUID {got}, the cache lists another")
         except SymcacheError as error:
             add_problem(self.staged, where, error)
             self._expect(gathered, path, uuid, gathered.remote.arch)
             return
-        self._expect(gathered, path, uuid, found.arch)
-        self._store(gathered, path, uuid, found.arch, file, found.size, tool)
+        self._expect(gathered, path, uuid, extracted.arch)
+        self._store(gathered, path, uuid, extracted.arch, file, extracted.size, tool)
 
     def _expect(self, gathered: _Cache, path: str, uuid: UUID | None, arch: str) -> None:
-        # The cache's own table, where we have it, is not overruled by what the guest's tool lists.
+        # The cache's own table, if there is one, takes precedence over the list of the guest's tool.
         entry = ManifestEntry(path=path, arch=arch, uuid=uuid, origin=Origin.CACHE, cache_uuid=gathered.uuid)
         gathered.manifest.setdefault((path, uuid), entry)
 
@@ -273,11 +273,11 @@ class Caches:
             )
         )
 
-    def _differ(self, where: str, one: str, ones: set[Identity], other: str, others: set[Identity]) -> None:
+    def _compare(self, where: str, one: str, ones: set[Identity], other: str, others: set[Identity]) -> None:
         for name, missing in ((other, ones - others), (one, others - ones)):
             if missing:
-                some = ", ".join(shown(path) for path, _ in sorted(missing, key=str)[:_SHOWN_DIFFERENCES])
-                more = f" and {len(missing) - _SHOWN_DIFFERENCES} more" if len(missing) > _SHOWN_DIFFERENCES else ""
+                some = ", ".join(shown(path) for path, _ in sorted(missing, key=str)[:_LISTED_DIFFERENCES])
+                more = f" and {len(missing) - _LISTED_DIFFERENCES} more" if len(missing) > _LISTED_DIFFERENCES else ""
                 self.staged.problems.append(f"{where}: {name} lacks, or has with another UUID: {some}{more}")
 
 

@@ -1,8 +1,8 @@
 """One harvest: from a source to a record in the library.
 
-Whatever goes wrong with one image or one cache is written down as a problem and the rest goes on; so is a cache that
-every harvest of the release must have and this one has not. A harvest with any problem is kept, but not sealed. What
-makes going on pointless (the host is gone, the disk is full) ends it, and the next run continues with what was copied.
+Errors with one image or one cache become problems, and the harvest goes on; so does the lack of a cache that every
+harvest of the release must have. A harvest with problems is stored, but not sealed. After an error that affects
+everything else, too (the host is gone, the disk is full), it ends, and the next run resumes with what was copied.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HarvestResult:
     release: Release
     source: str
     extractor: str
-    """What was used: `raw`, `util` or `raw+util`; empty where there was no shared cache."""
+    """What was used, e.g. `raw`, `util` or `raw+util`; empty if there was no shared cache."""
     record_id: str
     sealed: bool
     images: int
@@ -54,7 +54,7 @@ class HarvestResult:
     missing: list[ManifestEntry]
     problems: list[str]
     notes: list[str]
-    """What was passed over, and does not keep a harvest from being sealed."""
+    """What was skipped, and does not keep a harvest from being sealed."""
 
 
 def harvest(
@@ -70,14 +70,14 @@ def harvest(
     bundle_path: str | None = None,
     progress: HarvestProgress | None = None,
 ) -> HarvestResult:
-    """Harvest a source into a library, and return what came of it.
+    """Harvest a source into a library, and return the result.
 
     `raw` copies the shared caches and extracts here; `util` has `dyld_shared_cache_util` extract them in the guest and
-    checks what it made, `bundle` does so with `dsc_extractor.bundle`; `auto` does the first, and the second too where
-    the guest has the tool, and compares. `archs` narrows caches and slices to these architectures. `staging` keeps
-    what was copied until the harvest is sealed.
+    checks the result, `bundle` does so with `dsc_extractor.bundle`; `auto` is `raw`, and `util` too if the guest has
+    the tool, and compares both. `archs` restricts caches and slices to these architectures. `staging` keeps copies
+    until the harvest is sealed.
 
-    Raises UsageError, NotFoundError when nothing is found, RemoteError and StorageError when going on is pointless.
+    Raises UsageError, NotFoundError when nothing is found, RemoteError and StorageError when it cannot go on.
     """
     if extractor not in {"auto", "raw", *_IN_GUEST}:
         raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util, bundle")
@@ -90,8 +90,8 @@ def harvest(
     with Staging(staging, source.name, release.build) as stage:
         staged = Staged(release, source.name, started=started)
         progress.step(f"looking for shared caches of {release}", unit="things")
-        there = source.caches()
-        caches = [c for c in there if not archs or c.arch in archs]
+        all_caches = source.caches()
+        caches = [c for c in all_caches if not archs or c.arch in archs]
         in_guest = "bundle" if extractor == "bundle" else "util"
         used = [name for name, on in (("raw", raw), (in_guest, tool is not None)) if on and caches]
         staged.extractor = "+".join(used)
@@ -105,8 +105,8 @@ def harvest(
             raise NotFoundError(
                 f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
             )
-        left_out = ", ".join(shown(c.path) for c in there if c not in caches)
-        lacking = lacking_caches(release, there, source.cache_advice) or lacking_caches(
+        left_out = ", ".join(shown(c.path) for c in all_caches if c not in caches)
+        lacking = lacking_caches(release, all_caches, source.cache_advice) or lacking_caches(
             release, caches, f"--arch leaves out {left_out}"
         )
         staged.problems = list(dict.fromkeys([*lacking, *staged.problems, *source.problems]))
@@ -163,7 +163,7 @@ def _files(
 ) -> None:
     """Stage the Mach-O files outside the caches, slice by slice."""
     progress.step("copying Mach-O files outside the caches", unit="things")
-    wanted = ((entry, stage.room_for(entry.size, "files", entry.path)) for entry in source.mach_o_files(roots))
+    wanted = ((entry, stage.file_for_copy(entry.size, "files", entry.path)) for entry in source.mach_o_files(roots))
     for number, (entry, file) in enumerate(source.fetch_all(wanted), 1):
         progress.advance(number)
         where = shown(entry.path)
@@ -174,12 +174,12 @@ def _files(
         except SymcacheError as error:
             add_problem(staged, where, error)
             continue
-        for found in slices:
-            if found.kind is None or (archs and found.arch not in archs):
+        for image in slices:
+            if image.kind is None or (archs and image.arch not in archs):
                 continue
-            staged.manifest.append(ManifestEntry(path=entry.path, arch=found.arch, uuid=found.uuid, kind=found.kind))
+            staged.manifest.append(ManifestEntry(path=entry.path, arch=image.arch, uuid=image.uuid, kind=image.kind))
             staged.objects.append(
                 StagedObject(
-                    file, found.offset, found.size, entry.path, found.arch, found.uuid, found.kind, Origin.FILE
+                    file, image.offset, image.size, entry.path, image.arch, image.uuid, image.kind, Origin.FILE
                 )
             )

@@ -1,4 +1,4 @@
-"""Where a harvest keeps what it has copied until the library has it: a folder a source and build, kept for a rerun."""
+"""Copies of a harvest until the library has stored them: a folder for each source and build, kept for another run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from symcache_provisioning.ssh.transfer import MAX_FILE_SIZE
 __all__ = ["Staging"]
 
 _RESERVE = 64 << 20
-"""What a harvest leaves on the disk, in bytes."""
+"""Bytes that a harvest leaves free on the disk."""
 
 
 class Staging:
-    """The folder of one harvest, for one process at a time. No name that a guest chose is ever used as it is."""
+    """The folder of one harvest, for one process at a time. File names are hashes, never names that a guest chose."""
 
     def __init__(self, base: Path, source: str, build: str) -> None:
         self.folder = base / f"{build}-{_hash(source)}"
@@ -48,7 +48,7 @@ class Staging:
                 raise UsageError(
                     f"{self._source}: another process is harvesting it into {self.folder}", hint="wait until it ends"
                 ) from error
-            # Whoever had the lock before may have removed the folder, and the lock with it.
+            # The process that had the lock before may have removed the folder with the lock.
             if is_named(self.folder / ".lock", self._lock, follow_symlinks=False):
                 break
             os.close(self._lock)
@@ -56,7 +56,7 @@ class Staging:
         return self
 
     def _remove_outdated(self) -> None:
-        """Remove what is left of another build of the same source: it can no longer be continued."""
+        """Remove the copies from other builds of the same source, which can no longer be resumed."""
         for other in self.folder.parent.glob(f"*-{_hash(self._source)}"):
             if other == self.folder:
                 continue
@@ -74,30 +74,33 @@ class Staging:
         os.close(self._lock)
 
     def folder_for(self, what: str, key: str) -> Path:
-        """Return a folder for the files of `key`, made if need be."""
+        """Return the folder for the files of `key`; it is made if need be."""
         folder = self.folder / what / _hash(key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def empty_folder_for(self, what: str, key: str) -> Path:
-        """Return such a folder with nothing of an earlier run in it."""
+        """Return that folder without files of an earlier run."""
         shutil.rmtree(self.folder / what / _hash(key), ignore_errors=True)
         return self.folder_for(what, key)
 
     def file_for(self, what: str, path: str) -> Path:
-        """Return where the copy of one file goes. Few enough files share a folder for any file system."""
+        """Return the path for the copy of one file, in one of 256 folders."""
         name = _hash(path)
         folder = self.folder / what / name[:2]
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
-    def room_for(self, size: int, what: str, path: str) -> Path:
-        """Return where the copy of a file goes, if it fits; a size that no file can have is not asked for."""
+    def file_for_copy(self, size: int, what: str, path: str) -> Path:
+        """Return the path for the copy of a file, if it fits. Raises StorageError.
+
+        `size` is checked up to the largest that is copied: larger files are refused later.
+        """
         self.require_space(min(size, MAX_FILE_SIZE))
         return self.file_for(what, path)
 
     def require_space(self, size: int) -> None:
-        """Raise StorageError when `size` bytes do not fit, or would leave next to nothing for others."""
+        """Raise StorageError when `size` bytes do not fit, or would leave next to nothing free."""
         free = shutil.disk_usage(self.folder).free
         if size > 0 and free < size + _RESERVE:
             raise StorageError(
@@ -106,7 +109,7 @@ class Staging:
             )
 
     def remove(self) -> None:
-        """Remove everything: it is in the library now."""
+        """Remove everything: the library has stored it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -23,7 +23,6 @@ from symcache_provisioning import HarvestResult, SshSource, harvest
 from symcache_provisioning.extractors import bundle_helper, dsc_extractor_bundle, guest_tool
 from symcache_provisioning.extractors.dsc_extractor_bundle import CacheBundle
 from symcache_provisioning.extractors.dyld_shared_cache_util import parse_text_info
-from symcache_provisioning.staging import Staging
 from tests.cachewriter.samples import sample
 from tests.support.apple import apple_caches, util_output
 from tests.support.openssh import OpenSshServer
@@ -240,9 +239,8 @@ def test_the_list_is_what_was_built_into_the_cache(
         dsc_extractor_bundle, "HEAD_SIZE", 0x400
     )  # such caches have all their tables in the usual first read
     (cache,) = (c for c in source.caches() if c.arch == arch)
-    with Staging(tmp_path, "here", BUILD) as stage:
-        listing = CacheBundle(source, str(bundle)).listed(cache, stage)
-        (copy,) = (p for p in stage.folder.rglob("*") if p.is_file() and p.name == cache.name)
+    listing = CacheBundle(source, str(bundle)).list_images(cache, tmp_path)
+    copy = tmp_path / cache.name
     assert not any(copy.read_bytes()[cache.files[0].size // 2 :])  # its beginning alone was fetched
     assert listing.problems == []
     assert {i.path for i in listing.images} == {i.path for i in sample(CACHES[arch])}
@@ -254,10 +252,10 @@ def test_the_list_is_what_apples_tool_says(name: str, openssh: OpenSshServer, bu
     said = next(f for f in (util_output() / name).glob("*") if f.read_bytes().startswith(b"dylib text infos"))
     assert apple_caches()
     root = make_system(tmp_path / "root", caches=(), apple=(name,), files=False)
-    with session_of(openssh, root) as session, Staging(tmp_path, "here", BUILD) as stage:
+    with session_of(openssh, root) as session:
         source = SshSource(session)
         (cache,) = source.caches()
-        listing = CacheBundle(source, str(bundle)).listed(cache, stage)
+        listing = CacheBundle(source, str(bundle)).list_images(cache, tmp_path)
     assert set(listing.images) == set(parse_text_info(said.read_bytes()))
 
 
@@ -281,7 +279,7 @@ def test_a_full_disk_there_is_noticed_before(source: SshSource, bundle: Path, mo
     (cache, *_) = source.caches()
     with (
         pytest.raises(RemoteError, match="MiB are free in /tmp"),
-        CacheBundle(source, str(bundle)).extracted(cache.path, 1 << 60),
+        CacheBundle(source, str(bundle)).extract(cache.path, 1 << 60),
     ):
         pass
 
@@ -304,7 +302,7 @@ def test_nothing_is_left_of_an_interrupted_one(source: SshSource, bundle: Path) 
     (cache, *_) = source.caches()
     with (
         pytest.raises(KeyboardInterrupt),
-        CacheBundle(source, str(bundle)).extracted(cache.path, 0) as (tree, complaints),
+        CacheBundle(source, str(bundle)).extract(cache.path, 0) as (tree, complaints),
     ):
         assert complaints == []
         assert Path(tree.root).parent.stat().st_mode & 0o777 == 0o700

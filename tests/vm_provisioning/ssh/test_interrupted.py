@@ -52,7 +52,7 @@ def test_a_folder_in_the_guest_is_known_before_a_signal_is_heeded(
     with (
         pytest.raises(Interrupted),
         Interrupts(),
-        CacheUtil(source, _tool(tmp_path, "exit 3")).extracted("/cache", 0),
+        CacheUtil(source, _tool(tmp_path, "exit 3")).extract("/cache", 0),
     ):
         pass
     assert not made[0].exists()
@@ -71,7 +71,7 @@ def test_a_second_signal_does_not_keep_a_folder_from_being_removed(
     monkeypatch.setattr(SshSession, "run", hit)
     mark = tmp_path / "folder"
     tool = CacheUtil(source, _tool(tmp_path, f'echo "$2" > {mark}'))
-    with pytest.raises(Interrupted), Interrupts(), tool.extracted("/cache", 0):
+    with pytest.raises(Interrupted), Interrupts(), tool.extract("/cache", 0):
         _terminate()
     assert not Path(mark.read_text().strip()).exists()
 
@@ -90,7 +90,7 @@ def test_a_tool_that_takes_its_time_to_end_leaves_nothing(source: SshSource, tmp
         _terminate()
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(Interrupted), Interrupts(), CacheUtil(source, tool).extracted("/cache", 0):
+    with pytest.raises(Interrupted), Interrupts(), CacheUtil(source, tool).extract("/cache", 0):
         pass
     assert ended.exists()
     assert not Path(mark.read_text().strip()).exists()

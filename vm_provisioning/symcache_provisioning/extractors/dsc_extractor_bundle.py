@@ -1,7 +1,7 @@
-"""`dsc_extractor.bundle` in the guest: the extractor that comes with macOS 11 and later, and fits its own caches.
+"""`dsc_extractor.bundle` in the guest: the extractor that comes with macOS 11 and later, for its own caches.
 
-It is a library, and a stock macOS has no program that calls it: a small one is taken there for each cache. Like
-dyld_shared_cache_util it reports success over cut and missing images. Source: dyld's other-tools/dsc_extractor.cpp.
+It is a library, and macOS has no program that calls it: a small one is uploaded for each cache. Like
+dyld_shared_cache_util it reports success for cut and missing images. Source: dyld's other-tools/dsc_extractor.cpp.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ from pathlib import Path
 from symcache.dyld import HEAD_SIZE, SharedCache, tables_end
 from symcache.errors import IntegrityError, NotFoundError, RemoteError, SharedCacheError, StorageError, UsageError
 from symcache_provisioning.extractors.bundle_helper import HELPER, NOT_LOADED
-from symcache_provisioning.extractors.guest_tool import ListedImage, Listing, complaints_of, roomy_folder, run_in
+from symcache_provisioning.extractors.guest_tool import (
+    ListedImage,
+    Listing,
+    run_extractor,
+    stderr_lines,
+    temporary_folder,
+)
 from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.ssh.transfer import MAX_FILE_SIZE
-from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
 __all__ = ["BUNDLE", "BUNDLE_PATH", "CacheBundle"]
 
 BUNDLE = "dsc_extractor.bundle"
-"""How records call images that it extracted."""
+"""Name in records of the extractor of its images."""
 BUNDLE_PATH = f"/usr/lib/{BUNDLE}"
 _IN_XCODE = f"/Applications/Xcode.app/Contents/Developer/Platforms/iPhoneOS.platform/usr/lib/{BUNDLE}"
 _ARCH = "/usr/bin/arch"
@@ -34,7 +39,7 @@ _ROUNDS = 4
 
 
 class CacheBundle:
-    """The bundle at a path on a machine, and what it makes of the caches there."""
+    """dsc_extractor.bundle at a path on a machine."""
 
     name = BUNDLE
 
@@ -43,23 +48,23 @@ class CacheBundle:
 
     @classmethod
     def find(cls, source: SshSource, path: str | None = None) -> CacheBundle:
-        """Return the bundle at `path`, or where macOS has it. Raises NotFoundError when it is not there."""
-        place = path or BUNDLE_PATH
-        if not place.startswith("/"):
-            raise UsageError(f"{place}: a bundle is named by its absolute path there", hint=f"e.g. {BUNDLE_PATH}")
-        if source.run(["/bin/test", "-f", place]).status != 0:
+        """Return the bundle at `path`, or that of macOS. Raises NotFoundError when it is not there."""
+        bundle = path or BUNDLE_PATH
+        if not bundle.startswith("/"):
+            raise UsageError(f"{bundle}: a bundle is named by its absolute path there", hint=f"e.g. {BUNDLE_PATH}")
+        if source.run(["/bin/test", "-f", bundle]).status != 0:
             older = "" if path else ": macOS comes with it since 11"
             raise NotFoundError(
-                f"{source.name} has no {shown(place)}{older}",
+                f"{source.name} has no {shown(bundle)}{older}",
                 hint=f"name another with --bundle-path, e.g. Xcode's: {_IN_XCODE}; or use --extractor raw",
             )
-        return cls(source, place)
+        return cls(source, bundle)
 
-    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
-        """See GuestTool: by the image table of the cache itself, which is at the beginning of its main file."""
+    def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
+        """See GuestTool: from the cache's own image table, which is at the beginning of its main file."""
         where, problems = shown(cache.path), []
         images = []
-        file = stage.empty_folder_for("tables", cache.path) / cache.name
+        file = folder / cache.name
         self._copy_tables(cache.files[0], file)
         with SharedCache.open(file, partial=True) as opened:
             if opened.uuid != cache.uuid:
@@ -78,7 +83,7 @@ class CacheBundle:
         return Listing("the cache's own table", images, problems)
 
     def _copy_tables(self, entry: Entry, target: Path) -> None:
-        """Copy as much of a main file as its tables take; the rest of the copy is a hole of the right size."""
+        """Copy the tables at the beginning of a main file; the rest of the copy is a hole."""
         where = shown(entry.path)
         if entry.size > MAX_FILE_SIZE:
             raise IntegrityError(f"{where}: claims {entry.size} bytes, more than any file of macOS has")
@@ -106,35 +111,35 @@ class CacheBundle:
             ) from error
 
     @contextmanager
-    def extracted(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
+    def extract(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
         """See GuestTool."""
         source = self._source
-        with roomy_folder(source, need) as folder:
+        with temporary_folder(source, need) as folder:
             helper, root = f"{folder}/{HELPER.name}", f"{folder}/images"
             source.session.upload(HELPER, helper)
             for argv in (["/bin/chmod", "700", helper], ["/bin/mkdir", root]):
                 made = source.run(argv)
                 if made.status != 0:
                     raise RemoteError(
-                        f"{source.name}: {argv[0]} ended with {made.status}: {complaints_of(made)[0]}",
+                        f"{source.name}: {argv[0]} ended with {made.status}: {stderr_lines(made)[0]}",
                         hint="harvest with --extractor raw",
                     )
             argv = [helper, self.path, source.remote(cache).decode(), root]
-            output = run_in(source, argv)
+            output = run_extractor(source, argv)
             if output.status == NOT_LOADED:
-                # Newer ones are for arm64e and x86_64 only, and nobody but Apple may build programs for arm64e.
-                first = complaints_of(output)[0]
-                output = run_in(source, [_ARCH, "-x86_64", *argv])
+                # Newer ones are for arm64e and x86_64 only, and only Apple can build programs for arm64e.
+                first = stderr_lines(output)[0]
+                output = run_extractor(source, [_ARCH, "-x86_64", *argv])
                 if output.status != 0:
                     raise RemoteError(
                         f"{BUNDLE} of {shown(cache)}: {first}; and as x86_64: ended with {output.status}:"
-                        f" {complaints_of(output)[0]}",
+                        f" {stderr_lines(output)[0]}",
                         hint="install Rosetta there (softwareupdate --install-rosetta), name Xcode's bundle with"
                         " --bundle-path, or harvest with --extractor raw",
                     )
             if output.status != 0:
                 raise RemoteError(
-                    f"{BUNDLE} of {shown(cache)}: {HELPER.name} ended with {output.status}: {complaints_of(output)[0]}",
+                    f"{BUNDLE} of {shown(cache)}: {HELPER.name} ended with {output.status}: {stderr_lines(output)[0]}",
                     hint="harvest with --extractor raw",
                 )
-            yield SshSource(source.session, root=root, limits=source.limits), complaints_of(output, none=())
+            yield SshSource(source.session, root=root, limits=source.limits), stderr_lines(output, none=())

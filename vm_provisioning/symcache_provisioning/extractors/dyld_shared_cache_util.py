@@ -1,7 +1,7 @@
-"""`dyld_shared_cache_util` in the guest: finding it, reading what it prints, and not believing its exit status.
+"""`dyld_shared_cache_util` in the guest: finding it, parsing its output, and checking what it extracted.
 
 Output formats: dyld's other-tools/dyld_shared_cache_util.cpp, 10.13 to 26. It exits 0 with nothing extracted, with
-truncated images, and with a missing `.symbols`; so only its list, its complaints and its files together say something.
+truncated images, and with a missing `.symbols`; so its list, its errors and its files are compared with each other.
 """
 
 from __future__ import annotations
@@ -10,21 +10,27 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 from symcache.errors import NotFoundError, RemoteError
 from symcache.model import uuid_text
-from symcache_provisioning.extractors.guest_tool import ListedImage, Listing, complaints_of, roomy_folder, run_in
+from symcache_provisioning.extractors.guest_tool import (
+    ListedImage,
+    Listing,
+    run_extractor,
+    stderr_lines,
+    temporary_folder,
+)
 from symcache_provisioning.sources.entries import RemoteCache, refusal
 from symcache_provisioning.sources.machine import SshSource
-from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
 __all__ = ["TOOL", "CacheInfo", "CacheUtil", "parse_info", "parse_text_info"]
 
 TOOL = "dyld_shared_cache_util"
-"""How records call images that it extracted."""
-_PLACES = (f"/usr/local/bin/{TOOL}", f"/usr/bin/{TOOL}")
+"""Name in records of the extractor of its images."""
+_LOCATIONS = (f"/usr/local/bin/{TOOL}", f"/usr/bin/{TOOL}")
 _LIST_OUTPUT = 64 << 20
 _LIST_SECONDS = 300
 _UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
@@ -49,21 +55,21 @@ def parse_text_info(output: bytes) -> list[ListedImage]:
         raise RemoteError(
             f"{TOOL} -text_info printed {shown(lines[0]) if lines else 'nothing'!r} where a count belongs"
         )
-    found = []
+    images = []
     for line in lines[1:]:
         match = _TEXT_LINE.fullmatch(line)
         if match is None:
             raise RemoteError(f"{TOOL} -text_info printed {shown(line)!r}, which is no line of its list")
         address, uuid, path = match.groups()
         _check_path(path, "-text_info")
-        found.append(ListedImage(path, _uuid(uuid), int(address, 16)))
-    if len(found) != int(header[1]):
-        raise RemoteError(f"{TOOL} -text_info announced {header[1]} images and listed {len(found)}")
-    return found
+        images.append(ListedImage(path, _uuid(uuid), int(address, 16)))
+    if len(images) != int(header[1]):
+        raise RemoteError(f"{TOOL} -text_info announced {header[1]} images and listed {len(images)}")
+    return images
 
 
 def parse_info(output: bytes) -> CacheInfo:
-    """Parse the part of `-info` before its mappings. Raises RemoteError for a UUID or count that is none."""
+    """Parse the part of `-info` before its mappings. Raises RemoteError for an invalid UUID or count."""
     values: dict[str, str] = {}
     for line in _lines(output):
         key, colon, value = line.partition(":")
@@ -78,13 +84,13 @@ def parse_info(output: bytes) -> CacheInfo:
 
 
 def _check_path(path: str, verb: str) -> None:
-    """Refuse a path that no file of an extraction could have; nothing here is opened by it all the same."""
+    """Raise RemoteError for a path that no extracted file could have."""
     if any(refusal(part.encode()) for part in path.split("/") if part not in {"", "."}):
         raise RemoteError(f"{TOOL} {verb} printed {shown(path)!r}, which is no path of an image")
 
 
 def _lines(output: bytes) -> list[str]:
-    """Return the lines that are not empty. Raises RemoteError for output that breaks off, or is no text."""
+    """Return the lines that are not empty. Raises RemoteError for output that is cut off or not UTF-8."""
     if output and not output.endswith(b"\n"):
         raise RemoteError(f"{TOOL} stopped printing in the middle of a line: {shown(output[-60:])!r}")
     try:
@@ -99,7 +105,7 @@ def _uuid(text: str) -> UUID | None:
 
 
 class CacheUtil:
-    """The tool at a path on a machine, and what it makes of the caches there."""
+    """dyld_shared_cache_util at a path on a machine."""
 
     name = TOOL
 
@@ -108,15 +114,15 @@ class CacheUtil:
 
     @classmethod
     def find(cls, source: SshSource, path: str | None = None) -> CacheUtil | None:
-        """Return the tool at `path` or at the places it is installed to, or None.
+        """Return the tool at `path`, or where it is usually installed; None if it is not there.
 
-        Raises NotFoundError when `path` is given and nothing there runs as the tool does.
+        Raises NotFoundError when `path` is given and is not the tool.
         """
-        for place in (path,) if path else _PLACES:
-            # Without arguments it explains itself and exits 1, which tells it from everything else of that name.
-            output = source.run([place], max_output=1 << 16)
+        for location in (path,) if path else _LOCATIONS:
+            # Without arguments it prints its usage and exits 1.
+            output = source.run([location], max_output=1 << 16)
             if f"Usage: {TOOL}".encode() in output.stderr + output.stdout:
-                return cls(source, place)
+                return cls(source, location)
         if path:
             raise NotFoundError(
                 f"{source.name}: {shown(path)} is not {TOOL}",
@@ -129,25 +135,25 @@ class CacheUtil:
         return parse_text_info(self._print("-text_info", cache))
 
     def info(self, cache: str) -> CacheInfo:
-        """Return what the tool says of a cache as a whole. Raises RemoteError."""
+        """Return what `-info` prints about a cache. Raises RemoteError."""
         return parse_info(self._print("-info", cache))
 
     def _print(self, verb: str, cache: str) -> bytes:
         argv = [self.path, verb, self._source.remote(cache).decode()]
         output = self._source.run(argv, timeout=_LIST_SECONDS, max_output=_LIST_OUTPUT)
         if output.status != 0:
-            raise RemoteError(f"{TOOL} {verb} {shown(cache)} ended with {output.status}: {complaints_of(output)[0]}")
+            raise RemoteError(f"{TOOL} {verb} {shown(cache)} ended with {output.status}: {stderr_lines(output)[0]}")
         return output.stdout
 
-    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
-        """See GuestTool: by `-text_info`, with `-info` held against it and against the cache's header."""
-        del stage
+    def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
+        """See GuestTool: by `-text_info`, compared with `-info` and with the cache's header."""
+        del folder
         where, problems = shown(cache.path), []
         info, images = self.info(cache.path), self.images(cache.path)
         if info.uuid != cache.uuid:
-            said = uuid_text(info.uuid) if info.uuid else "none"
-            have = uuid_text(cache.uuid) if cache.uuid else "none"
-            problems.append(f"{where}: {TOOL} says its UUID is {said}, its header says {have}")
+            printed = uuid_text(info.uuid) if info.uuid else "none"
+            in_header = uuid_text(cache.uuid) if cache.uuid else "none"
+            problems.append(f"{where}: {TOOL} says its UUID is {printed}, its header says {in_header}")
         if info.image_count is not None and info.image_count != len(images):
             problems.append(
                 f"{where}: {TOOL} counts {info.image_count} images and lists {len(images)}: is it older than the cache?"
@@ -157,15 +163,15 @@ class CacheUtil:
         return Listing(f"{TOOL} -text_info", images, problems)
 
     @contextmanager
-    def extracted(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
+    def extract(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:
         """See GuestTool."""
         source = self._source
-        with roomy_folder(source, need) as folder:
+        with temporary_folder(source, need) as folder:
             argv = [self.path, "-extract", folder, source.remote(cache).decode()]
-            output = run_in(source, argv)
+            output = run_extractor(source, argv)
             if output.status != 0:
                 raise RemoteError(
-                    f"{TOOL} -extract {shown(cache)} ended with {output.status}: {complaints_of(output)[0]}",
+                    f"{TOOL} -extract {shown(cache)} ended with {output.status}: {stderr_lines(output)[0]}",
                     hint="harvest with --extractor raw",
                 )
-            yield SshSource(source.session, root=folder, limits=source.limits), complaints_of(output, none=())
+            yield SshSource(source.session, root=folder, limits=source.limits), stderr_lines(output, none=())

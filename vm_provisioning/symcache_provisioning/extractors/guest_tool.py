@@ -1,6 +1,6 @@
-"""What programs that take caches apart in the guest have in common, whatever they are.
+"""The interface of extractors that run in the guest, and what they have in common.
 
-None is believed on its exit status: what it made is held against a list of what the cache holds.
+Their exit status proves nothing: what they extracted is compared with a list of the cache's images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.ssh.guest_folder import guest_folder
 from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.session import RemoteOutput
-from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
 __all__ = [
@@ -31,13 +30,13 @@ __all__ = [
     "Listing",
     "NoSpaceError",
     "check_whole",
-    "complaints_of",
-    "roomy_folder",
-    "run_in",
+    "run_extractor",
+    "stderr_lines",
+    "temporary_folder",
 ]
 
 _REMOVE_SECONDS = 60
-"""No signal ends this wait."""
+"""Signals are deferred for so long."""
 _EXTRACT_SECONDS = 3600
 _ENDING_SECONDS = 0.5
 _OUTPUT = 64 << 20
@@ -56,13 +55,13 @@ class ListedImage(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What a cache holds."""
+    """The images of a cache."""
 
     origin: str
-    """What says so, as messages name it."""
+    """Where the list comes from, for messages."""
     images: list[ListedImage]
     problems: list[str]
-    """What makes the list doubtful."""
+    """Reasons to doubt the list."""
 
 
 class GuestTool(Protocol):
@@ -70,30 +69,31 @@ class GuestTool(Protocol):
 
     @property
     def name(self) -> str:
-        """How records call images that it extracted."""
+        """Name in records of the extractor of its images."""
 
-    def listed(self, cache: RemoteCache, stage: Staging) -> Listing:
-        """Return what must come out of a cache, every image once. Raises RemoteError, SharedCacheError."""
+    def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
+        """Return the images of a cache, each once; `folder` is for files. Raises RemoteError, SharedCacheError."""
 
-    def extracted(self, cache: str, need: int) -> AbstractContextManager[tuple[SshSource, list[str]]]:
+    def extract(self, cache: str, need: int) -> AbstractContextManager[tuple[SshSource, list[str]]]:
         """Extract a cache into a fresh folder in the guest, which is removed at the end.
 
-        Yields that folder as a tree whose paths are install names, and the tool's complaints. One folder a cache:
-        older extractors merge what is there already, newer ones overwrite it. `need` is how many bytes must be free.
+        Yields that folder as a tree whose paths are install names, and what the tool printed to stderr. Each cache
+        has its own folder: older extractors merge with existing files, newer ones overwrite them. `need` is how many
+        bytes must be free.
 
         Raises RemoteError when the tool fails, NoSpaceError when there is too little space.
         """
 
 
 @contextmanager
-def roomy_folder(source: SshSource, need: int) -> Iterator[str]:
-    """Have a folder of our own in the guest; see `guest_folder`. One that cannot be removed is noted.
+def temporary_folder(source: SshSource, need: int) -> Iterator[str]:
+    """Make a temporary folder in the guest; see `guest_folder`. If it cannot be removed, that becomes a note.
 
     Raises NoSpaceError where fewer than `need` bytes are free, RemoteError.
     """
 
     def make(argv: Sequence[str]) -> RemoteOutput:
-        return source.session.run(argv, max_output=4096)  # not `source.run`: twice would make two
+        return source.session.run(argv, max_output=4096)  # not `source.run`, which may repeat it
 
     def remove(argv: Sequence[str]) -> None:
         try:
@@ -113,17 +113,17 @@ def roomy_folder(source: SshSource, need: int) -> Iterator[str]:
         yield folder
 
 
-def run_in(source: SshSource, argv: Sequence[str]) -> RemoteOutput:
-    """Run an extractor to its end; it ends, too, when we do. Raises RemoteError, never for an exit status."""
+def run_extractor(source: SshSource, argv: Sequence[str]) -> RemoteOutput:
+    """Run an extractor, which is killed when this process ends. Raises RemoteError, never for an exit status."""
     try:
         return source.session.run(argv, timeout=_EXTRACT_SECONDS, max_output=_OUTPUT, watched=True)
     except ConnectionLostError:
-        time.sleep(_ENDING_SECONDS)  # nobody can tell any more when it has gone; it might make its folder anew
+        time.sleep(_ENDING_SECONDS)  # we cannot see when it has ended; it might write to its folder again
         raise
 
 
-def complaints_of(output: RemoteOutput, *, none: Sequence[str] = ("it said nothing",)) -> list[str]:
-    """Return the lines that a program wrote to stderr, fit to be shown; `none` where it wrote none."""
+def stderr_lines(output: RemoteOutput, *, none: Sequence[str] = ("it said nothing",)) -> list[str]:
+    """Return the lines that a program wrote to stderr, escaped; `none` if it wrote none."""
     lines = output.stderr.decode("utf-8", "backslashreplace").splitlines()
     return [shown(line) for line in lines if line.strip()] or list(none)
 

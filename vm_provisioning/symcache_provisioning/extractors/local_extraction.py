@@ -17,11 +17,11 @@ _POLL_SECONDS = 0.2
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the result any more."""
+    """The harvest has ended, so the result is not needed any more."""
 
 
 class Extraction:
-    """One cache that is being extracted, or waits for its turn."""
+    """One cache that is being extracted, or is queued."""
 
     def __init__(self, cache: SharedCache, output: Path, stop: threading.Event) -> None:
         self.cache, self.output = cache, output
@@ -34,10 +34,10 @@ class Extraction:
         self._future = pool.submit(self._run)
 
     def _run(self) -> ExtractReport:
-        self._told(0, 0)
-        return extract_all(self.cache, self.output, progress=self._told)
+        self._progressed(0, 0)
+        return extract_all(self.cache, self.output, progress=self._progressed)
 
-    def _told(self, done: int, total: int) -> None:
+    def _progressed(self, done: int, total: int) -> None:
         del total
         if self._stop.is_set():
             raise _StoppedError
@@ -55,7 +55,7 @@ class Extraction:
 
 
 class Extractions:
-    """Extracts one cache after the other, each over all cores; a context manager that stops them at its end."""
+    """Extracts one cache after the other, each on all cores; a context manager, which stops them at its end."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -74,7 +74,7 @@ class Extractions:
             cache.close()
 
     def start(self, cache: SharedCache, output: Path) -> Extraction:
-        """Begin with a cache as soon as the one before is done; the cache is closed in the end."""
+        """Queue a cache, which is closed when this context ends."""
         self._caches.append(cache)
         extraction = Extraction(cache, output, self._stop)
         extraction.start(self._pool)

@@ -1,4 +1,4 @@
-"""The shared caches without which no harvest of a release is whole."""
+"""The shared caches that every harvest of a release must have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["lacking_caches"]
 
 
 def lacking_caches(release: Release, caches: Iterable[RemoteCache], advice: str) -> list[str]:
-    """Return a sentence, ending in `advice`, for each family that `release` must have a cache of and has not."""
+    """Return a sentence, ending in `advice`, for each family of caches that `release` must have and that is missing."""
     from symcache.verify import lacking_families  # noqa: PLC0415 (all of verify takes its time to import)
 
     return [
