@@ -332,10 +332,10 @@ def test_a_child_is_told_from_a_later_process_of_its_number(tmp_path: Path) -> N
     assert child.alive()
     assert not Child(child.pid, "another time", child.log).alive()
     assert not Child(2**22 + 1, "", child.log).alive(), "one that ended at once"
-    until(child.said)
+    until(child.last_output)
     child.end()
     assert not child.alive()
-    assert child.said() == "hello"
+    assert child.last_output() == "hello"
 
 
 def test_a_signal_waits_for_what_must_not_be_torn_apart() -> None:

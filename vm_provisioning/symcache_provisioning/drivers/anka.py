@@ -43,42 +43,44 @@ class AnkaOptions(DriverOptions):
 
 
 class Anka(Driver[AnkaOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "anka"
     capabilities = Capabilities(out_of_band=True, create_from_ipsw=True, apple_limit=True)
     options_type = AnkaOptions
     programs = (_ANKA,)
 
-    def _ask(self, verb: str, *arguments: str, machine: str = "", timeout: float = 60, missing: bool = False) -> Body:
-        """Return the body of an answer; None for a machine that is not there, where `missing` forgives that."""
+    def _run(
+        self, verb: str, *arguments: str, machine: str = "", timeout: float = 60, missing_ok: bool = False
+    ) -> Body:
+        """Run a verb and return the body of its response; None for a missing machine if `missing_ok`."""
         output = _ANKA.run(
             verb, *arguments, machine=machine, before=["--machine-readable"], timeout=timeout, accept=lambda o: True
         )
         try:
-            answer = json.loads(output.stdout)
+            response = json.loads(output.stdout)
         except (ValueError, RecursionError):
             if output.status != 0:
                 raise _ANKA.failure(verb, machine, output) from None
-            answer = _ANKA.parse(verb, machine, output)
-        if not isinstance(answer, dict) or answer.get("status") not in {"OK", "FAIL"}:
+            response = _ANKA.parse(verb, machine, output)
+        if not isinstance(response, dict) or response.get("status") not in {"OK", "FAIL"}:
             raise ProgramError(
                 f"anka {verb} {machine} printed {shown(output.stdout, 60)!r}, which is no answer of Anka 3",
                 hint="is Anka 3 installed?",
             )
-        if answer["status"] == "FAIL":
-            said = shown(str(answer.get("message", "")))
-            if missing and "not found" in said.lower():
+        if response["status"] == "FAIL":
+            message = shown(str(response.get("message", "")))
+            if missing_ok and "not found" in message.lower():
                 return None
-            code = answer.get("code")
+            code = response.get("code")
             status = output.status or (code if isinstance(code, int) else 1)
-            raise _ANKA.failure(verb, machine, Output("", said, status))
-        body = answer.get("body")
+            raise _ANKA.failure(verb, machine, Output("", message, status))
+        body = response.get("body")
         return body if isinstance(body, dict | list) else None
 
     def list(self) -> Sequence[ListedMachine]:
         """See Driver."""
-        body = self._ask("list")
+        body = self._run("list")
         return [
             ListedMachine(str(m["name"]), _STATES.get(str(m.get("status")), MachineState.CHANGING))
             for m in (body if isinstance(body, list) else [])
@@ -92,16 +94,16 @@ class Anka(Driver[AnkaOptions]):
     def clone(self, image: str, machine: str) -> None:
         """See Driver."""
         tag = ["-t", self.options.tag] if self.options.tag else []
-        self._ask("clone", *tag, image, machine, machine=machine, timeout=_CLONE_SECONDS)
+        self._run("clone", *tag, image, machine, machine=machine, timeout=_CLONE_SECONDS)
 
     def start(self, machine: str, log: Path) -> None:
         """See Driver."""
         del log
-        self._ask("start", machine, machine=machine, timeout=180)
+        self._run("start", machine, machine=machine, timeout=180)
 
     def address(self, machine: str) -> Endpoint | None:
         """See Driver."""
-        body = self._ask("show", machine, machine=machine)
+        body = self._run("show", machine, machine=machine)
         host = first_address(str(body.get("ip", ""))) if isinstance(body, dict) else None
         return Endpoint(host, 22) if host else None
 
@@ -113,16 +115,16 @@ class Anka(Driver[AnkaOptions]):
         """See Driver."""
         self._stop_or_kill(
             machine,
-            lambda: self._ask("stop", machine, machine=machine, timeout=max(5, grace), missing=True),
-            lambda: self._ask("stop", "-f", machine, machine=machine, timeout=60),
+            lambda: self._run("stop", machine, machine=machine, timeout=max(5, grace), missing_ok=True),
+            lambda: self._run("stop", "-f", machine, machine=machine, timeout=60),
         )
 
     def destroy(self, machine: str) -> None:
         """See Driver."""
-        self._ask("delete", "--yes", machine, machine=machine, timeout=120, missing=True)
+        self._run("delete", "--yes", machine, machine=machine, timeout=120, missing_ok=True)
 
     def create(self, machine: str, ipsw: str) -> str:
         """See Driver. Anka goes through the Setup Assistant itself."""
         disk = ["-d", self.options.disk] if self.options.disk else []
-        self._ask("create", *disk, machine, ipsw, machine=machine, timeout=_INSTALL_SECONDS)
+        self._run("create", *disk, machine, ipsw, machine=machine, timeout=_INSTALL_SECONDS)
         return "Anka made the user anka, whose password is public: change it, or allow only keys"

@@ -59,7 +59,7 @@ def _missing(output: Output) -> bool:
 
 
 class Libvirt(Driver[LibvirtOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "libvirt"
     capabilities = Capabilities()
@@ -109,7 +109,7 @@ class Libvirt(Driver[LibvirtOptions]):
                 continue
             file, name = source.get("file"), target.get("dev", "") if target is not None else ""
             form = kind.get("type", "raw") if kind is not None else "raw"
-            # virt-clone keeps the format that is written down: an overlay of a raw disk would be read as raw.
+            # virt-clone keeps the format in the definition, so an overlay of a raw disk would be read as raw.
             if not file or not re.fullmatch(r"[a-z]{1,8}", name) or form != "qcow2":
                 raise UsageError(
                     f"{machine}: its disk {name or '?'} is no qcow2 file, and cannot be laid over",
@@ -117,7 +117,7 @@ class Libvirt(Driver[LibvirtOptions]):
                 )
             yield name, Path(file)
 
-    def _ledger(self, machine: str) -> Path:
+    def _disk_list(self, machine: str) -> Path:
         return self.folder / f"{machine}.disks"
 
     def clone(self, image: str, machine: str) -> None:
@@ -130,8 +130,8 @@ class Libvirt(Driver[LibvirtOptions]):
             )
         disks = [(base, base.parent / f"{machine}-{name}.qcow2") for name, base in self._disks(image)]
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Written first: what is made after it can be removed after any accident.
-        self._ledger(machine).write_text("".join(f"{overlay}\n" for _, overlay in disks))
+        # Written first, so that the overlays can be removed whatever happens.
+        self._disk_list(machine).write_text("".join(f"{overlay}\n" for _, overlay in disks))
         files = []
         for base, overlay in disks:
             QEMU_IMG.run("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(overlay), machine=machine)
@@ -153,17 +153,17 @@ class Libvirt(Driver[LibvirtOptions]):
     def address(self, machine: str) -> Endpoint | None:
         """See Driver."""
         failure: ProgramError | None = None
-        answered = False
+        succeeded = False
         for source in ("lease", "arp"):
             try:
                 output = self._virsh("domifaddr", machine, "--source", source, timeout=30)
             except ProgramError as error:
                 failure = failure or error
                 continue
-            answered = True
+            succeeded = True
             if host := first_address(output.stdout):
                 return Endpoint(host, 22)
-        if failure is not None and not answered:
+        if failure is not None and not succeeded:
             raise failure
         return None
 
@@ -174,7 +174,7 @@ class Libvirt(Driver[LibvirtOptions]):
         try:
             self._virsh("shutdown", machine)
         except ProgramError:
-            grace = 0  # it does not listen
+            grace = 0  # the guest cannot be shut down
         if self.wait_for(machine, {MachineState.STOPPED, MachineState.MISSING}, grace) is not MachineState.STOPPED:
             self._virsh("destroy", machine, accept=lambda o: _missing(o) or "not running" in o.stderr)
 
@@ -184,11 +184,11 @@ class Libvirt(Driver[LibvirtOptions]):
             raise UsageError(f"{machine}: is an image, not a machine that symcache made")
         if self.state(machine) is not MachineState.MISSING:
             self._virsh("undefine", machine, "--nvram", "--snapshots-metadata", accept=_missing)
-        ledger = self._ledger(machine)
+        disk_list = self._disk_list(machine)
         try:
-            for line in ledger.read_text().splitlines() if ledger.exists() else ():
+            for line in disk_list.read_text().splitlines() if disk_list.exists() else ():
                 if Path(line).name.startswith(machine):
                     Path(line).unlink(missing_ok=True)
-            ledger.unlink(missing_ok=True)
+            disk_list.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"{error.filename}: cannot be removed: {error.strerror}", hint="remove it") from error

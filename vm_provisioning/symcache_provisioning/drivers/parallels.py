@@ -48,7 +48,7 @@ def _field(machine: Mapping[str, Any], *names: str) -> str:
 
 
 class Parallels(Driver[ParallelsOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "parallels"
     capabilities = Capabilities(out_of_band=True, apple_limit=True)
@@ -56,10 +56,10 @@ class Parallels(Driver[ParallelsOptions]):
     programs = (_PRLCTL,)
 
     def _machines(self) -> Sequence[Mapping[str, Any]]:
-        found = _PRLCTL.json("list", "-a", "-i", "-j")
-        if not isinstance(found, list) or not all(isinstance(m, dict) for m in found):
+        machines = _PRLCTL.json("list", "-a", "-i", "-j")
+        if not isinstance(machines, list) or not all(isinstance(m, dict) for m in machines):
             raise ProgramError("prlctl list printed no list of machines", hint="run it by hand: prlctl list -a -i -j")
-        return found
+        return machines
 
     def list(self) -> Sequence[ListedMachine]:
         """See Driver."""
@@ -84,7 +84,7 @@ class Parallels(Driver[ParallelsOptions]):
                 _PRLCTL.run("clone", *argv, "--linked", machine=machine, timeout=_CLONE_SECONDS)
                 return
             except ProgramError as error:
-                if self.options.clone == "linked" or error.status is None or _MISSING.search(error.said):
+                if self.options.clone == "linked" or error.status is None or _MISSING.search(error.output):
                     raise
                 self.destroy(machine)
         _PRLCTL.run("clone", *argv, machine=machine, timeout=_CLONE_SECONDS)
@@ -95,7 +95,7 @@ class Parallels(Driver[ParallelsOptions]):
         _PRLCTL.run("start", machine, machine=machine, timeout=180)
 
     def address(self, machine: str) -> Endpoint | None:
-        """See Driver. Parallels Tools tell it; without them it is found among the leases, by MAC."""
+        """See Driver. Read from Parallels Tools, or without them from the DHCP leases, by MAC."""
         output = _PRLCTL.run("list", machine, "--full", "--no-header", "-o", "ip_configured", machine=machine)
         host = first_address(output.stdout) or self._leased(machine)
         return Endpoint(host, 22) if host else None

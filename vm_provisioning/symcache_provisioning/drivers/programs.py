@@ -1,6 +1,6 @@
 """Running the programs that drive virtual machines: never through a shell, never without a time limit.
 
-What they print is bounded, read in the C locale, and shown only with its control characters made visible.
+They run in the C locale; the size of their output is bounded, and messages show it with control characters escaped.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from symcache_provisioning.text import shown
 __all__ = ["Child", "Output", "Program", "ProgramError", "process_start"]
 
 _MAX_OUTPUT = 4 << 20
-_MERCY = 3
-"""Seconds between being asked to end and being made to."""
-_AFTER_EXIT = 0.5
-"""Seconds that pipes are read on after the program's end: a process that it left behind may hold them open."""
+_TERMINATE_SECONDS = 3
+"""Between SIGTERM and SIGKILL."""
+_READ_AFTER_EXIT = 0.5
+"""Seconds for which pipes are still read after the program has ended: its children may hold them open."""
 
 
 class ProgramError(EnvironmentFailure):
-    """A program failed, in a word: `status` is its exit code, None where it was ended for taking too long."""
+    """A program failed. `status` is its exit code, or None if it was killed; `output` is what it printed as error."""
 
-    def __init__(self, message: str, *, hint: str = "", status: int | None = None, said: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None, output: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.status, self.said = status, said
+        self.status, self.output = status, output
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +50,21 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process that lives as long as its machine. `started` tells it from a later one with the same number."""
+    """A process that runs as long as its machine. `started` tells it from a later one with the same pid."""
 
     pid: int
     started: str
     log: Path
 
     def alive(self) -> bool:
-        """Tell whether it still runs; collects it if it was ours."""
+        """Return whether it still runs, and reap it if it is our child."""
         with contextlib.suppress(ChildProcessError, OSError):
             os.waitpid(self.pid, os.WNOHANG)
-        # Without a start, it had ended before anybody could look.
+        # `started` is empty if it ended before its start time could be read.
         return self.started != "" and process_start(self.pid) == self.started
 
     def end(self, grace: float = 5) -> None:
-        """Ask its process group to end, then make it."""
+        """End its process group, by SIGKILL if SIGTERM does not within `grace` seconds."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not self.alive():
                 return
@@ -74,8 +74,8 @@ class Child:
             while self.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
 
-    def said(self) -> str:
-        """Return the last two lines of its log that say something: many programs end with how to ask for help."""
+    def last_output(self) -> str:
+        """Return the last two lines of its log: the very last is often how to get help."""
         try:
             with self.log.open("rb") as opened:
                 opened.seek(max(0, self.log.stat().st_size - 8192))
@@ -86,7 +86,7 @@ class Child:
 
 
 def process_start(pid: int) -> str:
-    """Return when a process was started, in words of its system; empty where there is none, or only a zombie."""
+    """Return the start time of a process, as its system writes it; empty if there is none, or it is a zombie."""
     try:
         # Fields 3 (state) and 22 (start time in ticks) of proc(5); the name before them may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -109,17 +109,17 @@ def process_start(pid: int) -> str:
 
 
 class Program:
-    """One program of a driver, found on PATH or at the places where its vendor puts it."""
+    """One program of a driver, on PATH or in a usual location."""
 
-    def __init__(self, name: str, *places: str, hint: str) -> None:
-        self.name, self._places, self._hint = name, places, hint
+    def __init__(self, name: str, *locations: str, hint: str) -> None:
+        self.name, self._locations, self._hint = name, locations, hint
 
     def find(self) -> str:
         """Return its path. Raises EnvironmentFailure."""
-        found = shutil.which(self.name) or next((p for p in self._places if os.access(p, os.X_OK)), None)
-        if found is None:
+        path = shutil.which(self.name) or next((p for p in self._locations if os.access(p, os.X_OK)), None)
+        if path is None:
             raise EnvironmentFailure(f"{self.name} is not installed", hint=self._hint)
-        return found
+        return path
 
     def run(
         self,
@@ -133,8 +133,8 @@ class Program:
     ) -> Output:
         """Run `name *before verb *arguments`. `machine` is for messages.
 
-        Exit code 0 is success, unless `strict_stderr` and something is on stderr; `accept` may forgive a failure.
-        Raises ProgramError.
+        Exit code 0 is success, unless `strict_stderr` and something is on stderr. Raises ProgramError for a failure,
+        unless `accept` returns True for it.
         """
         argv = [self.find(), *before, verb, *arguments]
         output = self._collect(argv, verb, machine, timeout)
@@ -144,19 +144,19 @@ class Program:
         return output
 
     def failure(self, verb: str, machine: str, output: Output, hint: str = "") -> ProgramError:
-        """Return the error for an output that is none of success."""
-        # vmrun complains on stdout; the others keep it for results.
+        """Return the error for the output of a failed run."""
+        # vmrun prints errors on stdout, the others on stderr.
         lines = [line for line in (output.stderr or output.stdout).splitlines() if line.strip()]
-        said = shown(lines[0]) if lines else "it said nothing"
+        message = shown(lines[0]) if lines else "it said nothing"
         return ProgramError(
-            f"{self._what(verb, machine)} ended with {output.status}: {said}",
+            f"{self._command(verb, machine)} ended with {output.status}: {message}",
             hint=hint or f"run it by hand: {shown(' '.join(filter(None, [self.name, verb, machine])))}",
             status=output.status,
-            said=said,
+            output=message,
         )
 
     def json(self, verb: str, *arguments: str, machine: str = "", timeout: float = 60) -> Any:
-        """Run it and return the JSON that it prints. Raises ProgramError for anything else."""
+        """Run it and return the JSON that it prints. Raises ProgramError."""
         output = self.run(verb, *arguments, machine=machine, timeout=timeout)
         return self.parse(verb, machine, output)
 
@@ -166,12 +166,12 @@ class Program:
             return json.loads(output.stdout)
         except (ValueError, RecursionError) as error:
             raise ProgramError(
-                f"{self._what(verb, machine)} printed {shown(output.stdout, 60)!r}, which is no JSON",
+                f"{self._command(verb, machine)} printed {shown(output.stdout, 60)!r}, which is no JSON",
                 hint=f"is this version of {self.name} supported? (docs/machines.md)",
             ) from error
 
     def spawn(self, *arguments: str, log: Path, folder: Path | None = None) -> Child:
-        """Start it for as long as the machine lives: in a session of its own, its output in `log`."""
+        """Start it in the background, in a session of its own, with its output in `log`."""
         argv = [self.find(), *arguments]
         log.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -190,23 +190,23 @@ class Program:
         finally:
             os.close(descriptor)
         child = Child(process.pid, process_start(process.pid), log)
-        process.returncode = 0  # it outlives us, or Child.alive collects it: Popen need not care
+        process.returncode = 0  # it outlives us, or Child.alive reaps it: Popen must not warn
         return child
 
-    def _what(self, verb: str, machine: str) -> str:
+    def _command(self, verb: str, machine: str) -> str:
         return shown(" ".join(filter(None, [self.name, verb, machine])))
 
     def _collect(self, argv: Sequence[str], verb: str, machine: str, timeout: float) -> Output:
         process: subprocess.Popen[bytes] | None = None
         try:
-            with defer_interrupts():  # never start what is not known to have been started
+            with defer_interrupts():  # never lose a process that has just been started
                 process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env=_environment(),
-                    start_new_session=True,  # the terminal's Ctrl+C is for us to handle
+                    start_new_session=True,  # Ctrl+C is handled here
                 )
             stdout, stderr = self._read(process, verb, machine, timeout)
             status = process.wait()
@@ -235,17 +235,17 @@ class Program:
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ, text)
             while True:
-                # A signal within Popen's own work could leave its locks behind.
+                # A signal inside Popen could leave its lock held.
                 with defer_interrupts():
                     over = process.poll() is not None
                     now = time.monotonic()
                     if over and ended is None:
                         ended = now
-                    if over and (not selector.get_map() or now > (ended or now) + _AFTER_EXIT):
+                    if over and (not selector.get_map() or now > (ended or now) + _READ_AFTER_EXIT):
                         break
                     if now > deadline:
                         raise ProgramError(
-                            f"{self._what(verb, machine)} did not finish within {timeout:g} s",
+                            f"{self._command(verb, machine)} did not finish within {timeout:g} s",
                             hint="see whether it asks for something on the machine's screen, or run it by hand",
                         )
                     if not selector.get_map():
@@ -258,20 +258,20 @@ class Program:
                         key.data.extend(data)
                         if len(key.data) > _MAX_OUTPUT:
                             raise ProgramError(
-                                f"{self._what(verb, machine)} printed more than {_MAX_OUTPUT} bytes",
+                                f"{self._command(verb, machine)} printed more than {_MAX_OUTPUT} bytes",
                                 hint="run it by hand and see what it prints",
                             )
         return texts
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a program and what it started to end, which lets it remove what is half done; then make them."""
+    """Terminate a program and its children, so that they can clean up; then kill them."""
     with defer_interrupts():
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_MERCY)
+                process.wait(_TERMINATE_SECONDS)
         process.wait()
 
 

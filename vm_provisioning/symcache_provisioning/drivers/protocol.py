@@ -1,4 +1,4 @@
-"""What a driver of virtual machines can be asked."""
+"""The interface of drivers of virtual machines."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _POLL = 1.0
 
 
 class MachineState(StrEnum):
-    """What a machine does."""
+    """State of a machine."""
 
     MISSING = "missing"
     STOPPED = "stopped"
     SUSPENDED = "suspended"
     RUNNING = "running"
     CHANGING = "changing"
-    """On its way from one to another."""
+    """Between two of the others."""
 
     @property
     def is_up(self) -> bool:
-        """Whether it runs, or is about to, or not to any more."""
+        """Whether it runs, is starting or stopping."""
         return self in {MachineState.RUNNING, MachineState.CHANGING}
 
 
 class Endpoint(NamedTuple):
-    """Where a machine's SSH server listens."""
+    """Address of a machine's SSH server."""
 
     host: str
     port: int
@@ -66,17 +66,17 @@ class ListedMachine(NamedTuple):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a driver can do, and what it needs."""
+    """What a driver can do."""
 
     life_cycle: bool = True
     """It can clone, start, stop and destroy."""
     child_process: bool = False
-    """`start` leaves a process behind that lives as long as the machine."""
+    """`start` starts a process that runs as long as the machine."""
     out_of_band: bool = False
     """It can run programs in the guest without the network."""
     create_from_ipsw: bool = False
     apple_limit: bool = False
-    """It runs macOS guests on a Mac, of which two at a time may run."""
+    """Its macOS guests count towards the two that may run on a Mac at a time."""
 
 
 class DriverOptions(BaseModel):
@@ -89,10 +89,10 @@ Options = TypeVar("Options", bound=DriverOptions)
 
 
 class Driver(ABC, Generic[Options]):
-    """One kind of machine. Machines are called by the driver's own names.
+    """Driver of one kind of virtual machine. Machines have the names that its programs use.
 
-    Whatever runs a program raises EnvironmentFailure where that fails, hangs or says nonsense; what a driver cannot do
-    raises UsageError. `folder` is for files of the driver's own.
+    Methods raise EnvironmentFailure if a program fails, hangs or prints something unexpected, UsageError if the driver
+    cannot do that. `folder` is for the driver's own files.
     """
 
     name: ClassVar[str]
@@ -104,66 +104,66 @@ class Driver(ABC, Generic[Options]):
         self.options, self.folder = options, folder
 
     def state(self, machine: str) -> MachineState:
-        """Return what it does; the state of a machine that there is none of is MISSING."""
+        """Return the state of a machine; MISSING if it does not exist."""
         return next((m.state for m in self.list() if m.name == machine), MachineState.MISSING)
 
     def list(self) -> Sequence[ListedMachine]:
-        """Return the machines there are: what symcache made and lost is found among them."""
+        """Return all machines, including orphaned ones that symcache made."""
         self._cannot("list machines")
 
     def running_guests(self) -> Sequence[str]:
-        """Return the running machines that are known to be macOS guests, of which a Mac may run two."""
+        """Return the running machines that are macOS guests, as far as is known."""
         return ()
 
     def clone(self, image: str, machine: str) -> None:
-        """Make `machine` of `image`. A failed or interrupted clone may leave one behind: destroy it."""
+        """Clone `image` as `machine`. A failed or interrupted clone may have to be destroyed."""
         self._cannot("clone")
 
     def start(self, machine: str, log: Path) -> Child | None:
-        """Start it; does not wait until it has. Returns the process that lives with it, if there is one."""
+        """Start it, without waiting for it. Return the process that runs as long as it, if there is one."""
         self._cannot("start machines")
 
     def address(self, machine: str) -> Endpoint | None:
-        """Return where its SSH server will listen, or None as long as nobody knows."""
+        """Return the address of its SSH server, or None if it is not known yet."""
         self._cannot("tell addresses")
 
     def endpoint(self, machine: str, timeout: float, child: Child | None = None) -> Endpoint:
-        """Wait for an address, at most `timeout` seconds, and no longer than `child` lives.
+        """Wait for an address, at most `timeout` seconds, and as long as `child` runs.
 
-        Raises RemoteError when none comes, EnvironmentFailure with the last word of a child that ended.
+        Raises RemoteError when there is none in time, EnvironmentFailure with the last output of a child that ended.
         """
 
-        def ask() -> Endpoint | None:
-            found = self.address(machine)
-            if found is None:
+        def poll() -> Endpoint | None:
+            endpoint = self.address(machine)
+            if endpoint is None:
                 self.check_child(machine, child)
-            return found
+            return endpoint
 
         try:
-            found = tenacity.Retrying(
+            endpoint = tenacity.Retrying(
                 stop=tenacity.stop_after_delay(timeout),
                 wait=tenacity.wait_fixed(_POLL),
-                retry=tenacity.retry_if_result(lambda found: found is None),
-            )(ask)
+                retry=tenacity.retry_if_result(lambda endpoint: endpoint is None),
+            )(poll)
         except tenacity.RetryError as error:
             raise RemoteError(
                 f"{machine} got no network address within {timeout:g} s",
                 hint=f"see with {self.name} whether it starts at all; boot_timeout in the inventory is the limit",
             ) from error
-        assert found is not None  # noqa: S101 - for the type checker: None is retried
-        return found
+        assert endpoint is not None  # noqa: S101 - for the type checker: None is retried
+        return endpoint
 
     def check_child(self, machine: str, child: Child | None) -> None:
-        """Raise EnvironmentFailure where the process that lives with a machine has ended."""
+        """Raise EnvironmentFailure if the process of a machine has ended."""
         if child is not None and not child.alive():
             raise EnvironmentFailure(
-                f"{self.name}: {machine} ended while it started: {child.said() or 'it said nothing'}",
-                hint=self._explain(child.said()) or f"its log is {child.log}",
+                f"{self.name}: {machine} ended while it started: {child.last_output() or 'it said nothing'}",
+                hint=self._explain(child.last_output()) or f"its log is {child.log}",
             )
 
-    def _explain(self, said: str) -> str:
-        """Return the next step for the last word of a child, where it is known."""
-        del said
+    def _explain(self, output: str) -> str:
+        """Return a hint for the last output of a child, or an empty string."""
+        del output
         return ""
 
     def exec_out_of_band(self, machine: str, argv: Sequence[str], timeout: float = 30) -> str:
@@ -171,7 +171,7 @@ class Driver(ABC, Generic[Options]):
         self._cannot("run programs in the guest")
 
     def stop(self, machine: str, grace: float) -> None:
-        """Stop it, by force after `grace` seconds; one that is stopped or missing is fine."""
+        """Stop it, by force after `grace` seconds. Do nothing if it is stopped or missing."""
         self._cannot("stop machines")
 
     def _stop_or_kill(self, machine: str, stop: Callable[[], object], kill: Callable[[], object]) -> None:
@@ -183,14 +183,14 @@ class Driver(ABC, Generic[Options]):
                 kill()
 
     def wait_for(self, machine: str, states: Set[MachineState], seconds: float) -> MachineState:
-        """Wait until it does one of these, at most so long, and return what it does then."""
+        """Wait for one of these states, at most `seconds`, and return the state then."""
         deadline = time.monotonic() + seconds
         while (state := self.state(machine)) not in states and time.monotonic() < deadline:
             time.sleep(min(_POLL, max(0.0, deadline - time.monotonic())))
         return state
 
     def destroy(self, machine: str) -> None:
-        """Remove it and its disks; one that is missing is fine."""
+        """Remove it and its disks. Do nothing if it is missing."""
         self._cannot("destroy machines")
 
     def create(self, machine: str, ipsw: str) -> str:
@@ -198,7 +198,7 @@ class Driver(ABC, Generic[Options]):
         self._cannot("create machines from an IPSW")
 
     def is_local(self, image: str) -> bool:
-        """Tell whether an image is a machine of this host, which can be started and changed itself."""
+        """Return whether an image is a machine on this host, which can be started and changed itself."""
         return self.state(image) != MachineState.MISSING
 
     def _cannot(self, what: str) -> NoReturn:
@@ -211,15 +211,15 @@ def first_address(text: str, *, own: bool = False) -> str | None:
 
     Loopback counts only where it is this host's `own`, not one of the guest's interfaces.
     """
-    found = []
-    for word in re.split(r"[\s,;]+", text):
+    addresses = []
+    for token in re.split(r"[\s,;]+", text):
         try:
-            address = ipaddress.ip_address(word.partition("/")[0])
+            address = ipaddress.ip_address(token.partition("/")[0])
         except ValueError:
             continue
         if not (
             address.is_unspecified or (address.is_loopback and not own) or address.is_link_local or address.is_multicast
         ):
-            found.append(address)
-    found.sort(key=lambda a: a.version)
-    return str(found[0]) if found else None
+            addresses.append(address)
+    addresses.sort(key=lambda a: a.version)
+    return str(addresses[0]) if addresses else None

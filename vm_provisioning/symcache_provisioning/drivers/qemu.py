@@ -1,7 +1,7 @@
 """QEMU by itself: a process, a disk that is an overlay over the image, and SSH forwarded to this machine's loopback.
 
-The arguments are the user's, since no two machines that run macOS under QEMU are set up alike; added are the overlay,
-the network, the monitor and a display that is none. The image is a disk image.
+The user gives the arguments, since no two macOS machines under QEMU are set up alike; the overlay, the network, the
+monitor and `-display none` are added. The image is a disk image.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class QEMUOptions(DriverOptions):
 
 
 class QEMU(Driver[QEMUOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "qemu"
     capabilities = Capabilities(child_process=True)
@@ -89,10 +89,10 @@ class QEMU(Driver[QEMUOptions]):
             return MachineState.MISSING
         try:
             with Qmp(self._home(machine) / _SOCKET) as monitor:
-                answer = monitor.execute("query-status")
+                response = monitor.execute("query-status")
         except QmpError:
             return MachineState.STOPPED
-        status = answer.get("status") if isinstance(answer, dict) else None
+        status = response.get("status") if isinstance(response, dict) else None
         return MachineState.SUSPENDED if status in {"paused", "suspended"} else MachineState.RUNNING
 
     def clone(self, image: str, machine: str) -> None:
@@ -134,10 +134,10 @@ class QEMU(Driver[QEMUOptions]):
         """See Driver."""
         try:
             with Qmp(self._home(machine) / _SOCKET) as monitor:
-                answer = monitor.execute("human-monitor-command", **{"command-line": "info usernet"})
+                response = monitor.execute("human-monitor-command", **{"command-line": "info usernet"})
         except QmpError:
-            return None  # not listening yet; whether it lives, its process tells
-        match = _FORWARD.search(str(answer))
+            return None  # not listening yet; `check_child` tells whether it runs
+        match = _FORWARD.search(str(response))
         return Endpoint("127.0.0.1", int(match[1])) if match else None
 
     def stop(self, machine: str, grace: float) -> None:
@@ -149,7 +149,7 @@ class QEMU(Driver[QEMUOptions]):
                 with Qmp(socket) as monitor:
                     monitor.execute(command)
             except QmpError:
-                return  # it is gone
+                return  # it has ended
             while time.monotonic() < deadline:
                 if self.state(machine) in {MachineState.STOPPED, MachineState.MISSING}:
                     return

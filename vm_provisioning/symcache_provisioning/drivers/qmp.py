@@ -1,4 +1,4 @@
-"""QEMU's machine protocol (QMP, docs/interop/qmp-spec): as much as stopping a machine and asking it things needs."""
+"""A client of the QEMU Machine Protocol (docs/interop/qmp-spec): commands, without events."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MAX_SOCKET_PATH = 100
 
 
 class QmpError(EnvironmentFailure):
-    """QEMU does not answer, or answers that it will not."""
+    """QEMU does not answer, or refuses a command."""
 
 
 class Qmp:
-    """One connection to the monitor of a machine. Every answer has to come within `timeout` seconds."""
+    """One connection to the monitor of a machine. Every response must arrive within `timeout` seconds."""
 
     def __init__(self, path: Path, timeout: float = 10) -> None:
         self._path, self._name = path, f"QEMU's monitor {path}"
@@ -64,18 +64,18 @@ class Qmp:
         self._socket.close()
 
     def execute(self, command: str, **arguments: str) -> Any:
-        """Run a command and return what it returns; events that come in between are passed over. Raises QmpError."""
+        """Run a command and return its result, ignoring events. Raises QmpError."""
         message = {"execute": command, **({"arguments": arguments} if arguments else {})}
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
             raise QmpError(f"{self._name} does not answer: {error.strerror or error}") from error
         while True:
-            answer = self._receive()
-            if "error" in answer:
-                raise QmpError(f"{self._name} refused {command}: {shown(str(answer['error'].get('desc', '')))}")
-            if "return" in answer:
-                return answer["return"]
+            response = self._receive()
+            if "error" in response:
+                raise QmpError(f"{self._name} refused {command}: {shown(str(response['error'].get('desc', '')))}")
+            if "return" in response:
+                return response["return"]
 
     def _receive(self) -> dict[str, Any]:
         try:
@@ -85,9 +85,9 @@ class Qmp:
         if not line.endswith(b"\n"):
             raise QmpError(f"{self._name} broke off")
         try:
-            answer = json.loads(line)
+            response = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise QmpError(f"{self._name} does not speak QMP: {shown(line, 60)!r}") from error
-        if not isinstance(answer, dict):
+        if not isinstance(response, dict):
             raise QmpError(f"{self._name} does not speak QMP: {shown(line, 60)!r}")
-        return answer
+        return response

@@ -1,4 +1,4 @@
-"""A machine that is just there: a Mac, a cloud's instance, a VM that somebody else looks after."""
+"""A machine that symcache does not start: a Mac, a cloud instance, a VM that is managed otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Static"]
 
 
 class Static(Driver[DriverOptions]):
-    """Has no life cycle: its host, port and user stand in the inventory."""
+    """Has no life cycle; host, port and user are those of the inventory."""
 
     name = "static"
     capabilities = Capabilities(life_cycle=False)

@@ -61,7 +61,7 @@ def _missing(output: Output) -> bool:
 
 
 class Tart(Driver[TartOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "tart"
     capabilities = Capabilities(child_process=True, out_of_band=True, create_from_ipsw=True, apple_limit=True)
@@ -70,11 +70,11 @@ class Tart(Driver[TartOptions]):
 
     def list(self) -> Sequence[ListedMachine]:
         """See Driver."""
-        found = _TART.json("list", "--source", "local", "--format", "json")
+        rows = _TART.json("list", "--source", "local", "--format", "json")
         try:
-            if not isinstance(found, list):
-                raise TypeError(type(found).__name__)
-            return [ListedMachine(str(m["Name"]), _STATES.get(str(m["State"]), MachineState.CHANGING)) for m in found]
+            if not isinstance(rows, list):
+                raise TypeError(type(rows).__name__)
+            return [ListedMachine(str(m["Name"]), _STATES.get(str(m["State"]), MachineState.CHANGING)) for m in rows]
         except (TypeError, KeyError) as error:
             raise ProgramError(
                 f"tart list printed no list of machines: {error!r}", hint="is tart of 2024 or later installed?"
@@ -113,7 +113,7 @@ class Tart(Driver[TartOptions]):
 
     def address(self, machine: str) -> Endpoint | None:
         """See Driver."""
-        # 1: no address yet. 2: not running, as `tart run` has only just been started.
+        # 1: no address yet. 2: not running yet, as `tart run` was just started.
         output = _TART.run(
             "ip",
             "--resolver",
@@ -126,8 +126,8 @@ class Tart(Driver[TartOptions]):
         host = first_address(output.stdout, own=True) if output.status == 0 else None
         return Endpoint(host, 22) if host else None
 
-    def _explain(self, said: str) -> str:
-        if _LIMIT.search(said):
+    def _explain(self, output: str) -> str:
+        if _LIMIT.search(output):
             return "macOS lets two guests run at a time: stop one (symcache vm list)"
         return ""
 

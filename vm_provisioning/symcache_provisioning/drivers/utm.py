@@ -35,13 +35,13 @@ def _missing(output: Output) -> bool:
 
 
 class UTM(Driver[DriverOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "utm"
     capabilities = Capabilities(apple_limit=True)
     programs = (_UTMCTL,)
 
-    def _run(self, verb: str, machine: str, *arguments: str, timeout: float = 60, forgive: bool = False) -> str:
+    def _run(self, verb: str, machine: str, *arguments: str, timeout: float = 60, missing_ok: bool = False) -> str:
         return _UTMCTL.run(
             verb,
             *arguments,
@@ -49,7 +49,7 @@ class UTM(Driver[DriverOptions]):
             machine=machine,
             timeout=timeout,
             strict_stderr=True,
-            accept=_missing if forgive else None,
+            accept=_missing if missing_ok else None,
         ).stdout
 
     def list(self) -> Sequence[ListedMachine]:
@@ -77,12 +77,12 @@ class UTM(Driver[DriverOptions]):
         try:
             host = first_address(self._run("ip-address", machine, timeout=30))
         except ProgramError as error:
-            if "not supported by the backend" in error.said.lower():
+            if "not supported by the backend" in error.output.lower():
                 raise ProgramError(
                     f"{error}",
                     hint="UTM tells addresses of Apple-backend machines since 2026: update UTM, or use driver static",
                     status=error.status,
-                    said=error.said,
+                    output=error.output,
                 ) from error
             return None
         return Endpoint(host, 22) if host else None
@@ -90,7 +90,7 @@ class UTM(Driver[DriverOptions]):
     def stop(self, machine: str, grace: float) -> None:
         """See Driver."""
         try:
-            self._run("stop", machine, "--request", timeout=max(1, grace), forgive=True)
+            self._run("stop", machine, "--request", timeout=max(1, grace), missing_ok=True)
         except ProgramError:
             pass
         state = self.wait_for(machine, {MachineState.STOPPED, MachineState.MISSING}, grace)
@@ -99,4 +99,4 @@ class UTM(Driver[DriverOptions]):
 
     def destroy(self, machine: str) -> None:
         """See Driver."""
-        self._run("delete", machine, timeout=120, forgive=True)
+        self._run("delete", machine, timeout=120, missing_ok=True)

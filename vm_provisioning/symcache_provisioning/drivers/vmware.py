@@ -1,7 +1,7 @@
 """VMware Fusion by `vmrun`: macOS guests on Intel Macs. Machines are .vmx files.
 
-It complains on standard output, with exit code 255; its `-wait` may hang for ever, and is not used. Running a program
-in the guest would need the guest's password on the command line, where every user of the host can read it: not done.
+It prints errors on standard output, with exit code 255. Its `-wait` may hang for ever, so it is not used. Programs in
+the guest are not run, as the guest's password on the command line could be read by every user of the host.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class VMwareOptions(DriverOptions):
 
 
 class VMware(Driver[VMwareOptions]):
-    """See the module."""
+    """See the docstring of the module."""
 
     name = "vmware"
     capabilities = Capabilities(apple_limit=True)
@@ -70,15 +70,15 @@ class VMware(Driver[VMwareOptions]):
         return {Path(line).resolve() for line in lines[1:] if line.strip()}
 
     def list(self) -> Sequence[ListedMachine]:
-        """See Driver. Machines outside the folder of clones are seen while they run."""
+        """See Driver. Machines outside the folder of clones are listed only while they run."""
         running = self._running()
         clones = {p.stem: p for p in self.options.folder.expanduser().glob(f"{RUN_PREFIX}*.vmwarevm")}
         vmx = {name: self.vmx(name).resolve() for name in clones}
-        found = [
+        machines = [
             ListedMachine(name, MachineState.RUNNING if path in running else MachineState.STOPPED)
             for name, path in vmx.items()
         ]
-        return found + [ListedMachine(str(p), MachineState.RUNNING) for p in sorted(running - set(vmx.values()))]
+        return machines + [ListedMachine(str(p), MachineState.RUNNING) for p in sorted(running - set(vmx.values()))]
 
     def state(self, machine: str) -> MachineState:
         """See Driver."""
@@ -108,8 +108,8 @@ class VMware(Driver[VMwareOptions]):
         try:
             host = first_address(self._run("getGuestIPAddress", machine, timeout=30))
         except ProgramError as error:
-            # As long as the tools do not run yet, which is how every start begins.
-            if "tools" in error.said.lower() or "unable to get the ip address" in error.said.lower():
+            # The tools are not running yet.
+            if "tools" in error.output.lower() or "unable to get the ip address" in error.output.lower():
                 return None
             raise
         return Endpoint(host, 22) if host else None  # "unknown" before it has one
@@ -128,7 +128,7 @@ class VMware(Driver[VMwareOptions]):
         vmx = self.vmx(machine)
         if vmx.exists():
             self._run("deleteVM", machine, timeout=120)
-        # A clone that was broken off has a folder, but no machine that vmrun would know.
+        # An interrupted clone has left a folder, but no machine that vmrun knows.
         if machine.startswith(RUN_PREFIX) and vmx.parent.exists():
             try:
                 shutil.rmtree(vmx.parent)
