@@ -1,4 +1,4 @@
-"""What the commands of `symcache vm` have in common."""
+"""Options and output that the commands of `symcache vm` share."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _COLOURS = {
 
 
 def announce(text: str) -> None:
-    """Tell on stderr what a machine does, and what is trusted."""
+    """Print a step, or a key that is trusted, on stderr."""
     console.print(f"[dim]{plain(text)}[/]", soft_wrap=True)
 
 
-def coloured(word: str) -> str:
-    """Return a state, verdict or outcome, escaped, in the colour that it has."""
-    colour = _COLOURS.get(word)
-    return f"[{colour}]{plain(word)}[/]" if colour else plain(word)
+def coloured(state: str) -> str:
+    """Return a state or outcome, escaped, in its colour."""
+    colour = _COLOURS.get(state)
+    return f"[{colour}]{plain(state)}[/]" if colour else plain(state)
 
 
 def chosen_machines(names: list[str], inventory: Path | None) -> list[Machine]:

@@ -25,7 +25,7 @@ from symcache_provisioning import (
     Outcome,
     Provisioner,
     Run,
-    examine,
+    check_machine,
     remote_login_out_of_band,
 )
 
@@ -120,13 +120,13 @@ def _step_json(step: Check) -> dict[str, str]:
 def _checks(machine: Machine, up: bool, trust_new_host: bool) -> Iterator[Check]:
     if not up or not machine.driver.capabilities.life_cycle:
         run = machine.current() if machine.driver.capabilities.life_cycle and _installed(machine) else None
-        yield from examine(machine, run)
+        yield from check_machine(machine, run)
         return
     try:
-        with machine.reached() as run:
+        with machine.started() as run:
             if trust_new_host:
                 machine.trust(run, trust_new=True)
-            yield from examine(machine, run)
+            yield from check_machine(machine, run)
     except SymcacheError as error:
         yield Check("up", Outcome.FAIL, str(error), error.hint)
 
@@ -140,23 +140,23 @@ def _installed(machine: Machine) -> bool:
 
 def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_host: bool) -> list[Check]:
     up_before = machine.driver.capabilities.life_cycle and machine.current() is not None
-    with _set_up(machine) as run, machine.session(run, trust_new=trust_new_host) as session:
+    with _started_to_change(machine) as run, machine.session(run, trust_new=trust_new_host) as session:
         provisioner = Provisioner(session, machine.definition, util.expanduser() if util else None, dry_run)
         steps = provisioner.run()
         if provisioner.new_host_key and run is not None:
-            # What the guest shows from now on, as it told over a connection that was known to be its own.
+            # The new key was read over a connection to the right guest, so it is trusted from now on.
             run.host_key = provisioner.new_host_key
             machine.store.save(run)
             if not run.cloned:
                 machine.keys.remember(machine.definition, provisioner.new_host_key)
         if run is not None and not up_before:
-            machine.shut_down(run, session)  # by this session: the next one would have to trust the new key
+            machine.shut_down(run, session)  # over this session, as another one would need the new key
     return steps
 
 
 @contextmanager
-def _set_up(machine: Machine) -> Iterator[Run | None]:
-    """Have the machine up to be changed: as it is, or else its image."""
+def _started_to_change(machine: Machine) -> Iterator[Run | None]:
+    """Yield a run to be set up: one that is up, or else the image itself, which is started and taken down."""
     driver, image = machine.driver, str(machine.definition.image)
     if driver.capabilities.life_cycle and machine.current() is None and not driver.is_local(image):
         raise UsageError(
@@ -172,5 +172,5 @@ def _set_up(machine: Machine) -> Iterator[Run | None]:
         except SymcacheError as error:
             announce(f"{run.vm}: {error}")
 
-    with machine.reached(clone=False, rescue=rescue if driver.capabilities.out_of_band else None) as run:
+    with machine.started(clone=False, rescue=rescue if driver.capabilities.out_of_band else None) as run:
         yield run

@@ -24,11 +24,11 @@ from symcache_provisioning import (
     Inventory,
     Machine,
     MachineDefinition,
+    OrphanedVM,
     Run,
     RunStore,
-    Stray,
+    find_orphans,
     make_driver,
-    strays,
 )
 
 __all__ = ["register"]
@@ -56,7 +56,7 @@ def list_machines(
     machines: MachinesOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the inventory, what each machine does, and machines that were made and lost."""
+    """Show the inventory, the state of each machine, and orphaned VMs."""
     with errors_to_exit():
         inventory, store = Inventory.load(machines), RunStore()
         chosen = [m for m in inventory.machines.values() if not tag or set(tag) <= set(m.tags)]
@@ -64,32 +64,33 @@ def list_machines(
         rows = [_row(m, [r for r in runs if r.definition.name == m.name], store) for m in chosen]
         # Drivers of runs, too, whose machine has left the inventory since.
         definitions = [*inventory.machines.values(), *(r.definition for r in runs)]
-        lost, problems = strays(store, _drivers(definitions, store))
+        orphans, problems = find_orphans(store, _drivers(definitions, store))
         others = [r for r in runs if r.definition.name not in inventory.machines and not r.abandoned]
         if json:
             emit_json(
                 {
                     "inventory": str(inventory.path) if inventory.path else None,
                     "machines": rows,
-                    "strays": [_stray(s) for s in lost],
+                    "orphans": [_orphan(o) for o in orphans],
+                    "strays": [_orphan(o) for o in orphans],  # the old name of `orphans`, for one version more
                     "runs": [_run(r) for r in others],
                     "problems": problems,
                 }
             )
             return
-        _show(rows, lost, others, inventory)
+        _show(rows, orphans, others, inventory)
         for problem in problems:
             console.print(f"[yellow]problem:[/] {plain(problem)}", soft_wrap=True)
 
 
 def _drivers(definitions: list[MachineDefinition], store: RunStore) -> list[Driver[Any]]:
-    """Return every driver that is used, once for each of the places that its options name."""
-    places: dict[tuple[Any, ...], Driver[Any]] = {}
+    """Return every driver that is used, once for each folder or libvirt that its options name."""
+    drivers: dict[tuple[Any, ...], Driver[Any]] = {}
     for definition in definitions:
         options = definition.options
         key = (definition.driver, *(getattr(options, name, None) for name in ("folder", "uri")))
-        places.setdefault(key, make_driver(definition.driver, options, store.driver_folder))
-    return list(places.values())
+        drivers.setdefault(key, make_driver(definition.driver, options, store.driver_folder))
+    return list(drivers.values())
 
 
 def _row(definition: MachineDefinition, runs: list[Run], store: RunStore) -> dict[str, Any]:
@@ -127,11 +128,11 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _stray(stray: Stray) -> dict[str, Any]:
-    return {"driver": stray.driver, "vm": stray.vm, "run": stray.run.name if stray.run else None}
+def _orphan(orphan: OrphanedVM) -> dict[str, Any]:
+    return {"driver": orphan.driver, "vm": orphan.vm, "run": orphan.run.name if orphan.run else None}
 
 
-def _show(rows: list[dict[str, Any]], lost: list[Stray], others: list[Run], inventory: Inventory) -> None:
+def _show(rows: list[dict[str, Any]], orphans: list[OrphanedVM], others: list[Run], inventory: Inventory) -> None:
     if not rows:
         where = plain(str(inventory.path)) if inventory.path else "no machines.toml was found"
         out.print(f"no machines ({where}); docs/machines.md tells how to describe them")
@@ -149,12 +150,12 @@ def _show(rows: list[dict[str, Any]], lost: list[Stray], others: list[Run], inve
         out.print(table)
     for run in others:
         out.print(f"{run.name}: up, but the inventory has no {plain(run.definition.name)} any more")
-    for stray in lost:
-        if stray.run:
-            next_ = f"symcache vm down {stray.run.name}"
+    for orphan in orphans:
+        if orphan.run:
+            next_ = f"symcache vm down {orphan.run.name}"
         else:
-            next_ = f"no record of it here: if nobody uses it, remove it with {stray.driver}"
-        console.print(f"[yellow]stray:[/] {plain(stray.vm)} ({stray.driver}); {plain(next_)}", soft_wrap=True)
+            next_ = f"no record of it here: if nobody uses it, remove it with {orphan.driver}"
+        console.print(f"[yellow]orphaned:[/] {plain(orphan.vm)} ({orphan.driver}); {plain(next_)}", soft_wrap=True)
 
 
 def create(

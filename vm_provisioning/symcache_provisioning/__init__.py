@@ -6,10 +6,10 @@ from symcache_provisioning.drivers import DRIVERS, Driver, MachineState, make_dr
 from symcache_provisioning.harvest import Extractor, HarvestResult, harvest
 from symcache_provisioning.interrupts import Interrupts
 from symcache_provisioning.machines.checks import Check, Outcome
-from symcache_provisioning.machines.doctor import examine
+from symcache_provisioning.machines.doctor import check_machine
 from symcache_provisioning.machines.inventory import Inventory, MachineDefinition
 from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
-from symcache_provisioning.machines.orphans import Stray, strays
+from symcache_provisioning.machines.orphans import OrphanedVM, find_orphans
 from symcache_provisioning.machines.provision import Provisioner, remote_login_out_of_band
 from symcache_provisioning.machines.runs import Run, RunStore
 from symcache_provisioning.progress import HarvestProgress
@@ -44,6 +44,7 @@ __all__ = [
     "Machine",
     "MachineDefinition",
     "MachineState",
+    "OrphanedVM",
     "Outcome",
     "Provisioner",
     "Run",
@@ -52,12 +53,11 @@ __all__ = [
     "SshSession",
     "SshSource",
     "SshTarget",
-    "Stray",
     "Timeouts",
     "available_releases",
-    "examine",
+    "check_machine",
+    "find_orphans",
     "harvest",
     "make_driver",
     "remote_login_out_of_band",
-    "strays",
 ]

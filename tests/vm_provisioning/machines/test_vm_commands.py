@@ -137,7 +137,7 @@ def test_up_says_where_and_down_leaves_nothing(
     listed = answer("vm", "list")
     (machine,) = listed["machines"]
     assert [(r["run"], r["state"]) for r in machine["runs"]] == [(run["run"], "running")]
-    assert listed["strays"] == []
+    assert listed["orphans"] == []
     assert run["run"] not in symcache("vm", "list").stderr
     assert answer("vm", "up", "mac") == [run], "what is up already is not brought up twice"
     down = symcache("vm", "down", "mac")
@@ -229,10 +229,11 @@ def test_what_a_kill_leaves_behind_is_listed_and_can_be_removed(
     (vm,) = [name for name in guests.machines if name != "golden"]
     guests.add("symcache-of-somebody-else")
     listed = answer("vm", "list")
-    assert listed["strays"] == [
+    assert listed["orphans"] == [
         {"driver": "tart", "vm": vm, "run": vm},
         {"driver": "tart", "vm": "symcache-of-somebody-else", "run": None},
     ]
+    assert listed["strays"] == listed["orphans"], "as it was called before"
     assert f"symcache vm down {vm}" in symcache("vm", "list").stderr
     fails(symcache("vm", "down", "symcache-of-somebody-else"), 1, "nothing up of that name")
     assert symcache("vm", "down", vm).returncode == 0
@@ -240,16 +241,16 @@ def test_what_a_kill_leaves_behind_is_listed_and_can_be_removed(
     assert RunStore().runs() == []
 
 
-def test_a_harvest_that_was_killed_leaves_a_stray_that_no_other_uses(
+def test_a_harvest_that_was_killed_leaves_an_orphan_that_no_other_uses(
     guests: StandIns, describe: Callable[..., None], tmp_path: Path
 ) -> None:
     process, there = start_harvest(tmp_path)
     (during,) = RunStore().runs()
     assert Machine(during.definition).current() is None, "another harvest would have it taken away"
-    assert answer("vm", "list")["strays"] == []
+    assert answer("vm", "list")["orphans"] == []
     process.kill()
     process.communicate(timeout=120)
-    assert [s["run"] for s in answer("vm", "list")["strays"]] == [during.name]
+    assert [s["run"] for s in answer("vm", "list")["orphans"]] == [during.name]
     assert symcache("vm", "down", "mac").returncode == 0
     nothing_left(guests)
     shutil.rmtree(there)  # a real guest would have gone with all it held

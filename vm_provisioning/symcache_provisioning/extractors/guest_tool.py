@@ -30,6 +30,7 @@ __all__ = [
     "Listing",
     "NoSpaceError",
     "check_whole",
+    "free_bytes",
     "run_extractor",
     "stderr_lines",
     "temporary_folder",
@@ -104,7 +105,7 @@ def temporary_folder(source: SshSource, need: int) -> Iterator[str]:
             source.notes.append(f"{argv[-1]} is left on {source.name}: remove it there")
 
     with guest_folder(source.name, make, remove) as folder:
-        free = _free_bytes(source, folder)
+        free = free_bytes(source, folder)
         if free is not None and free < need:
             raise NoSpaceError(
                 f"{source.name}: {free >> 20} MiB are free in {folder} where {need >> 20} MiB are needed",
@@ -128,7 +129,8 @@ def stderr_lines(output: RemoteOutput, *, none: Sequence[str] = ("it said nothin
     return [shown(line) for line in lines if line.strip()] or list(none)
 
 
-def _free_bytes(source: SshSource, folder: str) -> int | None:
+def free_bytes(source: SshSource, folder: str) -> int | None:
+    """Return the free space of a folder's volume in the guest, or None if df does not tell."""
     output = source.run(["/bin/df", "-kP", folder], max_output=1 << 16)
     fields = output.stdout.decode("ascii", "replace").splitlines()[-1:]
     # Filesystem, 1024-blocks, Used, Available, Capacity, Mounted on; the first may contain blanks.

@@ -1,1 +1,1 @@
-"""Machines of the inventory: from being made to being taken down."""
+"""Machines of the inventory: started and stopped by drivers, checked and set up over SSH."""

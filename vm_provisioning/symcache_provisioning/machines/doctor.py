@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import platformdirs
 from symcache.errors import HostKeyError, SymcacheError
 from symcache.model import Release
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
+from symcache_provisioning.extractors.guest_tool import free_bytes
 from symcache_provisioning.machines.checks import Check, Outcome
 from symcache_provisioning.machines.guest import HOST_KEY_MARKER
 from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE
@@ -25,12 +25,12 @@ from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
 from symcache_provisioning.text import shown
 
-__all__ = ["examine"]
+__all__ = ["check_machine"]
 
 _BUNDLE = "/usr/lib/dsc_extractor.bundle"
 _LONGEST_TEXT = 1000
 _EXTRACTED = 2
-"""What an extracted cache needs, in sizes of the raw one."""
+"""Space that an extracted cache needs, in sizes of the raw one."""
 
 
 def _ok(name: str, text: str) -> Check:
@@ -41,8 +41,8 @@ def _failed(name: str, error: SymcacheError) -> Check:
     return Check(name, Outcome.FAIL, str(error), error.hint)
 
 
-def examine(machine: Machine, run: Run | None = None) -> Iterator[Check]:
-    """Yield what was found, each as soon as it is known. `run` is a run that is up; static machines have none."""
+def check_machine(machine: Machine, run: Run | None = None) -> Iterator[Check]:
+    """Yield the checks of a machine, as they are made. `run` is a run that is up; static machines have none."""
     if machine.driver.capabilities.life_cycle:
         yield from _driver(machine)
         if run is None:
@@ -50,17 +50,17 @@ def examine(machine: Machine, run: Run | None = None) -> Iterator[Check]:
             yield Check("up", Outcome.WARN, "is not up: nothing more can be seen", hint)
             return
         yield _ok("up", f"{run.vm} since {run.created}")
-    yield from _reach(machine, run)
+    yield from _connection(machine, run)
 
 
 def _driver(machine: Machine) -> Iterator[Check]:
     driver, definition = machine.driver, machine.definition
     try:
-        found = [program.find() for program in driver.programs]
+        programs = [program.find() for program in driver.programs]
     except SymcacheError as error:
         yield _failed("driver", error)
         return
-    yield _ok("driver", f"{driver.name}: {', '.join(found)}")
+    yield _ok("driver", f"{driver.name}: {', '.join(programs)}")
     image = str(definition.image)
     try:
         local = driver.is_local(image)
@@ -79,7 +79,7 @@ def _driver(machine: Machine) -> Iterator[Check]:
         yield Check("image", Outcome.FAIL, f"{image}: {driver.name} has no such machine", hint)
 
 
-def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
+def _connection(machine: Machine, run: Run | None) -> Iterator[Check]:
     definition, target = machine.definition, machine.target(run)
     where = f"{target.host} port {target.port}"
     if not speaks_ssh(target.host, target.port, 10):
@@ -88,7 +88,7 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
         return
     yield _ok("remote login", f"{where} answers")
     try:
-        seen = server_host_key(target.host, target.port)
+        key = server_host_key(target.host, target.port)
     except SymcacheError as error:
         yield _failed("host key", error)
         return
@@ -96,13 +96,11 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
         session = machine.session(run)
         session.connect()
     except HostKeyError as error:
-        hint = (
-            f'compare it there with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write host_key = "{seen}" in the inventory'
-        )
+        hint = f'compare it there with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write host_key = "{key}" in the inventory'
         yield Check("host key", Outcome.FAIL, str(error), hint)
         return
     except SymcacheError as error:
-        yield _ok("host key", f"{seen} is the one we know")
+        yield _ok("host key", f"{key} is the one we know")
         hint = error.hint
         if isinstance(error, UnreachableError) and definition.identity:
             hint += f"; once a password lets you in: symcache vm provision {definition.name}"
@@ -110,10 +108,10 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
         return
     with session:
         if definition.host_key or (run is not None and run.host_key):
-            yield _ok("host key", f"{seen} is the one that {'is pinned' if definition.host_key else 'the guest told'}")
+            yield _ok("host key", f"{key} is the one that {'is pinned' if definition.host_key else 'the guest told'}")
         else:
-            hint = f'write host_key = "{seen}" in the inventory'
-            yield Check("host key", Outcome.WARN, f"{seen} is known on this host only", hint)
+            hint = f'write host_key = "{key}" in the inventory'
+            yield Check("host key", Outcome.WARN, f"{key} is known on this host only", hint)
         yield _ok("login", f"as {target.user}")
         if run is not None and "/" in str(definition.image) and not _has_own_keys(session):
             hint = f"symcache vm provision {definition.name}"
@@ -122,7 +120,7 @@ def _reach(machine: Machine, run: Run | None) -> Iterator[Check]:
 
 
 def _has_own_keys(session: SshSession) -> bool:
-    """Tell whether host keys were made on the machine, by what `provision` left there."""
+    """Return whether the host keys were made on the machine, by the marker that `provision` writes."""
     try:
         return session.run(["/bin/cat", HOST_KEY_MARKER], max_output=4096).status == 0
     except SymcacheError:
@@ -131,7 +129,7 @@ def _has_own_keys(session: SshSession) -> bool:
 
 def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     try:
-        session.sftp  # noqa: B018 - opened when first asked for
+        session.sftp  # noqa: B018 - opened on first use
     except SymcacheError as error:
         yield _failed("sftp", error)
         return
@@ -186,18 +184,16 @@ def _extractor(source: MachineSource, name: str) -> Check:
 
 
 def _space_there(source: MachineSource, need: int) -> Check:
-    output = source.run(["/bin/df", "-kP", "/tmp"], max_output=1 << 16)  # noqa: S108 - where the guest extracts
-    lines = output.stdout.decode("ascii", "replace").splitlines()
-    match = re.search(r" ([0-9]{1,15}) +[0-9]+% ", lines[-1]) if lines else None
-    if match is None or output.status != 0:
+    free = free_bytes(source, "/tmp")  # noqa: S108 - where the guest extracts
+    if free is None:
         return Check("space there", Outcome.WARN, "df does not tell the free space", "run df -k there")
-    return _space("space there", int(match[1]) * 1024, need, "to extract there; --extractor raw needs none")
+    return _space("space there", free, need, "to extract there; --extractor raw needs none")
 
 
 def _space_here(need: int) -> Check:
     folder = platformdirs.user_cache_path("symcache")
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    return _space("space here", shutil.disk_usage(there).free, need, f"in {_tilde(folder)}; --staging names another")
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    return _space("space here", shutil.disk_usage(existing).free, need, f"in {_tilde(folder)}; --staging names another")
 
 
 def _tilde(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""A machine that is being set up: where macOS keeps things, and programs run there, as root where need be."""
+"""Running programs on a machine that is being set up, as root if need be; and the paths of macOS that are used."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from symcache_provisioning.text import shown
 __all__ = ["HOST_KEY_MARKER", "MARKER", "MAX_FILE", "Guest", "GuestPaths"]
 
 MAX_FILE = 64 << 20
-"""Bytes of the largest file that is put there or compared."""
+"""Bytes of the largest file that is uploaded or compared."""
 _SSH = "/etc/ssh"
 MARKER = "symcache_host_key"
 HOST_KEY_MARKER = f"{_SSH}/{MARKER}"
-"""File beside the host keys that says which key was made here: another one was copied with a disk."""
+"""File beside the host keys with the fingerprint of the one that was made here, not copied with a disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuestPaths:
-    """Where macOS keeps what is used here."""
+    """Paths of what is used on macOS."""
 
     home: str | None = None
-    """Of the user; the machine is asked without it."""
+    """Of the user; read from the machine if None."""
     ssh: str = _SSH
     util: str = f"/usr/local/bin/{TOOL}"
     sudo: str = "/usr/bin/sudo"
@@ -41,40 +41,40 @@ class GuestPaths:
 
 
 class Guest:
-    """A machine over a connected session. What fails there raises RemoteError, which names machine and program."""
+    """A machine over a connected session. Failures raise RemoteError, which names machine and program."""
 
     def __init__(self, session: SshSession, definition: MachineDefinition, paths: GuestPaths) -> None:
         self.session, self.paths = session, paths
         self._name, self._user = definition.name, definition.user
         self._is_root: bool | None = None
 
-    def ask(self, *argv: str, timeout: float = 60) -> RemoteOutput:
-        """Run a program and return what it prints, whatever its exit status."""
+    def run(self, *argv: str, timeout: float = 60) -> RemoteOutput:
+        """Run a program and return its output, whatever its exit status."""
         return self.session.run(argv, timeout=timeout, max_output=1 << 20)
 
-    def do(self, *argv: str, timeout: float = 60) -> str:
-        """Run a program that must succeed."""
-        output = self.ask(*argv, timeout=timeout)
+    def run_checked(self, *argv: str, timeout: float = 60) -> str:
+        """Run a program that must succeed, and return what it printed on stdout."""
+        output = self.run(*argv, timeout=timeout)
         if output.status != 0:
-            said = shown((output.stderr or output.stdout).decode("utf-8", "replace").partition("\n")[0])
-            raise RemoteError(f"{self._name}: {argv[0]} ended with {output.status}: {said or 'it said nothing'}")
+            reason = shown((output.stderr or output.stdout).decode("utf-8", "replace").partition("\n")[0])
+            raise RemoteError(f"{self._name}: {argv[0]} ended with {output.status}: {reason or 'it said nothing'}")
         return output.stdout.decode("utf-8", "replace")
 
-    def as_root(self, *argv: str, timeout: float = 60) -> str:
-        """Run a program that must succeed as root; sudo must not ask for a password."""
+    def run_as_root(self, *argv: str, timeout: float = 60) -> str:
+        """Do as `run_checked`, as root; sudo must not need a password."""
         if self._is_root is None:
-            self._is_root = self.do(self.paths.id, "-u").strip() == "0"
+            self._is_root = self.run_checked(self.paths.id, "-u").strip() == "0"
         if self._is_root:
-            return self.do(*argv, timeout=timeout)
-        if self.ask(self.paths.sudo, "-n", "/usr/bin/true").status != 0:
+            return self.run_checked(*argv, timeout=timeout)
+        if self.run(self.paths.sudo, "-n", "/usr/bin/true").status != 0:
             raise RemoteError(
                 f"{self._name}: {self._user} may not use sudo there without a password",
                 hint=f"run there: echo '{self._user} ALL=(ALL) NOPASSWD: ALL' | sudo tee /etc/sudoers.d/{self._user}",
             )
-        return self.do(self.paths.sudo, "-n", *argv, timeout=timeout)
+        return self.run_checked(self.paths.sudo, "-n", *argv, timeout=timeout)
 
     def sha256(self, path: str) -> str | None:
-        """Return the SHA-256 of a file there, or None where there is none."""
+        """Return the SHA-256 of a file there, or None if there is none."""
         digest = hashlib.sha256()
         try:
             for _, data in self.session.sftp.read(path.encode(), 0, MAX_FILE):

@@ -1,7 +1,7 @@
-"""Host keys of machines whose address changes: kept by machine, not by address.
+"""Host keys of machines whose address changes: stored by machine, not by address.
 
-The next guest at 192.168.64.7 is another one. So what is believed is the fingerprint of *this machine's* key: pinned in
-the inventory, learnt in the guest without the network, or remembered from a first use that was asked for.
+The next guest at 192.168.64.7 is another one. So the fingerprint of *this machine's* key is trusted: pinned in the
+inventory, read in the guest without the network, or stored when it was first trusted by --trust-new-host.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ def guest_host_key(read: Callable[[Sequence[str]], str], announce: Callable[[str
 
 
 class MachineKeys:
-    """Fingerprints that were believed on first use, by driver, name and image."""
+    """Fingerprints that were trusted on first use, by driver, name and image."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or platformdirs.user_data_path("symcache") / "machine-keys"
 
     def path(self, machine: MachineDefinition) -> Path:
-        """Return the file that a machine's fingerprint is remembered in."""
+        """Return the file with a machine's fingerprint."""
         identity = json.dumps([machine.driver, machine.name, machine.image])
         return self._folder / f"{machine.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
 
     def get(self, machine: MachineDefinition) -> str | None:
-        """Return what is remembered."""
+        """Return the fingerprint of a machine, or None if none is stored. Raises StorageError."""
         try:
             value = json.loads(self.path(machine).read_text())["host_key"]
         except FileNotFoundError:
@@ -81,7 +81,7 @@ class MachineKeys:
         return str(value)
 
     def remember(self, machine: MachineDefinition, fingerprint: str) -> Path:
-        """Hold the machine to this key from now on."""
+        """Store a fingerprint, and return the file. Raises StorageError."""
         path = self.path(machine)
         content = {"machine": machine.name, "driver": machine.driver, "image": machine.image, "host_key": fingerprint}
         try:

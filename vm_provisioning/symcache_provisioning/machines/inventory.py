@@ -1,6 +1,6 @@
-"""The inventory: `machines.toml`, which names the machines that can be harvested and how to get at them.
+"""The inventory: `machines.toml`, which describes the machines that can be harvested and how to log in to them.
 
-It holds no secret: credentials are named (a key file, the agent, an environment variable), never written down.
+It holds no secrets: credentials are a key file, the agent, or the name of an environment variable.
 """
 
 from __future__ import annotations
@@ -68,20 +68,20 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39
 
 
 class MachineDefinition(BaseModel):
-    """One machine, as the inventory describes it. Validated: nothing in it is taken for an option by a program."""
+    """One machine of the inventory. Validated, so that no program takes a value for an option."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     driver: str
     image: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_image)] | None = None
-    """What a run is cloned from, as the driver names it; a static host has none."""
+    """The VM or image that runs are clones of, as the driver names it; a static host has none."""
     user: str = "admin"
     host: str | None = None
-    """Of a static host; elsewhere the driver finds out."""
+    """Of a static host; other drivers find it."""
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     root: Folder = "/"
-    """The root of the system to read, for one that is mounted on the machine."""
+    """The root of the system to read, if it is one mounted on the machine."""
     identity: Path | None = None
     agent: bool = True
     password_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)] | None = None
@@ -92,7 +92,7 @@ class MachineDefinition(BaseModel):
     """Folders to search for Mach-O files, instead of the usual ones."""
     tags: tuple[Tag, ...] = ()
     boot_timeout: Annotated[float, Field(gt=0, le=7200)] = 300
-    """Seconds until a started machine has to answer over SSH."""
+    """Seconds within which a started machine must answer over SSH."""
     options: SerializeAsAny[DriverOptions] = DriverOptions()
 
     @model_validator(mode="before")
@@ -136,8 +136,8 @@ class MachineDefinition(BaseModel):
             )
         if not driver.capabilities.life_cycle and (self.host is None or self.image is not None):
             key = "host" if self.host is None else "image"
-            word = "is missing" if key == "host" else "makes no sense"
-            raise PydanticCustomError("host", word + ": the driver is static", {"key": key})
+            problem = "is missing" if key == "host" else "makes no sense"
+            raise PydanticCustomError("host", problem + ": the driver is static", {"key": key})
         try:
             SshTarget.parse(f"ssh://{self.user}@{self.host or 'machine'}:{self.port}")
         except UsageError as error:
@@ -147,7 +147,7 @@ class MachineDefinition(BaseModel):
 
     @property
     def login(self) -> Login:
-        """How to log in: by the named key, else the agent's; then by the password in the named variable."""
+        """Credentials: the identity, or the agent's keys; then the password in the environment variable."""
         return Login(self.identity.expanduser() if self.identity else None, self.password_env, self.agent)
 
 
@@ -160,29 +160,29 @@ class Inventory:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Inventory:
-        """Load `path`, or the file that `find_inventory` finds; without any, the inventory is empty.
+        """Load `path`, or the file of `find_inventory`; without one, the inventory is empty.
 
         Raises UsageError, which names file and key.
         """
-        found = Path(path).expanduser() if path is not None else find_inventory()
-        if found is None:
+        file = Path(path).expanduser() if path is not None else find_inventory()
+        if file is None:
             return cls(None)
         try:
-            with found.open("rb") as opened:
+            with file.open("rb") as opened:
                 data = opened.read(_MAX_FILE + 1)
             if len(data) > _MAX_FILE:
-                raise UsageError(f"{found}: larger than {_MAX_FILE} bytes", hint="is that the inventory?")
+                raise UsageError(f"{file}: larger than {_MAX_FILE} bytes", hint="is that the inventory?")
             content = tomllib.loads(data.decode())
         except FileNotFoundError as error:
-            raise UsageError(f"{found}: no such file", hint="check --machines and SYMCACHE_MACHINES") from error
+            raise UsageError(f"{file}: no such file", hint="check --machines and SYMCACHE_MACHINES") from error
         except OSError as error:
-            raise UsageError(f"{found}: cannot be read: {error.strerror}", hint="check who may read it") from error
-        except ValueError as error:  # tomllib's own message tells the line
-            raise UsageError(f"{found}: not TOML: {error}", hint="mend the file there") from error
-        return cls(found, _machines(found, content))
+            raise UsageError(f"{file}: cannot be read: {error.strerror}", hint="check who may read it") from error
+        except ValueError as error:  # tomllib's message names the line
+            raise UsageError(f"{file}: not TOML: {error}", hint="correct the file there") from error
+        return cls(file, _machines(file, content))
 
     def get(self, name: str) -> MachineDefinition:
-        """Return a machine. Raises NotFoundError, which tells what there is."""
+        """Return a machine. Raises NotFoundError, which names those that exist."""
         if name in self.machines:
             return self.machines[name]
         if self.path is None:
@@ -201,8 +201,8 @@ def find_inventory() -> Path | None:
     named = os.environ.get("SYMCACHE_MACHINES")
     if named:
         return Path(named).expanduser()
-    places = (Path(FILE_NAME), platformdirs.user_config_path("symcache") / FILE_NAME)
-    return next((p for p in places if p.is_file()), None)
+    locations = (Path(FILE_NAME), platformdirs.user_config_path("symcache") / FILE_NAME)
+    return next((p for p in locations if p.is_file()), None)
 
 
 def _machines(file: Path, content: Mapping[str, Any]) -> dict[str, MachineDefinition]:
@@ -215,7 +215,7 @@ def _machines(file: Path, content: Mapping[str, Any]) -> dict[str, MachineDefini
     tables = content.get("machines", {})
     if not isinstance(tables, Mapping):
         raise UsageError(f"{file}: machines: must be tables", hint="write [machines.NAME]")
-    found = {}
+    machines = {}
     for name, table in tables.items():
         where = ["machines", name]
         if not _NAME.fullmatch(name):
@@ -229,14 +229,14 @@ def _machines(file: Path, content: Mapping[str, Any]) -> dict[str, MachineDefini
                 hint=f"write [machines.{name}]",
             )
         try:
-            found[name] = MachineDefinition.model_validate({**table, "name": name})
+            machines[name] = MachineDefinition.model_validate({**table, "name": name})
         except ValidationError as error:
             raise _failure(file, where, error) from error
-    return found
+    return machines
 
 
 def _failure(file: Path, where: list[str], error: ValidationError) -> UsageError:
-    # Values are left out on purpose: a password that stands where it must not would be printed.
+    # Without values, as one may be a password in the wrong place.
     first = error.errors(include_url=False, include_input=False)[0]
     context = first.get("ctx", {})
     path = [*where, *map(str, first["loc"] or context.get("path") or [context.get("key", "")])]

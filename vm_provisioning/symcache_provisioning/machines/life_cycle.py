@@ -1,7 +1,7 @@
-"""The life of a machine: made from its image, started, reached over SSH, and taken down again.
+"""The life cycle of a machine: cloned from its image, started, connected to over SSH, and taken down again.
 
-Whatever ends `up` or a harvest, an error or a signal, leaves no machine behind. After a kill that nobody can catch, the
-record of the run is there, `strays` shows it, and `down` removes the machine.
+If an error or a signal ends `up` or a harvest, no VM is left. After SIGKILL the record of the run is left, by which
+`find_orphans` finds the VM and `down` removes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from symcache_provisioning.ssh.session import SshSession
 __all__ = ["GUEST_LIMIT", "Machine"]
 
 GUEST_LIMIT = 2
-"""macOS guests that Apple's licence, and on Apple silicon its kernel, let run on one Mac at a time."""
+"""macOS guests that may run on one Mac at a time, by Apple's licence, and on Apple silicon by its kernel."""
 _STOP_GRACE = 30.0
 _BANNER_SECONDS = 5.0
 SHUT_DOWN = [
@@ -39,7 +39,7 @@ SHUT_DOWN = [
 
 
 class Machine:
-    """A machine of the inventory. `announce` is told, a sentence each, of steps and of what is trusted."""
+    """A machine of the inventory. `announce` is called with a sentence for each step and each key that is trusted."""
 
     def __init__(
         self,
@@ -62,14 +62,14 @@ class Machine:
         return [r for r in self.store.runs() if r.definition.name == self.definition.name]
 
     def current(self) -> Run | None:
-        """Return a run that is up to stay, or None."""
+        """Return a run that is up and not temporary, or None."""
         up = (r for r in self.runs() if r.phase is Phase.UP and not r.temporary)
         return next((r for r in up if self.driver.state(r.vm) is MachineState.RUNNING), None)
 
     def up(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Run:
-        """Clone, start, and wait until SSH answers. `rescue` is called once when only SSH is silent.
+        """Clone, start, and wait until SSH answers. `rescue` is called once if SSH does not answer for long.
 
-        `clone=False` starts the image itself. Nothing is left of it when this raises.
+        `clone=False` starts the image itself. If this raises, no VM is left.
         """
         run = self._new_run(clone=clone)
         with Interrupts():
@@ -94,7 +94,7 @@ class Machine:
             run.phase = Phase.STARTING
             self.store.save(run)
             self._announce(f"starting {run.vm}")
-            # A process that lives on must not be lost before it is written down; what may hang must be interruptible.
+            # A process that goes on must be recorded before an interrupt; a program that may hang is interruptible.
             with defer_interrupts() if driver.capabilities.child_process else contextlib.nullcontext():
                 run.child = driver.start(run.vm, self.store.log(run))
                 self.store.save(run)
@@ -107,14 +107,14 @@ class Machine:
             self.store.save(run)
         except BaseException:
             with defer_interrupts(forget=True):
-                self._clear(run)
+                self._take_down_after_error(run)
             raise
 
     def _admit(self, run: Run) -> None:
-        """Write the run down, unless it would be one guest too many."""
+        """Save the record of the run. Raises EnvironmentFailure if it would be one guest too many."""
         with self.store.locked():
             if self.driver.capabilities.apple_limit:
-                ours = {r.vm for r in self.store.runs() if self._counts(r)}
+                ours = {r.vm for r in self.store.runs() if self._is_running_guest(r)}
                 running = sorted(ours | set(self.driver.running_guests()))
                 if len(running) >= GUEST_LIMIT:
                     raise EnvironmentFailure(
@@ -129,8 +129,8 @@ class Machine:
                 )
             self.store.save(run)
 
-    def _counts(self, run: Run) -> bool:
-        """Tell whether a run is a macOS guest of a Mac that runs, or will in a moment."""
+    def _is_running_guest(self, run: Run) -> bool:
+        """Return whether a run counts towards the limit of guests: it is running, or about to."""
         if not DRIVERS[run.definition.driver].capabilities.apple_limit:
             return False
         if run.phase is not Phase.UP and not run.abandoned:
@@ -144,7 +144,7 @@ class Machine:
         while True:
             check_interrupts()
             left = deadline - time.monotonic()
-            # Asked again each time: the first address may be a lease of the machine before.
+            # Read again each time, as the first address may be an old lease.
             endpoint = self.driver.endpoint(run.vm, max(0.1, left), run.child)
             if self.definition.port != 22 and endpoint.port == 22:
                 endpoint = Endpoint(endpoint.host, self.definition.port)
@@ -164,7 +164,7 @@ class Machine:
             time.sleep(min(1.0, left))
 
     def create(self, ipsw: str) -> str:
-        """Install macOS as the image, and return what is left to do by hand. Broken off, it leaves nothing."""
+        """Install macOS as the image, and return what is left to do by hand. If it fails, no VM is left."""
         name, driver, image = self.definition.name, self.driver, self.definition.image
         if not driver.capabilities.create_from_ipsw:
             able = ", ".join(n for n, d in DRIVERS.items() if d.capabilities.create_from_ipsw)
@@ -184,7 +184,7 @@ class Machine:
                 raise
 
     def target(self, run: Run | None = None) -> SshTarget:
-        """Return where to log in. Raises UsageError where the machine is not up."""
+        """Return where to log in. Raises UsageError if the machine is not up."""
         definition = self.definition
         if run is not None:
             return SshTarget(run.host, definition.user, run.port, definition.root)
@@ -193,26 +193,26 @@ class Machine:
         return SshTarget(definition.host, definition.user, definition.port, definition.root)
 
     def trust(self, run: Run | None, *, trust_new: bool = False) -> HostKeyTrust:
-        """Return what makes the machine the right one. Raises HostKeyError where nothing does."""
+        """Return which host key to accept. Raises HostKeyError if none is known."""
         definition = self.definition
         if definition.host_key or run is None:
             return HostKeyTrust.for_user(pin=definition.host_key, trust_new=trust_new)
         known = run.host_key or self.keys.get(definition)
         if known is None:
-            seen = server_host_key(run.host, run.port)
+            host_key = server_host_key(run.host, run.port)
             if not trust_new:
                 raise HostKeyError(
-                    f"{definition.name} is not known here: it shows {seen}",
+                    f"{definition.name} is not known here: it shows {host_key}",
                     hint=f"compare it on the machine with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write"
-                    f' host_key = "{seen}" in the inventory; or pass --trust-new-host to believe it now',
+                    f' host_key = "{host_key}" in the inventory; or pass --trust-new-host to believe it now',
                 )
-            path = self.keys.remember(definition, seen)
-            self._announce(f"trusting {definition.name} from now on by {seen}, kept in {path}")
-            known = seen
+            path = self.keys.remember(definition, host_key)
+            self._announce(f"trusting {definition.name} from now on by {host_key}, kept in {path}")
+            known = host_key
         return HostKeyTrust(pin=known)
 
-    def _how_to_trust(self, run: Run | None) -> str:
-        """Return the next step where the machine shows another key than the one we know."""
+    def _wrong_key_hint(self, run: Run | None) -> str:
+        """Return the hint for a machine whose host key is not the one we know."""
         compare = f"compare it on the machine with ssh-keygen -lf {PUBLIC_KEY_FILE}, then"
         if self.definition.host_key or run is None:
             return f"{compare} write it as host_key in the inventory"
@@ -223,7 +223,7 @@ class Machine:
     def session(self, run: Run | None = None, *, trust_new: bool = False) -> SshSession:
         """Return a session with the machine, not yet connected."""
         return MachineSession(
-            self._how_to_trust(run),
+            self._wrong_key_hint(run),
             self.target(run),
             trust=self.trust(run, trust_new=trust_new),
             login=self.definition.login,
@@ -233,13 +233,13 @@ class Machine:
 
     @contextmanager
     def source(self, *, trust_new: bool = False) -> Iterator[MachineSource]:
-        """Have the machine up, and connected as a source; take down again what was not up before."""
-        with self.reached() as run, self.session(run, trust_new=trust_new) as session:
+        """Yield the machine as a connected source. It is started if need be, and then taken down at the end."""
+        with self.started() as run, self.session(run, trust_new=trust_new) as session:
             yield MachineSource(session, self.definition)
 
     @contextmanager
-    def reached(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Iterator[Run | None]:
-        """Have the machine up; take down again what was not up before. Yields None for a static host."""
+    def started(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Iterator[Run | None]:
+        """Yield a run that is up, or None for a static host. If it is started for this, it is taken down at the end."""
         run = self.current() if self.driver.capabilities.life_cycle else None
         if run is not None or not self.driver.capabilities.life_cycle:
             yield run
@@ -256,10 +256,10 @@ class Machine:
                     if done:
                         self.down(run)
                     else:
-                        self._clear(run)
+                        self._take_down_after_error(run)
 
     def down(self, run: Run) -> None:
-        """Stop a run, and destroy the machine if it is a clone. Raises EnvironmentFailure; the record is kept then."""
+        """Stop a run, and destroy the VM if it is a clone. Raises EnvironmentFailure, and then keeps the record."""
         if not run.cloned and run.phase is Phase.UP and self.driver.state(run.vm) is MachineState.RUNNING:
             try:
                 with self.session(run) as session:
@@ -279,7 +279,7 @@ class Machine:
 
     @staticmethod
     def _steps(run: Run, *steps: Callable[[], None] | None) -> None:
-        """Do every step; then raise the first error, if there was one that a later step did not make good."""
+        """Do every step, then raise the first error. If the last step succeeds, earlier errors do not matter."""
         failure: SymcacheError | None = None
         for step in steps:
             if step is None:
@@ -290,14 +290,14 @@ class Machine:
                 failure = failure or error
             else:
                 if step is steps[-1]:
-                    failure = None  # what is destroyed is stopped, too
+                    failure = None  # a destroyed VM is stopped, too
         if failure is not None:
             raise EnvironmentFailure(
                 f"{run.vm} could not be taken down: {failure}", hint=f"try again: symcache vm down {run.name}"
             ) from failure
 
     def shut_down(self, run: Run, session: SshSession) -> None:
-        """Ask the guest itself to end: what was changed in an image must reach its disk. Says so where it does not."""
+        """Shut the guest down from within, so that changes to an image reach its disk. Errors are announced."""
         try:
             session.run(SHUT_DOWN)
         except SymcacheError as error:
@@ -305,10 +305,10 @@ class Machine:
             return
         self.driver.wait_for(run.vm, {MachineState.STOPPED, MachineState.MISSING}, 2 * _STOP_GRACE)
 
-    def _clear(self, run: Run) -> None:
-        """Remove what was made before something failed; an error here must not hide that one."""
+    def _take_down_after_error(self, run: Run) -> None:
+        """Take a run down after an error, which an error here must not hide."""
         try:
-            if self.store.has(run):  # else it was never let in, or is removed already
+            if self.store.has(run):  # else it was not admitted, or is removed already
                 self.down(run)
         except SymcacheError as error:
             self._announce(f"{error}; {error.hint}")

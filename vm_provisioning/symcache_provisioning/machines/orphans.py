@@ -1,4 +1,4 @@
-"""Machines that symcache made and that nobody looks after any more."""
+"""Orphaned VMs: those that symcache made and that no process manages any more."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from symcache.errors import SymcacheError
 from symcache_provisioning.drivers import RUN_PREFIX, Driver
 from symcache_provisioning.machines.runs import Run, RunStore
 
-__all__ = ["Stray", "strays"]
+__all__ = ["OrphanedVM", "find_orphans"]
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
-    """A machine that symcache made and lost. `run` is its record; without one, it may be another user's."""
+class OrphanedVM:
+    """A VM that symcache made and lost. `run` is its record; a VM without one may be another user's."""
 
     driver: str
     vm: str
     run: Run | None
 
 
-def strays(store: RunStore, drivers: Iterable[Driver[Any]]) -> tuple[list[Stray], list[str]]:
-    """Return the machines that nobody looks after, and what could not be asked."""
+def find_orphans(store: RunStore, drivers: Iterable[Driver[Any]]) -> tuple[list[OrphanedVM], list[str]]:
+    """Return the orphaned VMs, and the errors of drivers that could not list theirs and of unreadable records."""
     runs, problems = store.runs(), []
-    found = [Stray(r.definition.driver, r.vm, r) for r in runs if r.abandoned]
+    orphans = [OrphanedVM(r.definition.driver, r.vm, r) for r in runs if r.abandoned]
     known = {(r.definition.driver, r.vm) for r in runs}
     for driver in drivers:
         if not driver.capabilities.life_cycle:
             continue
         try:
-            listed = driver.list()
+            machines = driver.list()
         except SymcacheError as error:
             problems.append(str(error))
             continue
-        found += [
-            Stray(driver.name, m.name, None)
-            for m in listed
+        orphans += [
+            OrphanedVM(driver.name, m.name, None)
+            for m in machines
             if m.name.startswith(RUN_PREFIX) and (driver.name, m.name) not in known
         ]
-    return found, problems + store.problems
+    return orphans, problems + store.problems

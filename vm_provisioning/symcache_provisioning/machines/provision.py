@@ -1,7 +1,7 @@
 """Sets up on a machine what unattended harvests need. Run twice, it changes nothing the second time.
 
-Each step looks, changes what is not as it should be, and looks again: macOS's own
-programs exit 0 for what they did not do.
+Each step checks, changes what is not as it should be, and checks again, as macOS's own programs exit 0 even if they did
+nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BUILD_UTIL = (
     " (--extractor raw)"
 )
 _ORIGIN = ".origin"
-"""Ending of the file beside the extractor: SHA-256 of what was given, and of what it is there."""
+"""Suffix of the file beside the extractor with two SHA-256: of what was uploaded, and of what was installed."""
 _SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
 _ADD_KEY = """
 umask 077
@@ -73,20 +73,20 @@ class Provisioner:
     dry_run: bool = False
     paths: GuestPaths = field(default_factory=GuestPaths)
     new_host_key: str | None = None
-    """Fingerprint of a host key that was made: what the machine shows from now on."""
+    """Fingerprint of the host key if a new one was made."""
     _guest: Guest = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._guest = Guest(self.session, self.definition, self.paths)
 
     def run(self, *, only: Collection[str] = ()) -> list[Check]:
-        """Do all steps, or `only` those named; one that fails does not keep the next from being tried."""
+        """Do all steps, or `only` those named. One that fails does not prevent the next."""
         steps: Sequence[tuple[str, Callable[[], Check]]] = (
             ("key", self._key),
             ("remote login", self._remote_login),
             ("sleep", self._sleep),
             ("extractor", self._extractor),
-            ("host keys", self._host_keys),  # last: a new connection will see them
+            ("host keys", self._host_keys),  # last, as they hold for new connections
         )
         return [self._step(name, step) for name, step in steps if not only or name in only]
 
@@ -99,7 +99,7 @@ class Provisioner:
             return Check(name, Outcome.FAILED, str(error), error.hint)
 
     def _change(self, what: str) -> None:
-        """Go no further when nothing may be changed."""
+        """Raise if this is a dry run."""
         if self.dry_run:
             raise _WouldDoError(what)
 
@@ -112,25 +112,25 @@ class Provisioner:
                 "the inventory names no identity: the agent's keys are used as they are",
                 "make one with ssh-keygen -t ed25519, and name it as `identity`",
             )
-        home = self.paths.home or self._guest.do("/bin/sh", "-c", "cd && pwd").strip()
+        home = self.paths.home or self._guest.run_checked("/bin/sh", "-c", "cd && pwd").strip()
         if not home.startswith("/") or not home.isprintable():
             raise RemoteError(f"{self.definition.name}: names {shown(home)!r} as the home of {self.definition.user}")
         file = f"{home}/.ssh/authorized_keys"
         if self._authorized(file, key):
             return Check("key", Outcome.OK, f"{self.definition.identity} is let in")
         self._change(f"add {self.definition.identity}.pub to {file}")
-        self._guest.do("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
+        self._guest.run_checked("/bin/sh", "-c", _ADD_KEY, "sh", home, key)
         if not self._authorized(file, key):
             raise RemoteError(f"{self.definition.name}: {file} does not hold the key that was added")
         return Check("key", Outcome.DONE, f"{self.definition.identity} is let in from now on")
 
     def _public_key(self) -> str | None:
-        """Return type and key, as in authorized_keys."""
+        """Return type and key, as in authorized_keys, or None without an identity."""
         private = self.definition.login.key()
         return f"{private.get_name()} {private.get_base64()}" if private is not None else None
 
     def _authorized(self, file: str, key: str) -> bool:
-        output = self._guest.ask("/bin/cat", file)
+        output = self._guest.run("/bin/cat", file)
         blob = key.split()[1]
         lines = output.stdout.decode("utf-8", "replace").splitlines()
         return any(blob in line.split() for line in lines if not line.lstrip().startswith("#"))
@@ -140,16 +140,16 @@ class Provisioner:
             return Check("remote login", Outcome.OK, "is on, after a restart too")
         self._change("switch Remote Login on for good")
         paths = self.paths
-        # Without Full Disk Access the first says so and exits 0; what follows has worked in its place.
+        # Without Full Disk Access the first does nothing and exits 0; then the others help.
         for argv in (
             (paths.systemsetup, "-setremotelogin", "on"),
             (paths.launchctl, "enable", "system/com.openssh.sshd"),
             (paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"),
         ):
             try:
-                self._guest.as_root(*argv)
+                self._guest.run_as_root(*argv)
             except RemoteError:
-                continue  # what counts is whether it is on then
+                continue  # what counts is the check after the last
             if self._remote_login_is_on():
                 return Check("remote login", Outcome.DONE, "was only on for now, is on for good")
         raise RemoteError(
@@ -158,10 +158,10 @@ class Provisioner:
         )
 
     def _remote_login_is_on(self) -> bool:
-        said = self._guest.as_root(self.paths.systemsetup, "-getremotelogin")
-        match = re.search(r"Remote Login: (On|Off)", said)
+        output = self._guest.run_as_root(self.paths.systemsetup, "-getremotelogin")
+        match = re.search(r"Remote Login: (On|Off)", output)
         if match is None:
-            raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(said)!r}")
+            raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(output)!r}")
         return match[1] == "On"
 
     def _sleep(self) -> Check:
@@ -169,23 +169,23 @@ class Provisioner:
         if minutes == 0:
             return Check("sleep", Outcome.OK, "never sleeps")
         self._change(f"keep it from sleeping (now after {minutes} min)")
-        self._guest.as_root(self.paths.pmset, "-a", "sleep", "0")
+        self._guest.run_as_root(self.paths.pmset, "-a", "sleep", "0")
         if (minutes := self._sleeps_after()) != 0:
             raise RemoteError(f"{self.definition.name}: still sleeps after {minutes} min, though pmset was told")
         return Check("sleep", Outcome.DONE, "never sleeps from now on")
 
     def _sleeps_after(self) -> int:
-        match = _SLEEP.search(self._guest.do(self.paths.pmset, "-g"))
+        match = _SLEEP.search(self._guest.run_checked(self.paths.pmset, "-g"))
         return int(match[1]) if match else 0
 
     def _extractor(self) -> Check:
-        there = self._guest.sha256(self.paths.util)
+        installed = self._guest.sha256(self.paths.util)
         if self.util is None:
-            if there is not None:
+            if installed is not None:
                 return Check("extractor", Outcome.OK, f"{self.paths.util} is there")
             return Check("extractor", Outcome.SKIPPED, f"{TOOL} is not there", BUILD_UTIL)
         ours = hashlib.sha256(self._checked_util(self.util)).hexdigest()
-        if there is not None and (there == ours or self._origin() == f"{ours} {there}"):
+        if installed is not None and (installed == ours or self._origin() == f"{ours} {installed}"):
             return Check("extractor", Outcome.OK, f"{self.paths.util} is {self.util}")
         self._change(f"install {self.util} as {self.paths.util}")
         signed = self._install(self.util, ours)
@@ -199,7 +199,7 @@ class Provisioner:
         except OSError as error:
             raise UsageError(f"{util}: cannot be read: {error.strerror}", hint="check --util") from error
         archs = {s.arch for s in identify(util)}
-        machine = self._guest.do(self.paths.uname, "-m").strip()
+        machine = self._guest.run_checked(self.paths.uname, "-m").strip()
         wanted = {"arm64": {"arm64", "arm64e"}}.get(machine, {machine})
         if not archs:
             raise UsageError(f"{util}: is no Mach-O", hint=BUILD_UTIL)
@@ -210,48 +210,48 @@ class Provisioner:
         return data
 
     def _origin(self) -> str:
-        return self._guest.ask("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
+        return self._guest.run("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
 
     def _install(self, util: Path, ours: str) -> str:
         target, part, signed = self.paths.util, f"{self.paths.util}.part", ""
         with guest_folder(self.definition.name, self.session.run, self.session.run) as folder:
             file = f"{folder}/{TOOL}"
             self.session.upload(util, file)
-            self._guest.do("/bin/chmod", "755", file)
+            self._guest.run_checked("/bin/chmod", "755", file)
             if not self._runs(file):
-                # Apple silicon runs nothing that is not signed, if only by nobody in particular.
-                self._guest.do(self.paths.codesign, "--force", "--sign", "-", file)
+                # Apple silicon runs only signed programs; an ad hoc signature is enough.
+                self._guest.run_checked(self.paths.codesign, "--force", "--sign", "-", file)
                 signed = ", signed ad hoc there"
                 if not self._runs(file):
                     raise RemoteError(
                         f"{self.definition.name}: {util} does not run there as {TOOL} does",
                         hint=f"run it there by hand; is it built for that release? {BUILD_UTIL}",
                     )
-            self._guest.as_root("/bin/mkdir", "-p", target.rpartition("/")[0])
-            self._guest.as_root("/bin/cp", file, part)
-            self._guest.as_root("/bin/chmod", "755", part)
-            self._guest.as_root("/bin/mv", "-f", part, target)
-            # What was signed there differs from what was uploaded: written down is what became what.
+            self._guest.run_as_root("/bin/mkdir", "-p", target.rpartition("/")[0])
+            self._guest.run_as_root("/bin/cp", file, part)
+            self._guest.run_as_root("/bin/chmod", "755", part)
+            self._guest.run_as_root("/bin/mv", "-f", part, target)
+            # Signing changes the file, so the hashes before and after are stored.
             origin = f"{ours} {self._guest.sha256(target)}"
-            self._guest.as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
+            self._guest.run_as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
         return signed
 
     def _runs(self, path: str) -> bool:
-        output = self._guest.ask(path)
+        output = self._guest.run(path)
         return f"Usage: {TOOL}".encode() in output.stderr + output.stdout
 
     def _host_keys(self) -> Check:
         if not DRIVERS[self.definition.driver].capabilities.life_cycle:
             return Check("host keys", Outcome.SKIPPED, "a machine of its own has host keys of its own")
         public, marker = f"{self.paths.ssh}/ssh_host_ed25519_key.pub", f"{self.paths.ssh}/{MARKER}"
-        now = fingerprint_of(self._guest.ask("/bin/cat", public).stdout.decode("ascii", "replace"))
-        if now is not None and self._guest.ask("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
+        now = fingerprint_of(self._guest.run("/bin/cat", public).stdout.decode("ascii", "replace"))
+        if now is not None and self._guest.run("/bin/cat", marker).stdout.decode("ascii", "replace").strip() == now:
             return Check("host keys", Outcome.OK, f"{now} was made on this machine")
         self._change("make new host keys: those of a public image are public")
-        self._guest.as_root(
+        self._guest.run_as_root(
             "/bin/sh", "-c", _NEW_HOST_KEYS, "sh", self.paths.ssh, self.paths.ssh_keygen, marker, timeout=120
         )
-        made = fingerprint_of(self._guest.do("/bin/cat", public))
+        made = fingerprint_of(self._guest.run_checked("/bin/cat", public))
         if made is None or made == now:
             raise RemoteError(f"{self.definition.name}: {public} holds no new key, though ssh-keygen was told")
         self.new_host_key = made
@@ -259,7 +259,7 @@ class Provisioner:
 
 
 def remote_login_out_of_band(run_there: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:
-    """Switch Remote Login on by programs that run in the guest without the network. Raises EnvironmentFailure."""
+    """Switch Remote Login on by programs that `run_there` runs without the network. Raises EnvironmentFailure."""
     paths = paths or GuestPaths()
     run_there([paths.sudo, "-n", paths.launchctl, "enable", "system/com.openssh.sshd"])
     run_there([paths.sudo, "-n", paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"])

@@ -1,7 +1,6 @@
-"""What symcache has up: one small file a run, in the user's state folder, written before anything is made.
+"""Records of the machines that symcache started: a small file for each run, written before the VM is made.
 
-So a machine that was made and lost (by a kill, a power cut) is known to the next `vm list`, and `vm down` removes only
-what stands here.
+So `vm list` knows a VM that was lost by a kill or a power cut, and `vm down` removes only VMs that have a record.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["Phase", "Run", "RunStore"]
 
 
 class Phase(StrEnum):
-    """How far a run has come."""
+    """State of a run."""
 
     CLONING = "cloning"
     STARTING = "starting"
@@ -36,19 +35,19 @@ class Phase(StrEnum):
 
 
 class Run(BaseModel):
-    """One machine that symcache has made or started. The definition is the inventory's as it was then."""
+    """A machine that symcache made or started. `definition` is that of the inventory at that time."""
 
     model_config = ConfigDict(extra="ignore")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
-    """Of the record; the driver's name too, where the machine is a clone."""
+    """Name of the record, and of the VM if it is a clone."""
     definition: MachineDefinition
     vm: str
-    """How the driver calls it."""
+    """Name of the VM, as the driver has it."""
     cloned: bool
-    """It is symcache's own, to be destroyed in the end."""
+    """The VM was made by symcache, and is destroyed at the end."""
     temporary: bool = False
-    """For one harvest: it is taken down by the process that brought it up."""
+    """It is for one harvest, and is taken down by the process that started it."""
     phase: Phase = Phase.CLONING
     owner: int = 0
     owner_started: str = ""
@@ -56,12 +55,12 @@ class Run(BaseModel):
     host: str = ""
     port: int = 0
     host_key: str | None = None
-    """Fingerprint learnt from the guest itself, not by SSH."""
+    """Fingerprint read in the guest without the network."""
     created: str = ""
 
     @classmethod
     def new(cls, definition: MachineDefinition, *, clone: bool, temporary: bool = False) -> Run:
-        """Return a run of this process that nobody knows yet."""
+        """Return a new run of this process, which is not saved yet."""
         name = f"{RUN_PREFIX}{definition.name}-{secrets.token_hex(3)}"
         return cls(
             name=name,
@@ -76,7 +75,7 @@ class Run(BaseModel):
 
     @property
     def abandoned(self) -> bool:
-        """The process that should have finished it, or taken it down, is gone."""
+        """Whether the process that should have finished it, or taken it down, has ended."""
         return (self.temporary or self.phase is not Phase.UP) and process_start(self.owner) != self.owner_started
 
 
@@ -89,11 +88,11 @@ class RunStore:
 
     @property
     def driver_folder(self) -> Path:
-        """Where drivers keep files of their own."""
+        """Folder for files of drivers."""
         return self.folder / "drivers"
 
     def log(self, run: Run) -> Path:
-        """Return the file for what a run's process prints."""
+        """Return the log file of a run's process."""
         return self.folder / "logs" / f"{run.name}.log"
 
     def _path(self, name: str) -> Path:
@@ -112,34 +111,34 @@ class RunStore:
             ) from error
 
     def remove(self, run: Run) -> None:
-        """Forget a run, and its log."""
+        """Remove the record of a run, and its log."""
         for path in (self._path(run.name), self.log(run)):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
     def has(self, run: Run) -> bool:
-        """Tell whether a run is written down."""
+        """Return whether a run has a record."""
         return self._path(run.name).exists()
 
     def runs(self) -> list[Run]:
-        """Return all runs, oldest first; a record that cannot be read is named in `problems`."""
-        found = []
+        """Return all runs, oldest first. Unreadable records are added to `problems`."""
+        runs = []
         for path in sorted((self.folder / "runs").glob("*.json")):
             try:
                 run = Run.model_validate_json(path.read_bytes())
             except FileNotFoundError:
-                continue  # taken down by somebody else just now
+                continue  # removed by another process just now
             except (OSError, ValidationError) as error:
                 first = str(error).partition("\n")[0]
                 self.problems.append(f"{path}: not the record of a run ({first}); look into it, then remove it")
                 continue
             if run.name == path.stem:
-                found.append(run)
-        return sorted(found, key=lambda r: (r.created, r.name))
+                runs.append(run)
+        return sorted(runs, key=lambda r: (r.created, r.name))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Let no other process of this user do what is done here at the same time."""
+        """Lock the store against other processes of this user."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with alone(self.folder / "lock"):
             yield

@@ -1,4 +1,4 @@
-"""A machine of the inventory over SSH: called by its name, since its address may be another one each time."""
+"""Sessions with machines of the inventory, which have a name, since their address may change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MachineSession", "MachineSource"]
 
 
 class MachineSource(SshSource):
-    """A machine of the inventory as a source: called by its name, and held to the release that is expected of it."""
+    """A machine of the inventory as a source, by its name; its release must be the one that the inventory expects."""
 
     def __init__(self, session: SshSession, definition: MachineDefinition) -> None:
         super().__init__(session)
@@ -23,32 +23,32 @@ class MachineSource(SshSource):
 
     @property
     def name(self) -> str:
-        """The machine's name: its address may be another one each time."""
+        """The machine's name, since its address may change."""
         return self._definition.name
 
     def identity(self) -> Release:
-        """See SshSource. Raises RemoteError, too, where it is not the release that the inventory expects."""
-        found = super().identity()
+        """See SshSource. Raises RemoteError, too, if it is not the release that the inventory expects."""
+        release = super().identity()
         for key in ("version", "build"):
-            expected, is_ = getattr(self._definition, key), getattr(found, key)
-            if expected is not None and expected != is_:
+            expected, actual = getattr(self._definition, key), getattr(release, key)
+            if expected is not None and expected != actual:
                 raise RemoteError(
-                    f"{self.name}: runs {key} {is_}, the inventory expects {expected}",
+                    f"{self.name}: runs {key} {actual}, the inventory expects {expected}",
                     hint="update the machine's image or the inventory",
                 )
-        return found
+        return release
 
 
 class MachineSession(SshSession):
-    """A session whose next step after a wrong host key is one that a machine of the inventory has."""
+    """A session whose error for a wrong host key has a hint for machines of the inventory."""
 
-    def __init__(self, mend: str, target: SshTarget, **options: Any) -> None:
+    def __init__(self, wrong_key_hint: str, target: SshTarget, **options: Any) -> None:
         super().__init__(target, **options)
-        self._mend = mend
+        self._wrong_key_hint = wrong_key_hint
 
     def connect(self) -> None:
         """See SshSession."""
         try:
             super().connect()
         except HostKeyError as error:
-            raise HostKeyError(str(error), hint=self._mend) from error
+            raise HostKeyError(str(error), hint=self._wrong_key_hint) from error
