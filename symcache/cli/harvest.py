@@ -7,30 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import platformdirs
 import typer
-from rich.progress import Progress, TaskID
 
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
-    byte_progress,
     console,
-    count_progress,
     emit_json,
     errors_to_exit,
-    out,
     plain,
 )
+from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError
-from symcache.model import uuid_text
 from symcache_provisioning import (
     DEFAULT_ROOTS,
     DirectorySource,
-    HarvestResult,
     HostKeyTrust,
     Interrupts,
     Inventory,
@@ -46,11 +41,9 @@ from symcache_provisioning import (
 
 __all__ = ["register"]
 
-_SHOWN = 20
-
 
 class ExtractorChoice(StrEnum):
-    """Who takes images out of shared caches."""
+    """What extracts images from shared caches."""
 
     AUTO = "auto"
     RAW = "raw"
@@ -148,7 +141,7 @@ def harvest_command(
         with (
             _source(source, identity, host_key, trust_new_host, password_env) as (opened_source, own_roots),
             open_library(library, create=True) as opened,
-            _Display() as display,
+            HarvestDisplay() as display,
         ):
             result = harvest(
                 opened_source,
@@ -163,14 +156,14 @@ def harvest_command(
                 progress=display,
             )
         if json:
-            emit_json(_as_json(result))
+            emit_json(result_json(result))
         else:
-            _show(result)
+            show_result(result)
         if not result.sealed:
             raise IncompleteError(
                 f"{result.source}: the harvest of {result.release} is stored, but not sealed:"
                 f" {len(result.missing)} images missing, {len(result.problems)} problems",
-                hint="mend what is named above and run the same command again: it continues where it stopped",
+                hint="fix what is named above and run the same command again: it continues where it stopped",
             )
 
 
@@ -181,12 +174,12 @@ def _options(
     trust_new_host: bool,
     no_keep_caches: bool,
 ) -> list[str]:
-    """Return the options that every machine of `--all` is harvested with."""
+    """Return the options for the harvest of each machine of `--all`."""
     flags = [("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)]
     return [
         *("--extractor", extractor.value),
-        *(word for name, value in paths.items() if value for word in (name, value)),
-        *(word for value in archs or () for word in ("--arch", value)),
+        *(argument for name, value in paths.items() if value for argument in (name, value)),
+        *(argument for value in archs or () for argument in ("--arch", value)),
         *(name for name, on in flags if on),
     ]
 
@@ -209,7 +202,7 @@ def _harvest_all(tags: list[str], jobs: int, junit: Path | None, options: list[s
 def _source(
     text: str, identity: Path | None, host_key: str | None, trust_new_host: bool, password_env: str | None
 ) -> Iterator[tuple[Source, tuple[str, ...]]]:
-    """Open the source that `text` names; yield it, and the folders to search if it comes with its own."""
+    """Open the source that `text` names; yield it, and the folders to search that the inventory has for it."""
     if "://" in text:
         target = SshTarget.parse(text)
         if identity is not None and not identity.expanduser().is_file():
@@ -263,74 +256,3 @@ def _roots(given: list[str] | None) -> tuple[str, ...]:
                 f"{folder}: --root wants an absolute folder of the harvested system", hint="e.g. --root /usr/local/lib"
             )
     return tuple(given or ())
-
-
-class _Display:
-    """Shows one progress bar a step, of the kind that the step is counted in."""
-
-    def __init__(self) -> None:
-        self._bars: dict[str, Progress] = {}
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Close the bar of the step before, and open one for this."""
-        if self._bar is not None:
-            self._bar.stop()
-        if not console.is_terminal:
-            console.print(plain(title))  # a log wants every step, and no bars
-        self._bar = byte_progress() if unit == "bytes" else count_progress()
-        self._task = self._bar.add_task(plain(title), total=total)
-        self._bar.start()
-
-    def advance(self, done: int, total: int | None = None) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
-
-
-def _show(result: HarvestResult) -> None:
-    for cache in result.caches:
-        uuid = uuid_text(cache.uuid) if cache.uuid else "no UUID"
-        out.print(f"{plain(cache.path)}  {plain(cache.arch)}  {uuid}  {cache.images} images")
-    state = "[green]sealed[/]" if result.sealed else "[yellow]partial[/]"
-    by = f" by {result.extractor}" if result.extractor else ""
-    out.print(
-        f"{plain(str(result.release))}: {state}, {result.images} images{by}, {result.stored} files new,"
-        f" {result.skipped} stored before"
-    )
-    missing = [f"{m.path} ({m.arch}, {uuid_text(m.uuid) if m.uuid else 'no UUID'})" for m in result.missing]
-    for title, texts in (("missing", missing), ("problem", result.problems), ("note", result.notes)):
-        for text in texts[:_SHOWN]:
-            console.print(f"[yellow]{title}:[/] {plain(text)}", soft_wrap=True)
-        if len(texts) > _SHOWN:
-            console.print(f"[yellow]{title}:[/] and {len(texts) - _SHOWN} more (--json lists them all)")
-
-
-def _as_json(result: HarvestResult) -> dict[str, object]:
-    return {
-        "release": result.release.model_dump(),
-        "source": result.source,
-        "extractor": result.extractor,
-        "record": result.record_id,
-        "sealed": result.sealed,
-        "images": result.images,
-        "stored": result.stored,
-        "skipped": result.skipped,
-        "caches": [
-            {"path": c.path, "arch": c.arch, "uuid": uuid_text(c.uuid) if c.uuid else None, "images": c.images}
-            for c in result.caches
-        ],
-        "missing": [
-            {"path": m.path, "arch": m.arch, "uuid": uuid_text(m.uuid) if m.uuid else None} for m in result.missing
-        ],
-        "problems": result.problems,
-        "notes": result.notes,
-    }

@@ -1,6 +1,6 @@
 """`symcache harvest --all`: every machine of the inventory, several at a time, with one report.
 
-Each machine is harvested by a `symcache harvest NAME` of its own: what goes wrong with one touches no other.
+Each machine is harvested by its own `symcache harvest NAME`, so that an error with one affects no other.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from symcache_provisioning import DRIVERS, GUEST_LIMIT, Inventory, MachineDefini
 __all__ = ["MachineReport", "exit_code", "harvest_machines", "show_reports", "write_junit"]
 
 _STOP_SECONDS = 120
-"""A machine that is up has to be taken down first."""
-_WORDS = {0: "sealed", 1: "not sealed", 130: "interrupted"}
+"""Time for taking machines down."""
+_OUTCOMES = {0: "sealed", 1: "not sealed", 130: "interrupted"}
 
 
 @dataclass
 class MachineReport:
-    """What came of one machine. `result` is what `symcache harvest --json` printed; None where it printed nothing."""
+    """Outcome of one machine. `result` is what `symcache harvest --json` printed, or None if it printed nothing."""
 
     machine: str
     code: int = 130
@@ -46,10 +46,10 @@ class MachineReport:
     @property
     def outcome(self) -> str:
         """`sealed`, `not sealed`, `failed` or `interrupted`."""
-        return _WORDS.get(self.code, "failed")
+        return _OUTCOMES.get(self.code, "failed")
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the report as `--json` prints it."""
         return {"machine": self.machine, "outcome": self.outcome, "exit_code": self.code, "seconds": self.seconds} | {
             "error": self.error,
             "hint": self.hint,
@@ -74,25 +74,25 @@ def harvest_machines(
     environment = own_environment() | {"COLUMNS": "10000"}
     if inventory.path is not None:
         environment["SYMCACHE_MACHINES"] = str(inventory.path)
-    with _Board(chosen) as board:
-        fleet = _Fleet(options, environment, board)
+    with _Display(chosen) as display:
+        harvests = _Harvests(options, environment, display)
         with ThreadPoolExecutor(jobs, thread_name_prefix="harvest") as pool:
             try:
-                running = [pool.submit(fleet.harvest, machine) for machine in chosen]
+                running = [pool.submit(harvests.harvest, machine) for machine in chosen]
                 return [job.result() for job in running]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                fleet.stop()
+                harvests.stop()
                 raise
 
 
 @dataclass
-class _Fleet:
-    """The harvests that are under way."""
+class _Harvests:
+    """The harvests that are running."""
 
     options: Sequence[str]
     environment: dict[str, str]
-    board: _Board
+    display: _Display
     children: list[subprocess.Popen[str]] = field(default_factory=list)
     guests: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(GUEST_LIMIT))
     starting: threading.Lock = field(default_factory=threading.Lock)
@@ -110,7 +110,7 @@ class _Fleet:
         child = self._start(machine)
         if child is None:
             return report
-        self.board.tell(machine.name, "starting")
+        self.display.step(machine.name, "starting")
         with child:
             reader = threading.Thread(target=self._listen, args=(child, report), daemon=True)
             reader.start()
@@ -120,11 +120,11 @@ class _Fleet:
         with contextlib.suppress(ValueError):
             report.result = json.loads(printed)
         report.seconds = round(time.monotonic() - started, 1)
-        self.board.finish(report)
+        self.display.finish(report)
         return report
 
     def _start(self, machine: MachineDefinition) -> subprocess.Popen[str] | None:
-        """Start a harvest that `stop` knows of; None: there is to be none any more."""
+        """Start a harvest that `stop` will interrupt. Return None after `stop`."""
         with self.starting:
             if self.stopping:
                 return None
@@ -142,7 +142,7 @@ class _Fleet:
             return child
 
     def _listen(self, child: subprocess.Popen[str], report: MachineReport) -> None:
-        """Show each step, and keep the error for the report."""
+        """Show each step, and store the error in the report."""
         for line in child.stderr or ():
             text = line.strip()
             if text.startswith("error: "):
@@ -150,10 +150,10 @@ class _Fleet:
             elif text.startswith("next: "):
                 report.hint = text.removeprefix("next: ")
             elif text and not text.startswith(("problem: ", "note: ", "missing: ")):
-                self.board.tell(report.machine, text)
+                self.display.step(report.machine, text)
 
     def stop(self) -> None:
-        """Interrupt all that run, and wait until they have cleaned up."""
+        """Interrupt all running harvests, and wait until they have cleaned up."""
         with self.starting:
             self.stopping = True
         for child in self.children:
@@ -167,8 +167,8 @@ class _Fleet:
                 child.kill()
 
 
-class _Board:
-    """One line a machine, with what it does now; where there is no terminal, a line a step."""
+class _Display:
+    """A line for each machine with its current step; without a terminal, a line for each step."""
 
     def __init__(self, machines: Sequence[MachineDefinition]) -> None:
         self._bars = Progress(
@@ -179,29 +179,29 @@ class _Board:
             m.name: self._bars.add_task("waiting", name=plain(m.name), start=False, total=None) for m in machines
         }
 
-    def __enter__(self) -> _Board:
+    def __enter__(self) -> _Display:
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def tell(self, machine: str, step: str) -> None:
-        """Show what a machine does now."""
+    def step(self, machine: str, title: str) -> None:
+        """Show the step that a machine is at."""
         self._bars.start_task(self._tasks[machine])
-        self._bars.update(self._tasks[machine], description=plain(step))
+        self._bars.update(self._tasks[machine], description=plain(title))
         if not console.is_terminal:
-            console.print(f"{plain(machine)}: {plain(step)}", soft_wrap=True)
+            console.print(f"{plain(machine)}: {plain(title)}", soft_wrap=True)
 
     def finish(self, report: MachineReport) -> None:
-        """Show what came of a machine."""
+        """Show the outcome of a machine."""
         self._bars.update(self._tasks[report.machine], description=report.outcome, total=1, completed=1)
         if not console.is_terminal:
             console.print(f"{plain(report.machine)}: {report.outcome}", soft_wrap=True)
 
 
 def show_reports(reports: Sequence[MachineReport]) -> None:
-    """Print the table for people, and under it what went wrong."""
+    """Print a table for people on stdout, and problems and errors on stderr."""
     table = Table("machine", "outcome", "release", "images", "new files", "seconds")
     for r in reports:
         release = (r.result or {}).get("release") or {}
@@ -210,11 +210,11 @@ def show_reports(reports: Sequence[MachineReport]) -> None:
         title = " ".join(str(release.get(key, "")) for key in ("version", "build")).strip()
         table.add_row(plain(r.machine), f"[{colour}]{r.outcome}[/]", plain(title), *numbers, f"{r.seconds:.0f}")
     out.print(table)
-    for line in _complaints(reports):
+    for line in _problem_lines(reports):
         console.print(line, soft_wrap=True)
 
 
-def _complaints(reports: Sequence[MachineReport]) -> Iterator[str]:
+def _problem_lines(reports: Sequence[MachineReport]) -> Iterator[str]:
     for r in reports:
         for problem in ((r.result or {}).get("problems") or [])[:10]:
             yield f"[yellow]{plain(r.machine)}:[/] {plain(str(problem))}"

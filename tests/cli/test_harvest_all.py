@@ -108,8 +108,8 @@ def test_a_harvest_that_is_just_being_started_is_interrupted_too(
 
     monkeypatch.setattr(harvest_all.subprocess, "Popen", slow)
     (machine,) = Inventory.load().machines.values()
-    with harvest_all._Board([machine]) as board:
-        harvests = harvest_all._Fleet([], dict(os.environ), board)
+    with harvest_all._Display([machine]) as display:
+        harvests = harvest_all._Harvests([], dict(os.environ), display)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(harvests.harvest, machine)
             assert begun.wait(60)
