@@ -13,7 +13,8 @@ import pytest
 from symcache.demo.guest_files import GuestFiles
 from symcache.demo.standin import StandInHost
 from symcache.errors import HostKeyError, RemoteError
-from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget, Timeouts
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
+from symcache_provisioning.ssh.login import Timeouts
 from tests.support.openssh import keygen, need_openssh
 from tests.support.systems import BUILD, make_system
 

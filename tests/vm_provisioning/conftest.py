@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from symcache.library import Library
-from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, Timeouts
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget
+from symcache_provisioning.ssh.login import Timeouts
 from tests.support.openssh import OpenSshServer, openssh
 from tests.support.systems import make_system, make_util
 

@@ -1,9 +1,8 @@
-"""Machines, SSH sessions, and getting the files of a macOS release out of a source."""
+"""Harvesting macOS releases from machines, folders and restore images; and the machines themselves."""
 
-from symcache_provisioning.available_releases import AvailableRelease, available_releases
-from symcache_provisioning.caches import CacheSummary
-from symcache_provisioning.drivers import DRIVERS, Driver, MachineState, make_driver
-from symcache_provisioning.harvest import Extractor, HarvestResult, harvest
+from symcache_provisioning.available_releases import available_releases
+from symcache_provisioning.drivers import DRIVERS, Driver, make_driver
+from symcache_provisioning.harvest import HarvestResult, harvest
 from symcache_provisioning.interrupts import Interrupts
 from symcache_provisioning.machines.checks import Check, Outcome
 from symcache_provisioning.machines.doctor import check_machine
@@ -12,38 +11,30 @@ from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
 from symcache_provisioning.machines.orphans import OrphanedVM, find_orphans
 from symcache_provisioning.machines.provision import Provisioner, remote_login_out_of_band
 from symcache_provisioning.machines.runs import Run, RunStore
-from symcache_provisioning.progress import HarvestProgress
-from symcache_provisioning.sources.entries import Limits
 from symcache_provisioning.sources.firmware import IpswSource
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.protocol import Source
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
-from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts
+from symcache_provisioning.ssh.login import Login, SshTarget
 from symcache_provisioning.ssh.session import SshSession
 
 __all__ = [
     "DEFAULT_ROOTS",
     "DRIVERS",
     "GUEST_LIMIT",
-    "AvailableRelease",
-    "CacheSummary",
     "Check",
     "DirectorySource",
     "Driver",
-    "Extractor",
-    "HarvestProgress",
     "HarvestResult",
     "HostKeyTrust",
     "Interrupts",
     "Inventory",
     "IpswSource",
-    "Limits",
     "Login",
     "Machine",
     "MachineDefinition",
-    "MachineState",
     "OrphanedVM",
     "Outcome",
     "Provisioner",
@@ -53,7 +44,6 @@ __all__ = [
     "SshSession",
     "SshSource",
     "SshTarget",
-    "Timeouts",
     "available_releases",
     "check_machine",
     "find_orphans",

@@ -10,7 +10,8 @@ import pytest
 
 from symcache.errors import IntegrityError, NotFoundError
 from symcache.library import Library
-from symcache_provisioning import DirectorySource, Limits, harvest
+from symcache_provisioning import DirectorySource, harvest
+from symcache_provisioning.sources.entries import Limits
 from tests.support.systems import BUILD, CACHE_FOLDER, images_in, make_system
 
 

@@ -15,18 +15,10 @@ import pytest
 
 from symcache.errors import RemoteError, SymcacheError
 from symcache.library import Library
-from symcache_provisioning import (
-    HarvestResult,
-    HostKeyTrust,
-    Limits,
-    Login,
-    SshSession,
-    SshSource,
-    SshTarget,
-    Timeouts,
-    harvest,
-)
+from symcache_provisioning import HarvestResult, HostKeyTrust, Login, SshSession, SshSource, SshTarget, harvest
+from symcache_provisioning.sources.entries import Limits
 from symcache_provisioning.ssh import session
+from symcache_provisioning.ssh.login import Timeouts
 from symcache_provisioning.ssh.sftp import Sftp
 from tests.support import hostile
 from tests.support.hostile import Directory, File, HostileHost, Link, Special
