@@ -49,7 +49,7 @@ def _connect_once(
 ) -> paramiko.SSHClient:
     where = f"{target.host} port {target.port}"
     client = paramiko.SSHClient()
-    prepare_client(client, trust, target.host, announce)
+    prepare_client(client, trust, announce)
     password, key = login.password(), login.key()
     done = False
     try:

@@ -1,4 +1,4 @@
-"""Which host keys are believed: a pin, known_hosts files, or trust on first use when that is asked for."""
+"""Which host keys are trusted: a pin, known_hosts files, or any on first use if that is requested."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ def default_store() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HostKeyTrust:
-    """What makes a host the right one.
+    """Which host keys are trusted.
 
-    `pin` is a fingerprint as ssh-keygen -l prints it; where given, nothing else counts. `known_hosts` are files in
+    `pin` is a fingerprint as ssh-keygen -l prints it; with it, no other key is trusted. `known_hosts` are files in
     OpenSSH's format that are only read; `store` is read too, and written by `trust_new`.
     """
 
@@ -47,7 +48,7 @@ class HostKeyTrust:
 
     @classmethod
     def for_user(cls, *, pin: str | None = None, trust_new: bool = False) -> HostKeyTrust:
-        """Trust what the user's and the system's ssh trust, and what symcache itself has stored."""
+        """Trust the known_hosts files of the user, of the system and of symcache itself."""
         files = (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts"))
         return cls(pin, trust_new, files, default_store())
 
@@ -63,10 +64,10 @@ class HostKeyTrust:
         )
 
 
-def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, host: str, announce: Callable[[str], None]) -> None:
-    """Make `client` accept nothing but what `trust` says."""
+def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, announce: Callable[[str], None]) -> None:
+    """Make `client` accept only the host keys that `trust` allows."""
     if trust.pin is not None:
-        client.set_missing_host_key_policy(_Pinned(trust.pin.rstrip("=")))
+        client.set_missing_host_key_policy(_Policy(partial(_check_pin, trust.pin.rstrip("="))))
         return
     entries: list[Any] = []
     revoked: dict[str, Path] = {}
@@ -84,8 +85,8 @@ def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, host: str, a
         if entry.key.get_base64() not in revoked:
             for name in entry.hostnames:
                 client.get_host_keys().add(name, entry.key.get_name(), entry.key)
-    fallback = _TrustNew(trust.store, announce) if trust.trust_new else _Unknown(host)
-    client.set_missing_host_key_policy(_NotRevoked(revoked, fallback))
+    fallback = partial(_store, trust.store, announce) if trust.trust_new else _refuse
+    client.set_missing_host_key_policy(_Policy(partial(_check_revoked, revoked, fallback)))
 
 
 def _describe(key: Any) -> str:
@@ -95,7 +96,7 @@ def _describe(key: Any) -> str:
 def _entries(file: Path) -> Iterator[tuple[bool, Any]]:
     """Yield (revoked, paramiko's HostKeyEntry) for the lines of a known_hosts file that can be read.
 
-    Lines of certificate authorities are passed over, and so are broken ones. Raises OSError.
+    Lines of certificate authorities and invalid ones are skipped. Raises OSError.
     """
     for text in file.read_text("utf-8", "replace").splitlines():
         revoked = text.startswith("@revoked ")
@@ -129,67 +130,59 @@ def _knows(file: Path, name: str) -> bool:
     return keys.lookup(name) is not None
 
 
-class _Pinned(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
-    def __init__(self, pin: str) -> None:
-        self._pin = pin
+class _Policy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
+    """Accepts a key unless `check`, which is called with host and key, raises an error."""
+
+    def __init__(self, check: Callable[[str, Any], None]) -> None:
+        self._check = check
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        """Accept the pinned key only."""
-        if key.fingerprint != self._pin:
-            raise HostKeyError(
-                f"{hostname} is not the host that was pinned: it shows {_describe(key)} where {self._pin} was expected",
-                hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint}",
-            )
+        """See MissingHostKeyPolicy."""
+        self._check(hostname, key)
 
 
-class _NotRevoked(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
-    def __init__(self, revoked: Mapping[str, Path], fallback: Any) -> None:
-        self._revoked, self._fallback = revoked, fallback
-
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        """Refuse a key that is marked as revoked, for whatever host; leave others to the policy behind."""
-        if file := self._revoked.get(key.get_base64()):
-            raise HostKeyError(
-                f"{hostname} shows {_describe(key)}, which {file} marks as revoked",
-                hint="have the host make a new key, and ask whoever revoked this one",
-            )
-        self._fallback.missing_host_key(client, hostname, key)
-
-
-class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        """Refuse, and say what was shown."""
+def _check_pin(pin: str, host: str, key: Any) -> None:
+    if key.fingerprint != pin:
         raise HostKeyError(
-            f"{hostname} is not known here: it shows {_describe(key)}",
-            hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint};"
-            " or pass --trust-new-host to believe what it shows now",
+            f"{host} is not the host that was pinned: it shows {_describe(key)} where {pin} was expected",
+            hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint}",
         )
 
 
-class _TrustNew(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
-    def __init__(self, store: Path | None, announce: Callable[[str], None]) -> None:
-        self._store, self._announce = store, announce
+def _check_revoked(revoked: Mapping[str, Path], fallback: Callable[[str, Any], None], host: str, key: Any) -> None:
+    if file := revoked.get(key.get_base64()):
+        raise HostKeyError(
+            f"{host} shows {_describe(key)}, which {file} marks as revoked",
+            hint="have the host make a new key, and ask whoever revoked this one",
+        )
+    fallback(host, key)
 
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        """Believe the key, say so, and hold the host to it from now on."""
-        kept = ""
-        if self._store is not None:
-            line = f"{hostname} {key.get_name()} {key.get_base64()}\n".encode()
+
+def _refuse(host: str, key: Any) -> None:
+    raise HostKeyError(
+        f"{host} is not known here: it shows {_describe(key)}",
+        hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint};"
+        " or pass --trust-new-host to believe what it shows now",
+    )
+
+
+def _store(file: Path | None, announce: Callable[[str], None], host: str, key: Any) -> None:
+    """Trust a key on first use: announce it, and store it for the next time. Raises StorageError."""
+    stored = ""
+    if file is not None:
+        line = f"{host} {key.get_name()} {key.get_base64()}\n".encode()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # One write of one line: several processes may do this at once.
+            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                self._store.parent.mkdir(parents=True, exist_ok=True)
-                # One write of one line: several processes may do this at once.
-                descriptor = os.open(self._store, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-                try:
-                    os.write(descriptor, line)
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise StorageError(
-                    f"{self._store}: the new host key cannot be stored: {error.strerror}",
-                    hint="check who owns it, and the free space",
-                ) from error
-            kept = f", kept in {self._store}"
-        self._announce(f"trusting {hostname} from now on by {_describe(key)}{kept}")
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(
+                f"{file}: the new host key cannot be stored: {error.strerror}",
+                hint="check who owns it, and the free space",
+            ) from error
+        stored = f", kept in {file}"
+    announce(f"trusting {host} from now on by {_describe(key)}{stored}")

@@ -19,6 +19,7 @@ __all__ = [
     "NoSuchFileError",
     "Packets",
     "ProtocolError",
+    "RemoteFileError",
     "Reply",
     "Request",
     "Response",
@@ -67,11 +68,15 @@ class ProtocolError(RemoteError):
     """The host does not follow the SFTP protocol, so the session cannot go on."""
 
 
-class NoSuchFileError(RemoteError):
+class RemoteFileError(RemoteError):
+    """The host returned an error for one file or folder; others may be readable."""
+
+
+class NoSuchFileError(RemoteFileError):
     """There is no such file on the host."""
 
 
-class NoAccessError(RemoteError):
+class NoAccessError(RemoteFileError):
     """This user may not read it on the host."""
 
 
@@ -126,8 +131,7 @@ class Packets:
     """Requests and their responses over one channel. Not thread-safe.
 
     Every method raises ConnectionLostError when the host does not respond within `timeout` seconds or closes the
-    channel, ProtocolError for a response that is none, and NoSuchFileError, NoAccessError or RemoteError for errors
-    that it returns.
+    channel, ProtocolError for a response that is none, and RemoteFileError for an error that it returns.
     """
 
     def __init__(self, channel: Any, host: str, timeout: float) -> None:
@@ -234,7 +238,7 @@ class Packets:
             )
         if code == _EOF and may_end:
             raise EOFError
-        raise RemoteError(f"{shown(path)}: {self._host} says: {shown(text) or f'SFTP status {code}'}")
+        raise RemoteFileError(f"{shown(path)}: {self._host} says: {shown(text) or f'SFTP status {code}'}")
 
     def _abandon(self, request: int) -> None:
         """Ignore the response to a request."""

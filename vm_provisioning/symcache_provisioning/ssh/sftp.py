@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from symcache.errors import RemoteError
 from symcache_provisioning.ssh.packets import (
     Attributes,
-    ConnectionLostError,
     Packets,
     ProtocolError,
+    RemoteFileError,
     Request,
     Response,
     ssh_string,
@@ -64,7 +64,7 @@ class Sftp(Packets):
         super().__init__(channel, host, timeout)
         self.max_read = _MAX_READ
         self._opening: dict[bytes, int] = {}
-        self._listings: dict[bytes, tuple[bytes, deque[int]] | RemoteError] = {}
+        self._listings: dict[bytes, tuple[bytes, deque[int]] | RemoteFileError] = {}
 
     def lstat(self, path: bytes) -> Attributes:
         """Return the attributes of `path` itself, not of what it links to."""
@@ -91,15 +91,13 @@ class Sftp(Packets):
         for folder, request in self._opening.items():
             try:
                 handle = self._response(request, Response.HANDLE, folder).string()
-            except (ConnectionLostError, ProtocolError):
-                raise
-            except RemoteError as error:
+            except RemoteFileError as error:
                 self._listings[folder] = error
             else:
                 self._listings[folder] = handle, deque(self._request_names(handle) for _ in range(2))
         self._opening.clear()
         opened = self._listings.pop(path)
-        if isinstance(opened, RemoteError):
+        if isinstance(opened, RemoteFileError):
             raise opened
         handle, ahead = opened
         try:
@@ -111,7 +109,7 @@ class Sftp(Packets):
                 ahead.append(self._request_names(handle))
                 count = reply.number()
                 if count == 0:
-                    raise RemoteError(f"{shown(path)}: {self._host} lists it without names and without end")
+                    raise RemoteFileError(f"{shown(path)}: {self._host} lists it without names and without end")
                 for _ in range(count):
                     name = reply.string()[:_LONGEST_NAME]
                     reply.string()  # the line that ls -l would print
@@ -119,21 +117,19 @@ class Sftp(Packets):
         finally:
             self._release(handle, ahead)
 
-    def heads(self, paths: Sequence[bytes], length: int) -> list[bytes | RemoteError]:
+    def heads(self, paths: Sequence[bytes], length: int) -> list[bytes | RemoteFileError]:
         """Return the first `length` bytes of each of up to 64 files, or the error."""
-        result: list[bytes | RemoteError] = []
+        result: list[bytes | RemoteFileError] = []
         opens = [self._request_open(p) for p in paths]
-        reads: list[tuple[bytes, int] | RemoteError] = []
+        reads: list[tuple[bytes, int] | RemoteFileError] = []
         for path, request in zip(paths, opens, strict=True):
             try:
                 handle = self._response(request, Response.HANDLE, path).string()
                 reads.append((handle, self._request(Request.READ, ssh_string(handle) + struct.pack(">QI", 0, length))))
-            except (ConnectionLostError, ProtocolError):
-                raise
-            except RemoteError as error:
+            except RemoteFileError as error:
                 reads.append(error)
         for path, read in zip(paths, reads, strict=True):
-            if isinstance(read, RemoteError):
+            if isinstance(read, RemoteFileError):
                 result.append(read)
                 continue
             handle, request = read
@@ -141,9 +137,7 @@ class Sftp(Packets):
                 result.append(self._response(request, Response.DATA, path, may_end=True).string()[:length])
             except EOFError:
                 result.append(b"")
-            except (ConnectionLostError, ProtocolError):
-                raise
-            except RemoteError as error:
+            except RemoteFileError as error:
                 result.append(error)
             self._release(handle, ())
         return result
@@ -183,7 +177,7 @@ class Sftp(Packets):
         finally:
             self._release(handle, [request for request, _, _ in ahead])
 
-    def whole(self, files: Sequence[tuple[bytes, int]]) -> Generator[WholeFile | RemoteError]:
+    def whole(self, files: Sequence[tuple[bytes, int]]) -> Generator[WholeFile | RemoteFileError]:
         """Yield, for each (path, size), the first `size` bytes and the attributes before and after, or an error.
 
         Many files are requested at once, as each would cost several round trips by itself; together they take as much
@@ -191,7 +185,7 @@ class Sftp(Packets):
         """
         todo = iter(files)
         opening: deque[tuple[bytes, int, int]] = deque()
-        reading: deque[_Reading | RemoteError] = deque()
+        reading: deque[_Reading | RemoteFileError] = deque()
         ahead = 0
         while True:
             for path, size in itertools.islice(todo, _FILES_AHEAD - len(opening)):
@@ -200,9 +194,7 @@ class Sftp(Packets):
                 path, size, request = opening.popleft()
                 try:
                     handle = self._response(request, Response.HANDLE, path).string()
-                except (ConnectionLostError, ProtocolError):
-                    raise
-                except RemoteError as error:
+                except RemoteFileError as error:
                     reading.append(error)
                     continue
                 reading.append(self._request_whole(path, handle, size))
@@ -210,7 +202,7 @@ class Sftp(Packets):
             if not reading:
                 return
             first = reading.popleft()
-            if isinstance(first, RemoteError):
+            if isinstance(first, RemoteFileError):
                 yield first
             else:
                 ahead -= first.size
@@ -224,7 +216,7 @@ class Sftp(Packets):
         self._release(handle, ())
         return _Reading(path, size, step, before, reads, after)
 
-    def _whole(self, file: _Reading) -> WholeFile | RemoteError:
+    def _whole(self, file: _Reading) -> WholeFile | RemoteFileError:
         pieces: list[memoryview] = []
         path, short = file.path, False
         try:
@@ -240,9 +232,7 @@ class Sftp(Packets):
                 short = short or len(data) < requested
                 pieces.append(data)
             after = self._response(file.after, Response.ATTRS, path).attributes()
-        except (ConnectionLostError, ProtocolError):
-            raise
-        except RemoteError as error:
+        except RemoteFileError as error:
             for request in (file.before, *file.reads, file.after):
                 if request in self._waiting:
                     self._abandon(request)
@@ -251,9 +241,7 @@ class Sftp(Packets):
             # Either the file ended, or the host returned less than was requested: `read` handles both.
             try:
                 return WholeFile(before, b"".join(data for _, data in self.read(path, 0, file.size)), after)
-            except (ConnectionLostError, ProtocolError):
-                raise
-            except RemoteError as error:
+            except RemoteFileError as error:
                 return error
         return WholeFile(before, pieces[0] if len(pieces) == 1 else b"".join(pieces), after)
 
