@@ -18,7 +18,7 @@ from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, 
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
 from symcache_provisioning.progress import HarvestProgress, SummedProgress
 from symcache_provisioning.sources.entries import RemoteCache
-from symcache_provisioning.sources.protocol import Source
+from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.packets import ConnectionLostError, ProtocolError
 from symcache_provisioning.staging import Staging

@@ -25,8 +25,8 @@ from symcache_provisioning.extractors.local_extraction import Extractions
 from symcache_provisioning.progress import HarvestProgress, NoProgress
 from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 from symcache_provisioning.sources.machine import SshSource
-from symcache_provisioning.sources.protocol import Source
 from symcache_provisioning.sources.required_caches import lacking_caches
+from symcache_provisioning.sources.source import Source
 from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 

@@ -77,7 +77,7 @@ class OverlaidSource(DirectorySource):
         return plists[0]
 
     def lstat(self, path: str) -> Entry | None:
-        """See SystemTree. The folders above a mounted volume exist, too."""
+        """See Source. The folders above a mounted volume exist, too."""
         if path in self._parts or any(part.startswith(f"{path}/") for part in self._parts):
             entry = super().lstat(path)
             if path in self._parts or entry is None or not stat.S_ISLNK(entry.mode):

@@ -13,14 +13,14 @@ from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.release import system_versions
-from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError
 from symcache_provisioning.text import shown
 
 __all__ = ["DirectorySource"]
 
 
-class DirectorySource(SystemTree):
+class DirectorySource(Source):
     """A folder as the root of a system: a mounted image, or a copy."""
 
     def __init__(self, root: Path, *, limits: Limits | None = None) -> None:
@@ -45,7 +45,7 @@ class DirectorySource(SystemTree):
         return plists[0]
 
     def lstat(self, path: str) -> Entry | None:
-        """See SystemTree."""
+        """See Source."""
         try:
             status = self._at(path).lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -55,14 +55,14 @@ class DirectorySource(SystemTree):
         return Entry(path, status.st_mode, status.st_size, int(status.st_mtime))
 
     def readlink(self, path: str) -> bytes:
-        """See SystemTree."""
+        """See Source."""
         try:
             return os.fsencode(self._at(path).readlink())
         except OSError as error:
             raise _read_error(path, error) from error
 
     def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
-        """See SystemTree."""
+        """See Source."""
         try:
             with os.scandir(os.fsencode(self._at(path))) as entries:
                 for entry in entries:
@@ -72,7 +72,7 @@ class DirectorySource(SystemTree):
             raise _read_error(path, error) from error
 
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
-        """See SystemTree."""
+        """See Source."""
         return [self._head(path, length) for path in paths]
 
     def _head(self, path: str, length: int) -> bytes | SymcacheError:

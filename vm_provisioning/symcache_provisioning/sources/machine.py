@@ -15,7 +15,7 @@ from symcache.errors import RemoteError, SymcacheError
 from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.release import parse_sw_vers, system_versions
-from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError, NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession
 from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file, copy_small_files
@@ -28,7 +28,7 @@ _BATCH = 256
 """Files whose transfer is planned together."""
 
 
-class SshSource(SystemTree):
+class SshSource(Source):
     """A machine over SSH, or a system mounted on it. Reconnects and resumes after a lost connection."""
 
     def __init__(self, session: SshSession, *, root: str | None = None, limits: Limits | None = None) -> None:
@@ -72,7 +72,7 @@ class SshSource(SystemTree):
         return running
 
     def lstat(self, path: str) -> Entry | None:
-        """See SystemTree."""
+        """See Source."""
         try:
             attributes = self._retry(lambda: self.session.sftp.lstat(self.remote(path)))
         except NoSuchFileError:
@@ -80,11 +80,11 @@ class SshSource(SystemTree):
         return Entry(path, *attributes)
 
     def readlink(self, path: str) -> bytes:
-        """See SystemTree."""
+        """See Source."""
         return self._retry(lambda: self.session.sftp.readlink(self.remote(path)))
 
     def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
-        """See SystemTree."""
+        """See Source."""
         limit = self.limits.folder_entries + 1
 
         def listing() -> list[tuple[bytes, Attributes]]:
@@ -98,13 +98,13 @@ class SshSource(SystemTree):
         yield from names
 
     def prepare(self, paths: Sequence[str]) -> None:
-        """See SystemTree."""
+        """See Source."""
         # If the connection is lost, `scan` notices, too, and reconnects.
         with contextlib.suppress(ConnectionLostError):
             self.session.sftp.prepare([self.remote(p) for p in paths])
 
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
-        """See SystemTree. More than one response can hold is read by further requests."""
+        """See Source. More than one response can hold is read by further requests."""
         remote = [self.remote(p) for p in paths]
         if length <= 32 << 10:
             return list(self._retry(lambda: self.session.sftp.heads(remote, length)))
@@ -135,7 +135,7 @@ class SshSource(SystemTree):
     def fetch_all(
         self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
-        """See SystemTree. Small files are copied many at a time."""
+        """See Source. Small files are copied many at a time."""
         todo = iter(wanted)
         while batch := list(itertools.islice(todo, _BATCH)):
             small = [item for item in batch if item[0].size <= SMALL_FILE_SIZE]

@@ -11,7 +11,7 @@ from xml.parsers.expat import ExpatError
 from symcache.errors import RemoteError
 from symcache.model import Release
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
-from symcache_provisioning.sources.walker import SystemTree
+from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import NoAccessError
 from symcache_provisioning.text import shown
 
@@ -29,15 +29,15 @@ _RULES = {
 }
 
 
-def system_versions(tree: SystemTree) -> list[Release]:
+def system_versions(source: Source) -> list[Release]:
     """Return the release that each SystemVersion.plist of a system names, the OS cryptex's first."""
     releases = []
     for path in SYSTEM_VERSION_PLISTS:
         try:
-            entry = tree.resolve(path)
+            entry = source.resolve(path)
             if entry is None or not stat.S_ISREG(entry.mode):
                 continue
-            data = tree.read_head(entry.path, _PLIST_LIMIT)
+            data = source.read_head(entry.path, _PLIST_LIMIT)
         except NoAccessError:
             continue
         releases.append(parse_system_version(data, f"{shown(entry.path)} of the source"))

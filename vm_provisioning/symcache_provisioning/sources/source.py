@@ -1,4 +1,4 @@
-"""Walking through the files of a system, whatever source it is read from.
+"""The base class of all sources: walking through the files of a system, however they are read.
 
 Everything that a source lists is hostile until checked: names, links, sizes, and the number and depth of its folders.
 What is refused is listed in `problems`, what is skipped in `notes`.
@@ -15,6 +15,7 @@ from uuid import UUID
 
 from symcache.dyld import HEAD_SIZE, companions, is_cache_name
 from symcache.errors import RemoteError, SharedCacheError, StorageError, SymcacheError
+from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits, RemoteCache, refusal
 from symcache_provisioning.sources.locations import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
 from symcache_provisioning.ssh.packets import (
@@ -26,7 +27,7 @@ from symcache_provisioning.ssh.packets import (
 )
 from symcache_provisioning.text import Remarks, shown
 
-__all__ = ["SystemTree"]
+__all__ = ["Source"]
 
 _HEAD = 8
 """Magic, and the number of slices in a universal file."""
@@ -48,8 +49,8 @@ _KIND_NAMES = {
 }
 
 
-class SystemTree(ABC):
-    """A macOS system as a tree of files, read by subclasses. Paths are absolute within the system."""
+class Source(ABC):
+    """A macOS system that a harvest reads, as a tree of files. Paths are absolute within the system."""
 
     cache_advice = (
         "since macOS 13 they lie in cryptexes, which only a running system has in place: start it and harvest it over"
@@ -63,6 +64,15 @@ class SystemTree(ABC):
         """What was refused or could not be read, and may have held an image."""
         self.notes: list[str] = Remarks()
         """What was skipped: files that this user may not read, and what is no file."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the source in records and messages."""
+
+    @abstractmethod
+    def identity(self) -> Release:
+        """Return its release."""
 
     @abstractmethod
     def lstat(self, path: str) -> Entry | None:
