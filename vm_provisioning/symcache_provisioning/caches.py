@@ -56,7 +56,7 @@ class CacheSummary:
 
 
 @dataclass
-class _Cache:
+class _CacheResults:
     """What has been collected about one cache."""
 
     remote: RemoteCache
@@ -90,63 +90,63 @@ class Caches:
         self.keep = keep
         self.notes: list[str] = []
         self._extractions = extractions
-        self._gathered: list[_Cache] = []
+        self._results: list[_CacheResults] = []
 
     def copy(self, remote: RemoteCache, *, raw: bool, tool: GuestTool | None) -> None:
         """Copy one shared cache, and what the tool in the guest extracts from it."""
-        gathered = _Cache(remote, remote.uuid)
-        self._gathered.append(gathered)
+        results = _CacheResults(remote, remote.uuid)
+        self._results.append(results)
         where = shown(remote.path)
         for name in remote.missing:
             self.staged.problems.append(f"{where}: its companion {name} is missing on {self.source.name}")
         if raw and not remote.missing:
             try:
-                self._copy_raw(gathered)
+                self._copy_raw(results)
             except SymcacheError as error:
                 add_problem(self.staged, where, error)
         if tool is not None:
             try:
-                self._extract_in_guest(gathered, tool, with_raw=raw)
+                self._extract_in_guest(results, tool, with_raw=raw)
             except SymcacheError as error:
                 add_problem(self.staged, where, error)
 
     def finish(self) -> list[CacheSummary]:
         """Wait for the extractions, check their images, and stage them."""
-        return [self._finish(gathered) for gathered in self._gathered]
+        return [self._finish(results) for results in self._results]
 
-    def _finish(self, gathered: _Cache) -> CacheSummary:
-        remote = gathered.remote
-        if gathered.extraction is not None:
+    def _finish(self, results: _CacheResults) -> CacheSummary:
+        remote = results.remote
+        if results.extraction is not None:
             try:
-                self._stage_extracted(gathered, gathered.extraction)
+                self._stage_extracted(results, results.extraction)
             except SymcacheError as error:
                 add_problem(self.staged, shown(remote.path), error)
-        for image, file in gathered.from_tool:
-            self._check_extracted(gathered, image, file)
-        ours, theirs = gathered.extracted.get(EXTRACTOR), gathered.extracted.get(gathered.tool)
+        for image, file in results.from_tool:
+            self._check_extracted(results, image, file)
+        ours, theirs = results.extracted.get(EXTRACTOR), results.extracted.get(results.tool)
         if ours is not None and theirs is not None:
-            self._compare(shown(remote.path), "symcache", ours, gathered.tool, theirs)
-        self.staged.manifest += gathered.manifest.values()
-        return CacheSummary(remote.path, remote.arch, gathered.uuid, len(gathered.manifest))
+            self._compare(shown(remote.path), "symcache", ours, results.tool, theirs)
+        self.staged.manifest += results.manifest.values()
+        return CacheSummary(remote.path, remote.arch, results.uuid, len(results.manifest))
 
-    def _copy_raw(self, gathered: _Cache) -> None:
-        remote = gathered.remote
+    def _copy_raw(self, results: _CacheResults) -> None:
+        remote = results.remote
         folder = self.stage.folder_for("caches", remote.path)
         self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
         self.progress.step(f"copying {remote.name}", unit="bytes", total=remote.size)
         count = SummedProgress(self.progress, remote.size)
         files = [self.source.fetch(entry, folder / entry.name, count) for entry in remote.files]
         cache = SharedCache.open(files[0])
-        gathered.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
-        gathered.uuid = cache.uuid
-        gathered.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
+        results.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
+        results.uuid = cache.uuid
+        results.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
         self.notes += cache.warnings
         if not cache.images:
             self.staged.problems.append(f"{shown(remote.path)}: lists no image at all")
         for file, entry in zip(files, remote.files, strict=True):
-            kept = file if self.keep else self._head(cache, file, remote)
+            stored = file if self.keep else self._head(cache, file, remote)
             self.staged.cache_files.append(
-                StagedCacheFile(kept, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
+                StagedCacheFile(stored, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
             )
 
     def _head(self, cache: SharedCache, file: Path, remote: RemoteCache) -> Path:
@@ -166,32 +166,32 @@ class Caches:
             ) from error
         return target
 
-    def _stage_extracted(self, gathered: _Cache, extraction: Extraction) -> None:
+    def _stage_extracted(self, results: _CacheResults, extraction: Extraction) -> None:
         """Stage what was extracted here."""
-        where, cache = shown(gathered.remote.path), extraction.cache
+        where, cache = shown(results.remote.path), extraction.cache
         report = extraction.result(self.progress)
         done = {(e.path, e.uuid): e for e in report.extracted}
-        gathered.extracted[EXTRACTOR] = set()
+        results.extracted[EXTRACTOR] = set()
         for image in cache.images:
             if not _is_text(image.path):
                 self.staged.problems.append(f"{where}: an image's path is not UTF-8: {shown(image.path)}")
                 continue
             extracted = done.get((image.path, image.uuid))
             arch = extracted.arch if extracted else cache.arch
-            self._expect(gathered, image.path, image.uuid, arch)
+            self._expect(results, image.path, image.uuid, arch)
             if extracted:
-                self._store(gathered, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
+                self._store(results, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
         self.staged.problems += [f"{where}: {shown(f.path)}: {shown(f.reason)}" for f in report.failed]
 
-    def _extract_in_guest(self, gathered: _Cache, tool: GuestTool, *, with_raw: bool) -> None:
-        remote, where = gathered.remote, shown(gathered.remote.path)
-        gathered.tool = tool.name
+    def _extract_in_guest(self, results: _CacheResults, tool: GuestTool, *, with_raw: bool) -> None:
+        remote, where = results.remote, shown(results.remote.path)
+        results.tool = tool.name
         self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
         listing = tool.list_images(remote, self.stage.empty_folder_for("tables", remote.path))
         self.staged.problems += listing.problems
-        if gathered.listed:
+        if results.listed:
             listed = {image[:2] for image in listing.images}
-            self._compare(where, "the cache's own table", gathered.listed, listing.origin, listed)
+            self._compare(where, "the cache's own table", results.listed, listing.origin, listed)
         try:
             with tool.extract(remote.path, _GUEST_SPACE * remote.size) as (tree, errors):
                 self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in errors]
@@ -206,7 +206,7 @@ class Caches:
                         lost = IntegrityError(
                             f"{where}: {shown(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
                         )
-                        gathered.from_tool.append((image, lost))
+                        results.from_tool.append((image, lost))
                 images = {entry.path: image for image, entry in wanted if entry}
                 copies = (
                     (entry, self.stage.file_for(tool.name, f"{remote.path}\n{entry.path}"))
@@ -214,7 +214,7 @@ class Caches:
                     if entry
                 )
                 for entry, file in tree.fetch_all(copies, count):
-                    gathered.from_tool.append((images[entry.path], file))
+                    results.from_tool.append((images[entry.path], file))
                 self.staged.problems += tree.problems
                 self.notes += [
                     f"{where}: {tool.name} also wrote {shown(path)}" for path in sorted(extracted)[:_LISTED_DIFFERENCES]
@@ -224,10 +224,10 @@ class Caches:
                 raise
             self.notes.append(f"{where}: not extracted in the guest too: {error}")
 
-    def _check_extracted(self, gathered: _Cache, image: ListedImage, file: Path | SymcacheError) -> None:
+    def _check_extracted(self, results: _CacheResults, image: ListedImage, file: Path | SymcacheError) -> None:
         """Check one image that the tool extracted against the cache's list, and stage it."""
         path, uuid = image.path, image.uuid
-        tool, where = gathered.tool, f"{shown(gathered.remote.path)}: {shown(path)}"
+        tool, where = results.tool, f"{shown(results.remote.path)}: {shown(path)}"
         try:
             if isinstance(file, SymcacheError):
                 raise file
@@ -236,27 +236,27 @@ class Caches:
                 raise IntegrityError(f"{where}: {tool} made a file of {len(slices)} images")
             extracted = slices[0]
             check_whole(file, extracted)
-            if extracted.arch[:5] != gathered.remote.arch[:5]:  # x86_64h has images of x86_64, too
+            if extracted.arch[:5] != results.remote.arch[:5]:  # x86_64h has images of x86_64, too
                 raise IntegrityError(f"{where}: {tool} made an image for {extracted.arch}")
             if extracted.uuid != uuid:
                 got = uuid_text(extracted.uuid) if extracted.uuid else "none"
                 raise IntegrityError(f"{where}: {tool} made an image of UUID {got}, the cache lists another")
         except SymcacheError as error:
             add_problem(self.staged, where, error)
-            self._expect(gathered, path, uuid, gathered.remote.arch)
+            self._expect(results, path, uuid, results.remote.arch)
             return
-        self._expect(gathered, path, uuid, extracted.arch)
-        self._store(gathered, path, uuid, extracted.arch, file, extracted.size, tool)
+        self._expect(results, path, uuid, extracted.arch)
+        self._store(results, path, uuid, extracted.arch, file, extracted.size, tool)
 
-    def _expect(self, gathered: _Cache, path: str, uuid: UUID | None, arch: str) -> None:
+    def _expect(self, results: _CacheResults, path: str, uuid: UUID | None, arch: str) -> None:
         # The cache's own table, if there is one, takes precedence over the list of the guest's tool.
-        entry = ManifestEntry(path=path, arch=arch, uuid=uuid, origin=Origin.CACHE, cache_uuid=gathered.uuid)
-        gathered.manifest.setdefault((path, uuid), entry)
+        entry = ManifestEntry(path=path, arch=arch, uuid=uuid, origin=Origin.CACHE, cache_uuid=results.uuid)
+        results.manifest.setdefault((path, uuid), entry)
 
     def _store(
-        self, gathered: _Cache, path: str, uuid: UUID | None, arch: str, file: Path, size: int, extractor: str
+        self, results: _CacheResults, path: str, uuid: UUID | None, arch: str, file: Path, size: int, extractor: str
     ) -> None:
-        gathered.extracted.setdefault(extractor, set()).add((path, uuid))
+        results.extracted.setdefault(extractor, set()).add((path, uuid))
         self.staged.objects.append(
             StagedObject(
                 file,
@@ -267,7 +267,7 @@ class Caches:
                 uuid,
                 kind=Kind.EXECUTABLE,
                 origin=Origin.CACHE,
-                cache_uuid=gathered.uuid,
+                cache_uuid=results.uuid,
                 extractor=extractor,
                 revision=REVISION if extractor == EXTRACTOR else 0,
             )

@@ -18,7 +18,7 @@ class HarvestProgress(Protocol):
 
 
 class NoProgress:
-    """Progress that nobody wants to see."""
+    """Ignores progress."""
 
     def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
         """Do nothing."""

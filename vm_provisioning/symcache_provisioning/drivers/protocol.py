@@ -58,7 +58,7 @@ class Endpoint(NamedTuple):
 
 
 class ListedMachine(NamedTuple):
-    """A machine that a driver knows."""
+    """A machine that a driver lists."""
 
     name: str
     state: MachineState

@@ -151,10 +151,10 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     largest = max((c.size for c in caches), default=0)
     try:
         yield _extractor(source, machine.definition.name)
-        yield _space_there(source, _EXTRACTED * largest)
+        yield _space_in_guest(source, _EXTRACTED * largest)
     except SymcacheError as error:
         yield _failed("extractor", error)
-    yield _space_here(sum(c.size for c in caches) + _EXTRACTED * largest)
+    yield _space_on_this_host(sum(c.size for c in caches) + _EXTRACTED * largest)
 
 
 def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]) -> Check:
@@ -183,14 +183,14 @@ def _extractor(source: MachineSource, name: str) -> Check:
     )
 
 
-def _space_there(source: MachineSource, need: int) -> Check:
+def _space_in_guest(source: MachineSource, need: int) -> Check:
     free = free_bytes(source, "/tmp")  # noqa: S108 - where the guest extracts
     if free is None:
         return Check("space there", Outcome.WARN, "df does not tell the free space", "run df -k there")
     return _space("space there", free, need, "to extract there; --extractor raw needs none")
 
 
-def _space_here(need: int) -> Check:
+def _space_on_this_host(need: int) -> Check:
     folder = platformdirs.user_cache_path("symcache")
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     return _space("space here", shutil.disk_usage(existing).free, need, f"in {_tilde(folder)}; --staging names another")

@@ -149,7 +149,7 @@ class Provisioner:
             try:
                 self._guest.run_as_root(*argv)
             except RemoteError:
-                continue  # what counts is the check after the last
+                continue  # the check after the last decides
             if self._remote_login_is_on():
                 return Check("remote login", Outcome.DONE, "was only on for now, is on for good")
         raise RemoteError(
@@ -258,8 +258,8 @@ class Provisioner:
         return Check("host keys", Outcome.DONE, f'new ones are in use: host_key = "{made}"')
 
 
-def remote_login_out_of_band(run_there: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:
-    """Switch Remote Login on by programs that `run_there` runs without the network. Raises EnvironmentFailure."""
+def remote_login_out_of_band(run_in_guest: Callable[[Sequence[str]], str], paths: GuestPaths | None = None) -> None:
+    """Switch Remote Login on by programs that `run_in_guest` runs without the network. Raises EnvironmentFailure."""
     paths = paths or GuestPaths()
-    run_there([paths.sudo, "-n", paths.launchctl, "enable", "system/com.openssh.sshd"])
-    run_there([paths.sudo, "-n", paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"])
+    run_in_guest([paths.sudo, "-n", paths.launchctl, "enable", "system/com.openssh.sshd"])
+    run_in_guest([paths.sudo, "-n", paths.launchctl, "bootstrap", "system", "/System/Library/LaunchDaemons/ssh.plist"])

@@ -31,7 +31,7 @@ class _TransientError(UnreachableError):
 def connect(
     target: SshTarget, trust: HostKeyTrust, login: Login, timeouts: Timeouts, announce: Callable[[str], None]
 ) -> paramiko.SSHClient:
-    """Return a connected client, after as many attempts as `timeouts` allows. `announce` is told of new host keys.
+    """Return a connected client, after as many attempts as `timeouts` allows. `announce` is called for new host keys.
 
     Raises HostKeyError when the host has another key than the one we know, RemoteError when it cannot be reached or
     refuses us.

@@ -64,7 +64,7 @@ class SshTarget:
         return cls(host, user, port or 22, root)
 
     def __str__(self) -> str:
-        """Return the URL, without a port that goes without saying."""
+        """Return the URL, without the port if it is 22."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == 22 else f":{self.port}"
         return f"ssh://{self.user}@{host}{port}{'' if self.root == '/' else self.root}"

@@ -15,7 +15,7 @@ _BANNER = b"SSH-"
 
 
 def speaks_ssh(host: str, port: int, timeout: float) -> bool:
-    """Tell whether an SSH server sends its banner. A forwarded port may be open long before that."""
+    """Return whether an SSH server sends its banner. A forwarded port may be open long before that."""
     try:
         with socket.create_connection((host, port), timeout=timeout) as connection:
             connection.settimeout(timeout)

@@ -46,7 +46,7 @@ def build(target: Path) -> None:
             compiler = ("clang-19", "-target", f"{arch}-apple-macos{_MACOS}", "-std=c11", "-fblocks", "-O2", "-g0")
             _run(folder, *compiler, "-Wall", "-Wextra", "-Werror", "-c", _SOURCE.name, "-o", obj)
             linker = ("ld64.lld-19", "-arch", arch, "-platform_version", "macos", _MACOS, _MACOS, "-e", "_main")
-            # Apple silicon runs nothing that is not signed, if only by nobody in particular.
+            # Apple silicon runs only signed programs; an ad hoc signature is enough.
             _run(folder, *linker, "-adhoc_codesign", "libSystem.tbd", obj, "-o", program)
             thin.append(program)
         _run(folder, "llvm-lipo-19", "-create", *thin, "-output", "universal")
