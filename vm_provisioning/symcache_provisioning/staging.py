@@ -8,7 +8,6 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from symcache.errors import StorageError, UsageError
@@ -68,9 +67,7 @@ class Staging:
                 finally:
                     os.close(lock)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
     def folder_for(self, what: str, key: str) -> Path:

@@ -1,4 +1,4 @@
-"""Drivers of virtual machines, one module each, behind one protocol."""
+"""Drivers of virtual machines, one module each, behind one interface."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from symcache.errors import EnvironmentFailure
@@ -57,9 +56,7 @@ class Qmp:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._socket.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from symcache.dyld import ExtractReport, SharedCache, extract_all
@@ -23,34 +22,28 @@ class _StoppedError(Exception):
 class Extraction:
     """One cache that is being extracted, or is queued."""
 
-    def __init__(self, cache: SharedCache, output: Path, stop: threading.Event) -> None:
-        self.cache, self.output = cache, output
-        self.done = 0
+    def __init__(self, cache: SharedCache, output: Path, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
+        self.cache = cache
         self._stop = stop
-        self._future: Future[ExtractReport] | None = None
+        self._done = 0
+        self._future: Future[ExtractReport] = pool.submit(self._run, output)
 
-    def start(self, pool: ThreadPoolExecutor) -> None:
-        """Queue it."""
-        self._future = pool.submit(self._run)
-
-    def _run(self) -> ExtractReport:
+    def _run(self, output: Path) -> ExtractReport:
         self._progressed(0, 0)
-        return extract_all(self.cache, self.output, progress=self._progressed)
+        return extract_all(self.cache, output, progress=self._progressed)
 
     def _progressed(self, done: int, total: int) -> None:
         del total
         if self._stop.is_set():
             raise _StoppedError
-        self.done = done
+        self._done = done
 
     def result(self, progress: HarvestProgress) -> ExtractReport:
         """Wait for the end, and return the report. Raises what `extract_all` raises."""
-        if self._future is None:
-            raise RuntimeError("the extraction was never started")
         if not self._future.done():
             progress.step(f"extracting {self.cache.path.name}", unit="things", total=len(self.cache.images))
         while not wait([self._future], _POLL_SECONDS).done:
-            progress.advance(self.done)
+            progress.advance(self._done)
         return self._future.result()
 
 
@@ -65,9 +58,7 @@ class Extractions:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._pool.shutdown(cancel_futures=True)
         for cache in self._caches:
@@ -76,6 +67,4 @@ class Extractions:
     def start(self, cache: SharedCache, output: Path) -> Extraction:
         """Queue a cache, which is closed when this context ends."""
         self._caches.append(cache)
-        extraction = Extraction(cache, output, self._stop)
-        extraction.start(self._pool)
-        return extraction
+        return Extraction(cache, output, self._pool, self._stop)
