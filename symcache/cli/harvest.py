@@ -12,14 +12,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
-    console,
-    emit_json,
-    errors_to_exit,
-    plain,
-)
+from symcache.cli.common import JsonOption, LibraryOption, console, emit_json, errors_to_exit, plain
 from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError

@@ -10,24 +10,9 @@ from typing import Annotated
 import typer
 
 from symcache.cli.common import JsonOption, emit_json, errors_to_exit, out, plain
-from symcache.cli.machine_options import (
-    MachinesOption,
-    NamesArgument,
-    TrustOption,
-    announce,
-    chosen_machines,
-    coloured,
-)
+from symcache.cli.machine_options import MachinesOption, NamesArgument, TrustOption, announce, chosen_machines, coloured
 from symcache.errors import IncompleteError, SymcacheError, UsageError
-from symcache_provisioning import (
-    Check,
-    Machine,
-    Outcome,
-    Provisioner,
-    Run,
-    check_machine,
-    remote_login_out_of_band,
-)
+from symcache_provisioning import Check, Machine, Outcome, Provisioner, Run, check_machine, remote_login_out_of_band
 
 __all__ = ["doctor", "provision"]
 

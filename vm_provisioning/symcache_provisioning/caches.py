@@ -20,7 +20,7 @@ from symcache_provisioning.progress import HarvestProgress, SummedProgress
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.login import UnreachableError
-from symcache_provisioning.ssh.packets import ConnectionLostError, ProtocolError
+from symcache_provisioning.ssh.packets import SessionError
 from symcache_provisioning.staging import Staging
 from symcache_provisioning.text import shown
 
@@ -29,7 +29,7 @@ __all__ = ["CacheSummary", "Caches", "add_problem"]
 Identity = tuple[str, UUID | None]
 """Path and LC_UUID: what two extractors must agree on."""
 
-_FATAL = (StorageError, ConnectionLostError, ProtocolError, UnreachableError, HostKeyError)
+_FATAL = (StorageError, SessionError, UnreachableError, HostKeyError)
 _LISTED_DIFFERENCES = 5
 _COMPANION_HEAD = 16 << 10
 _LONGEST_HEAD = 64 << 20

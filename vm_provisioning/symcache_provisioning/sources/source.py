@@ -18,13 +18,7 @@ from symcache.errors import RemoteError, SharedCacheError, StorageError, Symcach
 from symcache.model import Release
 from symcache_provisioning.sources.entries import Entry, Limits, RemoteCache, refusal
 from symcache_provisioning.sources.locations import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
-from symcache_provisioning.ssh.packets import (
-    Attributes,
-    ConnectionLostError,
-    NoAccessError,
-    NoSuchFileError,
-    ProtocolError,
-)
+from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError, SessionError
 from symcache_provisioning.text import Remarks, shown
 
 __all__ = ["Source"]
@@ -102,12 +96,12 @@ class Source(ABC):
     ) -> Iterator[tuple[Entry, Path | SymcacheError]]:
         """Fetch many files; yield each, in any order, with its path here or its error.
 
-        Raises ConnectionLostError, ProtocolError and StorageError, after which no other file could be fetched.
+        Raises SessionError and StorageError, after which no other file could be fetched.
         """
         for entry, local in wanted:
             try:
                 yield entry, self.fetch(entry, local, progress)
-            except (ConnectionLostError, ProtocolError, StorageError):
+            except (SessionError, StorageError):
                 raise
             except SymcacheError as error:
                 yield entry, error
@@ -158,7 +152,7 @@ class Source(ABC):
         """Return the entries of a folder, sorted, without names that are refused: those become problems.
 
         A folder that cannot be listed becomes a problem, too; one that this user may not read only a note, unless
-        every user can read it on a Mac (`needed`). Raises ConnectionLostError, ProtocolError.
+        every user can read it on a Mac (`needed`). Raises SessionError.
         """
         entries: list[Entry] = []
         seen: set[bytes] = set()
@@ -180,7 +174,7 @@ class Source(ABC):
                     entries.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
         except NoSuchFileError:
             pass  # it went away while we walked
-        except (ConnectionLostError, ProtocolError):
+        except SessionError:
             raise
         except SymcacheError as error:
             if isinstance(error, NoAccessError) and not needed:
@@ -264,7 +258,7 @@ class Source(ABC):
                     continue
                 try:
                     cache = self._cache(entry, entries)
-                except (ConnectionLostError, ProtocolError):
+                except SessionError:
                     raise
                 except SymcacheError as error:
                     self.problems.append(f"{shown(entry.path)}: {error}")
@@ -294,7 +288,7 @@ class Source(ABC):
         """Return one of the folders of macOS, or None if this system has none; an unreadable one is a problem."""
         try:
             entry = self.resolve(path)
-        except (ConnectionLostError, ProtocolError):
+        except SessionError:
             raise
         except SymcacheError as error:
             self.problems.append(_with_hint(error))

@@ -23,6 +23,7 @@ __all__ = [
     "Reply",
     "Request",
     "Response",
+    "SessionError",
     "ssh_string",
 ]
 
@@ -60,12 +61,16 @@ _SEND_AT_ONCE = 16 << 10
 _STRANGE = "see what serves SFTP there: OpenSSH's sftp-server is known to work"
 
 
-class ConnectionLostError(RemoteError):
+class SessionError(RemoteError):
+    """The session cannot go on, whatever else is requested."""
+
+
+class ConnectionLostError(SessionError):
     """The connection broke or timed out; connecting again may help."""
 
 
-class ProtocolError(RemoteError):
-    """The host does not follow the SFTP protocol, so the session cannot go on."""
+class ProtocolError(SessionError):
+    """The host does not follow the SFTP protocol."""
 
 
 class RemoteFileError(RemoteError):
