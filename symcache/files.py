@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["alone", "is_named", "publish_bytes", "published"]
+__all__ = ["atomic_write", "atomic_write_bytes", "file_lock", "is_named"]
 
 _PRIVATE = 0o600
 """What a new temporary file has."""
@@ -19,8 +19,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
-def published(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iterator[Path]:
-    """Give an empty file beside `target`, to be filled; it takes that name, and `mode`, when the block ends well.
+def atomic_write(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iterator[Path]:
+    """Yield an empty file beside `target`, to be filled; it takes that name, and `mode`, when the block ends well.
 
     Whatever ends the block otherwise, the file is removed and what `target` was before stays. With `sync`, the content
     has reached the disk before the name has. The folder must be there; a link at `target` is replaced, not followed.
@@ -44,8 +44,8 @@ def published(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iterato
         raise
 
 
-def publish_bytes(target: Path, data: bytes) -> None:
-    """As `published`, for content at hand that is for the user alone (mode 0600); hundreds of small files in a row.
+def atomic_write_bytes(target: Path, data: bytes) -> None:
+    """As `atomic_write`, for content at hand that is for the user alone (mode 0600); hundreds of small files in a row.
 
     Raises OSError.
     """
@@ -69,10 +69,10 @@ def _name(error: BaseException, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let no other process or thread do what is done here at the same time, and wait for one that does.
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock while the block runs, waiting for other processes and threads that hold it.
 
-    `path` is a file for this alone: made if need be, and never removed, or two could hold locks of its name. Raises
+    `path` is a file for this lock only: made if need be, and never removed, or two could hold locks of its name. Raises
     OSError.
     """
     with path.open("a") as lock:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from symcache.files import publish_bytes, published
+from symcache.files import atomic_write, atomic_write_bytes
 
 
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_file_appears_when_it_is_whole(tmp_path: Path, sync: bool) -> None:
     target = tmp_path / "file"
     target.write_text("before")
-    with published(target, sync=sync) as part:
+    with atomic_write(target, sync=sync) as part:
         part.write_text("after")
         assert part.parent == tmp_path  # of one file system, so that it can be renamed
         assert target.read_text() == "before"
@@ -29,7 +29,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path, sync: bool) -> None:
 def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "file"
     target.write_text("before")
-    with pytest.raises(type(error)) as raised, published(target) as part:
+    with pytest.raises(type(error)) as raised, atomic_write(target) as part:
         part.write_text("half")
         raise error
     assert raised.value is error
@@ -47,7 +47,7 @@ def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: p
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with published(target, sync=True) as part:
+    with atomic_write(target, sync=True) as part:
         part.write_text("content")
     assert seen == [(len("content"), False)]
 
@@ -58,7 +58,7 @@ def test_permissions_are_those_asked_for_whatever_the_umask(
 ) -> None:
     before = os.umask(0o027)
     try:
-        with published(tmp_path / "file", **given) as part:  # type: ignore[arg-type]
+        with atomic_write(tmp_path / "file", **given) as part:  # type: ignore[arg-type]
             assert stat.S_IMODE(part.stat().st_mode) == 0o600
     finally:
         os.umask(before)
@@ -68,17 +68,17 @@ def test_permissions_are_those_asked_for_whatever_the_umask(
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("other")
     (tmp_path / "file").symlink_to("elsewhere")
-    with published(tmp_path / "file") as part:
+    with atomic_write(tmp_path / "file") as part:
         part.write_text("content")
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "elsewhere").read_text() == "other"
 
 
 def test_what_the_disk_refuses_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), published(tmp_path / "none" / "file"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "file"):
         raise AssertionError("there is no folder")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError), published(tmp_path / "folder") as part:
+    with pytest.raises(IsADirectoryError), atomic_write(tmp_path / "folder") as part:
         part.write_text("content")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
@@ -86,7 +86,7 @@ def test_what_the_disk_refuses_is_an_os_error(tmp_path: Path) -> None:
 def test_bytes_at_hand_appear_whole_for_the_user_alone(tmp_path: Path) -> None:
     target = tmp_path / "file"
     for content in (b"before", b"after" * 100_000):
-        publish_bytes(target, content)
+        atomic_write_bytes(target, content)
         assert target.read_bytes() == content
         assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [target]
@@ -95,12 +95,12 @@ def test_bytes_at_hand_appear_whole_for_the_user_alone(tmp_path: Path) -> None:
 def test_of_bytes_that_do_not_fit_nothing_is_left(tmp_path: Path) -> None:
     """The process may write no file of more than 4 KiB, as on a disk that is full."""
     target = tmp_path / "file"
-    publish_bytes(target, b"before")
+    atomic_write_bytes(target, b"before")
     limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
         with pytest.raises(OSError, match="too large"):
-            publish_bytes(target, bytes(100_000))
+            atomic_write_bytes(target, bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)

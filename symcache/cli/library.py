@@ -31,7 +31,7 @@ from symcache.cli.common import (
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
 from symcache.client import SymbolClient, SymbolRequest, split_tokens
 from symcache.errors import IncompleteError, NotFoundError, UsageError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.library import Library, stage_origin, stage_paths
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
@@ -277,7 +277,7 @@ def _from_library(
 def _copy(source: Path, target: Path) -> Path:
     """Copy a cached file, which never changes, to where the user wants it: whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with published(target) as part:
+    with atomic_write(target) as part:
         shutil.copyfile(source, part)
     return target
 

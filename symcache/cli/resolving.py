@@ -29,7 +29,7 @@ from symcache.dump import (
     WantedSource,
 )
 from symcache.errors import NotFoundError, RemoteError, SymcacheError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.kinds import Kind
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _remember(path: Path, guesses: Sequence[CacheGuess]) -> None:
     content = json.dumps([[g.cache.hex, g.build, g.images] for g in guesses[:_REMEMBERED]])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with published(path, mode=0o600) as part:
+        with atomic_write(path, mode=0o600) as part:
             part.write_text(content)
     except OSError:
         pass  # only a convenience

@@ -15,7 +15,7 @@ import typer
 from symcache.cli.common import BuildOption, CacheOption, ServerOption, errors_to_exit, fail, out, plain
 from symcache.cli.settings import server_urls
 from symcache.errors import StorageError, UsageError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
 
@@ -133,7 +133,7 @@ def _write(path: Path, text: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
-        with published(target, mode=mode) as part:
+        with atomic_write(target, mode=mode) as part:
             part.write_bytes(text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise StorageError(

@@ -11,7 +11,7 @@ from uuid import UUID
 from symcache.client import SymbolClient
 from symcache.dump import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, below_roots
 from symcache.errors import RemoteError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.kinds import Kind
 
 __all__ = ["Notes", "WithSourceNotes", "server_notes"]
@@ -61,7 +61,7 @@ def _remember(path: Path, notes: Sequence[tuple[str, str]]) -> None:
     try:
         if notes:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with published(path, mode=0o600) as part:
+            with atomic_write(path, mode=0o600) as part:
                 part.write_text(json.dumps(notes))
         else:
             path.unlink(missing_ok=True)

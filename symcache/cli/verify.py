@@ -25,7 +25,7 @@ from symcache.cli.common import (
 )
 from symcache.cli.settings import cache_dir, open_library, path_setting, server_urls
 from symcache.errors import UsageError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.model import uuid_text
 from symcache.verify import (
     Asked,
@@ -246,7 +246,7 @@ def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, 
     """Print the verdict in the forms that were asked for, and end with 1 if it is no."""
     if junit is not None:
         junit.parent.mkdir(parents=True, exist_ok=True)
-        with published(junit) as part:
+        with atomic_write(junit) as part:
             part.write_text(junit_xml(report), encoding="utf-8")
     if json:
         emit_json(report.to_json())

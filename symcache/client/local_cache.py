@@ -28,7 +28,7 @@ from uuid import UUID
 
 from symcache.client.model import FetchedSymbol, SymbolRequest
 from symcache.errors import StorageError
-from symcache.files import is_named, publish_bytes
+from symcache.files import atomic_write_bytes, is_named
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -146,7 +146,7 @@ class LocalCache:
         """Index a content under a UUID and a key. Raises OSError."""
         path = Path(self._index(uuid, key))
         path.parent.mkdir(parents=True, exist_ok=True)
-        publish_bytes(path, entry.to_json())
+        atomic_write_bytes(path, entry.to_json())
 
     @contextlib.contextmanager
     def part(self, request: SymbolRequest, word: str = "") -> Iterator[tuple[Path, BinaryIO]]:
@@ -172,7 +172,7 @@ class LocalCache:
         if note is None:
             side.unlink(missing_ok=True)
         else:
-            publish_bytes(side, json.dumps(note).encode())
+            atomic_write_bytes(side, json.dumps(note).encode())
 
     def part_note(self, path: Path) -> dict[str, str]:
         """Return what was noted of a part; empty when it cannot be resumed."""

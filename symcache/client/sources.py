@@ -14,7 +14,7 @@ from urllib.parse import quote
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import SourceRequest
 from symcache.errors import IntegrityError, RemoteError
-from symcache.files import published
+from symcache.files import atomic_write
 
 if TYPE_CHECKING:
     import aiohttp
@@ -45,7 +45,7 @@ def _publish(cache: LocalCache, wanted: SourceRequest, data: bytes, server: str)
     blob = cache.blob(entry.sha256)
     try:
         blob.parent.mkdir(exist_ok=True)
-        with published(blob, mode=0o444) as part:
+        with atomic_write(blob, mode=0o444) as part:
             part.write_bytes(data)
         cache.write_entry(wanted.uuid, _key(wanted), entry)
     except OSError as error:

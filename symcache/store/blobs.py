@@ -15,7 +15,7 @@ from typing import BinaryIO
 import zstandard
 
 from symcache.errors import IntegrityError, StorageError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.store.base import Store, blob_key
 
 __all__ = ["COMPRESSION_LEVEL", "BlobReader", "decode_to", "frame_sizes", "put_blob", "put_object"]
@@ -186,7 +186,7 @@ def frame_sizes(stored: BinaryIO) -> tuple[int, int]:
 def decode_to(store: Store, sha256: str, size: int, target: Path) -> None:
     """Write the checked content of a blob to `target`, which appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with published(target) as part, part.open("wb") as out:
+    with atomic_write(target) as part, part.open("wb") as out:
         for chunk in BlobReader(store, sha256, size):
             out.write(chunk)
 

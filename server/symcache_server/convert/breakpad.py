@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from symcache.errors import IntegrityError, StorageError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.own_program import own_environment, own_python
 
 __all__ = ["REVISION", "make_symbol_file", "stop_making"]
@@ -47,7 +47,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
     """
     plain = "".join(c for c in name if c.isprintable())
     command = own_python("-c", "from symcache_server.convert.breakpad import main; main()")
-    with published(target, mode=0o600) as part, part.open("wb") as out:
+    with atomic_write(target, mode=0o600) as part, part.open("wb") as out:
         try:
             out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {plain}\n".encode())
             out.flush()

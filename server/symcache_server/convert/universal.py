@@ -15,7 +15,7 @@ from pathlib import Path
 
 from symcache.catalog import Occurrence
 from symcache.errors import IntegrityError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache.macho.constants import FAT_MAGIC, FAT_MAGIC_64, MH_MAGIC, MH_MAGIC_64
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import Content
@@ -45,7 +45,7 @@ def _write(descriptors: Sequence[int], target: Path) -> None:
         offsets.append(end)
         end += size + -size % _ALIGNED
     wide = end >= 1 << 32
-    with published(target, mode=0o600) as part, part.open("wb") as out:
+    with atomic_write(target, mode=0o600) as part, part.open("wb") as out:
         out.write(_HEADER.pack(FAT_MAGIC_64 if wide else FAT_MAGIC, len(descriptors)))
         for descriptor, offset, size in zip(descriptors, offsets, sizes, strict=True):
             magic, cputype, cpusubtype = _SLICE.unpack(os.pread(descriptor, _SLICE.size, 0).ljust(_SLICE.size, b"\0"))

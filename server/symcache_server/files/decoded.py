@@ -30,7 +30,7 @@ from pathlib import Path
 import zstandard
 
 from symcache.errors import IntegrityError, NotFoundError
-from symcache.files import publish_bytes, published
+from symcache.files import atomic_write, atomic_write_bytes
 from symcache.library import Library
 from symcache.store import LocalStore, blob_key
 from symcache_server.files.lru_folder import Room
@@ -143,7 +143,7 @@ class DecodedCache:
                 make(descriptors, path)
             except IntegrityError as error:
                 with contextlib.suppress(OSError):
-                    publish_bytes(_failure(path), str(error).encode())
+                    atomic_write_bytes(_failure(path), str(error).encode())
                 raise
 
         try:
@@ -252,7 +252,7 @@ class DecodedCache:
         path = Path(self._path(f"{sha256}.ok"))
         with contextlib.suppress(OSError):  # without the note, others prove it themselves
             path.parent.mkdir(parents=True, exist_ok=True)
-            with published(path, mode=0o600) as note:
+            with atomic_write(path, mode=0o600) as note:
                 note.write_bytes(_note(signature))
 
     def _copy_stored(self, sha256: str, size: int, stored_size: int) -> None:
@@ -263,7 +263,7 @@ class DecodedCache:
             if path.exists():
                 return
             try:
-                with published(path, mode=0o600) as part:
+                with atomic_write(path, mode=0o600) as part:
                     with part.open("w+b") as out, self._library.open_stored(sha256) as stored:
                         while chunk := stored.read(1 << 20):
                             out.write(chunk)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from symcache.errors import StorageError
-from symcache.files import alone
+from symcache.files import file_lock
 
 __all__ = ["Room"]
 
@@ -62,7 +62,7 @@ class Room:
             for attempt in range(_TRIES):
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with alone(path.with_name(f"{_LOCK}{path.name[:2]}{word}")):
+                    with file_lock(path.with_name(f"{_LOCK}{path.name[:2]}{word}")):
                         fill()
                         break
                 except OSError as error:

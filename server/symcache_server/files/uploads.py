@@ -20,7 +20,7 @@ from aiohttp import web
 
 from symcache.catalog import Occurrence
 from symcache.errors import IntegrityError, NotFoundError, UsageError
-from symcache.files import alone, is_named
+from symcache.files import file_lock, is_named
 from symcache.library import Library, Staged, StagedObject
 from symcache.macho import file_end, identify
 from symcache.model import Kind, ManifestEntry, SourceNote, Trust
@@ -99,7 +99,7 @@ class Uploads:
         Raises NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
         """
         # Of two who add the same, the second finds it in the library, and not its file while the first removes it.
-        with alone(self._folder.with_name(f"{self._folder.name}.lock")):
+        with file_lock(self._folder.with_name(f"{self._folder.name}.lock")):
             return self._add(library, files, who)
 
     def _add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from symcache.errors import NotFoundError, StorageError, UsageError
-from symcache.files import alone, published
+from symcache.files import atomic_write, file_lock
 from symcache.model import Sha256
 
 __all__ = ["Scope", "Token", "TokenStore", "token_of"]
@@ -123,7 +123,7 @@ class TokenStore:
         """Change the tokens alone: of two who read and write them at once, one would lose his."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with alone(self._path.with_suffix(".lock")):
+            with file_lock(self._path.with_suffix(".lock")):
                 yield
         except OSError as error:
             raise StorageError(
@@ -133,7 +133,7 @@ class TokenStore:
     def _write(self, tokens: list[Token]) -> None:
         """Raises OSError."""
         data = json.dumps([t.model_dump(mode="json") for t in tokens], indent=2)
-        with published(self._path, mode=0o600) as part:
+        with atomic_write(self._path, mode=0o600) as part:
             part.write_text(data + "\n")
 
 

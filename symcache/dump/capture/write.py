@@ -16,7 +16,7 @@ from symcache.dump.capture.regions import choose
 from symcache.dump.capture.task import CrashReport, Task
 from symcache.dump.formats.container import MEMBER
 from symcache.errors import DumpError, EnvironmentFailure, StorageError
-from symcache.files import published
+from symcache.files import atomic_write
 
 __all__ = ["WrittenDump", "header_xml", "write_dump"]
 
@@ -140,7 +140,7 @@ def _published(target: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = stack.enter_context(published(target, mode=0o600, sync=True))
+            part = stack.enter_context(atomic_write(target, mode=0o600, sync=True))
         except OSError as error:
             raise StorageError(
                 f"{target}: {error.strerror or error}", hint="name another folder with --output"

@@ -18,7 +18,7 @@ import platformdirs
 import tenacity
 
 from symcache.errors import EnvironmentFailure, StorageError
-from symcache.files import published
+from symcache.files import atomic_write
 from symcache_provisioning.machines.inventory import MachineDefinition
 
 __all__ = ["PUBLIC_KEY_FILE", "MachineKeys", "fingerprint_of", "guest_host_key"]
@@ -86,7 +86,7 @@ class MachineKeys:
         content = {"machine": machine.name, "driver": machine.driver, "image": machine.image, "host_key": fingerprint}
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with published(path, mode=0o600) as part:
+            with atomic_write(path, mode=0o600) as part:
                 part.write_text(json.dumps(content, indent=2))
         except OSError as error:
             raise StorageError(

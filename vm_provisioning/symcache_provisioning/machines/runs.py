@@ -18,7 +18,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache.errors import StorageError
-from symcache.files import alone, published
+from symcache.files import atomic_write, file_lock
 from symcache_provisioning.drivers import RUN_PREFIX, Child, process_start
 from symcache_provisioning.machines.inventory import MachineDefinition
 
@@ -103,7 +103,7 @@ class RunStore:
         path = self._path(run.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with published(path, mode=0o600, sync=True) as part:
+            with atomic_write(path, mode=0o600, sync=True) as part:
                 part.write_text(run.model_dump_json(indent=2))
         except OSError as error:
             raise StorageError(
@@ -140,5 +140,5 @@ class RunStore:
     def locked(self) -> Iterator[None]:
         """Lock the store against other processes of this user."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with alone(self.folder / "lock"):
+        with file_lock(self.folder / "lock"):
             yield
