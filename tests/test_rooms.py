@@ -8,12 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RANK = {
-    "symcache.cli": 9,
-    "symcache.demo": 8,
-    "symcache_provisioning": 7,
-    "symcache_server": 7,
-    "symcache.verify": 6,
-    "symcache.dump": 5,
+    "symcache.cli": 10,
+    "symcache.demo": 9,
+    "symcache_provisioning": 8,
+    "symcache_server": 8,
+    "symcache.verify": 7,
+    "symcache.dump": 6,
+    "symcache.resolve": 5,
     "symcache.client": 4,
     "symcache.library": 3,
     "symcache.catalog": 2,

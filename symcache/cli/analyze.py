@@ -34,10 +34,12 @@ from symcache.cli.common import (
     to_output,
 )
 from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, visible, warn
-from symcache.dump import Analysis, Frame, Limits, Progress, ThreadReport, WantedSource, analyze
+from symcache.cli.settings import binary_sources
+from symcache.dump import Analysis, Frame, Limits, ThreadReport, analyze
 from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
+from symcache.resolve import Progress, WantedSource
 
 __all__ = ["register"]
 
@@ -119,8 +121,6 @@ class _Work:
 
     def run(self, path: Path, progress: Progress | None = None) -> _Result:
         """Analyze one dump, with library and connections of its own: any number of them run at a time."""
-        from symcache.cli.resolving import binary_sources  # noqa: PLC0415 (takes its time to import)
-
         result = _Result()
         with _failing_alone(path, result):
             existing_dump(str(path))

@@ -18,12 +18,12 @@ from uuid import UUID
 import typer
 
 from symcache.cli.common import BuildOption, CacheOption, LibraryOption, ServerOption, errors_to_exit, to_output
-from symcache.cli.resolving import binary_sources
-from symcache.dump import Wanted
+from symcache.cli.settings import binary_sources
 from symcache.errors import SymcacheError
 from symcache.macho import identify, parse_uuid
 from symcache.model import Kind, uuid_text
 from symcache.own_program import own_environment, own_python
+from symcache.resolve import Wanted
 
 __all__ = ["register"]
 

@@ -23,6 +23,7 @@ from symcache.cli.common import (
     percent_progress,
     plain,
 )
+from symcache.cli.settings import binary_sources
 from symcache.dump import (
     Limits,
     LldbProcess,
@@ -82,33 +83,34 @@ def open_(
         pairs = [_pair(text) for text in source_map or ()]
         wanted_cache = parse_uuid(cache) if cache else None
         mode = Mode.PROMPT if sys.stdin.isatty() and sys.stdout.isatty() else Mode.PRINT
-        with LldbProcess(mode, Limits(seconds=timeout)) as lldb:
-            from symcache.cli.resolving import binary_sources  # noqa: PLC0415 (while LLDB is being imported over there)
+        with (
+            LldbProcess(mode, Limits(seconds=timeout)) as lldb,  # which imports LLDB meanwhile
+            binary_sources(symbols or [], library, server) as sources,
+            FetchBar() as bar,
+        ):
 
-            with binary_sources(symbols or [], library, server) as sources, FetchBar() as bar:
-
-                def show(loaded: LoadedDump) -> None:
-                    bar.stop()  # the terminal is LLDB's from here on
-                    missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.found]
-                    alone = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
-                    warn(sources.problems)
-                    sources.problems.clear()
-                    name_missing(missing, loaded.dump.path)
-                    name_symbols_only(alone, loaded.dump.path)
-                    out.print(f"exception: {plain(loaded.exception.description)}")
-
-                printed = open_in_lldb(
-                    path,
-                    sources.resolver,
-                    lldb,
-                    cache=wanted_cache,
-                    build=build,
-                    source_map=pairs,
-                    progress=bar.report,
-                    show=show,
-                    sources=sources.files,
-                )
+            def show(loaded: LoadedDump) -> None:
+                bar.stop()  # the terminal is LLDB's from here on
+                missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.found]
+                alone = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
                 warn(sources.problems)
+                sources.problems.clear()
+                name_missing(missing, loaded.dump.path)
+                name_symbols_only(alone, loaded.dump.path)
+                out.print(f"exception: {plain(loaded.exception.description)}")
+
+            printed = open_in_lldb(
+                path,
+                sources.resolver,
+                lldb,
+                cache=wanted_cache,
+                build=build,
+                source_map=pairs,
+                progress=bar.report,
+                show=show,
+                sources=sources.files,
+            )
+            warn(sources.problems)
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
             out.print(Text("\n".join(visible(line) for line in printed.splitlines())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,20 @@ import platformdirs
 from symcache.errors import UsageError
 
 if TYPE_CHECKING:
-    from symcache.library import Library
+    from contextlib import AbstractContextManager
 
-__all__ = ["cache_dir", "library_location", "open_library", "path_setting", "server_urls", "source_roots"]
+    from symcache.library import Library
+    from symcache.resolve import Sources
+
+__all__ = [
+    "binary_sources",
+    "cache_dir",
+    "library_location",
+    "open_library",
+    "path_setting",
+    "server_urls",
+    "source_roots",
+]
 
 _KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str}
 
@@ -53,6 +65,22 @@ def open_library(option: str | None, *, create: bool = False) -> Library:
     from symcache.library import Library  # noqa: PLC0415 - SQLite, numpy and more; most commands of a debugger need none
 
     return Library.open(library_location(option), create=create)
+
+
+def binary_sources(
+    folders: Sequence[Path], library: str | None, servers: list[str] | None
+) -> AbstractContextManager[Sources]:
+    """Open everything that may have binaries. A library that does not exist is an error only if it was named."""
+    from symcache.resolve import open_sources  # noqa: PLC0415 - takes its time to import, as the library does
+
+    return open_sources(
+        cache_dir(),
+        folders=folders,
+        library=library_location(library),
+        must_exist=bool(library or os.environ.get("SYMCACHE_LIBRARY")),
+        servers=server_urls(servers),
+        source_roots=source_roots(),
+    )
 
 
 def server_urls(option: list[str] | None) -> list[str]:

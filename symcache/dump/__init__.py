@@ -14,29 +14,15 @@ from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import minidump_header
 from symcache.dump.reports.files import parse_report, read_report
 from symcache.dump.reports.model import Report, ReportFrame, ReportImage, ReportThread
-from symcache.dump.sources.lines import SourceFiles, WantedSource
-from symcache.dump.sources.maps import below_roots
 from symcache.dump.sources.trees import SourceTree, SourceTrees, source_path
-from symcache.dump.symbols import (
-    CacheGuess,
-    ChainResolver,
-    FolderResolver,
-    ModuleResolver,
-    Progress,
-    ResolvedFile,
-    Wanted,
-)
 
 __all__ = [
     "Analysis",
-    "CacheGuess",
-    "ChainResolver",
     "Core",
     "CoreThread",
     "CrashException",
     "DumpHeader",
     "DumpModule",
-    "FolderResolver",
     "Frame",
     "Limits",
     "LldbProcess",
@@ -44,23 +30,16 @@ __all__ = [
     "LoadedModule",
     "Mode",
     "ModuleReport",
-    "ModuleResolver",
     "OpenedDump",
-    "Progress",
     "Report",
     "ReportFrame",
     "ReportImage",
     "ReportThread",
-    "ResolvedFile",
     "Segment",
-    "SourceFiles",
     "SourceTree",
     "SourceTrees",
     "ThreadReport",
-    "Wanted",
-    "WantedSource",
     "analyze",
-    "below_roots",
     "describe",
     "describe_exception",
     "dump_kind",

@@ -16,11 +16,11 @@ from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_repor
 from symcache.dump.minidump_loader import load_minidump
 from symcache.dump.report_names import best_frames
 from symcache.dump.reports.files import is_report, read_report
-from symcache.dump.sources.lines import SourceFiles, SourceFinder, WantedSource
+from symcache.dump.sources.lines import SourceFinder
 from symcache.dump.sources.revisions import NotedSources
-from symcache.dump.symbols import ModuleResolver, Progress
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
+from symcache.resolve import ModuleResolver, Progress, SourceFiles, WantedSource
 
 __all__ = ["analyze", "open_in_lldb"]
 

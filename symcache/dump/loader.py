@@ -19,8 +19,8 @@ from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.placeholders.writer import StandIns
 from symcache.dump.reports.model import Report, ReportFrame, physical_frames
-from symcache.dump.symbols import ModuleResolver, Progress, ResolvedFile
 from symcache.kinds import Kind, uuid_text
+from symcache.resolve import ModuleResolver, Progress, ResolvedFile
 
 __all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 

@@ -24,7 +24,7 @@ from symcache.dump.formats.minidump_edits import add_regions, name_parts, stop_a
 from symcache.dump.formats.registers import FLAVORS
 from symcache.dump.loader import LoadedDump, load
 from symcache.dump.placeholders.backing import framed_modules
-from symcache.dump.symbols import ModuleResolver, Progress
+from symcache.resolve import ModuleResolver, Progress
 
 __all__ = ["load_minidump", "minidump_header"]
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.dump.formats.header import DumpHeader, DumpModule
-from symcache.dump.sources.maps import source_maps
-from symcache.dump.symbols import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 from symcache.errors import FormatError
 from symcache.kinds import Kind
-from symcache.macho import identify
+from symcache.macho import identify, source_maps
+from symcache.resolve import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
 
 __all__ = ["is_debug_info", "named", "noted_sources", "pin", "resolve_files"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from symcache.cli.resolving import LibraryResolver
 from symcache.client import LocalCache
 from symcache.dump.lldb_child.finder import find_lldb
 from symcache.library import Library
+from symcache.resolve import LibraryResolver
 from tests.dump.scene import Scene, build_scene
 from tests.dump.systems import ASSETS, BUILD, stage
 

@@ -15,11 +15,12 @@ from uuid import UUID
 
 import pytest
 
-from symcache.cli.resolving import LibraryResolver, binary_sources
+from symcache.cli.settings import binary_sources
 from symcache.client import LocalCache
-from symcache.dump import Analysis, ChainResolver, FolderResolver, analyze, open_dump
+from symcache.dump import Analysis, analyze, open_dump
 from symcache.dyld import SharedCache
 from symcache.library import Library
+from symcache.resolve import ChainResolver, FolderResolver, LibraryResolver
 from tests.dump.systems import ASSETS, BUILD, stage
 from tests.support.corpus import crowded, variant, write_dump
 from tests.support.servers import serve

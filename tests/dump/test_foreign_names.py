@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 import symcache.cli.analyze
 from symcache.cli.app import application
-from symcache.dump import Analysis, FolderResolver, LldbProcess, Mode, analyze, open_dump, open_in_lldb
+from symcache.dump import Analysis, LldbProcess, Mode, analyze, open_dump, open_in_lldb
 from symcache.dump.html import to_html
+from symcache.resolve import FolderResolver
 from tests.dump.builder import MODULE, Module, header, small_core, zipped
 from tests.dump.scene import Scene
 from tests.dump.test_cli import run

@@ -16,23 +16,11 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dump import (
-    Analysis,
-    CacheGuess,
-    FolderResolver,
-    Limits,
-    LldbProcess,
-    Mode,
-    ResolvedFile,
-    Wanted,
-    analyze,
-    load_dump,
-    open_dump,
-    open_in_lldb,
-)
+from symcache.dump import Analysis, Limits, LldbProcess, Mode, analyze, load_dump, open_dump, open_in_lldb
 from symcache.errors import DumpError
 from symcache.macho import identify
 from symcache.model import Kind, uuid_text
+from symcache.resolve import CacheGuess, FolderResolver, ResolvedFile, Wanted
 from tests.dump.builder import (
     CoreFile,
     Module,

@@ -9,8 +9,8 @@ from uuid import UUID
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.placeholders.dsym_layout import Function, Layout, LinkedSegment, read_functions, read_layout
-from symcache.dump.symbols import ResolvedFile
 from symcache.kinds import Kind
+from symcache.resolve import ResolvedFile
 
 __all__ = ["frameless_functions", "image_layout"]
 

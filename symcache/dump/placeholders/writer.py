@@ -14,8 +14,8 @@ from symcache.dump.placeholders.backing import back_code, framed_modules, framel
 from symcache.dump.placeholders.held_images import held_images, note_images
 from symcache.dump.placeholders.image import unknown_layout, write_placeholder
 from symcache.dump.placeholders.symbols_only import frameless_functions, image_layout
-from symcache.dump.symbols import ResolvedFile
 from symcache.kinds import Kind
+from symcache.resolve import ResolvedFile
 
 __all__ = ["StandIns"]
 

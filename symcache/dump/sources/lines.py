@@ -6,33 +6,17 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
-from uuid import UUID
 
 from symcache.dump.findings import Frame, ThreadReport
+from symcache.resolve import SourceFiles, WantedSource
 
-__all__ = ["SourceFiles", "SourceFinder", "WantedSource"]
+__all__ = ["SourceFinder"]
 
 MAX_FILES = 256
 """Source files that are looked for, for one dump."""
 _MAX_FILE = 16 << 20
 _MAX_LINE = 500
 _MAX_PATH = 4096
-
-
-class WantedSource(NamedTuple):
-    """A source file: the binary that was made from it, and the path that its compiler recorded."""
-
-    uuid: UUID
-    path: str
-
-
-class SourceFiles(Protocol):
-    """Gets source files from elsewhere."""
-
-    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
-        """Return a copy on this machine of each one that was found. Raises nothing where nobody can be asked."""
-        ...
 
 
 class SourceFinder:

@@ -9,10 +9,10 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.dump.loader import LoadedModule
-from symcache.dump.sources.lines import SourceFiles, WantedSource
-from symcache.dump.sources.maps import source_revisions
 from symcache.dump.sources.trees import SourceTree, SourceTrees
 from symcache.errors import SymcacheError
+from symcache.macho import source_revisions
+from symcache.resolve import SourceFiles, WantedSource
 
 __all__ = ["NotedSources"]
 

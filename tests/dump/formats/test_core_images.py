@@ -14,10 +14,10 @@ from uuid import UUID
 
 import pytest
 
-from symcache.cli.resolving import LibraryResolver
-from symcache.dump import ChainResolver, FolderResolver, analyze, header_of_core, read_core
+from symcache.dump import analyze, header_of_core, read_core
 from symcache.dump.formats.header import DumpHeader
 from symcache.model import uuid_text
+from symcache.resolve import ChainResolver, FolderResolver, LibraryResolver
 from tests.corpus.process import PAGE, Module
 from tests.dump.builder import ARM64 as ARM64_CPU
 from tests.dump.builder import CoreFile, Region, arm_thread

@@ -19,22 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symcache.cli.resolving import LibraryResolver
-from symcache.dump import (
-    CacheGuess,
-    ChainResolver,
-    FolderResolver,
-    Limits,
-    LldbProcess,
-    Mode,
-    ResolvedFile,
-    Wanted,
-    analyze,
-    open_in_lldb,
-)
+from symcache.dump import Limits, LldbProcess, Mode, analyze, open_in_lldb
 from symcache.dump.formats.minidump import Minidump, read_minidump
 from symcache.errors import DebuggerError, DumpError
 from symcache.model import uuid_text
+from symcache.resolve import CacheGuess, ChainResolver, FolderResolver, LibraryResolver, ResolvedFile, Wanted
 from tests.dump.builder import X86_REGISTERS
 from tests.dump.formats.test_core_images import for_lldb, saved_by_lldb
 from tests.dump.minidump import LINUX, MiniThread, minidump

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from symcache.dump import FolderResolver, analyze
+from symcache.dump import analyze
 from symcache.dump.lldb_child import finder
 from symcache.dump.lldb_child import process as debugger_module
 from symcache.errors import DebuggerError
+from symcache.resolve import FolderResolver
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import TRUTH, dump, truth
 

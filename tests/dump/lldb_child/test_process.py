@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from symcache.dump import FolderResolver, Limits, analyze
+from symcache.dump import Limits, analyze
 from symcache.dump.lldb_child import process as debugger_module
 from symcache.errors import DebuggerError
+from symcache.resolve import FolderResolver
 from tests.dump.scene import Scene
 from tests.support.waiting import until
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from symcache.dump import FolderResolver, LoadedDump, analyze, load_dump
+from symcache.dump import LoadedDump, analyze, load_dump
+from symcache.resolve import FolderResolver
 from tests.corpus.process import Module
 from tests.dump.builder import PAGE, CoreFile, header, write_dump
 from tests.dump.builder import Module as Listed

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.cli.resolving import LibraryResolver
-from symcache.dump import ChainResolver, FolderResolver, LldbProcess, Mode, ReportFrame, analyze, open_in_lldb
+from symcache.dump import LldbProcess, Mode, ReportFrame, analyze, open_in_lldb
 from symcache.dump.html import to_html
 from symcache.dump.reports.files import is_report, parse_report
 from symcache.errors import DumpError
+from symcache.resolve import ChainResolver, FolderResolver, LibraryResolver
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import ARCHES, truth
 from tests.support.corpus import variant

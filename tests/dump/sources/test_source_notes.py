@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symcache.dump import below_roots
+from symcache.resolve import below_roots
 from tests.dump.systems import ASSETS
 from tests.dump.test_cli import Done, run
 from tests.dump.test_corpus import dump, truth

@@ -15,9 +15,9 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dump import WantedSource
 from symcache.dump.sources.lines import SourceFinder
 from symcache.library import Library, stage_paths
+from symcache.resolve import WantedSource
 from tests.dump.systems import ASSETS
 from tests.dump.test_cli import Done, converse, run
 from tests.dump.test_corpus import ARCHES, dump, truth

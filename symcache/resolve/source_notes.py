@@ -9,10 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.client import SymbolClient
-from symcache.dump import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, below_roots
 from symcache.errors import RemoteError
 from symcache.files import atomic_write
 from symcache.kinds import Kind
+from symcache.resolve.model import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted
+from symcache.resolve.source_roots import below_roots
 
 __all__ = ["Notes", "WithSourceNotes", "server_notes"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from symcache.cli.resolving import binary_sources
-from symcache.dump import Wanted
+from symcache.cli.settings import binary_sources
 from symcache.model import Kind
+from symcache.resolve import Wanted
 from tests.client.lying_server import LyingServer
 from tests.support.servers import noise_image, uuid_of
 

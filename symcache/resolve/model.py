@@ -20,7 +20,9 @@ __all__ = [
     "ModuleResolver",
     "Progress",
     "ResolvedFile",
+    "SourceFiles",
     "Wanted",
+    "WantedSource",
     "header_address",
 ]
 
@@ -72,6 +74,21 @@ class ModuleResolver(Protocol):
 
         `loads` are the images' header addresses in the crashed process.
         """
+        ...
+
+
+class WantedSource(NamedTuple):
+    """A source file: the binary that was made from it, and the path that its compiler recorded."""
+
+    uuid: UUID
+    path: str
+
+
+class SourceFiles(Protocol):
+    """Gets source files from elsewhere."""
+
+    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+        """Return a copy on this machine of each one that was found. Raises nothing where nobody can be asked."""
         ...
 
 

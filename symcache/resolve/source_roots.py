@@ -11,9 +11,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 
-from symcache.macho import source_maps, source_revisions
-
-__all__ = ["below_roots", "source_maps", "source_revisions"]
+__all__ = ["below_roots"]
 
 
 def below_roots(notes: Iterable[tuple[str, str]], roots: Sequence[str]) -> tuple[tuple[str, str], ...]:

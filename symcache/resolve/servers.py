@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from symcache.cli.settings import cache_dir, library_location, open_library, server_urls, source_roots
-from symcache.cli.source_notes import WithSourceNotes, server_notes
 from symcache.client import Held, LocalCache, SourceRequest, SymbolClient, SymbolRequest
-from symcache.dump import (
+from symcache.errors import NotFoundError, RemoteError, SymcacheError
+from symcache.files import atomic_write
+from symcache.kinds import Kind
+from symcache.resolve.model import (
     CacheGuess,
     ChainResolver,
     FolderResolver,
@@ -28,14 +29,12 @@ from symcache.dump import (
     Wanted,
     WantedSource,
 )
-from symcache.errors import NotFoundError, RemoteError, SymcacheError
-from symcache.files import atomic_write
-from symcache.kinds import Kind
+from symcache.resolve.source_notes import WithSourceNotes, server_notes
 
 if TYPE_CHECKING:
     from symcache.library import Library
 
-__all__ = ["LibraryResolver", "ServerResolver", "ServerSources", "Sources", "binary_sources"]
+__all__ = ["LibraryResolver", "ServerResolver", "ServerSources", "Sources", "open_sources"]
 
 
 _REMEMBERED = 8
@@ -217,34 +216,46 @@ class Sources:
 
 
 @contextmanager
-def binary_sources(folders: Sequence[Path], library: str | None, servers: list[str] | None) -> Iterator[Sources]:
-    """Open everything that may have binaries. A library that does not exist is an error only if it was named."""
+def open_sources(
+    cache_dir: Path,
+    *,
+    folders: Sequence[Path] = (),
+    library: str | None = None,
+    must_exist: bool = False,
+    servers: Sequence[str] = (),
+    source_roots: Sequence[str] = (),
+) -> Iterator[Sources]:
+    """Open everything that may have binaries: folders, the library at a location, servers by their URLs.
+
+    What is fetched and unpacked goes to the local cache in `cache_dir`. A library that is not there is left out, unless
+    it `must_exist`: then NotFoundError is raised. `source_roots` are the folders in which notes of libraries and
+    servers may name sources.
+    """
     with ExitStack() as stack:
         resolvers: list[ModuleResolver] = []
         problems: list[str] = []
         files: SourceFiles | None = None
-        roots = source_roots()
         if folders:
             resolvers.append(FolderResolver(folders))
-        named = library or os.environ.get("SYMCACHE_LIBRARY")
-        location = library_location(library)
         # Opening costs a tenth of a second of imports: not for a folder that is not there.
-        if named or "://" in location or Path(location).exists():
+        if library and (must_exist or "://" in library or Path(library).exists()):
+            from symcache.library import Library  # noqa: PLC0415 - SQLite, numpy and more
+
             try:
-                opened = stack.enter_context(open_library(library))
+                opened = stack.enter_context(Library.open(library))
             except NotFoundError:
-                if named:
+                if must_exist:
                     raise
             else:
-                own = LibraryResolver(opened, LocalCache(cache_dir()))
-                resolvers.append(WithSourceNotes(own, opened.sources, roots) if roots else own)
+                own = LibraryResolver(opened, LocalCache(cache_dir))
+                resolvers.append(WithSourceNotes(own, opened.sources, source_roots) if source_roots else own)
         # Without a server, too: what was once fetched from one is in the cache.
-        if (urls := server_urls(servers)) or (cache_dir() / "index").is_dir():
-            client = stack.enter_context(SymbolClient(urls, cache_dir()))
-            kept = stack.enter_context(SymbolClient([], cache_dir()))
-            server = ServerResolver(client, kept, cache_dir() / "layouts")
-            notes = server_notes(client, cache_dir() / "notes")
-            resolvers.append(WithSourceNotes(server, notes, roots) if roots else server)
+        if servers or (cache_dir / "index").is_dir():
+            client = stack.enter_context(SymbolClient(servers, cache_dir))
+            kept = stack.enter_context(SymbolClient([], cache_dir))
+            server = ServerResolver(client, kept, cache_dir / "layouts")
+            notes = server_notes(client, cache_dir / "notes")
+            resolvers.append(WithSourceNotes(server, notes, source_roots) if source_roots else server)
             problems = server.problems
             files = ServerSources(client, kept, problems)
         yield Sources(ChainResolver(resolvers), problems, files)
