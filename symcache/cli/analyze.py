@@ -37,9 +37,10 @@ from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_miss
 from symcache.cli.settings import binary_sources
 from symcache.dump import Analysis, Frame, Limits, ThreadReport, analyze
 from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
+from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
-from symcache.resolve import Progress, WantedSource
+from symcache.resolve import Progress
 
 __all__ = ["register"]
 
@@ -206,7 +207,7 @@ def _next(pending: deque[tuple[Path, Future[_Result]]]) -> tuple[Path, _Result]:
 class _NoSources:
     """For where no server is named: only folders that dSYMs note have sources."""
 
-    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+    def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         """Return nothing."""
         del wanted
         return {}

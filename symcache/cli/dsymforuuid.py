@@ -20,10 +20,10 @@ import typer
 from symcache.cli.common import BuildOption, CacheOption, LibraryOption, ServerOption, errors_to_exit, to_output
 from symcache.cli.settings import binary_sources
 from symcache.errors import SymcacheError
+from symcache.images import ImageRequest
 from symcache.macho import identify, parse_uuid
 from symcache.model import Kind, uuid_text
 from symcache.own_program import own_environment, own_python
-from symcache.resolve import Wanted
 
 __all__ = ["register"]
 
@@ -87,7 +87,7 @@ def _find(
 ) -> dict[UUID, Answer]:
     kinds = (Kind.EXECUTABLE, Kind.DEBUGINFO)
     with binary_sources([], library, server) as sources:
-        files = sources.resolver.resolve([Wanted(uuid, kind, cache, build) for uuid in uuids for kind in kinds])
+        files = sources.resolver.resolve([ImageRequest(uuid, kind, cache, build) for uuid in uuids for kind in kinds])
         problems = "; ".join(sources.problems)
     found: dict[UUID, dict[Kind, Path]] = {}
     for wanted, file in files.items():

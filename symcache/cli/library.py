@@ -29,9 +29,10 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
-from symcache.client import SymbolClient, SymbolRequest, split_tokens
+from symcache.client import SymbolClient, split_tokens
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.files import atomic_write
+from symcache.images import ImageRequest
 from symcache.library import Library, stage_origin, stage_paths
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
@@ -226,7 +227,7 @@ def get(
             None if (server and not library) else _from_library(wanted, kind, build, cache_uuid, library, output, urls)
         )
         if path is None and urls:
-            request = SymbolRequest(wanted, kind or Kind.EXECUTABLE, cache=cache_uuid, build=build)
+            request = ImageRequest(wanted, kind or Kind.EXECUTABLE, cache=cache_uuid, build=build)
             with SymbolClient(urls, cache_dir()) as client, byte_progress("fetching") as bar:
                 task = bar.add_task("fetching", total=None)
                 found = client.fetch_many([request], lambda done, total: bar.update(task, completed=done, total=total))

@@ -22,8 +22,9 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.cli.settings import library_location, open_library
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import SymbolClient
 from symcache.errors import IncompleteError, StorageError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import (
     DEFAULT_GRACE,
     MINIMUM_GRACE,
@@ -110,7 +111,7 @@ def _fetch_from(urls: list[str]) -> Fetch:
     def fetch(wanted: Occurrence, folder: Path) -> Path | None:
         if wanted.uuid is None:
             return None
-        request = SymbolRequest(wanted.uuid, wanted.kind, cache=wanted.cache_uuid)
+        request = ImageRequest(wanted.uuid, wanted.kind, cache=wanted.cache_uuid)
         with SymbolClient(urls, folder) as client:
             found = client.fetch_many([request]).get(request)
         return found.path if found else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from symcache.client.client import SymbolClient
 from symcache.client.local_cache import LocalCache
-from symcache.client.model import FetchedSymbol, Held, Holdings, LayoutMatch, SourceRequest, SymbolRequest
+from symcache.client.model import FetchedImage, Held, Holdings, LayoutMatch
 from symcache.client.urls import split_tokens
 
 if TYPE_CHECKING:
@@ -15,16 +15,14 @@ if TYPE_CHECKING:
     from symcache.client.uploading import PushedFile, push
 
 __all__ = [
-    "FetchedSymbol",
+    "FetchedImage",
     "Fetcher",
     "Held",
     "Holdings",
     "LayoutMatch",
     "LocalCache",
     "PushedFile",
-    "SourceRequest",
     "SymbolClient",
-    "SymbolRequest",
     "push",
     "split_tokens",
 ]

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import aiohttp
 import zstandard
 
-from symcache.client.model import SymbolRequest
 from symcache.errors import IntegrityError, MachOError
+from symcache.images import ImageRequest
 from symcache.kinds import uuid_text
 from symcache.macho import file_end, identify, identify_bytes
 
@@ -127,7 +127,7 @@ def _is_packed(response: aiohttp.ClientResponse) -> bool:
     return encoding == "zstd"
 
 
-def check(url: str, request: SymbolRequest, content: Path | bytes, size: int | None, promised: str | None) -> str:
+def check(url: str, request: ImageRequest, content: Path | bytes, size: int | None, promised: str | None) -> str:
     """Return the SHA-256 of a downloaded file that is what was asked for. Raises IntegrityError."""
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
         got = file.seek(0, os.SEEK_END)

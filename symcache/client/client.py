@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from symcache.client.local_cache import DEFAULT_LIMIT, LocalCache
-from symcache.client.model import FetchedSymbol, Holdings, SourceRequest, SymbolRequest
+from symcache.client.model import FetchedImage, Holdings
 from symcache.client.sources import SourceJob, find_source, is_source_path
 from symcache.client.urls import split_tokens
 from symcache.errors import RemoteError, SymcacheError
+from symcache.images import ImageRequest, SourceRequest
 
 if TYPE_CHECKING:
     from symcache.client.downloads import Downloads
@@ -34,7 +35,7 @@ class SymbolClient:
     def __init__(self, urls: Sequence[str], cache_dir: Path, *, max_bytes: int = DEFAULT_LIMIT) -> None:
         self.urls, self._tokens = split_tokens(urls)
         """Without the tokens that they may have brought along: these are never shown."""
-        self.failures: dict[SymbolRequest, list[str]] = {}
+        self.failures: dict[ImageRequest, list[str]] = {}
         """Of the last `fetch_many`: what went wrong at servers on the way, one sentence each."""
         self.source_failures: list[str] = []
         """Of the last `fetch_sources`."""
@@ -57,16 +58,16 @@ class SymbolClient:
             self._downloads = None
 
     def fetch_many(
-        self, requests: Iterable[SymbolRequest], progress: Progress | None = None
-    ) -> dict[SymbolRequest, FetchedSymbol]:
+        self, requests: Iterable[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, FetchedImage]:
         """Return a checked local file for every request that the cache or a server can answer.
 
         An absent key means that nobody has it; `failures` tells where a server could not be asked or lied. Raises
         RemoteError when something is not in the cache and no server could be reached at all.
         """
         self.failures = {}
-        found: dict[SymbolRequest, FetchedSymbol] = {}
-        wanted: list[SymbolRequest] = []
+        found: dict[ImageRequest, FetchedImage] = {}
+        wanted: list[ImageRequest] = []
         for request in dict.fromkeys(requests):
             if cached := self._cache.find(request):
                 found[request] = cached
@@ -147,7 +148,7 @@ class SymbolClient:
             hint="name a symcache server with --server or SYMCACHE_URL",
         )
 
-    def _unanswered(self, request: SymbolRequest) -> RemoteError:
+    def _unanswered(self, request: ImageRequest) -> RemoteError:
         reason = next((text for texts in self.failures.values() for text in texts), "no answer")
         return RemoteError(
             f"none of {', '.join(self.urls)} could be asked for {request}: {reason}",

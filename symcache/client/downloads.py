@@ -14,9 +14,10 @@ import aiohttp
 from symcache import __version__
 from symcache.client.fetch import Fetcher
 from symcache.client.local_cache import LocalCache
-from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.client.model import FetchedImage
 from symcache.client.tasks import all_done
 from symcache.errors import IntegrityError, RemoteError
+from symcache.images import ImageRequest
 
 __all__ = ["Downloads", "SymbolJob"]
 
@@ -86,13 +87,13 @@ class SymbolJob:
         self,
         urls: list[str],
         tokens: dict[str, str],
-        wanted: list[SymbolRequest],
-        failures: dict[SymbolRequest, list[str]],
+        wanted: list[ImageRequest],
+        failures: dict[ImageRequest, list[str]],
         down: Mapping[str, str],
     ) -> None:
         self.tokens = tokens
         self.urls, self.wanted, self.failures = urls, wanted, failures
-        self.found: dict[SymbolRequest, FetchedSymbol] = {}
+        self.found: dict[ImageRequest, FetchedImage] = {}
         self.done = self.total = 0
         self.answered = False
         self._down = dict(down)
@@ -107,13 +108,13 @@ class SymbolJob:
         fetcher = Fetcher(session(), cache, tokens=self.tokens)
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(request: SymbolRequest) -> None:
+        async def one(request: ImageRequest) -> None:
             async with gate:
                 await self._fetch(fetcher, request)
 
         await all_done(one(request) for request in self.wanted)
 
-    async def _fetch(self, fetcher: Fetcher, request: SymbolRequest) -> None:
+    async def _fetch(self, fetcher: Fetcher, request: ImageRequest) -> None:
         for url in self.urls:
             if url in self._down:
                 self.failures.setdefault(request, []).append(self._down[url])

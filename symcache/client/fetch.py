@@ -26,9 +26,10 @@ from symcache.client.body import (
     what_is_told,
 )
 from symcache.client.local_cache import IndexEntry, LocalCache
-from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.client.model import FetchedImage
 from symcache.client.urls import asked_to_wait
 from symcache.errors import IntegrityError, RemoteError
+from symcache.images import ImageRequest
 from symcache.kinds import uuid_text
 
 __all__ = ["Fetcher"]
@@ -65,7 +66,7 @@ class Fetcher:
         self._attempts, self._word = attempts, word
         self._headers, self._tokens = dict(headers or {}), tokens or {}
 
-    async def fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
+    async def fetch(self, url: str, request: ImageRequest, count: Count) -> FetchedImage | None:
         """Return what the server at `url` has for `request`, or None when it has not.
 
         Raises RemoteError when it cannot be reached or breaks off, IntegrityError when what it sends is not what
@@ -76,7 +77,7 @@ class Fetcher:
         except OSError as error:  # those of the network are RemoteError by now
             raise self._cache.refusal(error) from error
 
-    async def _fetch(self, url: str, request: SymbolRequest, count: Count) -> FetchedSymbol | None:
+    async def _fetch(self, url: str, request: ImageRequest, count: Count) -> FetchedImage | None:
         with contextlib.ExitStack() as stack:
             while True:
                 try:
@@ -105,8 +106,8 @@ class Fetcher:
                     self._cache.remember_part(path, None)
 
     async def _attempt(
-        self, url: str, request: SymbolRequest, path: Path, file: BinaryIO, count: Count
-    ) -> FetchedSymbol | None:
+        self, url: str, request: ImageRequest, path: Path, file: BinaryIO, count: Count
+    ) -> FetchedImage | None:
         for target in _targets(url, request):
             try:
                 headers = {"Accept-Encoding": "zstd", **self._headers}
@@ -155,13 +156,13 @@ class Fetcher:
         self,
         url: str,
         target: str,
-        request: SymbolRequest,
+        request: ImageRequest,
         response: aiohttp.ClientResponse,
         path: Path,
         file: BinaryIO,
         start: int,
         count: Count,
-    ) -> FetchedSymbol:
+    ) -> FetchedImage:
         if response.status == 200:
             if start:
                 start = _restart(file)
@@ -196,13 +197,13 @@ class Fetcher:
     def _keep_small(
         self,
         url: str,
-        request: SymbolRequest,
+        request: ImageRequest,
         response: aiohttp.ClientResponse,
         told: Mapping[str, str],
         body: bytes,
         path: Path,
         file: BinaryIO,
-    ) -> FetchedSymbol:
+    ) -> FetchedImage:
         """Unpack, check and publish a body that is in memory."""
         size = promised_size(response, told, 0) or 0
         data = unpacked(response, body, size + 1)
@@ -227,7 +228,7 @@ def _entry(url: str, told: Mapping[str, str], sha256: str, size: int) -> IndexEn
     )
 
 
-def _targets(url: str, request: SymbolRequest) -> list[str]:
+def _targets(url: str, request: ImageRequest) -> list[str]:
     plain = f"/buildid/{request.uuid.hex}/{request.kind}"
     if request.cache is not None:
         return [f"{url}/cache/{uuid_text(request.cache)}{plain}", url + plain]

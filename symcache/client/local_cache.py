@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import BinaryIO, Self
 from uuid import UUID
 
-from symcache.client.model import FetchedSymbol, SymbolRequest
+from symcache.client.model import FetchedImage
 from symcache.errors import StorageError
 from symcache.files import atomic_write_bytes, is_named
+from symcache.images import ImageRequest
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -91,13 +92,16 @@ class LocalCache:
             hint="free some space, mend permissions, or name another folder in SYMCACHE_CACHE_DIR",
         )
 
-    def find(self, request: SymbolRequest) -> FetchedSymbol | None:
+    def find(self, request: ImageRequest) -> FetchedImage | None:
         """Return the cached answer to `request`, or None. Never asks anybody."""
         entry = self.entry(request.uuid, _key(request))
         if entry is None:
             return None
         blob = self.blob(entry.sha256)
-        return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
+        return self._fetched(blob, entry)
+
+    def _fetched(self, blob: Path, entry: IndexEntry) -> FetchedImage:
+        return FetchedImage(blob, entry.server, entry.build, entry.cache_uuid, size=entry.size, sha256=entry.sha256)
 
     def entry(self, uuid: UUID, key: str) -> IndexEntry | None:
         """Return what the index has under a UUID and a key, if that content is here. It counts as used then."""
@@ -128,7 +132,7 @@ class LocalCache:
         """Return where the file of this hash is, or would be."""
         return self.folder.joinpath("blobs", sha256[0], sha256)
 
-    def publish(self, request: SymbolRequest, part: Path, entry: IndexEntry) -> FetchedSymbol:
+    def publish(self, request: ImageRequest, part: Path, entry: IndexEntry) -> FetchedImage:
         """Move a checked file to its place and index it under `request`, and under its own shared cache."""
         blob = self.blob(entry.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
@@ -136,11 +140,11 @@ class LocalCache:
         os.utime(part)
         self.write_entry(request.uuid, _key(request), entry)
         if entry.cache_uuid is not None and request.cache is None:
-            pinned = SymbolRequest(request.uuid, request.kind, cache=entry.cache_uuid)
+            pinned = ImageRequest(request.uuid, request.kind, cache=entry.cache_uuid)
             self.write_entry(request.uuid, _key(pinned), entry)
         # Last: the lock goes with the name of the part, and who gets it next must find all this.
         part.replace(blob)
-        return FetchedSymbol(blob, entry.size, entry.sha256, entry.build, entry.cache_uuid, entry.server)
+        return self._fetched(blob, entry)
 
     def write_entry(self, uuid: UUID, key: str, entry: IndexEntry) -> None:
         """Index a content under a UUID and a key. Raises OSError."""
@@ -149,7 +153,7 @@ class LocalCache:
         atomic_write_bytes(path, entry.to_json())
 
     @contextlib.contextmanager
-    def part(self, request: SymbolRequest, word: str = "") -> Iterator[tuple[Path, BinaryIO]]:
+    def part(self, request: ImageRequest, word: str = "") -> Iterator[tuple[Path, BinaryIO]]:
         """Open the part file of `request`, alone among all processes; what an earlier run left is in it.
 
         Those who give another `word` have another file. Raises BlockingIOError while another process downloads the
@@ -209,7 +213,7 @@ class LocalCache:
         return f"{self.folder}/index/{name[0]}/{name}-{key}.json"
 
 
-def _key(request: SymbolRequest) -> str:
+def _key(request: ImageRequest) -> str:
     if request.cache is not None:
         return f"{request.kind}-cache-{request.cache.hex}"
     if request.build is not None:

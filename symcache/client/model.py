@@ -1,62 +1,25 @@
-"""What is asked of servers, and what comes back."""
+"""What servers respond."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import NamedTuple
 from uuid import UUID
 
-from symcache.kinds import Kind, uuid_text
+from symcache.images import ImageFile
+from symcache.kinds import Kind
 
-__all__ = ["FetchedSymbol", "Held", "Holdings", "LayoutMatch", "SourceRequest", "SymbolRequest"]
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolRequest:
-    """One binary that is wanted; `cache` and `build` narrow to one shared cache's layout or one release.
-
-    With both, the cache decides: it is the more exact of the two.
-    """
-
-    uuid: UUID
-    kind: Kind = Kind.EXECUTABLE
-    cache: UUID | None = None
-    build: str | None = None
-
-    def __str__(self) -> str:
-        """Return e.g. `executable 23516BE4-… (cache …)`."""
-        pin = f" (cache {uuid_text(self.cache)})" if self.cache else f" (build {self.build})" if self.build else ""
-        return f"{self.kind} {uuid_text(self.uuid)}{pin}"
+__all__ = ["FetchedImage", "Held", "Holdings", "LayoutMatch"]
 
 
-class SourceRequest(NamedTuple):
-    """One source file that is wanted: a binary, and the absolute path that its compiler recorded."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedImage(ImageFile):
+    """An image in the local cache, from the server at the URL `origin`: its length, hash and UUID were checked."""
 
-    uuid: UUID
-    path: str
-
-    def __str__(self) -> str:
-        """Return e.g. `/Users/dev/main.c of 23516BE4-…`."""
-        return f"{self.path} of {uuid_text(self.uuid)}"
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedSymbol:
-    """One binary in the local cache: its length, hash and UUID were checked. The file is never changed."""
-
-    path: Path
     size: int
     """In bytes."""
     sha256: str
     """Of the file, lower-case hex."""
-    build: str | None
-    """The macOS build that the server took it from; None where it did not say."""
-    cache_uuid: UUID | None
-    """The shared cache whose layout it has; None for a plain file, or where the server did not say."""
-    server: str
-    """URL of the server that it came from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from symcache.client.local_cache import IndexEntry, LocalCache
-from symcache.client.model import SourceRequest
 from symcache.errors import IntegrityError, RemoteError
 from symcache.files import atomic_write
+from symcache.images import SourceRequest
 
 if TYPE_CHECKING:
     import aiohttp

@@ -19,8 +19,9 @@ from symcache.dump.reports.files import is_report, read_report
 from symcache.dump.sources.lines import SourceFinder
 from symcache.dump.sources.revisions import NotedSources
 from symcache.errors import DumpError
+from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
-from symcache.resolve import ModuleResolver, Progress, SourceFiles, WantedSource
+from symcache.resolve import ModuleResolver, Progress, SourceFiles
 
 __all__ = ["analyze", "open_in_lldb"]
 
@@ -133,7 +134,7 @@ def _source_answer(loaded: LoadedDump, sources: SourceFiles, scratch: Path) -> A
     finder = SourceFinder(loaded.plan["source_map"], sources)
 
     def answer(question: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        wanted = [WantedSource(known[uuid], path) for uuid, path in question if uuid in known]
+        wanted = [SourceRequest(known[uuid], path) for uuid, path in question if uuid in known]
         return finder.map_fetched(wanted, scratch / "sources")
 
     return answer

@@ -19,8 +19,9 @@ from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.placeholders.writer import StandIns
 from symcache.dump.reports.model import Report, ReportFrame, physical_frames
+from symcache.images import ImageFile
 from symcache.kinds import Kind, uuid_text
-from symcache.resolve import ModuleResolver, Progress, ResolvedFile
+from symcache.resolve import ModuleResolver, Progress
 
 __all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
 
@@ -35,9 +36,9 @@ class LoadedModule:
     """One module of the dump and what was found for it."""
 
     module: DumpModule
-    executable: ResolvedFile | None
-    debug_info: ResolvedFile | None
-    ignored: ResolvedFile | None
+    executable: ImageFile | None
+    debug_info: ImageFile | None
+    ignored: ImageFile | None
     """What was offered as its debug info, but is another image's: LLDB would say nothing and show no lines."""
     placeholder: Path | None
     text_size: int
@@ -171,7 +172,7 @@ def _loaded(
     number: int,
     module: DumpModule,
     size: int,
-    found: Mapping[tuple[UUID, Kind], ResolvedFile],
+    found: Mapping[tuple[UUID, Kind], ImageFile],
     stand_ins: StandIns,
     place: Path,
 ) -> LoadedModule:

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.errors import FormatError
+from symcache.images import ImageFile, ImageRequest
 from symcache.kinds import Kind
 from symcache.macho import identify, source_maps
-from symcache.resolve import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted, header_address
+from symcache.resolve import CacheGuess, ModuleResolver, Progress, header_address
 
 __all__ = ["is_debug_info", "named", "noted_sources", "pin", "resolve_files"]
 
@@ -41,7 +42,7 @@ def pin(
 def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess) -> bool:
     """Return whether one slide explains the addresses of some images, as this cache lays them out."""
     slides = set()
-    for wanted, file in resolver.resolve([Wanted(u, cache=guess.cache) for u in loads]).items():
+    for wanted, file in resolver.resolve([ImageRequest(u, cache=guess.cache) for u in loads]).items():
         if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
             slides.add(loads[wanted.uuid] - linked)
     return len(slides) == 1
@@ -49,17 +50,17 @@ def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess
 
 def resolve_files(
     resolver: ModuleResolver, uuids: Sequence[UUID], cache: UUID | None, build: str | None, progress: Progress | None
-) -> dict[tuple[UUID, Kind], ResolvedFile]:
+) -> dict[tuple[UUID, Kind], ImageFile]:
     """Ask for the variants of the crashed machine, then for any variant of what is left.
 
     An unchanged image of another build still gives right names; an application's own binaries have no build.
     """
-    found: dict[tuple[UUID, Kind], ResolvedFile] = {}
-    questions: list[list[Wanted]] = [[Wanted(u, kind) for u in uuids for kind in Kind]]
+    found: dict[tuple[UUID, Kind], ImageFile] = {}
+    questions: list[list[ImageRequest]] = [[ImageRequest(u, kind) for u in uuids for kind in Kind]]
     if cache:
-        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, cache=cache) for u in uuids])
+        questions.insert(0, [ImageRequest(u, Kind.EXECUTABLE, cache=cache) for u in uuids])
     elif build:
-        questions.insert(0, [Wanted(u, Kind.EXECUTABLE, build=build) for u in uuids])
+        questions.insert(0, [ImageRequest(u, Kind.EXECUTABLE, build=build) for u in uuids])
     for question in questions:
         left = [w for w in question if (w.uuid, w.kind) not in found]
         for wanted, file in resolver.resolve(left, progress).items():
@@ -67,7 +68,7 @@ def resolve_files(
     return found
 
 
-def noted_sources(found: Sequence[tuple[UUID, ResolvedFile]]) -> list[tuple[str, str]]:
+def noted_sources(found: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, str]]:
     """Return where dSYMs, each with the UUID that it is used for, say their sources are: what is really there."""
     pairs: dict[str, str] = {}
     for uuid, debug_info in found:
@@ -77,7 +78,7 @@ def noted_sources(found: Sequence[tuple[UUID, ResolvedFile]]) -> list[tuple[str,
     return list(pairs.items())
 
 
-def named(header: DumpHeader, found: Mapping[tuple[UUID, Kind], ResolvedFile]) -> tuple[DumpModule, ...]:
+def named(header: DumpHeader, found: Mapping[tuple[UUID, Kind], ImageFile]) -> tuple[DumpModule, ...]:
     """Return the modules; one of which the dump has no path under that which its binary was linked with, or its name.
 
     The first is the executable, which has none: it may be named in the header, or by a file in somebody's folder.
@@ -90,7 +91,7 @@ def named(header: DumpHeader, found: Mapping[tuple[UUID, Kind], ResolvedFile]) -
     return tuple(m if m.path else replace(m, path=path) for m, path in zip(modules, paths, strict=True))
 
 
-def _path_of(module: DumpModule, found: Mapping[tuple[UUID, Kind], ResolvedFile]) -> str:
+def _path_of(module: DumpModule, found: Mapping[tuple[UUID, Kind], ImageFile]) -> str:
     files = [found[module.uuid, kind] for kind in Kind if module.uuid and (module.uuid, kind) in found]
     for file in files:
         try:

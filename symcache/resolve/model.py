@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from symcache.errors import FormatError
+from symcache.images import ImageFile, ImageRequest, SourceRequest
 from symcache.kinds import Kind
 from symcache.macho import identify, text_address
 
@@ -19,39 +19,13 @@ __all__ = [
     "FolderResolver",
     "ModuleResolver",
     "Progress",
-    "ResolvedFile",
     "SourceFiles",
-    "Wanted",
-    "WantedSource",
     "header_address",
 ]
 
 Progress = Callable[[int, int], None]
 """Called with (done, of all); files or bytes, as the source counts."""
 _HEAD = 32 << 10
-
-
-class Wanted(NamedTuple):
-    """One question. `cache` and `build` narrow it to one shared cache's layout or one release."""
-
-    uuid: UUID
-    kind: Kind = Kind.EXECUTABLE
-    cache: UUID | None = None
-    build: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedFile:
-    """A file on this machine that answers."""
-
-    path: Path
-    origin: str
-    """Who had it, for people: a folder, a library, a server."""
-    build: str | None = None
-    cache_uuid: UUID | None = None
-    sources: tuple[tuple[str, str], ...] = ()
-    """Of a dSYM: where its sources are, as (recorded folder, folder here or `git:REPOSITORY@REVISION`), by a note that
-    does not lie beside it, as far as the user allows such notes to be followed."""
 
 
 class CacheGuess(NamedTuple):
@@ -65,7 +39,9 @@ class CacheGuess(NamedTuple):
 class ModuleResolver(Protocol):
     """Finds modules and dSYMs by UUID."""
 
-    def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
+    def resolve(
+        self, wanted: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
         """Return what was found; what nobody has is absent. Raises SymcacheError when a source fails."""
         ...
 
@@ -77,17 +53,10 @@ class ModuleResolver(Protocol):
         ...
 
 
-class WantedSource(NamedTuple):
-    """A source file: the binary that was made from it, and the path that its compiler recorded."""
-
-    uuid: UUID
-    path: str
-
-
 class SourceFiles(Protocol):
     """Gets source files from elsewhere."""
 
-    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+    def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         """Return a copy on this machine of each one that was found. Raises nothing where nobody can be asked."""
         ...
 
@@ -98,9 +67,11 @@ class ChainResolver:
     def __init__(self, resolvers: Sequence[ModuleResolver]) -> None:
         self._resolvers = resolvers
 
-    def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
+    def resolve(
+        self, wanted: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
         """See `ModuleResolver.resolve`."""
-        found: dict[Wanted, ResolvedFile] = {}
+        found: dict[ImageRequest, ImageFile] = {}
         for resolver in self._resolvers:
             left = [w for w in wanted if w not in found]
             if not left:
@@ -123,7 +94,9 @@ class FolderResolver:
         self._folders = folders
         self._index: dict[tuple[UUID, Kind], tuple[int, Path]] | None = None
 
-    def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
+    def resolve(
+        self, wanted: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
         """See `ModuleResolver.resolve`. Own binaries belong to no cache or build, so those are not looked at."""
         del progress
         if self._index is None:
@@ -131,7 +104,7 @@ class FolderResolver:
         found = {}
         for one in wanted:
             if hit := self._index.get((one.uuid, one.kind)):
-                found[one] = ResolvedFile(hit[1], str(hit[1]))
+                found[one] = ImageFile(hit[1], str(hit[1]))
         return found
 
     def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:

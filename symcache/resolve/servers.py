@@ -14,21 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from symcache.client import Held, LocalCache, SourceRequest, SymbolClient, SymbolRequest
+from symcache.client import Held, LocalCache, SymbolClient
 from symcache.errors import NotFoundError, RemoteError, SymcacheError
 from symcache.files import atomic_write
+from symcache.images import ImageFile, ImageRequest, SourceRequest
 from symcache.kinds import Kind
-from symcache.resolve.model import (
-    CacheGuess,
-    ChainResolver,
-    FolderResolver,
-    ModuleResolver,
-    Progress,
-    ResolvedFile,
-    SourceFiles,
-    Wanted,
-    WantedSource,
-)
+from symcache.resolve.model import CacheGuess, ChainResolver, FolderResolver, ModuleResolver, Progress, SourceFiles
 from symcache.resolve.source_notes import WithSourceNotes, server_notes
 
 if TYPE_CHECKING:
@@ -47,12 +38,14 @@ class LibraryResolver:
         self._library, self._cache = library, cache
         self._unpacked = False
 
-    def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
+    def resolve(
+        self, wanted: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
         """See `ModuleResolver.resolve`."""
         have = self._library.holdings(list({w.uuid for w in wanted}))
         known = [w for w in wanted if any(o.kind is w.kind for o in have.get(w.uuid, ()))]
         done = 0
-        found: dict[Wanted, ResolvedFile] = {}
+        found: dict[ImageRequest, ImageFile] = {}
         with ThreadPoolExecutor(min(8, os.cpu_count() or 2), thread_name_prefix="unpack") as pool:
             for one, file in zip(known, pool.map(self._one, known), strict=True):
                 done += 1
@@ -78,7 +71,7 @@ class LibraryResolver:
         ranked = sorted(images.items(), key=lambda item: (-item[1], item[0].hex))
         return [CacheGuess(cache, builds.get(cache), count) for cache, count in ranked]
 
-    def _one(self, wanted: Wanted) -> ResolvedFile | None:
+    def _one(self, wanted: ImageRequest) -> ImageFile | None:
         hit = self._library.resolve(wanted.uuid, wanted.kind, cache=wanted.cache, build=wanted.build)
         if hit is None:
             return None
@@ -90,7 +83,7 @@ class LibraryResolver:
             self._library.materialize(hit.sha256, hit.size, target)
             target.chmod(0o444)
             self._unpacked = True
-        return ResolvedFile(target, f"library {self._library.store.location}", hit.build, hit.cache_uuid)
+        return ImageFile(target, f"library {self._library.store.location}", hit.build, hit.cache_uuid)
 
 
 class ServerResolver:
@@ -109,24 +102,22 @@ class ServerResolver:
         self._holdings: dict[UUID, list[Held]] | None = None
         self.problems: list[str] = []
 
-    def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
+    def resolve(
+        self, wanted: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
         """See `ModuleResolver.resolve`."""
-        requests = {SymbolRequest(w.uuid, w.kind, w.cache, w.build): w for w in wanted}
-        fetched = self._kept.fetch_many(requests)
-        left = [r for r in requests if r not in fetched and self._may_exist(r)]
+        found: dict[ImageRequest, ImageFile] = {**self._kept.fetch_many(wanted)}
+        left = [r for r in wanted if r not in found and self._may_exist(r)]
         if left and not self.problems:
             try:
-                fetched |= self._client.fetch_many(left, progress)
+                found |= self._client.fetch_many(left, progress)
             except RemoteError as error:
                 self.problems.append(str(error))
             else:
                 # One server down or lying while another answered: once a sentence, not once a file.
                 for texts in self._client.failures.values():
                     self.problems += [text for text in texts if text not in self.problems][:1]
-        return {
-            requests[request]: ResolvedFile(file.path, file.server, file.build, file.cache_uuid)
-            for request, file in fetched.items()
-        }
+        return found
 
     def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
         """See `ModuleResolver.guess_caches`. The server compares the addresses too; then its answer is the only one."""
@@ -149,7 +140,7 @@ class ServerResolver:
             _remember(memory, guesses)
         return guesses
 
-    def _may_exist(self, request: SymbolRequest) -> bool:
+    def _may_exist(self, request: ImageRequest) -> bool:
         """Spare a server the questions that it has already answered with no."""
         if self._holdings is None:
             return True
@@ -167,19 +158,18 @@ class ServerSources:
     def __init__(self, client: SymbolClient, kept: SymbolClient, problems: list[str]) -> None:
         self._client, self._kept, self._problems = client, kept, problems
 
-    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+    def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         """See `SourceFiles.fetch`; what was fetched before is used first, and without asking."""
-        requests = {SourceRequest(*one): one for one in wanted}
         found: dict[SourceRequest, Path] = {}
         try:
-            found = self._kept.fetch_sources(requests)
-            if left := [request for request in requests if request not in found]:
+            found = self._kept.fetch_sources(wanted)
+            if left := [request for request in wanted if request not in found]:
                 found |= self._client.fetch_sources(left)
                 self._problems += [text for text in self._client.source_failures if text not in self._problems]
         except SymcacheError as error:
             if not self._problems:  # else it has been said that servers are away
                 self._problems.append(str(error))
-        return {requests[request]: path for request, path in found.items()}
+        return found
 
 
 def _fingerprint(loads: Mapping[UUID, int]) -> str:

@@ -11,8 +11,9 @@ from uuid import UUID
 from symcache.client import SymbolClient
 from symcache.errors import RemoteError
 from symcache.files import atomic_write
+from symcache.images import ImageFile, ImageRequest
 from symcache.kinds import Kind
-from symcache.resolve.model import CacheGuess, ModuleResolver, Progress, ResolvedFile, Wanted
+from symcache.resolve.model import CacheGuess, ModuleResolver, Progress
 from symcache.resolve.source_roots import below_roots
 
 __all__ = ["Notes", "WithSourceNotes", "server_notes"]
@@ -27,7 +28,9 @@ class WithSourceNotes:
     def __init__(self, resolver: ModuleResolver, ask: Callable[[Sequence[UUID]], Notes], roots: Sequence[str]) -> None:
         self._resolver, self._ask, self._roots = resolver, ask, roots
 
-    def resolve(self, wanted: Sequence[Wanted], progress: Progress | None = None) -> dict[Wanted, ResolvedFile]:
+    def resolve(
+        self, wanted: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
         """See `ModuleResolver.resolve`."""
         found = self._resolver.resolve(wanted, progress)
         own = [one for one in found if one.kind is Kind.DEBUGINFO]

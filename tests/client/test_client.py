@@ -17,14 +17,15 @@ import pytest
 import zstandard
 from aiohttp import web
 
-from symcache.client import FetchedSymbol, LayoutMatch, SymbolClient, SymbolRequest
+from symcache.client import FetchedImage, LayoutMatch, SymbolClient
 from symcache.errors import RemoteError
+from symcache.images import ImageRequest
 from symcache.model import Kind
 from tests.client.lying_server import LyingServer
 from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server, set_uuid, uuid_of
 
 
-def _get(urls: list[str], cache: Path, *requests: SymbolRequest) -> dict[SymbolRequest, FetchedSymbol]:
+def _get(urls: list[str], cache: Path, *requests: ImageRequest) -> dict[ImageRequest, FetchedImage]:
     with SymbolClient(urls, cache) as client:
         return client.fetch_many(requests)
 
@@ -37,9 +38,9 @@ def _held(cache: Path) -> list[Path]:
 def test_binaries_and_dsyms_come_whole_and_with_what_is_known_of_them(
     server: Server, samples: Samples, tmp_path: Path
 ) -> None:
-    program, symbols = SymbolRequest(samples.uuid), SymbolRequest(samples.uuid, Kind.DEBUGINFO)
-    large, variant = SymbolRequest(uuid_of(samples.large)), SymbolRequest(SHARED_UUID, build="22G120")
-    nobody = SymbolRequest(UUID(int=77))
+    program, symbols = ImageRequest(samples.uuid), ImageRequest(samples.uuid, Kind.DEBUGINFO)
+    large, variant = ImageRequest(uuid_of(samples.large)), ImageRequest(SHARED_UUID, build="22G120")
+    nobody = ImageRequest(UUID(int=77))
     found = _get([server.url], tmp_path / "cache", program, symbols, large, variant, nobody)
     assert set(found) == {program, symbols, large, variant}
     for request, file in (
@@ -51,41 +52,41 @@ def test_binaries_and_dsyms_come_whole_and_with_what_is_known_of_them(
         got, data = found[request], file.read_bytes()
         assert got.path.read_bytes() == data
         assert (got.size, got.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-        assert got.server == server.url
+        assert got.origin == server.url
     assert (found[variant].build, found[variant].cache_uuid) == ("22G120", CACHES["22G120"])
     assert (found[program].build, found[program].cache_uuid) == (None, None)
 
 
 def test_each_pin_has_its_own_answer(server: Server, samples: Samples, tmp_path: Path) -> None:
-    requests = {build: SymbolRequest(SHARED_UUID, cache=cache) for build, cache in CACHES.items()}
+    requests = {build: ImageRequest(SHARED_UUID, cache=cache) for build, cache in CACHES.items()}
     found = _get([server.url], tmp_path / "cache", *requests.values())
     for build, request in requests.items():
         assert found[request].path.read_bytes() == samples.variants[build].read_bytes()
-    assert SymbolRequest(SHARED_UUID, cache=UUID(int=9)) not in _get(
-        [server.url], tmp_path / "cache", SymbolRequest(SHARED_UUID, cache=UUID(int=9))
+    assert ImageRequest(SHARED_UUID, cache=UUID(int=9)) not in _get(
+        [server.url], tmp_path / "cache", ImageRequest(SHARED_UUID, cache=UUID(int=9))
     )
 
 
 def test_what_is_cached_needs_no_server(server: Server, samples: Samples, tmp_path: Path) -> None:
-    unpinned = SymbolRequest(SHARED_UUID)
+    unpinned = ImageRequest(SHARED_UUID)
     first = _get([server.url], tmp_path / "cache", unpinned)
     assert _get([], tmp_path / "cache", unpinned) == first
     assert _get(["http://127.0.0.1:1"], tmp_path / "cache", unpinned) == first
     # The unpinned answer was that of a cache, so it answers for this cache as well.
-    pinned = SymbolRequest(SHARED_UUID, cache=CACHES["23A344"])
+    pinned = ImageRequest(SHARED_UUID, cache=CACHES["23A344"])
     assert _get([], tmp_path / "cache", pinned)[pinned].path == first[unpinned].path
 
 
 def test_progress_ends_with_everything_done(server: Server, samples: Samples, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     with SymbolClient([server.url], tmp_path / "cache") as client:
-        client.fetch_many([SymbolRequest(uuid_of(samples.large))], lambda done, total: steps.append((done, total)))
+        client.fetch_many([ImageRequest(uuid_of(samples.large))], lambda done, total: steps.append((done, total)))
     assert steps[-1] == (samples.large.stat().st_size, samples.large.stat().st_size)
     assert steps == sorted(steps)
 
 
 def test_no_server_at_all_is_an_error_a_miss_is_not(server: Server, tmp_path: Path) -> None:
-    request = SymbolRequest(UUID(int=77))
+    request = ImageRequest(UUID(int=77))
     assert _get([server.url], tmp_path / "cache", request) == {}
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1:1"):
         _get(["http://127.0.0.1:1"], tmp_path / "cache", request)
@@ -93,9 +94,9 @@ def test_no_server_at_all_is_an_error_a_miss_is_not(server: Server, tmp_path: Pa
 
 
 def test_a_dead_server_is_passed_over_and_named(server: Server, samples: Samples, tmp_path: Path) -> None:
-    request = SymbolRequest(samples.uuid)
+    request = ImageRequest(samples.uuid)
     with SymbolClient(["http://127.0.0.1:1", server.url], tmp_path / "cache") as client:
-        assert client.fetch_many([request])[request].server == server.url
+        assert client.fetch_many([request])[request].origin == server.url
         assert "127.0.0.1:1" in client.failures[request][0]
 
 
@@ -130,14 +131,14 @@ def test_a_lie_never_enters_the_cache_and_the_next_server_answers(
         "bomb": _lie(bomb, Content_Encoding="zstd", X_Symcache_Size=str(len(data))),
         "empty": _lie(b""),
     }[lie]
-    request = SymbolRequest(samples.uuid)
+    request = ImageRequest(samples.uuid)
     with LyingServer(answer) as liar:
         assert _get([liar.url], tmp_path / "alone", request) == {}
         assert _held(tmp_path / "alone") == []
         with SymbolClient([liar.url, server.url], tmp_path / "cache") as client:
             got = client.fetch_many([request])[request]
             assert client.failures[request]
-    assert got.server == server.url
+    assert got.origin == server.url
     assert got.path.read_bytes() == data
 
 
@@ -162,7 +163,7 @@ def test_a_cut_download_is_continued_where_it_ended(samples: Samples, tmp_path: 
         await response.write(data[start:])
         return response
 
-    request = SymbolRequest(uuid_of(samples.large))
+    request = ImageRequest(uuid_of(samples.large))
     with LyingServer(answer) as cutting:
         got = _get([cutting.url], tmp_path / "cache", request)[request]
         assert got.path.read_bytes() == data
@@ -195,7 +196,7 @@ def test_a_small_file_that_was_cut_comes_whole_at_the_next_attempt(
         await response.write_eof()
         return response
 
-    request = SymbolRequest(samples.uuid)
+    request = ImageRequest(samples.uuid)
     with LyingServer(answer) as cutting:
         assert _get([cutting.url], tmp_path, request)[request].path.read_bytes() == data
         assert [headers.get("Range") for _, headers in cutting.requests] == [None, None]
@@ -205,7 +206,7 @@ def test_a_small_file_that_was_cut_comes_whole_at_the_next_attempt(
 def test_a_download_is_continued_by_a_later_process_but_not_with_changed_content(
     server: Server, samples: Samples, tmp_path: Path
 ) -> None:
-    request, data = SymbolRequest(uuid_of(samples.large)), samples.large.read_bytes()
+    request, data = ImageRequest(uuid_of(samples.large)), samples.large.read_bytes()
     for number, etag in enumerate((f'"{hashlib.sha256(data).hexdigest()}"', '"' + "0" * 64 + '"')):
         cache = tmp_path / str(number)
         _get([], cache)
@@ -218,7 +219,7 @@ def test_a_download_is_continued_by_a_later_process_but_not_with_changed_content
 
 
 def test_a_part_that_somebody_damaged_is_thrown_away(server: Server, samples: Samples, tmp_path: Path) -> None:
-    request, data = SymbolRequest(uuid_of(samples.large)), samples.large.read_bytes()
+    request, data = ImageRequest(uuid_of(samples.large)), samples.large.read_bytes()
     _get([], tmp_path)
     part = tmp_path / "parts" / f"{request.uuid.hex}-executable"
     part.write_bytes(b"x" * 100_000)
@@ -239,7 +240,7 @@ def test_errors_of_a_server_that_recovers_are_waited_out(samples: Samples, tmp_p
         return web.Response(body=samples.dylib.read_bytes())
 
     with LyingServer(answer) as recovering:
-        request = SymbolRequest(samples.uuid)
+        request = ImageRequest(samples.uuid)
         assert _get([recovering.url], tmp_path, request)[request].path.read_bytes() == samples.dylib.read_bytes()
 
 
@@ -251,7 +252,7 @@ def test_a_plain_debuginfod_server_will_do(samples: Samples, tmp_path: Path) -> 
 
     data = samples.dylib.read_bytes()
     with LyingServer(answer) as debuginfod:
-        for request in (SymbolRequest(samples.uuid), SymbolRequest(samples.uuid, cache=CACHES["22G120"])):
+        for request in (ImageRequest(samples.uuid), ImageRequest(samples.uuid, cache=CACHES["22G120"])):
             got = _get([debuginfod.url], tmp_path, request)[request]
             assert got.path.read_bytes() == data
             assert got.cache_uuid is None
@@ -261,9 +262,10 @@ _PROCESS = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import SymbolClient
+from symcache.images import ImageRequest
 with SymbolClient([sys.argv[1]], Path(sys.argv[2])) as client:
-    for got in client.fetch_many([SymbolRequest(UUID(u)) for u in sys.argv[3:]]).values():
+    for got in client.fetch_many([ImageRequest(UUID(u)) for u in sys.argv[3:]]).values():
         print(got.sha256)
 """
 
@@ -298,8 +300,8 @@ def test_processes_that_share_a_cache_download_once(samples: Samples, tmp_path: 
 
 
 def test_what_was_used_longest_ago_makes_room(server: Server, samples: Samples, tmp_path: Path) -> None:
-    small, large = SymbolRequest(samples.uuid), SymbolRequest(uuid_of(samples.large))
-    variant = SymbolRequest(SHARED_UUID)
+    small, large = ImageRequest(samples.uuid), ImageRequest(uuid_of(samples.large))
+    variant = ImageRequest(SHARED_UUID)
     limit = samples.large.stat().st_size + samples.dylib.stat().st_size // 2
     with SymbolClient([server.url], tmp_path, max_bytes=limit) as client:
         found = client.fetch_many([small, large])
@@ -313,7 +315,7 @@ def test_what_was_used_longest_ago_makes_room(server: Server, samples: Samples, 
 
 
 def test_a_damaged_cache_file_is_fetched_again(server: Server, samples: Samples, tmp_path: Path) -> None:
-    request = SymbolRequest(samples.uuid)
+    request = ImageRequest(samples.uuid)
     got = _get([server.url], tmp_path, request)[request]
     got.path.chmod(0o644)
     got.path.write_bytes(b"short")
@@ -350,7 +352,7 @@ def test_holdings_of_many_and_the_cache_that_a_process_had(server: Server, sampl
 def test_a_server_that_a_look_up_could_not_reach_is_not_asked_for_files(
     server: Server, samples: Samples, tmp_path: Path
 ) -> None:
-    request = SymbolRequest(samples.uuid)
+    request = ImageRequest(samples.uuid)
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen yet
         dead = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -365,7 +367,7 @@ def test_a_server_that_a_look_up_could_not_reach_is_not_asked_for_files(
             with pytest.raises(RemoteError, match=f"could be asked for {request}"):
                 client.fetch_many([request])
             assert dead in client.failures[request][0]
-            assert other.fetch_many([request])[request].server == server.url
+            assert other.fetch_many([request])[request].origin == server.url
             assert dead in other.failures[request][0]
         bound.setblocking(False)
         with pytest.raises(BlockingIOError):

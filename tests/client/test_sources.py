@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from symcache.client import SourceRequest, SymbolClient
+from symcache.client import SymbolClient
 from symcache.errors import RemoteError, StorageError
+from symcache.images import SourceRequest
 from tests.client.lying_server import LyingServer
 from tests.support.full_disk import full_disk
 

@@ -18,9 +18,10 @@ import pytest
 
 from symcache.dump import Analysis, Limits, LldbProcess, Mode, analyze, load_dump, open_dump, open_in_lldb
 from symcache.errors import DumpError
+from symcache.images import ImageFile, ImageRequest
 from symcache.macho import identify
 from symcache.model import Kind, uuid_text
-from symcache.resolve import CacheGuess, FolderResolver, ResolvedFile, Wanted
+from symcache.resolve import CacheGuess, FolderResolver
 from tests.dump.builder import (
     CoreFile,
     Module,
@@ -265,8 +266,8 @@ class _Lying:
     def __init__(self, files: dict[Kind, Path]) -> None:
         self._files = files
 
-    def resolve(self, wanted: Sequence[Wanted], progress: object = None) -> dict[Wanted, ResolvedFile]:
-        return {w: ResolvedFile(self._files[w.kind], "a liar") for w in wanted if w.kind in self._files}
+    def resolve(self, wanted: Sequence[ImageRequest], progress: object = None) -> dict[ImageRequest, ImageFile]:
+        return {w: ImageFile(self._files[w.kind], "a liar") for w in wanted if w.kind in self._files}
 
     def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
         return []

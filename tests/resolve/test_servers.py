@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from symcache.cli.settings import binary_sources
+from symcache.images import ImageRequest
 from symcache.model import Kind
-from symcache.resolve import Wanted
 from tests.client.lying_server import LyingServer
 from tests.support.servers import noise_image, uuid_of
 
@@ -29,7 +29,7 @@ def test_what_was_fetched_is_not_fetched_again_nor_what_the_server_has_not(
             return web.json_response({"images": [{"uuid": str(uuid), "contents": [content]}]})
         return web.Response(body=data)
 
-    program, symbols = Wanted(uuid), Wanted(uuid, Kind.DEBUGINFO)
+    program, symbols = ImageRequest(uuid), ImageRequest(uuid, Kind.DEBUGINFO)
     with LyingServer(answer) as server:
         for _ in range(2):
             with binary_sources([], None, [server.url]) as sources:

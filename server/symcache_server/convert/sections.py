@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from symcache.client import FetchedSymbol, SymbolRequest
+from symcache.client import FetchedImage
+from symcache.images import ImageRequest
 from symcache.library import Found
 from symcache.macho import Section, identify, sections
 from symcache.model import Kind
@@ -33,7 +34,7 @@ _LONGEST_NAME = 16
 class FoundSection(NamedTuple):
     """A section: the image that holds it, or what was asked for and fetched; the image's file; what to send of it."""
 
-    image: Found | tuple[SymbolRequest, FetchedSymbol]
+    image: Found | tuple[ImageRequest, FetchedImage]
     source: Source
     content: Content
 
@@ -71,7 +72,7 @@ async def find_section(service: Service, wanted: Wanted, request: web.BaseReques
     if not _is_debug(wanted.detail):  # what is fetched is large: the likelier one first
         missing.reverse()
     for what in missing:
-        asked = SymbolRequest(wanted.uuid, what.kind or Kind.EXECUTABLE, wanted.cache, wanted.build)
+        asked = ImageRequest(wanted.uuid, what.kind or Kind.EXECUTABLE, wanted.cache, wanted.build)
         if (fetched := await service.fetch(asked, request)) is None:
             continue
         section = await asyncio.to_thread(_find_in_slice, fetched.path, asked, wanted.detail)
@@ -86,7 +87,7 @@ def _is_debug(name: str) -> bool:
     return segment == "__DWARF" or section.lstrip("._").startswith(("debug_", "apple_", "zdebug_"))
 
 
-def _find_in_slice(path: Path, asked: SymbolRequest, name: str) -> Section | None:
+def _find_in_slice(path: Path, asked: ImageRequest, name: str) -> Section | None:
     """Return a section of a fetched file, which may be universal: then with its offset in the whole file."""
     for image in identify(path):
         if (image.uuid, image.kind) == (asked.uuid, asked.kind):

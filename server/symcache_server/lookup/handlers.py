@@ -11,9 +11,10 @@ from functools import lru_cache, partial
 from aiohttp import web
 
 from symcache.catalog import Occurrence
-from symcache.client import FetchedSymbol, SymbolRequest
+from symcache.client import FetchedImage
 from symcache.dyld import EXTRACTOR, REVISION
 from symcache.errors import NotFoundError
+from symcache.images import ImageRequest
 from symcache.library import Found
 from symcache.macho import identify
 from symcache.model import Kind, uuid_text
@@ -52,7 +53,7 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         return await _section(request, service, wanted)
     found = await service.resolve(wanted)
     if found is None and (kind := wanted.what.kind) is not None:
-        asked = SymbolRequest(wanted.uuid, kind, wanted.cache, wanted.build)
+        asked = ImageRequest(wanted.uuid, kind, wanted.cache, wanted.build)
         fetched = await service.fetch(asked, request)
         if fetched is not None and wanted.what is What.BREAKPAD:
             return await _fetched_symbol_file(request, service, asked, fetched)
@@ -127,11 +128,11 @@ async def _symbol_file(
 
 
 async def _fetched_symbol_file(
-    request: web.Request, service: Service, asked: SymbolRequest, binary: FetchedSymbol
+    request: web.Request, service: Service, asked: ImageRequest, binary: FetchedImage
 ) -> web.StreamResponse:
     """Answer with the Breakpad symbol file of a binary that an upstream server has."""
     parts: list[_Part] = [(PlainFile(binary.path), binary.sha256, binary.size)]
-    if fetched := await service.fetch(replace(asked, kind=Kind.DEBUGINFO), request):
+    if fetched := await service.fetch(asked._replace(kind=Kind.DEBUGINFO), request):
         parts.insert(0, (PlainFile(fetched.path), fetched.sha256, fetched.size))
     # Named by what the file says of itself: what is made once is for all, whatever name they ask by.
     image = next(i for i in await asyncio.to_thread(identify, binary.path) if i.uuid == asked.uuid)
@@ -172,13 +173,13 @@ async def answer_raw_cache(request: web.Request, service: Service, file: RawCach
     return await send(request, service.decoded, content, headers, service.offload)
 
 
-def _fetched(asked: SymbolRequest, found: FetchedSymbol) -> tuple[Content, dict[str, str]]:
+def _fetched(asked: ImageRequest, found: FetchedImage) -> tuple[Content, dict[str, str]]:
     """Return what is sent of an upstream server's answer."""
     headers = {
         "X-Symcache-Uuid": uuid_text(asked.uuid),
         "X-Symcache-Kind": asked.kind.value,
         "X-Symcache-Size": str(found.size),
-        "X-Symcache-Upstream": header_text(found.server),
+        "X-Symcache-Upstream": header_text(found.origin),
         "X-DEBUGINFOD-SIZE": str(found.size),
         "Cache-Control": REVALIDATE,
     }
@@ -190,7 +191,7 @@ def _fetched(asked: SymbolRequest, found: FetchedSymbol) -> tuple[Content, dict[
 
 
 @lru_cache(1 << 14)
-def _thin(found: FetchedSymbol, asked: SymbolRequest) -> Content:
+def _thin(found: FetchedImage, asked: ImageRequest) -> Content:
     """Return what is asked for of a file that may be universal: other servers may keep those whole."""
     for image in identify(found.path):
         if (image.uuid, image.kind) == (asked.uuid, asked.kind) and image.size != found.size:

@@ -12,9 +12,10 @@ from uuid import UUID
 from aiohttp import web
 
 from symcache.catalog import Occurrence, ReleaseRow
-from symcache.client import FetchedSymbol, SymbolRequest
+from symcache.client import FetchedImage
 from symcache.dump import SourceTrees
 from symcache.errors import NotFoundError, StorageError, SymcacheError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import Found, Library
 from symcache.model import Kind
 from symcache.store import LocalStore
@@ -126,7 +127,7 @@ class Service:
     def _ask(self, uuid: UUID, kind: Kind | None, cache: UUID | None, build: str | None) -> Found | None:
         return self.library.resolve(uuid, kind, cache=cache, build=build, or_unbound=True)
 
-    async def fetch(self, asked: SymbolRequest, asker: web.BaseRequest) -> FetchedSymbol | None:
+    async def fetch(self, asked: ImageRequest, asker: web.BaseRequest) -> FetchedImage | None:
         """Return what another server has, or None. Raises RemoteError when it may be there and none can be asked.
 
         Other servers are trusted least: they are not asked where the library itself has a say about the UUID. Where it

@@ -18,8 +18,9 @@ import aiohttp
 from aiohttp import web
 
 from symcache import __version__
-from symcache.client import FetchedSymbol, Fetcher, LocalCache, SymbolRequest, split_tokens
+from symcache.client import FetchedImage, Fetcher, LocalCache, split_tokens
 from symcache.errors import IntegrityError, RemoteError
+from symcache.images import ImageRequest
 from symcache_server.http.metrics import UPSTREAM
 
 __all__ = ["Upstreams"]
@@ -38,7 +39,7 @@ _DOWN_SECONDS = 30.0
 """How long a server that could not be reached is not asked: a dump loader does not wait for it 900 times."""
 _STATION = re.compile(r"symcache-[0-9a-f]{16}")
 
-_Question = tuple[SymbolRequest, frozenset[str]]
+_Question = tuple[ImageRequest, frozenset[str]]
 """What is wanted, and the symcache servers that the question came through.
 
 Two servers that ask each other would wait for each other for ever, if a question that came through the other one were
@@ -54,7 +55,7 @@ class Upstreams:
         self._identity = identity
         self._cache = LocalCache(folder, limit)
         self._session: aiohttp.ClientSession | None = None
-        self._asking: dict[_Question, asyncio.Task[FetchedSymbol | None]] = {}
+        self._asking: dict[_Question, asyncio.Task[FetchedImage | None]] = {}
         self._misses: OrderedDict[_Question, float] = OrderedDict()
         self._wrong: OrderedDict[_Question, tuple[float, RemoteError]] = OrderedDict()
         self._down: dict[str, tuple[float, str]] = {}
@@ -69,7 +70,7 @@ class Upstreams:
         if self._session is not None:
             await self._session.close()
 
-    async def fetch(self, wanted: SymbolRequest, asker: web.BaseRequest) -> FetchedSymbol | None:
+    async def fetch(self, wanted: ImageRequest, asker: web.BaseRequest) -> FetchedImage | None:
         """Return what some server has, or None. Raises RemoteError when none of them could be asked."""
         if found := self._cache.find(wanted):
             UPSTREAM.labels("cached").inc()
@@ -95,7 +96,7 @@ class Upstreams:
         hops = max(via.count(",") + bool(via), len(",".join(asker.headers.getall("X-Forwarded-For", [])).split(",")))
         return hops < _MOST_HOPS and f"symcache-{self._identity}" not in stations
 
-    def _finished(self, question: _Question, task: asyncio.Task[FetchedSymbol | None]) -> None:
+    def _finished(self, question: _Question, task: asyncio.Task[FetchedImage | None]) -> None:
         self._asking.pop(question, None)
         if task.cancelled():
             return
@@ -111,7 +112,7 @@ class Upstreams:
             if len(self._wrong) > _REMEMBERED:
                 self._wrong.popitem(last=False)
 
-    async def _ask(self, question: _Question, headers: Mapping[str, str]) -> FetchedSymbol | None:
+    async def _ask(self, question: _Question, headers: Mapping[str, str]) -> FetchedImage | None:
         wanted, stations = question
         word = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
         if self._session is None:

@@ -9,8 +9,8 @@ from uuid import UUID
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.placeholders.dsym_layout import Function, Layout, LinkedSegment, read_functions, read_layout
+from symcache.images import ImageFile
 from symcache.kinds import Kind
-from symcache.resolve import ResolvedFile
 
 __all__ = ["frameless_functions", "image_layout"]
 
@@ -20,7 +20,7 @@ def image_layout(
     header: DumpHeader,
     sizes: Sequence[int],
     number: int,
-    found: Mapping[tuple[UUID, Kind], ResolvedFile],
+    found: Mapping[tuple[UUID, Kind], ImageFile],
 ) -> Layout | None:
     """Return how the module `number` is laid out, if its dSYM is there and tells.
 
@@ -45,7 +45,7 @@ def image_layout(
 
 
 def frameless_functions(
-    module: DumpModule, layout: Layout, debug_info: ResolvedFile | None, counters: Sequence[int]
+    module: DumpModule, layout: Layout, debug_info: ImageFile | None, counters: Sequence[int]
 ) -> list[Function]:
     """Return the functions of a module, as linked, that threads are in without a frame."""
     text = layout.segments[0]

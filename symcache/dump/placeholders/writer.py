@@ -14,8 +14,8 @@ from symcache.dump.placeholders.backing import back_code, framed_modules, framel
 from symcache.dump.placeholders.held_images import held_images, note_images
 from symcache.dump.placeholders.image import unknown_layout, write_placeholder
 from symcache.dump.placeholders.symbols_only import frameless_functions, image_layout
+from symcache.images import ImageFile
 from symcache.kinds import Kind
-from symcache.resolve import ResolvedFile
 
 __all__ = ["StandIns"]
 
@@ -28,7 +28,7 @@ class StandIns:
         dump: OpenedDump,
         header: DumpHeader,
         sizes: Sequence[int],
-        found: Mapping[tuple[UUID, Kind], ResolvedFile],
+        found: Mapping[tuple[UUID, Kind], ImageFile],
         *,
         walk: bool,
         memory: Core | None,
@@ -57,7 +57,7 @@ class StandIns:
         """Return whether the placeholder of a module is laid out for its dSYM."""
         return number in self._layouts
 
-    def write(self, number: int, path: Path, debug_info: ResolvedFile | None) -> None:
+    def write(self, number: int, path: Path, debug_info: ImageFile | None) -> None:
         """Write the placeholder of a module. Raises OSError."""
         module, layout = self._modules[number], self._layouts.get(number)
         write_placeholder(

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from symcache.dump.findings import Frame, ThreadReport
-from symcache.resolve import SourceFiles, WantedSource
+from symcache.images import SourceRequest
+from symcache.resolve import SourceFiles
 
 __all__ = ["SourceFinder"]
 
@@ -27,7 +28,7 @@ class SourceFinder:
         self._files = files
         self._lines: dict[Path, list[str]] = {}
 
-    def map_fetched(self, wanted: Iterable[WantedSource], folder: Path) -> list[tuple[str, str]]:
+    def map_fetched(self, wanted: Iterable[SourceRequest], folder: Path) -> list[tuple[str, str]]:
         """Fetch what is not on this machine, and return the pairs of folders by which LLDB finds it.
 
         Below `folder` grows a tree as the compilers recorded it: LLDB maps folders, and fetched files have hashes for
@@ -90,12 +91,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _wanted(frame: Frame) -> WantedSource | None:
+def _wanted(frame: Frame) -> SourceRequest | None:
     uuid = frame.module.loaded.module.uuid if frame.module else None
-    return WantedSource(uuid, frame.file) if uuid and frame.file and frame.line else None
+    return SourceRequest(uuid, frame.file) if uuid and frame.file and frame.line else None
 
 
-def _usable(wanted: Iterable[WantedSource]) -> list[WantedSource]:
+def _usable(wanted: Iterable[SourceRequest]) -> list[SourceRequest]:
     """Return what has a path that is one: it comes out of somebody's debug info."""
     seen = dict.fromkeys(w for w in wanted if len(w.path) < _MAX_PATH and w.path.isprintable())
     return [w for w in seen if w.path[:1] == "/" != w.path and posixpath.normpath(w.path) == w.path][:MAX_FILES]

@@ -11,8 +11,9 @@ from uuid import UUID
 from symcache.dump.loader import LoadedModule
 from symcache.dump.sources.trees import SourceTree, SourceTrees
 from symcache.errors import SymcacheError
+from symcache.images import SourceRequest
 from symcache.macho import source_revisions
-from symcache.resolve import SourceFiles, WantedSource
+from symcache.resolve import SourceFiles
 
 __all__ = ["NotedSources"]
 
@@ -40,9 +41,9 @@ class NotedSources:
         """Whether there is anybody to ask."""
         return bool(self._trees) or self._others is not None
 
-    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+    def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         """See `SourceFiles.fetch`."""
-        found: dict[WantedSource, Path] = {}
+        found: dict[SourceRequest, Path] = {}
         for one in wanted:
             if trees := self._trees.get(one.uuid):
                 with suppress(SymcacheError, OSError):

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from symcache.dump import Limits, LldbProcess, Mode, analyze, open_in_lldb
 from symcache.dump.formats.minidump import Minidump, read_minidump
 from symcache.errors import DebuggerError, DumpError
+from symcache.images import ImageFile, ImageRequest
 from symcache.model import uuid_text
-from symcache.resolve import CacheGuess, ChainResolver, FolderResolver, LibraryResolver, ResolvedFile, Wanted
+from symcache.resolve import CacheGuess, ChainResolver, FolderResolver, LibraryResolver
 from tests.dump.builder import X86_REGISTERS
 from tests.dump.formats.test_core_images import for_lldb, saved_by_lldb
 from tests.dump.minidump import LINUX, MiniThread, minidump
@@ -176,7 +177,7 @@ def test_a_missing_module_costs_only_its_own_names(
     having = ChainResolver([FolderResolver([ASSETS / "app" / arch]), system])
 
     class Without:
-        def resolve(self, wanted: Sequence[Wanted], progress: Any = None) -> dict[Wanted, ResolvedFile]:
+        def resolve(self, wanted: Sequence[ImageRequest], progress: Any = None) -> dict[ImageRequest, ImageFile]:
             return having.resolve([w for w in wanted if w.uuid not in gone], progress)
 
         def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:

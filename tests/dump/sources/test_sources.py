@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from symcache.dump.sources.lines import SourceFinder
+from symcache.images import SourceRequest
 from symcache.library import Library, stage_paths
-from symcache.resolve import WantedSource
 from tests.dump.systems import ASSETS
 from tests.dump.test_cli import Done, converse, run
 from tests.dump.test_corpus import ARCHES, dump, truth
@@ -147,10 +147,10 @@ def test_what_a_server_sends_cannot_drive_the_terminal(server: Server, tmp_path:
 class _Files:
     """Has what it is given; remembers what it is asked for."""
 
-    def __init__(self, have: dict[WantedSource, Path]) -> None:
-        self.have, self.asked = have, list[WantedSource]()
+    def __init__(self, have: dict[SourceRequest, Path]) -> None:
+        self.have, self.asked = have, list[SourceRequest]()
 
-    def fetch(self, wanted: Sequence[WantedSource]) -> dict[WantedSource, Path]:
+    def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         self.asked += wanted
         return {w: self.have[w] for w in wanted if w in self.have}
 
@@ -160,13 +160,13 @@ def test_paths_out_of_debug_info_lead_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("1")
     (tmp_path / "two").write_text("2")
     bad = ["main.c", "", "/", "/a/../../../x", "/a//b", "/a/./b", "/a\nb", "/a\0b", "/" + "a" * 5000]
-    have = dict.fromkeys([WantedSource(uuid, p) for p in bad], tmp_path / "one")
+    have = dict.fromkeys([SourceRequest(uuid, p) for p in bad], tmp_path / "one")
     good = {
-        WantedSource(uuid, "/Users/a/main.c"): tmp_path / "one",
-        WantedSource(other, "/Users/a/main.c"): tmp_path / "two",
-        WantedSource(uuid, "/Users/a/main.c/x.h"): tmp_path / "two",
-        WantedSource(uuid, "/Users/a/" + "n" * 300): tmp_path / "two",
-        WantedSource(uuid, "/Users/a/b/x.h"): tmp_path / "two",
+        SourceRequest(uuid, "/Users/a/main.c"): tmp_path / "one",
+        SourceRequest(other, "/Users/a/main.c"): tmp_path / "two",
+        SourceRequest(uuid, "/Users/a/main.c/x.h"): tmp_path / "two",
+        SourceRequest(uuid, "/Users/a/" + "n" * 300): tmp_path / "two",
+        SourceRequest(uuid, "/Users/a/b/x.h"): tmp_path / "two",
     }
     files = _Files(have | good)
     scratch = tmp_path / "scratch"

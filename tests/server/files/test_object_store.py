@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 import zstandard
 
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import SymbolClient
+from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.store import blob_key
 from tests.support.http import request
@@ -71,7 +72,7 @@ def test_clients_that_are_sent_to_the_store_get_the_same(location: str, tmp_path
         last = head.read_text().lower().rpartition("http/1.1 200")[2]
         assert "content-encoding: zstd" in last
         with SymbolClient([server.url], tmp_path / "cache") as client:
-            wanted = SymbolRequest(uuid_of(image), build="22G120")
+            wanted = ImageRequest(uuid_of(image), build="22G120")
             found = client.fetch_many([wanted])[wanted]
             assert (found.path.read_bytes(), found.build, found.server) == (whole, "22G120", server.url)
         # Everything else comes from the server as always.

@@ -24,8 +24,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import SymbolClient
 from symcache.errors import RemoteError
+from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.model import Kind
 from symcache_server.files.uploads import Uploads
@@ -90,9 +91,9 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
             assert (unknown.status, unknown.headers["cache-control"]) == (404, "private, max-age=60")
 
         with pytest.raises(RemoteError, match="does not let us read"), SymbolClient([url], tmp_path / "c1") as client:
-            client.fetch_many([SymbolRequest(samples.uuid)])
+            client.fetch_many([ImageRequest(samples.uuid)])
         with SymbolClient([_with(url, reader)], tmp_path / "c2") as client:
-            found = client.fetch_many([SymbolRequest(samples.uuid)])[SymbolRequest(samples.uuid)]
+            found = client.fetch_many([ImageRequest(samples.uuid)])[ImageRequest(samples.uuid)]
             assert found.server == url  # without the token
             assert client.holdings([samples.uuid]).images
         assert not [p for p in (tmp_path / "c2").rglob("*") if p.is_file() and reader.encode() in p.read_bytes()]

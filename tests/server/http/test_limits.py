@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symcache.client import SymbolClient, SymbolRequest
+from symcache.client import SymbolClient
+from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache_server.config import ServerConfig
 from symcache_server.http.limits import parse_network
@@ -81,7 +82,7 @@ def test_a_flood_is_told_when_to_come_back(samples: Samples, tmp_path: Path) -> 
         # Without --trust-proxy nobody becomes another by saying so.
         assert _used_up(_look_up(server.url, X_Forwarded_For="192.0.2.1"), 0.5, since)
         with SymbolClient([server.url], tmp_path / "cache") as client:
-            assert client.fetch_many([SymbolRequest(samples.uuid)])  # waits as it was told
+            assert client.fetch_many([ImageRequest(samples.uuid)])  # waits as it was told
 
 
 def test_several_processes_count_together(samples: Samples, tmp_path: Path) -> None:

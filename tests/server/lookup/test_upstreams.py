@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from symcache.client import SymbolRequest
 from symcache.errors import RemoteError
+from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache_server.lookup.upstreams import Upstreams
 from tests.client.lying_server import LyingServer
@@ -156,7 +156,7 @@ async def test_a_server_that_cannot_be_reached_is_left_alone_for_a_while(
 
     async def ask(number: int) -> str:
         with pytest.raises(RemoteError) as error:
-            await upstreams.fetch(SymbolRequest(UUID(int=number)), make_mocked_request("GET", "/"))
+            await upstreams.fetch(ImageRequest(UUID(int=number)), make_mocked_request("GET", "/"))
         return str(error.value)
 
     assert "Cannot connect" in await ask(1)
