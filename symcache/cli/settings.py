@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from symcache.library import Library
-    from symcache.resolve import Sources
+    from symcache.resolve import BinarySources
 
 __all__ = [
     "binary_sources",
@@ -69,7 +69,7 @@ def open_library(option: str | None, *, create: bool = False) -> Library:
 
 def binary_sources(
     folders: Sequence[Path], library: str | None, servers: list[str] | None
-) -> AbstractContextManager[Sources]:
+) -> AbstractContextManager[BinarySources]:
     """Open everything that may have binaries. A library that does not exist is an error only if it was named."""
     from symcache.resolve import open_sources  # noqa: PLC0415 - takes its time to import, as the library does
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from symcache.client.client import SymbolClient
 from symcache.client.local_cache import LocalCache
-from symcache.client.model import FetchedImage, Held, Holdings, LayoutMatch
+from symcache.client.model import FetchedImage, LayoutMatch, LookupResponse, StoredImage
 from symcache.client.urls import split_tokens
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FetchedImage",
     "Fetcher",
-    "Held",
-    "Holdings",
     "LayoutMatch",
     "LocalCache",
+    "LookupResponse",
     "PushedFile",
+    "StoredImage",
     "SymbolClient",
     "push",
     "split_tokens",

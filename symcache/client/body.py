@@ -23,12 +23,12 @@ __all__ = [
     "Count",
     "Sink",
     "check",
+    "content_headers",
     "promised_hash",
     "promised_size",
     "save",
     "small_body",
     "unpacked",
-    "what_is_told",
 ]
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
@@ -44,8 +44,8 @@ Count = Callable[[int, int], None]
 """Called with (bytes arrived, bytes expected), both as differences."""
 
 
-def what_is_told(response: aiohttp.ClientResponse) -> Mapping[str, str]:
-    """Return what the server said of the content: on its redirect, where it sent us to an object store."""
+def content_headers(response: aiohttp.ClientResponse) -> Mapping[str, str]:
+    """Return the headers that describe the content: those of the redirect, where it led to an object store."""
     first = response.history[0].headers if response.history else response.headers
     return first if "X-Symcache-Version" in first else response.headers
 
@@ -143,8 +143,8 @@ def check(url: str, request: ImageRequest, content: Path | bytes, size: int | No
             raise IntegrityError(f"{url}: what came for {request} is damaged: {error}") from error
         image = next((s for s in slices if s.uuid == request.uuid and s.kind is request.kind), None)
         if image is None:
-            held = [f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices]
-            raise IntegrityError(f"{url}: what came for {request} is {', '.join(held) or 'no Mach-O'}")
+            kinds = [f"{s.kind} {uuid_text(s.uuid) if s.uuid else 'without UUID'}" for s in slices]
+            raise IntegrityError(f"{url}: what came for {request} is {', '.join(kinds) or 'no Mach-O'}")
         if promised is None:
             # Nobody vouches for the content, and a file cut at its source still has its header and UUID.
             file.seek(image.offset)

@@ -1,4 +1,4 @@
-"""The synchronous face of fetching: requests in, files out."""
+"""The synchronous client: requests in, files out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from symcache.client.local_cache import DEFAULT_LIMIT, LocalCache
-from symcache.client.model import FetchedImage, Holdings
-from symcache.client.sources import SourceJob, find_source, is_source_path
+from symcache.client.model import FetchedImage, LookupResponse
+from symcache.client.sources import find_source, is_source_path
 from symcache.client.urls import split_tokens
 from symcache.errors import RemoteError, SymcacheError
 from symcache.images import ImageRequest, SourceRequest
 
 if TYPE_CHECKING:
-    from symcache.client.downloads import Downloads
+    from aiohttp import ClientSession
+
+    from symcache.client.jobs import HttpThread
 
 __all__ = ["SymbolClient"]
+
+_IMAGES_AT_ONCE, _SOURCES_AT_ONCE = 16, 8
 
 Progress = Callable[[int, int], None]
 """Called in the caller's thread with (bytes done, bytes in all as far as known)."""
 
 
 class SymbolClient:
-    """Asks servers in their order, first answer wins, and keeps what was fetched in `cache_dir`.
+    """Fetches from servers in their order, the first that has it wins, and caches what was fetched in `cache_dir`.
 
     A context manager. The work is done by an event loop in a thread of its own, so it can be used from anywhere;
     one client is to be used from one thread at a time. Several clients and processes may share a cache. A server that
@@ -41,9 +45,9 @@ class SymbolClient:
         """Of the last `fetch_sources`."""
         self._cache = LocalCache(cache_dir, max_bytes)
         self._down: dict[str, str] = {}
-        """Servers that the last look-up could not reach, and why: not asked for files until one reaches them."""
+        """Servers that the last look-up could not reach, and why: not used until a look-up reaches them."""
         self._entered = False
-        self._downloads: Downloads | None = None
+        self._thread: HttpThread | None = None
 
     def __enter__(self) -> Self:
         self._entered = True
@@ -53,91 +57,106 @@ class SymbolClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered = False
-        if self._downloads:
-            self._downloads.close()
-            self._downloads = None
+        if self._thread:
+            self._thread.close()
+            self._thread = None
 
     def fetch_many(
         self, requests: Iterable[ImageRequest], progress: Progress | None = None
     ) -> dict[ImageRequest, FetchedImage]:
-        """Return a checked local file for every request that the cache or a server can answer.
+        """Return a checked local file for every image that the cache or a server has.
 
-        An absent key means that nobody has it; `failures` tells where a server could not be asked or lied. Raises
-        RemoteError when something is not in the cache and no server could be reached at all.
+        `failures` tells where a server could not be used or lied. Raises RemoteError when something is not in the cache
+        and no server could be reached at all.
         """
         self.failures = {}
-        found: dict[ImageRequest, FetchedImage] = {}
-        wanted: list[ImageRequest] = []
+        files: dict[ImageRequest, FetchedImage] = {}
+        missing: list[ImageRequest] = []
         for request in dict.fromkeys(requests):
             if cached := self._cache.find(request):
-                found[request] = cached
+                files[request] = cached
             else:
-                wanted.append(request)
-        if not wanted or not self.urls:
-            return found
+                missing.append(request)
+        if not missing or not self.urls:
+            return files
         if all(url in self._down for url in self.urls):
-            self.failures = {request: list(self._down.values()) for request in wanted}
-            raise self._unanswered(wanted[0])
-        from symcache.client.downloads import SymbolJob  # noqa: PLC0415 - see symcache.client
+            self.failures = {request: list(self._down.values()) for request in missing}
+            raise self._no_response(missing[0])
+        from symcache.client.fetch import Fetcher  # noqa: PLC0415 - see symcache.client
+        from symcache.client.jobs import ByteCount, FetchJob  # noqa: PLC0415
 
-        downloads = self._open_downloads()
-        job = SymbolJob(self.urls, self._tokens, wanted, self.failures, self._down)
-        downloads.run(job.run(self._cache, downloads.session), lambda: progress and progress(job.done, job.total))
-        found |= job.found
-        if job.found:
+        count = ByteCount()
+
+        async def fetch(session: ClientSession) -> FetchJob[ImageRequest, FetchedImage]:
+            fetcher = Fetcher(session, self._cache, tokens=self._tokens)
+            job: FetchJob[ImageRequest, FetchedImage] = FetchJob(
+                self.urls, lambda url, request: fetcher.fetch(url, request, count), self._down
+            )
+            await job.run(missing, _IMAGES_AT_ONCE)
+            return job
+
+        job = self._http_thread().run(fetch, lambda: progress and progress(count.done, count.total))
+        self.failures = job.failures
+        if job.results:
             self._cache.evict()
-        if not job.answered:
-            raise self._unanswered(wanted[0])
-        return found
+        if not job.responded:
+            raise self._no_response(missing[0])
+        return files | job.results
 
     def fetch_source(self, uuid: UUID, path: str) -> Path | None:
         """Return a local copy of one source file of a binary; see `fetch_sources`."""
-        return self.fetch_sources([wanted := SourceRequest(uuid, path)]).get(wanted)
+        return self.fetch_sources([request := SourceRequest(uuid, path)]).get(request)
 
     def fetch_sources(self, requests: Iterable[SourceRequest]) -> dict[SourceRequest, Path]:
         """Return a local, checked copy of every source file that the cache or a server has, under its own hash.
 
-        Paths that no server can be asked for, such as relative ones, are left out. `source_failures` tells what went
-        wrong on the way. Raises RemoteError when something is not in the cache and no server could be asked at all.
+        Paths that cannot be requested, such as relative ones, are left out. `source_failures` tells what went wrong on
+        the way. Raises RemoteError when something is not in the cache and no server could be reached at all.
         """
         self.source_failures = []
-        found: dict[SourceRequest, Path] = {}
-        wanted: list[SourceRequest] = []
+        files: dict[SourceRequest, Path] = {}
+        missing: list[SourceRequest] = []
         for request in dict.fromkeys(requests):
             if cached := find_source(self._cache, request):
-                found[request] = cached
+                files[request] = cached
             elif is_source_path(request.path):
-                wanted.append(request)
-        if not wanted or not self.urls:
-            return found
-        job = SourceJob(self.urls, self._tokens, wanted)
-        downloads = self._open_downloads()
-        downloads.run(job.run(self._cache, downloads.session))
+                missing.append(request)
+        if not missing or not self.urls:
+            return files
+        from symcache.client.jobs import FetchJob  # noqa: PLC0415 - see symcache.client
+        from symcache.client.source_fetch import SourceFetcher  # noqa: PLC0415
+
+        async def fetch(session: ClientSession) -> FetchJob[SourceRequest, Path]:
+            job = FetchJob(self.urls, SourceFetcher(session, self._cache, self._tokens).fetch)
+            await job.run(missing, _SOURCES_AT_ONCE)
+            return job
+
+        job = self._http_thread().run(fetch)
         self.source_failures = list(job.problems.values())
-        if job.found:
+        if job.results:
             self._cache.evict()
-        if not job.answered:
+        if not job.responded:
             raise RemoteError(
-                f"no server could be asked for {wanted[0]}: {self.source_failures[0]}",
+                f"no server could be asked for {missing[0]}: {self.source_failures[0]}",
                 hint="check the URL, and that the server is up",
             )
-        return found | job.found
+        return files | job.results
 
-    def holdings(self, images: Iterable[UUID] | Mapping[UUID, int], *, note_missing: bool = True) -> Holdings:
-        """Ask which of many images servers hold, in one call to the first server that answers.
+    def look_up(self, images: Iterable[UUID] | Mapping[UUID, int], *, note_missing: bool = True) -> LookupResponse:
+        """Look up which of many images are on a server, in one request to the first server that responds.
 
         With load addresses (a mapping from UUID to the address of the image's header in the crashed process) the
-        answer says which shared caches have exactly this layout. What is asked for to check, not to have, is not to be
-        noted as missing. Raises RemoteError when nobody answers.
+        response says which shared caches have exactly this layout. A look-up that only checks should not be noted as
+        missing. Raises RemoteError when no server responds.
         """
-        from symcache.client.holdings import UnreachableError, ask_holdings  # noqa: PLC0415 - see symcache.client
+        from symcache.client.lookup import UnreachableError, look_up_images  # noqa: PLC0415 - see symcache.client
 
         loads: dict[UUID, int | None] = dict(images) if isinstance(images, Mapping) else dict.fromkeys(images)
         reasons = []
         for url in self.urls:
             self._down.pop(url, None)
             try:
-                return ask_holdings(url, loads, self._tokens.get(url), note_missing=note_missing)
+                return look_up_images(url, loads, self._tokens.get(url), note_missing=note_missing)
             except UnreachableError as error:
                 self._down[url] = str(error)
                 reasons.append(str(error))
@@ -148,19 +167,19 @@ class SymbolClient:
             hint="name a symcache server with --server or SYMCACHE_URL",
         )
 
-    def _unanswered(self, request: ImageRequest) -> RemoteError:
+    def _no_response(self, request: ImageRequest) -> RemoteError:
         reason = next((text for texts in self.failures.values() for text in texts), "no answer")
         return RemoteError(
             f"none of {', '.join(self.urls)} could be asked for {request}: {reason}",
             hint="check the URL, and that the server is up",
         )
 
-    def _open_downloads(self) -> Downloads:
-        """Return what downloads, which a warm cache does not need."""
-        from symcache.client.downloads import Downloads  # noqa: PLC0415 - see symcache.client
+    def _http_thread(self) -> HttpThread:
+        """Return the thread that downloads, which a warm cache does not need."""
+        from symcache.client.jobs import HttpThread  # noqa: PLC0415 - see symcache.client
 
         if not self._entered:
             raise RuntimeError("SymbolClient is used outside of its `with` block")
-        if self._downloads is None:
-            self._downloads = Downloads()
-        return self._downloads
+        if self._thread is None:
+            self._thread = HttpThread()
+        return self._thread

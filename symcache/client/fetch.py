@@ -18,16 +18,16 @@ from symcache.client.body import (
     Count,
     Sink,
     check,
+    content_headers,
     promised_hash,
     promised_size,
     save,
     small_body,
     unpacked,
-    what_is_told,
 )
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedImage
-from symcache.client.urls import asked_to_wait
+from symcache.client.urls import retry_after
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageRequest
 from symcache.kinds import uuid_text
@@ -130,7 +130,7 @@ class Fetcher:
                             return None
                         continue  # a server of another kind knows no pins: ask it without
                     if response.status == 429:
-                        await asyncio.sleep(asked_to_wait(response.headers))
+                        await asyncio.sleep(retry_after(response.headers))
                     if response.status >= 500 or response.status in {408, 429}:
                         raise _Retry(f"answers {response.status} {response.reason} for {request}")
                     if response.status in {401, 403}:
@@ -169,7 +169,7 @@ class Fetcher:
                 self._cache.remember_part(path, None)
         elif not (m := CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))) or int(m[1]) != start:
             raise IntegrityError(f"{url}: answers another range than was asked for {request}")
-        told = what_is_told(response)
+        told = content_headers(response)
         promised = promised_hash(told)
         size = promised_size(response, told, start)
         if size is not None and size > MAX_SIZE:

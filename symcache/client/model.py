@@ -9,7 +9,7 @@ from uuid import UUID
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 
-__all__ = ["FetchedImage", "Held", "Holdings", "LayoutMatch"]
+__all__ = ["FetchedImage", "LayoutMatch", "LookupResponse", "StoredImage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class FetchedImage(ImageFile):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One content that a server holds under a UUID."""
+class StoredImage:
+    """One content that a server has under a UUID."""
 
     kind: Kind
     size: int
@@ -44,11 +44,11 @@ class LayoutMatch(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
-    """Answer to one batch look-up."""
+class LookupResponse:
+    """Response to one look-up of many images."""
 
-    images: dict[UUID, list[Held]] = field(default_factory=dict)
-    """What is held, preferred first; UUIDs that the server does not know are absent."""
+    images: dict[UUID, list[StoredImage]] = field(default_factory=dict)
+    """The contents of each image, preferred first; UUIDs that the server does not know are absent."""
     match: LayoutMatch = LayoutMatch.NONE
     caches: tuple[UUID, ...] = ()
     """The shared caches that fit; one of them if the match is unique."""

@@ -14,9 +14,9 @@ import aiohttp
 import tenacity
 
 from symcache import __version__
-from symcache.client.holdings import ask_holdings
-from symcache.client.tasks import all_done
-from symcache.client.urls import asked_to_wait, split_tokens
+from symcache.client.jobs import run_many
+from symcache.client.lookup import look_up_images
+from symcache.client.urls import retry_after, split_tokens
 from symcache.errors import IncompleteError, RemoteError, UsageError
 
 __all__ = ["PushedFile", "push"]
@@ -70,21 +70,15 @@ class _Push:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
             self._session = session
-            asked = {f.uuid: None for f in files}
-            held = await asyncio.to_thread(ask_holdings, self._url, asked, self._token, note_missing=False)
-            known = {(uuid, content.sha256) for uuid, contents in held.images.items() for content in contents}
+            uuids = {f.uuid: None for f in files}
+            stored = await asyncio.to_thread(look_up_images, self._url, uuids, self._token, note_missing=False)
+            known = {(uuid, image.sha256) for uuid, images in stored.images.items() for image in images}
             hashes = dict(zip(files, await asyncio.to_thread(lambda: [_hash(f) for f in files]), strict=True))
             # A dSYM that is there is sent again for its notes, if the server has none about it.
-            lacking = {f for f in files if f.sources and f.uuid not in held.sources}
+            lacking = {f for f in files if f.sources and f.uuid not in stored.sources}
             wanted = {hashes[f]: f for f in files if (f.uuid, hashes[f]) not in known or f in lacking}
             self._total = sum(f.size for f in wanted.values())
-            gate = asyncio.Semaphore(_AT_ONCE)
-
-            async def one(sha256: str, file: PushedFile) -> None:
-                async with gate:
-                    await self._send(sha256, file)
-
-            await all_done(one(sha256, file) for sha256, file in wanted.items())
+            await run_many(lambda item: self._send(*item), list(wanted.items()), _AT_ONCE)
             for start in range(0, len(wanted), _ADD_AT_ONCE):
                 await self._add(list(wanted.items())[start : start + _ADD_AT_ONCE])
             return len(wanted), len(hashes) - len(wanted)
@@ -161,7 +155,7 @@ class _Push:
                         hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
                     )
                 if response.status == 429:
-                    await asyncio.sleep(asked_to_wait(response.headers))
+                    await asyncio.sleep(retry_after(response.headers))
                 if response.status >= 500 or response.status in {408, 409, 429}:
                     raise _Retry(f"{response.status} {response.reason}")
                 if response.status >= 400:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["asked_to_wait", "split_tokens"]
+__all__ = ["retry_after", "split_tokens"]
 
 _LONGEST_WAIT = 60
 
 
-def asked_to_wait(headers: Mapping[str, str]) -> float:
+def retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds that a server's `Retry-After` asks for, within reason; 0 without one, or with a date."""
     text = headers.get("Retry-After", "").strip()
     return min(int(text), _LONGEST_WAIT) if text.isdigit() and len(text) < 10 else 0

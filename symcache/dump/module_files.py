@@ -11,12 +11,13 @@ from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.errors import FormatError
 from symcache.images import ImageFile, ImageRequest
 from symcache.kinds import Kind
-from symcache.macho import identify, source_maps
-from symcache.resolve import CacheGuess, ModuleResolver, Progress, header_address
+from symcache.macho import identify, source_maps, text_address
+from symcache.resolve import CacheGuess, ModuleResolver, Progress
 
 __all__ = ["is_debug_info", "named", "noted_sources", "pin", "resolve_files"]
 
 _MAX_GUESSES = 8
+_HEAD = 32 << 10
 _ENOUGH = 2
 """Images that must lie in a shared cache before it is taken for the crashed machine's."""
 
@@ -43,9 +44,22 @@ def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess
     """Return whether one slide explains the addresses of some images, as this cache lays them out."""
     slides = set()
     for wanted, file in resolver.resolve([ImageRequest(u, cache=guess.cache) for u in loads]).items():
-        if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
+        if file.cache_uuid == guess.cache and (linked := _header_address(file.path, wanted.uuid)) is not None:
             slides.add(loads[wanted.uuid] - linked)
     return len(slides) == 1
+
+
+def _header_address(path: Path, uuid: UUID) -> int | None:
+    """Return the address that the Mach-O header of an image was linked for, or None if there is no such image."""
+    try:
+        slices = [s for s in identify(path) if s.uuid == uuid]
+    except (FormatError, OSError):
+        return None
+    if not slices:
+        return None
+    with path.open("rb") as file:
+        file.seek(slices[0].offset)
+        return text_address(file.read(_HEAD))
 
 
 def resolve_files(

@@ -22,7 +22,7 @@ from symcache.verify.missing import Asked
 from symcache.verify.modules import Holder, Holding
 
 if TYPE_CHECKING:  # HTTP takes its time to import, and most verifications need none
-    from symcache.client import Held, SymbolClient
+    from symcache.client import StoredImage, SymbolClient
 
 __all__ = ["remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"]
 
@@ -110,7 +110,7 @@ def verify_against_library(
             continue
         expected = sorted({k for unit in release.units for k in unit.expected if k.uuid}, key=str)
         report.releases.append(ReleaseSummary(build, release.version, len(expected)))
-        held: dict[UUID, list[Held]] = {}
+        held: dict[UUID, list[StoredImage]] = {}
         for url in urls:
             with _client(url, cache_dir) as client:
                 for uuid, contents in _ask(client, list({k.uuid for k in expected if k.uuid})):
@@ -119,12 +119,12 @@ def verify_against_library(
     return report
 
 
-def _lacks(key: ImageKey, held: dict[UUID, list[Held]]) -> bool:
+def _lacks(key: ImageKey, held: dict[UUID, list[StoredImage]]) -> bool:
     contents = held.get(key.uuid, []) if key.uuid else []
     return not any(c.kind.value == key.kind and c.cache_uuid == key.cache_uuid for c in contents)
 
 
-def _compare(build: str, key: ImageKey, contents: Sequence[Held]) -> Finding:
+def _compare(build: str, key: ImageKey, contents: Sequence[StoredImage]) -> Finding:
     text = "no server has it"
     if any(c.kind.value == key.kind for c in contents):
         text = "servers have it only as other shared caches lay it out"
@@ -179,10 +179,10 @@ def _client(url: str, cache_dir: Path) -> Iterator[SymbolClient]:
         yield client
 
 
-def _ask(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[Held]]]:
+def _ask(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[StoredImage]]]:
     for start in range(0, len(uuids), _AT_ONCE):
         # A proof: its questions are no needs, and would stand first in everybody's list of what to harvest.
-        yield from client.holdings(uuids[start : start + _AT_ONCE], note_missing=False).images.items()
+        yield from client.look_up(uuids[start : start + _AT_ONCE], note_missing=False).images.items()
 
 
 def _get(url: str, what: str, model: type[_Model]) -> _Model:

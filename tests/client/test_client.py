@@ -314,6 +314,14 @@ def test_what_was_used_longest_ago_makes_room(server: Server, samples: Samples, 
         assert client.fetch_many([large])[large].path.read_bytes() == samples.large.read_bytes()
 
 
+def test_a_cache_that_cannot_be_written_is_said_so(server: Server, samples: Samples, tmp_path: Path) -> None:
+    with SymbolClient([server.url], tmp_path) as client:
+        (tmp_path / "blobs").rmdir()
+        (tmp_path / "blobs").write_bytes(b"")
+        with pytest.raises(OSError, match=r"Not a directory|File exists"):
+            client.fetch_many([ImageRequest(samples.uuid), ImageRequest(SHARED_UUID)])
+
+
 def test_a_damaged_cache_file_is_fetched_again(server: Server, samples: Samples, tmp_path: Path) -> None:
     request = ImageRequest(samples.uuid)
     got = _get([server.url], tmp_path, request)[request]
@@ -326,26 +334,26 @@ def test_a_damaged_cache_file_is_fetched_again(server: Server, samples: Samples,
     assert _get([server.url], tmp_path, request)[request].path.read_bytes() == samples.dylib.read_bytes()
 
 
-def test_holdings_of_many_and_the_cache_that_a_process_had(server: Server, samples: Samples, tmp_path: Path) -> None:
+def test_a_look_up_of_many_and_the_cache_that_a_process_had(server: Server, samples: Samples, tmp_path: Path) -> None:
     with SymbolClient([server.url], tmp_path) as client:
         unknown = UUID(int=77)
-        held = client.holdings([samples.uuid, SHARED_UUID, unknown])
+        held = client.look_up([samples.uuid, SHARED_UUID, unknown])
         assert set(held.images) == {samples.uuid, SHARED_UUID}
         assert {h.kind for h in held.images[samples.uuid]} == set(Kind)
         assert [h.build for h in held.images[SHARED_UUID]] == ["23A344", "22G120"]
         assert (held.match, held.caches) == (LayoutMatch.NONE, ())
         slide = 0x1234000
-        found = client.holdings({SHARED_UUID: BASES["22G120"] + slide, samples.uuid: 0x1_0000_0000, unknown: 5})
+        found = client.look_up({SHARED_UUID: BASES["22G120"] + slide, samples.uuid: 0x1_0000_0000, unknown: 5})
         # One image alone fits any cache that lies below it.
         assert (found.match, found.caches) == (LayoutMatch.UNIQUE, (CACHES["22G120"],))
         assert found.slide == slide
-        both = client.holdings({SHARED_UUID: BASES["23A344"] + slide})
+        both = client.look_up({SHARED_UUID: BASES["23A344"] + slide})
         assert (both.match, set(both.caches), both.slide) == (LayoutMatch.AMBIGUOUS, set(CACHES.values()), None)
-        none = client.holdings({SHARED_UUID: BASES["22G120"] - 0x1000})
+        none = client.look_up({SHARED_UUID: BASES["22G120"] - 0x1000})
         assert none.match is LayoutMatch.NONE
-        odd = client.holdings({SHARED_UUID: BASES["22G120"] + 8})
+        odd = client.look_up({SHARED_UUID: BASES["22G120"] + 8})
         assert odd.match is LayoutMatch.NONE
-        big = client.holdings([UUID(int=n) for n in range(10_000)])
+        big = client.look_up([UUID(int=n) for n in range(10_000)])
         assert big.images == {}
 
 
@@ -361,8 +369,8 @@ def test_a_server_that_a_look_up_could_not_reach_is_not_asked_for_files(
             SymbolClient([dead, server.url], tmp_path / "two") as other,
         ):
             with pytest.raises(RemoteError):
-                client.holdings([samples.uuid])
-            assert set(other.holdings([samples.uuid]).images) == {samples.uuid}
+                client.look_up([samples.uuid])
+            assert set(other.look_up([samples.uuid]).images) == {samples.uuid}
             bound.listen()
             with pytest.raises(RemoteError, match=f"could be asked for {request}"):
                 client.fetch_many([request])
@@ -394,4 +402,4 @@ def test_what_is_no_answer_to_a_look_up_is_not_taken_for_one(tmp_path: Path, ans
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     promised = pytest.raises(RemoteError, match="not what the API promises")
     with LyingServer(_lie(body)) as other, SymbolClient([other.url], tmp_path) as client, promised:
-        client.holdings([UUID(int=1)])
+        client.look_up([UUID(int=1)])

@@ -114,3 +114,11 @@ def test_a_server_that_breaks_off_or_refuses_is_no_answer(tmp_path: Path) -> Non
             SymbolClient([bad.url, good.url], tmp_path / answer.__name__) as client,
         ):
             assert client.fetch_source(_UUID, _PATH) is not None
+
+
+def test_a_cache_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    with LyingServer(_sources) as server, SymbolClient([server.url], tmp_path) as client:
+        (tmp_path / "blobs").rmdir()
+        (tmp_path / "blobs").write_bytes(b"")
+        with pytest.raises(StorageError, match=r"Not a directory|File exists"):
+            client.fetch_source(_UUID, _PATH)

@@ -95,7 +95,7 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
         with SymbolClient([_with(url, reader)], tmp_path / "c2") as client:
             found = client.fetch_many([ImageRequest(samples.uuid)])[ImageRequest(samples.uuid)]
             assert found.server == url  # without the token
-            assert client.holdings([samples.uuid]).images
+            assert client.look_up([samples.uuid]).images
         assert not [p for p in (tmp_path / "c2").rglob("*") if p.is_file() and reader.encode() in p.read_bytes()]
 
         environment = os.environ | {
@@ -226,7 +226,7 @@ def test_what_a_dsym_notes_of_its_sources_is_pushed_with_it(tmp_path: Path, own:
         noted = [{"recorded": "/Users/ci", "place": "/src/ledger"}]
         assert json.loads(request(server.url, f"/api/v1/uuids/{uuid}").body)["sources"] == noted
         with SymbolClient([server.url], tmp_path / "kept") as client:
-            assert client.holdings([uuid]).sources == {uuid: (("/Users/ci", "/src/ledger"),)}
+            assert client.look_up([uuid]).sources == {uuid: (("/Users/ci", "/src/ledger"),)}
 
 
 @pytest.mark.parametrize(

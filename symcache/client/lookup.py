@@ -1,6 +1,6 @@
 """The batch look-up: one call for hundreds of images.
 
-One request on one connection, asked before anything else when a dump is opened: `http.client` does it before the
+One request on one connection, sent before anything else when a dump is opened: `http.client` does it before the
 library for many at a time would have been imported.
 """
 
@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from symcache import __version__
-from symcache.client.model import Held, Holdings, LayoutMatch
+from symcache.client.model import LayoutMatch, LookupResponse, StoredImage
 from symcache.errors import RemoteError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import MAX_SOURCE_NOTES
 
-__all__ = ["UnreachableError", "ask_holdings"]
+__all__ = ["UnreachableError", "look_up_images"]
 
-_MAX_ANSWER = 256 << 20
+_MAX_RESPONSE = 256 << 20
 _AT_MOST = 10_000
 """Images in one call; the API allows no more."""
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 90.0
@@ -30,35 +30,35 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class UnreachableError(RemoteError):
-    """Nobody answers there."""
+    """No server responds there."""
 
 
-def ask_holdings(
+def look_up_images(
     url: str, loads: Mapping[UUID, int | None], token: str | None = None, *, note_missing: bool = True
-) -> Holdings:
-    """Ask one server, which notes as missing what it does not hold, unless told not to.
+) -> LookupResponse:
+    """Look up images on one server, which notes as missing what it does not have, unless told not to.
 
-    Raises RemoteError; UnreachableError where it is of no use to ask anything else.
+    Raises RemoteError; UnreachableError where no other request would do better.
     """
     if len(loads) > _AT_MOST:
         raise RemoteError(f"{len(loads)} images in one look-up where {_AT_MOST} are allowed", hint="ask in parts")
-    question: dict[str, object] = {
+    query: dict[str, object] = {
         "images": [
             {"uuid": uuid_text(u)} if address is None else {"uuid": uuid_text(u), "load_address": address}
             for u, address in loads.items()
         ]
     }
     if not note_missing:
-        question["note_missing"] = False
+        query["note_missing"] = False
     headers = {"Content-Type": "application/json", "User-Agent": f"symcache/{__version__}"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     try:
-        answer = _post(url, json.dumps(question).encode(), headers)
+        response = _post(url, json.dumps(query).encode(), headers)
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: what is no URL
         raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
     try:
-        return _holdings(json.loads(answer), url)
+        return _parse(json.loads(response), url)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RemoteError(f"{url}: its answer to a look-up is not what the API promises") from error
 
@@ -77,28 +77,28 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         with connection.getresponse() as response:
             if response.status != 200:
                 raise RemoteError(f"{url}: answers {response.status} {response.reason} to a look-up")
-            data = response.read(_MAX_ANSWER + 1)
-            if len(data) > _MAX_ANSWER:
-                raise RemoteError(f"{url}: answers a look-up with more than {_MAX_ANSWER} bytes")
+            data = response.read(_MAX_RESPONSE + 1)
+            if len(data) > _MAX_RESPONSE:
+                raise RemoteError(f"{url}: answers a look-up with more than {_MAX_RESPONSE} bytes")
             return data
     finally:
         connection.close()
 
 
-def _holdings(answer: dict[str, Any], url: str) -> Holdings:
-    """Return a checked answer. Raises ValueError, TypeError, KeyError or AttributeError for another."""
-    images = {UUID(i["uuid"]): [_held(c) for c in i.get("contents", ())] for i in answer["images"]}
-    layout = answer.get("layout") or {}
+def _parse(response: dict[str, Any], url: str) -> LookupResponse:
+    """Return the checked response. Raises ValueError, TypeError, KeyError or AttributeError for a wrong one."""
+    images = {UUID(i["uuid"]): [_image(c) for c in i.get("contents", ())] for i in response["images"]}
+    layout = response.get("layout") or {}
     slide = layout.get("slide")
     if slide is not None and not isinstance(slide, int):
         raise ValueError("a slide is a number of bytes")
-    return Holdings(
+    return LookupResponse(
         {uuid: contents for uuid, contents in images.items() if contents},
         LayoutMatch(layout.get("match", LayoutMatch.NONE)),
         tuple(UUID(cache) for cache in layout.get("caches", ())),
         slide,
         url,
-        {UUID(i["uuid"]): _sources(i["sources"]) for i in answer["images"] if i.get("sources")},
+        {UUID(i["uuid"]): _sources(i["sources"]) for i in response["images"] if i.get("sources")},
     )
 
 
@@ -109,10 +109,10 @@ def _sources(notes: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def _held(content: dict[str, Any]) -> Held:
+def _image(content: dict[str, Any]) -> StoredImage:
     sha256, size, arch, path = content["sha256"], content["size"], content["arch"], content["path"]
     build, cache = content.get("build"), content.get("cache_uuid")
     right = isinstance(arch, str) and isinstance(path, str) and isinstance(build, str | None)
     if not (right and isinstance(size, int) and size >= 0 and _SHA256.fullmatch(sha256)):
         raise ValueError("a field has another type")
-    return Held(Kind(content["kind"]), size, sha256, arch, path, build, UUID(cache) if cache else None)
+    return StoredImage(Kind(content["kind"]), size, sha256, arch, path, build, UUID(cache) if cache else None)

@@ -1,0 +1,157 @@
+"""Many HTTP jobs at a time: their limit, their errors, the order of servers, and an event loop to run them in."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDone
+from typing import Any, Generic, TypeVar
+
+import aiohttp
+
+from symcache import __version__
+from symcache.errors import IntegrityError, RemoteError
+
+__all__ = ["ByteCount", "FetchJob", "HttpThread", "run_many"]
+
+_T = TypeVar("_T")
+_Request = TypeVar("_Request")
+_Result = TypeVar("_Result")
+_CONNECTIONS = 16
+_POLL_SECONDS = 0.1
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 90.0
+"""A server may decode a large file before its first byte; a whole download may take as long as it takes."""
+
+
+async def run_many(job: Callable[[_T], Awaitable[None]], items: Iterable[_T], limit: int) -> None:
+    """Run `job` for every item, at most `limit` at a time. The first error ends the others and is raised by itself."""
+    gate = asyncio.Semaphore(limit)
+
+    async def one(item: _T) -> None:
+        async with gate:
+            await job(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for item in items:
+                group.create_task(one(item))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+
+
+class ByteCount:
+    """How far downloads are, in bytes."""
+
+    def __init__(self) -> None:
+        self.done = self.total = 0
+
+    def __call__(self, arrived: int, expected: int) -> None:
+        """Add bytes that have arrived, and bytes that will."""
+        self.done += arrived
+        self.total = max(self.total + expected, self.done)
+
+
+class FetchJob(Generic[_Request, _Result]):
+    """Fetches many things. Servers are tried in their order, the first that has it wins; one that is down, once.
+
+    `fetch` gets a server's URL and a request. It returns None for what the server does not have, and raises RemoteError
+    for a server that is down, IntegrityError for a response that is not what it should be.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        fetch: Callable[[str, _Request], Awaitable[_Result | None]],
+        down: Mapping[str, str] | None = None,
+    ) -> None:
+        """`down` are servers that are known to be down, and why."""
+        self._urls, self._fetch_from = urls, fetch
+        self._down = dict(down or {})
+        self.results: dict[_Request, _Result] = {}
+        self.failures: dict[_Request, list[str]] = {}
+        """What went wrong, by request."""
+        self.problems: dict[str, str] = {}
+        """What went wrong last, by server."""
+        self.responded = False
+        """Whether any server did."""
+
+    async def run(self, requests: Iterable[_Request], limit: int) -> None:
+        """Fetch everything, at most `limit` at a time. Raises what `fetch` does, but for the two errors above."""
+        await run_many(self._fetch, requests, limit)
+
+    async def _fetch(self, request: _Request) -> None:
+        for url in self._urls:
+            if url in self._down:
+                self.failures.setdefault(request, []).append(self._down[url])
+                continue
+            try:
+                result = await self._fetch_from(url, request)
+            except (IntegrityError, RemoteError) as error:
+                self.problems[url] = str(error)
+                self.failures.setdefault(request, []).append(str(error))
+                if isinstance(error, IntegrityError):
+                    self.responded = True
+                else:  # not tried again in this call: a burst of hundreds must not wait for a dead server each time
+                    self._down[url] = str(error)
+                continue
+            self.responded = True
+            if result is not None:
+                self.results[request] = result
+                return
+
+
+class HttpThread:
+    """A thread with an event loop and an HTTP session, for callers that have none."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="symbol-client", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End connections, loop and thread."""
+        if self._session is not None:
+            asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(
+        self,
+        work: Callable[[aiohttp.ClientSession], Coroutine[Any, Any, _T]],
+        tick: Callable[[], object] | None = None,
+    ) -> _T:
+        """Wait for `work` and return its result; `tick` is called now and then, and at the end, in this thread."""
+        future: Future[_T] = asyncio.run_coroutine_threadsafe(self._with_session(work), self._loop)
+        try:
+            while True:
+                try:
+                    result = future.result(_POLL_SECONDS)
+                except NotDone:
+                    if future.done():
+                        raise
+                    if tick:
+                        tick()
+                else:
+                    if tick:
+                        tick()
+                    return result
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _with_session(self, work: Callable[[aiohttp.ClientSession], Coroutine[Any, Any, _T]]) -> _T:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # Bodies are unpacked here, in bounded memory, and their hash is that of the unpacked file.
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS),
+                headers={"User-Agent": f"symcache/{__version__}"},
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+            )
+        return await work(self._session)

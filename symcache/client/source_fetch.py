@@ -1,0 +1,84 @@
+"""Downloading one source file of an own binary (debuginfod's `/source/`)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import tenacity
+from yarl import URL
+
+from symcache.client.local_cache import LocalCache
+from symcache.client.sources import write_source
+from symcache.errors import IntegrityError, RemoteError
+from symcache.images import SourceRequest
+
+__all__ = ["SourceFetcher"]
+
+MAX_SOURCE = 16 << 20
+"""Bytes; what is longer is not taken."""
+_CHUNK = 1 << 16
+_ATTEMPTS = 3
+
+
+class SourceFetcher:
+    """Downloads over one session into one local cache."""
+
+    def __init__(self, session: aiohttp.ClientSession, cache: LocalCache, tokens: Mapping[str, str]) -> None:
+        self._session, self._cache, self._tokens = session, cache, tokens
+
+    async def fetch(self, url: str, request: SourceRequest) -> Path | None:
+        """Return a copy of the file from the server at `url`, or None if it does not have it.
+
+        Raises RemoteError, IntegrityError for a response that is not what the server promised, StorageError.
+        """
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(0.2, max=5),
+            retry=tenacity.retry_if_exception_type((aiohttp.ClientError, TimeoutError)),
+            reraise=True,
+        )
+        try:
+            data: bytes | None = await retrying(self._attempt, url, request)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RemoteError(f"{url}: {error or 'no answer'}") from error
+        return None if data is None else await asyncio.to_thread(write_source, self._cache, request, data, url)
+
+    async def _attempt(self, url: str, request: SourceRequest) -> bytes | None:
+        target = URL(f"{url}/buildid/{request.uuid.hex}/source{quote(request.path)}", encoded=True)
+        headers = {"Accept-Encoding": "identity"}
+        if url in self._tokens:
+            headers["Authorization"] = f"Bearer {self._tokens[url]}"
+        async with self._session.get(target, headers=headers) as response:
+            if response.status in {401, 403}:
+                raise RemoteError(
+                    f"{url}: does not let us read: {response.status} {response.reason}",
+                    hint="put a token into the URL: https://any:TOKEN@host",
+                )
+            if response.status >= 500 or response.status in {408, 429}:
+                raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
+            if response.status != 200:
+                return None
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise IntegrityError(f"{url}: answers in an encoding that was not asked for")
+            data = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                data += chunk
+                if len(data) > MAX_SOURCE:
+                    raise IntegrityError(f"{url}: more than {MAX_SOURCE} bytes come for {request}")
+            _check(bytes(data), response.headers, f"{url}: what came for {request}")
+            return bytes(data)
+
+
+def _check(data: bytes, headers: Mapping[str, str], what: str) -> None:
+    """Compare the content with what the server promised. Raises IntegrityError."""
+    for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
+        if (text := headers.get(name, "")).isdigit() and text != str(len(data)):
+            raise IntegrityError(f"{what} has {len(data)} bytes where {text[:20]} were promised")
+    tag = headers.get("ETag", "").strip('"')
+    if "X-Symcache-Version" in headers and len(tag) == 64 and hashlib.sha256(data).hexdigest() != tag:
+        raise IntegrityError(f"{what} has another SHA-256 than was promised")
