@@ -22,12 +22,13 @@ RANK = {
     "symcache.dyld": 2,
     "symcache.macho": 1,
     "symcache.model": 0,
-    "symcache.errors": 0,
-    "symcache.files": 0,
     "symcache.images": 0,
+    "symcache.lru_folder": 0,
     "symcache.own_program": 0,
     "symcache.text": 0,
     "symcache.wal": 0,
+    "symcache.errors": -1,
+    "symcache.files": -1,
     "symcache.kinds": -1,
 }
 """From bottom to top; rooms of one height do not know each other."""

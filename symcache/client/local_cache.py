@@ -30,6 +30,7 @@ from symcache.client.model import FetchedImage
 from symcache.errors import StorageError
 from symcache.files import atomic_write_bytes, is_named
 from symcache.images import ImageRequest
+from symcache.lru_folder import LruFolder
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -78,7 +79,8 @@ class LocalCache:
     """A folder of checked binaries."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
-        self.folder, self.limit = folder, limit
+        self.folder = folder
+        self._blobs = LruFolder(folder / "blobs", limit, in_use_seconds=_IN_USE_SECONDS)
         try:
             for name in ("blobs", "index", "parts"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -188,20 +190,7 @@ class LocalCache:
 
     def evict(self) -> int:
         """Remove what was used longest ago until the cache is within its limit; return the bytes removed."""
-        files: list[tuple[float, int, Path]] = []
-        for folder in self.folder.glob("blobs/*"):
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for one in entries:
-                    with contextlib.suppress(OSError):
-                        found = one.stat()
-                        files.append((found.st_mtime, found.st_size, Path(one.path)))
-        now, total, removed = time.time(), sum(size for _, size, _ in files), 0
-        for modified, size, path in sorted(files):
-            if total - removed <= self.limit or now - modified < _IN_USE_SECONDS:
-                break
-            with contextlib.suppress(OSError):
-                path.unlink()
-                removed += size
+        now, removed = time.time(), self._blobs.evict()
         for path in self.folder.glob("parts/*"):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > _PART_SECONDS:

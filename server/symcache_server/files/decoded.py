@@ -32,8 +32,8 @@ import zstandard
 from symcache.errors import IntegrityError, NotFoundError
 from symcache.files import atomic_write, atomic_write_bytes
 from symcache.library import Library
+from symcache.lru_folder import LruFolder
 from symcache.store import LocalStore, blob_key
-from symcache_server.files.lru_folder import Room
 from symcache_server.http.content import Content, Source
 from symcache_server.http.metrics import CACHE_FILLS
 
@@ -55,7 +55,7 @@ class DecodedCache:
 
     def __init__(self, library: Library, folder: Path, limit: int) -> None:
         self._library, self._folder = library, folder
-        self._room = Room(folder, limit)
+        self._bounded = LruFolder(folder, limit)
         self._root = library.store.root if isinstance(library.store, LocalStore) else None
         """Folder of a store on this machine's disks, whose files can be sent as they lie."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class DecodedCache:
         path = self._path(sha256)
         if (ready := self._open(path, size)) is not None:
             return ready
-        with self._room.held(path):
+        with self._bounded.pinned(path):
             while (descriptor := self._open(path, size)) is None:
                 await self._once(sha256, lambda: self._fill(sha256, size, Path(path)))
         return descriptor
@@ -91,7 +91,7 @@ class DecodedCache:
         """Return a descriptor of the blob as stored, which was proven to decode to its hash."""
         if (ready := self._open_intact(sha256, stored_size)) is not None:
             return ready
-        with self._room.held(self._path(f"{sha256}.zst")):
+        with self._bounded.pinned(self._path(f"{sha256}.zst")):
             while (descriptor := self._open_intact(sha256, stored_size)) is None:
                 await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
         return descriptor
@@ -120,7 +120,7 @@ class DecodedCache:
         digest = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
         name = f"{digest}.{word}"
         path = Path(self._path(name))
-        with self._room.held(str(path)):
+        with self._bounded.pinned(str(path)):
             while not path.exists():
                 if waiting := self._filling.get(name):
                     await asyncio.shield(waiting)
@@ -147,7 +147,7 @@ class DecodedCache:
                 raise
 
         try:
-            self._room.write(path, sum(os.fstat(descriptor).st_size for descriptor in descriptors), fill, ".made")
+            self._bounded.write(path, sum(os.fstat(descriptor).st_size for descriptor in descriptors), fill, ".made")
         finally:
             _close(descriptors)  # not by who waits, and may give up while they are read
 
@@ -204,7 +204,7 @@ class DecodedCache:
             if not path.exists():  # else another process was faster
                 self._library.materialize(sha256, size, path)
 
-        self._room.write(path, size, fill)
+        self._bounded.write(path, size, fill)
 
     def _open_intact(self, sha256: str, stored_size: int) -> int | None:
         """Return a descriptor of a stored blob that has been proven, and not changed since."""
@@ -280,7 +280,7 @@ class DecodedCache:
             except zstandard.ZstdError as error:
                 raise IntegrityError(f"blob {sha256}: damaged: {error}") from error
 
-        self._room.write(path, stored_size, fill)
+        self._bounded.write(path, stored_size, fill)
 
 
 def _close(descriptors: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import os
 import shutil
 import subprocess
@@ -63,6 +64,26 @@ def test_the_cache_of_decoded_files_keeps_to_its_limit(many: tuple[Path, list[Pa
                 assert request(server.url, _path(image)).body == image.read_bytes()
     kept = [p for p in (tmp_path / "server" / "cache").rglob("*") if p.is_file() and p.stat().st_size == size]
     assert 1 <= len(kept) <= 4
+
+
+def test_what_was_served_lately_outlives_what_was_not(many: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    library, images = many
+    size = images[0].stat().st_size
+    sums = [hashlib.sha256(image.read_bytes()).hexdigest() for image in images]
+    cached = [tmp_path / "cache" / sha256[:2] / sha256 for sha256 in sums]
+
+    def serve_once(*numbers: int) -> None:
+        with Library.open(library) as opened:
+            cache = DecodedCache(opened, tmp_path / "cache", int(2.5 * size))
+            for number in numbers:
+                os.close(asyncio.run(cache.open(sums[number], size)))
+            cache.close()
+
+    serve_once(0, 1)
+    for number, hours in ((0, 3), (1, 2)):
+        os.utime(cached[number], (time.time() - 3600 * hours,) * 2)
+    serve_once(0, 2)  # the first was made before the second, but is used again
+    assert [path.exists() for path in cached[:3]] == [True, False, True]
 
 
 def test_what_is_larger_than_the_whole_cache_is_sent_nevertheless(

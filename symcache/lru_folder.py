@@ -1,4 +1,4 @@
-"""The bound of a folder of files that can be made anew: what was used longest ago makes room."""
+"""A bounded folder of files that can be made anew: those that were used longest ago are removed first."""
 
 from __future__ import annotations
 
@@ -14,47 +14,48 @@ from pathlib import Path
 from symcache.errors import StorageError
 from symcache.files import file_lock
 
-__all__ = ["Room"]
+__all__ = ["LruFolder"]
 
 _COUNT_ANEW = 1 << 30
-"""After so many bytes filled by this process the folder is measured again: other processes fill it, too."""
+"""After so many bytes written by this process the folder is measured again: other processes write to it, too."""
 _STALE_SECONDS = 86400.0
 """No file is written for so long: what is older was left by a process that died."""
 _TRIES = 3
-"""How often it is tried to write to a full disk, after making room: others fill it, too."""
+"""How often it is tried to write to a full disk, after removing files: others fill it, too."""
 _LEAST = 64 << 20
-"""Bytes that are thrown away then at least."""
+"""Bytes that are removed then at least."""
 _LOCK = ".lock-"
 
 
-class Room:
-    """At most `limit` bytes in the folders of `folder`, but for what is about to be opened. It may be deleted.
+class LruFolder:
+    """At most `limit` bytes of files in the folders of `folder`, which may be deleted at any time.
 
-    Names that begin with a dot are locks and files that are being written: they count, and stay.
+    A file counts as used at its modification time. Files that were used within the last `in_use_seconds` stay, whatever
+    the limit. Names that begin with a dot are locks and files that are being written: they count, and stay.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit = folder, limit
+    def __init__(self, folder: Path, limit: int, *, in_use_seconds: float = 0) -> None:
+        self._folder, self._limit, self._in_use_seconds = folder, limit, in_use_seconds
         self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()
-        self._since_count = _COUNT_ANEW  # measure at the first fill
+        self._pinned: Counter[str] = Counter()
+        self._since_count = _COUNT_ANEW  # measure at the first write
 
     @contextlib.contextmanager
-    def held(self, path: str) -> Iterator[None]:
-        """Keep this process from throwing `path` away, be it larger than all the room there is.
+    def pinned(self, path: str) -> Iterator[None]:
+        """Keep this process from removing `path`, be it larger than the limit.
 
         From one thread only, which is the event loop's: it may not wait for one that measures the folder.
         """
-        self._held[path] += 1
+        self._pinned[path] += 1
         try:
             yield
         finally:
-            self._held[path] -= 1
-            if not self._held[path]:
-                del self._held[path]
+            self._pinned[path] -= 1
+            if not self._pinned[path]:
+                del self._pinned[path]
 
-    def write(self, path: Path, size: int, fill: Callable[[], None], word: str = "") -> None:
-        """Write a file of about `size` bytes, under its lock; where the disk is full, what was used least goes.
+    def write(self, path: Path, size: int, fill: Callable[[], None], lock_suffix: str = "") -> None:
+        """Write a file of about `size` bytes, under its lock; where the disk is full, older files are removed.
 
         Raises what `fill` does, and StorageError.
         """
@@ -62,7 +63,7 @@ class Room:
             for attempt in range(_TRIES):
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with file_lock(path.with_name(f"{_LOCK}{path.name[:2]}{word}")):
+                    with file_lock(path.with_name(f"{_LOCK}{path.name[:2]}{lock_suffix}")):
                         fill()
                         break
                 except OSError as error:
@@ -74,41 +75,46 @@ class Room:
         except OSError as error:
             raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
         with contextlib.suppress(FileNotFoundError):
-            self._filled(path.stat().st_size)
+            self._count(path.stat().st_size)
 
-    def _filled(self, size: int) -> None:
-        """Take note of a new file of `size` bytes, and make room if need be."""
+    def _count(self, size: int) -> None:
+        """Count a new file of `size` bytes, and evict if it is time to measure again."""
         with self._lock:
             self._since_count += size
             if self._since_count < min(_COUNT_ANEW, self._limit // 8):
                 return
             self._since_count = 0
+        self.evict()
+
+    def evict(self) -> int:
+        """Remove the files that were used longest ago until the limit is kept; return the bytes removed."""
+        with self._lock:
             files = self._files()
-            self._remove(files, sum(size for _, size, _ in files) - self._limit)
+            return self._remove(files, sum(size for _, size, _ in files) - self._limit)
 
     def free(self, size: int) -> bool:
-        """Throw away `size` bytes more than the limit asks for, since the disk is full; False: there was nothing."""
+        """Remove `size` bytes more than the limit asks for, since the disk is full; return False if there are none."""
         with self._lock:
             return self._remove(self._files(), size) > 0
 
     def _files(self) -> list[tuple[float, int, str]]:
-        """Return (when it was used, size, path) of every file."""
+        """Return (time of last use, size, path) of every file."""
         files: list[tuple[float, int, str]] = []
         for folder in _entries(self._folder):
             for entry in _entries(folder.path):
                 with contextlib.suppress(OSError):
-                    found = entry.stat()
-                    files.append((found.st_mtime, found.st_size, entry.path))
+                    status = entry.stat()
+                    files.append((status.st_mtime, status.st_size, entry.path))
         return files
 
     def _remove(self, files: list[tuple[float, int, str]], wanted: int) -> int:
         """Remove what was used longest ago until `wanted` bytes are gone; return how many are."""
         removed, now = 0, time.time()
         for used, size, path in sorted(files):
-            if removed >= wanted:
+            if removed >= wanted or now - used < self._in_use_seconds:
                 break
             name = os.path.basename(path)  # noqa: PTH119
-            if path in self._held or name.startswith(_LOCK) or (name[0] == "." and now - used < _STALE_SECONDS):
+            if path in self._pinned or name.startswith(_LOCK) or (name[0] == "." and now - used < _STALE_SECONDS):
                 continue
             with contextlib.suppress(OSError):
                 Path(path).unlink()
@@ -117,7 +123,7 @@ class Room:
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """Return what is in a folder; nothing of what is none, or was deleted."""
+    """Return the entries of a folder; none if it is not a folder, or was deleted."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

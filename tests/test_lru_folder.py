@@ -1,0 +1,102 @@
+"""A bounded folder removes what was used longest ago, and nothing that is in use."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from symcache.errors import StorageError
+from symcache.lru_folder import LruFolder
+
+HOUR = 3600.0
+
+
+def _put(folder: Path, name: str, size: int, age: float) -> Path:
+    """Write a file of `size` bytes that was used `age` seconds ago."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def _names(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    # Neither by name, nor by size, nor by folder do these stand in the order of their ages, forwards or backwards.
+    for name, size, age in (("b/2", 100, 5), ("a/3", 400, 3), ("c/1", 200, 4), ("a/4", 50, 1), ("b/0", 300, 2)):
+        _put(tmp_path, name, size, age * HOUR)
+    assert LruFolder(tmp_path, 750).evict() == 300
+    assert _names(tmp_path) == {"a/3", "a/4", "b/0"}
+    assert LruFolder(tmp_path, 750).evict() == 0
+    assert LruFolder(tmp_path, 349).evict() == 700
+    assert _names(tmp_path) == {"a/4"}
+
+
+def test_a_file_counts_as_used_when_it_was_touched(tmp_path: Path) -> None:
+    old, newer = _put(tmp_path, "a/1", 100, 2 * HOUR), _put(tmp_path, "a/2", 100, HOUR)
+    os.utime(old)
+    LruFolder(tmp_path, 100).evict()
+    assert old.exists() and not newer.exists()
+
+
+def test_what_is_in_use_stays(tmp_path: Path) -> None:
+    _put(tmp_path, "a/old", 100, 2 * HOUR)
+    _put(tmp_path, "a/now", 100, HOUR / 2)
+    assert LruFolder(tmp_path, 0, in_use_seconds=HOUR).evict() == 100
+    assert _names(tmp_path) == {"a/now"}
+    bounded = LruFolder(tmp_path, 0)
+    with bounded.pinned(str(tmp_path / "a" / "now")):
+        assert bounded.evict() == 0
+    assert bounded.evict() == 100
+
+
+def test_locks_and_files_that_are_being_written_stay(tmp_path: Path) -> None:
+    _put(tmp_path, "a/.lock-ab", 10, 1000 * HOUR)
+    _put(tmp_path, "a/.part-1", 10, 23 * HOUR)
+    _put(tmp_path, "a/.part-2", 10, 25 * HOUR)
+    assert LruFolder(tmp_path, 0).evict() == 10
+    assert _names(tmp_path) == {"a/.lock-ab", "a/.part-1"}
+
+
+def test_writing_keeps_to_the_limit(tmp_path: Path) -> None:
+    bounded = LruFolder(tmp_path, 1000)
+    for number in range(12):
+        path = tmp_path / "a" / f"{number}"
+        bounded.write(path, 200, lambda path=path: path.write_bytes(bytes(200)) and None)  # type: ignore[misc]
+        os.utime(path, (time.time() - HOUR + number,) * 2)
+    assert _names(tmp_path) - {"a/.lock-0", "a/.lock-1"} >= {"a/8", "a/9", "a/10", "a/11"}
+    assert not _names(tmp_path) & {f"a/{number}" for number in range(7)}
+
+
+def test_a_full_disk_makes_the_oldest_files_go(tmp_path: Path) -> None:
+    _put(tmp_path, "a/new", 60 << 20, HOUR)
+    _put(tmp_path, "a/old", 60 << 20, 2 * HOUR)
+    _put(tmp_path, "a/oldest", 60 << 20, 3 * HOUR)
+    tries: list[set[str]] = []
+
+    def fill() -> None:
+        tries.append({name for name in _names(tmp_path) if ".lock" not in name})
+        if len(tries) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        (tmp_path / "a" / "written").write_bytes(b"x")
+
+    LruFolder(tmp_path, 1 << 40).write(tmp_path / "a" / "written", 1, fill)
+    assert tries == [{"a/new", "a/old", "a/oldest"}, {"a/new"}]  # 64 MiB at least
+
+
+def test_an_error_that_no_removal_mends_is_told(tmp_path: Path) -> None:
+    def fill() -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    kept = _put(tmp_path, "a/kept", 100, HOUR)
+    with pytest.raises(StorageError, match="Permission denied"):
+        LruFolder(tmp_path, 1 << 40).write(tmp_path / "b" / "file", 1, fill)
+    assert kept.exists()
