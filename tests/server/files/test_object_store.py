@@ -74,7 +74,7 @@ def test_clients_that_are_sent_to_the_store_get_the_same(location: str, tmp_path
         with SymbolClient([server.url], tmp_path / "cache") as client:
             wanted = ImageRequest(uuid_of(image), build="22G120")
             found = client.fetch_many([wanted])[wanted]
-            assert (found.path.read_bytes(), found.build, found.server) == (whole, "22G120", server.url)
+            assert (found.path.read_bytes(), found.build, found.origin) == (whole, "22G120", server.url)
         # Everything else comes from the server as always.
         assert request(server.url, path).body == whole
         ranged = request(server.url, path, headers={"Range": "bytes=5-9", "Accept-Encoding": "zstd"})

@@ -94,7 +94,7 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
             client.fetch_many([ImageRequest(samples.uuid)])
         with SymbolClient([_with(url, reader)], tmp_path / "c2") as client:
             found = client.fetch_many([ImageRequest(samples.uuid)])[ImageRequest(samples.uuid)]
-            assert found.server == url  # without the token
+            assert found.origin == url  # without the token
             assert client.look_up([samples.uuid]).images
         assert not [p for p in (tmp_path / "c2").rglob("*") if p.is_file() and reader.encode() in p.read_bytes()]
 
