@@ -12,7 +12,7 @@ records says, in whatever order they are read.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,7 @@ from symcache.kinds import Kind, uuid_text
 __all__ = [
     "CacheFile",
     "HarvestRecord",
+    "ImageKey",
     "Kind",
     "ManifestEntry",
     "ObjectEntry",
@@ -68,6 +69,25 @@ class Trust(StrEnum):
     PUSHED = "pushed"
 
 
+class ImageKey(NamedTuple):
+    """The identity of an image: contents with the same key contradict each other if they differ.
+
+    In the key of what a manifest lists, nobody has extracted it yet: `extractor` is empty and `revision` 0.
+    """
+
+    uuid: UUID | None
+    kind: Kind
+    cache_uuid: UUID | None = None
+    """The shared cache that it lies in."""
+    extractor: str = ""
+    revision: int = 0
+
+    @property
+    def listed(self) -> ImageKey:
+        """The key by which a manifest lists it, whoever extracted it."""
+        return ImageKey(self.uuid, self.kind, self.cache_uuid)
+
+
 class _Frozen(BaseModel):
     # Unknown fields are ignored: an older reader must be able to read a newer record of its schema version.
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -98,6 +118,11 @@ class ManifestEntry(_Frozen):
     origin: Origin = Origin.FILE
     cache_uuid: UUID | None = None
 
+    @property
+    def key(self) -> ImageKey:
+        """Its identity."""
+        return ImageKey(self.uuid, self.kind, self.cache_uuid)
+
 
 class SourceNote(_Frozen):
     """Where a dSYM says that sources are which its compiler found in the folder `recorded`."""
@@ -108,7 +133,7 @@ class SourceNote(_Frozen):
 
 
 class ObjectEntry(_Frozen):
-    """One stored content. Its full key is (uuid, kind, cache_uuid, extractor, revision)."""
+    """One stored content."""
 
     path: str
     arch: str
@@ -127,6 +152,11 @@ class ObjectEntry(_Frozen):
     """First 64 bits of the SHA-256 of `__TEXT,__text`: tells a stripped twin from a rival. Empty without code."""
     sources: tuple[SourceNote, ...] = Field(default=(), max_length=256)
     """What its dSYM bundle says of its sources; it is no part of the content."""
+
+    @property
+    def key(self) -> ImageKey:
+        """Its identity."""
+        return ImageKey(self.uuid, self.kind, self.cache_uuid, self.extractor, self.revision)
 
 
 class CacheFile(_Frozen):

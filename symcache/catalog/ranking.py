@@ -21,7 +21,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from symcache.catalog.rows import Occurrence, RecordRow
-from symcache.model import Kind, Trust
+from symcache.model import ImageKey, Kind, Trust
 
 __all__ = ["OWN_EXTRACTOR", "TRUST_RANK", "Slot", "believed", "rank"]
 
@@ -40,11 +40,7 @@ def believed(contents: Sequence[Occurrence], preferences: Mapping[Slot, str]) ->
     nor beside it, as its dSYM or in what is made of both. A person may decide otherwise.
     """
     most = min((TRUST_RANK[o.trust] for o in contents), default=0)
-    return [o for o in contents if TRUST_RANK[o.trust] == most or preferences.get(_slot(o)) == o.sha256]
-
-
-def _slot(o: Occurrence) -> Slot:
-    return o.uuid, o.kind, o.cache_uuid
+    return [o for o in contents if TRUST_RANK[o.trust] == most or preferences.get(o.key[:3]) == o.sha256]
 
 
 def rank(rows: list[Row], preferences: Mapping[Slot, str]) -> list[Occurrence]:
@@ -53,7 +49,7 @@ def rank(rows: list[Row], preferences: Mapping[Slot, str]) -> list[Occurrence]:
         return [rows[0][0]]
     slots: dict[Slot, list[Row]] = {}
     for row in rows:
-        slots.setdefault(_slot(row[0]), []).append(row)
+        slots.setdefault(row[0].key[:3], []).append(row)
     ordered: list[tuple[tuple[int, bool], str, tuple[str, str, str], list[Occurrence]]] = []
     for slot, members in slots.items():
         contents = _contents(members, preferences.get(slot))
@@ -71,19 +67,14 @@ def _trust(record: RecordRow) -> int:
     return TRUST_RANK[record.trust]
 
 
-def _key(o: Occurrence) -> tuple[str, int]:
-    """Return the part of the full key that a slot does not fix."""
-    return o.extractor, o.revision
-
-
 def _contents(rows: list[Row], preferred: str | None) -> list[list[Row]]:
     """Return the rows of one slot by content, best content first; in each, the row that speaks for it first."""
-    by_content: dict[tuple[str, int, str], list[Row]] = {}
+    by_content: dict[tuple[ImageKey, str], list[Row]] = {}
     for row in rows:
-        by_content.setdefault((*_key(row[0]), row[0].sha256), []).append(row)
+        by_content.setdefault((row[0].key, row[0].sha256), []).append(row)
     families: dict[tuple[object, ...], tuple[str, str]] = {}
     ranked: list[tuple[tuple[object, ...], tuple[object, ...], list[Row]]] = []
-    for (extractor, revision, sha256), members in by_content.items():
+    for (key, sha256), members in by_content.items():
         members.sort(key=lambda r: (r[0].path, r[0].arch, r[0].origin, r[1].sha256))
         members.sort(key=lambda r: r[1].release_order, reverse=True)
         members.sort(key=lambda r: (_trust(r[1]), not r[1].sealed))
@@ -93,9 +84,9 @@ def _contents(rows: list[Row], preferred: str | None) -> list[list[Row]]:
             sha256 != preferred,
             _trust(record),
             not record.sealed,
-            extractor != OWN_EXTRACTOR,
-            -revision,
-            extractor,
+            key.extractor != OWN_EXTRACTOR,
+            -key.revision,
+            key.extractor,
         )
         family = (*level, best.code or sha256)
         families[family] = min(first, families.get(family, first))
@@ -105,11 +96,11 @@ def _contents(rows: list[Row], preferred: str | None) -> list[list[Row]]:
 
 
 def _flatten(contents: Iterable[list[Row]]) -> list[Occurrence]:
-    """Return the occurrences of one slot; a content that contradicts the first of its full key is a rival."""
-    heads: dict[tuple[str, int], Occurrence] = {}
+    """Return the occurrences of one slot; a content that contradicts the first of its key is a rival."""
+    heads: dict[ImageKey, Occurrence] = {}
     result = []
     for members in contents:
-        head = heads.setdefault(_key(members[0][0]), members[0][0])
+        head = heads.setdefault(members[0][0].key, members[0][0])
         for occurrence, _ in members:
             twin = occurrence.sha256 == head.sha256 or _stripped(occurrence, head)
             result.append(occurrence if twin else replace(occurrence, rival=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from symcache.model import Kind, Trust
+from symcache.model import ImageKey, Kind, Trust
 
 __all__ = ["Conflict", "Occurrence", "RecordRow", "ReleaseRow"]
 
@@ -34,7 +34,12 @@ class Occurrence:
     code: str = ""
     """Identifies `__TEXT,__text`: equal for a file and its stripped twin."""
     rival: bool = False
-    """Another content under the same full key is served; this one waits for a person's decision."""
+    """Another content under the same key is served; this one waits for a person's decision."""
+
+    @property
+    def key(self) -> ImageKey:
+        """The identity of the image."""
+        return ImageKey(self.uuid, self.kind, self.cache_uuid, self.extractor, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class RecordRow:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Different contents under one full key: the served one first, its rivals after it."""
+    """Different contents under one key: the served one first, its rivals after it."""
 
     uuid: UUID
     kind: Kind

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from symcache import __version__
 from symcache.errors import IntegrityError, StorageError, SymcacheError
 from symcache.library.found import IngestResult
-from symcache.library.resume import continue_partial, image_key, object_order
+from symcache.library.resume import continue_partial, listed_image, object_order
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.tombstones import removed, take_back
 from symcache.library.user_dirs import now, operator, writer_id
@@ -69,8 +69,8 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
         library.refresh()  # hours may have passed
         objects, cache_files = list(done.objects), list(done.cache_files)
         carried, supersedes = continue_partial(library, staged, objects, cache_files)
-        have = {image_key(o) for o in objects}
-        missing = [m for m in manifest if image_key(m) not in have]
+        have = {listed_image(o) for o in objects}
+        missing = [m for m in manifest if listed_image(m) not in have]
         record = HarvestRecord(
             trust=staged.trust,
             release=staged.release,

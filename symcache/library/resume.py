@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from symcache.library.staged import Staged
-from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Trust, encodable
+from symcache.model import CacheFile, HarvestRecord, ImageKey, ManifestEntry, ObjectEntry, Trust, encodable
 from symcache.store import RecordKey, blob_key, read_record
 
 if TYPE_CHECKING:
     from symcache.library.library import Library
 
-__all__ = ["continue_partial", "image_key", "object_order"]
+__all__ = ["continue_partial", "listed_image", "object_order"]
 
 
 def continue_partial(
@@ -24,7 +24,7 @@ def continue_partial(
     """
     if staged.release is None or staged.trust is not Trust.HARVEST:
         return 0, ()
-    expected = {(encodable(m.path), *image_key(m)[1:]) for m in staged.manifest}
+    expected = {(encodable(m.path), m.arch, m.key) for m in staged.manifest}
     have = {_object_key(o) for o in objects}
     raw = {(f.name, f.cache_uuid) for f in cache_files}
     carried, supersedes = 0, []
@@ -43,7 +43,7 @@ def continue_partial(
         extra = [o for o in old.objects if _object_key(o) not in have]
         files = [f for f in old.cache_files if (f.name, f.cache_uuid) not in raw]
         promised = {o.sha256 for o in extra} | {f.sha256 for f in files}
-        foreign = any(image_key(o) not in expected for o in extra)
+        foreign = any(listed_image(o) not in expected for o in extra)
         if foreign or any(library.store.stat(blob_key(sha256)) is None for sha256 in promised):
             continue
         objects += extra
@@ -55,13 +55,13 @@ def continue_partial(
     return carried, tuple(sorted(supersedes))
 
 
-def image_key(entry: ManifestEntry | ObjectEntry) -> tuple[object, ...]:
-    """Return what an image of a manifest and its stored object have in common."""
-    return entry.path, entry.arch, entry.uuid, entry.kind, entry.cache_uuid
+def listed_image(entry: ManifestEntry | ObjectEntry) -> tuple[str, str, ImageKey]:
+    """Return what an image of a manifest and its stored object have in common: (path, architecture, key)."""
+    return entry.path, entry.arch, entry.key.listed
 
 
-def _object_key(entry: ObjectEntry) -> tuple[object, ...]:
-    return *image_key(entry), entry.extractor, entry.revision
+def _object_key(entry: ObjectEntry) -> tuple[str, str, ImageKey]:
+    return entry.path, entry.arch, entry.key
 
 
 def object_order(entry: ObjectEntry) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from symcache.catalog import Occurrence
 from symcache.model import uuid_text
 from symcache.verify.expectations import FILES, Expectations, Expected
 from symcache.verify.findings import Finding, FindingCode, ReleaseSummary
-from symcache.verify.holdings import ImageKey, ReleaseHoldings, Unit
+from symcache.verify.holdings import ListedImage, ReleaseHoldings, Unit
 
 __all__ = ["check_images", "check_release", "summary_of"]
 
@@ -109,7 +109,7 @@ def _files_seen(release: ReleaseHoldings, record: int, units: list[Unit]) -> boo
     return all(release.listed_by(record, unit) <= unit.expected for unit in units if unit.family == FILES)
 
 
-_PLACES: tuple[tuple[FindingCode, Callable[[ImageKey], tuple[object, ...]]], ...] = (
+_PLACES: tuple[tuple[FindingCode, Callable[[ListedImage], tuple[object, ...]]], ...] = (
     (FindingCode.WRONG_UUID, lambda k: (k.path, k.arch, k.kind, k.cache_uuid)),
     (FindingCode.WRONG_ARCH, lambda k: (k.path, k.uuid, k.kind, k.cache_uuid)),
     (FindingCode.WRONG_KIND, lambda k: (k.path, k.arch, k.uuid, k.cache_uuid)),
@@ -125,7 +125,7 @@ def check_images(release: ReleaseHoldings) -> tuple[list[Finding], list[Occurren
     findings = []
     # An image that lies where another was expected is one finding, not a missing and an unexpected one.
     for code, place in _PLACES:
-        there: dict[tuple[object, ...], list[ImageKey]] = {}
+        there: dict[tuple[object, ...], list[ListedImage]] = {}
         for key in extras:
             there.setdefault(place(key), []).append(key)
         left = []
@@ -147,10 +147,10 @@ def check_images(release: ReleaseHoldings) -> tuple[list[Finding], list[Occurren
     return findings, answering
 
 
-def _shown(key: ImageKey) -> str:
+def _shown(key: ListedImage) -> str:
     cache = f" of cache {uuid_text(key.cache_uuid)}" if key.cache_uuid else ""
     return f"{key.arch} {key.kind} {uuid_text(key.uuid) if key.uuid else 'without UUID'}{cache}"
 
 
-def _finding(build: str, code: FindingCode, key: ImageKey, text: str) -> Finding:
+def _finding(build: str, code: FindingCode, key: ListedImage, text: str) -> Finding:
     return Finding.of_image(code, text, build, key.path, key.arch, key.uuid, key.cache_uuid)

@@ -13,11 +13,11 @@ from symcache.catalog import Occurrence
 from symcache.library import Library
 from symcache.verify.expectations import FILES, SYSTEM, canonical_arch, family_of_path
 
-__all__ = ["ImageKey", "RawFile", "ReleaseHoldings", "Unit", "gather"]
+__all__ = ["ListedImage", "RawFile", "ReleaseHoldings", "Unit", "gather"]
 
 
-class ImageKey(NamedTuple):
-    """What identifies one image of one release."""
+class ListedImage(NamedTuple):
+    """One image of one release, as a manifest lists it."""
 
     path: str
     arch: str
@@ -26,8 +26,8 @@ class ImageKey(NamedTuple):
     cache_uuid: UUID | None
 
     @classmethod
-    def of(cls, stored: Occurrence) -> ImageKey:
-        """Return the key of a stored content."""
+    def of(cls, stored: Occurrence) -> ListedImage:
+        """Return the image that a stored content is of."""
         return cls(stored.path, stored.arch, stored.uuid, stored.kind.value, stored.cache_uuid)
 
 
@@ -49,7 +49,7 @@ class Unit:
     cache_uuid: UUID | None = None
     sealed: bool = False
     records: set[int] = field(default_factory=set)
-    expected: set[ImageKey] = field(default_factory=set)
+    expected: set[ListedImage] = field(default_factory=set)
     raw: dict[str, list[RawFile]] = field(default_factory=dict)
     """Kept raw files by name. More than one content of a name is a contradiction, each of which is looked at."""
     heads: list[RawFile] = field(default_factory=list)
@@ -75,16 +75,16 @@ class ReleaseHoldings:
     version: str
     records: list[dict[str, Any]]
     units: list[Unit]
-    stored: dict[ImageKey, list[Occurrence]]
-    manifests: dict[int, set[ImageKey]]
+    stored: dict[ListedImage, list[Occurrence]]
+    manifests: dict[int, set[ListedImage]]
     """What each record lists, by the record's row."""
 
     @cached_property
-    def listed(self) -> set[ImageKey]:
+    def listed(self) -> set[ListedImage]:
         """Everything that any record lists."""
         return set().union(*self.manifests.values())
 
-    def listed_by(self, record: int, unit: Unit) -> set[ImageKey]:
+    def listed_by(self, record: int, unit: Unit) -> set[ListedImage]:
         """Return what one record lists of one unit."""
         keys = self.manifests[record]
         if unit.cache_uuid:
@@ -101,10 +101,10 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
     manifests = {r["id"]: {_key(row) for row in library.catalog.manifest_of(r["id"])} for r in records}
     raws = {r["id"]: library.catalog.cache_files_of(record=r["id"]) for r in records}
     sealed = {r["id"] for r in records if r["sealed"]}
-    stored: dict[ImageKey, list[Occurrence]] = {}
+    stored: dict[ListedImage, list[Occurrence]] = {}
     for record in records:
         for occurrence in library.catalog.objects_of(record["id"]):
-            stored.setdefault(ImageKey.of(occurrence), []).append(occurrence)
+            stored.setdefault(ListedImage.of(occurrence), []).append(occurrence)
     newest = records[-1]
     return ReleaseHoldings(
         build,
@@ -117,17 +117,19 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
     )
 
 
-def _key(row: dict[str, Any]) -> ImageKey:
-    return ImageKey(row["path"], row["arch"], _uuid(row["uuid"]), row["kind"], _uuid(row["cache_uuid"]))
+def _key(row: dict[str, Any]) -> ListedImage:
+    return ListedImage(row["path"], row["arch"], _uuid(row["uuid"]), row["kind"], _uuid(row["cache_uuid"]))
 
 
 def _uuid(value: bytes) -> UUID | None:
     return UUID(bytes=value) if value else None
 
 
-def _units(manifests: dict[int, set[ImageKey]], raws: dict[int, list[dict[str, Any]]], sealed: set[int]) -> list[Unit]:
+def _units(
+    manifests: dict[int, set[ListedImage]], raws: dict[int, list[dict[str, Any]]], sealed: set[int]
+) -> list[Unit]:
     # Images of a cache without UUID (before 10.9) cannot be told from files, and need not be: both lie on disk.
-    found: dict[tuple[UUID | None, str], dict[int, set[ImageKey]]] = {}
+    found: dict[tuple[UUID | None, str], dict[int, set[ListedImage]]] = {}
     for record, keys in manifests.items():
         for key in keys:
             place = (key.cache_uuid, "" if key.cache_uuid else key.arch)
@@ -162,7 +164,7 @@ def _units(manifests: dict[int, set[ImageKey]], raws: dict[int, list[dict[str, A
     return sorted(units, key=lambda u: (u.family == FILES, u.family, u.arch, str(u.cache_uuid)))
 
 
-def _family(rows: list[dict[str, Any]], keys: Iterable[ImageKey]) -> str:
+def _family(rows: list[dict[str, Any]], keys: Iterable[ListedImage]) -> str:
     """Return a cache's family: by where its files lay, else by where its images are installed."""
     if rows:
         return family_of_path(rows[0]["path"])
@@ -170,7 +172,7 @@ def _family(rows: list[dict[str, Any]], keys: Iterable[ImageKey]) -> str:
     return families.pop() if len(families) == 1 else SYSTEM
 
 
-def _arch(keys: Iterable[ImageKey]) -> str:
+def _arch(keys: Iterable[ListedImage]) -> str:
     """Return a cache's architecture by its images: an x86_64h cache also holds plain x86_64 ones."""
     counted = Counter(key.arch for key in keys)
     if "x86_64h" in counted:

@@ -17,7 +17,7 @@ from symcache.errors import RemoteError
 from symcache.library import Library
 from symcache.verify.expectations import Expectations
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport
-from symcache.verify.holdings import ImageKey, gather
+from symcache.verify.holdings import ListedImage, gather
 from symcache.verify.missing import Asked
 from symcache.verify.modules import Holder, Holding
 
@@ -119,12 +119,12 @@ def verify_against_library(
     return report
 
 
-def _lacks(key: ImageKey, held: dict[UUID, list[StoredImage]]) -> bool:
+def _lacks(key: ListedImage, held: dict[UUID, list[StoredImage]]) -> bool:
     contents = held.get(key.uuid, []) if key.uuid else []
     return not any(c.kind.value == key.kind and c.cache_uuid == key.cache_uuid for c in contents)
 
 
-def _compare(build: str, key: ImageKey, contents: Sequence[StoredImage]) -> Finding:
+def _compare(build: str, key: ListedImage, contents: Sequence[StoredImage]) -> Finding:
     text = "no server has it"
     if any(c.kind.value == key.kind for c in contents):
         text = "servers have it only as other shared caches lay it out"
