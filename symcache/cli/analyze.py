@@ -83,9 +83,9 @@ def analyze_(
                 missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in result.analysis.missing]
                 name_missing(missing, path, reported=result.analysis.loaded.walked)
                 if not result.analysis.loaded.walked:  # a report needs no code
-                    alone = [m for m in result.analysis.modules if m.status == "symbols"]
-                    name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in alone], path)
-                with _failing_alone(path, result, shown=True):
+                    symbols_only = [m for m in result.analysis.modules if m.status == "symbols"]
+                    name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in symbols_only], path)
+                with _error_as_result(path, result, shown=True):
                     if json or html:
                         reports.append(result.analysis.to_json())
                     else:
@@ -110,7 +110,7 @@ def analyze_(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is asked of every dump."""
+    """The options that hold for every dump."""
 
     symbols: Sequence[Path]
     library: str | None
@@ -123,7 +123,7 @@ class _Work:
     def run(self, path: Path, progress: Progress | None = None) -> _Result:
         """Analyze one dump, with library and connections of its own: any number of them run at a time."""
         result = _Result()
-        with _failing_alone(path, result):
+        with _error_as_result(path, result):
             existing_dump(str(path))
             with binary_sources(self.symbols, self.library, self.server) as sources:
                 try:
@@ -151,7 +151,7 @@ class _Result:
 
 
 @contextmanager
-def _failing_alone(path: Path, result: _Result, *, shown: bool = False) -> Iterator[None]:
+def _error_as_result(path: Path, result: _Result, *, shown: bool = False) -> Iterator[None]:
     """Make whatever goes wrong with one dump its own result: there may be thousands of others.
 
     Where it is `shown`, errors of the system are those of standard output.
@@ -207,9 +207,9 @@ def _next(pending: deque[tuple[Path, Future[_Result]]]) -> tuple[Path, _Result]:
 class _NoSources:
     """For where no server is named: only folders that dSYMs note have sources."""
 
-    def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
+    def fetch(self, requests: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         """Return nothing."""
-        del wanted
+        del requests
         return {}
 
 

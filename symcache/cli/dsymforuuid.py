@@ -27,7 +27,7 @@ from symcache.own_program import own_environment, own_python
 
 __all__ = ["register"]
 
-Answer = dict[str, str]
+Reply = dict[str, str]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,27 +44,27 @@ def dsymforuuid(
         bool, typer.Option("--copyExecutable", help="Accepted; the binary is always named.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="Answer after this; fetching goes on behind.")
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="Reply after this; fetching goes on behind.")
     ] = 30,
     library: LibraryOption = None,
     server: ServerOption = None,
     build: BuildOption = None,
     cache: CacheOption = None,
 ) -> None:
-    """Answer like dsymForUUID: a property list of where the binary and the dSYM of each UUID are."""
+    """Reply like dsymForUUID: a property list of where the binary and the dSYM of each UUID are."""
     del ignore_negative_cache, copy_executable
     with errors_to_exit():
         wanted = [parse_uuid(text) for text in uuids]
         cache_uuid = parse_uuid(cache) if cache else None
-    answers: dict[UUID, Answer] = {}
+    replies: dict[UUID, Reply] = {}
 
     def find() -> None:
         try:
-            answers.update(_find(wanted, library, server, build, cache_uuid))
+            replies.update(_find(wanted, library, server, build, cache_uuid))
         except (SymcacheError, OSError) as error:
             hint = getattr(error, "hint", "")
             for uuid in wanted:
-                answers.setdefault(uuid, {"DBGError": f"{error}" + (f" ({hint})" if hint else "")})
+                replies.setdefault(uuid, {"DBGError": f"{error}" + (f" ({hint})" if hint else "")})
 
     # The asker waits without a limit of its own, with the user in front of it.
     worker = threading.Thread(target=find, daemon=True)
@@ -73,8 +73,8 @@ def dsymforuuid(
     late = worker.is_alive()
     if late:
         _fetch_behind(wanted, library, server, build, cache)
-    unknown: Answer = {"DBGError": "symcache is still fetching it: ask again in a while"}
-    report = {uuid_text(uuid): answers.get(uuid, unknown) for uuid in wanted}
+    unknown: Reply = {"DBGError": "symcache is still fetching it: ask again in a while"}
+    report = {uuid_text(uuid): replies.get(uuid, unknown) for uuid in wanted}
     with errors_to_exit(), to_output():
         sys.stdout.buffer.write(plistlib.dumps(report))
         sys.stdout.buffer.flush()
@@ -84,7 +84,7 @@ def dsymforuuid(
 
 def _find(
     uuids: list[UUID], library: str | None, server: list[str] | None, build: str | None, cache: UUID | None
-) -> dict[UUID, Answer]:
+) -> dict[UUID, Reply]:
     kinds = (Kind.EXECUTABLE, Kind.DEBUGINFO)
     with binary_sources([], library, server) as sources:
         files = sources.resolver.resolve([ImageRequest(uuid, kind, cache, build) for uuid in uuids for kind in kinds])
@@ -96,13 +96,13 @@ def _find(
     return {uuid: _describe(found[uuid]) if uuid in found else {"DBGError": nobody} for uuid in uuids}
 
 
-def _describe(files: dict[Kind, Path]) -> Answer:
+def _describe(files: dict[Kind, Path]) -> Reply:
     executable, dsym = files.get(Kind.EXECUTABLE), files.get(Kind.DEBUGINFO)
     some = str(dsym or executable)
-    answer = {"DBGArchitecture": identify(Path(some))[0].arch, "DBGDSYMPath": some}
+    reply = {"DBGArchitecture": identify(Path(some))[0].arch, "DBGDSYMPath": some}
     if executable:
-        answer["DBGSymbolRichExecutable"] = str(executable)
-    return answer
+        reply["DBGSymbolRichExecutable"] = str(executable)
+    return reply
 
 
 def _fetch_behind(

@@ -92,11 +92,11 @@ def open_(
             def show(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
                 missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.found]
-                alone = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
+                symbols_only = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
                 warn(sources.problems)
                 sources.problems.clear()
                 name_missing(missing, loaded.dump.path)
-                name_symbols_only(alone, loaded.dump.path)
+                name_symbols_only(symbols_only, loaded.dump.path)
                 out.print(f"exception: {plain(loaded.exception.description)}")
 
             printed = open_in_lldb(

@@ -1,4 +1,4 @@
-"""What a server sends of one file: its promises, its body without encoding, and whether it is what was asked for."""
+"""One response: what its headers promise, its body without encoding, and whether it is what was requested."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def promised_hash(headers: Mapping[str, str]) -> str | None:
     return match[1] if match else None
 
 
-def promised_size(response: aiohttp.ClientResponse, told: Mapping[str, str], start: int) -> int | None:
+def promised_size(response: aiohttp.ClientResponse, described: Mapping[str, str], start: int) -> int | None:
     """Return the size of the whole decoded file that the server promises, or None."""
     headers = response.headers
     if match := CONTENT_RANGE.fullmatch(headers.get("Content-Range", "")):
         return int(match[3])
     for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
-        if (text := told.get(name, "")).isdigit() and len(text) < 20:
+        if (text := described.get(name, "")).isdigit() and len(text) < 20:
             return int(text)
     if not headers.get("Content-Encoding") and response.content_length is not None:
         return start + response.content_length
@@ -128,7 +128,7 @@ def _is_packed(response: aiohttp.ClientResponse) -> bool:
 
 
 def check(url: str, request: ImageRequest, content: Path | bytes, size: int | None, promised: str | None) -> str:
-    """Return the SHA-256 of a downloaded file that is what was asked for. Raises IntegrityError."""
+    """Return the SHA-256 of a downloaded file that is what was requested. Raises IntegrityError otherwise."""
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
         got = file.seek(0, os.SEEK_END)
         file.seek(0)

@@ -33,7 +33,7 @@ class SymbolClient:
 
     A context manager. The work is done by an event loop in a thread of its own, so it can be used from anywhere;
     one client is to be used from one thread at a time. Several clients and processes may share a cache. A server that
-    asks for a token gets the password of its URL: `https://any:TOKEN@host`.
+    requires a token gets the password of its URL: `https://any:TOKEN@host`.
     """
 
     def __init__(self, urls: Sequence[str], cache_dir: Path, *, max_bytes: int = DEFAULT_LIMIT) -> None:

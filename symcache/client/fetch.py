@@ -37,7 +37,7 @@ __all__ = ["Fetcher"]
 MAX_SIZE = 16 << 30
 """No Mach-O is larger; a server that says otherwise is not believed."""
 _SMALL = 1 << 20
-"""A file of up to so many bytes is held in memory until it has been checked, and never resumed."""
+"""A file of up to so many bytes is kept in memory until it has been checked, and never resumed."""
 _ATTEMPTS = 4
 _LOCKED_SECONDS = 0.05
 _BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -59,18 +59,18 @@ class Fetcher:
         headers: Mapping[str, str] | None = None,
         tokens: Mapping[str, str] | None = None,
         attempts: int = _ATTEMPTS,
-        word: str = "",
+        part_suffix: str = "",
     ) -> None:
-        """`word` tells those apart who must not wait for each other's downloads of the same file."""
+        """Fetchers with different `part_suffix` do not wait for each other's downloads of the same file."""
         self._session, self._cache, self._backoff = session, cache, backoff
-        self._attempts, self._word = attempts, word
+        self._attempts, self._part_suffix = attempts, part_suffix
         self._headers, self._tokens = dict(headers or {}), tokens or {}
 
     async def fetch(self, url: str, request: ImageRequest, count: Count) -> FetchedImage | None:
-        """Return what the server at `url` has for `request`, or None when it has not.
+        """Return the image from the server at `url`, or None if it does not have it.
 
         Raises RemoteError when it cannot be reached or breaks off, IntegrityError when what it sends is not what
-        was asked for, StorageError when the cache cannot be written.
+        was requested, StorageError when the cache cannot be written.
         """
         try:
             return await self._fetch(url, request, count)
@@ -81,15 +81,15 @@ class Fetcher:
         with contextlib.ExitStack() as stack:
             while True:
                 try:
-                    path, file = stack.enter_context(self._cache.part(request, self._word))
+                    path, file = stack.enter_context(self._cache.part(request, self._part_suffix))
                     break
                 except BlockingIOError:
                     # Not in a thread: two processes that wait for each other's downloads would block all threads that
                     # they need to end their own.
                     await asyncio.sleep(_LOCKED_SECONDS)
-            if found := self._cache.find(request):
+            if cached := self._cache.find(request):
                 path.unlink(missing_ok=True)
-                return found
+                return cached
             retrying = tenacity.AsyncRetrying(
                 stop=tenacity.stop_after_attempt(self._attempts),
                 wait=tenacity.wait_random_exponential(self._backoff, max=10),
@@ -103,7 +103,7 @@ class Fetcher:
             finally:
                 if file.tell() == 0:
                     path.unlink(missing_ok=True)
-                    self._cache.remember_part(path, None)
+                    self._cache.write_part_note(path, None)
 
     async def _attempt(
         self, url: str, request: ImageRequest, path: Path, file: BinaryIO, count: Count
@@ -123,7 +123,7 @@ class Fetcher:
                     ours = "X-Symcache-Version" in response.headers
                     if response.status == 416 and start:
                         _restart(file)
-                        self._cache.remember_part(path, None)
+                        self._cache.write_part_note(path, None)
                         raise _Retry("the file has changed on the server")
                     if response.status in {404, 410}:
                         if ours:
@@ -144,7 +144,7 @@ class Fetcher:
                         return await self._receive(url, target, request, response, path, file, start, count)
                     except IntegrityError as error:
                         _restart(file)
-                        self._cache.remember_part(path, None)
+                        self._cache.write_part_note(path, None)
                         if start:  # the fault may be in what an earlier run left
                             raise _Retry(str(error)) from error
                         raise
@@ -166,23 +166,23 @@ class Fetcher:
         if response.status == 200:
             if start:
                 start = _restart(file)
-                self._cache.remember_part(path, None)
+                self._cache.write_part_note(path, None)
         elif not (m := CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))) or int(m[1]) != start:
             raise IntegrityError(f"{url}: answers another range than was asked for {request}")
-        told = content_headers(response)
-        promised = promised_hash(told)
-        size = promised_size(response, told, start)
+        described = content_headers(response)
+        promised = promised_hash(described)
+        size = promised_size(response, described, start)
         if size is not None and size > MAX_SIZE:
             raise IntegrityError(f"{url}: offers {size} bytes for {request}: no binary is so large")
         count(start, size or 0)
         if not start and size is not None and size <= _SMALL:
             # Not worth a note for a later run, and nothing is written before it has been checked.
             body = await small_body(response, f"{url}: {request}", size)
-            fetched = await asyncio.to_thread(self._keep_small, url, request, response, told, body, path, file)
+            fetched = await asyncio.to_thread(self._keep_small, url, request, response, described, body, path, file)
             count(size, 0)
             return fetched
         # Only what has a strong validator can be continued later.
-        self._cache.remember_part(path, {"etag": f'"{promised}"', "url": target} if promised else None)
+        self._cache.write_part_note(path, {"etag": f'"{promised}"', "url": target} if promised else None)
         try:
             await save(response, Sink(file, MAX_SIZE if size is None else size, count, f"{url}: {request}"))
         finally:
@@ -191,39 +191,39 @@ class Fetcher:
         if size is not None and got < size:
             raise _Retry(f"{got} of {size} bytes came for {request}")
         sha256 = await asyncio.to_thread(check, url, request, path, size, promised)
-        self._cache.remember_part(path, None)
-        return self._cache.publish(request, path, _entry(url, told, sha256, got))
+        self._cache.write_part_note(path, None)
+        return self._cache.publish(request, path, _entry(url, described, sha256, got))
 
     def _keep_small(
         self,
         url: str,
         request: ImageRequest,
         response: aiohttp.ClientResponse,
-        told: Mapping[str, str],
+        described: Mapping[str, str],
         body: bytes,
         path: Path,
         file: BinaryIO,
     ) -> FetchedImage:
         """Unpack, check and publish a body that is in memory."""
-        size = promised_size(response, told, 0) or 0
+        size = promised_size(response, described, 0) or 0
         data = unpacked(response, body, size + 1)
         if len(data) > size:
             raise IntegrityError(f"{url}: {request}: more than {size} bytes come")
         if len(data) < size:
             raise _Retry(f"{len(data)} of {size} bytes came for {request}")
-        sha256 = check(url, request, data, size, promised_hash(told))
+        sha256 = check(url, request, data, size, promised_hash(described))
         file.write(data)
         file.flush()
-        return self._cache.publish(request, path, _entry(url, told, sha256, size))
+        return self._cache.publish(request, path, _entry(url, described, sha256, size))
 
 
-def _entry(url: str, told: Mapping[str, str], sha256: str, size: int) -> IndexEntry:
-    build = told.get("X-Symcache-Build", "")
+def _entry(url: str, described: Mapping[str, str], sha256: str, size: int) -> IndexEntry:
+    build = described.get("X-Symcache-Build", "")
     return IndexEntry(
         sha256=sha256,
         size=size,
         build=build if _BUILD.fullmatch(build) else None,
-        cache_uuid=_uuid_or_none(told.get("X-Symcache-Cache", "")),
+        cache_uuid=_uuid_or_none(described.get("X-Symcache-Cache", "")),
         server=url,
     )
 

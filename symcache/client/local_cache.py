@@ -1,9 +1,9 @@
-"""The local cache: files by content hash, and an index by what was asked for.
+"""The local cache: files by content hash, and an index by request.
 
 ::
 
     blobs/a/<sha256>           a checked file, read-only; in the folder of its first hex digit
-    index/b/<uuid>-<key>.json  the content that answers a request; key: kind, then cache or build pin
+    index/b/<uuid>-<key>.json  the content for a request; key: kind, then cache or build pin
     parts/<uuid>-<key>         a download under way, locked by the process that does it
     parts/<uuid>-<key>.json    ETag and URL of what is in it, so that it can be resumed
 
@@ -95,7 +95,7 @@ class LocalCache:
         )
 
     def find(self, request: ImageRequest) -> FetchedImage | None:
-        """Return the cached answer to `request`, or None. Never asks anybody."""
+        """Return the cached image, or None. No server is contacted."""
         entry = self.entry(request.uuid, _key(request))
         if entry is None:
             return None
@@ -118,11 +118,11 @@ class LocalCache:
             return None
         blob = self.blob(entry.sha256)
         try:
-            found = blob.stat()
-            if found.st_size != entry.size:  # somebody damaged it: fetch it again
+            status = blob.stat()
+            if status.st_size != entry.size:  # somebody damaged it: fetch it again
                 blob.unlink(missing_ok=True)
                 return None
-            if time.time() - found.st_mtime > _TOUCH_SECONDS:
+            if time.time() - status.st_mtime > _TOUCH_SECONDS:
                 os.utime(blob)  # what was used longest ago is evicted first
         except FileNotFoundError:
             return None
@@ -155,13 +155,13 @@ class LocalCache:
         atomic_write_bytes(path, entry.to_json())
 
     @contextlib.contextmanager
-    def part(self, request: ImageRequest, word: str = "") -> Iterator[tuple[Path, BinaryIO]]:
-        """Open the part file of `request`, alone among all processes; what an earlier run left is in it.
+    def part(self, request: ImageRequest, suffix: str = "") -> Iterator[tuple[Path, BinaryIO]]:
+        """Open and lock the part file of `request`; what an earlier run left is in it.
 
-        Those who give another `word` have another file. Raises BlockingIOError while another process downloads the
+        Each `suffix` has a part file of its own. Raises BlockingIOError while another process downloads the
         same; look into the index once it is open.
         """
-        path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}{word}"
+        path = self.folder / "parts" / f"{request.uuid.hex}-{_key(request)}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)  # the cache may be deleted at any time
         with contextlib.ExitStack() as stack:
             while True:
@@ -172,8 +172,8 @@ class LocalCache:
                     break
             yield path, file
 
-    def remember_part(self, path: Path, note: dict[str, str] | None) -> None:
-        """Note what a part holds, so that it can be resumed; None: nothing of use."""
+    def write_part_note(self, path: Path, note: dict[str, str] | None) -> None:
+        """Note what a part holds, so that it can be resumed; None if it is of no use."""
         side = path.with_name(path.name + ".json")
         if note is None:
             side.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""URLs of servers, the tokens that they may bring along, and how long a server wants to be left alone."""
+"""URLs of servers, the tokens that they may bring along, and how long a server asks to wait."""
 
 from __future__ import annotations
 

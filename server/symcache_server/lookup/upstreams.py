@@ -114,7 +114,7 @@ class Upstreams:
 
     async def _ask(self, question: _Question, headers: Mapping[str, str]) -> FetchedImage | None:
         wanted, stations = question
-        word = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
+        suffix = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 auto_decompress=False,
@@ -124,7 +124,7 @@ class Upstreams:
             )
         reasons, answered, wrong = [], False, None
         fetcher = Fetcher(
-            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, word=word
+            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, part_suffix=suffix
         )
         for url in self._urls:
             try:
