@@ -33,7 +33,7 @@ from symcache.cli.common import (
     takes_utf8,
     to_output,
 )
-from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, visible, warn
+from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, warn
 from symcache.cli.settings import binary_sources
 from symcache.dump import Analysis, Frame, Limits, ThreadReport, analyze
 from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
@@ -41,6 +41,7 @@ from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
 from symcache.resolve import Progress
+from symcache.text import printable
 
 __all__ = ["register"]
 
@@ -256,7 +257,8 @@ def _print_frames(frames: Sequence[Frame]) -> None:
     for number, frame in enumerate(frames):
         out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
         if frame.source_line:
-            out.print(Text(f"  {'':23} {visible(frame.source_line)}", style="dim"))
+            line = printable(frame.source_line, keep="\t")
+            out.print(Text(f"  {'':23} {line}", style="dim"))
 
 
 def _frame_text(frame: Frame) -> str:

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from symcache.errors import SymcacheError, UsageError
-from symcache.text import readable
+from symcache.text import json_printable, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -99,8 +99,8 @@ ArchOption = Annotated[str | None, typer.Option("--arch", help="Only this archit
 
 
 def plain(text: str) -> str:
-    """Return text from outside with control characters made visible, safe for a terminal and for rich markup."""
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(text)))
+    """Return foreign text as `printable` does, safe for rich's markup, too."""
+    return escape(printable(text))
 
 
 class Table:
@@ -124,8 +124,11 @@ class Table:
 
 
 def emit_json(value: object) -> None:
-    """Print one JSON document on standard output, whatever that is and whatever bytes names and paths hold."""
-    text = readable(json.dumps(value, indent=2, ensure_ascii=False, default=str), "\\\\")
+    """Print one JSON document on standard output, whatever that is and whatever bytes names and paths hold.
+
+    What is not printable are `\\u` escapes in it, in a pipe, too: it may end in a terminal all the same.
+    """
+    text = json_printable(json.dumps(value, indent=2, ensure_ascii=False, default=str))
     with to_output():
         sys.stdout.write((text if takes_utf8() else json.dumps(json.loads(text), indent=2)) + "\n")
 

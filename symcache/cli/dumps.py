@@ -33,7 +33,7 @@ from symcache.dump import (
 )
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
-from symcache.text import readable
+from symcache.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -46,7 +46,6 @@ __all__ = [
     "name_missing",
     "name_symbols_only",
     "register",
-    "visible",
     "warn",
 ]
 
@@ -113,7 +112,7 @@ def open_(
             warn(sources.problems)
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
-            out.print(Text("\n".join(visible(line) for line in printed.splitlines())))
+            out.print(Text(printable("\n".join(printed.splitlines()), keep="\t\n")))
 
 
 class FetchBar:
@@ -193,9 +192,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (source and equals and target):
         raise typer.BadParameter(f"{text!r}: write FROM=TO", param_hint="--source-map")
     return source, target
-
-
-def visible(text: str) -> str:
-    """Return text without control characters, which would reach the terminal."""
-    shown = (c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in readable(text))
-    return "".join(shown)

@@ -10,7 +10,7 @@ from uuid import UUID
 from symcache.dump.formats.exceptions import CrashException
 from symcache.dump.loader import LoadedDump, LoadedModule
 from symcache.kinds import uuid_text
-from symcache.text import readable
+from symcache.text import encodable
 
 __all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport"]
 
@@ -111,7 +111,7 @@ class Analysis:
         while len(frames) > 1 and frames[0].function in carried:
             frames.pop(0)
         lines = [self.exception.signal or "no signal", *(_signature_line(f) for f in frames[:_SIGNATURE_FRAMES])]
-        lines = [readable(line) for line in lines]
+        lines = [encodable(line) for line in lines]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16], lines
 
     def to_json(self) -> dict[str, Any]:

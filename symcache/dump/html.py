@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from symcache.text import readable
+from symcache.text import printable
 
 __all__ = ["to_html"]
 
@@ -19,15 +19,10 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("symcache.dump"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["visible"] = _visible
+    environment.filters["printable"] = lambda text: printable(str(text))
     return environment.get_template("analysis.html")
 
 
 def to_html(reports: Sequence[dict[str, Any]]) -> str:
     """Return a page about some analyses, each as `Analysis.to_json` gives it, or an object with `dump` and `error`."""
     return _template().render(reports=reports)
-
-
-def _visible(text: object) -> str:
-    """Show what would turn or hide other text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(str(text)))

@@ -7,12 +7,11 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from symcache.text import printable
 from symcache.verify.findings import Finding, VerifyReport
 
 __all__ = ["github_lines", "junit_xml", "markdown"]
 
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, even as a reference (section 2.2)."""
 _MAX_ROWS = 50
 _MAX_ANNOTATIONS = 10
 """GitHub shows no more errors of one step."""
@@ -118,12 +117,13 @@ def _counts(findings: Sequence[Finding]) -> str:
 
 
 def _xml(text: str) -> str:
-    return _NO_XML.sub("\ufffd", text)
+    """Return text that XML 1.0 can hold (section 2.2): it has no other control characters, even as references."""
+    return printable(text, keep="\t\n\r")
 
 
 def _data(text: str) -> str:
     """Escape as actions/toolkit does, so that no text can become another workflow command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text, keep="\r\n").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
@@ -131,5 +131,4 @@ def _property(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    clean = "".join(c if c.isprintable() else " " for c in text)
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", clean)
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", printable(text))

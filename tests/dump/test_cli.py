@@ -245,6 +245,9 @@ def test_names_out_of_a_dump_cannot_drive_the_terminal(tmp_path: Path) -> None:
             assert "\x9b" not in text
             assert "\u202e" not in text
             assert "[red]" in text
+    done = run("analyze", path, "--json")
+    assert "/x/\\u202eLed\\u009bger[red]" in done.stdout
+    assert json.loads(done.stdout)["modules"][0]["path"] == "/x/\u202eLed\x9bger[red]"
 
 
 def test_modules_from_a_library_and_from_a_server_and_without_it(scenes: Scenes, crash: Path, tmp_path: Path) -> None:

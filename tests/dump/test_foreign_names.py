@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from symcache.dump.html import to_html
 from symcache.resolve import FolderResolver
 from tests.dump.builder import MODULE, Module, header, small_core, zipped
 from tests.dump.scene import Scene
-from tests.dump.test_cli import run
+from tests.dump.test_cli import converse, run
 
 Scenes = Callable[..., Scene]
 NAMES = {b"lib_inner": b"lib_inn\xe9r", b"libmath.dylib.c": b"libm\xe4th.dylib.c"}
@@ -59,6 +60,21 @@ def test_a_function_whose_name_is_no_utf8_is_shown(foreign: Path, scenes: Scenes
     assert INNER in to_html([first])
     with LldbProcess(Mode.PRINT) as lldb:
         assert "`lib_inn" in open_in_lldb(crash, FolderResolver([foreign]), lldb)
+
+
+def test_names_out_of_binaries_do_not_drive_the_terminal_of_the_prompt(
+    foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No escape sequence comes before the prompt, where the user has none of LLDB's colours yet."""
+    for path in (foreign / "libmath.dylib", foreign / "libmath.dylib.dSYM/Contents/Resources/DWARF/libmath.dylib"):
+        path.write_bytes(path.read_bytes().replace(b"lib_inn\xe9r", b"lib\x1b[7m\x9br"))
+    monkeypatch.setenv("TERM", "xterm")
+    command = [sys.executable, "-c", "from symcache.cli import opendump; opendump()", str(foreign / "crash.zip")]
+    seen, code = converse([*command, "--symbols", str(foreign)], [(b"(lldb) ", b"quit\n")])
+    assert code == 0
+    backtrace = seen[seen.index("frame #0") : seen.index("(lldb) ")]
+    assert "`lib\\x1b[7m\\x9br" in backtrace
+    assert "\x1b[7m" not in backtrace
 
 
 def test_paths_that_are_no_utf8(scenes: Scenes, tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_a_file_name_is_never_a_command_or_a_tag() -> None:
     row = next(line for line in markdown(checked).splitlines() if "missing" in line and "::error" in line)
     assert row.count("|") - row.count("\\|") == 4
     assert "\x1b" not in row
+    assert not any("\x1b" in line for line in github_lines(checked))
+    assert "a\\x00b\\x1b[31m" in junit_xml(checked)
 
 
 @given(st.text())

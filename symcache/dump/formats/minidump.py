@@ -22,6 +22,7 @@ from symcache.dump.formats.header import DumpModule
 from symcache.dump.formats.minidump_contexts import MAX_CONTEXT, arm64_context, is_partless, x86_64_context
 from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.errors import DumpError
+from symcache.text import printable
 
 __all__ = ["Minidump", "MinidumpModule", "is_minidump", "read_minidump"]
 
@@ -206,13 +207,13 @@ class _Reader:
         if _EXCEPTION not in streams:
             return None
         raw = self._at(streams[_EXCEPTION][0], _EXCEPTION_STREAM.size, "exception")
-        thread, kind, code, address, count, *words = _EXCEPTION_STREAM.unpack(raw)
-        *codes, size, place = words
+        thread, kind, code, address, count, *rest = _EXCEPTION_STREAM.unpack(raw)
+        *codes, size, place = rest
         if code == _LLDB:
             text = struct.pack("<15Q", *codes).partition(b"\0")[0].decode("ascii", "replace")
-            told = "".join(c if c.isprintable() else "?" for c in text) or _NO_EXCEPTION
-            at = _FAULT.search(told)
-            return _Raised(thread, CrashException(told, None, int(at[1], 16) if at else None), (size, place))
+            words = printable(text) or _NO_EXCEPTION
+            at = _FAULT.search(words)
+            return _Raised(thread, CrashException(words, None, int(at[1], 16) if at else None), (size, place))
         # Crashpad repeats the type and Mach's two codes in full; Breakpad has 32 bits of the first, and the address.
         first, second = codes[1:3] if count == _TYPE_AND_CODES and codes[0] == kind else (code, address)
         # LLDB takes the address for the signal's number.

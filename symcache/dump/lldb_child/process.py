@@ -24,7 +24,7 @@ from typing import Any, Self
 from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
 from symcache.errors import DebuggerError, DumpError
 from symcache.own_program import user_site
-from symcache.text import readable
+from symcache.text import encodable
 
 __all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
 
@@ -125,7 +125,7 @@ class LldbProcess:
         self._send(plan)
         raw = self._read(name)
         try:
-            result: dict[str, Any] = json.loads(raw, object_hook=_readable_values)
+            result: dict[str, Any] = json.loads(raw, object_hook=_encodable_values)
         except ValueError as error:
             raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint="run again with --debug") from error
         if "error" in result:
@@ -167,7 +167,7 @@ class LldbProcess:
         folder.mkdir()
 
         def link(path: str | None) -> str | None:
-            if path is None or readable(path) == path:
+            if path is None or encodable(path) == path:
                 return path
             place = folder / str(sum(1 for _ in folder.iterdir()))
             place.symlink_to(path)
@@ -175,7 +175,7 @@ class LldbProcess:
 
         return plan | {
             "core": link(plan["core"]),
-            "source_map": [pair for pair in plan["source_map"] if all(readable(path) == path for path in pair)],
+            "source_map": [pair for pair in plan["source_map"] if all(encodable(path) == path for path in pair)],
             "modules": [module | {"symbols": link(module["symbols"])} for module in plan["modules"]],
         }
 
@@ -254,8 +254,8 @@ class LldbProcess:
         return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
 
 
-def _readable_values(one: dict[str, Any]) -> dict[str, Any]:
-    return {key: readable(value) if isinstance(value, str) else value for key, value in one.items()}
+def _encodable_values(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: encodable(value) if isinstance(value, str) else value for key, value in one.items()}
 
 
 def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:

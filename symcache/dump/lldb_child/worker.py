@@ -27,10 +27,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_FOLDER = Path(__file__).resolve().parent
 
-def _load(name: str) -> Any:
-    """Import a module that lies beside this one: no folder of ours may be on the path, where `html.py` is another."""
-    path = Path(__file__).resolve().with_name(name + ".py")
+
+def _load(name: str, folder: Path = _FOLDER) -> Any:
+    """Import one of our files by its path: no folder of ours may be on Python's, where `html.py` is another."""
+    path = folder / (name + ".py")
     spec = importlib.util.spec_from_file_location("symcache_" + name, path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     sys.modules["symcache_" + name] = module
@@ -39,6 +41,7 @@ def _load(name: str) -> Any:
 
 
 _target = _load("worker_target")
+_printable = _load("text", _FOLDER.parents[1]).printable
 _SHOWN = 64
 """Frames whose sources are asked for."""
 _AROUND = 3
@@ -120,28 +123,34 @@ def _ask_for_sources(lldb: Any, debugger: Any, thread: Any, pipe: Any, asking: i
     _target.map_sources(lldb, debugger, json.loads(pipe.readline() or "[]"))
 
 
-def _show_source(lldb: Any, debugger: Any, thread: Any) -> None:
+def _show_source(lldb: Any, thread: Any) -> None:
     """Print the lines around the first frame whose source is here."""
-    debugger.SetUseColor(False)
     for number, _, line in _shown_lines(thread):
         stream = lldb.SBStream()
         manager = thread.GetProcess().GetTarget().GetSourceManager()
         manager.DisplaySourceLinesWithLineNumbers(line.GetFileSpec(), line.GetLine(), _AROUND, _AROUND, "->", stream)
         text = stream.GetData()
         if text and text.strip():
-            visible = "".join(c if c.isprintable() or c in "\t\n" else "?" for c in text)
-            name = "".join(c if c.isprintable() else "?" for c in line.GetFileSpec().GetFilename() or "")
-            sys.stdout.write(f"\nsource of frame #{number}, {name}:{line.GetLine()}\n{visible}")
-            sys.stdout.flush()
+            name = _printable(line.GetFileSpec().GetFilename() or "")
+            _write(f"\nsource of frame #{number}, {name}:{line.GetLine()}\n{text}")
             return
+
+
+def _write(text: str) -> None:
+    """Print what LLDB says: the names in it are foreign."""
+    sys.stdout.write(_printable(text, keep="\t\n"))
+    sys.stdout.flush()
 
 
 def _prompt(lldb: Any, debugger: Any, process: Any, *, interactive: bool) -> None:
     debugger.SetOutputFileHandle(sys.stdout, False)
     debugger.SetErrorFileHandle(sys.stderr, False)
-    debugger.HandleCommand("bt")
     color = debugger.GetUseColor()
-    _show_source(lldb, debugger, process.GetSelectedThread())
+    debugger.SetUseColor(False)  # with it, escape sequences of LLDB's own would be in the text
+    result = lldb.SBCommandReturnObject()
+    debugger.GetCommandInterpreter().HandleCommand("bt", result)
+    _write((result.GetOutput() or "") + (result.GetError() or ""))
+    _show_source(lldb, process.GetSelectedThread())
     debugger.SetUseColor(color)
     if not interactive:
         return

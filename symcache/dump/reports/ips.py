@@ -25,12 +25,13 @@ from symcache.dump.reports.model import (
     ReportThread,
     exception_of,
     modules_of,
+    printable_lines,
     split_system,
     thread_label,
     uuid_of,
-    visible_lines,
 )
 from symcache.errors import DumpError
+from symcache.text import encodable
 
 __all__ = ["decode_ips", "parse_ips"]
 
@@ -118,7 +119,7 @@ def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
         last_exception=tuple(
             _ips_frames(body.get("lastExceptionBacktrace"), bases) or _specific_backtrace(body.get("asiBacktraces"))
         ),
-        information=visible_lines(_ips_information(body.get("asi"))),
+        information=printable_lines(_ips_information(body.get("asi"))),
     )
 
 
@@ -193,7 +194,7 @@ def _other_kind(message: str) -> DumpError:
 
 def _text(value: Any, most: int = MAX_TEXT) -> str:
     """Return a text, without lone surrogates: JSON may hold them, and nothing can print them."""
-    return value[:most].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+    return encodable(value[:most]) if isinstance(value, str) else ""
 
 
 def _address(value: Any) -> int | None:

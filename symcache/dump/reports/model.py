@@ -11,6 +11,7 @@ from uuid import UUID
 
 from symcache.dump.formats.exceptions import CrashException
 from symcache.dump.formats.header import DumpHeader, DumpModule
+from symcache.text import printable
 
 __all__ = ["Report", "ReportFrame", "ReportImage", "ReportThread"]
 
@@ -93,11 +94,11 @@ class Report:
     """Application-specific information: what libraries and program left to be reported, line by line."""
 
 
-def visible_lines(messages: Iterable[str]) -> tuple[str, ...]:
-    """Return lines of text, as many and as long as are kept, without what would drive a terminal."""
+def printable_lines(messages: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines of messages that are not empty, printable, as many and as long as are kept."""
     lines = (line.replace("\t", " ") for message in messages for line in message.splitlines())
-    visible = ("".join(c if c.isprintable() else "\ufffd" for c in line[:MAX_TEXT]).rstrip() for line in lines)
-    return tuple(itertools.islice((line for line in visible if line), MAX_INFORMATION))
+    kept = (printable(line[:MAX_TEXT]).rstrip() for line in lines)
+    return tuple(itertools.islice(filter(None, kept), MAX_INFORMATION))
 
 
 def physical_frames(frames: Iterable[ReportFrame]) -> list[list[ReportFrame]]:

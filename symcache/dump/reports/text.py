@@ -23,9 +23,9 @@ from symcache.dump.reports.model import (
     ReportThread,
     exception_of,
     modules_of,
+    printable_lines,
     split_system,
     uuid_of,
-    visible_lines,
 )
 from symcache.errors import DumpError
 
@@ -95,7 +95,7 @@ def parse_crash(text: str, name: str) -> Report:
         tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order),
         sections.registers,
         last_exception=tuple(sections.thrown[_LAST] or sections.thrown[_SPECIFIC]),
-        information=visible_lines(sections.information),
+        information=printable_lines(sections.information),
     )
 
 

@@ -433,7 +433,7 @@ def test_minidumps_that_lldb_saves(style: str, arch: str, system: LibraryResolve
 def test_what_lldb_says_of_a_stop(tmp_path: Path) -> None:
     words = struct.unpack("<5Q", b"\x1b[2J stopped (address=0xff)".ljust(40, b"\0"))
     told = read(small(exception=(0xFFFFFFFF, 0x4C4C4442, 0x1000), information=words), tmp_path).exception
-    assert (told.description, told.address) == ("?[2J stopped (address=0xff)", 0xFF)
+    assert (told.description, told.address) == ("\\x1b[2J stopped (address=0xff)", 0xFF)
     assert (
         read(small(exception=(0, 0x4C4C4442, 0)), tmp_path).exception.description == "the minidump names no exception"
     )
