@@ -21,6 +21,8 @@ RANK = {
     "symcache.store": 2,
     "symcache.dyld": 2,
     "symcache.macho": 1,
+    "symcache.reports": 1,
+    "symcache.crash": 0,
     "symcache.model": 0,
     "symcache.images": 0,
     "symcache.lru_folder": 0,

@@ -5,22 +5,19 @@ from symcache.dump.describe import describe, dump_kind
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.formats.container import OpenedDump, open_dump
 from symcache.dump.formats.core import Core, CoreThread, Segment, parse_core, read_core
-from symcache.dump.formats.exceptions import CrashException, describe_exception
+from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.formats.minidump import read_minidump
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import minidump_header
-from symcache.dump.reports.files import parse_report, read_report
-from symcache.dump.reports.model import Report, ReportFrame, ReportImage, ReportThread
 from symcache.dump.sources.trees import SourceTree, SourceTrees, source_path
 
 __all__ = [
     "Analysis",
     "Core",
     "CoreThread",
-    "CrashException",
     "DumpHeader",
     "DumpModule",
     "Frame",
@@ -31,10 +28,6 @@ __all__ = [
     "Mode",
     "ModuleReport",
     "OpenedDump",
-    "Report",
-    "ReportFrame",
-    "ReportImage",
-    "ReportThread",
     "Segment",
     "SourceTree",
     "SourceTrees",
@@ -50,9 +43,7 @@ __all__ = [
     "open_in_lldb",
     "parse_core",
     "parse_header",
-    "parse_report",
     "read_core",
     "read_minidump",
-    "read_report",
     "source_path",
 ]

@@ -12,15 +12,16 @@ from uuid import UUID
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.formats.minidump import is_minidump
 from symcache.dump.lldb_child.process import Answer, Limits, LldbProcess, Mode
-from symcache.dump.loader import LoadedDump, LoadedModule, load_dump, load_report
+from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import load_minidump
+from symcache.dump.report_loader import load_report
 from symcache.dump.report_names import best_frames
-from symcache.dump.reports.files import is_report, read_report
 from symcache.dump.sources.lines import SourceFinder
 from symcache.dump.sources.revisions import NotedSources
 from symcache.errors import DumpError
 from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
+from symcache.reports import is_report, read_report
 from symcache.resolve import ModuleResolver, Progress, SourceFiles
 
 __all__ = ["analyze", "open_in_lldb"]

@@ -17,10 +17,11 @@ from symcache.dump.formats.header import DumpHeader
 from symcache.dump.formats.minidump import is_minidump, read_minidump
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.minidump_loader import minidump_header
-from symcache.dump.reports.files import is_report, read_report
+from symcache.dump.report_loader import report_header
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
 from symcache.macho.constants import MH_CORE, MH_MAGIC_64
+from symcache.reports import is_report, read_report
 
 __all__ = ["describe", "dump_kind"]
 
@@ -68,28 +69,28 @@ def _core(path: Path) -> dict[str, Any]:
 
 
 def _minidump(path: Path) -> dict[str, Any]:
-    found = read_minidump(path)
-    header = minidump_header(found)
+    minidump = read_minidump(path)
+    header = minidump_header(minidump)
     return _described(
         header,
-        arch=found.arch,
-        os_version=found.os_version or None,
-        exception=found.exception.description,
-        threads=len(found.threads),
+        arch=minidump.arch,
+        os_version=minidump.os_version or None,
+        exception=minidump.exception.description,
+        threads=len(minidump.threads),
         modules=((m.address, m.path, m.uuid) for m in header.modules),
-        memory=found.memory,
+        memory=minidump.memory,
     )
 
 
 def _report(path: Path) -> dict[str, Any]:
-    found = read_report(path, threads=False)
+    report = read_report(path, threads=False)
     return _described(
-        found.header,
-        arch=found.arch,
-        os_version=found.os_version or None,
-        exception=found.exception.description,
-        threads=len(found.threads),
-        modules=((i.address, i.path, i.uuid) for i in found.images),
+        report_header(report),
+        arch=report.arch,
+        os_version=report.os_version or None,
+        exception=report.exception.description,
+        threads=len(report.threads),
+        modules=((i.address, i.path, i.uuid) for i in report.images),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.formats.exceptions import CrashException
+from symcache.crash import CrashException
 from symcache.dump.loader import LoadedDump, LoadedModule
 from symcache.kinds import uuid_text
 from symcache.text import encodable

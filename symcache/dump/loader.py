@@ -10,23 +10,22 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from symcache.crash import CrashException
 from symcache.dump.formats.container import OpenedDump, open_dump
-from symcache.dump.formats.core import Core, CoreThread, Segment
-from symcache.dump.formats.exceptions import CrashException, describe_exception
+from symcache.dump.formats.core import Core
+from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.placeholders.writer import StandIns
-from symcache.dump.reports.model import Report, ReportFrame, physical_frames
 from symcache.images import ImageFile
 from symcache.kinds import Kind, uuid_text
 from symcache.resolve import ModuleResolver, Progress
 
-__all__ = ["LoadedDump", "LoadedModule", "load", "load_dump", "load_report"]
+__all__ = ["ARCHS", "LoadedDump", "LoadedModule", "load", "load_dump"]
 
-_ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
-_CODE = 5
+ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
 
@@ -91,42 +90,6 @@ def load_dump(
     return load(dump, header, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
 
 
-def load_report(
-    path: Path,
-    report: Report,
-    scratch: Path,
-    resolver: ModuleResolver,
-    *,
-    cache: UUID | None = None,
-    build: str | None = None,
-    progress: Progress | None = None,
-) -> LoadedDump:
-    """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else."""
-    sizes = {image.address: image.size for image in report.images}
-    regions = tuple(sorted(Segment(m.address, sizes.get(m.address, 0), 0, 0, _CODE, 0) for m in report.header.modules))
-    threads = tuple(
-        CoreThread(n, report.registers if n == report.header.thread else {}, None) for n in range(len(report.threads))
-    )
-    cputype = next(number for number, name in _ARCHS.items() if name == report.arch)
-    dump = OpenedDump(path, report.header, Core(report.arch, cputype, regions, threads, ()), path)
-    loaded = load(
-        *(dump, report.header, scratch, resolver),
-        cache=cache,
-        build=build,
-        source_map=(),
-        progress=progress,
-        exception=report.exception,
-        walk=False,
-    )
-    frames = [_counters(thread.frames) for thread in report.threads]
-    loaded.plan.update(core=None, frames=frames, thrown=_counters(report.last_exception))
-    return replace(loaded, names=tuple(thread.name for thread in report.threads))
-
-
-def _counters(frames: Sequence[ReportFrame]) -> list[int]:
-    return [group[-1].address for group in physical_frames(frames)]
-
-
 def load(
     dump: OpenedDump,
     header: DumpHeader,
@@ -159,7 +122,7 @@ def load(
     debug_infos = [(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid]
     plan = {
         "core": str(dump.core_path.absolute()),
-        "triple": f"{_ARCHS[dump.core.cputype]}-apple-macosx",
+        "triple": f"{ARCHS[dump.core.cputype]}-apple-macosx",
         "thread": header.thread,
         "source_map": [list(pair) for pair in (*source_map, *noted_sources(debug_infos))],
         "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],

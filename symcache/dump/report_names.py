@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from symcache.dump.findings import Frame
-from symcache.dump.reports.model import ReportFrame, physical_frames
+from symcache.reports import ReportFrame, physical_frames
 
 __all__ = ["best_frames"]
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump import DumpHeader, Report, header_of_core, minidump_header, open_dump, read_minidump
-from symcache.dump import parse_report as parse_whole_report
-from symcache.dump import read_report as read_whole_report
+from symcache.dump import DumpHeader, header_of_core, minidump_header, open_dump, read_minidump
 from symcache.errors import DumpError, UsageError
+from symcache.reports import Report
+from symcache.reports import parse_report as parse_whole_report
+from symcache.reports import read_report as read_whole_report
 
 __all__ = ["AskedModule", "CrashReport", "parse_report", "parse_uuid_list", "read_report", "wanted"]
 
@@ -57,8 +58,8 @@ def read_report(path: Path) -> CrashReport:
     if start[:2] == b"PK" or start == b"\xcf\xfa\xed\xfe":
         return _read_dump(path)
     if start == b"MDMP":
-        found = read_minidump(path)
-        return _headed(path, minidump_header(found), found.os_version)
+        minidump = read_minidump(path)
+        return _headed(path, minidump_header(minidump), minidump.os_version)
     return _named(read_whole_report(path, threads=False), path.name)
 
 
@@ -85,7 +86,7 @@ def parse_report(text: str, name: str) -> CrashReport:
 
 def _named(report: Report, name: str) -> CrashReport:
     modules = [AskedModule(image.uuid, image.path, image.arch, image.address) for image in report.images]
-    return CrashReport(name, report.header.os_build or "", report.os_version, report.header.cache_uuid, modules)
+    return CrashReport(name, report.os_build, report.os_version, report.cache_uuid, modules)
 
 
 def parse_uuid_list(text: str, name: str) -> CrashReport:

@@ -28,7 +28,7 @@ from tests.contracts.archive import INPUTS, pack
 from tests.contracts.story import LEDGER
 from tests.corpus.assets import ASSETS, TRUTH
 from tests.dump.minidump import MiniThread, minidump
-from tests.dump.reports.test_reports import crash, ips
+from tests.reports.writers import crash, ips
 
 _VOLUMES = {
     "Early": ("13.5", "", "22G74"),

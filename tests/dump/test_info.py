@@ -15,9 +15,9 @@ from symcache.model import uuid_text
 from tests.corpus.dumpfile import Dump
 from tests.dump.builder import CoreFile, Region, small_core, x86_thread
 from tests.dump.minidump import MiniThread, minidump
-from tests.dump.reports.test_reports import crash, ips
 from tests.dump.test_cli import run
 from tests.dump.test_corpus import ARCHES, dump, truth
+from tests.reports.writers import crash, ips
 from tests.support.corpus import variant
 
 

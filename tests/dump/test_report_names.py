@@ -16,9 +16,9 @@ from symcache.cli.app import application
 from symcache.dump import analyze
 from symcache.dump.html import to_html
 from symcache.resolve import ChainResolver, FolderResolver
-from tests.dump.reports.test_reports import crash, ips, thrown
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import truth
+from tests.reports.writers import crash, ips, thrown
 
 WRITERS = pytest.mark.parametrize("write", [ips, crash])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from symcache.dump import parse_report
 from symcache.errors import SymcacheError
+from symcache.reports import parse_report
 
 __all__ = ["SEEDS", "one_input"]
 
@@ -82,7 +82,7 @@ def one_input(data: bytes) -> None:
         return
     if listing != report:
         raise AssertionError("whoever needs no threads reads another report")
-    if not 0 <= report.header.thread < len(report.threads):
+    if not 0 <= report.crashed_thread < len(report.threads):
         raise AssertionError("the crashed thread is none of the report's")
     if len(report.information) > 200 or any(len(t) > 1024 or not t.isprintable() for t in report.information):
         raise AssertionError("information that is too much, or could drive a terminal")

@@ -7,12 +7,11 @@ fault status); <mach/exception_types.h>; the signals are those that XNU delivers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from symcache.crash import CrashException
 from symcache.dump.formats.core import Core, CoreThread
 from symcache.dump.formats.registers import CPU_TYPE_X86_64, ExceptionState
 
-__all__ = ["CrashException", "describe_exception", "mach_exception"]
+__all__ = ["describe_exception", "mach_exception"]
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 _ACCESS = {"read": _READ, "write": _WRITE, "execute": _EXECUTE}
@@ -78,22 +77,6 @@ _SEGMENTATION = frozenset({1, 13})
 """Codes of EXC_BAD_ACCESS that become SIGSEGV; others become SIGBUS."""
 _SOFT_SIGNAL = 0x10003
 """EXC_SOFT_SIGNAL: the second code is the number of a signal."""
-
-
-@dataclass(frozen=True, slots=True)
-class CrashException:
-    """A thread's exception. None where the dump does not tell."""
-
-    description: str
-    """One phrase, e.g. `SIGSEGV: write to 0x10, an address that is not mapped`."""
-    signal: str | None = None
-    address: int | None = None
-    """Of the access that failed."""
-    access: str | None = None
-    """`read`, `write` or `execute`."""
-    number: int | None = None
-    code: int | None = None
-    """As they stand in the core: x86 trapno and err, arm64 exception and esr."""
 
 
 def describe_exception(core: Core, thread: CoreThread) -> CrashException:

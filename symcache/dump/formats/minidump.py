@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
+from symcache.crash import CrashException
 from symcache.dump.formats.core import CoreThread, Segment
-from symcache.dump.formats.exceptions import CrashException, mach_exception
+from symcache.dump.formats.exceptions import mach_exception
 from symcache.dump.formats.header import DumpModule
 from symcache.dump.formats.minidump_contexts import MAX_CONTEXT, arm64_context, is_partless, x86_64_context
 from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64

@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from symcache.dump import CrashException, describe_exception, parse_core
+from symcache.crash import CrashException
+from symcache.dump import describe_exception, parse_core
 from tests.dump.builder import ARM64, X86_64, CoreFile, Region, arm_thread, x86_thread
 
 CODE, DATA = 0x1_0000_0000, 0x2_0000_0000

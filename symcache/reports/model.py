@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from symcache.dump.formats.exceptions import CrashException
-from symcache.dump.formats.header import DumpHeader, DumpModule
+from symcache.crash import CrashException
 from symcache.text import printable
 
 __all__ = ["Report", "ReportFrame", "ReportImage", "ReportThread"]
@@ -72,19 +71,29 @@ class ReportImage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a crash report says."""
+    """What a crash report says. Texts are empty where it does not say."""
 
-    header: DumpHeader
-    """`thread` is a place in `threads`; its modules are those images that have an address, each address once."""
+    executable: str
+    """Path of the program, or its name."""
+    bundle_version: str
     os_version: str
-    """Such as `macOS 13.6.9`; the build is in the header."""
+    """Such as `macOS 13.6.9`."""
+    os_build: str
+    """Such as `22G830`."""
+    arch: str
+    """`arm64` or `x86_64`."""
+    exception: CrashException
     images: tuple[ReportImage, ...]
     """In the order of the report."""
-    arch: str
-    exception: CrashException
     threads: tuple[ReportThread, ...]
+    crashed_thread: int
+    """Position in `threads` of the thread that the report blames; the first if it blames none."""
     registers: dict[str, int]
     """Of the crashed thread."""
+    cache_uuid: UUID | None = None
+    """UUID of the shared cache that was mapped."""
+    cache_base: int | None = None
+    """Where the shared cache began in the crashed process."""
     last_exception: tuple[ReportFrame, ...] = ()
     """From where an uncaught exception was thrown, the innermost first; all of them return. Empty if none was.
 
@@ -124,20 +133,14 @@ def exception_of(signal: str, kind: str, detail: str) -> CrashException:
     return CrashException(description, signal or None, int(at[1], 16) if at else None)
 
 
-def modules_of(images: list[ReportImage], path: str) -> tuple[DumpModule, ...]:
-    """Return the images that have an address, the executable in front, as in a dump."""
-    modules = {i.address: DumpModule(i.address, i.path, i.uuid) for i in images if i.address is not None}
-    return tuple(sorted(modules.values(), key=lambda m: not (path and m.path == path)))
-
-
 def split_system(text: str) -> tuple[str, str]:
     """Split `macOS 13.6.9 (22G830)`; two empty strings where it is nothing of the kind."""
-    found = _SYSTEM.match(text)
-    return (found[1], found[2]) if found else ("", "")
+    match = _SYSTEM.match(text)
+    return (match[1], match[2]) if match else ("", "")
 
 
 def uuid_of(value: Any) -> UUID | None:
-    """Return the UUID that a text is, None for another text, and for zeros."""
+    """Return the UUID that `value` is the text of. Return None for anything else, and for a UUID of zeros."""
     if not isinstance(value, str) or not re.fullmatch(UUID_PATTERN, value):
         return None
     uuid = UUID(value)

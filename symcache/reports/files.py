@@ -1,4 +1,4 @@
-"""Crash reports of macOS: frames and modules without memory. `.ips` (JSON, since macOS 12) and `.crash` (text)."""
+"""Tells crash reports from other files, and reads them whichever format they are in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from symcache.dump.reports.ips import decode_ips, parse_ips
-from symcache.dump.reports.model import Report
-from symcache.dump.reports.text import parse_crash
 from symcache.errors import DumpError
+from symcache.reports.ips import decode_ips, parse_ips
+from symcache.reports.model import Report
+from symcache.reports.text import parse_crash
 
 __all__ = ["is_report", "parse_report", "read_report"]
 
@@ -28,7 +28,7 @@ _FULL_REPORT = re.compile(r"^-+\s+Full Report\s+-+\s+(?=\{)", re.MULTILINE)
 
 
 def is_report(path: Path) -> bool:
-    """Return whether a file begins as a crash report does, or with words of somebody who quotes one."""
+    """Return whether a file begins as a crash report does, or with the words of somebody who quotes one."""
     with path.open("rb") as file:
         start = file.read(_MAX_START).lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith((b"{", *(beginning.encode() for beginning in _BEGINNINGS))):
@@ -58,7 +58,7 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
         with suppress(DumpError):  # cut: there is the text
             document = decode_ips(text[full.end() :], name)
     report = parse_ips(document, name, threads=threads) if document else parse_crash(text, name)
-    if not (report.header.modules if threads else report.images):
+    if not (any(i.address is not None for i in report.images) if threads else report.images):
         raise DumpError(f"{name}: the crash report names no modules", hint="it is cut: copy it again")
     if threads and not report.threads:
         raise DumpError(f"{name}: the crash report has no thread", hint="it is cut: copy it again")
@@ -67,7 +67,7 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
 
 def _unquoted(text: str) -> str:
     """Return a text report without what quoting has put in front of its lines, and made of its `<`."""
-    found = None if text.startswith("{") else _QUOTED.search(text)
-    if found and found[1]:
-        text = re.sub(rf"^{re.escape(found[1])}", "", text, flags=re.MULTILINE)
-    return html.unescape(text) if found and "&lt;" in text else text
+    match = None if text.startswith("{") else _QUOTED.search(text)
+    if match and match[1]:
+        text = re.sub(rf"^{re.escape(match[1])}", "", text, flags=re.MULTILINE)
+    return html.unescape(text) if match and "&lt;" in text else text

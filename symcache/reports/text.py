@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from symcache.dump.formats.header import DumpHeader
-from symcache.dump.report_frames import frame_of
-from symcache.dump.reports.model import (
+from symcache.errors import DumpError
+from symcache.reports.frames import frame_of
+from symcache.reports.model import (
     MAX_FRAMES,
     MAX_IMAGES,
     MAX_INFORMATION,
@@ -22,12 +22,10 @@ from symcache.dump.reports.model import (
     ReportImage,
     ReportThread,
     exception_of,
-    modules_of,
     printable_lines,
     split_system,
     uuid_of,
 )
-from symcache.errors import DumpError
 
 __all__ = ["parse_crash"]
 
@@ -71,29 +69,24 @@ def parse_crash(text: str, name: str) -> Report:
     fields, frames, names = sections.fields, sections.frames, sections.names
     order = sorted(frames)
     blamed = next((number for number in sections.blamed() if number in frames), None)
-    path = fields.get("Path", "")
     kind = fields.get("Exception Type", "")
     version, build = split_system(fields.get("OS Version", ""))
-    header = DumpHeader(
-        executable=path or fields.get("Process", "").partition(" [")[0],
-        bundle_version=fields.get("Version", "").partition(" (")[0],
-        thread=0 if blamed is None else order.index(blamed),
-        modules=modules_of(sections.images, path),
-        os_build=build or None,
-    )
     exception = exception_of(
         _match(_SIGNAL, kind),
         kind.partition(" (")[0],
         fields.get("Exception Subtype") or fields.get("Exception Codes", ""),
     )
     return Report(
-        header,
-        version,
-        tuple(sections.images),
-        "arm64" if fields.get("Code Type", "").upper().startswith("ARM") else "x86_64",
-        exception,
-        tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order),
-        sections.registers,
+        executable=fields.get("Path") or fields.get("Process", "").partition(" [")[0],
+        bundle_version=fields.get("Version", "").partition(" (")[0],
+        os_version=version,
+        os_build=build,
+        arch="arm64" if fields.get("Code Type", "").upper().startswith("ARM") else "x86_64",
+        exception=exception,
+        images=tuple(sections.images),
+        threads=tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order),
+        crashed_thread=0 if blamed is None else order.index(blamed),
+        registers=sections.registers,
         last_exception=tuple(sections.thrown[_LAST] or sections.thrown[_SPECIFIC]),
         information=printable_lines(sections.information),
     )
@@ -132,8 +125,8 @@ class _Sections:
         """Yield the threads that the report may be about, the likeliest first."""
         marks = (self._marked.get(mark) for mark in (_BLAMED[0], "state", *_BLAMED[1:]))
         yield from (number for number in marks if number is not None)
-        told = (_LEADING.match(self.fields.get(field, "")) for field in _BLAMING)
-        yield from (int(found[0]) for found in told if found)
+        numbers = (_LEADING.match(self.fields.get(field, "")) for field in _BLAMING)
+        yield from (int(number[0]) for number in numbers if number)
 
     def _begin(self, line: str) -> bool:
         if match := _THREAD.match(line):
@@ -145,7 +138,7 @@ class _Sections:
             self._section, self.listed = "images", True
         elif line.startswith(_INFORMATION) and not self.information:
             self._section = _INFORMATION
-        elif title := next((t for t, found in self.thrown.items() if line.startswith(t) and not found), None):
+        elif title := next((t for t, frames in self.thrown.items() if line.startswith(t) and not frames), None):
             self._section = title
         else:
             return False
@@ -218,5 +211,5 @@ def _crash_image(match: re.Match[str]) -> ReportImage:
 
 
 def _match(pattern: re.Pattern[str], text: str) -> str:
-    found = pattern.search(text)
-    return found[1] if found else ""
+    match = pattern.search(text)
+    return match[1] if match else ""

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from symcache.dump.formats.header import DumpHeader
-from symcache.dump.report_frames import frames_of
-from symcache.dump.reports.model import (
+from symcache.errors import DumpError
+from symcache.reports.frames import frames_of
+from symcache.reports.model import (
     ADDRESS_END,
     MAX_FRAMES,
     MAX_IMAGES,
@@ -24,13 +24,11 @@ from symcache.dump.reports.model import (
     ReportImage,
     ReportThread,
     exception_of,
-    modules_of,
     printable_lines,
     split_system,
     thread_label,
     uuid_of,
 )
-from symcache.errors import DumpError
 from symcache.text import encodable
 
 __all__ = ["decode_ips", "parse_ips"]
@@ -60,8 +58,8 @@ def decode_ips(text: str, name: str) -> Document:
         head = _dict(head)
         kind = str(head.get("bug_type"))[:20]
         rest = text[position:].lstrip()
-        alone = not rest or "usedImages" in head
-        return Document(head, head if alone else _dict(decoder.raw_decode(rest)[0]))
+        single = not rest or "usedImages" in head
+        return Document(head, head if single else _dict(decoder.raw_decode(rest)[0]))
     except (ValueError, RecursionError) as error:
         if kind and kind != _CRASH:
             raise _other_kind(f"{name}: its report (bug_type {kind!r}) is not JSON") from error
@@ -83,28 +81,19 @@ def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
         if uuid or path:  # frames in no image are gathered under one with neither
             size = _address(image.get("size")) or 0
             images.append(ReportImage(base, size, path, uuid, _text(image.get("arch"))))
-    found: list[ReportThread] = []
+    stacks: list[ReportThread] = []
     faulting = body.get("faultingThread")
     crashed = faulting if isinstance(faulting, int) and 0 <= faulting < len(raw_threads) else 0
     for number, thread in enumerate(raw_threads):
         if thread.get("triggered") is True and not isinstance(faulting, int):
             crashed = number
         label = thread_label(_text(thread.get("name")), _text(thread.get("queue")))
-        found.append(ReportThread(number, label, tuple(_ips_frames(thread.get("frames"), bases))))
+        stacks.append(ReportThread(number, label, tuple(_ips_frames(thread.get("frames"), bases))))
     system, cache = _dict(body.get("osVersion")), _dict(body.get("sharedCache"))
     bundle = _dict(body.get("bundleInfo"))
     version, build = split_system(_text(head.get("os_version")))
     if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", stated := _text(system.get("build"))):
         build = stated
-    header = DumpHeader(
-        executable=_text(body.get("procPath")) or _text(body.get("procName")),
-        bundle_version=_text(bundle.get("CFBundleShortVersionString")) or _text(head.get("app_version")),
-        thread=crashed,
-        modules=modules_of(images, _text(body.get("procPath"))),
-        os_build=build or None,
-        cache_uuid=uuid_of(cache.get("uuid")),
-        cache_base=_address(cache.get("base")),
-    )
     raised = _dict(body.get("exception"))
     exception = exception_of(
         _text(raised.get("signal")),
@@ -112,10 +101,19 @@ def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
         _text(raised.get("subtype")) or _text(raised.get("codes")),
     )
     state = _dict(raw_threads[crashed].get("threadState")) if raw_threads else {}
-    arch = "arm64" if "ARM" in _text(body.get("cpuType")).upper() else "x86_64"
-    version = _text(system.get("train")) or version
     return Report(
-        *(header, version, tuple(images), arch, exception, tuple(found), _ips_registers(state)),
+        executable=_text(body.get("procPath")) or _text(body.get("procName")),
+        bundle_version=_text(bundle.get("CFBundleShortVersionString")) or _text(head.get("app_version")),
+        os_version=_text(system.get("train")) or version,
+        os_build=build,
+        arch="arm64" if "ARM" in _text(body.get("cpuType")).upper() else "x86_64",
+        exception=exception,
+        images=tuple(images),
+        threads=tuple(stacks),
+        crashed_thread=crashed,
+        registers=_ips_registers(state),
+        cache_uuid=uuid_of(cache.get("uuid")),
+        cache_base=_address(cache.get("base")),
         last_exception=tuple(
             _ips_frames(body.get("lastExceptionBacktrace"), bases) or _specific_backtrace(body.get("asiBacktraces"))
         ),
@@ -125,8 +123,8 @@ def parse_ips(document: Document, name: str, *, threads: bool) -> Report:
 
 def _specific_backtrace(texts: Any) -> list[ReportFrame]:
     """Return the first application-specific backtrace, which is text."""
-    found = (frames_of(_text(text, _MAX_BACKTRACE).splitlines()) for text in _strings(texts))
-    return next(filter(None, found), [])
+    backtraces = (frames_of(_text(text, _MAX_BACKTRACE).splitlines()) for text in _strings(texts))
+    return next(filter(None, backtraces), [])
 
 
 def _strings(value: Any) -> list[str]:
@@ -141,14 +139,14 @@ def _ips_information(asi: Any) -> Iterator[str]:
 
 
 def _ips_frames(frames: Any, bases: list[int | None]) -> list[ReportFrame]:
-    found = []
+    read = []
     for frame in frames[:MAX_FRAMES] if isinstance(frames, list) else []:
         frame = _dict(frame)  # noqa: PLW2901
         index, offset = frame.get("imageIndex"), _address(frame.get("imageOffset"))
         if isinstance(index, int) and 0 <= index < len(bases) and offset is not None:
             line = frame.get("sourceLine")
             known = type(line) is int and 0 < line < _MAX_SOURCE_LINE
-            found.append(
+            read.append(
                 ReportFrame(
                     ((bases[index] or 0) + offset) % ADDRESS_END,
                     function := _text(frame.get("symbol")),
@@ -158,7 +156,7 @@ def _ips_frames(frames: Any, bases: list[int | None]) -> list[ReportFrame]:
                     frame.get("inline") is True,
                 )
             )
-    return found
+    return read
 
 
 def _ips_registers(state: dict[str, Any]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable
 
-from symcache.dump.reports.model import MAX_FRAMES, MAX_LINE, MAX_TEXT, ReportFrame
+from symcache.reports.model import MAX_FRAMES, MAX_LINE, MAX_TEXT, ReportFrame
 
 __all__ = ["frame_of", "frames_of"]
 
@@ -33,15 +33,15 @@ _NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?)?\Z")
 
 
 def frame_of(line: str) -> ReportFrame | None:
-    """Return the frame that a line of a backtrace is, None if it is none."""
+    """Return the frame that a line of a backtrace describes. Return None if it describes none."""
     line = line[:MAX_LINE]
-    if found := _TABBED.match(line):
-        image, address = found[1].rstrip(), found[2]
-    elif (number := _NUMBER.match(line)) and (found := _UNTABBED.search(line, number.end())):
-        image, address = line[number.end() : found.start()].rstrip(), found[1]
+    if match := _TABBED.match(line):
+        image, address = match[1].rstrip(), match[2]
+    elif (number := _NUMBER.match(line)) and (match := _UNTABBED.search(line, number.end())):
+        image, address = line[number.end() : match.start()].rstrip(), match[1]
     else:
         return None
-    rest, file, source_line = line[found.end() :].strip(), "", None
+    rest, file, source_line = line[match.end() :].strip(), "", None
     before, comment, name = rest.partition(" // ")
     if comment and before.startswith("0x"):  # of jailbroken phones: `0xBASE + 0xe0c // name + 0x8`
         rest = name

@@ -11,9 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dump import Report, ReportFrame, read_report
-from symcache.dump.reports.files import is_report
 from symcache.errors import DumpError
+from symcache.reports import Report, ReportFrame, is_report, read_report
 
 _NOT_YET = {
     "ips-308-simulated.ips",  # blames no thread
@@ -46,11 +45,11 @@ def test_all_that_a_report_says_is_read(path: Path, expected: dict[str, Any]) ->
     assert is_report(path)
     report = read_report(path)
     assert report.arch == expected["arch"]
-    assert report.header.executable.rpartition("/")[2] == expected["executable"]
-    assert report.header.os_build == expected["os_build"]
+    assert report.executable.rpartition("/")[2] == expected["executable"]
+    assert report.os_build == expected["os_build"]
     if expected.get("cache_uuid"):
-        assert report.header.cache_uuid == UUID(expected["cache_uuid"])
-    assert report.header.thread == expected["crashed_thread"]
+        assert report.cache_uuid == UUID(expected["cache_uuid"])
+    assert report.crashed_thread == expected["crashed_thread"]
     assert [(t.index, _parts(t.name), _seen(report, t.frames)) for t in report.threads] == [
         (t["index"], {t["name"], t["queue"]} - {None}, _wanted(t["frames"])) for t in expected["threads"]
     ]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from symcache.dump import Report, ReportFrame, parse_report
-from symcache.dump.reports.files import is_report
+from symcache.reports import Report, ReportFrame, is_report, parse_report
 
 KERNEL_BASE, LEDGER_BASE = 0x7FFF602B4000, 0x10A3F2000
 HEAD = """\
@@ -72,7 +71,7 @@ def test_headings_of_threads(heading: str, name: str, crashed: bool) -> None:
     report = read(f"Thread 0:\n{MAIN}\n{heading}\n{WAITING}\nThread 2:\n{WAITING}")
     assert stacks_of(report) == {0: [0x10A3F4A54], 1: [0x7FFF602B6D5C], 2: [0x7FFF602B6D5C]}
     assert report.threads[1].name == name
-    assert report.header.thread == int(crashed)
+    assert report.crashed_thread == int(crashed)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_a_thread_without_frames_is_one() -> None:
 )
 def test_the_fields_tell_who_is_to_blame(fields: str, expected: int) -> None:
     report = read(f"Thread 0:\n{MAIN}\nThread 1:\n{WAITING}", fields + "\n")
-    assert report.header.thread == expected
+    assert report.crashed_thread == expected
 
 
 @pytest.mark.parametrize(
@@ -303,7 +302,7 @@ def test_a_translated_report_with_the_full_one_behind_it() -> None:
     body = json.dumps(payload(), indent=2)
     full = parse_report(LINE + body, "x")
     assert parse_report(head + LINE + body + PROFILE, "x") == full
-    assert str(full.header.cache_uuid) == "49bb9b67-8dc7-4706-b7e8-b2e419d80b16"
+    assert str(full.cache_uuid) == "49bb9b67-8dc7-4706-b7e8-b2e419d80b16"
     assert parse_report(head + LINE + body[: len(body) // 2], "x") == parse_report(text, "x")
 
 

@@ -1,1 +1,0 @@
-"""Crash reports of macOS, as text and as JSON."""

@@ -1,0 +1,15 @@
+"""Crash reports of macOS: frames and images without memory, as text (`.crash`) and as JSON (`.ips`)."""
+
+from symcache.reports.files import is_report, parse_report, read_report
+from symcache.reports.model import Report, ReportFrame, ReportImage, ReportThread, physical_frames
+
+__all__ = [
+    "Report",
+    "ReportFrame",
+    "ReportImage",
+    "ReportThread",
+    "is_report",
+    "parse_report",
+    "physical_frames",
+    "read_report",
+]
