@@ -90,7 +90,7 @@ def open_(
 
             def show(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
-                missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.found]
+                missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.available]
                 symbols_only = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
                 warn(sources.problems)
                 sources.problems.clear()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.formats.minidump import is_minidump
-from symcache.dump.lldb_child.process import Answer, Limits, LldbProcess, Mode
+from symcache.dump.lldb_child.process import FindSources, Limits, LldbProcess, Mode
+from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import load_minidump
 from symcache.dump.report_loader import load_report
@@ -44,48 +45,46 @@ def analyze(
     Raises DumpError, DebuggerError, OSError.
     """
     crash_report = read_report(path) if is_report(path) else None
-    pins: dict[str, Any] = {"cache": cache, "build": build, "progress": progress}
     with (
         LldbProcess(Mode.ANALYZE, limits) as lldb,
         tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder,
     ):
+        load: Callable[..., LoadedDump]
         if crash_report:
-            loaded = load_report(path, crash_report, Path(folder), resolver, **pins)
-        elif is_minidump(path):
-            loaded = load_minidump(path, Path(folder), resolver, **pins)
+            load = functools.partial(load_report, report=crash_report)
         else:
-            loaded = load_dump(path, Path(folder), resolver, **pins)
+            load = load_minidump if is_minidump(path) else load_dump
+        loaded = load(path, scratch=Path(folder), resolver=resolver, cache=cache, build=build, progress=progress)
         report = lldb.report(loaded.plan, str(path))
-    modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report["modules"], strict=True)))
+    modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
     names = dict(enumerate(loaded.names))
-    if (shown := len(report["threads"])) <= loaded.header.thread:
+    if len(report.threads) <= loaded.header.thread:
         raise DumpError(
-            f"{path}: LLDB shows {shown} threads where it has {len(loaded.dump.core.threads)}",
+            f"{path}: LLDB shows {len(report.threads)} threads where it has {len(loaded.dump.core.threads)}",
             hint="the dump is damaged, or this version of LLDB does not read its kind (docs/lldb.md)",
         )
     finder = _ModuleFinder(loaded, modules)
     # Where no registers were written, LLDB shows a frame at an address that it made up.
     silent = {t.number for t in loaded.dump.core.threads if not t.registers}
-    told = [thread.frames for thread in crash_report.threads] if crash_report else []
     threads = tuple(
         ThreadReport(
             number,
-            thread["name"] or names.get(number, ""),
-            best_frames(thread["frames"], finder.frame, told[number])
-            if told
-            else tuple(finder.frame(f) for f in thread["frames"] if number not in silent),
+            thread.name or names.get(number, ""),
+            best_frames(thread.frames, finder.frame, crash_report.threads[number].frames)
+            if crash_report
+            else tuple(finder.frame(f) for f in thread.frames if number not in silent),
         )
-        for number, thread in enumerate(report["threads"])
+        for number, thread in enumerate(report.threads)
     )
-    thrown = best_frames(report["thrown"]["frames"], finder.frame, crash_report.last_exception) if crash_report else ()
+    thrown = best_frames(report.thrown, finder.frame, crash_report.last_exception) if crash_report else ()
     if thrown:  # among the threads until it has its source lines
         threads = (*threads, ThreadReport(len(threads), "", thrown))
     if sources is not None:
         with tempfile.TemporaryDirectory(prefix="symcache-sources-") as folder:
             noted = NotedSources(loaded.modules, Path(folder, "noted"), sources)
-            threads = SourceFinder(loaded.plan["source_map"], noted).with_lines(threads)
+            threads = SourceFinder(loaded.plan.source_map, noted).with_lines(threads)
     return Analysis(
-        *(loaded, loaded.exception, threads[:-1] if thrown else threads, modules, report["version"]),
+        *(loaded, loaded.exception, threads[:-1] if thrown else threads, modules, report.version),
         last_exception=threads[-1].frames if thrown else (),
         information=crash_report.information if crash_report else (),
     )
@@ -122,52 +121,39 @@ def open_in_lldb(
         if show:
             show(loaded)
         noted = NotedSources(loaded.modules, scratch / "noted", sources)
-        answer = _source_answer(loaded, noted, scratch) if noted else None
+        find_sources = _source_finder(loaded, noted, scratch) if noted else None
         if lldb.mode is Mode.PROMPT:
-            lldb.prompt(loaded.plan, str(path), answer)
+            lldb.prompt(loaded.plan, str(path), find_sources)
             return ""
-        return lldb.backtrace(loaded.plan, str(path), answer)
+        return lldb.backtrace(loaded.plan, str(path), find_sources)
 
 
-def _source_answer(loaded: LoadedDump, sources: SourceFiles, scratch: Path) -> Answer:
-    """Return what answers the worker's question for source files: with the folders to map."""
+def _source_finder(loaded: LoadedDump, sources: SourceFiles, scratch: Path) -> FindSources:
+    """Return a function that responds to the worker's request for source files with the folders to map."""
     known = {uuid_text(m.module.uuid): m.module.uuid for m in loaded.modules if m.module.uuid}
-    finder = SourceFinder(loaded.plan["source_map"], sources)
+    finder = SourceFinder(loaded.plan.source_map, sources)
 
-    def answer(question: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        wanted = [SourceRequest(known[uuid], path) for uuid, path in question if uuid in known]
+    def find_sources(request: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        wanted = [SourceRequest(known[uuid], path) for uuid, path in request if uuid in known]
         return finder.map_fetched(wanted, scratch / "sources")
 
-    return answer
+    return find_sources
 
 
 class _ModuleFinder:
     """Maps what LLDB says of a frame to the dump's modules."""
 
     def __init__(self, loaded: LoadedDump, modules: Sequence[ModuleReport]) -> None:
-        self._by_path = {
-            plan["path"] or plan["placeholder"]: module
-            for plan, module in zip(loaded.plan["modules"], modules, strict=True)
-        }
+        self._by_path = {str(p.file): module for p, module in zip(loaded.plan.modules, modules, strict=True)}
         self._by_uuid = {uuid_text(m.loaded.module.uuid): m for m in modules if m.loaded.module.uuid}
         self._by_address = sorted(modules, key=lambda m: m.loaded.module.address)
         self._addresses = [m.loaded.module.address for m in self._by_address]
 
-    def frame(self, raw: dict[str, Any]) -> Frame:
-        module = (
-            self._by_path.get(raw.get("module", ""))
-            or self._by_uuid.get(raw.get("uuid", ""))
-            or self._covering(raw["pc"])
-        )
+    def frame(self, frame: ChildFrame) -> Frame:
+        module = self._by_path.get(frame.module) or self._by_uuid.get(frame.uuid) or self._covering(frame.pc)
         return Frame(
-            raw["pc"],
-            module,
-            raw.get("function", ""),
-            raw.get("offset"),
-            raw.get("file", ""),
-            raw.get("line"),
-            raw.get("column") or None,
-            raw["inlined"],
+            *(frame.pc, module, frame.function, frame.offset),
+            *(frame.file, frame.line, frame.column, frame.inlined),
         )
 
     def _covering(self, address: int) -> ModuleReport | None:
@@ -179,17 +165,17 @@ class _ModuleFinder:
         return None
 
 
-def _module(number: int, loaded: LoadedModule, report: dict[str, Any]) -> ModuleReport:
-    status = {"loaded": "have"}.get(report["state"], report["state"])
+def _module(number: int, loaded: LoadedModule, report: ChildModule) -> ModuleReport:
+    status = {"loaded": "have"}.get(report.state, report.state)
     if status == "missing" and loaded.module.uuid is None:
         status = "no-uuid"
-    address = report["file_address"]
+    address = report.file_address
     slide = loaded.module.address - address if address is not None and status == "have" else None
-    detail = report["detail"]
+    detail = report.detail
     if loaded.ignored:
         detail = detail or f"{loaded.ignored.path} is not its debug info"
     elif loaded.debug_info and not loaded.executable and status == "missing" and not loaded.symbols_only:
         detail = detail or f"the load commands of its debug info {loaded.debug_info.path} are not of this image"
-    elif loaded.debug_info and status in {"have", "missing", "memory"} and not report["symbols"]:
+    elif loaded.debug_info and status in {"have", "missing", "memory"} and not report.symbols:
         detail = detail or f"LLDB ignores its debug info {loaded.debug_info.path}"
-    return ModuleReport(number, loaded, status, bool(report["symbols"]), detail, slide)
+    return ModuleReport(number, loaded, status, report.symbols, detail, slide)

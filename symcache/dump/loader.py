@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from symcache.crash import CrashException
@@ -17,13 +16,14 @@ from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
+from symcache.dump.lldb_child.protocol import ModulePlan, Plan
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.placeholders.writer import StandIns
 from symcache.images import ImageFile
-from symcache.kinds import Kind, uuid_text
+from symcache.kinds import Kind
 from symcache.resolve import ModuleResolver, Progress
 
-__all__ = ["ARCHS", "LoadedDump", "LoadedModule", "load", "load_dump"]
+__all__ = ["ARCHS", "KnownStacks", "LoadedDump", "LoadedModule", "load", "load_dump"]
 
 ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
 _UNKNOWN_TEXT = 16 << 20
@@ -32,7 +32,7 @@ _UNKNOWN_TEXT = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class LoadedModule:
-    """One module of the dump and what was found for it."""
+    """One module of the dump, and the files for it."""
 
     module: DumpModule
     executable: ImageFile | None
@@ -43,17 +43,17 @@ class LoadedModule:
     text_size: int
     """Bytes from its header to where the next module or the end of the memory region bounds its code."""
     symbols_only: bool = False
-    """Its dSYM is all that was found, and the placeholder is laid out for it."""
+    """Its dSYM is all there is, and the placeholder is laid out for it."""
 
     @property
-    def found(self) -> bool:
+    def available(self) -> bool:
         """Whether its frames can be named."""
         return self.executable is not None or self.symbols_only
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedDump:
-    """A dump, its modules, and the plan that worker.py follows."""
+    """A dump, its modules, and the plan for LLDB."""
 
     dump: OpenedDump
     header: DumpHeader
@@ -62,13 +62,23 @@ class LoadedDump:
     build: str | None
     cache_origin: str
     """How cache and build are known: `option`, `dump`, `inferred`, or empty where they are not."""
-    plan: dict[str, Any]
+    plan: Plan
     exception: CrashException
     """What stopped the crashed thread."""
     walked: bool = False
     """A report's, whose frames were known."""
     names: tuple[str, ...] = ()
     """Of the threads, as far as the file tells them; LLDB may know others."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStacks:
+    """The stacks of a crash report: LLDB has no core to walk them in, and only names their frames."""
+
+    frames: tuple[tuple[int, ...], ...]
+    """Program counters of each thread, top frame first."""
+    thrown: tuple[int, ...]
+    """Return addresses from where an uncaught exception was thrown; empty if none was."""
 
 
 def load_dump(
@@ -101,47 +111,55 @@ def load(
     source_map: Sequence[tuple[str, str]],
     progress: Progress | None,
     exception: CrashException | None = None,
-    walk: bool = True,
+    stacks: KnownStacks | None = None,
     memory: Core | None = None,
+    names: Sequence[str] = (),
 ) -> LoadedDump:
-    """Find the modules of a dump that has been opened; see `load_dump`. `exception` is None if the core tells.
+    """Find the modules of a dump that has been opened; see `load_dump`.
 
-    `walk`: its frames are yet to be walked. `memory`: what is held of the process, if the dump's core does not tell.
+    `exception` is None if the core tells, `stacks` if LLDB has to walk them. `memory`: what the dump has of the memory
+    of the process, if its core does not tell. `names`: of the threads.
     """
     cache, build, origin = pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
-    found = resolve_files(resolver, uuids, cache, build, progress)
-    header = replace(header, modules=named(header, found))
+    files = resolve_files(resolver, uuids, cache, build, progress)
+    header = replace(header, modules=named(header, files))
     sizes = _text_sizes(dump, header)
-    stand_ins = StandIns(dump, header, sizes, found, walk=walk, memory=memory)
+    stand_ins = StandIns(dump, header, sizes, files, walk=stacks is None, memory=memory)
     places = _places(header.modules, scratch)
     modules = [
-        _loaded(number, module, sizes[number], found, stand_ins, places[number])
+        _loaded(number, module, sizes[number], files, stand_ins, places[number])
         for number, module in enumerate(header.modules)
     ]
     debug_infos = [(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid]
-    plan = {
-        "core": str(dump.core_path.absolute()),
-        "triple": f"{ARCHS[dump.core.cputype]}-apple-macosx",
-        "thread": header.thread,
-        "source_map": [list(pair) for pair in (*source_map, *noted_sources(debug_infos))],
-        "modules": [_planned(m, place) for m, place in zip(modules, places, strict=True)],
-    }
-    exception = exception or describe_exception(dump.core, dump.core.threads[header.thread])
-    return LoadedDump(dump, header, tuple(modules), cache, build, origin, plan, exception, walked=not walk)
+    plan = Plan(
+        core=None if stacks else dump.core_path.absolute(),
+        triple=f"{ARCHS[dump.core.cputype]}-apple-macosx",
+        thread=header.thread,
+        source_map=(*source_map, *noted_sources(debug_infos)),
+        modules=tuple(_planned(m, place) for m, place in zip(modules, places, strict=True)),
+        frames=stacks.frames if stacks else (),
+        thrown=stacks.thrown if stacks else (),
+    )
+    return LoadedDump(
+        *(dump, header, tuple(modules), cache, build, origin, plan),
+        exception or describe_exception(dump.core, dump.core.threads[header.thread]),
+        walked=stacks is not None,
+        names=tuple(names),
+    )
 
 
 def _loaded(
     number: int,
     module: DumpModule,
     size: int,
-    found: Mapping[tuple[UUID, Kind], ImageFile],
+    files: Mapping[tuple[UUID, Kind], ImageFile],
     stand_ins: StandIns,
     place: Path,
 ) -> LoadedModule:
-    """Return what was found for a module; one without a binary gets a placeholder at `place`."""
-    executable = found.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
-    debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+    """Return a module with its `files`; one without a binary gets a placeholder at `place`."""
+    executable = files.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
+    debug_info = files.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
     ignored = None
     if debug_info and not is_debug_info(debug_info.path, module.uuid):
         debug_info, ignored = None, debug_info
@@ -167,21 +185,19 @@ def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
     return sizes
 
 
-def _planned(loaded: LoadedModule, place: Path) -> dict[str, Any]:
+def _planned(loaded: LoadedModule, place: Path) -> ModulePlan:
     if loaded.executable:
         # LLDB calls a module by its file's name, and a cached file has a hash for a name.
         place.symlink_to(os.path.abspath(loaded.executable.path))  # noqa: PTH100 (Path.absolute leaves `..` in)
-    uuid = loaded.module.uuid
-    layout = loaded.executable.cache_uuid if loaded.executable else None
-    return {
-        "uuid": uuid_text(uuid) if uuid else "",
-        "address": loaded.module.address,
-        "path": str(place) if loaded.executable else None,
-        "symbols": str(loaded.debug_info.path.absolute()) if loaded.debug_info else None,
-        "layout": uuid_text(layout) if layout else None,
-        "placeholder": str(loaded.placeholder) if loaded.placeholder else None,
-        "symbols_only": loaded.symbols_only,
-    }
+    return ModulePlan(
+        loaded.module.uuid,
+        loaded.module.address,
+        executable=place if loaded.executable else None,
+        symbols=loaded.debug_info.path.absolute() if loaded.debug_info else None,
+        layout=loaded.executable.cache_uuid if loaded.executable else None,
+        placeholder=loaded.placeholder,
+        symbols_only=loaded.symbols_only,
+    )
 
 
 def _places(modules: Sequence[DumpModule], scratch: Path) -> list[Path]:

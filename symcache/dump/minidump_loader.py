@@ -44,50 +44,48 @@ def load_minidump(
     progress: Progress | None = None,
 ) -> LoadedDump:
     """Find the modules of a minidump, and return the plan to open it with. As `load_dump` else."""
-    found = read_minidump(path)
-    header = minidump_header(found)
+    minidump = read_minidump(path)
+    header = minidump_header(minidump)
     # One region for each module: how far its code can reach. Two modules cannot be in one place.
-    sizes = {m.module.address: m.size for m in found.modules}
+    sizes = {m.module.address: m.size for m in minidump.modules}
     regions = tuple(Segment(address, size, 0, 0, _READ_EXECUTE, 0) for address, size in sorted(sizes.items()))
-    dump = OpenedDump(path, header, Core(found.arch, found.cputype, regions, found.threads, ()), path)
-    held: list[Segment] = []
-    for segment in sorted(found.memory):
-        if not held or segment.address >= held[-1].end:
-            held.append(segment)
-    memory = _HeldCore(found.arch, found.cputype, regions, found.threads, (), tuple(held))
+    core = Core(minidump.arch, minidump.cputype, regions, minidump.threads, ())
+    dump = OpenedDump(path, header, core, path)
+    memory = _core_with_memory(core, minidump)
     loaded = load(
         *(dump, header, scratch, resolver),
         cache=cache,
         build=build,
         source_map=source_map,
         progress=progress,
-        exception=found.exception,
+        exception=minidump.exception,
         memory=memory,
+        names=minidump.names,
     )
-    frameless = _frameless(replace(dump, core=memory), found, loaded)
+    frameless = _frameless(replace(dump, core=memory), minidump, loaded)
     if frameless and path.stat().st_size > _MAX_COPY:
         frameless = []
-    if frameless or found.partless or found.passing is not None:
-        copy = scratch / "minidump.dmp"
-        shutil.copyfile(path, copy)
-        if frameless:
-            add_regions(copy, frameless)
-        name_parts(copy, found.partless)
-        if found.passing is not None:
-            stop_at_exception(copy, found.passing)
-        loaded.plan["core"] = str(copy.absolute())
-    return replace(loaded, names=found.names)
+    if not frameless and not minidump.partless and minidump.passing is None:
+        return loaded
+    copy = scratch / "minidump.dmp"
+    shutil.copyfile(path, copy)
+    if frameless:
+        add_regions(copy, frameless)
+    name_parts(copy, minidump.partless)
+    if minidump.passing is not None:
+        stop_at_exception(copy, minidump.passing)
+    return replace(loaded, plan=replace(loaded.plan, core=copy.absolute()))
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldCore(Core):
-    """A core whose `segments` are modules, with what is held of the process's memory beside."""
+class _CoreWithMemory(Core):
+    """A core whose `segments` are modules, and which has some memory of the process besides."""
 
     memory: tuple[Segment, ...]
     """By address; none overlap."""
 
     def segment_at(self, address: int) -> Segment | None:
-        """Return what is held there, as executable as the module that it is in, or else the module."""
+        """Return the memory at an address, as executable as the module that it is in, or else the module."""
         code = Core.segment_at(self, address)
         position = bisect.bisect_right(self.memory, address, key=lambda s: s.address) - 1
         if position >= 0 and address < self.memory[position].end:
@@ -95,13 +93,21 @@ class _HeldCore(Core):
         return code
 
 
-def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tuple[int, int]]:
+def _core_with_memory(core: Core, minidump: Minidump) -> _CoreWithMemory:
+    memory: list[Segment] = []
+    for segment in sorted(minidump.memory):
+        if not memory or segment.address >= memory[-1].end:
+            memory.append(segment)
+    return _CoreWithMemory(core.arch, core.cputype, core.segments, core.threads, (), tuple(memory))
+
+
+def _frameless(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list[tuple[int, int]]:
     """Return the missing modules (address, size) in which threads are, in functions that keep no frame."""
     missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
-    if not missing or found.has_regions:
+    if not missing or minidump.has_regions:
         return []
-    framed = set(framed_modules(dump, found.crashed, missing))
-    counters = [t.registers[FLAVORS[found.cputype].counter] for t in found.threads]
+    framed = set(framed_modules(dump, minidump.crashed, missing))
+    counters = [t.registers[FLAVORS[minidump.cputype].counter] for t in minidump.threads]
     counters.sort()
 
     def visited(address: int, size: int) -> bool:
@@ -111,12 +117,12 @@ def _frameless(dump: OpenedDump, found: Minidump, loaded: LoadedDump) -> list[tu
     return [(address, size) for address, size in missing if (address, size) not in framed and visited(address, size)]
 
 
-def minidump_header(found: Minidump) -> DumpHeader:
+def minidump_header(minidump: Minidump) -> DumpHeader:
     """Return what a minidump says of itself, as the header of a dump has it."""
-    modules = tuple(one.module for one in found.modules)
+    modules = tuple(m.module for m in minidump.modules)
     return DumpHeader(
         executable=modules[0].path if modules else "",
-        thread=found.crashed,
+        thread=minidump.crashed,
         modules=modules,
-        os_build=found.os_build,
+        os_build=minidump.os_build,
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread, Segment
 from symcache.dump.formats.header import DumpHeader, DumpModule
-from symcache.dump.loader import ARCHS, LoadedDump, load
+from symcache.dump.loader import ARCHS, KnownStacks, LoadedDump, load
 from symcache.reports import Report, ReportFrame, physical_frames
 from symcache.resolve import ModuleResolver, Progress
 
@@ -38,18 +37,17 @@ def load_report(
     )
     cputype = next(number for number, name in ARCHS.items() if name == report.arch)
     dump = OpenedDump(path, header, Core(report.arch, cputype, regions, threads, ()), path)
-    loaded = load(
+    stacks = tuple(_counters(thread.frames) for thread in report.threads)
+    return load(
         *(dump, header, scratch, resolver),
         cache=cache,
         build=build,
         source_map=(),
         progress=progress,
         exception=report.exception,
-        walk=False,
+        stacks=KnownStacks(stacks, _counters(report.last_exception)),
+        names=[thread.name for thread in report.threads],
     )
-    frames = [_counters(thread.frames) for thread in report.threads]
-    loaded.plan.update(core=None, frames=frames, thrown=_counters(report.last_exception))
-    return replace(loaded, names=tuple(thread.name for thread in report.threads))
 
 
 def report_header(report: Report) -> DumpHeader:
@@ -69,6 +67,6 @@ def report_header(report: Report) -> DumpHeader:
     )
 
 
-def _counters(frames: Sequence[ReportFrame]) -> list[int]:
+def _counters(frames: Sequence[ReportFrame]) -> tuple[int, ...]:
     """Return the program counter of each frame of the stack."""
-    return [group[-1].address for group in physical_frames(frames)]
+    return tuple(group[-1].address for group in physical_frames(frames))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from symcache.dump.findings import Frame
+from symcache.dump.lldb_child.protocol import ChildFrame
 from symcache.reports import ReportFrame, physical_frames
 
 __all__ = ["best_frames"]
@@ -16,21 +16,22 @@ _MADE_UP = "___lldb_unnamed_symbol"
 
 
 def best_frames(
-    raw: Iterable[dict[str, Any]], own: Callable[[dict[str, Any]], Frame], told: Sequence[ReportFrame]
+    frames: Iterable[ChildFrame], from_lldb: Callable[[ChildFrame], Frame], report_frames: Sequence[ReportFrame]
 ) -> tuple[Frame, ...]:
-    """Return the frames of a stack: of each address, what LLDB says, or else what is `told`.
+    """Return the frames of a stack: of each address, what LLDB knows, or what the report does if that is more.
 
-    `raw` are the worker's, whose `number` is the place of the address in the stack; `own` makes frames of them.
+    `frames` are those of the child, whose `number` is the position of the address in the stack. `from_lldb` makes
+    a frame of one of them.
     """
-    frames: list[Frame] = []
-    groups = itertools.groupby(raw, key=lambda one: one["number"])
-    for (_, group), other in zip(groups, physical_frames(told), strict=True):
-        ours = [own(one) for one in group]
+    stack: list[Frame] = []
+    groups = itertools.groupby(frames, key=lambda frame: frame.number)
+    for (_, group), reported in zip(groups, physical_frames(report_frames), strict=True):
+        ours = [from_lldb(frame) for frame in group]
         theirs = [
-            Frame(t.address, ours[-1].module, t.function, t.offset, t.file, t.line, None, t.inlined) for t in other
+            Frame(f.address, ours[-1].module, f.function, f.offset, f.file, f.line, None, f.inlined) for f in reported
         ]
-        frames += theirs if _knowledge(theirs) > _knowledge(ours) else ours
-    return tuple(frames)
+        stack += theirs if _knowledge(theirs) > _knowledge(ours) else ours
+    return tuple(stack)
 
 
 def _knowledge(frames: Sequence[Frame]) -> tuple[bool, bool]:

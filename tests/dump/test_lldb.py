@@ -432,8 +432,7 @@ def test_a_dsym_says_where_its_sources_are(scenes: Scenes, tmp_path: Path) -> No
     def mapped() -> list[list[str]]:
         scratch = Path(tempfile.mkdtemp(dir=tmp_path))
         loaded = load_dump(scene.write(thread=1), scratch, FolderResolver([bundle]), source_map=[("/a", "/here")])
-        result: list[list[str]] = loaded.plan["source_map"]
-        return result
+        return [list(pair) for pair in loaded.plan.source_map]
 
     sources = str(tmp_path / "sources")
     assert mapped() == [["/a", "/here"], ["/b/deep", f"{sources}/deep"], ["/b", sources]]

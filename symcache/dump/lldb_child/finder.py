@@ -108,15 +108,15 @@ def try_import(candidate: LldbPython) -> str:
 
 def _tools() -> list[str]:
     """Return the LLDB programs on the path, newest first; a plain `lldb` last."""
-    found: dict[int, str] = {}
+    tools: dict[int, str] = {}
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         for path in Path(folder or ".").glob("lldb-[0-9]*"):
             match = re.fullmatch(r"lldb-(\d+)", path.name)
             if match:
-                found.setdefault(int(match.group(1)), str(path))
-    tools = [found[number] for number in sorted(found, reverse=True)]
+                tools.setdefault(int(match.group(1)), str(path))
+    newest_first = [tools[number] for number in sorted(tools, reverse=True)]
     plain = shutil.which("lldb")
-    return [*tools, plain] if plain else tools
+    return [*newest_first, plain] if plain else newest_first
 
 
 def _python_folder(tool: list[str]) -> str:
@@ -129,8 +129,8 @@ def _debian_library(tool: str) -> str:
     prefix = Path(tool).resolve().parent.parent
     if not str(prefix).startswith("/usr/lib/llvm-"):
         return ""
-    found = sorted((prefix / "lib").glob("liblldb*.so.1"))
-    return str(found[0]) if found else ""
+    libraries = sorted((prefix / "lib").glob("liblldb*.so.1"))
+    return str(libraries[0]) if libraries else ""
 
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> str:

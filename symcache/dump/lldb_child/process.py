@@ -14,27 +14,28 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
+from symcache.dump.lldb_child.protocol import ChildReport, Plan
 from symcache.errors import DebuggerError, DumpError
 from symcache.own_program import user_site
 from symcache.text import encodable
 
-__all__ = ["Answer", "Limits", "LldbProcess", "Mode", "require_lldb"]
+__all__ = ["FindSources", "Limits", "LldbProcess", "Mode", "require_lldb"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_OUTPUT = 256 << 20
-_MAX_QUESTION = 1 << 20
+_MAX_REQUEST = 1 << 20
 _END_SECONDS = 10.0
 """For ending once all is said, however little of its time is left."""
-Answer = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
-"""From (UUID, recorded path) of the source files of the shown frames to the folders to map: (recorded, here)."""
+FindSources = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
+"""From (UUID, recorded path) of the source files of the frames that are printed to folders: (recorded, here)."""
 _NOT_TAKEN = 4
 """Exit code of the worker when LLDB refuses the core."""
 
@@ -61,8 +62,8 @@ class Mode(StrEnum):
 
 def require_lldb() -> LldbPython:
     """Return the LLDB to use. Raises DebuggerError with the way to get one."""
-    if found := find_lldb():
-        return found
+    if lldb := find_lldb():
+        return lldb
     raise DebuggerError("no LLDB was found that Python can import", hint=next_step())
 
 
@@ -85,25 +86,25 @@ class LldbProcess:
             empty.mkdir()
             self._errors = tempfile.TemporaryFile(dir=self._folder.name)
             reading, self._plan = os.pipe()
-            self._questions, asking = os.pipe()
+            self._requests, requests = os.pipe()
             try:
                 self._process = subprocess.Popen(
-                    lldb.command(str(_WORKER), self.mode, str(reading), json.dumps(self._package), str(asking)),
+                    lldb.command(str(_WORKER), self.mode, str(reading), json.dumps(self._package), str(requests)),
                     stdin=None if interactive else subprocess.DEVNULL,
                     stdout=None if interactive else subprocess.PIPE,
                     stderr=None if interactive else self._errors,
                     cwd=empty,
                     env=_environment(Path(self._folder.name), interactive),
                     start_new_session=not interactive,  # the terminal belongs to our session
-                    pass_fds=[reading, asking],
+                    pass_fds=[reading, requests],
                 )
             except BaseException:
                 os.close(self._plan)
-                os.close(self._questions)
+                os.close(self._requests)
                 raise
             finally:
                 os.close(reading)
-                os.close(asking)
+                os.close(requests)
         except BaseException:
             self._folder.cleanup()
             raise
@@ -111,7 +112,7 @@ class LldbProcess:
 
     def __exit__(self, *_: object) -> None:
         self._hang_up()
-        os.close(self._questions)
+        os.close(self._requests)
         if self._process.poll() is None:
             self._kill()
         self._process.wait()
@@ -120,26 +121,19 @@ class LldbProcess:
         self._errors.close()
         self._folder.cleanup()
 
-    def report(self, plan: dict[str, Any], name: str) -> dict[str, Any]:
+    def report(self, plan: Plan, name: str) -> ChildReport:
         """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
         self._send(plan)
-        raw = self._read(name)
-        try:
-            result: dict[str, Any] = json.loads(raw, object_hook=_encodable_values)
-        except ValueError as error:
-            raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint="run again with --debug") from error
-        if "error" in result:
-            raise DumpError(f"{name}: LLDB does not open the core: {result['error']}", hint="the dump may be damaged")
-        return result
+        return ChildReport.parse(self._read(name), name)
 
-    def backtrace(self, plan: dict[str, Any], name: str, answer: Answer | None = None) -> str:
+    def backtrace(self, plan: Plan, name: str, find_sources: FindSources | None = None) -> str:
         """Return what LLDB prints for `bt` on the crashed thread, and source lines. Raises DebuggerError, DumpError."""
-        self._send(plan, answer)
+        self._send(plan, find_sources)
         return self._read(name).decode("utf-8", "replace")
 
-    def prompt(self, plan: dict[str, Any], name: str, answer: Answer | None = None) -> None:
+    def prompt(self, plan: Plan, name: str, find_sources: FindSources | None = None) -> None:
         """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError."""
-        self._send(plan, answer)
+        self._send(plan, find_sources)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for LLDB
         try:
             if self._process.wait():
@@ -147,45 +141,49 @@ class LldbProcess:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _send(self, plan: dict[str, Any], answer: Answer | None = None) -> None:
-        mapped = sum(Path(p).stat().st_size for p in _mapped_files(plan))
-        full = self._in_utf8(plan) | {"memory": self._limits.memory + 2 * mapped, "max_frames": self._limits.max_frames}
-        data = json.dumps(full | {"asks": answer is not None}).encode() + b"\n"
+    def _send(self, plan: Plan, find_sources: FindSources | None = None) -> None:
+        mapped = sum(path.stat().st_size for path in plan.mapped_files())
+        line = self._with_links(plan).to_line(
+            memory=self._limits.memory + 2 * mapped,
+            max_frames=self._limits.max_frames,
+            send_sources=find_sources is not None,
+        )
         try:
             with os.fdopen(self._plan, "wb") as pipe:
                 self._plan = -1
-                pipe.write(data)
-                if answer:
+                pipe.write(line)
+                if find_sources:
                     pipe.flush()
-                    pipe.write(json.dumps(answer(self._question())).encode() + b"\n")
+                    pipe.write(json.dumps(find_sources(self._read_request())).encode() + b"\n")
         except BrokenPipeError:
             pass  # it has died; reading will tell of what
 
-    def _in_utf8(self, plan: dict[str, Any]) -> dict[str, Any]:
+    def _with_links(self, plan: Plan) -> Plan:
         """Return the plan with links for files whose paths are no UTF-8: LLDB's Python module takes no others."""
         folder = Path(self._folder.name, "links")
         folder.mkdir()
 
-        def link(path: str | None) -> str | None:
-            if path is None or encodable(path) == path:
+        def link(path: Path | None) -> Path | None:
+            if path is None or _is_encodable(str(path)):
                 return path
             place = folder / str(sum(1 for _ in folder.iterdir()))
             place.symlink_to(path)
-            return str(place)
+            return place
 
-        return plan | {
-            "core": link(plan["core"]),
-            "source_map": [pair for pair in plan["source_map"] if all(encodable(path) == path for path in pair)],
-            "modules": [module | {"symbols": link(module["symbols"])} for module in plan["modules"]],
-        }
+        return replace(
+            plan,
+            core=link(plan.core),
+            source_map=tuple(pair for pair in plan.source_map if all(map(_is_encodable, pair))),
+            modules=tuple(replace(module, symbols=link(module.symbols)) for module in plan.modules),
+        )
 
-    def _question(self) -> list[tuple[str, str]]:
-        """Return what source files the worker asks for; none if it has died, or does not ask in time."""
+    def _read_request(self) -> list[tuple[str, str]]:
+        """Return the source files that the worker requests; none if it has died, or sends no request in time."""
         end, raw = time.monotonic() + self._limits.seconds, b""
-        while not raw.endswith(b"\n") and len(raw) <= _MAX_QUESTION:
-            if not select.select([self._questions], [], [], max(0.0, end - time.monotonic()))[0]:
+        while not raw.endswith(b"\n") and len(raw) <= _MAX_REQUEST:
+            if not select.select([self._requests], [], [], max(0.0, end - time.monotonic()))[0]:
                 return []
-            if not (part := os.read(self._questions, 1 << 16)):
+            if not (part := os.read(self._requests, 1 << 16)):
                 return []
             raw += part
         try:
@@ -254,15 +252,8 @@ class LldbProcess:
         return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
 
 
-def _encodable_values(one: dict[str, Any]) -> dict[str, Any]:
-    return {key: encodable(value) if isinstance(value, str) else value for key, value in one.items()}
-
-
-def _mapped_files(plan: dict[str, Any]) -> Iterator[str]:
-    if plan["core"]:
-        yield plan["core"]
-    for module in plan["modules"]:
-        yield from (module[key] for key in ("path", "symbols") if module[key])
+def _is_encodable(text: str) -> bool:
+    return encodable(text) == text
 
 
 def _environment(work: Path, interactive: bool) -> dict[str, str]:

@@ -1,18 +1,19 @@
 """Runs inside the child process: opens a core in LLDB as a plan says, and reports as JSON, or hands over the prompt.
 
-Started as a script, `python -P worker.py MODE FD LLDB ASKING` or with `-I`, by the Python that LLDB was made for:
+Started as a script, `python -P worker.py MODE FD LLDB REQUESTS` or with `-I`, by the Python that LLDB was made for:
 standard library only, Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is
 JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
 
     {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
-     "source_map": [[from, to], …], "asks": bool, "frames": [[program counter, …] of a thread, …],
-     "thrown": [return address, …] from where an exception was thrown (this and "frames" without a core only),
+     "source_map": [[from, to], …], "send_sources": bool, "frames": [[program counter, …] of a thread, …],
+     "thrown": [return address, …] from where an exception was thrown (this and "frames": without a core),
      "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
                   "layout": UUID of the shared cache that the file was laid out for, or null,
                   "symbols_only": bool (the placeholder is laid out for `symbols`)}, …]}
 
-If the plan says so, `print` and `prompt` ask for the source files of the frames they show: a line [[UUID, path], …]
-goes out through the descriptor ASKING, and a line [[from, to], …] of folders to map comes back from FD.
+With `send_sources`, `print` and `prompt` request the source files of the frames that they print: a line
+[[UUID, path], …] goes out through the descriptor REQUESTS, and a line [[from, to], …] of folders to map comes back
+from FD.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ def _load(name: str, folder: Path = _FOLDER) -> Any:
 
 _target = _load("worker_target")
 _printable = _load("text", _FOLDER.parents[1]).printable
-_SHOWN = 64
-"""Frames whose sources are asked for."""
+_SOURCE_FRAMES = 64
+"""Frames whose sources are requested."""
 _AROUND = 3
 """Source lines before and behind that of the stop."""
 
 
-def main(mode: str, descriptor: int, package: dict[str, str], asking: int) -> int:
-    """Do what the plan says; 0, or 4 when LLDB does not take the core."""
+def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> int:
+    """Do what the plan says. Return the exit code: 0, or 4 if LLDB does not take the core."""
     # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if mode == "analyze":
@@ -81,8 +82,8 @@ def main(mode: str, descriptor: int, package: dict[str, str], asking: int) -> in
         json.dump(result, channel)
         channel.flush()
         os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash
-    if plan["asks"]:
-        _ask_for_sources(lldb, debugger, process.GetSelectedThread(), pipe, asking)
+    if plan["send_sources"]:
+        _request_sources(lldb, debugger, process.GetSelectedThread(), pipe, requests)
     pipe.close()
     _prompt(lldb, debugger, process, interactive=mode == "prompt")
     sys.stdout.flush()
@@ -104,28 +105,28 @@ def _limit(memory: int, mode: str) -> None:
             pass  # a harder limit is already there, or the system has none of this kind
 
 
-def _shown_lines(thread: Any) -> Iterator[tuple[int, Any, Any]]:
+def _source_lines(thread: Any) -> Iterator[tuple[int, Any, Any]]:
     """Yield (number, frame, line entry) of the first frames, as far as they have lines."""
-    for number in range(min(thread.GetNumFrames(), _SHOWN)):
+    for number in range(min(thread.GetNumFrames(), _SOURCE_FRAMES)):
         frame = thread.GetFrameAtIndex(number)
         line = frame.GetLineEntry()
         if line.IsValid() and line.GetLine():
             yield number, frame, line
 
 
-def _ask_for_sources(lldb: Any, debugger: Any, thread: Any, pipe: Any, asking: int) -> None:
+def _request_sources(lldb: Any, debugger: Any, thread: Any, pipe: Any, requests: int) -> None:
     wanted = [
         [_target.uuid_of(frame.GetModule()), _target.path_of(line.GetFileSpec())]
-        for _, frame, line in _shown_lines(thread)
+        for _, frame, line in _source_lines(thread)
     ]
-    with os.fdopen(asking, "w", encoding="utf-8") as question:
-        question.write(json.dumps(wanted) + "\n")
+    with os.fdopen(requests, "w", encoding="utf-8") as request:
+        request.write(json.dumps(wanted) + "\n")
     _target.map_sources(lldb, debugger, json.loads(pipe.readline() or "[]"))
 
 
-def _show_source(lldb: Any, thread: Any) -> None:
+def _print_source(lldb: Any, thread: Any) -> None:
     """Print the lines around the first frame whose source is here."""
-    for number, _, line in _shown_lines(thread):
+    for number, _, line in _source_lines(thread):
         stream = lldb.SBStream()
         manager = thread.GetProcess().GetTarget().GetSourceManager()
         manager.DisplaySourceLinesWithLineNumbers(line.GetFileSpec(), line.GetLine(), _AROUND, _AROUND, "->", stream)
@@ -150,7 +151,7 @@ def _prompt(lldb: Any, debugger: Any, process: Any, *, interactive: bool) -> Non
     result = lldb.SBCommandReturnObject()
     debugger.GetCommandInterpreter().HandleCommand("bt", result)
     _write((result.GetOutput() or "") + (result.GetError() or ""))
-    _show_source(lldb, process.GetSelectedThread())
+    _print_source(lldb, process.GetSelectedThread())
     debugger.SetUseColor(color)
     if not interactive:
         return

@@ -1,4 +1,4 @@
-"""What the child process asks LLDB: to open the core and to take the modules, and what their frames are.
+"""What the child process has LLDB do: open the core, take the modules, say what their frames are.
 
 Loaded by `worker.py` from the file beside it, as that is: standard library only, Python 3.9.
 """
@@ -15,7 +15,7 @@ _MAX_SYMBOLICATED = 100_000
 
 
 def open_target(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return debugger, target, process and the report of every module; target None and a reason if it failed.
+    """Return debugger, target, process and a report on each module, or, if it failed: debugger, None, None and why.
 
     Without a core there is no process.
     """
@@ -79,7 +79,7 @@ def _add(
 ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Add one module, checked: LLDB itself checks neither architecture nor UUID, nor whether a dSYM fits.
 
-    Return what was wanted, the module that is to be placed (None: there is none), and the report on it.
+    Return what was wanted, the module that is to be placed, or None if there is none, and the report on it.
     """
     report: dict[str, Any] = {"state": "missing", "symbols": False, "file_address": None, "detail": ""}
     uuid = wanted["uuid"]

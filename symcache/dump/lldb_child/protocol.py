@@ -1,0 +1,199 @@
+"""What this process and its LLDB child send each other: a plan goes in, and a report comes out. See worker.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from symcache.errors import DebuggerError, DumpError
+from symcache.kinds import uuid_text
+from symcache.text import encodable
+
+__all__ = ["ChildFrame", "ChildModule", "ChildReport", "ChildThread", "ModulePlan", "Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlan:
+    """A module that LLDB is to have, and the files for it."""
+
+    uuid: UUID | None
+    address: int
+    """Of its Mach-O header in the crashed process."""
+    executable: Path | None
+    """Its binary; its name is that by which LLDB calls the module."""
+    symbols: Path | None
+    """Its dSYM's symbol file."""
+    layout: UUID | None
+    """UUID of the shared cache that the binary was laid out for."""
+    placeholder: Path | None
+    """What LLDB gets where there is no binary."""
+    symbols_only: bool
+    """The placeholder is laid out for `symbols`."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file that LLDB takes for the module."""
+        return self.executable or self.placeholder
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the child does: a core with modules, or frames without a core."""
+
+    core: Path | None
+    """None where frames are known, and only their names are wanted."""
+    triple: str
+    """LLVM's name of architecture and system, such as `arm64-apple-macosx`."""
+    thread: int
+    """Index of the crashed thread."""
+    source_map: tuple[tuple[str, str], ...]
+    """Folders of source files: recorded, and here."""
+    modules: tuple[ModulePlan, ...]
+    frames: tuple[tuple[int, ...], ...] = ()
+    """Without a core: the program counters of each thread, top frame first."""
+    thrown: tuple[int, ...] = ()
+    """Without a core: return addresses from where an exception was thrown."""
+
+    def mapped_files(self) -> Iterator[Path]:
+        """Yield the files that LLDB maps into memory."""
+        paths = [self.core, *(path for m in self.modules for path in (m.executable, m.symbols))]
+        yield from (path for path in paths if path)
+
+    def to_line(self, *, memory: int, max_frames: int, send_sources: bool) -> bytes:
+        """Return the line of JSON that the worker reads.
+
+        `memory`: bytes of address space that the child may take. `max_frames`: of one thread. `send_sources`: the
+        worker may request source files.
+        """
+        plan = {
+            "memory": memory,
+            "max_frames": max_frames,
+            "send_sources": send_sources,
+            "core": _text(self.core),
+            "triple": self.triple,
+            "thread": self.thread,
+            "source_map": self.source_map,
+            "frames": self.frames,
+            "thrown": self.thrown,
+            "modules": [
+                {
+                    "uuid": uuid_text(m.uuid) if m.uuid else "",
+                    "address": m.address,
+                    "path": _text(m.executable),
+                    "symbols": _text(m.symbols),
+                    "layout": uuid_text(m.layout) if m.layout else None,
+                    "placeholder": _text(m.placeholder),
+                    "symbols_only": m.symbols_only,
+                }
+                for m in self.modules
+            ],
+        }
+        return json.dumps(plan).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildModule:
+    """What became of a module of the plan."""
+
+    state: str
+    """`loaded`, `symbols` (its dSYM alone), `memory` (the core holds it), `missing` or `rejected` (by LLDB)."""
+    symbols: bool
+    """LLDB uses its dSYM."""
+    file_address: int | None
+    """The address that its header was linked for."""
+    detail: str
+    """What went wrong, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFrame:
+    """One frame as LLDB has it. Texts are empty where it knows nothing."""
+
+    pc: int
+    inlined: bool
+    number: int | None
+    """Of the address among those of the plan's `frames` or `thrown`; None if LLDB has walked the stack."""
+    module: str
+    """Path of the module's file."""
+    uuid: str
+    function: str
+    offset: int | None
+    """Bytes from the function's start."""
+    file: str
+    line: int | None
+    column: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildThread:
+    """One thread, top frame first."""
+
+    name: str
+    frames: tuple[ChildFrame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildReport:
+    """What the child says of a plan, module by module, thread by thread."""
+
+    version: str
+    """Of LLDB."""
+    modules: tuple[ChildModule, ...]
+    threads: tuple[ChildThread, ...]
+    thrown: tuple[ChildFrame, ...]
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> ChildReport:
+        """Parse a report on a dump called `name`.
+
+        Names out of binaries may hold any bytes; those that are no UTF-8 are written out (`\\xff`). Raises DumpError if
+        LLDB does not open the core, DebuggerError if this is no report.
+        """
+        hint = "run again with --debug"
+        try:
+            report = json.loads(data, object_hook=_encodable)
+        except (ValueError, RecursionError) as error:
+            raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint=hint) from error
+        try:
+            if "error" not in report:
+                return cls(
+                    report["version"],
+                    tuple(ChildModule(**module) for module in report["modules"]),
+                    tuple(_thread(thread) for thread in report["threads"]),
+                    _thread(report["thrown"]).frames if "thrown" in report else (),
+                )
+        except (TypeError, KeyError, AttributeError) as error:
+            what = f"{type(error).__name__} {error}"
+            raise DebuggerError(f"{name}: LLDB's report is not the expected one: {what}", hint=hint) from error
+        raise DumpError(f"{name}: LLDB does not open the core: {report['error']}", hint="the dump may be damaged")
+
+
+def _thread(thread: dict[str, Any]) -> ChildThread:
+    return ChildThread(thread["name"] or "", tuple(_frame(frame) for frame in thread["frames"]))
+
+
+def _frame(frame: dict[str, Any]) -> ChildFrame:
+    return ChildFrame(
+        frame["pc"],
+        frame["inlined"],
+        frame.get("number"),
+        frame.get("module", ""),
+        frame.get("uuid", ""),
+        frame.get("function", ""),
+        frame.get("offset"),
+        frame.get("file", ""),
+        frame.get("line"),
+        frame.get("column") or None,
+    )
+
+
+def _encodable(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: encodable(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None

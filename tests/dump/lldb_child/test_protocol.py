@@ -1,0 +1,38 @@
+"""What the LLDB child says is somebody else's: it has seen hostile input."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from symcache.dump.lldb_child.protocol import ChildReport
+from symcache.errors import DebuggerError, DumpError
+
+FRAME = {"pc": 4096, "sp": 0, "inlined": False, "function": "lib_inn\udce9r"}
+REPORT: dict[str, Any] = {
+    "version": "lldb version 19.1.7",
+    "modules": [{"state": "loaded", "symbols": True, "file_address": 0, "detail": ""}],
+    "threads": [{"name": None, "frames": [FRAME]}],
+}
+
+
+def test_a_report_becomes_values() -> None:
+    report = ChildReport.parse(json.dumps(REPORT).encode(), "x.zip")
+    assert report.modules[0].state == "loaded"
+    assert (report.threads[0].name, report.threads[0].frames[0].function) == ("", "lib_inn\\xe9r")
+    assert report.thrown == ()
+
+
+@pytest.mark.parametrize(
+    "report", [b"", b"{", b"[]", b"7", b"{}", json.dumps(REPORT | {"modules": [{"state": 1}]}).encode()]
+)
+def test_what_is_no_report_is_an_error(report: bytes) -> None:
+    with pytest.raises(DebuggerError, match="LLDB's report is not"):
+        ChildReport.parse(report, "x.zip")
+
+
+def test_a_core_that_lldb_refuses() -> None:
+    with pytest.raises(DumpError, match="LLDB does not open the core: it is none"):
+        ChildReport.parse(b'{"error": "it is none"}', "x.zip")
