@@ -10,11 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.cli.resolving import LibraryResolver
 from symcache.dump import LldbProcess, Mode, analyze, open_in_lldb
 from symcache.dump.html import to_html
 from symcache.errors import DumpError
-from symcache.resolve import ChainResolver, FolderResolver
+from symcache.resolve import ChainResolver, FolderResolver, LibraryResolver
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import ARCHES, truth
 from tests.reports.writers import SAID, crash, ips, thrown
