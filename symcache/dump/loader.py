@@ -18,7 +18,7 @@ from symcache.dump.formats.notes import header_of_core
 from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.lldb_child.protocol import ModulePlan, Plan
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
-from symcache.dump.placeholders.writer import StandIns
+from symcache.dump.placeholders.writer import Placeholders, rewrite_core
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 from symcache.resolve import ModuleResolver, Progress
@@ -125,10 +125,10 @@ def load(
     files = resolve_files(resolver, uuids, cache, build, progress)
     header = replace(header, modules=named(header, files))
     sizes = _text_sizes(dump, header)
-    stand_ins = StandIns(dump, header, sizes, files, walk=stacks is None, memory=memory)
+    placeholders = rewrite_core(dump, header, sizes, files, walk=stacks is None, memory=memory)
     places = _places(header.modules, scratch)
     modules = [
-        _loaded(number, module, sizes[number], files, stand_ins, places[number])
+        _loaded(number, module, sizes[number], files, placeholders, places[number])
         for number, module in enumerate(header.modules)
     ]
     debug_infos = [(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid]
@@ -154,7 +154,7 @@ def _loaded(
     module: DumpModule,
     size: int,
     files: Mapping[tuple[UUID, Kind], ImageFile],
-    stand_ins: StandIns,
+    placeholders: Placeholders,
     place: Path,
 ) -> LoadedModule:
     """Return a module with its `files`; one without a binary gets a placeholder at `place`."""
@@ -166,8 +166,8 @@ def _loaded(
     placeholder = None
     if executable is None:
         placeholder = place
-        stand_ins.write(number, place, debug_info)
-    symbols_only = stand_ins.laid_out(number)
+        placeholders.write(number, place, debug_info)
+    symbols_only = number in placeholders.layouts
     return LoadedModule(module, executable, debug_info, ignored, placeholder, size, symbols_only=symbols_only)
 
 

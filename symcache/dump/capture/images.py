@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
+from symcache.dump.formats.image_infos import ImageSegment, LoadedImage
 from symcache.errors import DumpError, EnvironmentFailure, MachOError
 from symcache.macho import load_commands
 from symcache.macho.constants import LC_ID_DYLIB, LC_ID_DYLINKER, LC_SEGMENT_64, LC_UUID, MH_EXECUTE, MH_MAGIC_64
@@ -44,29 +45,6 @@ class ImageMemory(Protocol):
 
     def dyld_all_image_infos(self) -> int:
         """Return the address of dyld's `dyld_all_image_infos`; 0 when there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSegment:
-    """Where a segment lies in the process."""
-
-    name: bytes
-    address: int
-    size: int
-    """In bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedImage:
-    """One image in the process; `address` is that of its header there."""
-
-    address: int
-    path: str
-    uuid: UUID | None
-    version: int | None
-    """current_version of LC_ID_DYLIB: 16 bits major, 8 minor, 8 patch."""
-    segments: tuple[ImageSegment, ...]
-    filetype: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from symcache.dump.capture.images import LoadedImage
-
-__all__ = ["ENTRY", "HEADER", "OWNER", "image_infos"]
+__all__ = ["ENTRY", "HEADER", "OWNER", "ImageSegment", "LoadedImage", "image_infos"]
 
 OWNER = "all image infos"
 HEADER = struct.Struct("<2IQ2I")
@@ -23,6 +21,29 @@ ENTRY = struct.Struct("<Q16s2Q2I")
 _SEGMENT = struct.Struct("<16s2Q")
 """Name, address, unused."""
 _NONE = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSegment:
+    """Where a segment lies in the process."""
+
+    name: bytes
+    address: int
+    size: int
+    """In bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """One image in the process; `address` is that of its header there."""
+
+    address: int
+    path: str
+    uuid: UUID | None
+    version: int | None
+    """current_version of LC_ID_DYLIB: 16 bits major, 8 minor, 8 patch."""
+    segments: tuple[ImageSegment, ...]
+    filetype: int
 
 
 def image_infos(images: Sequence[LoadedImage], start: int, *, running: bool = False) -> bytes:

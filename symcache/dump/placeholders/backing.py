@@ -62,7 +62,7 @@ def frameless_counters(dump: OpenedDump, crashed: int) -> list[int]:
 
 
 def back_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
-    """Give modules (address, size) content in the core, which must be a copy: holes of zeros, no room on disk.
+    """Give modules (address, size) content in the core, which must be a copy: holes of zeros, no space on disk.
 
     Nothing but their own part of a region gets content: code of other modules in it (the shared cache is one region)
     must come from their files. The load commands for that are those of regions without content: LLDB drops them.
@@ -117,7 +117,7 @@ def _is_frameless(file: BinaryIO, core: Core, thread: CoreThread) -> bool:
 
 
 def _word(file: BinaryIO, core: Core, address: int) -> int | None:
-    """Return 8 bytes of the process's memory, None where the core does not have them."""
+    """Return 8 bytes of the process's memory. Return None if the core does not have them."""
     segment = core.segment_at(address)
     if segment is None or address + 8 - segment.address > segment.filesize:
         return None

@@ -1,4 +1,4 @@
-"""Stand-ins for modules that nobody has: a Mach-O with the real UUID, name and text range, and nothing in it.
+"""Placeholders for modules that nobody has: a Mach-O with the real UUID, name and text range, and nothing in it.
 
 Without one the debugger takes return addresses in that module for data and ends the backtrace there; with one the
 chain goes on, and the frame at least names its module. One that is laid out as a dSYM says can take that dSYM as its
@@ -51,19 +51,18 @@ def write_placeholder(
 ) -> None:
     """Write a dylib for `cputype` that is laid out like that.
 
-    `executable` is what it says of __TEXT; see `symcache.dump.placeholders.backing`. Its content are
-    holes on disk; `hollow`: it
-    has none, so that where functions are known the debugger does not take the holes for their instructions. For
-    functions that are `frameless` at some addresses it has unwind tables that say so: else the debugger assumes a
-    frame.
+    `executable` is what it says of __TEXT; see `symcache.dump.placeholders.backing`. Its content are holes on disk;
+    `hollow`: it has none, so that where functions are known the debugger does not take the holes for their
+    instructions. For functions that are `frameless` at some addresses it has unwind tables that say so: else the
+    debugger assumes a frame.
     """
     segments = list(layout.segments)
     tables = b""
     if frameless:
         text = segments[0]
         # In memory the load commands are there, and no function is.
-        room = min((s.address for s in text.sections), default=text.address) - text.address - _MACH_HEADER
-        tables = _unwind_tables(cputype, frameless, room)
+        space = min((s.address for s in text.sections), default=text.address) - text.address - _MACH_HEADER
+        tables = _unwind_tables(cputype, frameless, space)
         place = LinkedSection(b"__eh_frame", text.address + _MACH_HEADER, len(tables), 3, _COALESCED)
         segments[0] = text._replace(sections=(place, *text.sections)) if tables else text
     name = install_name.encode("utf-8", "replace")[:1024] + b"\0"
@@ -87,12 +86,12 @@ def write_placeholder(
 def _segment(segment: LinkedSegment, tables: int, *, executable: bool, hollow: bool) -> bytes:
     code = segment.name == b"__TEXT"
     protection = _READ | (_EXECUTE if code and executable else 0 if code else _WRITE)
-    held = segment.size if code and not hollow else 0
+    content = segment.size if code and not hollow else 0
 
     def offset(section: LinkedSection) -> int:
         if section.flags == _COALESCED:
             return tables
-        return section.address - segment.address if held else 0
+        return section.address - segment.address if content else 0
 
     sections = b"".join(
         struct.pack(
@@ -104,17 +103,17 @@ def _segment(segment: LinkedSegment, tables: int, *, executable: bool, hollow: b
     )
     command = struct.pack(
         "<2I16s4Q4I",
-        *(_LC_SEGMENT_64, 72 + len(sections), segment.name, segment.address, segment.size, 0, held),
+        *(_LC_SEGMENT_64, 72 + len(sections), segment.name, segment.address, segment.size, 0, content),
         *(protection, protection, len(segment.sections), 0),
     )
     return command + sections
 
 
-def _unwind_tables(cputype: int, functions: Sequence[Function], room: int) -> bytes:
+def _unwind_tables(cputype: int, functions: Sequence[Function], space: int) -> bytes:
     """Return an `__eh_frame` by which functions keep a frame, but at some addresses do not.
 
     Only there: a function that calls itself, and has just been entered, keeps frames in its other calls.
-    DWARF 5, 6.4; addresses are absolute. As many of the functions as `room` bytes have room for.
+    DWARF 5, 6.4; addresses are absolute. As many of the functions as fit into `space` bytes.
     """
     # DW_CFA_def_cfa: the frame pointer and 16. DW_CFA_offset: it was saved there, and the return address above it.
     # Without a frame, that one is on top of the stack, on arm64 in lr (DW_CFA_same_value).
@@ -136,7 +135,7 @@ def _unwind_tables(cputype: int, functions: Sequence[Function], room: int) -> by
             at = max(at, address) + step
         span = struct.pack("<2Q", function.start, function.end - function.start)
         entry = _entry(len(entries) + 4, span + rules)
-        if len(entries) + len(entry) > room:
+        if len(entries) + len(entry) > space:
             break
         entries += entry
     return entries

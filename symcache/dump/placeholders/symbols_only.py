@@ -20,14 +20,14 @@ def image_layout(
     header: DumpHeader,
     sizes: Sequence[int],
     number: int,
-    found: Mapping[tuple[UUID, Kind], ImageFile],
+    files: Mapping[tuple[UUID, Kind], ImageFile],
 ) -> Layout | None:
-    """Return how the module `number` is laid out, if its dSYM is there and tells.
+    """Return how the module `number` is laid out, without segments that would lie where another module's code is.
 
-    Of its segments, without those that would lie where another module's code is; none, if its code would.
+    Return None if it has no dSYM among `files` that tells, or if its own code would lie there.
     """
     module = header.modules[number]
-    debug_info = found.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+    debug_info = files.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
     if debug_info is None or module.uuid is None:
         return None
     layout = read_layout(debug_info.path, module.uuid, dump.core.cputype)

@@ -193,7 +193,7 @@ def test_a_missing_module_costs_only_its_own_names(
 def test_a_dsym_alone_names_its_frames(
     arch: str, emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path
 ) -> None:
-    """In the place of LLDB's own stand-ins; on arm64 the top frame keeps no frame of its own."""
+    """In the place of LLDB's own placeholders; on arm64 the top frame keeps no frame of its own."""
     for bundle in (ASSETS / "app" / arch).glob("*.dSYM"):
         (tmp_path / "archive" / bundle.name).parent.mkdir(exist_ok=True)
         (tmp_path / "archive" / bundle.name).symlink_to(bundle)

@@ -1,6 +1,6 @@
-"""Images whose code a core holds: LLDB takes them out of its memory, with names and unwind tables, if told where.
+"""Images whose code is in a core: noted for LLDB, it takes them out of there, with names and unwind tables.
 
-They are told by the note `all image infos`.
+The note is `all image infos`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, Note
 from symcache.dump.formats.header import DumpModule
-from symcache.dump.formats.image_infos import ENTRY, HEADER, OWNER, image_infos
+from symcache.dump.formats.image_infos import ENTRY, HEADER, OWNER, LoadedImage, image_infos
 
-if TYPE_CHECKING:
-    from symcache.dump.capture.images import LoadedImage
-
-__all__ = ["held_images", "note_images"]
+__all__ = ["images_in_core", "note_images"]
 
 _NOTE = struct.Struct("<2I16s2Q")
 _LC_NOTE = 0x31
@@ -32,8 +28,8 @@ _MAX_PIECES = 256
 """Regions that the code of one image may be in."""
 
 
-def held_images(dump: OpenedDump, modules: Iterable[tuple[int, DumpModule]]) -> dict[int, LoadedImage]:
-    """Return the images, by the numbers of the modules, of which the core holds code and symbols.
+def images_in_core(dump: OpenedDump, modules: Iterable[tuple[int, DumpModule]]) -> dict[int, LoadedImage]:
+    """Return the images, by the numbers of the modules, whose code and symbols are in the core.
 
     Raises OSError.
     """
@@ -42,22 +38,22 @@ def held_images(dump: OpenedDump, modules: Iterable[tuple[int, DumpModule]]) -> 
     candidates = [(n, m) for n, m, segment in kept if segment and segment.filesize]
     if not candidates:
         return {}
-    from symcache.dump.capture.images import BoundedMemory, read_image  # noqa: PLC0415 (most dumps hold no code)
+    from symcache.dump.capture.images import BoundedMemory, read_image  # noqa: PLC0415 (few dumps have code)
     from symcache.dump.formats.core_memory import CoreMemory  # noqa: PLC0415
 
-    found = {}
+    images = {}
     with dump.core_path.open("rb") as file:
         memory = BoundedMemory(CoreMemory(file.fileno(), core))
         for number, module in candidates:
             image = read_image(memory, module.address)
             if image and image.uuid == module.uuid:
                 needed = [s for s in image.segments if s.name.rstrip(b"\0") in _NEEDED]
-                if len(needed) == len(_NEEDED) and all(_holds(core, s.address, s.size) for s in needed):
-                    found[number] = replace(image, path=module.path)
-    return found
+                if len(needed) == len(_NEEDED) and all(_has(core, s.address, s.size) for s in needed):
+                    images[number] = replace(image, path=module.path)
+    return images
 
 
-def _holds(core: Core, address: int, size: int) -> bool:
+def _has(core: Core, address: int, size: int) -> bool:
     end = address + size
     for _ in range(_MAX_PIECES):
         segment = core.segment_at(address)
@@ -72,7 +68,8 @@ def _holds(core: Core, address: int, size: int) -> bool:
 def note_images(dump: OpenedDump, images: Mapping[int, LoadedImage]) -> set[int]:
     """Have LLDB take images out of the core, which must be our copy. Return the numbers of those that it will take.
 
-    A core with such a note already is left as it is; and so is one whose header has no room for it. Raises OSError.
+    A core with such a note already is left as it is, and so is one without space for it behind its load commands.
+    Raises OSError.
     """
     notes = [note for note in dump.core.notes if note.owner == OWNER]
     if notes:
