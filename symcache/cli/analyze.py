@@ -86,7 +86,7 @@ def analyze_(
                 if not result.analysis.loaded.walked:  # a report needs no code
                     symbols_only = [m for m in result.analysis.modules if m.status == "symbols"]
                     name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in symbols_only], path)
-                with _error_as_result(path, result, shown=True):
+                with _error_as_result(path, result, printing=True):
                     if json or html:
                         reports.append(result.analysis.to_json())
                     else:
@@ -144,7 +144,7 @@ class _Work:
 
 @dataclass(slots=True)
 class _Result:
-    """An analysis or an error, and what kept servers from being asked."""
+    """An analysis or an error, and why servers were left out."""
 
     analysis: Analysis | None = None
     error: SymcacheError | None = None
@@ -152,17 +152,17 @@ class _Result:
 
 
 @contextmanager
-def _error_as_result(path: Path, result: _Result, *, shown: bool = False) -> Iterator[None]:
+def _error_as_result(path: Path, result: _Result, *, printing: bool = False) -> Iterator[None]:
     """Make whatever goes wrong with one dump its own result: there may be thousands of others.
 
-    Where it is `shown`, errors of the system are those of standard output.
+    While `printing`, errors of the system are those of standard output.
     """
     try:
         yield
     except SymcacheError as error:
         result.error = error
     except OSError as error:
-        if shown:
+        if printing:
             raise
         result.error = EnvironmentFailure(
             f"{error.filename or path}: {error.strerror or error}",

@@ -88,7 +88,7 @@ def open_(
             FetchBar() as bar,
         ):
 
-            def show(loaded: LoadedDump) -> None:
+            def report_missing(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
                 missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.available]
                 symbols_only = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
@@ -106,7 +106,7 @@ def open_(
                 build=build,
                 source_map=pairs,
                 progress=bar.report,
-                show=show,
+                on_loaded=report_missing,
                 sources=sources.files,
             )
             warn(sources.problems)
@@ -178,7 +178,7 @@ def _list(modules: Sequence[tuple[str, UUID | None]]) -> None:
 
 
 def warn(problems: Sequence[str]) -> None:
-    """Print what kept servers from being asked."""
+    """Print why servers were left out."""
     for problem in problems:
         _say(f"[yellow]warning:[/] {plain(problem)}")
 

@@ -99,14 +99,14 @@ def open_in_lldb(
     build: str | None = None,
     source_map: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
-    show: Callable[[LoadedDump], None] | None = None,
+    on_loaded: Callable[[LoadedDump], None] | None = None,
     sources: SourceFiles | None = None,
 ) -> str:
     """Open a dump in LLDB with the crashed thread selected, and return what `bt` prints; or leave the user its prompt.
 
     Behind it stand the source lines around the first frame whose source is here, or can be had from `sources`.
 
-    `lldb` was started for the one (`Mode.PRINT`) or the other (`Mode.PROMPT`). `show` is called before it gets to
+    `lldb` was started for the one (`Mode.PRINT`) or the other (`Mode.PROMPT`). `on_loaded` is called before it gets to
     work. Raises DumpError, DebuggerError, OSError.
     """
     if is_report(path):
@@ -118,8 +118,8 @@ def open_in_lldb(
         scratch = Path(folder)
         open_it = load_minidump if is_minidump(path) else load_dump
         loaded = open_it(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
-        if show:
-            show(loaded)
+        if on_loaded:
+            on_loaded(loaded)
         noted = NotedSources(loaded.modules, scratch / "noted", sources)
         find_sources = _source_finder(loaded, noted, scratch) if noted else None
         if lldb.mode is Mode.PROMPT:

@@ -36,8 +36,8 @@ class ModuleReport:
     index: int
     loaded: LoadedModule
     status: str
-    """`have`, `symbols` (its dSYM alone), `memory` (the core holds it), `missing`, `rejected` (a file was found, but is
-    not it), `no-uuid`."""
+    """`have`, `symbols` (only its dSYM), `memory` (the core holds it), `missing`, `rejected` (there is a file, but
+    of something else), `no-uuid`."""
     debug_info: bool
     detail: str
     slide: int | None
@@ -161,8 +161,8 @@ class Analysis:
         if self.loaded.cache_uuid:
             return self.loaded.cache_uuid
         slides = self._cache_slides()
-        for cache, found in slides.items():
-            if len(slides) == 1 and len(found) > 1 and len(set(found)) == 1:
+        for cache, values in slides.items():
+            if len(slides) == 1 and len(values) > 1 and len(set(values)) == 1:
                 return cache
         return None
 

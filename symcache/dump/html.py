@@ -15,7 +15,7 @@ __all__ = ["to_html"]
 
 @cache
 def _template() -> Template:
-    # Everything that is shown may come out of a hostile dump: escaping is on for all of it.
+    # Everything on the page may come out of a hostile dump: escaping is on for all of it.
     environment = Environment(
         loader=PackageLoader("symcache.dump"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

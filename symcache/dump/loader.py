@@ -1,4 +1,4 @@
-"""From a dump to a plan for the debugger: modules found by UUID, placeholders for those that nobody has."""
+"""From a dump to a plan for LLDB: files of the modules by their UUIDs, placeholders for those that nobody has."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from symcache.reports.model import MAX_FRAMES, MAX_LINE, MAX_TEXT, ReportFrame
 __all__ = ["frame_of", "frames_of"]
 
 _ADDRESS = r"(0x[0-9A-Fa-f]{1,16}|0{1,18})"
-"""Null is written as zeros alone."""
+"""Null is written as nothing but zeros."""
 _TABBED = re.compile(rf"\s*\d{{1,5}}\s+(\S[^\t]*)\t\s*{_ADDRESS}(?=\s|\Z)")
 """Image names may hold anything but a tab: blanks, parentheses, even ` 0x1 `."""
 _NUMBER = re.compile(r"\s*\d{1,5}\s+(?=\S)")

@@ -40,7 +40,7 @@ _MAX_SOURCE_LINE = 1 << 31
 
 
 class Document(NamedTuple):
-    """The two objects of a JSON report, which are one where somebody copied the second alone."""
+    """The two objects of a JSON report, which are one where somebody copied only the second."""
 
     head: dict[str, Any]
     body: dict[str, Any]

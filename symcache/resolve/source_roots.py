@@ -17,7 +17,8 @@ __all__ = ["below_roots"]
 def below_roots(notes: Iterable[tuple[str, str]], roots: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return those (recorded folder, place) whose place, a folder or `git:REPOSITORY@REVISION`, is in one of `roots`.
 
-    By their letters alone: places with `.`, `..` or empty parts are left out, and so are roots that are not absolute.
+    By their letters, without a look at the file system: places with `.`, `..` or empty parts are left out, and so are
+    roots that are not absolute.
     """
     allowed = [posixpath.normpath(root).rstrip("/") + "/" for root in roots if root.startswith("/")]
     return tuple(

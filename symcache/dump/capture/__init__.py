@@ -1,4 +1,4 @@
-"""The crash handler's side: from a suspended process to a dump file, and how a crashing process asks for it."""
+"""The crash handler's side: from a suspended process to a dump file, and how a crashing process requests one."""
 
 from symcache.dump.capture.images import LoadedImage, LoadedImages, read_images
 from symcache.dump.capture.mach import MachReceiver, MachTask, send_own_task

@@ -167,15 +167,15 @@ def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
 
 def _text(task: ImageMemory, address: int) -> str:
     """Return the C string at an address; empty when it cannot be read. No page behind its end is touched."""
-    found = bytearray()
+    path = bytearray()
     try:
-        while len(found) < _MAX_PATH and address:
+        while len(path) < _MAX_PATH and address:
             piece = task.read(address, _PAGE - address % _PAGE)
             text, end, _ = piece.partition(b"\0")
-            found += text
+            path += text
             if end:
                 break
             address += len(piece)
     except EnvironmentFailure:
         pass
-    return found[:_MAX_PATH].decode("utf-8", "replace")
+    return path[:_MAX_PATH].decode("utf-8", "replace")

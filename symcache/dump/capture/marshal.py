@@ -1,4 +1,4 @@
-"""How a crashing process asks a handler for its dump: two pipes and one Mach message.
+"""How a crashing process requests its dump from a handler: two pipes and one Mach message.
 
 ::
 
@@ -71,13 +71,13 @@ def marshal(
 
 def serve(
     requests: BinaryIO,
-    answers: BinaryIO,
+    responses: BinaryIO,
     receiver: Callable[[], TaskReceiver],
     write: Callable[[Task, CrashReport], None],
 ) -> bool:
-    """Do the handler's half for one crash; return False when the other side went away before it asked for anything.
+    """Do the handler's half for one crash; return False if the other side went away without a request.
 
-    `receiver` opens a port, `write` writes the dump. Raises what they raise, after the process has been told that
+    `receiver` opens a port, `write` writes the dump. Raises what they raise, after the process has been sent word that
     there will be no dump; DumpError for a request that makes no sense.
     """
     first = requests.read(1)
@@ -96,15 +96,15 @@ def serve(
     report = CrashReport(thread, executable, _exactly(requests, bundle_size).decode("utf-8", "replace"))
     port = receiver()
     name = port.name.encode()
-    answers.write(_PORT_LAYOUT.pack(_PORT, WIRE_VERSION, len(name)) + name)
-    answers.flush()
+    responses.write(_PORT_LAYOUT.pack(_PORT, WIRE_VERSION, len(name)) + name)
+    responses.flush()
     status = 1
     try:
         write(port.receive(), report)
         status = 0
     finally:
-        answers.write(_DONE_LAYOUT.pack(_DONE, WIRE_VERSION, status))
-        answers.flush()
+        responses.write(_DONE_LAYOUT.pack(_DONE, WIRE_VERSION, status))
+        responses.flush()
     return True
 
 

@@ -56,16 +56,16 @@ def choose(regions: Iterable[Region], threads: Sequence[ThreadCapture], *, every
             number += 1
             if number < len(ordered) and not (ordered[number].is_stack and ordered[number].address == region.end):
                 break
-    found: list[Kept] = []
+    chosen: list[Kept] = []
     for number, region in enumerate(ordered):
         address, size, protection, _ = region
         if number not in wanted:
-            found.append(Kept(address, size, protection, False))
+            chosen.append(Kept(address, size, protection, False))
         elif size <= _MAX_STACK:
-            found.append(Kept(address, size, protection, True))
+            chosen.append(Kept(address, size, protection, True))
         else:
             begin = max(address, wanted[number] - wanted[number] % _PAGE)
             end = min(begin + _MAX_STACK, region.end)
             parts = ((address, begin, False), (begin, end, True), (end, region.end, False))
-            found += [Kept(a, b - a, protection, kept) for a, b, kept in parts if b > a]
-    return found
+            chosen += [Kept(a, b - a, protection, kept) for a, b, kept in parts if b > a]
+    return chosen

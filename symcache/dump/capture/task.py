@@ -1,6 +1,6 @@
-"""What is asked of a process that a dump is written of.
+"""What a dump needs from the process that it is written of.
 
-Everything that needs a Mac hides behind `Task`; what is done with its answers is plain code.
+Everything that needs a Mac hides behind `Task`; what is done with what it returns is plain code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The container of a dump: a zip whose member `minidump.dmp` is an XML header, followed at once by a Mach-O core.
 
 A bare Mach-O core, without zip and header, is taken as well. Offsets inside the core count from the byte behind
-`</root>`. Nothing is ever extracted by a member's name, and nothing is held in memory but the header.
+`</root>`. Nothing is ever extracted by a member's name, and nothing is kept in memory but the header.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class OpenedDump:
 def open_dump(path: Path, scratch: Path) -> OpenedDump:
     """Check a dump and unpack its core into the folder `scratch`. Raises DumpError, OSError.
 
-    Runs of zeros become holes, so the core takes no more room than it has content.
+    Runs of zeros become holes, so the core takes no more space than it has content.
     """
     try:
         return _open(path, scratch)
@@ -120,17 +120,17 @@ def _is_text(path: Path) -> bool:
 
 
 def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[bytes]:
-    found = [i for i in archive.infolist() if i.filename == MEMBER]
-    if not found:
+    members = [i for i in archive.infolist() if i.filename == MEMBER]
+    if not members:
         names = sorted(i.filename[:60] for i in archive.infolist())
         listed = ", ".join(repr(n) for n in names[:3]) + (", …" if len(names) > 3 else "") if names else "nothing"
         raise DumpError(
             f"{name}: the zip file has no member {MEMBER} (it holds {listed})",
             hint="a dump is a zip file whose member minidump.dmp holds header and core",
         )
-    if len(found) > 1:
-        raise DumpError(f"{name}: the zip file has {len(found)} members {MEMBER} where one was expected")
-    member = found[0]
+    if len(members) > 1:
+        raise DumpError(f"{name}: the zip file has {len(members)} members {MEMBER} where one was expected")
+    member = members[0]
     if member.flag_bits & 1:
         raise DumpError(f"{name}: {MEMBER} is encrypted", hint="unpack it with its password and zip it again")
     if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:

@@ -77,7 +77,7 @@ class CoreThread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """A core whose every number has been held against the file's size."""
+    """A core whose every number has been checked against the file's size."""
 
     arch: str
     cputype: int
@@ -239,5 +239,5 @@ def read_note(path: Path, note: Note, limit: int) -> bytes:
 
 
 def uuid_or_none(raw: bytes) -> UUID | None:
-    """Return the UUID of 16 bytes, None for zeros."""
+    """Return the UUID of 16 bytes. Return None if they are zeros."""
     return UUID(bytes=raw) if any(raw) else None

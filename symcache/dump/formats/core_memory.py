@@ -24,17 +24,17 @@ class CoreMemory:
 
     def read(self, address: int, size: int) -> bytes:
         """See `ImageMemory.read`."""
-        found = b""
+        data = b""
         for _ in range(_MAX_PIECES):
-            at = address + len(found)
+            at = address + len(data)
             segment = self._core.segment_at(at)
             left = segment.address + segment.filesize - at if segment else 0
             if segment is None or left <= 0:
                 break
-            part = os.pread(self._descriptor, min(size - len(found), left), segment.offset + at - segment.address)
-            found += part
-            if len(found) == size:
-                return found
+            part = os.pread(self._descriptor, min(size - len(data), left), segment.offset + at - segment.address)
+            data += part
+            if len(data) == size:
+                return data
             if not part:
                 break
         raise EnvironmentFailure(f"the core does not hold the {size} bytes at {address:#x}")

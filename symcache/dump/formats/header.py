@@ -145,8 +145,8 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
             hint="the file was not written by a crash handler: do not trust it",
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
-        if (mended := xml.decode("utf-8", "backslashreplace").encode()) != xml:
-            return parse_header(mended, name)  # a path or name that is no UTF-8 is no reason to refuse a dump
+        if (repaired := xml.decode("utf-8", "backslashreplace").encode()) != xml:
+            return parse_header(repaired, name)  # a path or name that is no UTF-8 is no reason to refuse a dump
         raise DumpError(f"{name}: the XML header cannot be parsed: {error}") from error
     fields = draft.fields
     if not fields.keys() - {"version"} and not draft.modules:
@@ -210,7 +210,7 @@ def _number(text: str, what: str, name: str, *, below: int) -> int:
 
 
 def _uuid(text: str, what: str, name: str) -> UUID | None:
-    """Return the UUID, None for one of zeros: that is none."""
+    """Return the UUID. Return None for one of zeros: that is none."""
     try:
         uuid = parse_uuid(text)
     except UsageError:

@@ -163,11 +163,11 @@ class _Reader:
             raise DumpError(f"{self._name}: is no minidump: {signature!r}, version {version & 0xFFFF:#x}")
         if count > _MAX_STREAMS:
             raise DumpError(f"{self._name}: {count} streams where at most {_MAX_STREAMS} were expected")
-        found: dict[int, tuple[int, int]] = {}
+        streams: dict[int, tuple[int, int]] = {}
         table = self._at(offset, count * DIRECTORY.size, f"directory of {count} streams")
         for kind, size, place in DIRECTORY.iter_unpack(table):
-            found.setdefault(kind, (place, size))
-        return found
+            streams.setdefault(kind, (place, size))
+        return streams
 
     def _list(self, streams: dict[int, tuple[int, int]], kind: int, size: int, most: int, what: str) -> bytes:
         """Return the entries of a list, `size` bytes each; a stream that is not there has none."""
@@ -228,12 +228,12 @@ class _Reader:
 
     def _modules(self, streams: dict[int, tuple[int, int]]) -> tuple[MinidumpModule, ...]:
         entries = self._list(streams, _MODULES, _MODULE_SIZE, _MAX_MODULES, "modules")
-        found = []
+        modules = []
         for position in range(0, len(entries), _MODULE_SIZE):
             address, size, name, cv_size, cv_at = _MODULE.unpack_from(entries, position)
             path = self._text(name).removesuffix(f"({address:#x})")  # LLDB marks what it read out of memory
-            found.append(MinidumpModule(DumpModule(address, path, self._uuid(cv_at, cv_size)), size))
-        return tuple(found)
+            modules.append(MinidumpModule(DumpModule(address, path, self._uuid(cv_at, cv_size)), size))
+        return tuple(modules)
 
     def _uuid(self, place: int, size: int) -> UUID | None:
         """Return the UUID in a CodeView record.
@@ -251,11 +251,11 @@ class _Reader:
 
     def _memory(self, streams: dict[int, tuple[int, int]]) -> tuple[Segment, ...]:
         """Return the ranges of memory that lie in the file whole."""
-        found = []
+        ranges = []
         for address, size, place in _RANGE.iter_unpack(
             self._list(streams, _MEMORY, _RANGE.size, _MAX_RANGES, "ranges of memory")
         ):
-            found.append((address, size, place))
+            ranges.append((address, size, place))
         if _MEMORY64 in streams:
             head = self._at(streams[_MEMORY64][0], 16, "list of memory")
             count, place = struct.unpack("<2Q", head)
@@ -263,11 +263,11 @@ class _Reader:
                 raise DumpError(f"{self._name}: {count} ranges of memory where at most {_MAX_RANGES} were expected")
             table = self._at(streams[_MEMORY64][0] + 16, count * _RANGE64.size, f"list of {count} ranges of memory")
             for address, size in _RANGE64.iter_unpack(table):
-                found.append((address, size, place))
+                ranges.append((address, size, place))
                 place += size
         return tuple(
             Segment(address, size, place, size, 0, 0)
-            for address, size, place in found
+            for address, size, place in ranges
             if size and place + size <= self._size and address + size <= 1 << 64
         )
 

@@ -31,8 +31,8 @@ _ARM_OLD = 0x8000_0000
 def x86_64_context(raw: bytes) -> dict[str, int]:
     """Return the general registers, as a core's thread has them. Raises struct.error."""
     cs, _, _, fs, gs, _, flags, *general = _X86_CONTEXT.unpack_from(raw)
-    found = dict(zip(_X86_ORDER, general, strict=True)) | {"rflags": flags, "cs": cs, "fs": fs, "gs": gs}
-    return {name: found[name] for name in FLAVORS[CPU_TYPE_X86_64].names}
+    registers = dict(zip(_X86_ORDER, general, strict=True)) | {"rflags": flags, "cs": cs, "fs": fs, "gs": gs}
+    return {name: registers[name] for name in FLAVORS[CPU_TYPE_X86_64].names}
 
 
 def arm64_context(raw: bytes) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What a copy of a minidump is told so that LLDB makes the most of it.
+"""Changes to a copy of a minidump by which LLDB makes the most of it.
 
 Sources: MINIDUMP_MEMORY_INFO_LIST, MINIDUMP_EXCEPTION (minidumpapiset.h); exception types (<mach/exception_types.h>);
 CONTEXT (winnt.h).

@@ -34,10 +34,10 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
     if not header.modules:
         from symcache.dump.formats.core_images import find_images  # noqa: PLC0415 (numpy takes its time to import)
 
-        found = find_images(path, core)
-        modules = (DumpModule(i.address, i.path, _real(i.uuid), i.version) for i in found.images)
+        loaded = find_images(path, core)
+        modules = (DumpModule(i.address, i.path, _real(i.uuid), i.version) for i in loaded.images)
         unique = tuple({m.address: m for m in modules}.values()) or _main_binary(path, core)
-        header = DumpHeader(modules=unique, cache_uuid=found.cache_uuid, cache_base=found.cache_base or None)
+        header = DumpHeader(modules=unique, cache_uuid=loaded.cache_uuid, cache_base=loaded.cache_base or None)
     # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
     known = [t for t in core.threads if t.registers]
     faulting = [t.number for t in known if t.exception is not None and t.exception.code]

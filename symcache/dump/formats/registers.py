@@ -121,12 +121,12 @@ def thread_states(cputype: int, body: bytes) -> list[tuple[int, bytes]]:
     for number, place in reversed(list(enumerate(places))):
         explained, others = best[bisect.bisect_left(places, place.end, key=lambda p: p.start)]
         best[number] = max((explained + place.end - place.start, (place, others)), best[number + 1], key=itemgetter(0))
-    found, chain = [], best[0][1]
+    states, chain = [], best[0][1]
     while chain:
         place, chain = chain
         (flavor,) = struct.unpack_from("<I", body, place.start)
-        found.append(_unwrapped(cputype, flavor, body[place.content : place.end]))
-    return found
+        states.append(_unwrapped(cputype, flavor, body[place.content : place.end]))
+    return states
 
 
 def _unwrapped(cputype: int, flavor: int, state: bytes) -> tuple[int, bytes]:
@@ -141,14 +141,14 @@ def _unwrapped(cputype: int, flavor: int, state: bytes) -> tuple[int, bytes]:
 def for_lldb(cputype: int, body: bytes, states: Iterable[tuple[int, bytes]]) -> bytes:
     """Return the body of a thread's command with its `states` as LLDB reads them, in as many bytes.
 
-    Of x86_64, LLDB reads the first state alone, of arm64 those before the first flavor that it does not know; none
+    Of x86_64, LLDB reads only the first state, of arm64 those before the first flavor that it does not know; none
     that are wrapped, nor any behind padding. What it reads anyway stays as it is.
     """
     general, read = FLAVORS[cputype].number, _READ_BY_LLDB[cputype]
-    found = sorted(states, key=lambda one: (one[0] != general, one[0] not in read))
-    if body.startswith(_packed(one for one in found if one[0] in read)):
+    ordered = sorted(states, key=lambda one: (one[0] != general, one[0] not in read))
+    if body.startswith(_packed(one for one in ordered if one[0] in read)):
         return body
-    return _packed(found).ljust(len(body), b"\0")
+    return _packed(ordered).ljust(len(body), b"\0")
 
 
 def _packed(states: Iterable[tuple[int, bytes]]) -> bytes:

@@ -100,7 +100,7 @@ class ChildModule:
     """What became of a module of the plan."""
 
     state: str
-    """`loaded`, `symbols` (its dSYM alone), `memory` (the core holds it), `missing` or `rejected` (by LLDB)."""
+    """`loaded`, `symbols` (only its dSYM), `memory` (the core holds it), `missing` or `rejected` (by LLDB)."""
     symbols: bool
     """LLDB uses its dSYM."""
     file_address: int | None

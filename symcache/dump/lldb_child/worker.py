@@ -51,7 +51,7 @@ _AROUND = 3
 
 def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> int:
     """Do what the plan says. Return the exit code: 0, or 4 if LLDB does not take the core."""
-    # LLDB writes warnings wherever it likes: what the parent reads must be ours alone.
+    # LLDB writes warnings wherever it likes: what the parent reads must be only ours.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if mode == "analyze":
         os.dup2(2, 1)
@@ -59,7 +59,7 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
     pipe = os.fdopen(descriptor, encoding="utf-8")
     text = pipe.readline()
     if not text:
-        return 0  # the parent has found that there is nothing to do
+        return 0  # the parent has nothing for it to do
     plan = json.loads(text)
     _limit(plan["memory"], mode)
     debugger, target, process, modules = _target.open_target(lldb, plan)

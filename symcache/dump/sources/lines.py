@@ -53,16 +53,16 @@ class SourceFinder:
         """Return the threads, their frames with the text of their source lines as far as it was found."""
         wanted = {id(f): _wanted(f) for t in threads for f in t.frames}
         usable = _usable(w for w in wanted.values() if w)
-        found = {w: path for w in usable if (path := self._mapped(w.path))}
-        left = [w for w in usable if w not in found]
-        found |= self._files.fetch(left) if left else {}
+        files = {w: path for w in usable if (path := self._mapped(w.path))}
+        left = [w for w in usable if w not in files]
+        files |= self._files.fetch(left) if left else {}
 
-        def one(frame: Frame) -> Frame:
+        def with_line(frame: Frame) -> Frame:
             source = wanted[id(frame)]
-            path = found.get(source) if source else None
+            path = files.get(source) if source else None
             return replace(frame, source_line=self._line(path, frame.line or 0)) if path else frame
 
-        return tuple(replace(t, frames=tuple(one(f) for f in t.frames)) for t in threads)
+        return tuple(replace(t, frames=tuple(with_line(f) for f in t.frames)) for t in threads)
 
     def _mapped(self, path: str) -> Path | None:
         for recorded, here in self._map:

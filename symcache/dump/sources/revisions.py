@@ -38,12 +38,12 @@ class NotedSources:
                     self._trees[uuid] = SourceTrees(trees)
 
     def __bool__(self) -> bool:
-        """Whether there is anybody to ask."""
+        """Whether any source file can be had."""
         return bool(self._trees) or self._others is not None
 
     def fetch(self, wanted: Sequence[SourceRequest]) -> dict[SourceRequest, Path]:
         """See `SourceFiles.fetch`."""
-        found: dict[SourceRequest, Path] = {}
+        files: dict[SourceRequest, Path] = {}
         for one in wanted:
             if trees := self._trees.get(one.uuid):
                 with suppress(SymcacheError, OSError):
@@ -51,6 +51,6 @@ class NotedSources:
                     self._folder.mkdir(exist_ok=True)
                     path = self._folder / hashlib.sha256(data).hexdigest()
                     path.write_bytes(data)
-                    found[one] = path
-        left = [one for one in wanted if one not in found]
-        return found | self._others.fetch(left) if left and self._others else found
+                    files[one] = path
+        left = [one for one in wanted if one not in files]
+        return files | self._others.fetch(left) if left and self._others else files

@@ -95,8 +95,8 @@ class SourceTree:
             return None
         finally:
             os.close(folder)
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SOURCE:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SOURCE:
             os.close(descriptor)
             return None
         with os.fdopen(descriptor, "rb") as file:
@@ -117,7 +117,7 @@ class SourceTree:
 
 
 class SourceTrees:
-    """Several trees; of those that hold a path, the one with the longest prefix is asked first."""
+    """Several trees; of those that hold a path, the one with the longest prefix comes first."""
 
     def __init__(self, trees: Iterable[SourceTree]) -> None:
         self._trees = sorted(trees, key=lambda tree: -len(tree.prefix))
