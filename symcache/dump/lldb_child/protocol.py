@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -69,30 +69,8 @@ class Plan:
         `memory`: bytes of address space that the child may take. `max_frames`: of one thread. `send_sources`: the
         worker may request source files.
         """
-        plan = {
-            "memory": memory,
-            "max_frames": max_frames,
-            "send_sources": send_sources,
-            "core": _text(self.core),
-            "triple": self.triple,
-            "thread": self.thread,
-            "source_map": self.source_map,
-            "frames": self.frames,
-            "thrown": self.thrown,
-            "modules": [
-                {
-                    "uuid": uuid_text(m.uuid) if m.uuid else "",
-                    "address": m.address,
-                    "path": _text(m.executable),
-                    "symbols": _text(m.symbols),
-                    "layout": uuid_text(m.layout) if m.layout else None,
-                    "placeholder": _text(m.placeholder),
-                    "symbols_only": m.symbols_only,
-                }
-                for m in self.modules
-            ],
-        }
-        return json.dumps(plan).encode() + b"\n"
+        options = {"memory": memory, "max_frames": max_frames, "send_sources": send_sources}
+        return json.dumps(_fields(self) | options, default=_json_value).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +93,17 @@ class ChildFrame:
 
     pc: int
     inlined: bool
-    number: int | None
+    number: int | None = None
     """Of the address among those of the plan's `frames` or `thrown`; None if LLDB has walked the stack."""
-    module: str
+    module: str = ""
     """Path of the module's file."""
-    uuid: str
-    function: str
-    offset: int | None
+    uuid: str = ""
+    function: str = ""
+    offset: int | None = None
     """Bytes from the function's start."""
-    file: str
-    line: int | None
-    column: int | None
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,27 +151,19 @@ class ChildReport:
 
 
 def _thread(thread: dict[str, Any]) -> ChildThread:
-    return ChildThread(thread["name"] or "", tuple(_frame(frame) for frame in thread["frames"]))
-
-
-def _frame(frame: dict[str, Any]) -> ChildFrame:
-    return ChildFrame(
-        frame["pc"],
-        frame["inlined"],
-        frame.get("number"),
-        frame.get("module", ""),
-        frame.get("uuid", ""),
-        frame.get("function", ""),
-        frame.get("offset"),
-        frame.get("file", ""),
-        frame.get("line"),
-        frame.get("column") or None,
-    )
+    return ChildThread(thread["name"] or "", tuple(ChildFrame(**frame) for frame in thread["frames"]))
 
 
 def _encodable(values: dict[str, Any]) -> dict[str, Any]:
     return {key: encodable(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
-def _text(path: Path | None) -> str | None:
-    return str(path) if path else None
+def _fields(value: Plan | ModulePlan) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _json_value(value: object) -> object:
+    """Return what stands for a value that JSON has no kind for."""
+    if isinstance(value, ModulePlan):
+        return _fields(value)
+    return uuid_text(value) if isinstance(value, UUID) else str(value)

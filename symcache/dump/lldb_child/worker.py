@@ -2,14 +2,8 @@
 
 Started as a script, `python -P worker.py MODE FD LLDB REQUESTS` or with `-I`, by the Python that LLDB was made for:
 standard library only, Python 3.9. MODE is `analyze` (one JSON object on standard output), `print` or `prompt`; LLDB is
-JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported:
-
-    {"memory": bytes, "core": path or null, "triple": "arm64-apple-macosx", "thread": index, "max_frames": n,
-     "source_map": [[from, to], …], "send_sources": bool, "frames": [[program counter, …] of a thread, …],
-     "thrown": [return address, …] from where an exception was thrown (this and "frames": without a core),
-     "modules": [{"uuid": "…", "address": n, "path": path, "symbols": path or null, "placeholder": path or null,
-                  "layout": UUID of the shared cache that the file was laid out for, or null,
-                  "symbols_only": bool (the placeholder is laid out for `symbols`)}, …]}
+JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported;
+protocol.py tells its fields, and those of the report.
 
 With `send_sources`, `print` and `prompt` request the source files of the frames that they print: a line
 [[UUID, path], …] goes out through the descriptor REQUESTS, and a line [[from, to], …] of folders to map comes back

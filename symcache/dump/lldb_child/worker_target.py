@@ -82,11 +82,11 @@ def _add(
     Return what was wanted, the module that is to be placed, or None if there is none, and the report on it.
     """
     report: dict[str, Any] = {"state": "missing", "symbols": False, "file_address": None, "detail": ""}
-    uuid = wanted["uuid"]
-    if wanted["path"]:
+    uuid = wanted["uuid"] or ""
+    if wanted["executable"]:
         if uuid in own:
             target.RemoveModule(own[uuid])  # else AddModule would give it back instead of the file
-        module = target.AddModule(wanted["path"], None, uuid, wanted["symbols"])
+        module = target.AddModule(wanted["executable"], None, uuid, wanted["symbols"])
         if not module.IsValid():
             report["state"], report["detail"] = "rejected", "LLDB does not take the file"
         elif uuid and uuid_of(module) != uuid:
@@ -149,7 +149,7 @@ def walked_frames(target: Any, thread: Any) -> dict[str, Any]:
     for number in range(thread.GetNumFrames()):
         frame = thread.GetFrameAtIndex(number)
         pc = frame.GetPC()
-        entry: dict[str, Any] = {"pc": pc, "sp": frame.GetSP(), "inlined": frame.IsInlined()}
+        entry: dict[str, Any] = {"pc": pc, "inlined": frame.IsInlined()}
         module = frame.GetModule()
         if module.IsValid():
             entry["module"] = path_of(module.GetFileSpec())
@@ -178,7 +178,7 @@ def symbolicated_frames(lldb: Any, target: Any, addresses: list[int], *, returns
         address = target.ResolveLoadAddress(pc - 1 if pc and (number or returns) else pc)
         context = address.GetSymbolContext(lldb.eSymbolContextEverything)
         while True:
-            entry: dict[str, Any] = {"pc": pc, "sp": 0, "inlined": False, "number": number}
+            entry: dict[str, Any] = {"pc": pc, "inlined": False, "number": number}
             module = context.GetModule()
             if module.IsValid():
                 entry["module"], entry["uuid"] = path_of(module.GetFileSpec()), uuid_of(module)
@@ -186,7 +186,7 @@ def symbolicated_frames(lldb: Any, target: Any, addresses: list[int], *, returns
             function = context.GetFunction()
             named = function if function.IsValid() else context.GetSymbol()
             if inlined.IsValid():
-                entry["function"], entry["inlined"] = inlined.GetInlinedName(), True
+                entry["function"], entry["inlined"] = inlined.GetInlinedName() or "", True
             elif named.IsValid() and named.GetName():
                 entry["function"] = named.GetName()
             begin = named.GetStartAddress().GetLoadAddress(target) if named.IsValid() else _NONE
@@ -208,7 +208,7 @@ def _add_line(entry: dict[str, Any], line: Any) -> None:
     if line.IsValid() and line.GetLine():
         entry["file"] = path_of(line.GetFileSpec())
         entry["line"] = line.GetLine()
-        entry["column"] = line.GetColumn()
+        entry["column"] = line.GetColumn() or None
 
 
 def map_sources(lldb: Any, debugger: Any, pairs: list[list[str]]) -> None:

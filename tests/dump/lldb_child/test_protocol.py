@@ -10,7 +10,7 @@ import pytest
 from symcache.dump.lldb_child.protocol import ChildReport
 from symcache.errors import DebuggerError, DumpError
 
-FRAME = {"pc": 4096, "sp": 0, "inlined": False, "function": "lib_inn\udce9r"}
+FRAME = {"pc": 4096, "inlined": False, "function": "lib_inn\udce9r"}
 REPORT: dict[str, Any] = {
     "version": "lldb version 19.1.7",
     "modules": [{"state": "loaded", "symbols": True, "file_address": 0, "detail": ""}],
