@@ -2,7 +2,27 @@
 
 from symcache.catalog.catalog import Catalog
 from symcache.catalog.ranking import OWN_EXTRACTOR
-from symcache.catalog.rows import Conflict, Occurrence, ReleaseRow
+from symcache.catalog.rows import (
+    CacheFileRow,
+    Conflict,
+    HarvestRow,
+    ManifestRow,
+    MissingImage,
+    Occurrence,
+    ReleaseRow,
+)
 from symcache.catalog.schema import SCHEMA_VERSION, release_order
 
-__all__ = ["OWN_EXTRACTOR", "SCHEMA_VERSION", "Catalog", "Conflict", "Occurrence", "ReleaseRow", "release_order"]
+__all__ = [
+    "OWN_EXTRACTOR",
+    "SCHEMA_VERSION",
+    "CacheFileRow",
+    "Catalog",
+    "Conflict",
+    "HarvestRow",
+    "ManifestRow",
+    "MissingImage",
+    "Occurrence",
+    "ReleaseRow",
+    "release_order",
+]

@@ -6,37 +6,25 @@ import contextlib
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from sqlite_utils import Database
 
-from symcache.catalog.fold import Folder
+from symcache.catalog.fold import Indexer
 from symcache.catalog.schema import SCHEMA_VERSION, create, create_indexes, create_notes, upgrade
 from symcache.catalog.views import CONTENT
 from symcache.errors import StorageError
 from symcache.model import Record
 from symcache.wal import enable_wal
 
-__all__ = ["REBUILD", "CatalogFile", "Place"]
+__all__ = ["FAILURES", "REBUILD", "CatalogFile"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 
-_FAILURES = (sqlite3.Error, UnicodeDecodeError)
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite raises; of a damaged schema it quotes bytes that Python cannot make a message of."""
-
-
-_VARIABLES = 500
-
-
-class Place(NamedTuple):
-    """A place in the store whose record is folded in."""
-
-    sha256: str
-    """The id of that record."""
-    mark: str
-    """What the store said of the object there when it was last looked into, or nothing; see `BlobStat.mark`."""
 
 
 class CatalogFile:
@@ -59,7 +47,7 @@ class CatalogFile:
             connection = sqlite3.connect(path or ":memory:", check_same_thread=False, timeout=60)
             connection.isolation_level = None  # transactions are begun by hand, as IMMEDIATE
             self.database = Database(connection)
-            self._folder = Folder(self.database)
+            self._indexer = Indexer(self.database)
             if filling:
                 connection.execute("PRAGMA journal_mode = OFF")
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -72,7 +60,7 @@ class CatalogFile:
             connection.execute(f"PRAGMA synchronous = {'OFF' if filling else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -131072")  # KiB
             connection.execute("PRAGMA mmap_size = 8589934592")
-        except (*_FAILURES, OSError) as error:
+        except (*FAILURES, OSError) as error:
             raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
 
     def close(self) -> None:
@@ -80,87 +68,30 @@ class CatalogFile:
         with self._lock:
             self.database.conn.close()
 
-    def known_keys(self) -> set[str]:
-        """Return the store keys of the records that are folded in."""
-        return {row[0] for row in self._all("SELECT key FROM record_keys")}
-
-    def knows(self, key: str) -> bool:
-        """Return whether the record at this key of the store is folded in."""
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM record_keys WHERE key = ?)", (key,))[0])
-
-    def places(self, keys: Iterable[str] | None = None) -> dict[str, Place]:
-        """Return what is folded in, by key of the store; of `keys`, if given."""
-        sql = (
-            "SELECT k.key, r.sha256, coalesce(m.mark, '') FROM record_keys k JOIN records r ON r.id = k.record"
-            " LEFT JOIN record_marks m ON m.key = k.key"
-        )
-        wanted = None if keys is None else list(keys)
-        with self._lock:
-            self._make_notes()
-            if wanted is None:
-                rows = self._all(sql)
-            else:
-                rows = []
-                for start in range(0, len(wanted), _VARIABLES):
-                    part = wanted[start : start + _VARIABLES]
-                    rows += self._all(f"{sql} WHERE k.key IN ({','.join('?' * len(part))})", part)
-        return {key: Place(sha256, mark) for key, sha256, mark in rows}
-
-    def note_marks(self, marks: Mapping[str, str]) -> None:
-        """Note what the store says of places whose records are the ones that are folded in."""
-        self._note("record_marks", marks)
-
-    def lost(self) -> dict[str, str]:
-        """Return {id: key} of records that were known once, but were not found in the store again."""
-        with self._lock:
-            self._make_notes()
-            sql = "SELECT sha256, key FROM lost_records WHERE sha256 NOT IN (SELECT sha256 FROM records) ORDER BY key"
-            return dict(self._all(sql))
-
-    def note_lost(self, records: Mapping[str, str]) -> None:
-        """Note such records, {id: key}."""
-        self._note("lost_records", records)
-
-    def _note(self, table: str, rows: Mapping[str, str]) -> None:
-        with self._lock:
-            try:
-                with self._transaction():
-                    create_notes(self.database)
-                    self.database.conn.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?,?)", rows.items())  # noqa: S608
-            except _FAILURES as error:
-                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
-
-    def _make_notes(self) -> None:
-        # Each time: another program may have put a catalog without them in the place of this one.
-        try:
-            create_notes(self.database)
-        except _FAILURES as error:
-            raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
-
-    def fold(self, key: str, sha256: str, record: Record, mark: str = "") -> bool:
+    def fold(self, key: str, sha256: str, record: Record, validator: str = "") -> bool:
         """Add one record; False when it is there already. All or nothing."""
-        return bool(self.fold_many([(key, sha256, record)], {key: mark} if mark else {}))
+        return bool(self.fold_many([(key, sha256, record)], {key: validator} if validator else {}))
 
-    def fold_many(self, records: Sequence[tuple[str, str, Record]], marks: Mapping[str, str] | None = None) -> int:
-        """Add records in one transaction; return how many were new. `marks`: what the store says of their places."""
+    def fold_many(self, records: Sequence[tuple[str, str, Record]], validators: Mapping[str, str] | None = None) -> int:
+        """Add records in one transaction; return how many were new. `validators`: of where they lie."""
         new = 0
         with self._lock:
             try:
                 with self._transaction():
                     # Remembered numbers are those of this file, unless another process has put a new one there.
-                    version = self._data_version()
+                    version = self.data_version()
                     if version != self._folded:
-                        self._folder.forget()
+                        self._indexer.forget()
                         self._folded = version
                     for key, sha256, record in records:
-                        new += self._folder.fold(key, sha256, record)
-                    if marks:
+                        new += self._indexer.fold(key, sha256, record)
+                    if validators:
                         create_notes(self.database)
                         sql = "INSERT OR REPLACE INTO record_marks VALUES (?,?)"
-                        self.database.conn.executemany(sql, marks.items())
+                        self.database.conn.executemany(sql, validators.items())
             except BaseException as error:
-                self._folder.forget()
-                if isinstance(error, _FAILURES):
+                self._indexer.forget()
+                if isinstance(error, FAILURES):
                     raise StorageError(f"catalog: {error}", hint=REBUILD) from error
                 raise
             self._seen = (-1, -1)
@@ -176,9 +107,9 @@ class CatalogFile:
         with self._lock:
             try:
                 other.database.conn.backup(self.database.conn)
-            except _FAILURES as error:
+            except FAILURES as error:
                 raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
-            self._folder.forget()
+            self._indexer.forget()
             self._seen = (-1, -1)
 
     def snapshot(self, target: Path) -> None:
@@ -209,22 +140,15 @@ class CatalogFile:
         except StorageError as error:
             return [str(error)]
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query over the documented tables gives; for the library's own housekeeping."""
-        return self._all(sql, parameters)
-
-    def _data_version(self) -> int:
+    def data_version(self) -> int:
+        """Return a number that changes when another connection changes the file."""
         return int(self._one("PRAGMA data_version")[0])
-
-    def _dicts(self, table: str, where: str, parameters: Sequence[Any], order: str) -> Iterator[dict[str, Any]]:
-        with self._lock:
-            yield from list(self.database[table].rows_where(where, list(parameters), order_by=order))
 
     def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return list(self.database.conn.execute(sql, parameters).fetchall())
-            except _FAILURES as error:
+            except FAILURES as error:
                 raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
 
     def _one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:

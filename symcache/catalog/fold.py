@@ -13,7 +13,7 @@ from symcache.catalog.ranking import TRUST_RANK
 from symcache.catalog.schema import release_order
 from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRecord
 
-__all__ = ["NONE", "Folder", "layout_checksum", "object_checksum", "record_checksum"]
+__all__ = ["NONE", "Indexer", "layout_checksum", "object_checksum", "record_checksum"]
 
 NONE = b""
 """An absent UUID in key columns: SQLite would let several NULLs stand beside each other."""
@@ -41,7 +41,7 @@ def record_checksum(sha256: str, trust: int, version: str, build: str | None, se
     return zlib.crc32(f"{sha256} {trust} {version} {build} {int(sealed)} {finished}".encode())
 
 
-class Folder:
+class Indexer:
     """Adds records to a database; remembers the numbers of paths and layouts between them."""
 
     def __init__(self, database: Database) -> None:

@@ -23,10 +23,11 @@ from uuid import UUID
 from symcache.catalog.rows import Occurrence, RecordRow
 from symcache.model import ImageKey, Kind, Trust
 
-__all__ = ["OWN_EXTRACTOR", "TRUST_RANK", "Slot", "believed", "rank"]
+__all__ = ["OWN_EXTRACTOR", "TRUSTS", "TRUST_RANK", "Slot", "believed", "rank"]
 
 OWN_EXTRACTOR = "symcache"
 TRUST_RANK = {Trust.HARVEST: 0, Trust.ADDED: 1, Trust.PUSHED: 2}
+TRUSTS = {rank: trust for trust, rank in TRUST_RANK.items()}
 
 Slot = tuple[UUID | None, Kind, UUID | None]
 """(UUID, kind, cache UUID): what a preference is about."""

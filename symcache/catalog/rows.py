@@ -1,13 +1,29 @@
-"""What the catalog answers with."""
+"""What the catalog returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from symcache.model import ImageKey, Kind, Trust
 
-__all__ = ["Conflict", "Occurrence", "RecordRow", "ReleaseRow"]
+__all__ = [
+    "BlobUse",
+    "CacheFileRow",
+    "Conflict",
+    "Counts",
+    "FoldedRecord",
+    "HarvestRow",
+    "LiveBlobs",
+    "ManifestRow",
+    "MissingImage",
+    "Occurrence",
+    "RecordId",
+    "RecordRow",
+    "ReleaseRow",
+    "Retirement",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +96,98 @@ class Conflict:
     """One occurrence for every content."""
     decided: bool
     """A person has said which one is served."""
+
+
+class HarvestRow(NamedTuple):
+    """One live harvest record."""
+
+    id: int
+    """Number in this catalog, for `objects_of` and the like; another catalog numbers differently."""
+    sha256: str
+    """The id of the record."""
+    trust: Trust
+    product: str
+    version: str
+    build: str
+    sealed: bool
+    source: str
+    problems: tuple[str, ...]
+
+
+class ManifestRow(NamedTuple):
+    """One image that a harvest's source said it has."""
+
+    path: str
+    arch: str
+    uuid: UUID | None
+    kind: str
+    origin: str
+    cache_uuid: UUID | None
+
+
+class CacheFileRow(NamedTuple):
+    """One kept raw file of a shared cache. Size in bytes."""
+
+    record: int
+    cache_uuid: UUID | None
+    name: str
+    arch: str
+    path: str
+    sha256: str
+    size: int
+    partial: bool
+    """Only headers and tables."""
+
+
+class FoldedRecord(NamedTuple):
+    """A record that is folded in, as it lies at one place of the store."""
+
+    sha256: str
+    """Its id."""
+    validator: str
+    """What the store said of the object when it was last looked into, or nothing; see `BlobStat.validator`."""
+
+
+class RecordId(NamedTuple):
+    """A record: where it lies in the store, and its id."""
+
+    key: str
+    sha256: str
+
+
+class Retirement(NamedTuple):
+    """A record that another one takes back."""
+
+    record: int
+    """Number of the one that is taken back."""
+    key: str
+    """Where the one that takes it back lies in the store."""
+
+
+class LiveBlobs(NamedTuple):
+    """{SHA-256: size in bytes} of all that live records name."""
+
+    images: dict[str, int]
+    cache_files: dict[str, int]
+
+
+class BlobUse(NamedTuple):
+    """A path under which a live record names a blob."""
+
+    path: str
+    build: str | None
+
+
+class Counts(NamedTuple):
+    """How many live records there are, different (UUID, kind), and stored images."""
+
+    records: int
+    images: int
+    occurrences: int
+
+
+class MissingImage(NamedTuple):
+    """An image that a harvest lists and nothing was stored for. No build: the empty string."""
+
+    build: str
+    path: str

@@ -39,19 +39,15 @@ its place, and are made where they lack: programs of the same version that know 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from sqlite_utils import Database
 
 from symcache.catalog.views import VIEWS
 
-__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "create", "create_indexes", "create_notes", "release_order", "upgrade"]
+__all__ = ["SCHEMA_VERSION", "create", "create_indexes", "create_notes", "release_order", "upgrade"]
 
 SCHEMA_VERSION = 4
 """Stored as `user_version`."""
-
-MIGRATIONS: dict[int, Callable[[Database], None]] = {}
-"""By the version that a step starts from. A catalog that no steps lead on from is dropped and folded anew."""
 
 _TABLES = """
 CREATE TABLE records (
@@ -192,14 +188,9 @@ def create(database: Database, *, indexes: bool = True) -> None:
 
 
 def upgrade(database: Database) -> None:
-    """Bring a catalog of any version to this one, inside the caller's transaction: step by step, or from nothing."""
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    while version != SCHEMA_VERSION and version in MIGRATIONS:
-        MIGRATIONS[version](database)
-        version += 1
-        database.execute(f"PRAGMA user_version = {version}")
-    if version == SCHEMA_VERSION:
-        return
+    """Empty a catalog of another version, to be filled anew from the records; inside the caller's transaction."""
+    if database.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+        return  # another process was faster
     objects = database.execute(
         "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite_%'"
         " ORDER BY type DESC"

@@ -134,7 +134,8 @@ def fsck(
         return report  # whatever it says now may be wrong
     if read is not None:
         _check_snapshots(library, report)
-    sizes = _promised(library)
+    live = library.catalog.live_blobs()
+    sizes = live.images | live.cache_files
     report.blobs = len(sizes)
     present: set[str] = set()
     for key in library.store.list("blobs/"):
@@ -161,7 +162,7 @@ def _check_records(library: Library, report: FsckReport) -> None:
     for key, reason in sorted(library.lost().items()):
         if key not in library.unreadable:
             report.add(FsckCode.RECORD_LOST, key, reason)
-    known = dict(library.catalog.rows("SELECT k.key, r.sha256 FROM record_keys k JOIN records r ON r.id = k.record"))
+    known = library.catalog.folded()
     for text in library.store.list("records/"):
         place = RecordKey.parse(text)
         if place is None:
@@ -171,7 +172,7 @@ def _check_records(library: Library, report: FsckReport) -> None:
         if text in library.unreadable:
             continue
         try:
-            if load_record(library.store, place)[0] != known.get(text):
+            if load_record(library.store, place)[0] != (known[text].sha256 if text in known else None):
                 report.add(FsckCode.CATALOG_DAMAGED, text, f"{text}: the catalog knows another record there")
         except IntegrityError as error:  # damaged since it was folded
             report.add(FsckCode.RECORD_UNREADABLE, text, str(error))
@@ -220,24 +221,9 @@ def _check_snapshots(library: Library, report: FsckReport) -> None:
             report.add(FsckCode.SNAPSHOT_DAMAGED, key, f"{key}: not what it was when it was stored")
 
 
-def _promised(library: Library) -> dict[str, int]:
-    """Return {SHA-256: size} of every blob that live records name."""
-    rows = library.catalog.rows(
-        "SELECT o.sha256, o.size FROM objects o JOIN records r ON r.id = o.record WHERE r.live"
-        " UNION SELECT f.sha256, f.size FROM cache_files f JOIN records r ON r.id = f.record WHERE r.live"
-    )
-    return {content.hex(): size for content, size in rows}
-
-
 def _named_by(library: Library, sha256: str) -> str:
-    content = bytes.fromhex(sha256)
-    rows = library.catalog.rows(
-        "SELECT p.path, r.build FROM objects o JOIN paths p ON p.id = o.path JOIN records r ON r.id = o.record"
-        " WHERE substr(o.sha256, 1, 8) = ? AND o.sha256 = ? AND r.live UNION SELECT f.path, r.build FROM cache_files f"
-        " JOIN records r ON r.id = f.record WHERE f.sha256 = ? AND r.live ORDER BY 1, 2 LIMIT 4",
-        [content[:8], content, content],
-    )
-    names = [f"{path} of {build}" if build else path for path, build in rows]
+    uses = library.catalog.uses_of_blob(sha256, 4)
+    names = [f"{path} of {build}" if build else path for path, build in uses]
     return ", ".join([*names[:3], *(["…"] if len(names) > 3 else [])])
 
 

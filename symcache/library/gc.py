@@ -102,20 +102,14 @@ def collect(
 def _retired_at(library: Library) -> dict[str, float]:
     """Return for every blob of superseded or removed records when the last of them was taken back."""
     times: dict[int, float] = {}
-    for record, key in library.catalog.rows(
-        "SELECT r.id, min(k.key) FROM records r JOIN retired t ON t.sha256 = r.sha256"
-        " JOIN record_keys k ON k.record = t.record WHERE NOT r.live GROUP BY r.id, t.record"
-    ):
+    for record, key in library.catalog.retirements():
         found = library.store.stat(key)
         # Of a record that cannot be looked at, the safe answer is: just now.
         times[record] = max(times.get(record, 0.0), found.modified if found else float("inf"))
     result: dict[str, float] = {}
     for record, moment in times.items():
-        for (content,) in library.catalog.rows(
-            "SELECT sha256 FROM objects WHERE record = ? UNION SELECT sha256 FROM cache_files WHERE record = ?",
-            [record, record],
-        ):
-            result[content.hex()] = max(moment, result.get(content.hex(), 0.0))
+        for sha256 in library.catalog.blobs_of(record):
+            result[sha256] = max(moment, result.get(sha256, 0.0))
     return result
 
 

@@ -17,7 +17,7 @@ from symcache.errors import IntegrityError, StorageError, SymcacheError
 from symcache.library.found import IngestResult
 from symcache.library.resume import continue_partial, listed_image, object_order
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
-from symcache.library.tombstones import removed, take_back
+from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator, writer_id
 from symcache.macho import details, identify_bytes
 from symcache.model import CacheFile, HarvestRecord, ObjectEntry, encodable, uuid_text
@@ -87,7 +87,7 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
             supersedes=supersedes,
         )
         identity, record = seal(library, record, done)
-        if not (staged.release and removed(library, supersedes)):
+        if not (staged.release and library.catalog.is_removed(supersedes)):
             break
         # What it has of its own comes back, as by any harvest, but not what it took over.
         take_back(library, [identity], staged.release.build, "takes over what was removed meanwhile")

@@ -122,7 +122,7 @@ class Library:
         before: dict[str, str] = {}
         if not accept_losses:
             with contextlib.suppress(StorageError):  # a damaged catalog remembers nothing
-                before = self.catalog.lost() | {p.sha256: key for key, p in self.catalog.places().items()}
+                before = self.catalog.lost() | {r.sha256: key for key, r in self.catalog.folded().items()}
         path = self.catalog.path
         fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
         follower = Follower(self.store)
@@ -192,7 +192,7 @@ class Library:
         less trust than anything else under the UUID, of either kind, never answers. Where a blob is lost, another right
         content may answer, but none that contradicts the lost one.
         """
-        found = self._there(self.catalog.answers(uuid, cache=cache, build=build), kind)
+        found = self._there(self.catalog.believed(uuid, cache=cache, build=build), kind)
         if found is None and or_unbound and not (cache is None and build is None):
             found = self._there(self.catalog.unbound(uuid, cache=cache, build=build), kind)
         return found
@@ -210,7 +210,7 @@ class Library:
     def has_a_say(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> bool:
         """Return whether anything here may answer for a UUID, be it of another kind: then nobody trusted less does."""
         catalog = self.catalog
-        return bool(catalog.answers(uuid, cache=cache, build=build) or catalog.unbound(uuid, cache=cache, build=build))
+        return bool(catalog.believed(uuid, cache=cache, build=build) or catalog.unbound(uuid, cache=cache, build=build))
 
     def variants(self, uuid: UUID) -> list[Occurrence]:
         """Return all contents under one UUID, preferred first."""
@@ -255,8 +255,8 @@ class Library:
     def cache_file(self, cache_uuid: UUID, name: str) -> CacheFileFound | None:
         """Return one kept raw file of a shared cache, or None."""
         for row in self.catalog.cache_files_of(cache_uuid):
-            if row["name"] == name and (stat := self.store.stat(blob_key(row["sha256"].hex()))):
-                return CacheFileFound(name, row["sha256"].hex(), row["size"], stat.stored_size)
+            if row.name == name and (stat := self.store.stat(blob_key(row.sha256))):
+                return CacheFileFound(name, row.sha256, row.size, stat.stored_size)
         return None
 
     def open_stored(self, sha256: str) -> BinaryIO:

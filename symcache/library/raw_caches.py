@@ -22,14 +22,14 @@ def kept_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
 
     Raises NotFoundError when none are kept, IntegrityError when one is damaged.
     """
-    rows = [row for row in library.catalog.cache_files_of(cache_uuid) if not row["partial"]]
+    rows = [row for row in library.catalog.cache_files_of(cache_uuid) if not row.partial]
     names: dict[str, Path] = {}
     for row in rows:
         # Names come from records; only the last part counts, so none leads out of the folder.
-        name = Path(row["name"]).name
+        name = Path(row.name).name
         if name and name not in names:
             names[name] = folder / name
-            library.materialize(row["sha256"].hex(), row["size"], names[name])
+            library.materialize(row.sha256, row.size, names[name])
     if not names:
         raise NotFoundError(
             f"shared cache {str(cache_uuid).upper()}: its raw files are not kept",

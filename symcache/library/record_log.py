@@ -63,7 +63,7 @@ class Follower:
         self.unreadable.clear()
         self._last.clear()
         self._holes.clear()
-        places = catalog.places()
+        places = catalog.folded()
         by_writer: dict[str, set[int]] = {}
         for text in places:
             if key := RecordKey.parse(text):
@@ -72,7 +72,7 @@ class Follower:
             self._last[writer] = max(found)
             self._holes[writer] = set(range(1, max(found) + 1)) - found
         self._newest = dict(self._last)
-        self._unmarked = [key for key, place in places.items() if not place.mark]
+        self._unmarked = [key for key, place in places.items() if not place.validator]
 
     def look(self, *, whole: bool = False) -> Look:
         """Look at the store; with `whole`, or where there are many writers, at all of its records."""
@@ -90,15 +90,15 @@ class Follower:
         """
         newest = (str(RecordKey(writer, number)) for writer, number in self._newest.items())
         keys = list(dict.fromkeys([*newest, *self._unmarked] if keys is None else keys))
-        places = catalog.places(keys)
+        places = catalog.folded(keys)
         stat = self._store.stat if look.listed is None else look.listed.get
         found = {key: stat(key) for key in places}
-        moved = {key: s.mark for key, s in found.items() if s and s.mark != places[key].mark}
+        moved = {key: s.mark for key, s in found.items() if s and s.mark != places[key].validator}
         same: dict[str, bool] = {}
         if moved:
             with ThreadPoolExecutor(_AHEAD, thread_name_prefix="records") as pool:
                 same = dict(zip(moved, pool.map(lambda key: self._holds(key, places[key].sha256), moved), strict=True))
-            catalog.note_marks({key: mark for key, mark in moved.items() if same[key]})
+            catalog.note_validators({key: mark for key, mark in moved.items() if same[key]})
         self._unmarked = [key for key in self._unmarked if key not in found]
         return [key for key in keys if found.get(key) is None or not same.get(key, True)]
 

@@ -15,7 +15,7 @@ from symcache.errors import IncompleteError, IntegrityError, NotFoundError, Symc
 from symcache.library.ingest import StoredAll, seal, store_all
 from symcache.library.raw_caches import opened_cache
 from symcache.library.staged import StagedObject
-from symcache.library.tombstones import removed, take_back
+from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, ObjectEntry, Origin
 from symcache.store import RecordKey, read_record
@@ -58,10 +58,10 @@ def reextract(
         )
     result, kept, unnamed = ReextractResult(build), 0, False
     for row in rows:
-        ((key,),) = library.catalog.rows("SELECT min(key) FROM record_keys WHERE record = ?", [row["id"]])
+        key = library.catalog.first_key_of(row.id)
         place = RecordKey.parse(key)
         found, record = read_record(library.store, place) if place else ("", None)
-        if found != row["sha256"] or not isinstance(record, HarvestRecord):
+        if found != row.sha256 or not isinstance(record, HarvestRecord):
             raise IntegrityError(f"{key}: not the record of a harvest", hint="run `symcache fsck --read-data`")
         caches = sorted({f.cache_uuid for f in record.cache_files if f.cache_uuid and not f.partial}, key=str)
         kept += len(caches)
@@ -69,7 +69,7 @@ def reextract(
         outdated = [c for c in caches if force or _outdated(record, c)]
         result.skipped += len(caches) - len(outdated)
         if outdated:
-            _redo(library, row["sha256"], record, outdated, result, progress)
+            _redo(library, row.sha256, record, outdated, result, progress)
     if unnamed and not kept:
         raise NotFoundError(
             f"{build}: its kept shared caches have no UUID, by which they would be found",
@@ -133,7 +133,7 @@ def _redo(
             }
         )
         new_identity = seal(library, new_record, stored)[0]
-        if removed(library, [identity]):
+        if library.catalog.is_removed([identity]):
             take_back(library, [new_identity], result.build, "was made of what was removed meanwhile")
         _require_not_removed(library, [identity, new_identity], result.build)
         result.records.append(new_identity)
@@ -142,7 +142,7 @@ def _redo(
 def _require_live(library: Library, identity: str, build: str) -> None:
     """Refuse to go on with a record that somebody has taken back since it was read."""
     _require_not_removed(library, [identity], build)
-    if not library.catalog.rows("SELECT 1 FROM records WHERE sha256 = ? AND live", [identity]):
+    if not library.catalog.is_live_record(identity):
         raise IncompleteError(
             f"{build}: another harvest has taken the place of the one that was extracted",
             hint="run the same command again",
@@ -150,7 +150,7 @@ def _require_live(library: Library, identity: str, build: str) -> None:
 
 
 def _require_not_removed(library: Library, ids: list[str], build: str) -> None:
-    if removed(library, ids):
+    if library.catalog.is_removed(ids):
         raise NotFoundError(
             f"{build}: was removed while it was extracted, and stays so", hint="harvest it again to have it back"
         )

@@ -94,15 +94,9 @@ def _record(library: Library, finding: FsckFinding, others: Sequence[Library]) -
 
 
 def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Sequence[Fetch], folder: Path) -> str:
-    content = bytes.fromhex(sha256)
-    sizes = library.catalog.rows(
-        "SELECT size FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? UNION ALL"
-        " SELECT size FROM cache_files WHERE sha256 = ? LIMIT 1",
-        [content[:8], content, content],
-    )
-    if not sizes:
+    size = library.catalog.blob_size(sha256)
+    if size is None:
         return ""  # its record was lost meanwhile
-    size = sizes[0][0]
     for other in others:
         if other.store.stat(blob_key(sha256)) is not None:
             try:

@@ -28,12 +28,7 @@ def continue_partial(
     have = {_object_key(o) for o in objects}
     raw = {(f.name, f.cache_uuid) for f in cache_files}
     carried, supersedes = 0, []
-    for key, identity in library.catalog.rows(
-        "SELECT min(k.key), r.sha256 FROM records r JOIN record_keys k ON k.record = r.id"
-        " WHERE r.live AND r.type = 'harvest' AND r.trust = 0 AND NOT r.sealed AND r.build = ? AND r.source = ?"
-        " GROUP BY r.id ORDER BY r.sha256",
-        [staged.release.build, encodable(staged.source)],
-    ):
+    for key, identity in library.catalog.partial_harvests(staged.release.build, encodable(staged.source)):
         place = RecordKey.parse(key)
         if place is None:
             continue

@@ -44,19 +44,13 @@ class Stats:
 
 def stats(library: Library) -> Stats:
     """Count what live records name, and weigh what lies in the store."""
-    rows = library.catalog.rows
-    images = dict(
-        rows("SELECT DISTINCT o.sha256, o.size FROM objects o JOIN records r ON r.id = o.record WHERE r.live")
-    )
-    caches = dict(
-        rows("SELECT DISTINCT f.sha256, f.size FROM cache_files f JOIN records r ON r.id = f.record WHERE r.live")
-    )
+    counts = library.catalog.counts()
+    images, caches = library.catalog.live_blobs()
     weights = [0, 0, 0]
     unnamed = 0
     for key, found in library.store.scan("blobs/"):
         if match := BLOB_KEY.fullmatch(key):
-            content = bytes.fromhex(match[2])
-            place = 0 if content in images else 1 if content in caches else 2
+            place = 0 if match[2] in images else 1 if match[2] in caches else 2
             unnamed += place == 2
             weights[place] += found.stored_size
     releases = library.releases()
@@ -64,9 +58,9 @@ def stats(library: Library) -> Stats:
     return Stats(
         releases=len(releases),
         sealed=sum(r.sealed for r in releases),
-        records=rows("SELECT count(*) FROM records WHERE live")[0][0],
-        images=rows("SELECT count(*) FROM images")[0][0],
-        occurrences=rows("SELECT count(*) FROM objects o JOIN records r ON r.id = o.record WHERE r.live")[0][0],
+        records=counts.records,
+        images=counts.images,
+        occurrences=counts.occurrences,
         image_blobs=len(images),
         image_content=sum(images.values()),
         image_stored=weights[0],

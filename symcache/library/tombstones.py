@@ -17,7 +17,7 @@ from symcache.store import write_record
 if TYPE_CHECKING:
     from symcache.library.library import Library
 
-__all__ = ["prefer", "remove", "removed", "take_back"]
+__all__ = ["prefer", "remove", "take_back"]
 
 _SHORTEST = 8
 
@@ -25,14 +25,14 @@ _SHORTEST = 8
 def remove(library: Library, build: str, reason: str) -> list[str]:
     """See `Library.remove`."""
     library.refresh()
-    ids = sorted(row["sha256"] for row in library.catalog.records_of(build))
+    ids = sorted(row.sha256 for row in library.catalog.records_of(build))
     if not ids:
         raise NotFoundError(
             f"{build}: the library has nothing of this build", hint="`symcache releases` lists what it has"
         )
     take_back(library, ids, build, reason)
     # What was made of these records meanwhile could not be named: its maker looks for the tombstone, and this for it.
-    while made := _made_of(library, ids):
+    while made := library.catalog.superseding(ids):
         take_back(library, made, build, reason)
         ids += made
     return ids
@@ -52,29 +52,6 @@ def take_back(library: Library, ids: Sequence[str], build: str, reason: str) -> 
     library.refresh()
 
 
-def removed(library: Library, ids: Sequence[str]) -> bool:
-    """Return whether a tombstone names any of these records."""
-    return bool(
-        library.catalog.rows(
-            "SELECT 1 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
-            f" WHERE r.type = 'tombstone' AND t.sha256 IN ({','.join('?' * len(ids))}) LIMIT 1",
-            ids,
-        )
-    )
-
-
-def _made_of(library: Library, ids: Sequence[str]) -> list[str]:
-    """Return the ids of live harvests that supersede any of these records."""
-    return [
-        row[0]
-        for row in library.catalog.rows(
-            "SELECT DISTINCT r.sha256 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
-            f" WHERE r.live AND r.type = 'harvest' AND t.sha256 IN ({','.join('?' * len(ids))}) ORDER BY r.sha256",
-            ids,
-        )
-    ]
-
-
 def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:
     """See `Library.prefer`."""
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
@@ -92,14 +69,9 @@ def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:
     if len({o.sha256 for o in rows}) > 1:
         raise UsageError(f"{sha256}: several contents start like this", hint="give more digits of the SHA-256")
     chosen = rows[0]
-    cache = chosen.cache_uuid.bytes if chosen.cache_uuid else b""
-    earlier = library.catalog.rows(
-        "SELECT r.sha256 FROM preferences p JOIN records r ON r.id = p.record"
-        " WHERE r.live AND p.uuid = ? AND p.kind = ? AND p.cache_uuid = ? ORDER BY r.sha256",
-        [uuid.bytes, chosen.kind.value, cache],
-    )
+    earlier = library.catalog.preferences_of(uuid, chosen.kind, chosen.cache_uuid)
     record = PreferenceRecord(
-        supersedes=tuple(row[0] for row in earlier),
+        supersedes=tuple(earlier),
         uuid=uuid,
         kind=chosen.kind,
         cache_uuid=chosen.cache_uuid,

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from symcache.catalog import Occurrence
+from symcache.catalog import CacheFileRow, HarvestRow, ManifestRow, Occurrence
 from symcache.library import Library
+from symcache.model import Trust
 from symcache.verify.expectations import FILES, SYSTEM, canonical_arch, family_of_path
 
 __all__ = ["ListedImage", "RawFile", "ReleaseHoldings", "Unit", "gather"]
@@ -68,12 +69,12 @@ class Unit:
 
 @dataclass
 class ReleaseHoldings:
-    """One build: its records (rows of the catalog), units, and every content stored under it."""
+    """One build: its records, units, and every content stored under it."""
 
     build: str
     product: str
     version: str
-    records: list[dict[str, Any]]
+    records: list[HarvestRow]
     units: list[Unit]
     stored: dict[ListedImage, list[Occurrence]]
     manifests: dict[int, set[ListedImage]]
@@ -94,22 +95,22 @@ class ReleaseHoldings:
 
 def gather(library: Library, build: str) -> ReleaseHoldings | None:
     """Return what the library has of a build, or None when that is nothing."""
-    # Trust 0 is a harvest's: what was added or pushed vouches for nothing.
-    records = [r for r in library.catalog.records_of(build) if not r["trust"]]
+    # What was added or pushed vouches for nothing.
+    records = [r for r in library.catalog.records_of(build) if r.trust is Trust.HARVEST]
     if not records:
         return None
-    manifests = {r["id"]: {_key(row) for row in library.catalog.manifest_of(r["id"])} for r in records}
-    raws = {r["id"]: library.catalog.cache_files_of(record=r["id"]) for r in records}
-    sealed = {r["id"] for r in records if r["sealed"]}
+    manifests = {r.id: {_key(row) for row in library.catalog.manifest_of(r.id)} for r in records}
+    raws = {r.id: library.catalog.cache_files_of_record(r.id) for r in records}
+    sealed = {r.id for r in records if r.sealed}
     stored: dict[ListedImage, list[Occurrence]] = {}
     for record in records:
-        for occurrence in library.catalog.objects_of(record["id"]):
+        for occurrence in library.catalog.objects_of(record.id):
             stored.setdefault(ListedImage.of(occurrence), []).append(occurrence)
     newest = records[-1]
     return ReleaseHoldings(
         build,
-        newest["product"],
-        newest["version"],
+        newest.product,
+        newest.version,
         records,
         _units(manifests, raws, sealed),
         stored,
@@ -117,17 +118,11 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
     )
 
 
-def _key(row: dict[str, Any]) -> ListedImage:
-    return ListedImage(row["path"], row["arch"], _uuid(row["uuid"]), row["kind"], _uuid(row["cache_uuid"]))
+def _key(row: ManifestRow) -> ListedImage:
+    return ListedImage(row.path, row.arch, row.uuid, row.kind, row.cache_uuid)
 
 
-def _uuid(value: bytes) -> UUID | None:
-    return UUID(bytes=value) if value else None
-
-
-def _units(
-    manifests: dict[int, set[ListedImage]], raws: dict[int, list[dict[str, Any]]], sealed: set[int]
-) -> list[Unit]:
+def _units(manifests: dict[int, set[ListedImage]], raws: dict[int, list[CacheFileRow]], sealed: set[int]) -> list[Unit]:
     # Images of a cache without UUID (before 10.9) cannot be told from files, and need not be: both lie on disk.
     found: dict[tuple[UUID | None, str], dict[int, set[ListedImage]]] = {}
     for record, keys in manifests.items():
@@ -136,25 +131,25 @@ def _units(
             found.setdefault(place, {}).setdefault(record, set()).add(key)
     for record, rows in raws.items():
         for row in rows:
-            if cache := _uuid(row["cache_uuid"]):
+            if cache := row.cache_uuid:
                 found.setdefault((cache, ""), {}).setdefault(record, set())
     units = []
     for (cache, arch), by_record in found.items():
         good = {r: keys for r, keys in by_record.items() if r in sealed}
         # What a sealed harvest says is the measure; an unsealed one may have seen half of it.
         keys = set().union(*(good or by_record).values())
-        rows = [row for r in by_record for row in raws[r] if _uuid(row["cache_uuid"]) == cache] if cache else []
+        rows = [row for r in by_record for row in raws[r] if row.cache_uuid == cache] if cache else []
         unit = Unit(
             _family(rows, keys) if cache else FILES,
-            canonical_arch(rows[0]["arch"]) if rows else arch or _arch(keys),
+            canonical_arch(rows[0].arch) if rows else arch or _arch(keys),
             cache,
             bool(good),
             set(by_record),
             keys,
         )
         for row in rows:
-            raw = RawFile(row["name"], row["path"], row["sha256"].hex(), row["size"])
-            if row["partial"]:
+            raw = RawFile(row.name, row.path, row.sha256, row.size)
+            if row.partial:
                 unit.heads += [raw] if raw not in unit.heads else []
                 continue
             contents = unit.raw.setdefault(raw.name, [])
@@ -164,10 +159,10 @@ def _units(
     return sorted(units, key=lambda u: (u.family == FILES, u.family, u.arch, str(u.cache_uuid)))
 
 
-def _family(rows: list[dict[str, Any]], keys: Iterable[ListedImage]) -> str:
+def _family(rows: list[CacheFileRow], keys: Iterable[ListedImage]) -> str:
     """Return a cache's family: by where its files lay, else by where its images are installed."""
     if rows:
-        return family_of_path(rows[0]["path"])
+        return family_of_path(rows[0].path)
     families = {family_of_path(key.path) for key in keys}
     return families.pop() if len(families) == 1 else SYSTEM
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from symcache.catalog import release_order
+from symcache.catalog import MissingImage, release_order
 from symcache.library import Library
 from symcache.model import Kind, uuid_text
 
@@ -65,8 +64,8 @@ def shopping_list(library: Library, log: Iterable[Asked]) -> list[Wanted]:
     held = library.holdings(list(dict.fromkeys(a.uuid for a in rows)))
     # What came since, and what was asked for under another kind only, is no longer wanted.
     open_rows = [a for a in rows if not any(o.kind in _KINDS.get(a.kind, Kind) for o in held.get(a.uuid, ()))]
-    listed = _listed(library, {a.uuid for a in open_rows})
-    caches = _builds_of_caches(library, {a.cache_uuid for a in open_rows if a.cache_uuid})
+    listed = library.catalog.missing_images({a.uuid for a in open_rows})
+    caches = library.catalog.builds_of_caches({a.cache_uuid for a in open_rows if a.cache_uuid})
     releases = {r.build: r for r in library.releases()}
     builds = sorted(releases, key=lambda b: release_order(releases[b].version, b))
     names = _Names(library)
@@ -98,30 +97,6 @@ def _merge(one: Asked, other: Asked) -> Asked:
     )
 
 
-def _listed(library: Library, uuids: set[UUID]) -> dict[UUID, tuple[str, str]]:
-    """Return (build, path) of those that a harvest saw but could not store."""
-    found: dict[UUID, tuple[str, str]] = {}
-    if uuids:
-        for text, build, path in library.catalog.rows(
-            "SELECT uuid, build, path FROM missing WHERE uuid IN (SELECT value FROM json_each(?)) ORDER BY build DESC",
-            [json.dumps([uuid_text(u) for u in uuids])],
-        ):
-            found.setdefault(UUID(text), (build or "", path))
-    return found
-
-
-def _builds_of_caches(library: Library, uuids: set[UUID]) -> dict[UUID, str]:
-    """Return the build of each shared cache that the library knows."""
-    found: dict[UUID, str] = {}
-    if uuids:
-        for text, build in library.catalog.rows(
-            "SELECT cache_uuid, build FROM caches WHERE cache_uuid IN (SELECT value FROM json_each(?)) ORDER BY build",
-            [json.dumps([uuid_text(u) for u in uuids])],
-        ):
-            found[UUID(text)] = build or ""
-    return found
-
-
 class _Names:
     """Which builds hold an image of a name, and how many UUIDs it has had: asked of the library once a name."""
 
@@ -139,7 +114,7 @@ class _Names:
 
 
 def _hint(
-    asked: Asked, listed: tuple[str, str] | None, builds: Sequence[str], other_kind: bool, names: _Names
+    asked: Asked, listed: MissingImage | None, builds: Sequence[str], other_kind: bool, names: _Names
 ) -> tuple[str, str]:
     """Return (the build that has it for certain, or empty; one sentence)."""
     if listed:

@@ -131,7 +131,7 @@ def _catalog(folder: Path) -> Iterator[Row]:
         " SELECT randomblob(16), 1, 1 + i % 50, 1 + i % 20000, randomblob(32), 100000, 500, randomblob(8), i FROM n",
         [missing],
     )
-    assert library.catalog.rows("SELECT count(*) FROM objects") == [(_OCCURRENCES,)]
+    assert library.catalog.counts().occurrences == _OCCURRENCES
     asked = chance.sample(uuids, 2000)
     rounds = []
     for _ in range(ROUNDS):

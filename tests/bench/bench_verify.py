@@ -75,9 +75,9 @@ def _bytes(name: str, library: Library, files: list[Path]) -> list[Row]:
             for _ in pool.map(work, items):
                 pass
 
-    record = library.catalog.records_of(_BUILD)[0]["id"]
+    record = library.catalog.records_of(_BUILD)[0].id
     blobs = {o.sha256: o.size for o in library.catalog.objects_of(record)}
-    blobs |= {f["sha256"].hex(): f["size"] for f in library.catalog.cache_files_of(record=record)}
+    blobs |= {f.sha256: f.size for f in library.catalog.cache_files_of_record(record)}
 
     def decode(blob: tuple[str, int]) -> None:
         for _ in BlobReader(library.store, *blob):

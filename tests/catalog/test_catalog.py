@@ -171,8 +171,8 @@ def test_manifest_and_cache_files_are_kept(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "c.db")
     catalog.fold("records/w/1", "0" * 64, record)
     row = catalog.records_of("22G120")[0]
-    assert [m["path"] for m in catalog.manifest_of(row["id"])] == ["/a"]
-    assert [f["name"] for f in catalog.cache_files_of(CACHE_A)] == ["c.01"]
+    assert [m.path for m in catalog.manifest_of(row.id)] == ["/a"]
+    assert [f.name for f in catalog.cache_files_of(CACHE_A)] == ["c.01"]
     catalog.close()
 
 
@@ -226,7 +226,7 @@ catalog.database.conn.create_function("begun", 0, begun.set)
 NUMBERS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 1000000)"
 
 def ask():
-    answers.extend(catalog.rows(f"SELECT begun() UNION ALL SELECT * FROM ({NUMBERS} SELECT count(*) FROM c)"))
+    answers.extend(catalog._all(f"SELECT begun() UNION ALL SELECT * FROM ({NUMBERS} SELECT count(*) FROM c)"))
 
 thread = threading.Thread(target=ask)
 thread.start()

@@ -115,14 +115,14 @@ def answers(catalog: Catalog) -> list[object]:
     for uuid, kind, cache, build in itertools.product(UUIDS, [None, *Kind], CACHES, [None, "22G120", "22H5"]):
         result.append(catalog.resolve(uuid, kind, cache=cache, build=build))
     result += [catalog.by_name(p) for p in ("a.dylib", "*", "/usr/lib/b*")]
-    for build in ("22G120", "22H5", None):
+    for build in ("22G120", "22H5"):
         for row in catalog.records_of(build):
-            files = sorted(repr({**f, "record": 0}) for f in catalog.cache_files_of(record=row["id"]))
-            entries = sorted(repr({**m, "record": 0}) for m in catalog.manifest_of(row["id"]))
-            result.append(({**row, "id": 0}, catalog.objects_of(row["id"]), entries, files))
+            files = sorted(repr(f._replace(record=0)) for f in catalog.cache_files_of_record(row.id))
+            entries = sorted(map(repr, catalog.manifest_of(row.id)))
+            result.append((row._replace(id=0), catalog.objects_of(row.id), entries, files))
     result += [catalog.is_live(sha256) for sha256 in SHAS]
     for view in ("releases", "caches", "images", "occurrences", "manifests", "missing"):
-        result.append(sorted(map(repr, catalog.rows(f"SELECT * FROM {view}"))))
+        result.append(sorted(map(repr, catalog.database.execute(f"SELECT * FROM {view}"))))
     result.append(catalog.fingerprint())
     return result
 

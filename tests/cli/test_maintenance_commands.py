@@ -52,7 +52,9 @@ def answer(*arguments: str, code: int = 0) -> Any:
 def _ingest(where: str, folder: Path, *images: Image, build: str = "22G120") -> list[str]:
     with Library.open(where, create=True) as library:
         result = library.ingest(harvest(folder, images, build=build))
-        rows = library.catalog.rows("SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id])
+        rows = library.catalog.database.execute(
+            "SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id]
+        )
         return [dict(rows)[i.path] for i in images]
 
 

@@ -107,7 +107,9 @@ def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
     staged.manifest.append(ManifestEntry(path="/usr/lib/libgone.dylib", arch="x86_64", uuid=UUID(int=5)))
     assert not library.ingest(staged).sealed
     assert [(r.build, r.sealed) for r in library.releases()] == [("22G120", False)]
-    assert library.catalog.rows("SELECT build, path FROM missing") == [("22G120", "/usr/lib/libgone.dylib")]
+    assert list(library.catalog.database.execute("SELECT build, path FROM missing")) == [
+        ("22G120", "/usr/lib/libgone.dylib")
+    ]
 
 
 def test_a_lost_blob_is_found_and_never_resolved(library: Library, built: Path) -> None:
@@ -170,4 +172,4 @@ def test_a_path_that_is_no_utf8_does_not_cost_the_harvest(library: Library, buil
     result = library.ingest(staged)
     assert result.missing == []
     assert [o.path for o in library.by_name("li*.dylib")] == ["/usr/lib/li\\udc80b.dylib"]
-    assert library.catalog.records_of("22G120")[0]["problems"] == "/usr/lib/\\udcff: cannot be read"
+    assert library.catalog.records_of("22G120")[0].problems == ("/usr/lib/\\udcff: cannot be read",)

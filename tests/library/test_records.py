@@ -29,7 +29,7 @@ def _served(library: Library, uuid: UUID = A, **pins: object) -> str | None:
 def _put(library: Library, folder: Path, *images: Image, **more: object) -> list[str]:
     """Ingest images; return their SHA-256."""
     result = library.ingest(harvest(folder, images, **more))  # type: ignore[arg-type]
-    rows = library.catalog.rows("SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id])
+    rows = library.catalog.database.execute("SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id])
     return [dict(rows)[i.path] for i in images]
 
 

@@ -140,7 +140,7 @@ def test_content_is_what_the_source_has(source: SshSource, system: Path, library
 
 def _cache_rows(library: Library) -> list[dict[str, object]]:
     uuids = {o.cache_uuid for o in library.by_name("*") if o.cache_uuid}
-    return [{"name": r["name"], "cache_uuid": u} for u in uuids for r in library.catalog.cache_files_of(u)]
+    return [{"name": r.name, "cache_uuid": u} for u in uuids for r in library.catalog.cache_files_of(u)]
 
 
 def test_raw_caches_may_be_left_out_but_for_their_tables(
@@ -151,18 +151,18 @@ def test_raw_caches_may_be_left_out_but_for_their_tables(
     rows = [r for c in result.caches if c.uuid for r in library.catalog.cache_files_of(c.uuid)]
     assert len(rows) == 7  # with the .symbols file of one
     for row in rows:
-        assert row["partial"]
-        whole = (system / CACHE_FOLDER / row["name"]).read_bytes()
+        assert row.partial
+        whole = (system / CACHE_FOLDER / row.name).read_bytes()
         kept = b"".join(library.read_blob(row["sha256"].hex(), row["size"]))
         assert whole.startswith(kept)
-        if "." not in row["name"]:
+        if "." not in row.name:
             assert len(kept) < len(whole) / 2
             for path in {o.path for o in library.by_name("*") if o.cache_uuid == row_uuid(row, result)}:
                 assert path.encode() + b"\0" in kept
 
 
 def row_uuid(row: dict[str, object], result: HarvestResult) -> UUID | None:
-    return next(c.uuid for c in result.caches if str(row["name"]).endswith(c.arch))
+    return next(c.uuid for c in result.caches if str(row.name).endswith(c.arch))
 
 
 def test_architectures_can_be_chosen(source: SshSource, library: Library, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class Service:
         self.fast.forget()
 
     def _data_version(self) -> int:
-        return int(self.library.catalog.database.conn.execute("PRAGMA data_version").fetchone()[0])
+        return self.library.catalog.data_version()
 
     async def _keep_up(self) -> None:
         while True:

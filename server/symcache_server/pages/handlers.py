@@ -113,7 +113,7 @@ def _images(service: Service, build: str) -> list[Occurrence]:
     """Return every image of a build once, by path."""
     found: dict[tuple[Any, ...], Occurrence] = {}
     for record in service.background.catalog.records_of(build):
-        for o in service.background.catalog.objects_of(record["id"]):
+        for o in service.background.catalog.objects_of(record.id):
             found.setdefault((o.path, o.arch, o.kind, o.uuid, o.cache_uuid), o)
     return sorted(found.values(), key=lambda o: (o.path, o.arch, o.kind))
 

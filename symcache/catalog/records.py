@@ -1,0 +1,140 @@
+"""Asking the catalog for records: which are folded in, which were lost, and which take others back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from symcache.catalog.file import FAILURES, REBUILD, CatalogFile
+from symcache.catalog.fold import NONE
+from symcache.catalog.rows import FoldedRecord, RecordId, Retirement
+from symcache.catalog.schema import create_notes
+from symcache.errors import StorageError
+from symcache.model import Kind
+
+__all__ = ["Records"]
+
+_VARIABLES = 500
+
+
+class Records(CatalogFile):
+    """Records: where they lie in the store, what they take back, what was seen of them."""
+
+    def known_keys(self) -> set[str]:
+        """Return the store keys of the records that are folded in."""
+        return {row[0] for row in self._all("SELECT key FROM record_keys")}
+
+    def knows(self, key: str) -> bool:
+        """Return whether the record at this key of the store is folded in."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM record_keys WHERE key = ?)", (key,))[0])
+
+    def folded(self, keys: Iterable[str] | None = None) -> dict[str, FoldedRecord]:
+        """Return what is folded in, by key of the store; of `keys`, if given."""
+        sql = (
+            "SELECT k.key, r.sha256, coalesce(m.mark, '') FROM record_keys k JOIN records r ON r.id = k.record"
+            " LEFT JOIN record_marks m ON m.key = k.key"
+        )
+        wanted = None if keys is None else list(keys)
+        with self._lock:
+            self._make_notes()
+            if wanted is None:
+                rows = self._all(sql)
+            else:
+                rows = []
+                for start in range(0, len(wanted), _VARIABLES):
+                    part = wanted[start : start + _VARIABLES]
+                    rows += self._all(f"{sql} WHERE k.key IN ({','.join('?' * len(part))})", part)
+        return {key: FoldedRecord(sha256, mark) for key, sha256, mark in rows}
+
+    def note_validators(self, validators: Mapping[str, str]) -> None:
+        """Note {key: validator} of objects whose records are the ones that are folded in."""
+        self._note("record_marks", validators)
+
+    def lost(self) -> dict[str, str]:
+        """Return {id: key} of records that were known once, but were not found in the store again."""
+        with self._lock:
+            self._make_notes()
+            sql = "SELECT sha256, key FROM lost_records WHERE sha256 NOT IN (SELECT sha256 FROM records) ORDER BY key"
+            return dict(self._all(sql))
+
+    def note_lost(self, records: Mapping[str, str]) -> None:
+        """Note such records, {id: key}."""
+        self._note("lost_records", records)
+
+    def _note(self, table: str, rows: Mapping[str, str]) -> None:
+        with self._lock:
+            try:
+                with self._transaction():
+                    create_notes(self.database)
+                    self.database.conn.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?,?)", rows.items())  # noqa: S608
+            except FAILURES as error:
+                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+
+    def _make_notes(self) -> None:
+        # Each time: another program may have put a catalog without them in the place of this one.
+        try:
+            create_notes(self.database)
+        except FAILURES as error:
+            raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+
+    def first_key_of(self, record: int) -> str:
+        """Return where a record lies in the store; the first of the places, if there are several."""
+        return str(self._one("SELECT min(key) FROM record_keys WHERE record = ?", [record])[0])
+
+    def partial_harvests(self, build: str, source: str) -> list[RecordId]:
+        """Return the live harvests of a build from one source that are not sealed."""
+        rows = self._all(
+            "SELECT min(k.key), r.sha256 FROM records r JOIN record_keys k ON k.record = r.id"
+            " WHERE r.live AND r.type = 'harvest' AND r.trust = 0 AND NOT r.sealed AND r.build = ? AND r.source = ?"
+            " GROUP BY r.id ORDER BY r.sha256",
+            [build, source],
+        )
+        return [RecordId(*row) for row in rows]
+
+    def is_live_record(self, sha256: str) -> bool:
+        """Return whether the record with this id is folded in, and no other takes it back."""
+        return bool(self._all("SELECT 1 FROM records WHERE sha256 = ? AND live", [sha256]))
+
+    def is_removed(self, ids: Sequence[str]) -> bool:
+        """Return whether a tombstone names any of these records."""
+        return bool(
+            self._all(
+                "SELECT 1 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
+                f" WHERE r.type = 'tombstone' AND t.sha256 IN ({','.join('?' * len(ids))}) LIMIT 1",
+                ids,
+            )
+        )
+
+    def superseding(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids of live harvests that supersede any of these records."""
+        rows = self._all(
+            "SELECT DISTINCT r.sha256 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
+            f" WHERE r.live AND r.type = 'harvest' AND t.sha256 IN ({','.join('?' * len(ids))}) ORDER BY r.sha256",
+            ids,
+        )
+        return [row[0] for row in rows]
+
+    def preferences_of(self, uuid: UUID, kind: Kind, cache: UUID | None) -> list[str]:
+        """Return the ids of the live records that prefer a content of this UUID, kind and shared cache."""
+        rows = self._all(
+            "SELECT r.sha256 FROM preferences p JOIN records r ON r.id = p.record"
+            " WHERE r.live AND p.uuid = ? AND p.kind = ? AND p.cache_uuid = ? ORDER BY r.sha256",
+            [uuid.bytes, kind.value, cache.bytes if cache else NONE],
+        )
+        return [row[0] for row in rows]
+
+    def retirements(self) -> list[Retirement]:
+        """Return every record that is live no longer, once for each record that takes it back."""
+        rows = self._all(
+            "SELECT r.id, min(k.key) FROM records r JOIN retired t ON t.sha256 = r.sha256"
+            " JOIN record_keys k ON k.record = t.record WHERE NOT r.live GROUP BY r.id, t.record"
+        )
+        return [Retirement(*row) for row in rows]
+
+    def blobs_of(self, record: int) -> list[str]:
+        """Return the SHA-256 of everything that one record stored or kept."""
+        rows = self._all(
+            "SELECT sha256 FROM objects WHERE record = ? UNION SELECT sha256 FROM cache_files WHERE record = ?",
+            [record, record],
+        )
+        return [row[0].hex() for row in rows]
