@@ -9,10 +9,10 @@ from symcache.store.base import (
     Store,
     blob_key,
     last_sequence,
-    open_store,
 )
 from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
 from symcache.store.local import LocalStore
+from symcache.store.opening import open_store
 from symcache.store.records import load_record, no_garbage_collection, parse_record, read_record, write_record
 
 __all__ = [

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
-from symcache.errors import StorageError, UsageError
-
 __all__ = [
     "BLOB_KEY",
     "MARKER",
@@ -29,7 +27,6 @@ __all__ = [
     "Store",
     "blob_key",
     "last_sequence",
-    "open_store",
 ]
 
 MARKER = "symcache-library.json"
@@ -152,24 +149,3 @@ class SigningStore(Protocol):
 
     def encoding(self, key: str) -> str:
         """Return the Content-Encoding that the object is delivered with, or an empty string. Raises NotFoundError."""
-
-
-def open_store(location: str, *, create: bool = False) -> Store:
-    """Return the store at `location`: a folder, or `s3://bucket/prefix`. Raises StorageError or UsageError."""
-    if location.startswith("s3://"):
-        from symcache.store.s3 import S3Store  # noqa: PLC0415 - an optional dependency
-
-        return S3Store(location, create=create)
-    from symcache.store.local import LocalStore  # noqa: PLC0415 - back ends know this module
-
-    if "://" in location and not location.startswith("file://"):
-        raise UsageError(
-            f"{location}: not a kind of library that is known", hint="give the path of a folder, or s3://bucket/prefix"
-        )
-    path = Path(location.removeprefix("file://")).expanduser()
-    try:
-        return LocalStore(path, create=create)
-    except OSError as error:
-        raise StorageError(
-            f"library {location}: {error.strerror or error}", hint="check space and permissions"
-        ) from error
