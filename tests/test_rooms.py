@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,20 +55,25 @@ def _room(module: str) -> str | None:
     return None
 
 
-def _imports() -> Iterator[tuple[str, str, str]]:
-    """Yield (file, room of the file, imported module)."""
+def _modules() -> Iterator[tuple[str, Path]]:
     for top in ("symcache", "server/symcache_server", "vm_provisioning/symcache_provisioning"):
         for path in sorted((ROOT / top).rglob("*.py")):
             module = ".".join(path.relative_to((ROOT / top).parent).with_suffix("").parts)
-            room = _room(module)
-            if room is None:
-                continue
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.module:
-                    yield str(path.relative_to(ROOT)), room, node.module
-                elif isinstance(node, ast.Import):
-                    for alias in node.names:
-                        yield str(path.relative_to(ROOT)), room, alias.name
+            yield module.removesuffix(".__init__"), path
+
+
+def _imports() -> Iterator[tuple[str, str, str]]:
+    """Yield (file, room of the file, imported module)."""
+    for module, path in _modules():
+        room = _room(module)
+        if room is None:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                yield str(path.relative_to(ROOT)), room, node.module
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield str(path.relative_to(ROOT)), room, alias.name
 
 
 def test_imports_point_down() -> None:
@@ -78,6 +83,39 @@ def test_imports_point_down() -> None:
         if (other := _room(module)) and other != room and RANK[other] >= RANK[room]
     ]
     assert upward == []
+
+
+def _imported_at_once(node: ast.AST, modules: Set[str]) -> Iterator[str]:
+    """Yield what a module imports outside of functions, those imports for type checkers included."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ImportFrom) and child.module:
+            names = [f"{child.module}.{alias.name}" for alias in child.names]
+            yield from (name if name in modules else child.module for name in names)
+        elif isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _imported_at_once(child, modules)
+
+
+def _circles(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return what is left when whatever imports nothing else, or is imported by nothing else, is taken away."""
+    while True:
+        imported = set().union(*graph.values())
+        left = {m: targets & graph.keys() for m, targets in graph.items() if targets & graph.keys() and m in imported}
+        if left == graph:
+            return left
+        graph = left
+
+
+def test_no_modules_import_each_other_in_circles() -> None:
+    modules = dict(_modules())
+    graph = {m: set(_imported_at_once(ast.parse(path.read_text()), modules.keys())) for m, path in modules.items()}
+    assert _circles(graph) == {}
+
+
+def test_circles_are_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set[str]()}
+    assert _circles(graph) == {"b": {"c"}, "c": {"b"}}
 
 
 def test_rooms_are_entered_by_their_doors() -> None:

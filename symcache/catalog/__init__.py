@@ -1,6 +1,7 @@
 """The catalog: a SQLite index over the records of a store. Disposable: it can always be folded anew."""
 
 from symcache.catalog.catalog import Catalog
+from symcache.catalog.file import record_keys_in
 from symcache.catalog.ranking import OWN_EXTRACTOR
 from symcache.catalog.rows import (
     CacheFileRow,
@@ -24,5 +25,6 @@ __all__ = [
     "MissingImage",
     "Occurrence",
     "ReleaseRow",
+    "record_keys_in",
     "release_order",
 ]

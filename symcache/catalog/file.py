@@ -19,7 +19,7 @@ from symcache.errors import StorageError
 from symcache.model import Record
 from symcache.wal import enable_wal
 
-__all__ = ["FAILURES", "REBUILD", "CatalogFile"]
+__all__ = ["FAILURES", "REBUILD", "CatalogFile", "record_keys_in"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 
@@ -164,3 +164,12 @@ class CatalogFile:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def record_keys_in(path: Path) -> list[str]:
+    """Return the store keys of the records in a catalog file that is not opened yet. Raises StorageError."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return [row[0] for row in connection.execute("SELECT key FROM record_keys")]
+    except FAILURES as error:
+        raise StorageError(f"catalog {path}: {error}", hint=REBUILD) from error

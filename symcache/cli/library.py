@@ -33,7 +33,7 @@ from symcache.client import SymbolClient, split_tokens
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.files import atomic_write
 from symcache.images import ImageRequest
-from symcache.library import Library, stage_origin, stage_paths
+from symcache.library import Library, ingest, stage_origin, stage_paths
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
 
@@ -71,7 +71,7 @@ def add(
         with open_library(library, create=True) as opened, byte_progress("storing") as bar:
             for staged in parts:
                 task = bar.add_task("storing", total=None)
-                result = opened.ingest(staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
+                result = ingest(opened, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
                 problems += result.problems
                 records.append((staged, result))
         images = [

@@ -34,9 +34,11 @@ from symcache.library import (
     Occurrence,
     Subset,
     collect,
+    remove_build,
     write_snapshot,
 )
 from symcache.library import fsck as fsck_library
+from symcache.library import prefer as prefer_content
 from symcache.library import reextract as reextract_release
 from symcache.library import repair as repair_library
 from symcache.library import stats as library_stats
@@ -179,7 +181,7 @@ def remove(
 ) -> None:
     """Take back what was harvested of a build: it is no longer served, and `gc` deletes it in time."""
     with errors_to_exit(), open_library(library) as opened:
-        removed = {build: opened.remove(build, reason=reason) for build in builds}
+        removed = {build: remove_build(opened, build, reason=reason) for build in builds}
         if json:
             emit_json({build: {"records": ids} for build, ids in removed.items()})
             return
@@ -195,7 +197,7 @@ def prefer(
 ) -> None:
     """Decide which of several contents under one UUID is served."""
     with errors_to_exit(), open_library(library) as opened:
-        chosen = opened.prefer(parse_uuid(uuid), sha256)
+        chosen = prefer_content(opened, parse_uuid(uuid), sha256)
         if json:
             emit_json({"uuid": uuid_text(parse_uuid(uuid)), "kind": chosen.kind, "sha256": chosen.sha256})
         else:
@@ -219,7 +221,7 @@ def rebuild(
                 opened.refresh(whole=True)
             gone = sorted(opened.catalog.lost().values())
             count = opened.rebuild(accept_losses=True)
-            key = write_snapshot(opened) if snapshot else None
+            key = write_snapshot(opened.store, opened.catalog) if snapshot else None
         if json:
             emit_json({"records": count, "unreadable": opened.unreadable, "snapshot": key, "gone": gone})
         else:

@@ -5,13 +5,16 @@ from symcache.library.add import stage_paths
 from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, collect
+from symcache.library.ingest import ingest
 from symcache.library.library import Library
 from symcache.library.origin import stage_origin
+from symcache.library.preferences import prefer
 from symcache.library.reextract import ReextractResult, reextract
 from symcache.library.repair import Fetch, repair
 from symcache.library.snapshots import write as write_snapshot
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.stats import Stats, stats
+from symcache.library.tombstones import remove_build
 
 __all__ = [
     "DEFAULT_GRACE",
@@ -35,7 +38,10 @@ __all__ = [
     "Subset",
     "collect",
     "fsck",
+    "ingest",
+    "prefer",
     "reextract",
+    "remove_build",
     "repair",
     "stage_origin",
     "stage_paths",

@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zstandard
 
 from symcache.catalog import Catalog
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY, remove_database, scratch_name
 from symcache.model import uuid_text
 from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, load_record, no_garbage_collection
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["FsckCode", "FsckFinding", "FsckReport", "Subset", "fsck"]
 

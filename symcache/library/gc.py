@@ -10,14 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symcache.catalog import SCHEMA_VERSION
+from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY
 from symcache.store import BLOB_KEY
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["DEFAULT_GRACE", "MINIMUM_GRACE", "GcReport", "collect"]
 

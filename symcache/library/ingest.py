@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -10,21 +11,20 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symcache import __version__
 from symcache.errors import IntegrityError, StorageError, SymcacheError
 from symcache.library.found import IngestResult
+from symcache.library.library import Library
 from symcache.library.resume import continue_partial, listed_image, object_order
+from symcache.library.snapshots import write_if_due
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator, writer_id
 from symcache.macho import details, identify_bytes
 from symcache.model import CacheFile, HarvestRecord, ObjectEntry, encodable, uuid_text
 from symcache.store import blob_key, put_blob, write_record
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["Progress", "StoredAll", "ingest", "seal", "store_all"]
 
@@ -59,7 +59,12 @@ class StoredAll:
 
 
 def ingest(library: Library, staged: Staged, progress: Progress | None = None) -> IngestResult:
-    """See `Library.ingest`."""
+    """Store everything staged, then one record. Can be stopped anywhere and run again at no loss.
+
+    The record is sealed when nothing is wrong and every manifest entry has its object. One file that cannot be
+    used is named in `problems`; a store that refuses ends the run. A harvest that continues partial ones of the
+    same build and source takes over what they have and supersedes them.
+    """
     started = staged.started or now()
     library.refresh()
     done = store_all(library, staged.objects, staged.cache_files, progress)
@@ -91,6 +96,8 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
             break
         # What it has of its own comes back, as by any harvest, but not what it took over.
         take_back(library, [identity], staged.release.build, "takes over what was removed meanwhile")
+    with contextlib.suppress(StorageError):  # a convenience: what was stored is stored
+        write_if_due(library.store, library.catalog)
     conflicts = [c for c in library.conflicts_of(done.new_uuids) if any(o.record == identity for o in c.contents)]
     return IngestResult(
         identity,

@@ -13,11 +13,9 @@ from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, StorageError
-from symcache.library import snapshots, tombstones
-from symcache.library.found import CacheFileFound, Found, IngestResult
-from symcache.library.ingest import Progress, ingest
+from symcache.library import snapshots
+from symcache.library.found import CacheFileFound, Found
 from symcache.library.record_log import Follower
-from symcache.library.staged import Staged
 from symcache.library.user_dirs import catalog_path
 from symcache.model import Kind, Record
 from symcache.store import (
@@ -31,7 +29,7 @@ from symcache.store import (
     read_record,
 )
 
-__all__ = ["CacheFileFound", "Found", "IngestResult", "Library", "require"]
+__all__ = ["CacheFileFound", "Found", "Library", "require"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""
@@ -270,28 +268,6 @@ class Library:
     def materialize(self, sha256: str, size: int, target: Path) -> None:
         """Write the checked content of a blob to `target`, whole or not at all."""
         decode_to(self.store, sha256, size, target)
-
-    # Changes: all of them are new records
-
-    def ingest(self, staged: Staged, progress: Progress | None = None) -> IngestResult:
-        """Store everything staged, then one record. Can be stopped anywhere and run again at no loss.
-
-        The record is sealed when nothing is wrong and every manifest entry has its object. One file that cannot be
-        used is named in `problems`; a store that refuses ends the run. A harvest that continues partial ones of the
-        same build and source takes over what they have and supersedes them.
-        """
-        result = ingest(self, staged, progress)
-        with contextlib.suppress(StorageError):  # a convenience: what was stored is stored
-            snapshots.write_if_due(self)
-        return result
-
-    def remove(self, build: str, *, reason: str = "") -> list[str]:
-        """Take back every record of a build: a tombstone. Returns the ids of the records. Raises NotFoundError."""
-        return tombstones.remove(self, build, reason)
-
-    def prefer(self, uuid: UUID, sha256: str) -> Occurrence:
-        """Decide that of the contents under `uuid`, the one with this SHA-256 (or start of it) is served."""
-        return tombstones.prefer(self, uuid, sha256)
 
 
 def require(found: Found | None, what: str) -> Found:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache.dyld import SharedCache, is_cache_name
 from symcache.errors import NotFoundError, SharedCacheError
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
+from symcache.library.library import Library
 
 __all__ = ["kept_cache", "opened_cache"]
 

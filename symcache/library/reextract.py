@@ -6,22 +6,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache import __version__
 from symcache.dyld import EXTRACTOR, REVISION, extract_all
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
 from symcache.library.ingest import StoredAll, seal, store_all
+from symcache.library.library import Library
 from symcache.library.raw_caches import opened_cache
 from symcache.library.staged import StagedObject
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, ObjectEntry, Origin
 from symcache.store import RecordKey, read_record
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["ReextractResult", "reextract"]
 

@@ -6,19 +6,16 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache.catalog import OWN_EXTRACTOR, Occurrence
 from symcache.dyld import extract_image
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
+from symcache.library.library import Library
 from symcache.library.raw_caches import opened_cache
 from symcache.model import Kind, Origin
 from symcache.store import BLOB_KEY, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["Fetch", "repair"]
 

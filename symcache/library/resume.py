@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from symcache.library.library import Library
 from symcache.library.staged import Staged
 from symcache.model import CacheFile, HarvestRecord, ImageKey, ManifestEntry, ObjectEntry, Trust, encodable
 from symcache.store import RecordKey, blob_key, read_record
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["continue_partial", "listed_image", "object_order"]
 

@@ -10,21 +10,16 @@ import contextlib
 import hashlib
 import os
 import re
-import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import zstandard
 
-from symcache.catalog import SCHEMA_VERSION
+from symcache.catalog import SCHEMA_VERSION, Catalog, record_keys_in
 from symcache.errors import SymcacheError
 from symcache.store import RecordKey, Store, put_object
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["SNAPSHOT_KEY", "remove_database", "scratch_name", "start_from", "write", "write_if_due"]
 
@@ -63,7 +58,7 @@ def start_from(store: Store, path: Path) -> bool:
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, path)
                 return True
-        except (SymcacheError, zstandard.ZstdError, sqlite3.Error):
+        except (SymcacheError, zstandard.ZstdError):
             continue
         finally:
             remove_database(temporary)
@@ -71,24 +66,22 @@ def start_from(store: Store, path: Path) -> bool:
 
 
 def _records_exist(store: Store, database: Path) -> bool:
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        keys = [RecordKey.parse(row[0]) for row in connection.execute("SELECT key FROM record_keys")]
     last: dict[str, RecordKey] = {}
-    for key in keys:
+    for key in map(RecordKey.parse, record_keys_in(database)):
         if key and (key.writer not in last or last[key.writer] < key):
             last[key.writer] = key
     return all(store.stat(str(key)) for key in last.values())
 
 
-def write(library: Library) -> str:
+def write(store: Store, catalog: Catalog) -> str:
     """Store a snapshot of the catalog as it is; return its key."""
     with tempfile.TemporaryDirectory(prefix="symcache-snapshot-") as folder:
         file = Path(folder) / "catalog.db"
-        library.catalog.snapshot(file)
+        catalog.snapshot(file)
         with file.open("rb") as source:
             sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-        key = f"snapshots/v{SCHEMA_VERSION}-{len(library.catalog.known_keys()):010d}-{sha256}.db.zst"
-        put_object(library.store, key, _compressed(file))
+        key = f"snapshots/v{SCHEMA_VERSION}-{len(catalog.known_keys()):010d}-{sha256}.db.zst"
+        put_object(store, key, _compressed(file))
     return key
 
 
@@ -102,12 +95,12 @@ def _compressed(file: Path) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def write_if_due(library: Library) -> None:
+def write_if_due(store: Store, catalog: Catalog) -> None:
     """Store a snapshot when many records have come since the last, where a new machine would have to download them."""
-    if library.store.location.startswith("s3://"):
-        known = [int(m[2]) for key in library.store.list("snapshots/") if (m := SNAPSHOT_KEY.fullmatch(key))]
-        if len(library.catalog.known_keys()) - max(known, default=0) >= _DUE:
-            write(library)
+    if store.location.startswith("s3://"):
+        known = [int(m[2]) for key in store.list("snapshots/") if (m := SNAPSHOT_KEY.fullmatch(key))]
+        if len(catalog.known_keys()) - max(known, default=0) >= _DUE:
+            write(store, catalog)
 
 
 def scratch_name(catalog: Path) -> Path:

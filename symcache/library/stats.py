@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from symcache.library.library import Library
 from symcache.store import BLOB_KEY
-
-if TYPE_CHECKING:
-    from symcache.library.library import Library
 
 __all__ = ["Stats", "stats"]
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from uuid import UUID
 
-from symcache.library import Library, Staged, StagedObject
+from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.model import Trust
 from tests.bench.harness import Row, compare
 from tests.dump.builder import CoreFile, Module, Region, header, write_dump, x86_thread
@@ -64,7 +64,7 @@ def run(scratch: Path) -> list[Row]:
             for file, uuid in files.items()
         ]
         staged = Staged(None, "bench", trust=Trust.ADDED, objects=objects)
-        assert not library.ingest(staged).problems
+        assert not ingest(library, staged).problems
     plan = scratch / "plan.json"
     plan.write_text(
         json.dumps(

@@ -16,7 +16,7 @@ from uuid import UUID
 import zstandard
 
 from symcache.catalog import Catalog
-from symcache.library import Library, Staged, stage_paths, stats, write_snapshot
+from symcache.library import Library, Staged, ingest, stage_paths, stats, write_snapshot
 from symcache.library.user_dirs import catalog_path
 from symcache.store import LocalStore, RecordKey, put_object
 from tests.bench.harness import ROUNDS, Row, compare, figure
@@ -55,7 +55,7 @@ def _ingest(scratch: Path) -> Iterator[Row]:
 
     def ours() -> None:
         with Library.open(library, create=True) as opened:
-            opened.ingest(whole)
+            ingest(opened, whole)
 
     def theirs() -> None:
         script = f'sha256sum "$@" >/dev/null && for f; do zstd -3 -q -f -o {peer}/$$-$(basename "$f") "$f"; done'
@@ -86,7 +86,7 @@ def _ingest(scratch: Path) -> Iterator[Row]:
         prepare=clear,
     )
     with Library.open(library, create=True) as opened:
-        opened.ingest(whole)
+        ingest(opened, whole)
         found = stats(opened)
         yield figure("bytes stored", found.image_stored / found.image_content, "of content", at_most=0.4)
 
@@ -140,7 +140,7 @@ def _catalog(folder: Path) -> Iterator[Row]:
             assert library.catalog.resolve(uuid)
         rounds.append((time.perf_counter() - start) / len(asked) * 1000)
     yield figure("look-up among 5 million occurrences", statistics.median(rounds), "ms", at_most=0.2)
-    write_snapshot(library)
+    write_snapshot(library.store, library.catalog)
     library.close()
     path = catalog_path(store)
     for suffix in ("", "-wal", "-shm"):

@@ -22,7 +22,7 @@ from uuid import UUID
 
 import numpy as np
 
-from symcache.library import Library, Staged, StagedObject
+from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.model import ManifestEntry, Release
 from symcache.store import blob_key
 from tests.bench.harness import ROUNDS, Row, figure
@@ -156,7 +156,7 @@ def _redirects(folder: Path) -> Row:
             assert found
             staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
             staged.objects.append(StagedObject(folder / "files" / uuid.hex, 0, found.size, path, "x86_64", uuid))
-        library.ingest(staged)
+        ingest(library, staged)
     rates = []
     with serve(place, folder / "redirecting", "--redirect-to-store", env=environment) as server:
         paths = [f"/buildid/{n % number + 1:032x}/executable" for n in range(_LOOKUPS // 5)]
@@ -267,7 +267,7 @@ def _make(folder: Path, size: int, count: int) -> None:
         staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
         staged.objects.append(StagedObject(file, 0, size, path, "x86_64", uuid))
     with Library.open(folder / "library", create=True) as library:
-        library.ingest(staged)
+        ingest(library, staged)
         for number in range(1, count + 1):
             found = library.resolve(UUID(int=number))
             assert found

@@ -19,7 +19,7 @@ import lief
 import numpy as np
 
 from symcache.dyld import SharedCache, extract_all
-from symcache.library import Library, Staged, StagedCacheFile, StagedObject
+from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest
 from symcache.model import ManifestEntry, Origin, Release
 from symcache.store import BlobReader
 from symcache.verify import Expectations, Level, VerifyReport, verify
@@ -160,7 +160,7 @@ def _library(scratch: Path, name: str, images: Iterator[tuple[Path, UUID]]) -> L
 def _ingest(location: Path, staged: Staged) -> Library:
     library = Library.open(location, create=True)
     with mock.patch("os.fsync"):  # ten thousand flushes are not what is measured here
-        result = library.ingest(staged)
+        result = ingest(library, staged)
     if not result.sealed:
         raise RuntimeError(str(result.problems[:3]))
     return library

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from symcache.catalog import SCHEMA_VERSION, Catalog
 from symcache.catalog import schema as schema_module
-from symcache.library import Library
+from symcache.library import Library, ingest, remove_build
 from tests.library.images import Image, harvest
 
 VIEWS = ("releases", "caches", "images", "occurrences", "manifests", "missing")
@@ -25,10 +25,10 @@ def catalog_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
     b, c, gone = (Image(f"/usr/lib/{n}", i) for i, n in enumerate(("b", "c", "gone"), 2))
     with Library.open(folder / "library", create=True) as library:
-        library.ingest(harvest(folder / "1", [a, b], raw=[("dyld_shared_cache_arm64e", 9, b"raw")]))
-        library.ingest(harvest(folder / "2", [b, c], build="23A1", version="14.0", lost=[gone]))
-        library.ingest(harvest(folder / "3", [c], build="24A1", version="15.0"))
-        library.remove("24A1")
+        ingest(library, harvest(folder / "1", [a, b], raw=[("dyld_shared_cache_arm64e", 9, b"raw")]))
+        ingest(library, harvest(folder / "2", [b, c], build="23A1", version="14.0", lost=[gone]))
+        ingest(library, harvest(folder / "3", [c], build="24A1", version="15.0"))
+        remove_build(library, "24A1")
     return folder / "library" / "catalog.db"
 
 

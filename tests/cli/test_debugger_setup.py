@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from tests.support.toolchain import compile_image, dsym
 
 SOURCE = "int answer(int x) { return x * 42; }\n"
@@ -51,7 +51,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def library(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     location = tmp_path / "library"
     with Library.open(location, create=True) as opened:
-        opened.ingest(stage_paths([image, image.with_name(image.name + ".dSYM")], tmp_path / "scratch"))
+        ingest(opened, stage_paths([image, image.with_name(image.name + ".dSYM")], tmp_path / "scratch"))
     monkeypatch.setenv("SYMCACHE_LIBRARY", str(location))
     return location
 
@@ -68,7 +68,7 @@ def test_a_debugger_is_told_where_binary_and_dsym_are(image: Path) -> None:
 
 def test_without_a_dsym_both_keys_name_the_binary(image: Path, tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as opened:
-        opened.ingest(stage_paths([image], tmp_path / "scratch"))
+        ingest(opened, stage_paths([image], tmp_path / "scratch"))
     answer = _ask(_uuid(image), "--library", str(tmp_path / "library"))[_uuid(image)]
     assert answer["DBGDSYMPath"] == answer["DBGSymbolRichExecutable"]
 

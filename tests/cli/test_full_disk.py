@@ -16,7 +16,7 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.model import uuid_text
 from tests.client.lying_server import LyingServer
 from tests.library.images import Image, harvest
@@ -34,7 +34,7 @@ SMALL, LARGE = Image("/usr/lib/libsmall.dylib", 1, size=20_000), Image("/usr/lib
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     with Library.open(folder / "library", create=True) as opened:
-        opened.ingest(harvest(folder / "harvest", [SMALL, LARGE]))
+        ingest(opened, harvest(folder / "harvest", [SMALL, LARGE]))
     return folder / "library"
 
 

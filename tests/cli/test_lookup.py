@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.library import Library
+from symcache.library import Library, remove_build
 from tests.support.many import add_release
 
 MANY = [f"/System/Library/libA{n:04}.dylib" for n in range(1001)]
@@ -40,7 +40,7 @@ def test_what_is_asked_for_is_found_behind_a_thousand_others(options: tuple[str,
 
 def test_what_was_taken_back_hides_nothing(library: Path) -> None:
     with Library.open(library) as opened:
-        opened.remove("23A344")
+        remove_build(opened, "23A344")
     assert [o["path"] for o in json.loads(_lookup("lib*", "--json").stdout)] == [LAST]
 
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.model import uuid_text
 from symcache.store import blob_key
 from tests.library.images import Image, harvest, macho
@@ -51,7 +51,7 @@ def answer(*arguments: str, code: int = 0) -> Any:
 
 def _ingest(where: str, folder: Path, *images: Image, build: str = "22G120") -> list[str]:
     with Library.open(where, create=True) as library:
-        result = library.ingest(harvest(folder, images, build=build))
+        result = ingest(library, harvest(folder, images, build=build))
         rows = library.catalog.database.execute(
             "SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id]
         )

@@ -9,7 +9,7 @@ import pytest
 
 from symcache.client import LocalCache
 from symcache.dump.lldb_child.finder import find_lldb
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.resolve import LibraryResolver
 from tests.dump.scene import Scene, build_scene
 from tests.dump.systems import ASSETS, BUILD, stage
@@ -53,7 +53,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     root = tmp_path_factory.mktemp("library")
     files = sorted((ASSETS / "host").rglob("dyld_shared_cache_*"))
     opened = Library.open(root / "library", create=True)
-    opened.ingest(stage(files, BUILD, root / "out"))
+    ingest(opened, stage(files, BUILD, root / "out"))
     return opened
 
 

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from tests.dump.builder import MODULE, header, small_core, zipped
 from tests.dump.scene import Scene
 from tests.dump.systems import ASSETS
@@ -256,7 +256,7 @@ def test_modules_from_a_library_and_from_a_server_and_without_it(scenes: Scenes,
     scratch.mkdir()
     staged = stage_paths([scene.exe, scene.lib, *scene.folder.glob("*.dSYM")], scratch)
     with Library.open(tmp_path / "library", create=True) as library:
-        assert library.ingest(staged).problems == []
+        assert ingest(library, staged).problems == []
     functions = ["lib_inner", "lib_outer", "middle", "main"]
 
     def frames(*options: str | Path) -> tuple[list[str], list[int], str]:

@@ -19,7 +19,7 @@ from symcache.cli.settings import binary_sources
 from symcache.client import LocalCache
 from symcache.dump import Analysis, analyze, open_dump
 from symcache.dyld import SharedCache
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.resolve import ChainResolver, FolderResolver, LibraryResolver
 from tests.dump.systems import ASSETS, BUILD, stage
 from tests.support.corpus import crowded, variant, write_dump
@@ -191,8 +191,8 @@ def test_builds_with_the_same_images_are_told_apart_by_addresses(arch: str, tmp_
     theirs = [f for f in sorted((tmp_path / "other").iterdir()) if not f.suffix]
     moved = write_dump(other.dump, tmp_path / "moved.zip")
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage(ours, "22G830", tmp_path / "out"))
-        library.ingest(stage(theirs, "22G900", tmp_path / "out"))
+        ingest(library, stage(ours, "22G830", tmp_path / "out"))
+        ingest(library, stage(theirs, "22G900", tmp_path / "out"))
         resolver = ChainResolver(
             [FolderResolver([ASSETS / "app" / arch]), LibraryResolver(library, LocalCache(tmp_path / "kept"))]
         )

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import SymcacheError
-from symcache.library import Library, Subset, fsck
+from symcache.library import Library, Subset, fsck, ingest
 from symcache.store import open_store
 from tests.library.images import Image, harvest
 from tests.support.flaky_proxy import FlakyProxy
@@ -51,10 +51,10 @@ def test_a_full_disk_ends_an_ingest_clearly_and_leaves_nothing_half_done(
     ballast.write_bytes(bytes(chance.randrange(800_000, 1_500_000)))
     location = small_disk / "library"
     with Library.open(location, create=True) as library:
-        library.ingest(harvest(tmp_path / "first", first, build="22A1"))
+        ingest(library, harvest(tmp_path / "first", first, build="22A1"))
     staged = harvest(tmp_path / "staged", images)
     with pytest.raises(SymcacheError, match=r"No space left|disk is full") as caught, Library.open(location) as library:
-        library.ingest(staged)
+        ingest(library, staged)
     assert caught.value.exit_code == 3
     assert list((location / "tmp").iterdir()) == []
     ballast.unlink()
@@ -62,7 +62,7 @@ def test_a_full_disk_ends_an_ingest_clearly_and_leaves_nothing_half_done(
         _whole(library, first)
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     with Library.open(location) as library:
-        assert library.ingest(staged).sealed
+        assert ingest(library, staged).sealed
         _whole(library, [*first, *images])
 
 
@@ -72,7 +72,7 @@ def test_an_object_store_behind_a_broken_network(tmp_path: Path, monkeypatch: py
     first = [Image("/usr/lib/first", 99)]
     images = [Image(f"/usr/lib/{n}", n + 1, size=20_000) for n in range(12)]
     with Library.open(location, create=True) as library:
-        library.ingest(harvest(tmp_path / "first", first, build="22A1"))
+        ingest(library, harvest(tmp_path / "first", first, build="22A1"))
     staged = harvest(tmp_path / "staged", images)
     failed = 0
     with FlakyProxy(seaweed(), seed, faults=0.9) as proxy:
@@ -84,7 +84,7 @@ def test_an_object_store_behind_a_broken_network(tmp_path: Path, monkeypatch: py
                 break
             try:
                 with Library.open(location) as library:
-                    library.ingest(staged)
+                    ingest(library, staged)
             except SymcacheError as error:
                 assert error.exit_code == 3, error
                 failed += 1
@@ -93,7 +93,7 @@ def test_an_object_store_behind_a_broken_network(tmp_path: Path, monkeypatch: py
     for name, value in s3_environment(seaweed()).items():
         monkeypatch.setenv(name, value)
     with Library.open(location) as library:
-        assert library.ingest(staged).sealed
+        assert ingest(library, staged).sealed
         _whole(library, [*first, *images])
         assert len(list(library.store.list("blobs/"))) == len(images) + 1
 
@@ -121,7 +121,7 @@ def test_two_ingests_of_one_release_at_once_give_one_result(location: str, tmp_p
     def one(number: int) -> bool:
         staged = harvest(tmp_path / str(number), images, raw=[("cache", 7, b"raw" * 100_000)])
         with Library.open(location) as library:
-            return library.ingest(staged).sealed
+            return ingest(library, staged).sealed
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(one, range(2))) == [True, True]

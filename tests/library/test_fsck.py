@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from symcache.errors import IntegrityError, StorageError, UsageError
-from symcache.library import FsckCode, Library, Subset, fsck, repair, write_snapshot
+from symcache.library import FsckCode, Library, Subset, fsck, ingest, prefer, repair, write_snapshot
 from symcache.store import RecordKey, blob_key
 from tests.library.images import Image, harvest
 
@@ -20,8 +20,8 @@ IMAGES = [Image(f"/usr/lib/{n}", n, size=5000) for n in range(1, 5)]
 
 @pytest.fixture
 def filled(local: Library, tmp_path: Path) -> Library:
-    local.ingest(harvest(tmp_path / "1", IMAGES[:3], raw=[("cache", 9, b"raw" * 1000)]))
-    local.ingest(harvest(tmp_path / "2", IMAGES[3:], build="23A1", version="14.0"))
+    ingest(local, harvest(tmp_path / "1", IMAGES[:3], raw=[("cache", 9, b"raw" * 1000)]))
+    ingest(local, harvest(tmp_path / "2", IMAGES[3:], build="23A1", version="14.0"))
     return local
 
 
@@ -47,8 +47,8 @@ def _codes(library: Library, **options: object) -> list[str]:
 
 
 def test_a_sound_library_is_clean(anywhere: Library, tmp_path: Path) -> None:
-    anywhere.ingest(harvest(tmp_path / "1", IMAGES, raw=[("cache", 9, b"raw" * 1000)]))
-    write_snapshot(anywhere)
+    ingest(anywhere, harvest(tmp_path / "1", IMAGES, raw=[("cache", 9, b"raw" * 1000)]))
+    write_snapshot(anywhere.store, anywhere.catalog)
     report = fsck(anywhere)
     assert (report.clean, report.records, report.blobs, report.unnamed, report.bytes_read) == (True, 1, 5, 0, 0)
     report = fsck(anywhere, read=Subset())
@@ -160,15 +160,15 @@ def test_random_bit_flips_in_the_catalog_file_never_give_a_wrong_answer(filled: 
 
 
 def test_a_damaged_snapshot_is_found(filled: Library) -> None:
-    _flip(_root(filled) / write_snapshot(filled), 500)
+    _flip(_root(filled) / write_snapshot(filled.store, filled.catalog), 500)
     assert _codes(filled, read=Subset()) == ["snapshot-damaged"]
 
 
 def test_an_undecided_conflict_is_a_finding_until_somebody_decides(filled: Library, tmp_path: Path) -> None:
     rival = Image("/usr/lib/1", 1, seed=9)
-    filled.ingest(harvest(tmp_path / "3", [rival], build="24A1"))
+    ingest(filled, harvest(tmp_path / "3", [rival], build="24A1"))
     assert _codes(filled) == ["conflict"]
-    filled.prefer(UUID(int=1), filled.variants(UUID(int=1))[0].sha256)
+    prefer(filled, UUID(int=1), filled.variants(UUID(int=1))[0].sha256)
     assert _codes(filled) == []
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog
-from symcache.library import GcReport, Library, collect
+from symcache.library import GcReport, Library, collect, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
 from symcache.store import blob_key
 from tests.library.hooked import Hooked
@@ -30,11 +30,11 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "library"
         with Library.open(self.root, create=True) as library:
-            library.ingest(harvest(folder / "old", [IMAGE]))
+            ingest(library, harvest(folder / "old", [IMAGE]))
             found = library.resolve(A)
             assert found
             self.sha256 = found.sha256
-            library.remove("22G120")
+            remove_build(library, "22G120")
         self.age(100 * DAY)
         self.collector_store, self.harvester_store = Hooked(self.root), Hooked(self.root)
         self.collector = LibraryClass(self.collector_store, Catalog(folder / "collector.db"))
@@ -51,7 +51,7 @@ class World:
         return collect(self.collector, grace=GRACE)
 
     def ingest(self) -> None:
-        assert self.harvester.ingest(self.staged).sealed
+        assert ingest(self.harvester, self.staged).sealed
 
     def check(self) -> None:
         """Whatever happened, the new release is there, whole."""
@@ -173,22 +173,22 @@ def test_a_tombstone_written_during_a_harvest_leaves_a_grace(world: World, tmp_p
 
     def remove_and_collect() -> None:
         with Library.open(world.root) as other:
-            other.remove("23A1")
+            remove_build(other, "23A1")
         assert world.collect().deleted == 0
 
     world.harvester_store.on("before", "create records", remove_and_collect)
-    assert world.harvester.ingest(late).sealed
+    assert ingest(world.harvester, late).sealed
     with Library.open(world.root) as library:
         assert library.resolve(A, build="24A1")
 
 
 def test_grace_counts_from_the_tombstone_not_the_blob(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(harvest(tmp_path / "old", [IMAGE]))
+        ingest(library, harvest(tmp_path / "old", [IMAGE]))
         then = time.time() - 100 * DAY
         for path in (tmp_path / "library").rglob("*.zst"):
             os.utime(path, (then, then))
-        library.remove("22G120")
+        remove_build(library, "22G120")
         report = collect(library, grace=GRACE)
         assert (report.deleted, report.young) == (0, 1)
         for path in (tmp_path / "library" / "records").rglob("*.zst"):
@@ -219,9 +219,9 @@ def test_a_record_that_becomes_unreadable_during_the_collection_stops_it(world: 
 def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, tmp_path: Path) -> None:
     """In any store, with no grace at all: what live records name stays, the rest goes."""
     old = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
-    anywhere.ingest(harvest(tmp_path / "1", [old, Image("/usr/lib/b", 2)]))
-    anywhere.ingest(harvest(tmp_path / "2", [Image("/usr/lib/c", 3)], build="23A1"))
-    anywhere.remove("22G120")
+    ingest(anywhere, harvest(tmp_path / "1", [old, Image("/usr/lib/b", 2)]))
+    ingest(anywhere, harvest(tmp_path / "2", [Image("/usr/lib/c", 3)], build="23A1"))
+    remove_build(anywhere, "22G120")
     time.sleep(1.1)  # the clock of an object store may count whole seconds
     report = collect(anywhere, grace=0)
     assert (report.deleted, report.live) == (2, 1)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from symcache.library import Library, Subset, fsck
+from symcache.library import Library, Subset, fsck, ingest
 from tests.library.images import Image, harvest
 
 KILLS = int(os.environ.get("SYMCACHE_TEST_KILLS", "20"))
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import sys
 from pathlib import Path
-from symcache.library import Library
+from symcache.library import Library, ingest
 from tests.library.images import harvest
 from tests.library.test_killed import release
 number, library, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
@@ -29,7 +29,7 @@ staged = harvest(folder, release(number), build=f"22G{number}", raw=[("cache", 1
 print("ready", flush=True)
 sys.stdin.readline()
 with Library.open(library) as opened:
-    assert opened.ingest(staged).sealed
+    assert ingest(opened, staged).sealed
 print("done", flush=True)
 """
 
@@ -68,7 +68,7 @@ def _check(library: Path, releases: set[int]) -> None:
 def test_killed_at_random_points(tmp_path: Path) -> None:
     library = tmp_path / "library"
     with Library.open(library, create=True) as opened:
-        opened.ingest(harvest(tmp_path / "base", release(0), build="22G0"))
+        ingest(opened, harvest(tmp_path / "base", release(0), build="22G0"))
     whole = _child(1, library, tmp_path / "s1")
     _go(whole)
     start = time.monotonic()

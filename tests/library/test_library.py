@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
-from symcache.library import Library, Staged, StagedObject, stage_paths
+from symcache.library import Library, Staged, StagedObject, ingest, stage_paths
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Release, Trust, uuid_text
 from symcache.store import blob_key
@@ -52,7 +52,7 @@ def test_a_universal_file_is_kept_as_thin_slices_and_its_dsym_beside(
 ) -> None:
     bundle = built / "x86_64" / "libanswer.dylib.dSYM"
     staged = stage_paths([built / "universal.dylib", bundle], tmp_path / "scratch")
-    result = library.ingest(staged)
+    result = ingest(library, staged)
     assert result.sealed
     assert {uuid_text(m.uuid) for m in staged.manifest if m.uuid} == _llvm_uuids(built / "universal.dylib")
     for arch in ("x86_64", "arm64"):
@@ -71,13 +71,13 @@ def test_a_universal_file_is_kept_as_thin_slices_and_its_dsym_beside(
 
 def test_ingesting_again_stores_nothing_twice(library: Library, built: Path) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib")
-    first, second = library.ingest(staged), library.ingest(staged)
+    first, second = ingest(library, staged), ingest(library, staged)
     assert (first.stored, first.skipped, second.stored, second.skipped) == (1, 0, 0, 1)
     assert [r.harvests for r in library.releases()] == [2]
 
 
 def test_a_second_library_over_the_same_folder_sees_the_same(library: Library, built: Path, tmp_path: Path) -> None:
-    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    ingest(library, _harvest(built / "x86_64" / "libanswer.dylib"))
     with Library.open(tmp_path / "library") as other:
         assert [r.build for r in other.releases()] == ["22G120"]
     library.close()
@@ -96,7 +96,7 @@ def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(librar
         *(staged.objects[0].path, staged.objects[0].arch, staged.objects[0].uuid),
     )
     staged.objects = [wrong]
-    result = library.ingest(staged)
+    result = ingest(library, staged)
     assert not result.sealed
     assert result.missing == staged.manifest
     assert "holds arm64" in result.problems[0]
@@ -105,7 +105,7 @@ def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(librar
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib")
     staged.manifest.append(ManifestEntry(path="/usr/lib/libgone.dylib", arch="x86_64", uuid=UUID(int=5)))
-    assert not library.ingest(staged).sealed
+    assert not ingest(library, staged).sealed
     assert [(r.build, r.sealed) for r in library.releases()] == [("22G120", False)]
     assert list(library.catalog.database.execute("SELECT build, path FROM missing")) == [
         ("22G120", "/usr/lib/libgone.dylib")
@@ -113,7 +113,7 @@ def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
 
 
 def test_a_lost_blob_is_found_and_never_resolved(library: Library, built: Path) -> None:
-    library.ingest(_harvest(built / "x86_64" / "libanswer.dylib"))
+    ingest(library, _harvest(built / "x86_64" / "libanswer.dylib"))
     uuid = identify(built / "x86_64" / "libanswer.dylib")[0].uuid
     assert uuid
     found = library.resolve(uuid)
@@ -126,8 +126,8 @@ def test_a_harvest_outranks_an_added_file_of_the_same_uuid(library: Library, bui
     image = built / "x86_64" / "libanswer.dylib"
     forged = tmp_path / "forged.dylib"
     forged.write_bytes(image.read_bytes() + b"\0" * 64)
-    library.ingest(_harvest(image))
-    library.ingest(stage_paths([forged], tmp_path / "scratch"))
+    ingest(library, _harvest(image))
+    ingest(library, stage_paths([forged], tmp_path / "scratch"))
     uuid = identify(image)[0].uuid
     assert uuid
     assert len(library.variants(uuid)) == 2
@@ -144,7 +144,7 @@ def test_a_zip_of_binaries_is_added(library: Library, built: Path, tmp_path: Pat
     staged = stage_paths([archive], tmp_path / "scratch")
     assert [m.path for m in staged.manifest] == ["Some.app/Contents/Frameworks/libanswer.dylib"]
     assert staged.trust is Trust.ADDED
-    assert library.ingest(staged).sealed
+    assert ingest(library, staged).sealed
 
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside"])
@@ -169,7 +169,7 @@ def test_a_folder_without_binaries_is_said_so(tmp_path: Path) -> None:
 def test_a_path_that_is_no_utf8_does_not_cost_the_harvest(library: Library, built: Path) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib", path="/usr/lib/li\udc80b.dylib")
     staged.problems.append("/usr/lib/\udcff: cannot be read")
-    result = library.ingest(staged)
+    result = ingest(library, staged)
     assert result.missing == []
     assert [o.path for o in library.by_name("li*.dylib")] == ["/usr/lib/li\\udc80b.dylib"]
     assert library.catalog.records_of("22G120")[0].problems == ("/usr/lib/\\udcff: cannot be read",)

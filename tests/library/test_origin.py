@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import NotFoundError, UsageError
-from symcache.library import Library, stage_origin
+from symcache.library import Library, ingest, stage_origin
 from symcache.model import Kind, uuid_text
 from tests.library.images import macho
 
@@ -54,7 +54,7 @@ def test_releases_own_binaries_and_named_files_are_imported(local: Library, shar
     parts = stage_origin(share)
     assert [p.release.build if p.release else None for p in parts] == ["22G120", "23A344", None]
     for part in parts:
-        local.ingest(part)
+        ingest(local, part)
     assert [(r.version, r.build, r.sealed, r.images) for r in local.releases()] == [
         ("14.0", "23A344", False, 2),
         ("13.6", "22G120", False, 2),

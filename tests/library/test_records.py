@@ -12,7 +12,7 @@ import pytest
 
 from symcache.catalog import Catalog
 from symcache.errors import IncompleteError, NotFoundError, UsageError
-from symcache.library import Library, collect, write_snapshot
+from symcache.library import Library, collect, ingest, prefer, remove_build, write_snapshot
 from symcache.model import HarvestRecord, Kind, Trust
 from symcache.store import RecordKey, blob_key, load_record
 from tests.library.hooked import Hooked
@@ -28,7 +28,7 @@ def _served(library: Library, uuid: UUID = A, **pins: object) -> str | None:
 
 def _put(library: Library, folder: Path, *images: Image, **more: object) -> list[str]:
     """Ingest images; return their SHA-256."""
-    result = library.ingest(harvest(folder, images, **more))  # type: ignore[arg-type]
+    result = ingest(library, harvest(folder, images, **more))  # type: ignore[arg-type]
     rows = library.catalog.database.execute("SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id])
     return [dict(rows)[i.path] for i in images]
 
@@ -36,12 +36,12 @@ def _put(library: Library, folder: Path, *images: Image, **more: object) -> list
 def test_a_removed_build_is_not_served_and_can_be_harvested_again(anywhere: Library, tmp_path: Path) -> None:
     (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
     assert _served(anywhere) == sha256
-    assert len(anywhere.remove("22G120", reason="test")) == 1
+    assert len(remove_build(anywhere, "22G120", reason="test")) == 1
     assert _served(anywhere) is None
     assert anywhere.releases() == []
     assert anywhere.store.stat(blob_key(sha256))
     with pytest.raises(NotFoundError, match="nothing of this build"):
-        anywhere.remove("22G120")
+        remove_build(anywhere, "22G120")
     _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
     assert _served(anywhere) == sha256
 
@@ -50,7 +50,7 @@ def test_other_machines_see_a_removal(anywhere: Library, tmp_path: Path, locatio
     _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
     with Library.open(location) as other:
         assert _served(other)
-        anywhere.remove("22G120")
+        remove_build(anywhere, "22G120")
         assert other.refresh()
         assert _served(other) is None
         assert not other.refresh()
@@ -59,17 +59,17 @@ def test_other_machines_see_a_removal(anywhere: Library, tmp_path: Path, locatio
 def test_contradicting_contents_are_kept_flagged_and_decided_by_a_person(anywhere: Library, tmp_path: Path) -> None:
     (first,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1))
     rival = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1, seed=5)
-    result = anywhere.ingest(harvest(tmp_path / "2", [rival], build="23A1", version="14.0"))
+    result = ingest(anywhere, harvest(tmp_path / "2", [rival], build="23A1", version="14.0"))
     assert [c.uuid for c in result.conflicts] == [A]
     assert _served(anywhere) == first  # not the newer release's
     second = next(o.sha256 for o in anywhere.variants(A) if o.rival)
     (conflict,) = anywhere.conflicts()
     assert [o.sha256 for o in conflict.contents] == [first, second]
     assert not conflict.decided
-    anywhere.prefer(A, second[:10])
+    prefer(anywhere, A, second[:10])
     assert _served(anywhere) == second
     assert anywhere.conflicts()[0].decided
-    anywhere.prefer(A, first)  # a later decision replaces an earlier one
+    prefer(anywhere, A, first)  # a later decision replaces an earlier one
     assert _served(anywhere) == first
 
 
@@ -137,17 +137,17 @@ def test_lower_trust_never_shadows_higher(local: Library, tmp_path: Path, order:
     # Not even where the better one is lost:
     (Path(local.store.location) / blob_key(shas[Trust.HARVEST])).unlink()
     assert _served(local) is None
-    local.remove("22G120")
+    remove_build(local, "22G120")
     assert _served(local) == shas[Trust.ADDED]
 
 
 def test_a_partial_harvest_is_continued_by_a_chain_of_records(anywhere: Library, tmp_path: Path) -> None:
     a, b, c = (Image(f"/usr/lib/{n}", i) for i, n in enumerate("abc", 1))
-    first = anywhere.ingest(harvest(tmp_path / "1", [a], lost=[b, c], problems=["b: cannot be read"]))
-    second = anywhere.ingest(harvest(tmp_path / "2", [b], lost=[a, c]))
+    first = ingest(anywhere, harvest(tmp_path / "1", [a], lost=[b, c], problems=["b: cannot be read"]))
+    second = ingest(anywhere, harvest(tmp_path / "2", [b], lost=[a, c]))
     assert (first.sealed, second.sealed) == (False, False)
     assert (second.carried, second.supersedes) == (1, (first.record_id,))
-    third = anywhere.ingest(harvest(tmp_path / "3", [c], lost=[a, b]))
+    third = ingest(anywhere, harvest(tmp_path / "3", [c], lost=[a, b]))
     assert third.sealed
     assert third.supersedes == (second.record_id,)
     assert [(r.sealed, r.harvests, r.images) for r in anywhere.releases()] == [(True, 1, 3)]
@@ -160,11 +160,11 @@ def test_what_was_removed_is_not_taken_over_by_the_harvest_that_continues_it(tmp
     root = tmp_path / "library"
     a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
     with Library.open(root, create=True) as other:
-        assert not other.ingest(harvest(tmp_path / "1", [a], lost=[b])).sealed
+        assert not ingest(other, harvest(tmp_path / "1", [a], lost=[b])).sealed
         store = Hooked(root)
         with Library(store, Catalog(tmp_path / "harvester.db")) as library:
-            store.on(*moment.split(" ", 1), lambda: other.remove("22G120"))
-            result = library.ingest(harvest(tmp_path / "2", [b], lost=[a]))
+            store.on(*moment.split(" ", 1), lambda: remove_build(other, "22G120"))
+            result = ingest(library, harvest(tmp_path / "2", [b], lost=[a]))
             assert (result.carried, result.sealed, [m.path for m in result.missing]) == (0, False, [a.path])
             for one in (library, other):
                 one.refresh()
@@ -175,18 +175,18 @@ def test_what_was_removed_is_not_taken_over_by_the_harvest_that_continues_it(tmp
 
 def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:
     a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
-    local.ingest(harvest(tmp_path / "1", [a, b], problems=["something"]))
-    assert local.ingest(harvest(tmp_path / "2", [a])).supersedes == ()
+    ingest(local, harvest(tmp_path / "1", [a, b], problems=["something"]))
+    assert ingest(local, harvest(tmp_path / "2", [a])).supersedes == ()
     assert _served(local, UUID(int=2))
-    assert local.ingest(harvest(tmp_path / "3", [a, b], source="another", problems=["x"])).supersedes == ()
+    assert ingest(local, harvest(tmp_path / "3", [a, b], source="another", problems=["x"])).supersedes == ()
 
 
 def test_of_a_preference_only_what_the_library_has_can_be_said(local: Library, tmp_path: Path) -> None:
     _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
     with pytest.raises(NotFoundError, match="no content"):
-        local.prefer(A, "0" * 64)
+        prefer(local, A, "0" * 64)
     with pytest.raises(UsageError, match="not the start"):
-        local.prefer(A, "xyz")
+        prefer(local, A, "xyz")
 
 
 def test_an_unreadable_record_is_reported_and_stops_what_deletes(anywhere: Library, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_absurd_number_is_no_reason_to_look_for_billions(local: Library, tmp_
     assert sorted(local.unreadable) == sorted([str(RecordKey(w, 9_999_999_999)) for w in (writer, "other")])
     assert local.gaps() == []
     assert _served(local) == sha256
-    local.remove("22G120")  # the next number is a sound one
+    remove_build(local, "22G120")  # the next number is a sound one
     assert RecordKey(writer, 2) in {RecordKey.parse(k) for k in local.catalog.known_keys()}
 
 
@@ -277,18 +277,18 @@ def test_many_writers_are_listed_and_not_asked_one_by_one(
     assert not local.refresh()
     assert asked == []
     with Library.open(local.store.location) as other:
-        other.remove("22G3")
+        remove_build(other, "22G3")
     assert local.refresh()
     assert len(local.releases()) == 19
 
 
 def test_rebuilding_changes_no_answer(anywhere: Library, tmp_path: Path) -> None:
     a = Image("/usr/lib/a", 1)
-    anywhere.ingest(harvest(tmp_path / "1", [a], lost=[Image("/usr/lib/b", 2)]))
-    anywhere.ingest(harvest(tmp_path / "2", [a, Image("/usr/lib/b", 2)], raw=[("cache", 9, b"raw")]))
+    ingest(anywhere, harvest(tmp_path / "1", [a], lost=[Image("/usr/lib/b", 2)]))
+    ingest(anywhere, harvest(tmp_path / "2", [a, Image("/usr/lib/b", 2)], raw=[("cache", 9, b"raw")]))
     _put(anywhere, tmp_path / "3", Image("/usr/lib/a", 1, seed=5), build="23A1")
-    anywhere.prefer(A, anywhere.variants(A)[0].sha256)
-    anywhere.remove("23A1")
+    prefer(anywhere, A, anywhere.variants(A)[0].sha256)
+    remove_build(anywhere, "23A1")
     before = anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()
     assert anywhere.rebuild() == 5
     assert (anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()) == before
@@ -298,7 +298,7 @@ def test_a_new_machine_starts_from_a_snapshot(
     anywhere: Library, tmp_path: Path, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
-    write_snapshot(anywhere)
+    write_snapshot(anywhere.store, anywhere.catalog)
     _put(anywhere, tmp_path / "2", Image("/usr/lib/b", 2), build="23A1")
     fingerprint = anywhere.catalog.fingerprint()
     anywhere.close()
@@ -336,7 +336,7 @@ def test_libraries_in_object_stores_get_a_snapshot_now_and_then(
 def test_a_snapshot_that_is_damaged_or_knows_too_much_is_passed_over(local: Library, tmp_path: Path) -> None:
     _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
     root = Path(local.store.location)
-    key = write_snapshot(local)
+    key = write_snapshot(local.store, local.catalog)
     local.close()
     good = (root / key).read_bytes()
     for damage in ("cut", "strange records"):
@@ -367,7 +367,7 @@ def test_a_catalog_that_sqlite_cannot_read_is_folded_anew_on_request(local: Libr
 def test_notes_about_sources_follow_trust_and_time(anywhere: Library, tmp_path: Path) -> None:
     def put(number: int, trust: Trust, *notes: tuple[str, str]) -> str:
         image = Image("a.dSYM", 1, kind=Kind.DEBUGINFO, sources=notes)
-        return anywhere.ingest(harvest(tmp_path / str(number), [image], build=None, trust=trust)).record_id
+        return ingest(anywhere, harvest(tmp_path / str(number), [image], build=None, trust=trust)).record_id
 
     def told() -> list[tuple[str, str]]:
         assert anywhere.sources([UUID(int=77)]) == {}

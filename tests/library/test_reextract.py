@@ -14,7 +14,18 @@ import pytest
 from symcache.catalog import Catalog
 from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, extract_image
 from symcache.errors import IncompleteError, NotFoundError
-from symcache.library import FsckCode, Library, Staged, StagedCacheFile, StagedObject, fsck, reextract, repair
+from symcache.library import (
+    FsckCode,
+    Library,
+    Staged,
+    StagedCacheFile,
+    StagedObject,
+    fsck,
+    ingest,
+    reextract,
+    remove_build,
+    repair,
+)
 from symcache.model import ManifestEntry, Origin, Release
 from symcache.store import blob_key
 from tests.dyld.tiny import Cache, Image
@@ -69,7 +80,7 @@ def _bytes(library: Library, path: str) -> bytes:
 
 def test_a_later_extractor_supersedes_an_earlier_one(local: Library, cache_path: Path, tmp_path: Path) -> None:
     staged = _harvest(cache_path, tmp_path / "s", revision=REVISION - 1)
-    assert local.ingest(staged).sealed
+    assert ingest(local, staged).sealed
     result = reextract(local, "22G120")
     assert (result.problems, result.skipped) == ([], 0)
     assert result.images == result.changed == len(staged.objects) > 0
@@ -88,14 +99,14 @@ def test_a_development_cache_whose_companions_have_shorter_names(
 ) -> None:
     main = cache_path.parent.with_name("arm64e-ios-universal") / "dyld_shared_cache_arm64e.development"
     staged = _harvest(main, tmp_path / "s", revision=REVISION - 1)
-    assert local.ingest(staged).sealed
+    assert ingest(local, staged).sealed
     result = reextract(local, "22G120")
     assert (result.problems, result.images) == ([], len(staged.objects))
 
 
 def test_caches_that_have_no_uuid_are_said_to_have_none(local: Library, tmp_path: Path) -> None:
     main = Cache([Image("/usr/lib/a", UUID(int=1))], header_size=0x48).write(tmp_path)
-    local.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1))
+    ingest(local, _harvest(main, tmp_path / "s", revision=REVISION - 1))
     with pytest.raises(NotFoundError, match="have no UUID"):
         reextract(local, "22G120")
 
@@ -114,14 +125,14 @@ def test_what_is_removed_meanwhile_stays_removed(tmp_path: Path, name: str) -> N
     root = tmp_path / "library"
     main = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
     with Library.open(root, create=True) as library:
-        assert library.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1)).sealed
+        assert ingest(library, _harvest(main, tmp_path / "s", revision=REVISION - 1)).sealed
     stores = {verb: Hooked(root) for verb in ("reextract", "remove")}
     one, two = (Library(store, Catalog(tmp_path / f"{verb}.db")) for verb, store in stores.items())
-    second = (lambda: two.remove("22G120")) if first == "reextract" else (lambda: reextract(one, "22G120"))
+    second = (lambda: remove_build(two, "22G120")) if first == "reextract" else (lambda: reextract(one, "22G120"))
     if hook:
         stores[first].on(*hook.split(" ", 1), second)
     if first == "remove":
-        assert len(two.remove("22G120")) == 2
+        assert len(remove_build(two, "22G120")) == 2
     else:
         with pytest.raises(NotFoundError, match="22G120: was removed while it was extracted"):
             reextract(one, "22G120", progress=None if hook else lambda done, total: _once(second))
@@ -130,7 +141,7 @@ def test_what_is_removed_meanwhile_stays_removed(tmp_path: Path, name: str) -> N
         assert library.releases() == []
         assert library.resolve(UUID(int=1)) is None
     # And harvesting it again brings it back.
-    assert one.ingest(_harvest(main, tmp_path / "s2", revision=REVISION)).sealed
+    assert ingest(one, _harvest(main, tmp_path / "s2", revision=REVISION)).sealed
     assert one.resolve(UUID(int=1))
     one.close()
     two.close()
@@ -145,7 +156,7 @@ def test_what_somebody_else_did_meanwhile_is_not_done_twice(tmp_path: Path) -> N
     root = tmp_path / "library"
     main = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
     with Library.open(root, create=True) as library:
-        assert library.ingest(_harvest(main, tmp_path / "s", revision=REVISION - 1)).sealed
+        assert ingest(library, _harvest(main, tmp_path / "s", revision=REVISION - 1)).sealed
         with Library(Hooked(root), Catalog(tmp_path / "other.db")) as other:
             done: list[object] = []
 
@@ -163,7 +174,7 @@ def test_what_somebody_else_did_meanwhile_is_not_done_twice(tmp_path: Path) -> N
 def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
     local: Library, cache_path: Path, tmp_path: Path
 ) -> None:
-    assert not local.ingest(_harvest(cache_path, tmp_path / "s", revision=REVISION - 1, lacking=1)).sealed
+    assert not ingest(local, _harvest(cache_path, tmp_path / "s", revision=REVISION - 1, lacking=1)).sealed
     reextract(local, "22G120")
     assert [r.sealed for r in local.releases()] == [True]
 
@@ -171,7 +182,7 @@ def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
 def test_without_kept_caches_nothing_can_be_extracted(local: Library, cache_path: Path, tmp_path: Path) -> None:
     staged = _harvest(cache_path, tmp_path / "s", revision=REVISION)
     staged.cache_files.clear()
-    local.ingest(staged)
+    ingest(local, staged)
     with pytest.raises(NotFoundError, match="no raw shared cache"):
         reextract(local, "22G120")
     with pytest.raises(NotFoundError, match="nothing of this build"):
@@ -180,7 +191,7 @@ def test_without_kept_caches_nothing_can_be_extracted(local: Library, cache_path
 
 def test_a_lost_image_is_repaired_from_its_kept_cache(local: Library, cache_path: Path, tmp_path: Path) -> None:
     staged = _harvest(cache_path, tmp_path / "s", revision=REVISION)
-    local.ingest(staged)
+    ingest(local, staged)
     shutil.rmtree(tmp_path / "s")
     lost = local.by_name(staged.objects[0].path)[0]
     (Path(local.store.location) / blob_key(lost.sha256)).unlink()

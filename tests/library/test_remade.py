@@ -15,7 +15,7 @@ import pytest
 from obstore.store import S3Store
 
 from symcache.errors import IncompleteError, StorageError
-from symcache.library import FsckCode, Library, collect, fsck, repair, write_snapshot
+from symcache.library import FsckCode, Library, collect, fsck, ingest, repair, write_snapshot
 from symcache.model import Kind
 from symcache.store import blob_key
 from tests.library.images import Image, harvest
@@ -38,7 +38,7 @@ def _fill(location: str, images: list[Image], folder: Path) -> None:
     with Library.open(location, create=True) as library:
         for image in images:
             name = f"{image.uuid.int}"
-            assert library.ingest(harvest(folder / name, [image], build=f"22G{name}")).sealed
+            assert ingest(library, harvest(folder / name, [image], build=f"22G{name}")).sealed
 
 
 def _empty(location: str, *, but: tuple[str, ...] = ()) -> None:
@@ -140,7 +140,7 @@ def test_a_snapshot_of_the_library_that_was_here_before_is_not_believed(
 ) -> None:
     _fill(location, OLD, tmp_path / "old")
     with Library.open(location) as library:
-        write_snapshot(library)
+        write_snapshot(library.store, library.catalog)
     _empty(location, but=("snapshots", "symcache-library.json"))
     _elsewhere(monkeypatch, tmp_path / "one")
     _fill(location, NEW, tmp_path / "new")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from symcache.library import Library
+from symcache.library import Library, ingest, prefer
 from symcache.model import Kind, Trust
 from tests.library.images import Image, harvest
 
@@ -18,7 +18,7 @@ A, CACHE, OTHER_CACHE = UUID(int=1), UUID(int=0xC1), UUID(int=0xC2)
 
 def _put(library: Library, folder: Path, trust: Trust, image: Image, build: str | None = None) -> str:
     name = f"{trust}-{image.kind}-{build}"
-    library.ingest(harvest(folder / name, [image], trust=trust, build=build))
+    ingest(library, harvest(folder / name, [image], trust=trust, build=build))
     return hashlib.sha256(image.data).hexdigest()
 
 
@@ -92,7 +92,7 @@ def test_a_person_may_decide_otherwise(local: Library, tmp_path: Path) -> None:
     dsym = _put(local, tmp_path, Trust.ADDED, _image(Kind.DEBUGINFO, 2))
     _put(local, tmp_path, Trust.PUSHED, _image(Kind.DEBUGINFO, 3))
     assert _told(local, Kind.DEBUGINFO) is None
-    local.prefer(A, dsym)
+    prefer(local, A, dsym)
     for pins in ({}, {"cache": CACHE}):
         assert (_told(local, Kind.EXECUTABLE, **pins), _told(local, Kind.DEBUGINFO, **pins)) == (binary, dsym)
 

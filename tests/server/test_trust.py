@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from symcache.model import Trust
 from tests.client.lying_server import LyingServer
 from tests.server.convert.breakpad_file import SymbolFile, parse
@@ -48,7 +48,7 @@ def _forged(samples: Samples, folder: Path, uuid: UUID) -> Path:
 def _put(library: Library, trust: Trust, scratch: Path, *files: Path) -> None:
     staged = stage_paths(files, scratch)
     staged.trust = trust
-    assert library.ingest(staged).sealed
+    assert ingest(library, staged).sealed
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def twins(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         _put(library, Trust.ADDED, folder / "scratch", forged)
         image, inner = _own(folder, "harvested")
         uuids["harvested"] = uuid_of(image)
-        library.ingest(stage_variant(image, "22G120", CACHES["22G120"], "/usr/lib/libharvested.dylib"))
-        library.ingest(stage_variant(inner, "22G120", None, "/usr/lib/libharvested.dylib.dSYM/libharvested.dylib"))
+        ingest(library, stage_variant(image, "22G120", CACHES["22G120"], "/usr/lib/libharvested.dylib"))
+        ingest(library, stage_variant(inner, "22G120", None, "/usr/lib/libharvested.dylib.dSYM/libharvested.dylib"))
         _put(library, Trust.PUSHED, folder / "scratch", _forged(samples, folder / "pushed", uuids["harvested"]))
         image, inner = _own(folder, "pushed")
         uuids["pushed"] = uuid_of(image)
@@ -106,7 +106,9 @@ def test_other_servers_are_trusted_least(samples: Samples, server: Server, tmp_p
         return web.Response(body=found) if found else web.Response(status=404)
 
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib"))
+        ingest(
+            library, stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
+        )
         _put(library, Trust.PUSHED, tmp_path / "scratch", own)
     with (
         LyingServer(answer) as other,

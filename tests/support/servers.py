@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.library import Library, Staged, StagedObject
+from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, Release
 from tests.support.toolchain import compile_image, dsym
@@ -205,9 +205,9 @@ def make_samples(folder: Path) -> Samples:
     )
     library = Library.open(folder / "library", create=True)
     with library:
-        library.ingest(stage_paths([dylib, bundle], folder / "scratch"))
+        ingest(library, stage_paths([dylib, bundle], folder / "scratch"))
         for build, version in (("22G120", "13.6"), ("23A344", "14.0")):
             staged = stage_variant(variants[build], build, CACHES[build], "/usr/lib/libmoved.dylib", version=version)
-            library.ingest(staged)
-        library.ingest(stage_variant(large, "22G120", None, "/usr/lib/liblarge.dylib"))
+            ingest(library, staged)
+        ingest(library, stage_variant(large, "22G120", None, "/usr/lib/liblarge.dylib"))
     return Samples(folder, folder / "library", dylib, inner, variants, large)

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, find_caches
-from symcache.library import Library, Staged, StagedCacheFile, StagedObject
+from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest
 from symcache.model import ManifestEntry, Origin, Release
 from symcache.verify import Expectations, Level, verify
 from symcache.verify.holdings import Unit
@@ -51,7 +51,7 @@ def harvested(folder: Path, scratch: Path) -> Library:
                 )
             )
     library = Library.open(scratch / "library", create=True)
-    assert library.ingest(staged).sealed
+    assert ingest(library, staged).sealed
     return library
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symcache.errors import DumpError, UsageError
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from symcache.model import uuid_text
 from symcache.verify import (
     FindingCode,
@@ -243,7 +243,7 @@ def test_the_modules_of_a_real_dump(tmp_path: Path, arch: str) -> None:
     dump = ASSETS / "dumps" / f"crash-{arch}.zip"
     truth = json.loads((Path(__file__).parents[1] / "corpus" / "truth" / f"crash-{arch}.json").read_text())
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_paths([ASSETS / "app" / arch / "Ledger.app"], tmp_path / "scratch"))
+        ingest(library, stage_paths([ASSETS / "app" / arch / "Ledger.app"], tmp_path / "scratch"))
         reports, unreadable = read_reports([dump])
         report = ask(library, *reports)
     assert unreadable == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from symcache.errors import EnvironmentFailure, UsageError
-from symcache.library import Library, Staged
+from symcache.library import Library, Staged, ingest
 from symcache.model import Release
 from symcache_provisioning.available_releases import AvailableRelease, available_releases, parse_releases
 
@@ -67,7 +67,7 @@ def test_ipsw_is_asked_where_no_file_is_named(tmp_path: Path, monkeypatch: pytes
 
 def test_releases_lists_what_is_not_sealed(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(Staged(Release(version="14.6.1", build="23G93"), "test", problems=["cut off"]))
+        ingest(library, Staged(Release(version="14.6.1", build="23G93"), "test", problems=["cut off"]))
     (tmp_path / "list").write_text(LIST)
     command = [sys.executable, "-m", "symcache", "releases", "--list", str(tmp_path / "list"), "--json"]
     ran = subprocess.run(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from symcache.errors import NotFoundError, SymcacheError, UsageError
-from symcache.library import IngestResult, Library, Staged, StagedObject
+from symcache.library import IngestResult, Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Origin, Release
 from symcache_provisioning.caches import Caches, CacheSummary, add_problem
@@ -111,7 +111,7 @@ def harvest(
         )
         staged.problems = list(dict.fromkeys([*lacking, *staged.problems, *source.problems]))
         progress.step("storing", unit="bytes")
-        ingested: IngestResult = library.ingest(staged, progress.advance)
+        ingested: IngestResult = ingest(library, staged, progress.advance)
         if ingested.sealed:
             stage.remove()
     return HarvestResult(

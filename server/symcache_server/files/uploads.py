@@ -21,7 +21,7 @@ from aiohttp import web
 from symcache.catalog import Occurrence
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.files import file_lock, is_named
-from symcache.library import Library, Staged, StagedObject
+from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import file_end, identify
 from symcache.model import Kind, ManifestEntry, SourceNote, Trust
 
@@ -127,7 +127,7 @@ class Uploads:
             images.append({"uuid": image.uuid, "kind": kind, "arch": image.arch, "sha256": sha256, "path": path})
         if not staged.objects:
             return {"record": record, "images": images, "problems": []}
-        result = library.ingest(staged)
+        result = ingest(library, staged)
         for sent in files:
             self._whole(sent.sha256).unlink(missing_ok=True)
         return {"record": result.record_id, "images": images, "problems": result.problems}

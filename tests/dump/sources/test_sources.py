@@ -17,7 +17,7 @@ import pytest
 
 from symcache.dump.sources.lines import SourceFinder
 from symcache.images import SourceRequest
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from tests.dump.systems import ASSETS
 from tests.dump.test_cli import Done, converse, run
 from tests.dump.test_corpus import ARCHES, dump, truth
@@ -40,7 +40,7 @@ def own(tmp_path: Path) -> Path:
     """Return a library of the program without the system, and no sources."""
     (tmp_path / "scratch").mkdir()
     with Library.open(tmp_path / "library", create=True) as library:
-        assert library.ingest(stage_paths([ASSETS / "app"], tmp_path / "scratch")).problems == []
+        assert ingest(library, stage_paths([ASSETS / "app"], tmp_path / "scratch")).problems == []
     return tmp_path / "library"
 
 

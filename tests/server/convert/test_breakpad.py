@@ -20,7 +20,7 @@ import pytest
 from symbolic.debuginfo import Archive
 
 from symcache.errors import IntegrityError, StorageError
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from symcache.macho import sections
 from symcache_server.convert.breakpad import make_symbol_file, stop_making
 from tests.server.convert.breakpad_file import SymbolFile, parse
@@ -127,7 +127,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
     folder = tmp_path_factory.mktemp("breakpad")
     built = {arch: _build(folder / arch, arch) for arch in _UNWINDING}
     with Library.open(folder / "library", create=True) as library:
-        library.ingest(stage_paths([file for pair in built.values() for file in pair], folder / "scratch"))
+        ingest(library, stage_paths([file for pair in built.values() for file in pair], folder / "scratch"))
     with serve(folder / "library", folder / "server") as server:
         found = {}
         for arch, (dylib, inner) in built.items():
@@ -327,7 +327,7 @@ def test_a_server_that_stops_waits_for_no_symbol_file(
 def test_a_dsym_alone_has_a_symbol_file(images: dict[str, Built], tmp_path: Path) -> None:
     built = images["arm64"]
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_paths([built.dsym], tmp_path / "scratch"))
+        ingest(library, stage_paths([built.dsym], tmp_path / "scratch"))
     with serve(tmp_path / "library", tmp_path / "server") as server:
         symbols = parse(request(server.url, _path(uuid_of(built.dylib), built.dylib.name)).body)
     assert symbols.module == built.symbols.module

@@ -15,7 +15,7 @@ import pytest
 import symcache.demo
 from symcache.dump import SourceTree
 from symcache.errors import UsageError
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from symcache.macho import identify
 from tests.support.http import Answer, request
 from tests.support.servers import Server, serve
@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     top = tmp_path_factory.mktemp("sources")
     (top / "scratch").mkdir()
     with Library.open(top / "library", create=True) as library:
-        assert library.ingest(stage_paths([_APP], top / "scratch")).problems == []
+        assert ingest(library, stage_paths([_APP], top / "scratch")).problems == []
     uuid = identify(_APP / "Ledger.app.dSYM/Contents/Resources/DWARF/Ledger")[0].uuid
     assert uuid is not None
     folder = top / "src"

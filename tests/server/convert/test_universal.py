@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from tests.support.http import request
 from tests.support.servers import serve, uuid_of
 from tests.support.toolchain import compile_image, dsym
@@ -34,7 +34,7 @@ def test_all_slices_of_the_file_come_together_again(slices: dict[str, Path], tmp
         for number, path in enumerate((fat, alone)):
             scratch = tmp_path / f"scratch{number}"
             scratch.mkdir()
-            library.ingest(stage_paths([path], scratch))
+            ingest(library, stage_paths([path], scratch))
     with serve(tmp_path / "library", tmp_path / "server") as server:
         bodies, tags = set(), set()
         for image in slices.values():
@@ -72,7 +72,7 @@ def test_a_universal_dsym_too(slices: dict[str, Path], tmp_path: Path) -> None:
     _lipo("-create", *parts, "-output", inner)
     with Library.open(tmp_path / "library", create=True) as library:
         (tmp_path / "scratch").mkdir()
-        library.ingest(stage_paths([bundle], tmp_path / "scratch"))
+        ingest(library, stage_paths([bundle], tmp_path / "scratch"))
     uuid = uuid_of(slices["arm64"])
     with serve(tmp_path / "library", tmp_path / "server") as server:
         whole = request(server.url, f"/buildid/{uuid.hex}/debuginfo?universal")

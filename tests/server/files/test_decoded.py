@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import IntegrityError, StorageError
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import PlainFile
 from tests.support.http import request
@@ -33,7 +33,7 @@ def many(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
             image = folder / f"lib{number}.dylib"
             image.write_bytes(samples.large.read_bytes() + os.urandom(1000))
             images.append(set_uuid(image, UUID(int=number + 1)))
-            library.ingest(stage_variant(image, "22G120", None, f"/usr/lib/{image.name}"))
+            ingest(library, stage_variant(image, "22G120", None, f"/usr/lib/{image.name}"))
     return folder / "library", images
 
 

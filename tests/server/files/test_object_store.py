@@ -17,7 +17,7 @@ import zstandard
 
 from symcache.client import SymbolClient
 from symcache.images import ImageRequest
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.store import blob_key
 from tests.support.http import request
 from tests.support.seaweed import new_location, s3_environment, seaweed
@@ -32,9 +32,9 @@ def location(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     place = new_location()
     with Library.open(place, create=True) as library:
-        library.ingest(stage_variant(samples.large, "22G120", None, "/usr/lib/liblarge.dylib"))
+        ingest(library, stage_variant(samples.large, "22G120", None, "/usr/lib/liblarge.dylib"))
         moved = stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
-        library.ingest(moved)
+        ingest(library, moved)
     return place
 
 
@@ -54,7 +54,7 @@ def test_every_form_of_an_answer_is_right(location: str, samples: Samples, tmp_p
 def test_clients_that_are_sent_to_the_store_get_the_same(location: str, tmp_path: Path) -> None:
     image = noise_image(tmp_path)
     with Library.open(location) as library:
-        library.ingest(stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
+        ingest(library, stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
     whole = image.read_bytes()
     sha256 = hashlib.sha256(whole).hexdigest()
     path = f"/build/22G120/buildid/{uuid_of(image).hex}/executable"
@@ -110,7 +110,7 @@ def test_a_new_release_is_served_by_all_within_seconds(location: str, samples: S
         servers = [stack.enter_context(serve(location, tmp_path / str(n))) for n in range(2)]
         assert [request(s.url, path).status for s in servers] == [404, 404]
         with Library.open(location) as library:
-            library.ingest(stage_variant(image, "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"))
+            ingest(library, stage_variant(image, "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"))
         for server in servers:
             until(lambda url=server.url: request(url, path).status == 200)
             answer = request(server.url, path)

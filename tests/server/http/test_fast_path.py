@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from symcache.library import Library
+from symcache.library import Library, ingest, remove_build
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
 from symcache_server.files.decoded import DecodedCache
@@ -280,7 +280,7 @@ def test_readers_that_give_up_leave_no_file_open(samples: Samples, tmp_path: Pat
 def test_a_new_harvest_and_a_removal_change_what_was_remembered(samples: Samples, tmp_path: Path) -> None:
     older, newer = samples.variants["22G120"], samples.variants["23A344"]
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_variant(older, "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib"))
+        ingest(library, stage_variant(older, "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib"))
         question = _ask(f"/buildid/{SHARED_UUID.hex}/executable")
         with serve(tmp_path / "library", tmp_path / "server") as server, _connect(server) as connection:
             reader = _Reader(connection)
@@ -294,17 +294,17 @@ def test_a_new_harvest_and_a_removal_change_what_was_remembered(samples: Samples
                 until(asked)
 
             settles_on(b"200", older.read_bytes())
-            library.ingest(stage_variant(newer, "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"))
+            ingest(library, stage_variant(newer, "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"))
             settles_on(b"200", newer.read_bytes())
-            library.remove("23A344")
-            library.remove("22G120")
+            remove_build(library, "23A344")
+            remove_build(library, "22G120")
             settles_on(b"404", None)
 
 
 def test_a_stored_file_that_was_changed_is_not_sent_from_memory(samples: Samples, tmp_path: Path) -> None:
     image = noise_image(tmp_path)
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
+        ingest(library, stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
         found = library.resolve(uuid_of(image))
         assert found is not None
         blob = next((tmp_path / "library").rglob(f"*{found.sha256}*"))

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from symcache.library import Library, Staged, StagedCacheFile
+from symcache.library import Library, Staged, StagedCacheFile, ingest
 from symcache.model import Release
 from symcache_server.config import ServerConfig
 from symcache_server.process import _serve, listen
@@ -148,7 +148,7 @@ def test_raw_cache_files_are_kept_and_served_byte_for_byte(tmp_path: Path) -> No
         (tmp_path / name).write_bytes(bytes([number]) * 20_000_000 + os.urandom(1000))
         staged.cache_files.append(StagedCacheFile(tmp_path / name, name, f"/System/{name}", "arm64e", cache))
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(staged)
+        ingest(library, staged)
     with serve(tmp_path / "library", tmp_path / "server") as server:
         for name in names:
             for written in (str(cache), str(cache).upper(), cache.hex):

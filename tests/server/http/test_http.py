@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from symcache.dyld import REVISION
-from symcache.library import Library
+from symcache.library import Library, ingest
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
 from tests.support.waiting import until
@@ -183,7 +183,7 @@ def test_under_a_cache_pin_what_may_be_extracted_anew_is_not_immutable(samples: 
             staged = stage_variant(image, "22G120", cache, "/usr/lib/libmoved.dylib")
             staged.objects[:] = [replace(o, extractor=extractor, revision=revision) for o in staged.objects]
             with Library.open(tmp_path / "library") as library:
-                library.ingest(staged)
+                ingest(library, staged)
             until(lambda image=image: request(server.url, path).body == image.read_bytes(), f"{extractor} {revision}")
             answer = request(server.url, path)
             final = (extractor, revision) == ("symcache", REVISION)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from symcache.library import Library
+from symcache.library import Library, ingest
 from tests.support.http import request
 from tests.support.ports import free_port
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, noise_image, serve, stage_variant, uuid_of
@@ -120,9 +120,9 @@ def test_nginx_sends_the_same_as_the_server_would(samples: Samples, tmp_path: Pa
     folder, port = tmp_path / "server", free_port()
     noise, library = noise_image(tmp_path), tmp_path / "library"
     with Library.open(library, create=True) as opened:
-        opened.ingest(stage_variant(noise, "22G120", None, "/usr/lib/libnoise.dylib"))
+        ingest(opened, stage_variant(noise, "22G120", None, "/usr/lib/libnoise.dylib"))
         moved = stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
-        opened.ingest(moved)
+        ingest(opened, moved)
     options = ("--trust-proxy", "127.0.0.1", "--x-accel", "/_symcache", "--lookup-rate", "0")
     with serve(library, folder, *options) as server:
         locations = example[1].replace("/var/cache/symcache/", f"{folder}/cache/symcache/")

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from symcache.library import Library, Staged, StagedObject
+from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Release
 from symcache.store import blob_key
@@ -35,7 +35,7 @@ def damaged(samples: Samples, tmp_path: Path) -> tuple[Path, Path]:
         staged.objects.append(
             StagedObject(samples.large, 0, found.size, "/usr/lib/liblarge.dylib", found.arch, found.uuid)
         )
-        library.ingest(staged)
+        ingest(library, staged)
         assert found.uuid is not None
         stored = library.resolve(found.uuid)
         assert stored is not None
@@ -74,7 +74,7 @@ def test_a_damaged_blob_is_an_error_and_never_served(
         # Once it is mended, it is served again, without a restart.
         blob.unlink()
         with Library.open(tmp_path / "library") as library:
-            library.ingest(_again(image))
+            ingest(library, _again(image))
         answer = request(server.url, path, headers={"Accept-Encoding": "identity"})
         assert (answer.status, answer.body) == (200, image.read_bytes())
         assert not list((tmp_path / "server").rglob(".part-*"))
@@ -93,7 +93,7 @@ def test_a_new_record_is_served_without_a_restart(samples: Samples, tmp_path: Pa
         path = f"/buildid/{uuid_of(samples.large).hex}/executable"
         with serve(tmp_path / "library", tmp_path / "server") as server:
             assert request(server.url, path).status == 404
-            library.ingest(_again(samples.large))
+            ingest(library, _again(samples.large))
             until(lambda: request(server.url, path, method="HEAD").status == 200, "it is not served")
 
 
@@ -214,7 +214,7 @@ def test_a_burst_of_900_different_uuids_gets_every_byte_right(tmp_path: Path, sa
         staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
         staged.objects.append(StagedObject(file, 0, file.stat().st_size, path, "x86_64", uuid))
     with Library.open(tmp_path / "library", create=True) as library:
-        assert library.ingest(staged).sealed
+        assert ingest(library, staged).sealed
     with serve(tmp_path / "library", tmp_path / "server") as server:
         before = open_files(server.process.pid) if Path("/proc").is_dir() else 0
 

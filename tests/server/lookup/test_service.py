@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import StorageError
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.store import BlobStat
 from symcache_server.config import ServerConfig
 from symcache_server.layouts import Wanted, What
@@ -26,7 +26,9 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib"))
+        ingest(
+            library, stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
+        )
         service = Service(ServerConfig(str(tmp_path / "library"), tmp_path / "cache", tmp_path / "state"))
         # As with a store on the network: what is asked of it takes its time, in a thread.
         service._remote = True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.model import uuid_text
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
@@ -55,7 +55,7 @@ def test_pages_show_what_is_held(server: Server, tmp_path: Path) -> None:
 def test_a_name_that_is_a_script_does_not_run(samples: Samples, tmp_path: Path) -> None:
     evil = "/usr/lib/<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">.dylib"
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_variant(samples.variants["22G120"], "22G120", None, evil))
+        ingest(library, stage_variant(samples.variants["22G120"], "22G120", None, evil))
     with serve(tmp_path / "library", tmp_path / "server") as server:
         document = _dom(f"{server.url}/images/{uuid_text(SHARED_UUID)}", tmp_path)
     assert "&lt;script&gt;document.title" in document

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, urljoin
 from uuid import UUID
 
-from symcache.library import Library, stage_paths
+from symcache.library import Library, ingest, stage_paths
 from symcache.model import uuid_text
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
@@ -80,7 +80,7 @@ def test_search_finds_names_and_uuids(server: Server, samples: Samples) -> None:
 def test_names_from_strangers_are_text(samples: Samples, tmp_path: Path) -> None:
     evil = "/usr/lib/<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}\u202e.dylib"
     with Library.open(tmp_path / "library", create=True) as library:
-        library.ingest(stage_variant(samples.variants["22G120"], "22G120", None, evil))
+        ingest(library, stage_variant(samples.variants["22G120"], "22G120", None, evil))
     with serve(tmp_path / "library", tmp_path / "server") as server:
         for path in (
             f"/images/{SHARED_UUID}",
@@ -107,8 +107,8 @@ def test_a_download_is_what_its_row_says(samples: Samples, tmp_path: Path) -> No
         for file, extractor in zip(files[:3], ("symcache", "symcache", "dyld_shared_cache_util"), strict=True):
             staged = stage_variant(file, "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
             staged.objects = [replace(staged.objects[0], size=file.stat().st_size, extractor=extractor)]
-            library.ingest(staged)
-        library.ingest(stage_paths([files[3]], tmp_path / "scratch"))
+            ingest(library, staged)
+        ingest(library, stage_paths([files[3]], tmp_path / "scratch"))
     with serve(tmp_path / "library", tmp_path / "server") as server:
         page = _page(server, f"/images/{SHARED_UUID}")
         links = [link for link in page.links if SHARED_UUID.hex in link.lower().replace("-", "")]
