@@ -33,11 +33,11 @@ from symcache.library import (
     Library,
     Occurrence,
     Subset,
-    collect,
     remove_build,
     write_snapshot,
 )
 from symcache.library import fsck as fsck_library
+from symcache.library import gc as gc_library
 from symcache.library import prefer as prefer_content
 from symcache.library import reextract as reextract_release
 from symcache.library import repair as repair_library
@@ -144,7 +144,7 @@ def gc(
         seconds = _duration(grace)
         with open_library(library) as opened, count_progress() as bar:
             task = bar.add_task("collecting", total=None)
-            report = collect(
+            report = gc_library(
                 opened,
                 grace=seconds,
                 dry_run=dry_run,
@@ -215,7 +215,7 @@ def rebuild(
 
     Those who read it see the old one or the new one.
     """
-    with errors_to_exit(), Library.open(library_location(library), mend=True) as opened:
+    with errors_to_exit(), Library.open(library_location(library), repair=True) as opened:
         with console.status("folding records"):
             with suppress(StorageError):  # a damaged catalog is what this is for
                 opened.refresh(whole=True)

@@ -2,15 +2,15 @@
 
 from symcache.catalog import Conflict, Occurrence
 from symcache.library.add import stage_paths
-from symcache.library.found import CacheFileFound, Found, IngestResult
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
-from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, collect
+from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, gc
 from symcache.library.ingest import ingest
 from symcache.library.library import Library
 from symcache.library.origin import stage_origin
 from symcache.library.preferences import prefer
 from symcache.library.reextract import ReextractResult, reextract
 from symcache.library.repair import Fetch, repair
+from symcache.library.results import CacheFileFound, Found, IngestResult
 from symcache.library.snapshots import write as write_snapshot
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.stats import Stats, stats
@@ -36,8 +36,8 @@ __all__ = [
     "StagedObject",
     "Stats",
     "Subset",
-    "collect",
     "fsck",
+    "gc",
     "ingest",
     "prefer",
     "reextract",

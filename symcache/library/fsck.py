@@ -55,7 +55,7 @@ class FsckFinding:
     key: str
     message: str
     repaired: str = ""
-    """How it was mended; empty while it is not."""
+    """How it was repaired; empty while it is not."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class FsckReport:
 
     @property
     def clean(self) -> bool:
-        """True when nothing is wrong, or all of it was mended."""
+        """True when nothing is wrong, or all of it was repaired."""
         return all(f.repaired for f in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def fsck(
 ) -> FsckReport:
     """Check structure; with `read`, also every byte of those blobs, and the catalog against the records.
 
-    With `rebuild`, a catalog that is found wrong is folded anew before it is asked anything.
+    With `rebuild`, a catalog that is found wrong is folded anew before anything is looked up in it.
     """
     report = FsckReport()
     _check_records(library, report)

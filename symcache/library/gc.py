@@ -17,7 +17,7 @@ from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY
 from symcache.store import BLOB_KEY
 
-__all__ = ["DEFAULT_GRACE", "MINIMUM_GRACE", "GcReport", "collect"]
+__all__ = ["DEFAULT_GRACE", "MINIMUM_GRACE", "GcReport", "gc"]
 
 DEFAULT_GRACE = 14 * 86400.0
 """Seconds: longer than any harvest takes."""
@@ -46,7 +46,7 @@ class GcReport:
         return asdict(self)
 
 
-def collect(
+def gc(
     library: Library,
     *,
     grace: float = DEFAULT_GRACE,

@@ -15,8 +15,8 @@ from typing import Any
 
 from symcache import __version__
 from symcache.errors import IntegrityError, StorageError, SymcacheError
-from symcache.library.found import IngestResult
 from symcache.library.library import Library
+from symcache.library.results import IngestResult
 from symcache.library.resume import continue_partial, listed_image, object_order
 from symcache.library.snapshots import write_if_due
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject

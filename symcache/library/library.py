@@ -12,10 +12,10 @@ from typing import BinaryIO, Self
 from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
-from symcache.errors import IncompleteError, IntegrityError, NotFoundError, StorageError
+from symcache.errors import IncompleteError, IntegrityError, StorageError
 from symcache.library import snapshots
-from symcache.library.found import CacheFileFound, Found
-from symcache.library.record_log import Follower
+from symcache.library.record_log import RecordReader
+from symcache.library.results import CacheFileFound, Found
 from symcache.library.user_dirs import catalog_path
 from symcache.model import Kind, Record
 from symcache.store import (
@@ -29,7 +29,7 @@ from symcache.store import (
     read_record,
 )
 
-__all__ = ["CacheFileFound", "Found", "Library", "require"]
+__all__ = ["CacheFileFound", "Found", "Library"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""
@@ -41,18 +41,18 @@ class Library:
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self.store, self.catalog = store, catalog
         self._lock = threading.Lock()
-        self._follower = Follower(store)
-        self._follower.start(catalog)
+        self._reader = RecordReader(store)
+        self._reader.start(catalog)
         if not catalog.known_keys() and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
             self.rebuild()  # the same as folding one by one, but faster
         else:
             self.refresh()
 
     @classmethod
-    def open(cls, location: str | Path, *, create: bool = False, mend: bool = False) -> Library:
+    def open(cls, location: str | Path, *, create: bool = False, repair: bool = False) -> Library:
         """Open the library at `location`, making it if `create`. Raises NotFoundError, StorageError.
 
-        With `mend`, a catalog that SQLite cannot open is thrown away and folded anew.
+        With `repair`, a catalog that SQLite cannot open is thrown away and folded anew.
         """
         store = open_store(str(location), create=create)
         path = catalog_path(store)
@@ -60,7 +60,7 @@ class Library:
         try:
             return cls(store, Catalog(path))
         except StorageError:
-            if not mend:
+            if not repair:
                 raise
             snapshots.remove_database(path)
             return cls(store, Catalog(path))
@@ -82,12 +82,12 @@ class Library:
     @property
     def unreadable(self) -> dict[str, str]:
         """Records that could not be folded in: key and reason."""
-        return self._follower.unreadable
+        return self._reader.unreadable
 
     def refresh(self, *, whole: bool = False) -> bool:
         """Fold in the records that have come since; True when there were any.
 
-        Each writer counts its records, so that two questions a writer are enough where nothing is new: is its last
+        Each writer counts its records, so that two requests a writer are enough where nothing is new: is its last
         record still there, and is there a next? Records that could not be read are tried again. A catalog that is of
         another library, which was at this place before, or of a later state of this one, is folded anew; `lost` tells
         what it knew. With `whole`, every record is looked at. Raises StorageError where no library is any more.
@@ -95,10 +95,10 @@ class Library:
         with self._lock:
             for _ in range(2):
                 known = self.catalog.known_keys() if whole else None  # first: what comes from now on is no loss
-                look = self._follower.look(whole=whole)
-                if not self._follower.gone(self.catalog, look, known):
-                    return self._follower.fold(self.catalog, self._follower.new_keys(look, known))
-                self._follower.start(self.catalog)  # another process may have folded it anew already
+                listing = self._reader.scan(whole=whole)
+                if not self._reader.gone(self.catalog, listing, known):
+                    return self._reader.fold(self.catalog, self._reader.new_records(listing, known))
+                self._reader.start(self.catalog)  # another process may have folded it anew already
             if self.store.stat(MARKER) is None:
                 raise StorageError(
                     f"{self.store.location}: the library is gone: {MARKER} is not there",
@@ -123,14 +123,14 @@ class Library:
                 before = self.catalog.lost() | {r.sha256: key for key, r in self.catalog.folded().items()}
         path = self.catalog.path
         fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
-        follower = Follower(self.store)
+        reader = RecordReader(self.store)
         try:
-            follower.fold(fresh, follower.look(whole=True).places())
+            reader.fold(fresh, reader.scan(whole=True).records())
             # One that cannot be read is known to be wrong anyway.
-            fresh.note_lost({sha256: key for sha256, key in before.items() if key not in follower.unreadable})
+            fresh.note_lost({sha256: key for sha256, key in before.items() if key not in reader.unreadable})
             fresh.filled()
             self.catalog.replace_with(fresh)
-            self._follower = follower
+            self._reader = reader
         finally:
             fresh.close()
             snapshots.remove_database(fresh.path)
@@ -138,7 +138,7 @@ class Library:
     def gaps(self) -> list[str]:
         """Return the keys of records that must have been, since the same writer wrote later ones, but are not there."""
         with self._lock:
-            return self._follower.gaps(self.catalog.known_keys(), self._follower.look(whole=True))
+            return self._reader.gaps(self.catalog.known_keys(), self._reader.scan(whole=True))
 
     def lost(self) -> dict[str, str]:
         """Return the keys of records that must have been and are not there any more, and what tells so."""
@@ -172,7 +172,7 @@ class Library:
                 continue
             yield key, identity, record
 
-    # Questions
+    # Look-up
 
     def resolve(
         self,
@@ -186,9 +186,9 @@ class Library:
         """Return the preferred content for a UUID whose blob is there, or None.
 
         `cache` and `build` narrow to one shared cache's layout or one release; with `or_unbound`, what lies in no cache
-        or belongs to no release may answer, too. Without `kind`, an executable is preferred to debug info. What has
-        less trust than anything else under the UUID, of either kind, never answers. Where a blob is lost, another right
-        content may answer, but none that contradicts the lost one.
+        or belongs to no release is taken, too. Without `kind`, an executable is preferred to debug info. What has less
+        trust than anything else under the UUID, of either kind, is never returned. Where a blob is lost, another right
+        content may be, but none that contradicts the lost one.
         """
         found = self._there(self.catalog.believed(uuid, cache=cache, build=build), kind)
         if found is None and or_unbound and not (cache is None and build is None):
@@ -196,8 +196,8 @@ class Library:
         return found
 
     def _there(self, rows: Sequence[Occurrence], kind: Kind | None) -> Found | None:
-        for asked in Kind if kind is None else [kind]:  # executables first
-            usable = [r for r in rows if r.kind is asked]
+        for wanted in Kind if kind is None else [kind]:  # executables first
+            usable = [r for r in rows if r.kind is wanted]
             for row in usable:
                 if row.rival or row.trust is not usable[0].trust:
                     continue
@@ -206,7 +206,7 @@ class Library:
         return None
 
     def has_a_say(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> bool:
-        """Return whether anything here may answer for a UUID, be it of another kind: then nobody trusted less does."""
+        """Return whether anything here may be served for a UUID, whatever its kind: nothing trusted less is then."""
         catalog = self.catalog
         return bool(catalog.believed(uuid, cache=cache, build=build) or catalog.unbound(uuid, cache=cache, build=build))
 
@@ -268,10 +268,3 @@ class Library:
     def materialize(self, sha256: str, size: int, target: Path) -> None:
         """Write the checked content of a blob to `target`, whole or not at all."""
         decode_to(self.store, sha256, size, target)
-
-
-def require(found: Found | None, what: str) -> Found:
-    """Return `found`, or raise NotFoundError about `what`."""
-    if found is None:
-        raise NotFoundError(f"{what}: not in the library", hint="harvest the release that holds it, or ask a --server")
-    return found

@@ -1,4 +1,4 @@
-"""Mending what fsck found: the wrong is put aside, the right is had again from wherever it can be."""
+"""Repairing what fsck found: the wrong is put aside, the right is had again from wherever it can be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from symcache.store import BLOB_KEY, RecordKey, blob_key, decode_to, put_blob, p
 __all__ = ["Fetch", "repair"]
 
 Fetch = Callable[[Occurrence, Path], Path | None]
-"""Asks somebody else for one content: (what, folder to put it in) to a file, or None. It need not be believed."""
+"""Fetches one content from elsewhere: (what, folder to put it in) to a file, or None. It need not be believed."""
 
 
 def repair(
@@ -31,7 +31,7 @@ def repair(
     fetch: Sequence[Fetch] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Mend what can be mended, and note in each finding how. Nothing is believed without its hash."""
+    """Repair what can be repaired, and note in each finding how. Nothing is believed without its hash."""
     with tempfile.TemporaryDirectory(prefix="symcache-repair-") as folder:
         for number, finding in enumerate(report.findings):
             try:

@@ -49,8 +49,8 @@ class BlobStat(NamedTuple):
     """Differs between contents, where the store knows such a thing."""
 
     @property
-    def mark(self) -> str:
-        """What tells an object from another one that has come into its place."""
+    def validator(self) -> str:
+        """What tells an object from another one that has come into its place, as ETag and Last-Modified do."""
         return f"{self.stored_size} {self.etag or repr(self.modified)}"
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog
-from symcache.library import GcReport, Library, collect, ingest, remove_build
+from symcache.library import GcReport, Library, gc, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
 from symcache.store import blob_key
 from tests.library.hooked import Hooked
@@ -48,7 +48,7 @@ class World:
                 os.utime(path, (then, then))
 
     def collect(self) -> GcReport:
-        return collect(self.collector, grace=GRACE)
+        return gc(self.collector, grace=GRACE)
 
     def ingest(self) -> None:
         assert ingest(self.harvester, self.staged).sealed
@@ -74,7 +74,7 @@ def test_without_a_harvest_the_blob_goes(world: World) -> None:
 
 
 def test_a_dry_run_deletes_nothing(world: World) -> None:
-    report = collect(world.collector, grace=GRACE, dry_run=True)
+    report = gc(world.collector, grace=GRACE, dry_run=True)
     assert report.deleted == 1
     assert (world.root / blob_key(world.sha256)).exists()
 
@@ -189,11 +189,11 @@ def test_grace_counts_from_the_tombstone_not_the_blob(tmp_path: Path) -> None:
         for path in (tmp_path / "library").rglob("*.zst"):
             os.utime(path, (then, then))
         remove_build(library, "22G120")
-        report = collect(library, grace=GRACE)
+        report = gc(library, grace=GRACE)
         assert (report.deleted, report.young) == (0, 1)
         for path in (tmp_path / "library" / "records").rglob("*.zst"):
             os.utime(path, (then, then))
-        assert collect(library, grace=GRACE).deleted == 1
+        assert gc(library, grace=GRACE).deleted == 1
 
 
 def test_a_record_that_becomes_unreadable_during_the_collection_stops_it(world: World) -> None:
@@ -223,7 +223,7 @@ def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, 
     ingest(anywhere, harvest(tmp_path / "2", [Image("/usr/lib/c", 3)], build="23A1"))
     remove_build(anywhere, "22G120")
     time.sleep(1.1)  # the clock of an object store may count whole seconds
-    report = collect(anywhere, grace=0)
+    report = gc(anywhere, grace=0)
     assert (report.deleted, report.live) == (2, 1)
     assert len(list(anywhere.store.list("blobs/"))) == 1
     assert anywhere.resolve(UUID(int=3))

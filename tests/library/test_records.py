@@ -12,7 +12,7 @@ import pytest
 
 from symcache.catalog import Catalog
 from symcache.errors import IncompleteError, NotFoundError, UsageError
-from symcache.library import Library, collect, ingest, prefer, remove_build, write_snapshot
+from symcache.library import Library, gc, ingest, prefer, remove_build, write_snapshot
 from symcache.model import HarvestRecord, Kind, Trust
 from symcache.store import RecordKey, blob_key, load_record
 from tests.library.hooked import Hooked
@@ -199,7 +199,7 @@ def test_an_unreadable_record_is_reported_and_stops_what_deletes(anywhere: Libra
     assert list(anywhere.unreadable) == ["records/other/0000000001.json.zst"]
     assert _served(anywhere) == sha256
     with pytest.raises(IncompleteError, match="records/other"):
-        collect(anywhere, grace=0)
+        gc(anywhere, grace=0)
     anywhere.store.quarantine("records/other/0000000001.json.zst")
     assert anywhere.gaps() == []
 
@@ -212,7 +212,7 @@ def test_a_lost_record_stops_what_deletes(local: Library, tmp_path: Path) -> Non
     (Path(local.store.location) / lost).unlink()
     assert local.gaps() == [lost]
     with pytest.raises(IncompleteError, match="0000000002"):
-        collect(local, grace=0)
+        gc(local, grace=0)
     assert local.rebuild() == 2
     assert local.gaps() == [lost]
 
@@ -329,7 +329,7 @@ def test_libraries_in_object_stores_get_a_snapshot_now_and_then(
         return
     assert [int(k.partition("-")[2][:10]) for k in known] == [2, 4, 6]
     time.sleep(1.1)
-    assert collect(anywhere, grace=0).leftovers == 1
+    assert gc(anywhere, grace=0).leftovers == 1
     assert sorted(anywhere.store.list("snapshots/")) == known[1:]
 
 
@@ -360,7 +360,7 @@ def test_a_catalog_that_sqlite_cannot_read_is_folded_anew_on_request(local: Libr
     path.write_bytes(b"garbage" * 1000)
     for name in ("-wal", "-shm"):
         path.with_name(path.name + name).unlink(missing_ok=True)
-    with Library.open(local.store.location, mend=True) as again:
+    with Library.open(local.store.location, repair=True) as again:
         assert _served(again) == sha256
 
 

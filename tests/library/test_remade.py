@@ -15,7 +15,7 @@ import pytest
 from obstore.store import S3Store
 
 from symcache.errors import IncompleteError, StorageError
-from symcache.library import FsckCode, Library, collect, fsck, ingest, repair, write_snapshot
+from symcache.library import FsckCode, Library, fsck, gc, ingest, repair, write_snapshot
 from symcache.model import Kind
 from symcache.store import blob_key
 from tests.library.images import Image, harvest
@@ -111,11 +111,11 @@ def test_gc_deletes_nothing_until_a_person_says_what_is_true(
     with Library.open(location) as library:
         _wait(location)
         with pytest.raises(IncompleteError, match="3 that there were are gone") as error:
-            collect(library, grace=0)
+            gc(library, grace=0)
         assert "symcache rebuild" in error.value.hint
         assert {f.code for f in fsck(library).findings} == {FsckCode.RECORD_LOST}
         assert library.rebuild(accept_losses=True) == 3
-        assert collect(library, grace=0).deleted == 0
+        assert gc(library, grace=0).deleted == 0
         assert all(library.store.stat(blob_key(_sha256(image))) for image in NEW)
         assert fsck(library).clean
         _check_new(library)
@@ -214,13 +214,13 @@ def test_a_record_that_is_gone_is_remembered_until_it_is_back(location: str, tmp
     with Library.open(location) as library, Library.open(copy) as other:
         _wait(location)
         with pytest.raises(IncompleteError, match="1 that there were are gone"):
-            collect(library, grace=0)
+            gc(library, grace=0)
         report = fsck(library)
         repair(library, report, others=[other])
         assert report.clean
         assert library.lost() == {}
         assert library.resolve(OLD[2].uuid)
-        assert collect(library, grace=0).deleted == 0
+        assert gc(library, grace=0).deleted == 0
 
 
 def test_a_record_of_another_library_is_not_put_in_the_place_of_one_that_is_there(
@@ -256,7 +256,7 @@ def test_gc_looks_at_every_record(location: str, tmp_path: Path) -> None:
         assert library.store.create(second, part)
         _wait(location)
         with pytest.raises(IncompleteError, match="1 that there were are gone"):
-            collect(library, grace=0)
+            gc(library, grace=0)
         assert library.store.stat(blob_key(_sha256(OLD[1])))
 
 

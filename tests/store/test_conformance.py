@@ -67,8 +67,8 @@ def test_what_came_into_the_place_of_another_is_told_apart(any_store: Store, mak
         make(key, content)
         found = any_store.stat(key)
         assert found
-        assert dict(any_store.scan("records/"))[key].mark == found.mark
-        marks.append(found.mark)
+        assert dict(any_store.scan("records/"))[key].validator == found.validator
+        marks.append(found.validator)
         any_store.quarantine(key)
     assert len(set(marks)) == 2
 

@@ -1,4 +1,4 @@
-"""What the library answers with."""
+"""What the library returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CacheFileFound", "Found", "IngestResult"]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The content that answers a question, and how large it lies in the store (zstd, `stored_size`)."""
+    """The content that is served for a request, and how large it lies in the store (zstd, `stored_size`)."""
 
     occurrence: Occurrence
     stored_size: int
