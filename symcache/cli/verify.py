@@ -28,9 +28,9 @@ from symcache.errors import UsageError
 from symcache.files import atomic_write
 from symcache.model import uuid_text
 from symcache.verify import (
-    Asked,
     Expectations,
     Level,
+    MissedRequest,
     VerifyReport,
     apply_waivers,
     diff_releases,
@@ -39,12 +39,12 @@ from symcache.verify import (
     library_holder,
     load_waivers,
     markdown,
+    missing_images,
     parse_uuid_list,
     read_reports,
     remote_builds,
     remote_holder,
     remote_misses,
-    shopping_list,
     verify_against_library,
     verify_coverage,
     verify_modules,
@@ -210,7 +210,7 @@ def missing(
     """List what clients asked for and nobody had: what to harvest next."""
     with errors_to_exit(), open_library(library) as opened:
         urls = server_urls(server) if server else []
-        wanted = shopping_list(opened, remote_misses(urls) if urls else _own_misses())[:limit]
+        wanted = missing_images(opened, remote_misses(urls) if urls else _own_misses())[:limit]
         if json:
             emit_json([w.to_json() for w in wanted])
             return
@@ -220,12 +220,16 @@ def missing(
         table = Table("times", "UUID", "kind", "name", "where it may be")
         for w in wanted:
             table.add_row(
-                str(w.asked.times), uuid_text(w.asked.uuid), w.asked.kind, plain(w.asked.name) or "-", plain(w.hint)
+                str(w.request.times),
+                uuid_text(w.request.uuid),
+                w.request.kind,
+                plain(w.request.name) or "-",
+                plain(w.hint),
             )
         out.print(table)
 
 
-def _own_misses() -> list[Asked]:
+def _own_misses() -> list[MissedRequest]:
     """Return what the servers of this user and machine noted."""
     from symcache_server.lookup.misses import MissLog  # noqa: PLC0415 - a server's code, only for its log
 
@@ -235,7 +239,7 @@ def _own_misses() -> list[Asked]:
     log = MissLog(path)
     try:
         return [
-            Asked(m.uuid, m.kind, m.times, m.name, m.build or "", m.cache, m.first_asked, m.last_asked)
+            MissedRequest(m.uuid, m.kind, m.times, m.name, m.build or "", m.cache, m.first_asked, m.last_asked)
             for m in log.recent(_MOST_MISSES)
         ]
     finally:

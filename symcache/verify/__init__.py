@@ -1,11 +1,11 @@
 """Completeness: what a release should have, held against what the library really has."""
 
 from symcache.verify.check import verify
-from symcache.verify.crash_reports import AskedModule, CrashReport, parse_uuid_list, read_report
+from symcache.verify.crash_reports import CrashReport, ReportModule, parse_uuid_list, read_report
 from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
 from symcache.verify.expectations import Expectations, lacking_families
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
-from symcache.verify.missing import Asked, Wanted, shopping_list
+from symcache.verify.missing import MissedRequest, Wanted, missing_images
 from symcache.verify.modules import library_holder, read_reports, verify_modules
 from symcache.verify.remote import (
     remote_builds,
@@ -18,16 +18,16 @@ from symcache.verify.verdicts import github_lines, junit_xml, markdown
 from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
 __all__ = [
-    "Asked",
-    "AskedModule",
     "CrashReport",
     "Difference",
     "Expectations",
     "Finding",
     "FindingCode",
     "Level",
+    "MissedRequest",
     "ReleaseDiff",
     "ReleaseSummary",
+    "ReportModule",
     "VerifyReport",
     "Waived",
     "Waiver",
@@ -40,13 +40,13 @@ __all__ = [
     "library_holder",
     "load_waivers",
     "markdown",
+    "missing_images",
     "parse_uuid_list",
     "read_report",
     "read_reports",
     "remote_builds",
     "remote_holder",
     "remote_misses",
-    "shopping_list",
     "verify",
     "verify_against_library",
     "verify_coverage",

@@ -49,7 +49,7 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             )
         )
     for want in expected or ():
-        if any(_answers(unit, want) for unit in release.units):
+        if any(_matches(unit, want) for unit in release.units):
             continue
         what = f"{want.arch} images outside of caches" if want.family == FILES else f"{want.family} cache {want.arch}"
         if want.required:
@@ -80,7 +80,7 @@ def _twins(release: ReleaseHoldings, name: str) -> list[str]:
     return [f"{name}: more than one {title}: {', '.join(uuids)}" for title, uuids in caches.items() if len(uuids) > 1]
 
 
-def _answers(unit: Unit, want: Expected) -> bool:
+def _matches(unit: Unit, want: Expected) -> bool:
     return unit.family == want.family and unit.arch == want.arch
 
 
@@ -118,7 +118,7 @@ _PLACES: tuple[tuple[FindingCode, Callable[[ListedImage], tuple[object, ...]]], 
 
 
 def check_images(release: ReleaseHoldings) -> tuple[list[Finding], list[Occurrence]]:
-    """Hold the manifest against what was stored. Returns findings, and the contents that answer for an image."""
+    """Hold the manifest against what was stored. Returns findings, and the contents of the images that are listed."""
     expected = {key: unit for unit in release.units for key in unit.expected}
     missing = sorted((k for k in expected if k not in release.stored), key=str)
     extras = sorted((k for k in release.stored if k not in release.listed), key=str)
@@ -136,18 +136,22 @@ def check_images(release: ReleaseHoldings) -> tuple[list[Finding], list[Occurren
                 continue
             rival = rivals.pop(0)
             extras.remove(rival)
-            findings.append(_finding(release.build, code, key, f"{_shown(rival)} is stored where {_shown(key)} was"))
+            findings.append(
+                _finding(release.build, code, key, f"{_describe(rival)} is stored where {_describe(key)} was")
+            )
         missing = left
     for key in missing:
-        findings.append(_finding(release.build, FindingCode.MISSING, key, f"{_shown(key)} is expected, but not stored"))
+        findings.append(
+            _finding(release.build, FindingCode.MISSING, key, f"{_describe(key)} is expected, but not stored")
+        )
     for key in extras:
-        text = f"{_shown(key)} is stored, but no source listed it"
+        text = f"{_describe(key)} is stored, but no source listed it"
         findings.append(_finding(release.build, FindingCode.UNEXPECTED, key, text))
-    answering = [o for key, stored in release.stored.items() if key in release.listed for o in stored]
-    return findings, answering
+    listed = [o for key, stored in release.stored.items() if key in release.listed for o in stored]
+    return findings, listed
 
 
-def _shown(key: ListedImage) -> str:
+def _describe(key: ListedImage) -> str:
     cache = f" of cache {uuid_text(key.cache_uuid)}" if key.cache_uuid else ""
     return f"{key.arch} {key.kind} {uuid_text(key.uuid) if key.uuid else 'without UUID'}{cache}"
 

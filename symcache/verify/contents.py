@@ -91,7 +91,7 @@ def _scan(store: Store, content: Content, reference: Reference | None) -> tuple[
         failure = error
     if failure is not None:
         for _ in chunks:
-            pass  # whether the bytes are right at all is the first question
+            pass  # whether the bytes are right at all comes first
         raise failure
     scan = ImageScan(layout, reference)
     scan.feed(head)
@@ -150,7 +150,7 @@ def _check_head(content: Content, head: bytes) -> Layout:
         (FindingCode.WRONG_KIND, found.kind, content.kind),
     ):
         if got != want:
-            text = f"its blob {content.sha256} holds {_shown(got)} where {_shown(want)} was stored"
+            text = f"its blob {content.sha256} holds {_describe(got)} where {_describe(want)} was stored"
             raise ContentError(code, text)
     return layout
 
@@ -159,5 +159,5 @@ def _malformed(content: Content, error: MachOError) -> ContentError:
     return ContentError(FindingCode.MALFORMED, f"its blob {content.sha256}: {error}")
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     return uuid_text(value) if isinstance(value, UUID) else str(value or "none")

@@ -15,7 +15,7 @@ from symcache.reports import Report
 from symcache.reports import parse_report as parse_whole_report
 from symcache.reports import read_report as read_whole_report
 
-__all__ = ["AskedModule", "CrashReport", "parse_report", "parse_uuid_list", "read_report", "wanted"]
+__all__ = ["CrashReport", "ReportModule", "parse_report", "parse_uuid_list", "read_report", "wanted"]
 
 _MAX_LINE = 4096
 _MAX_TEXT = 1024
@@ -26,7 +26,7 @@ _UUID = r"[0-9A-Fa-f]{8}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-
 
 
 @dataclass(frozen=True, slots=True)
-class AskedModule:
+class ReportModule:
     """One image that was loaded. The path is empty where the report has none."""
 
     uuid: UUID | None
@@ -48,7 +48,7 @@ class CrashReport:
     build: str = ""
     version: str = ""
     cache_uuid: UUID | None = None
-    modules: list[AskedModule] = field(default_factory=list)
+    modules: list[ReportModule] = field(default_factory=list)
 
 
 def read_report(path: Path) -> CrashReport:
@@ -71,7 +71,7 @@ def _read_dump(path: Path) -> CrashReport:
 
 
 def _headed(path: Path, header: DumpHeader, version: str) -> CrashReport:
-    modules = [AskedModule(m.uuid, m.path, "", m.address) for m in header.modules]
+    modules = [ReportModule(m.uuid, m.path, "", m.address) for m in header.modules]
     if not modules:
         raise DumpError(
             f"{path}: names no modules", hint="a bare core needs notes of its images, or the memory in which they are"
@@ -85,7 +85,7 @@ def parse_report(text: str, name: str) -> CrashReport:
 
 
 def _named(report: Report, name: str) -> CrashReport:
-    modules = [AskedModule(image.uuid, image.path, image.arch, image.address) for image in report.images]
+    modules = [ReportModule(image.uuid, image.path, image.arch, image.address) for image in report.images]
     return CrashReport(name, report.os_build, report.os_version, report.cache_uuid, modules)
 
 
@@ -103,13 +103,13 @@ def parse_uuid_list(text: str, name: str) -> CrashReport:
         if len(report.modules) >= 1_000_000:
             raise UsageError(f"{name}: more than a million lines", hint="ask in parts")
         if without := _NO_UUID.search(line):
-            report.modules.append(AskedModule(None, without[1][:_MAX_TEXT]))
+            report.modules.append(ReportModule(None, without[1][:_MAX_TEXT]))
             continue
         match = re.search(rf"(?<![0-9A-Fa-f-])({_UUID})(?![0-9A-Fa-f-])[>:,;]?\s*(?:\((\w+)\))?\s*(.*)", line)
         if match is None:
             raise UsageError(f"{name}: line {number} holds no UUID: {line[:60]!r}", hint="write one UUID a line")
         uuid = UUID(match[1])
-        report.modules.append(AskedModule(uuid if uuid.int else None, match[3][:_MAX_TEXT], match[2] or ""))
+        report.modules.append(ReportModule(uuid if uuid.int else None, match[3][:_MAX_TEXT], match[2] or ""))
     if not report.modules:
         raise UsageError(f"{name}: names no UUID", hint="write one UUID a line")
     return report

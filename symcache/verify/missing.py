@@ -1,4 +1,4 @@
-"""The shopping list: what clients asked for and nobody had, and which release probably holds it."""
+"""What clients requested and no server had, and which release probably holds it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from symcache.catalog import MissingImage, release_order
 from symcache.library import Library
 from symcache.model import Kind, uuid_text
 
-__all__ = ["Asked", "Wanted", "shopping_list"]
+__all__ = ["MissedRequest", "Wanted", "missing_images"]
 
 _KINDS = {"executable": {Kind.EXECUTABLE}, "breakpad": {Kind.EXECUTABLE}, "debuginfo": {Kind.DEBUGINFO}}
-"""What answers a question of each kind; any content answers those that are not here."""
+"""What a request of each kind can be served from; those that are not here, from any content."""
 _MOST_NAMES = 1000
 """How many names are looked up for hints."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MissedRequest:
     """One line of a log of misses. Times are UTC, ISO 8601; empty where the log does not say."""
 
     uuid: UUID
@@ -37,13 +37,13 @@ class Asked:
 class Wanted:
     """Something to be harvested. `build` is the release that holds it for certain, if that is known."""
 
-    asked: Asked
+    request: MissedRequest
     build: str
     hint: str
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        a = self.asked
+        a = self.request
         return {
             "uuid": uuid_text(a.uuid),
             "kind": a.kind,
@@ -58,34 +58,34 @@ class Wanted:
         }
 
 
-def shopping_list(library: Library, log: Iterable[Asked]) -> list[Wanted]:
-    """Return what is still wanted, most often asked for first, with what the library knows of its neighbours."""
+def missing_images(library: Library, log: Iterable[MissedRequest]) -> list[Wanted]:
+    """Return what is still wanted, most often requested first, with what the library knows of its neighbours."""
     rows = list(log)
     held = library.holdings(list(dict.fromkeys(a.uuid for a in rows)))
-    # What came since, and what was asked for under another kind only, is no longer wanted.
+    # What came since, and what was requested under another kind only, is no longer wanted.
     open_rows = [a for a in rows if not any(o.kind in _KINDS.get(a.kind, Kind) for o in held.get(a.uuid, ()))]
     listed = library.catalog.missing_images({a.uuid for a in open_rows})
     caches = library.catalog.builds_of_caches({a.cache_uuid for a in open_rows if a.cache_uuid})
     releases = {r.build: r for r in library.releases()}
     builds = sorted(releases, key=lambda b: release_order(releases[b].version, b))
     names = _Names(library)
-    merged: dict[tuple[UUID, str], Asked] = {}
-    for asked in open_rows:
-        key = (asked.uuid, asked.kind)
-        build = asked.build or (caches.get(asked.cache_uuid, "") if asked.cache_uuid else "")
-        line = replace(asked, build=build)
+    merged: dict[tuple[UUID, str], MissedRequest] = {}
+    for request in open_rows:
+        key = (request.uuid, request.kind)
+        build = request.build or (caches.get(request.cache_uuid, "") if request.cache_uuid else "")
+        line = replace(request, build=build)
         merged[key] = _merge(merged[key], line) if key in merged else line
     result = [
-        Wanted(asked, *_hint(asked, listed.get(asked.uuid), builds, bool(held.get(asked.uuid)), names))
-        for asked in merged.values()
+        Wanted(request, *_hint(request, listed.get(request.uuid), builds, bool(held.get(request.uuid)), names))
+        for request in merged.values()
     ]
-    return sorted(result, key=lambda w: (-w.asked.times, w.asked.name, str(w.asked.uuid)))
+    return sorted(result, key=lambda w: (-w.request.times, w.request.name, str(w.request.uuid)))
 
 
-def _merge(one: Asked, other: Asked) -> Asked:
-    """Return one line for what was asked for under several pins."""
+def _merge(one: MissedRequest, other: MissedRequest) -> MissedRequest:
+    """Return one line for what was requested under several pins."""
     firsts = [t for t in (one.first_asked, other.first_asked) if t]
-    return Asked(
+    return MissedRequest(
         one.uuid,
         one.kind,
         one.times + other.times,
@@ -98,7 +98,7 @@ def _merge(one: Asked, other: Asked) -> Asked:
 
 
 class _Names:
-    """Which builds hold an image of a name, and how many UUIDs it has had: asked of the library once a name."""
+    """Which builds hold an image of a name, and how many UUIDs it has had: looked up once a name."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -114,23 +114,23 @@ class _Names:
 
 
 def _hint(
-    asked: Asked, listed: MissingImage | None, builds: Sequence[str], other_kind: bool, names: _Names
+    request: MissedRequest, listed: MissingImage | None, builds: Sequence[str], other_kind: bool, names: _Names
 ) -> tuple[str, str]:
     """Return (the build that has it for certain, or empty; one sentence)."""
     if listed:
         build, path = listed
         return build, f"{build or 'a harvest'} lists it as {path}, but it was not stored: harvest that again"
-    if other_kind and asked.kind == "debuginfo":
+    if other_kind and request.kind == "debuginfo":
         return "", "the binary is here; its dSYM is not: Apple publishes none, your own are added by `symcache add`"
-    if asked.build:
-        known = "which is here, but lacks it" if asked.build in builds else "which is not here: harvest it"
-        return asked.build, f"it was asked for in release {asked.build}, {known}"
-    if asked.cache_uuid:
-        return "", f"it was asked for as shared cache {uuid_text(asked.cache_uuid)} has it, which no harvest has seen"
-    having = [b for b in builds if b in names.builds_of(asked.name)]
+    if request.build:
+        known = "which is here, but lacks it" if request.build in builds else "which is not here: harvest it"
+        return request.build, f"it was asked for in release {request.build}, {known}"
+    if request.cache_uuid:
+        return "", f"it was asked for as shared cache {uuid_text(request.cache_uuid)} has it, which no harvest has seen"
+    having = [b for b in builds if b in names.builds_of(request.name)]
     if having:
         if len(having) == 1:
-            return "", f"{having[0]} has another {asked.name}: probably a release near it, not harvested yet"
+            return "", f"{having[0]} has another {request.name}: probably a release near it, not harvested yet"
         return (
             "",
             f"{having[0]} to {having[-1]} have other ones of this name: probably a release between or beside them",

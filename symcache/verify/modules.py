@@ -13,7 +13,7 @@ from symcache.errors import DumpError
 from symcache.library import Library
 from symcache.model import Kind, uuid_text
 from symcache.store import blob_key
-from symcache.verify.crash_reports import AskedModule, CrashReport, read_report, wanted
+from symcache.verify.crash_reports import CrashReport, ReportModule, read_report, wanted
 from symcache.verify.findings import Finding, FindingCode, Level, VerifyReport
 
 __all__ = ["Holder", "Holding", "library_holder", "read_reports", "verify_modules"]
@@ -71,60 +71,60 @@ def verify_modules(reports: Sequence[CrashReport], holder: Holder, builds: Itera
         for uuid, holdings in holder(list(wanted(reports))).items()
         if (executables := [h for h in holdings if h.kind is Kind.EXECUTABLE])
     }
-    missing: dict[UUID, list[_Place]] = {}
+    missing: dict[UUID, list[_Sighting]] = {}
     known = set(builds)
-    for asked in reports:
-        likely = asked.build or _likely_build(asked, held)
-        for module in asked.modules:
+    for crash in reports:
+        likely = crash.build or _likely_build(crash, held)
+        for module in crash.modules:
             if module.uuid is None:
-                report.notes.append(f"{asked.name}: {module.path}: has no UUID, so nobody can say which file it was")
+                report.notes.append(f"{crash.name}: {module.path}: has no UUID, so nobody can say which file it was")
                 continue
             holdings = held.get(module.uuid, [])
-            report.modules.append(_row(asked, module, holdings))
+            report.modules.append(_row(crash, module, holdings))
             if not holdings:
-                missing.setdefault(module.uuid, []).append(_Place(asked, module, likely))
-            elif asked.cache_uuid and not any(h.cache_uuid in {asked.cache_uuid, None} for h in holdings):
+                missing.setdefault(module.uuid, []).append(_Sighting(crash, module, likely))
+            elif crash.cache_uuid and not any(h.cache_uuid in {crash.cache_uuid, None} for h in holdings):
                 report.notes.append(
-                    f"{asked.name}: {module.path}: held only as other shared caches lay it out: names of functions will"
+                    f"{crash.name}: {module.path}: held only as other shared caches lay it out: names of functions will"
                     " be right, addresses of data will not"
                 )
-    report.add(_finding(uuid, places, known) for uuid, places in missing.items())
+    report.add(_finding(uuid, sightings, known) for uuid, sightings in missing.items())
     return report
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Sighting:
     report: CrashReport
-    module: AskedModule
+    module: ReportModule
     likely: str
 
 
-def _row(asked: CrashReport, module: AskedModule, holdings: Sequence[Holding]) -> dict[str, object]:
+def _row(crash: CrashReport, module: ReportModule, holdings: Sequence[Holding]) -> dict[str, object]:
     return {
-        "dump": asked.name,
+        "dump": crash.name,
         "uuid": uuid_text(module.uuid) if module.uuid else "",
         "path": module.path,
         "arch": module.arch,
         "served": bool(holdings),
         "builds": list(dict.fromkeys(h.build for h in holdings if h.build)),
-        "exact": bool(asked.cache_uuid) and any(h.cache_uuid == asked.cache_uuid for h in holdings),
+        "exact": bool(crash.cache_uuid) and any(h.cache_uuid == crash.cache_uuid for h in holdings),
     }
 
 
-def _likely_build(asked: CrashReport, held: dict[UUID, list[Holding]]) -> str:
+def _likely_build(crash: CrashReport, held: dict[UUID, list[Holding]]) -> str:
     """Return the build that holds most of a dump's modules: its own, or the nearest that is here; or nothing."""
     counted = Counter(
         build
-        for module in asked.modules
+        for module in crash.modules
         if module.uuid
         for build in {h.build for h in held.get(module.uuid, ()) if h.build}
     )
     return counted.most_common(1)[0][0] if counted else ""
 
 
-def _finding(uuid: UUID, places: Sequence[_Place], known: set[str]) -> Finding:
-    first = places[0]
-    names = list(dict.fromkeys(p.report.name for p in places))
+def _finding(uuid: UUID, sightings: Sequence[_Sighting], known: set[str]) -> Finding:
+    first = sightings[0]
+    names = list(dict.fromkeys(s.report.name for s in sightings))
     where = ", ".join(names[:_SHOWN_DUMPS]) + (f" and {len(names) - _SHOWN_DUMPS} more" if len(names) > 3 else "")
     what = first.module.path or "a module"
     if first.report.build and first.report.build not in known:

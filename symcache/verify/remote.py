@@ -1,4 +1,4 @@
-"""The same questions asked of a running server, over HTTP alone."""
+"""The same checks of a running server, over HTTP alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from symcache.library import Library
 from symcache.verify.expectations import Expectations
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport
 from symcache.verify.holdings import ListedImage, gather
-from symcache.verify.missing import Asked
+from symcache.verify.missing import MissedRequest
 from symcache.verify.modules import Holder, Holding
 
 if TYPE_CHECKING:  # HTTP takes its time to import, and most verifications need none
@@ -27,17 +27,17 @@ if TYPE_CHECKING:  # HTTP takes its time to import, and most verifications need 
 __all__ = ["remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"]
 
 _AT_ONCE = 5_000
-_MAX_ANSWER = 64 << 20
+_MAX_RESPONSE = 64 << 20
 _TIMEOUT = 300
 """Seconds for one document."""
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class _CoverageFinding(_Answer):
+class _CoverageFinding(_Response):
     code: str
     text: str
     path: str = ""
@@ -46,22 +46,22 @@ class _CoverageFinding(_Answer):
     cache_uuid: str = ""
 
 
-class _Coverage(_Answer):
+class _Coverage(_Response):
     build: str
     images: int = 0
     findings: list[_CoverageFinding] = []
 
 
-class _Release(_Answer):
+class _Release(_Response):
     build: str
     version: str = ""
 
 
-class _Releases(_Answer):
+class _Releases(_Response):
     releases: list[_Release] = []
 
 
-class _Miss(_Answer):
+class _Miss(_Response):
     uuid: UUID
     kind: str
     times: int = Field(ge=0)
@@ -72,18 +72,18 @@ class _Miss(_Answer):
     last_asked: str = ""
 
 
-class _Misses(_Answer):
+class _Misses(_Response):
     missing: list[_Miss] = []
 
 
 def remote_holder(urls: Sequence[str], cache_dir: Path) -> Holder:
-    """Return the holder that several servers are together; each is asked for what those before it lack."""
+    """Return the holder that several servers are together; each is requested for what those before it lack."""
 
     def holder(uuids: Sequence[UUID]) -> dict[UUID, list[Holding]]:
         found: dict[UUID, list[Holding]] = {}
         for url in urls:
             with _client(url, cache_dir) as client:
-                for uuid, contents in _ask(client, [u for u in uuids if u not in found]):
+                for uuid, contents in _holdings(client, [u for u in uuids if u not in found]):
                     found[uuid] = [Holding(c.build or "", c.cache_uuid, c.kind) for c in contents]
         return found
 
@@ -95,7 +95,7 @@ def verify_against_library(
 ) -> VerifyReport:
     """Ask servers for every image that the library's manifests list: what production should have, and has.
 
-    Raises RemoteError when a server cannot be asked.
+    Raises RemoteError when a server cannot be reached.
     """
     report = VerifyReport(Level.CATALOG)
     wanted = list(dict.fromkeys(builds or [r.build for r in library.releases()]))
@@ -113,7 +113,7 @@ def verify_against_library(
         held: dict[UUID, list[StoredImage]] = {}
         for url in urls:
             with _client(url, cache_dir) as client:
-                for uuid, contents in _ask(client, list({k.uuid for k in expected if k.uuid})):
+                for uuid, contents in _holdings(client, list({k.uuid for k in expected if k.uuid})):
                     held.setdefault(uuid, []).extend(contents)
         report.add(_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held))
     return report
@@ -144,9 +144,9 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
             if build not in versions:
                 report.add([Finding(FindingCode.NO_HARVEST, f"{url}: has nothing of {build}", build)])
                 continue
-            answer = _get(url, f"coverage/{quote(build, safe='')}", _Coverage)
-            report.releases.append(ReleaseSummary(build, versions[build], answer.images))
-            for found in answer.findings:
+            coverage = _get(url, f"coverage/{quote(build, safe='')}", _Coverage)
+            report.releases.append(ReleaseSummary(build, versions[build], coverage.images))
+            for found in coverage.findings:
                 if found.code not in set(FindingCode):
                     raise RemoteError(f"{url}: reports {found.code!r:.60}, unknown here", hint="update symcache")
                 code = FindingCode(found.code)
@@ -162,10 +162,10 @@ def remote_builds(urls: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(r.build for url in urls for r in _get(url, "releases", _Releases).releases))
 
 
-def remote_misses(urls: Sequence[str]) -> list[Asked]:
-    """Return what clients asked of the servers in vain. Raises RemoteError."""
+def remote_misses(urls: Sequence[str]) -> list[MissedRequest]:
+    """Return what clients requested of the servers in vain. Raises RemoteError."""
     return [
-        Asked(m.uuid, m.kind, m.times, m.name or "", m.build or "", m.cache_uuid, m.first_asked, m.last_asked)
+        MissedRequest(m.uuid, m.kind, m.times, m.name or "", m.build or "", m.cache_uuid, m.first_asked, m.last_asked)
         for url in urls
         for m in _get(url, "missing", _Misses).missing
     ]
@@ -179,9 +179,9 @@ def _client(url: str, cache_dir: Path) -> Iterator[SymbolClient]:
         yield client
 
 
-def _ask(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[StoredImage]]]:
+def _holdings(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[StoredImage]]]:
     for start in range(0, len(uuids), _AT_ONCE):
-        # A proof: its questions are no needs, and would stand first in everybody's list of what to harvest.
+        # A check: what it requests is no need, and would stand first in everybody's list of what to harvest.
         yield from client.look_up(uuids[start : start + _AT_ONCE], note_missing=False).images.items()
 
 
@@ -200,8 +200,8 @@ def _get(url: str, what: str, model: type[_Model]) -> _Model:
             data = bytearray()
             async for chunk in response.content.iter_chunked(1 << 16):
                 data += chunk
-                if len(data) > _MAX_ANSWER:
-                    raise RemoteError(f"{url}: answers /api/v1/{what} with more than {_MAX_ANSWER} bytes")
+                if len(data) > _MAX_RESPONSE:
+                    raise RemoteError(f"{url}: answers /api/v1/{what} with more than {_MAX_RESPONSE} bytes")
             return bytes(data)
 
     try:

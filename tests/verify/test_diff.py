@@ -10,7 +10,7 @@ import pytest
 from symcache.errors import NotFoundError
 from symcache.library import Library
 from symcache.model import ManifestEntry, Origin
-from symcache.verify import Asked, diff_releases, shopping_list
+from symcache.verify import MissedRequest, diff_releases, missing_images
 from tests.verify.releases import BUILD, CACHED, DYLD, OTHER_BUILD, Workshop
 
 PLAIN, MORE = "/usr/lib/libplain.dylib", "/usr/lib/libmore.dylib"
@@ -50,24 +50,24 @@ def test_an_unknown_build_is_said_so(harvested: Path) -> None:
         diff_releases(library, BUILD, "22G1")
 
 
-def test_the_shopping_list_drops_what_came_since_and_adds_up_the_rest(harvested: Path) -> None:
+def test_the_missing_images_drops_what_came_since_and_adds_up_the_rest(harvested: Path) -> None:
     have = Workshop(harvested).object(PLAIN, "x86_64").uuid
     assert have
     log = [
-        Asked(have, "executable", 50, "libplain.dylib"),
-        Asked(have, "breakpad", 40, "libplain.dylib"),
-        Asked(have, "meta", 30, "libplain.dylib"),
-        Asked(have, "debuginfo", 2, "libplain.dylib"),
-        Asked(STRANGER, "executable", 3, "libmore.dylib", first_asked="2026-11-02", last_asked="2026-11-03"),
-        Asked(STRANGER, "executable", 4, "", "22G91", first_asked="2026-11-01", last_asked="2026-11-02"),
+        MissedRequest(have, "executable", 50, "libplain.dylib"),
+        MissedRequest(have, "breakpad", 40, "libplain.dylib"),
+        MissedRequest(have, "meta", 30, "libplain.dylib"),
+        MissedRequest(have, "debuginfo", 2, "libplain.dylib"),
+        MissedRequest(STRANGER, "executable", 3, "libmore.dylib", first_asked="2026-11-02", last_asked="2026-11-03"),
+        MissedRequest(STRANGER, "executable", 4, "", "22G91", first_asked="2026-11-01", last_asked="2026-11-02"),
     ]
     with Library.open(harvested) as library:
-        wanted = shopping_list(library, log)
-    assert [(w.asked.uuid, w.asked.kind, w.asked.times, w.asked.name) for w in wanted] == [
+        wanted = missing_images(library, log)
+    assert [(w.request.uuid, w.request.kind, w.request.times, w.request.name) for w in wanted] == [
         (STRANGER, "executable", 7, "libmore.dylib"),
         (have, "debuginfo", 2, "libplain.dylib"),
     ]
-    assert (wanted[0].asked.first_asked, wanted[0].asked.last_asked) == ("2026-11-01", "2026-11-03")
+    assert (wanted[0].request.first_asked, wanted[0].request.last_asked) == ("2026-11-01", "2026-11-03")
     assert wanted[0].build == "22G91"
     assert "not here" in wanted[0].hint
     assert "dSYM" in wanted[1].hint
@@ -75,8 +75,12 @@ def test_the_shopping_list_drops_what_came_since_and_adds_up_the_rest(harvested:
 
 def test_neighbours_are_known_by_name(harvested_twice: Path) -> None:
     with Library.open(harvested_twice) as library:
-        known, unknown = shopping_list(
-            library, [Asked(STRANGER, "executable", 2, "libmore.dylib"), Asked(UUID(int=98), "executable", 1, "Notes")]
+        known, unknown = missing_images(
+            library,
+            [
+                MissedRequest(STRANGER, "executable", 2, "libmore.dylib"),
+                MissedRequest(UUID(int=98), "executable", 1, "Notes"),
+            ],
         )
     assert f"{OTHER_BUILD} to {BUILD}" in known.hint
     assert "own" in unknown.hint
@@ -85,11 +89,11 @@ def test_neighbours_are_known_by_name(harvested_twice: Path) -> None:
 def test_a_pinned_shared_cache_tells_its_release(harvested: Path) -> None:
     cache = Workshop(harvested).object(PLAIN, "arm64e").cache_uuid
     with Library.open(harvested) as library:
-        known, unknown = shopping_list(
+        known, unknown = missing_images(
             library,
             [
-                Asked(STRANGER, "executable", 2, "libmore.dylib", cache_uuid=cache),
-                Asked(UUID(int=98), "executable", 1, "libmore.dylib", cache_uuid=UUID(int=97)),
+                MissedRequest(STRANGER, "executable", 2, "libmore.dylib", cache_uuid=cache),
+                MissedRequest(UUID(int=98), "executable", 1, "libmore.dylib", cache_uuid=UUID(int=97)),
             ],
         )
     assert known.build == BUILD
@@ -104,6 +108,6 @@ def test_what_a_harvest_saw_but_could_not_store_is_known_for_certain(workshop: W
     )
     workshop.change_manifest(lambda m: [*m, lost])
     with workshop.open() as library:
-        (wanted,) = shopping_list(library, [Asked(STRANGER, "executable", 1)])
+        (wanted,) = missing_images(library, [MissedRequest(STRANGER, "executable", 1)])
     assert wanted.build == BUILD
     assert "/usr/lib/liblost.dylib" in wanted.hint
