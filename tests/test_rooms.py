@@ -40,6 +40,7 @@ SIDE_DOORS = {
     "symcache_server.lookup.misses",  # the log alone, without the web server that it is the log of
     "symcache.demo.standin",  # one process of the demo
     "symcache.dump.capture",  # what writes dumps: a crash handler needs nothing of what reads them
+    "symcache.client.wire",  # models take their time to import
     "symcache.dump.html",  # templates take their time to import
     "symcache.macho.constants",  # numbers of Apple's headers
 }

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from symcache import __version__
+from symcache.client import StoredImage, SymbolClient
+from symcache.client.wire import Coverage, Missing, Releases, Response
 from symcache.errors import RemoteError
 from symcache.library import Library
 from symcache.verify.expectations import Expectations
@@ -21,63 +23,17 @@ from symcache.verify.holdings import ListedImage, gather
 from symcache.verify.missing import MissedRequest
 from symcache.verify.modules import Holder, Holding
 
-if TYPE_CHECKING:  # HTTP takes its time to import, and most verifications need none
-    from symcache.client import StoredImage, SymbolClient
-
 __all__ = ["remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"]
 
 _AT_ONCE = 5_000
 _MAX_RESPONSE = 64 << 20
 _TIMEOUT = 300
 """Seconds for one document."""
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-class _Response(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _CoverageFinding(_Response):
-    code: str
-    text: str
-    path: str = ""
-    arch: str = ""
-    uuid: str = ""
-    cache_uuid: str = ""
-
-
-class _Coverage(_Response):
-    build: str
-    images: int = 0
-    findings: list[_CoverageFinding] = []
-
-
-class _Release(_Response):
-    build: str
-    version: str = ""
-
-
-class _Releases(_Response):
-    releases: list[_Release] = []
-
-
-class _Miss(_Response):
-    uuid: UUID
-    kind: str
-    times: int = Field(ge=0)
-    name: str | None = None
-    build: str | None = None
-    cache_uuid: UUID | None = None
-    first_asked: str = ""
-    last_asked: str = ""
-
-
-class _Misses(_Response):
-    missing: list[_Miss] = []
+_Model = TypeVar("_Model", bound=Response)
 
 
 def remote_holder(urls: Sequence[str], cache_dir: Path) -> Holder:
-    """Return the holder that several servers are together; each is requested for what those before it lack."""
+    """Return the holder that several servers are together; each is sent what those before it lack."""
 
     def holder(uuids: Sequence[UUID]) -> dict[UUID, list[Holding]]:
         found: dict[UUID, list[Holding]] = {}
@@ -136,7 +92,7 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
     report = VerifyReport(Level.CATALOG)
     archs = expectations.archs
     for url in urls:
-        versions = {r.build: r.version for r in _get(url, "releases", _Releases).releases}
+        versions = {r.build: r.version for r in _get(url, "releases", Releases).releases}
         wanted = list(dict.fromkeys(builds or [*versions, *expectations.expected_builds]))
         if not wanted:
             report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{url}: has no release at all")])
@@ -144,7 +100,7 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
             if build not in versions:
                 report.add([Finding(FindingCode.NO_HARVEST, f"{url}: has nothing of {build}", build)])
                 continue
-            coverage = _get(url, f"coverage/{quote(build, safe='')}", _Coverage)
+            coverage = _get(url, f"coverage/{quote(build, safe='')}", Coverage)
             report.releases.append(ReleaseSummary(build, versions[build], coverage.images))
             for found in coverage.findings:
                 if found.code not in set(FindingCode):
@@ -159,22 +115,20 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
 
 def remote_builds(urls: Sequence[str]) -> list[str]:
     """Return the builds that any of the servers lists. Raises RemoteError."""
-    return list(dict.fromkeys(r.build for url in urls for r in _get(url, "releases", _Releases).releases))
+    return list(dict.fromkeys(r.build for url in urls for r in _get(url, "releases", Releases).releases))
 
 
 def remote_misses(urls: Sequence[str]) -> list[MissedRequest]:
     """Return what clients requested of the servers in vain. Raises RemoteError."""
     return [
-        MissedRequest(m.uuid, m.kind, m.times, m.name or "", m.build or "", m.cache_uuid, m.first_asked, m.last_asked)
+        MissedRequest(m.uuid, m.kind, m.times, m.name, m.build or "", m.cache_uuid, m.first_asked, m.last_asked)
         for url in urls
-        for m in _get(url, "missing", _Misses).missing
+        for m in _get(url, "missing", Missing).missing
     ]
 
 
 @contextmanager
 def _client(url: str, cache_dir: Path) -> Iterator[SymbolClient]:
-    from symcache.client import SymbolClient  # noqa: PLC0415
-
     with SymbolClient([url], cache_dir) as client:
         yield client
 
@@ -187,7 +141,7 @@ def _holdings(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUI
 
 def _get(url: str, what: str, model: type[_Model]) -> _Model:
     """GET one document of a server's API. Raises RemoteError."""
-    import aiohttp  # noqa: PLC0415
+    import aiohttp  # noqa: PLC0415 - takes its time, and most verifications need none
 
     async def fetch() -> bytes:
         headers = {"User-Agent": f"symcache/{__version__}"}

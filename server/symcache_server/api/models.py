@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from symcache.catalog import Occurrence, ReleaseRow
 from symcache.client import LayoutMatch
+from symcache.client.wire import Coverage, CoverageFinding, Missing, MissingImage, Release, Releases, Response, UuidText
 from symcache.macho import MAX_SOURCE_NOTES
-from symcache.model import Kind, Sha256, SourceNote, uuid_text
+from symcache.model import Kind, Sha256, SourceNote
 from symcache_server.http.auth import Scope
 
 __all__ = [
@@ -39,18 +40,12 @@ __all__ = [
 
 MAX_IMAGES = 10_000
 
-UuidText = Annotated[UUID, PlainSerializer(uuid_text, return_type=str)]
-
 
 def _number(value: object) -> object:
     """Let pass what JSON Schema takes for a number: `5.0` is an integer there, `"5"` and `true` are not."""
     if isinstance(value, str | bool):
         raise ValueError("must be an integer")
     return value
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class _Question(BaseModel):
@@ -73,7 +68,7 @@ class UuidsQuery(_Question):
     """False for a check: nobody wants what it names, so what is not held does not count as missing."""
 
 
-class Content(_Answer):
+class Content(Response):
     """One content that the library holds."""
 
     kind: Kind
@@ -91,16 +86,16 @@ class Content(_Answer):
     """The harvest that it came with is known to be whole."""
 
 
-class HeldImage(_Answer):
+class HeldImage(Response):
     """An image and its contents, preferred first; none when nobody has it."""
 
     uuid: UuidText
     contents: list[Content]
-    sources: list[SourceNote] = []
+    sources: list[SourceNote] = Field(default=[])
     """What its dSYM notes of its sources: folders of machines that the server does not know."""
 
 
-class Layout(_Answer):
+class Layout(Response):
     """Which shared caches have exactly the layout of the load addresses."""
 
     match: LayoutMatch
@@ -109,7 +104,7 @@ class Layout(_Answer):
     """Bytes; only where one cache fits."""
 
 
-class Holdings(_Answer):
+class Holdings(Response):
     """Answer to `UuidsQuery`, in its order."""
 
     images: list[HeldImage]
@@ -124,67 +119,14 @@ class NameQuery(_Question):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-class Images(_Answer):
+class Images(Response):
     """Images that have a name."""
 
     images: list[HeldImage]
     more: bool = Field(default=False, description="There are more than these, or more contents of them.")
 
 
-class Release(_Answer):
-    """One macOS build."""
-
-    product: str
-    version: str
-    extra: str
-    build: str
-    sealed: bool
-    harvests: int
-    images: int
-
-
-class Releases(_Answer):
-    """All builds, newest first."""
-
-    releases: list[Release]
-
-
-class CoverageFinding(_Answer):
-    """One thing that a release lacks; what does not apply is empty."""
-
-    code: str
-    text: str
-    path: str
-    arch: str
-    uuid: str
-    cache_uuid: str
-
-
-class Coverage(_Answer):
-    """Whether a release is complete, as far as the catalog tells."""
-
-    build: str
-    complete: bool
-    level: Literal["catalog"]
-    images: int
-    findings: list[CoverageFinding]
-
-
-class MissingImage(_Answer):
-    """Something that was asked for and nobody had; times are UTC."""
-
-    uuid: UuidText
-    kind: str
-    cache_uuid: UuidText | None
-    build: str | None
-    times: int
-    first_asked: str
-    last_asked: str
-    name: str
-    """File name, or empty where nobody told one."""
-
-
-class IssuedToken(_Answer):
+class IssuedToken(Response):
     """One token: whom it is for and what it allows. The token itself is not kept."""
 
     name: str
@@ -192,19 +134,13 @@ class IssuedToken(_Answer):
     created: str
 
 
-class Tokens(_Answer):
+class Tokens(Response):
     """Who may do what here."""
 
     tokens: list[IssuedToken]
 
 
-class Missing(_Answer):
-    """What was asked for most often."""
-
-    missing: list[MissingImage]
-
-
-class Upload(_Answer):
+class Upload(Response):
     """How much of a file was received."""
 
     offset: int
@@ -228,7 +164,7 @@ class AddQuery(_Question):
     images: list[AddedFile] = Field(min_length=1, max_length=MAX_IMAGES)
 
 
-class AddedImage(_Answer):
+class AddedImage(Response):
     """One image that is in the library now."""
 
     uuid: UuidText
@@ -238,7 +174,7 @@ class AddedImage(_Answer):
     path: str
 
 
-class Added(_Answer):
+class Added(Response):
     """What was added."""
 
     record: str
@@ -246,7 +182,7 @@ class Added(_Answer):
     problems: list[str]
 
 
-class Error(_Answer):
+class Error(Response):
     """Why there is no answer."""
 
     error: str

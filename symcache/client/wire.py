@@ -1,0 +1,89 @@
+"""Documents of a server's API that others than its pages read: one model each for who writes and who reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from symcache.kinds import uuid_text
+
+__all__ = [
+    "Coverage",
+    "CoverageFinding",
+    "Missing",
+    "MissingImage",
+    "Release",
+    "Releases",
+    "Response",
+    "UuidText",
+]
+
+UuidText = Annotated[UUID, PlainSerializer(uuid_text, return_type=str)]
+
+
+class Response(BaseModel):
+    """What a server sends. Fields that a reader does not know are passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Release(Response):
+    """One macOS build."""
+
+    product: str
+    version: str
+    extra: str
+    build: str
+    sealed: bool
+    harvests: int
+    images: int
+
+
+class Releases(Response):
+    """All builds, newest first."""
+
+    releases: list[Release]
+
+
+class CoverageFinding(Response):
+    """One thing that a release lacks; what does not apply is empty."""
+
+    code: str
+    text: str
+    path: str
+    arch: str
+    uuid: str
+    cache_uuid: str
+
+
+class Coverage(Response):
+    """Whether a release is complete, as far as the catalog tells."""
+
+    build: str
+    complete: bool
+    # Not a Literal: readers of today should not refuse what servers may look at one day.
+    level: str = Field(json_schema_extra={"const": "catalog"})
+    images: int
+    findings: list[CoverageFinding]
+
+
+class MissingImage(Response):
+    """Something that was asked for and nobody had; times are UTC."""
+
+    uuid: UuidText
+    kind: str
+    cache_uuid: UuidText | None
+    build: str | None
+    times: int
+    first_asked: str
+    last_asked: str
+    name: str
+    """File name, or empty where nobody told one."""
+
+
+class Missing(Response):
+    """What was asked for most often."""
+
+    missing: list[MissingImage]
