@@ -40,7 +40,7 @@ class Completeness(CatalogFile):
         return {content.hex(): size for content, size in rows}
 
     def blob_size(self, sha256: str) -> int | None:
-        """Return the size of a content in bytes, as any record says it, or None when none does."""
+        """Return the size of a content in bytes, as any record says it, or None if none does."""
         content = bytes.fromhex(sha256)
         rows = self._all(
             "SELECT size FROM objects WHERE substr(sha256, 1, 8) = ? AND sha256 = ? UNION ALL"

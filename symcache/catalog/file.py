@@ -69,7 +69,7 @@ class CatalogFile:
             self.database.conn.close()
 
     def fold(self, key: str, sha256: str, record: Record, validator: str = "") -> bool:
-        """Add one record; False when it is there already. All or nothing."""
+        """Add one record; return False if it is there already. All or nothing."""
         return bool(self.fold_many([(key, sha256, record)], {key: validator} if validator else {}))
 
     def fold_many(self, records: Sequence[tuple[str, str, Record]], validators: Mapping[str, str] | None = None) -> int:

@@ -55,7 +55,7 @@ class Indexer:
         self._layouts.clear()
 
     def fold(self, key: str, sha256: str, record: Record) -> bool:
-        """Add a record, inside the caller's transaction; False when this place is known already."""
+        """Add a record, inside the caller's transaction; return False if this place is known already."""
         execute = self._database.conn.execute
         if execute("SELECT 1 FROM record_keys WHERE key = ?", (key,)).fetchone():
             return False

@@ -193,12 +193,6 @@ class Lookup(CatalogFile):
         )
         return [UUID(bytes=row[0]) for row in rows]
 
-    def preference(self, slot: Slot) -> str | None:
-        """Return the SHA-256 that a person chose for (UUID, kind, cache), or None."""
-        with self._lock:
-            self._load_records()
-            return self._preferences.get(slot)
-
     def _rows(self, where: str, parameters: Sequence[Any]) -> list[Row]:
         """Return matching objects of live records, each row checked against its checksum."""
         with self._lock:

@@ -98,7 +98,11 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
         take_back(library, [identity], staged.release.build, "takes over what was removed meanwhile")
     with contextlib.suppress(StorageError):  # a convenience: what was stored is stored
         write_if_due(library.store, library.catalog)
-    conflicts = [c for c in library.conflicts_of(done.new_uuids) if any(o.record == identity for o in c.contents)]
+    conflicts = [
+        c
+        for c in library.catalog.conflicts([u for u in done.new_uuids if u])
+        if any(o.record == identity for o in c.contents)
+    ]
     return IngestResult(
         identity,
         record.sealed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -85,7 +85,7 @@ class Library:
         return self._reader.unreadable
 
     def refresh(self, *, whole: bool = False) -> bool:
-        """Fold in the records that have come since; True when there were any.
+        """Fold in the records that have come since; return True if there were any.
 
         Each writer counts its records, so that two requests a writer are enough where nothing is new: is its last
         record still there, and is there a next? Records that could not be read are tried again. A catalog that is of
@@ -245,10 +245,6 @@ class Library:
     def conflicts(self) -> list[Conflict]:
         """Return every UUID whose contents contradict each other."""
         return self.catalog.conflicts()
-
-    def conflicts_of(self, uuids: Iterable[UUID | None]) -> list[Conflict]:
-        """Return the contradictions about some UUIDs."""
-        return self.catalog.conflicts([u for u in uuids if u])
 
     def cache_file(self, cache_uuid: UUID, name: str) -> CacheFileFound | None:
         """Return one kept raw file of a shared cache, or None."""

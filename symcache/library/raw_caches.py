@@ -11,10 +11,10 @@ from symcache.dyld import SharedCache, is_cache_name
 from symcache.errors import NotFoundError, SharedCacheError
 from symcache.library.library import Library
 
-__all__ = ["kept_cache", "opened_cache"]
+__all__ = ["open_raw_cache", "write_raw_cache"]
 
 
-def kept_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
+def write_raw_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
     """Write the kept files of a shared cache into `folder` and return its main file.
 
     Raises NotFoundError when none are kept, IntegrityError when one is damaged.
@@ -37,9 +37,9 @@ def kept_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened_cache(library: Library, cache_uuid: UUID, folder: Path) -> Iterator[SharedCache]:
-    """As `kept_cache`, opened. Raises SharedCacheError also when the files are of another cache."""
-    with SharedCache.open(kept_cache(library, cache_uuid, folder)) as cache:
+def open_raw_cache(library: Library, cache_uuid: UUID, folder: Path) -> Iterator[SharedCache]:
+    """As `write_raw_cache`, opened. Raises SharedCacheError also when the files are of another cache."""
+    with SharedCache.open(write_raw_cache(library, cache_uuid, folder)) as cache:
         if cache.uuid != cache_uuid:
             raise SharedCacheError(f"{cache.path.name}: is cache {cache.uuid} where {cache_uuid} was expected")
         yield cache

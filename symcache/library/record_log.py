@@ -40,7 +40,7 @@ class Listing(NamedTuple):
 
     writers: Sequence[str]
     listed: Mapping[str, BlobStat] | None
-    """All of them by key; None where there are so few writers that each is looked at by itself."""
+    """All of them by key; None if there are so few writers that each is looked at by itself."""
 
     def records(self) -> list[StoredRecord]:
         """Return all records that were listed, in order of their keys."""
@@ -142,7 +142,7 @@ class RecordReader:
                 yield StoredRecord(key, stat.validator)
 
     def fold(self, catalog: Catalog, records: Iterable[StoredRecord]) -> bool:
-        """Read and fold records; True when this object had not seen all of them.
+        """Read and fold records; return True if this object had not seen all of them.
 
         Another process that shares the catalog may have folded some of them already: those are not read again.
         """

@@ -13,7 +13,7 @@ from symcache.dyld import EXTRACTOR, REVISION, extract_all
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
 from symcache.library.ingest import StoredAll, seal, store_all
 from symcache.library.library import Library
-from symcache.library.raw_caches import opened_cache
+from symcache.library.raw_caches import open_raw_cache
 from symcache.library.staged import StagedObject
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
@@ -156,7 +156,7 @@ def _require_not_removed(library: Library, ids: list[str], build: str) -> None:
 def _extract(
     library: Library, cache_uuid: UUID, folder: Path, progress: Callable[[int, int], None] | None
 ) -> tuple[list[StagedObject], list[str]]:
-    with opened_cache(library, cache_uuid, folder / "raw") as cache:
+    with open_raw_cache(library, cache_uuid, folder / "raw") as cache:
         report = extract_all(cache, folder / "images", progress=progress)
     staged = [
         StagedObject(

@@ -13,7 +13,7 @@ from symcache.dyld import extract_image
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
 from symcache.library.library import Library
-from symcache.library.raw_caches import opened_cache
+from symcache.library.raw_caches import open_raw_cache
 from symcache.model import Kind, Origin
 from symcache.store import BLOB_KEY, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
 
@@ -120,7 +120,7 @@ def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Seque
 
 def _extract(library: Library, occurrence: Occurrence, cache_uuid: UUID, folder: Path) -> Path | None:
     try:
-        with opened_cache(library, cache_uuid, folder) as cache:
+        with open_raw_cache(library, cache_uuid, folder) as cache:
             for image in cache.images:
                 if image.path == occurrence.path and occurrence.kind is Kind.EXECUTABLE:
                     return extract_image(cache, image, folder / "image").file

@@ -67,7 +67,7 @@ class RecordKey:
 
     @classmethod
     def parse(cls, key: str) -> RecordKey | None:
-        """Return the record key that `key` spells, or None when it is something else."""
+        """Return the record key that `key` spells, or None if it is something else."""
         match = _RECORD.fullmatch(key)
         return cls(match[1], int(match[2])) if match else None
 
@@ -106,7 +106,7 @@ class Store(Protocol):
         """Open an object for reading; seekable."""
 
     def stat(self, key: str) -> BlobStat | None:
-        """Return size and age of an object, or None when there is none."""
+        """Return size and age of an object, or None if there is none."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below `prefix` (a folder, ending in a slash), in no particular order."""
@@ -118,10 +118,10 @@ class Store(Protocol):
         """Return the names of the folders directly below `prefix`, sorted."""
 
     def refresh(self, key: str) -> bool:
-        """Make an object as young as a new one; False when it is not there (any more)."""
+        """Make an object as young as a new one; return False if it is not there (any more)."""
 
     def delete_older(self, key: str, before: float) -> bool:
-        """Delete an object unless it was made or refreshed since `before`; True when it is gone.
+        """Delete an object unless it was made or refreshed since `before`; return True if it is gone.
 
         A local folder decides and deletes in one step. An object store decides and then deletes: who refreshes an
         object has it for certain only when it is still there `settle` seconds later.

@@ -211,7 +211,7 @@ def _hash(source: BinaryIO, size: int, file: Path, stopped: threading.Event | No
 
 
 def put_object(store: Store, key: str, chunks: Iterable[bytes]) -> bool:
-    """Create `key` from chunks of bytes; False when it is there already. Raises StorageError."""
+    """Create `key` from chunks of bytes; return False if it is there already. Raises StorageError."""
     with _temporary(store) as temporary:
         written = 0
         try:

@@ -144,7 +144,7 @@ class Expectations:
         return expectations
 
     def of(self, product: str, version: str, build: str) -> list[Expected] | None:
-        """Return what a release should have, or None when no table says anything about it."""
+        """Return what a release should have, or None if no table says anything about it."""
         if self._nothing:
             return []
         tables = (_shipped(), self._site)

@@ -94,7 +94,7 @@ class ReleaseHoldings:
 
 
 def gather(library: Library, build: str) -> ReleaseHoldings | None:
-    """Return what the library has of a build, or None when that is nothing."""
+    """Return what the library has of a build, or None if that is nothing."""
     # What was added or pushed vouches for nothing.
     records = [r for r in library.catalog.records_of(build) if r.trust is Trust.HARVEST]
     if not records:

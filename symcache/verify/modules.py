@@ -19,7 +19,6 @@ from symcache.verify.findings import Finding, FindingCode, Level, VerifyReport
 __all__ = ["Holder", "Holding", "library_holder", "read_reports", "verify_modules"]
 
 _SHOWN_DUMPS = 3
-_SHOWN_BUILDS = 3
 
 
 class Holding(NamedTuple):

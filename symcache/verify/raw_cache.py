@@ -219,7 +219,7 @@ class RawCache:
         self._locals: LocalSymbols | None = read_local_symbols(holder)
 
     def reference(self, path: str, uuid: UUID | None) -> Reference | None:
-        """Return what the cache says of one image; None where it does not have it, or its file is missing.
+        """Return what the cache says of one image; return None if it does not have it, or its file is missing.
 
         Raises SharedCacheError for what the cache contradicts itself in.
         """
