@@ -10,7 +10,7 @@ from symcache.library.origin import stage_origin
 from symcache.library.preferences import prefer
 from symcache.library.reextract import ReextractResult, reextract
 from symcache.library.repair import Fetch, repair
-from symcache.library.results import CacheFileFound, Found, IngestResult
+from symcache.library.results import Found, IngestResult, StoredCacheFile
 from symcache.library.snapshots import write as write_snapshot
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.stats import Stats, stats
@@ -19,7 +19,6 @@ from symcache.library.tombstones import remove_build
 __all__ = [
     "DEFAULT_GRACE",
     "MINIMUM_GRACE",
-    "CacheFileFound",
     "Conflict",
     "Fetch",
     "Found",
@@ -35,6 +34,7 @@ __all__ = [
     "StagedCacheFile",
     "StagedObject",
     "Stats",
+    "StoredCacheFile",
     "Subset",
     "fsck",
     "gc",

@@ -15,7 +15,7 @@ from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
 from symcache.errors import IncompleteError, IntegrityError, StorageError
 from symcache.library import snapshots
 from symcache.library.record_log import RecordReader
-from symcache.library.results import CacheFileFound, Found
+from symcache.library.results import Found, StoredCacheFile
 from symcache.library.user_dirs import catalog_path
 from symcache.model import Kind, Record
 from symcache.store import (
@@ -29,7 +29,7 @@ from symcache.store import (
     read_record,
 )
 
-__all__ = ["CacheFileFound", "Found", "Library"]
+__all__ = ["Found", "Library", "StoredCacheFile"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""
@@ -246,11 +246,11 @@ class Library:
         """Return every UUID whose contents contradict each other."""
         return self.catalog.conflicts()
 
-    def cache_file(self, cache_uuid: UUID, name: str) -> CacheFileFound | None:
+    def cache_file(self, cache_uuid: UUID, name: str) -> StoredCacheFile | None:
         """Return one kept raw file of a shared cache, or None."""
         for row in self.catalog.cache_files_of(cache_uuid):
             if row.name == name and (stat := self.store.stat(blob_key(row.sha256))):
-                return CacheFileFound(name, row.sha256, row.size, stat.stored_size)
+                return StoredCacheFile(name, row.sha256, row.size, stat.stored_size)
         return None
 
     def open_stored(self, sha256: str) -> BinaryIO:

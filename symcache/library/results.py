@@ -8,7 +8,7 @@ from uuid import UUID
 from symcache.catalog import Conflict, Occurrence
 from symcache.model import Kind, ManifestEntry
 
-__all__ = ["CacheFileFound", "Found", "IngestResult"]
+__all__ = ["Found", "IngestResult", "StoredCacheFile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheFileFound:
+class StoredCacheFile:
     """A kept raw file of a shared cache."""
 
     name: str
