@@ -169,7 +169,7 @@ class Service:
             try:
                 await asyncio.to_thread(self.background.refresh)
                 # Another process may have folded: every change to the catalog file counts.
-                if (version := self._data_version()) != self._version:
+                if (version := await asyncio.to_thread(self._data_version)) != self._version:
                     self._version = version
                     self.forget()
                 self.refreshed, self.refresh_error = time.time(), ""
