@@ -1,4 +1,4 @@
-"""The HTTP server: any UUID of a library, in the layouts that debuggers ask in."""
+"""The HTTP server: any UUID of a library, in the layouts that debuggers look it up in."""
 
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig

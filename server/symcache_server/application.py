@@ -1,4 +1,4 @@
-"""The aiohttp application: layouts first, then the API and the pages; errors become answers."""
+"""The aiohttp application: layouts first, then the API and the pages; errors become responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_BODY = 4 << 20
 
 def create_app(config: ServerConfig) -> web.Application:
     """Return the application over the library of `config`. Raises NotFoundError, StorageError."""
-    app = web.Application(middlewares=[_answers, _access, _layouts], client_max_size=_MAX_BODY)
+    app = web.Application(middlewares=[_errors, _access, _layouts], client_max_size=_MAX_BODY)
     app[SERVICE] = Service(config)
     app.on_response_prepare.append(_sign)
     app.cleanup_ctx.append(_service)
@@ -58,13 +58,13 @@ async def _service(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Tell clients who answers."""
+    """Name this server in every response."""
     response.headers.update(SIGNATURE)
 
 
 @web.middleware
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let pass who may read or write what is asked for."""
+    """Let pass who may read or write what is requested."""
     reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
     service = request.app[SERVICE]
     if request.path == "/healthz":
@@ -90,7 +90,7 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer whatever has the shape of a look-up before any route is tried."""
+    """Respond to whatever has the shape of a look-up before any route is tried."""
     path = request.path
     if len(path) > MAX_PATH:
         raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
@@ -107,8 +107,8 @@ async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 @web.middleware
-async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn errors into answers with a reason, and never into a body that was begun."""
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn errors into responses with a reason, and never into a body that was begun."""
     if rest := take_rest(request):
         return rest
     try:
@@ -116,23 +116,23 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return _refusal(request, error.status, (error.text or error.reason).strip(), headers=_allow(error))
+        return _error_response(request, error.status, (error.text or error.reason).strip(), headers=_allow(error))
     except UsageError as error:
-        return _refusal(request, 400, str(error), error.hint)
+        return _error_response(request, 400, str(error), error.hint)
     except NotFoundError as error:
-        return _refusal(request, 404, str(error), error.hint)
+        return _error_response(request, 404, str(error), error.hint)
     except web.RequestPayloadError as error:
-        return _refusal(request, 400, f"the body is not what its headers say: {str(error)[:200]}")
+        return _error_response(request, 400, f"the body is not what its headers say: {str(error)[:200]}")
     except ConnectionError:
         raise  # the client has gone
     except OSError as error:
         log.error("%s %s: %s", request.method, request.path, error)
-        return _refusal(request, 503, f"the server cannot use its files: {error.strerror or error}")
+        return _error_response(request, 503, f"the server cannot use its files: {error.strerror or error}")
     except SymcacheError as error:
         if request.method not in _READS and isinstance(error, IntegrityError | FormatError):
-            return _refusal(request, 422, str(error), error.hint)  # what the client sent is not what it said
+            return _error_response(request, 422, str(error), error.hint)  # what the client sent is not what it said
         log.error("%s %s: %s", request.method, request.path, error)
-        return _refusal(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)
+        return _error_response(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _allow(error: web.HTTPException) -> dict[str, str]:
     return headers
 
 
-def _refusal(
+def _error_response(
     request: web.Request, status: int, reason: str, hint: str = "", headers: dict[str, str] | None = None
 ) -> web.Response:
     caching = "no-store"

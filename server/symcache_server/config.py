@@ -48,11 +48,11 @@ class ServerConfig:
     max_uploads: int = 64 << 30
     """Of one file that is pushed, and of all that were sent but not yet added."""
     upstreams: tuple[str, ...] = ()
-    """URLs of servers to ask for what the library does not have."""
+    """URLs of servers that are requested to send what the library does not have."""
     sources: tuple[SourceTree, ...] = ()
     """Where sources of own binaries lie; nothing else is served under `/source/`."""
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
-    """What upstream servers know this server by, so that a question never goes round in circles."""
+    """What upstream servers know this server by, so that a request never goes round in circles."""
     access_log: Path | None = None
     """File for one JSON object a request; `-`: standard error."""
     tls_cert: Path | None = None
@@ -80,7 +80,7 @@ class ServerConfig:
         return self.state_dir / "tokens.json"
 
     trusted_proxies: tuple[Network, ...] = ()
-    """Whose word in X-Forwarded-For counts."""
+    """Whose X-Forwarded-For is believed."""
     lookup_rate: float | None = None
     upload_rate: float | None = None
     """Requests a second of one client in the long run; 0 is no limit. None: a default, but none on loopback."""
@@ -118,7 +118,7 @@ class ServerConfig:
             _load(context, self.tls_cert, self.tls_key)
 
     def check(self) -> None:
-        """Raise UsageError for settings that contradict each other or would expose the library unasked."""
+        """Raise UsageError for settings that contradict each other or would expose the library unintentionally."""
         if self.public_reads and self.require_token:
             raise UsageError("--public-reads and --require-token contradict each other", hint="choose one of them")
         if not self.open_reads and not any(t.may(Scope.READ) for t in TokenStore(self.tokens).all()):

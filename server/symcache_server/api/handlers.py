@@ -19,8 +19,8 @@ from symcache.macho import parse_uuid
 from symcache.model import Kind, SourceNote, uuid_text
 from symcache.verify import Level, verify
 from symcache_server.api import models, uploads
-from symcache_server.api.answers import json_answer, refuse
 from symcache_server.api.openapi import document
+from symcache_server.api.responses import json_response, usage_error
 from symcache_server.http.content import REVALIDATE, send_json
 from symcache_server.layouts import What
 from symcache_server.lookup.cache_match import CacheMatch
@@ -31,7 +31,7 @@ __all__ = ["register"]
 _PREFIX = "/api/v1"
 _MOST_NAMED = 1000
 """Contents that are looked at for one name."""
-_Question = TypeVar("_Question", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def register(app: web.Application) -> None:
@@ -55,75 +55,75 @@ async def openapi(request: web.Request) -> web.Response:
 
 
 async def uuids(request: web.Request) -> web.Response:
-    """Say what is held of many images, and which shared caches fit their load addresses."""
+    """Return what the library has of many images, and which shared caches fit their load addresses."""
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
     try:
         query = models.UuidsQuery.model_validate_json(await request.read())
     except ValidationError as error:
-        raise refuse(error) from error
+        raise usage_error(error) from error
     service = request.app[SERVICE]
-    return json_answer(await asyncio.to_thread(_holdings, service, query))
+    return json_response(await asyncio.to_thread(_holdings, service, query))
 
 
 def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
     order = list(dict.fromkeys(i.uuid for i in query.images))
-    held = service.background.holdings(order)
+    contents = service.background.holdings(order)
     for uuid in order:
-        if query.note_missing and uuid not in held:
+        if query.note_missing and uuid not in contents:
             service.misses.add(uuid, What.EXECUTABLE)
     loads = {i.uuid: i.load_address for i in query.images if i.load_address is not None}
     layout = None
     if loads:
         one_each = {(i.uuid, i.load_address) for i in query.images if i.load_address is not None}
         # No cache has an image twice.
-        found = service.matcher.match(loads, held) if len(one_each) == len(loads) else CacheMatch((), None)
-        match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(found.caches), 2)]
-        layout = models.Layout(match=match, caches=list(found.caches), slide=found.slide)
-    return models.Holdings(images=_held(service.background, order, held), layout=layout)
+        fitting = service.matcher.match(loads, contents) if len(one_each) == len(loads) else CacheMatch((), None)
+        match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(fitting.caches), 2)]
+        layout = models.Layout(match=match, caches=list(fitting.caches), slide=fitting.slide)
+    return models.Holdings(images=_held_images(service.background, order, contents), layout=layout)
 
 
 async def one_uuid(request: web.Request) -> web.Response:
-    """Say what is held under one UUID."""
+    """Return what the library has under one UUID."""
     service, uuid = request.app[SERVICE], parse_uuid(request.match_info["uuid"])
     contents = await asyncio.to_thread(service.library.variants, uuid)
     if not contents:
         service.misses.add(uuid, What.EXECUTABLE)
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
-    return json_answer(_held(service.library, [uuid], {uuid: contents})[0])
+    return json_response(_held_images(service.library, [uuid], {uuid: contents})[0])
 
 
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = _parameters(request, models.NameQuery)
     service = request.app[SERVICE]
-    found = await asyncio.to_thread(service.by_name, query.name, _MOST_NAMED + 1)
+    rows = await asyncio.to_thread(service.by_name, query.name, _MOST_NAMED + 1)
     by_uuid: dict[UUID, list[Occurrence]] = {}
-    for o in found[:_MOST_NAMED]:
+    for o in rows[:_MOST_NAMED]:
         if o.uuid is not None:
             by_uuid.setdefault(o.uuid, []).append(o)
-    shown = list(by_uuid)[: query.limit]
-    more = len(found) > _MOST_NAMED or len(shown) < len(by_uuid)
-    return json_answer(models.Images(images=_held(service.background, shown, by_uuid), more=more))
+    named = list(by_uuid)[: query.limit]
+    more = len(rows) > _MOST_NAMED or len(named) < len(by_uuid)
+    return json_response(models.Images(images=_held_images(service.background, named, by_uuid), more=more))
 
 
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
     rows = await asyncio.to_thread(request.app[SERVICE].background.releases)
-    return json_answer(models.Releases(releases=[models.release_of(r) for r in rows]))
+    return json_response(models.Releases(releases=[models.release_of(r) for r in rows]))
 
 
 async def one_release(request: web.Request) -> web.Response:
     """Describe one build."""
-    return json_answer(models.release_of(await request.app[SERVICE].release(request.match_info["build"])))
+    return json_response(models.release_of(await request.app[SERVICE].release(request.match_info["build"])))
 
 
 async def coverage(request: web.Request) -> web.Response:
-    """Say whether a release is complete."""
+    """Return whether a release is complete."""
     service = request.app[SERVICE]
     release = await service.release(request.match_info["build"])
     report = await asyncio.to_thread(verify, service.background, [release.build], level=Level.CATALOG)
-    return json_answer(
+    return json_response(
         models.Coverage(
             build=release.build,
             complete=not report.findings,
@@ -140,9 +140,9 @@ async def coverage(request: web.Request) -> web.Response:
 
 
 async def missing(request: web.Request) -> web.Response:
-    """List what was asked for and nobody had."""
+    """List what was requested and nobody had."""
     rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
-    return json_answer(
+    return json_response(
         models.Missing(
             missing=[
                 models.MissingImage(
@@ -162,30 +162,32 @@ async def missing(request: web.Request) -> web.Response:
 
 
 async def tokens(request: web.Request) -> web.Response:
-    """List who has a token, and for what; a token that may `admin` was asked for before."""
+    """List who has a token, and for what; a token that may `admin` has been required before."""
     rows = await asyncio.to_thread(request.app[SERVICE].tokens.all)
     issued = [models.IssuedToken(name=t.name, scopes=sorted(t.scopes), created=t.created) for t in rows]
-    return json_answer(models.Tokens(tokens=issued))
+    return json_response(models.Tokens(tokens=issued))
 
 
-def _held(library: Library, order: list[UUID], held: Mapping[UUID, list[Occurrence]]) -> list[models.HeldImage]:
-    own = [u for u in order if any(o.kind is Kind.DEBUGINFO for o in held.get(u, []))]
+def _held_images(
+    library: Library, order: list[UUID], contents: Mapping[UUID, list[Occurrence]]
+) -> list[models.HeldImage]:
+    own = [u for u in order if any(o.kind is Kind.DEBUGINFO for o in contents.get(u, []))]
     notes = library.sources(own) if own else {}
     return [
         models.HeldImage(
             uuid=u,
-            contents=[models.content_of(o) for o in held.get(u, [])],
+            contents=[models.content_of(o) for o in contents.get(u, [])],
             sources=[SourceNote(recorded=recorded, place=place) for recorded, place in notes.get(u, [])],
         )
         for u in order
     ]
 
 
-def _parameters(request: web.Request, model: type[_Question]) -> _Question:
+def _parameters(request: web.Request, model: type[_Model]) -> _Model:
     repeated = [name for name in request.query if len(request.query.getall(name)) > 1]
     if repeated:
         raise UsageError(f"{repeated[0][:60]!r} is given twice")
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise refuse(error) from error
+        raise usage_error(error) from error

@@ -48,19 +48,19 @@ def _number(value: object) -> object:
     return value
 
 
-class _Question(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ImageQuery(_Question):
-    """One image that is asked about."""
+class ImageQuery(_Request):
+    """One image of a request."""
 
     uuid: UUID
     load_address: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=0, lt=1 << 64)
     """Address of its Mach-O header in the process."""
 
 
-class UuidsQuery(_Question):
+class UuidsQuery(_Request):
     """Up to 10,000 images at once."""
 
     images: list[ImageQuery] = Field(max_length=MAX_IMAGES)
@@ -105,14 +105,14 @@ class Layout(Response):
 
 
 class Holdings(Response):
-    """Answer to `UuidsQuery`, in its order."""
+    """Response to `UuidsQuery`, in its order."""
 
     images: list[HeldImage]
     layout: Layout | None
     """None when no load addresses were given."""
 
 
-class NameQuery(_Question):
+class NameQuery(_Request):
     """Parameters of a search by name."""
 
     name: str = Field(min_length=1, max_length=1024)
@@ -149,7 +149,7 @@ class Upload(Response):
     """All of it is here and has the right hash."""
 
 
-class AddedFile(_Question):
+class AddedFile(_Request):
     """One file that was sent, and the path that it has where it comes from."""
 
     sha256: Sha256
@@ -158,7 +158,7 @@ class AddedFile(_Question):
     """What a dSYM notes of its sources."""
 
 
-class AddQuery(_Question):
+class AddQuery(_Request):
     """Files to add to the library by one record."""
 
     images: list[AddedFile] = Field(min_length=1, max_length=MAX_IMAGES)
@@ -183,7 +183,7 @@ class Added(Response):
 
 
 class Error(Response):
-    """Why there is no answer."""
+    """Why a request failed."""
 
     error: str
     hint: str

@@ -23,11 +23,11 @@ _LIMIT = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 @cache
 def document() -> dict[str, Any]:
     """Return the document; it never changes while the program runs."""
-    answers: list[type[BaseModel]] = [models.Holdings, models.HeldImage, models.Images, models.Releases]
-    answers += [models.Release, models.Coverage, models.Missing, models.Upload, models.Added, models.Error]
-    answers += [models.Tokens]
+    responses: list[type[BaseModel]] = [models.Holdings, models.HeldImage, models.Images, models.Releases]
+    responses += [models.Release, models.Coverage, models.Missing, models.Upload, models.Added, models.Error]
+    responses += [models.Tokens]
     modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
-    modes = [(model, "serialization") for model in answers]
+    modes = [(model, "serialization") for model in responses]
     modes += [(models.UuidsQuery, "validation"), (models.AddQuery, "validation")]
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     return {
@@ -41,11 +41,11 @@ def document() -> dict[str, Any]:
         "paths": {
             "/api/v1/openapi.json": {"get": _operation("This document", {"type": "object"})},
             "/api/v1/uuids": {
-                "post": _operation("What is held of many images, and which shared caches fit", models.Holdings)
+                "post": _operation("What the library has of many images, and which shared caches fit", models.Holdings)
                 | {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("UuidsQuery")}}}}
             },
             "/api/v1/uuids/{uuid}": {
-                "get": _operation("What is held under one UUID", models.HeldImage, path={"uuid": _UUID})
+                "get": _operation("What the library has under one UUID", models.HeldImage, path={"uuid": _UUID})
             },
             "/api/v1/images": {
                 "get": _operation(
@@ -71,7 +71,7 @@ def document() -> dict[str, Any]:
                 "post": _operation("Add files that were sent, by one record", models.Added, statuses=("201",))
                 | {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("AddQuery")}}}}
             },
-            "/api/v1/missing": {"get": _operation("What was asked for and nobody had", models.Missing)},
+            "/api/v1/missing": {"get": _operation("What was requested and nobody had", models.Missing)},
             "/api/v1/tokens": {"get": _operation("Who has a token; needs the scope admin", models.Tokens)},
         },
         "components": {
@@ -89,18 +89,18 @@ def _ref(name: str) -> dict[str, str]:
 
 def _operation(
     summary: str,
-    answer: type[BaseModel] | dict[str, Any],
+    body: type[BaseModel] | dict[str, Any],
     *,
     path: dict[str, Any] | None = None,
     query: dict[str, Any] | None = None,
     statuses: tuple[str, ...] = ("200",),
 ) -> dict[str, Any]:
-    schema = answer if isinstance(answer, dict) else _ref(answer.__name__)
+    schema = body if isinstance(body, dict) else _ref(body.__name__)
     parameters = [
         *({"name": n, "in": "path", "required": True, "schema": s} for n, s in (path or {}).items()),
         *({"name": n, "in": "query", "required": "default" not in s, "schema": s} for n, s in (query or {}).items()),
     ]
-    wrong = {"description": "No answer, and why", "content": {"application/json": {"schema": _ref("Error")}}}
+    error = {"description": "Why the request failed", "content": {"application/json": {"schema": _ref("Error")}}}
     return {
         "summary": summary,
         **({"parameters": parameters} if parameters else {}),
@@ -109,6 +109,6 @@ def _operation(
                 status: {"description": summary, "content": {"application/json": {"schema": schema}}}
                 for status in statuses
             },
-            "default": wrong,
+            "default": error,
         },
     }

@@ -1,4 +1,4 @@
-"""The handlers of the API that take binaries in. A token that may write was asked for before they run."""
+"""The handlers of the API that take binaries in. A token that may write has been required before they run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from symcache.errors import UsageError
 from symcache_server.api import models
-from symcache_server.api.answers import json_answer, refuse
+from symcache_server.api.responses import json_response, usage_error
 from symcache_server.files.uploads import SentFile
 from symcache_server.http.auth import token_of
 from symcache_server.lookup.service import SERVICE, Service
@@ -29,15 +29,15 @@ def register(app: web.Application) -> None:
 
 
 async def progress(request: web.Request) -> web.Response:
-    """Say how much of a file has been received."""
+    """Return how much of a file has been received."""
     offset, complete = request.app[SERVICE].uploads.offset(_sha256(request))
-    return json_answer(models.Upload(offset=offset, complete=complete))
+    return json_response(models.Upload(offset=offset, complete=complete))
 
 
 async def receive(request: web.Request) -> web.Response:
     """Take a file, or the next part of it."""
     offset, complete = await request.app[SERVICE].uploads.receive(_sha256(request), request)
-    return json_answer(models.Upload(offset=offset, complete=complete), status=200 if complete else 202)
+    return json_response(models.Upload(offset=offset, complete=complete), status=200 if complete else 202)
 
 
 async def add(request: web.Request) -> web.Response:
@@ -47,14 +47,14 @@ async def add(request: web.Request) -> web.Response:
     try:
         query = models.AddQuery.model_validate_json(await request.read())
     except ValidationError as error:
-        raise refuse(error) from error
+        raise usage_error(error) from error
     service = request.app[SERVICE]
     files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
     # To its end even if the client goes away: a record is either written or not.
     work = asyncio.to_thread(service.uploads.add, service.background, files, _who(request, service))
     result = await asyncio.shield(asyncio.create_task(work))
-    service.forget()  # whoever pushes and asks finds it, at least in this process
-    return json_answer(models.Added.model_validate(result), status=201)
+    service.forget()  # whoever pushes it finds it, at least in this process
+    return json_response(models.Added.model_validate(result), status=201)
 
 
 def _sha256(request: web.Request) -> str:

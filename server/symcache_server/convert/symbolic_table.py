@@ -1,8 +1,8 @@
 """The table that `symbolic` makes of an image's DWARF: which source line, through which inlined calls, at each address.
 
-`symbolic` reads DWARF in compiled code that is made for hostile files, but its Python door answers for one address at a
-time; its table is read whole here. Source: the documentation of the crate symbolic-symcache (version 9 of its format)
-and `raw/v9.rs`: a header, then files, functions, source locations, ranges and strings, each aligned to 8 bytes.
+`symbolic` reads DWARF in compiled code that is made for hostile files, but its Python interface looks up one address at
+a time; its table is read whole here. Source: the documentation of the crate symbolic-symcache (version 9 of its
+format) and `raw/v9.rs`: a header, then files, functions, source locations, ranges and strings, each aligned to 8 bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Universal files for those who ask for them: `?universal` behind the path of a binary or a dSYM.
+"""Universal files for clients that want them: `?universal` behind the path of a binary or a dSYM.
 
 A library keeps every image by itself, so a universal file is put together anew from the slices that one record has
 under the same path: each as it was, signature included, though not at the offset that it once had.
@@ -34,7 +34,7 @@ _REVISION = 1
 
 
 async def make_universal(decoded: DecodedCache, slices: Sequence[Occurrence]) -> tuple[Path, Content]:
-    """Return a universal file of these slices, made when it is first asked for. Raises as `DecodedCache.open`."""
+    """Return a universal file of these slices, made when it is first requested. Raises as `DecodedCache.open`."""
     return await decoded.made([(decoded, one.sha256, one.size) for one in slices], f"fat{_REVISION}", _write)
 
 

@@ -97,7 +97,7 @@ class DecodedCache:
         return descriptor
 
     def reopener(self, content: Content, *, stored: bool) -> Callable[[], int | None]:
-        """Return what opens a content that has been opened before; None from it: ask `open` or `open_stored` again."""
+        """Return what opens a content that has been opened before; None from it: call `open` or `open_stored` again."""
         if stored:
             return partial(self._open_intact, content.sha256, content.stored_size)
         return partial(self._open, self._path(content.sha256), content.size)
@@ -109,16 +109,16 @@ class DecodedCache:
         return f"decoded/{sha256[:2]}/{sha256}{'.zst' if stored else ''}"
 
     async def made(
-        self, parts: Sequence[tuple[Source, str, int]], word: str, make: Callable[[Sequence[int], Path], None]
+        self, parts: Sequence[tuple[Source, str, int]], suffix: str, make: Callable[[Sequence[int], Path], None]
     ) -> tuple[Path, Content]:
-        """Return a file that is made of others, and what to send of it: named by their hashes, and `word` for how.
+        """Return a file that is made of others, and what to send of it: named by their hashes, and `suffix` for how.
 
         Of each part: where it is opened, its hash and size. `make` gets a descriptor of each and the path to write,
         whole or not at all, where it is not there yet. Raises what it raises, and IntegrityError, which it raised
         lately, without trying again.
         """
         digest = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
-        name = f"{digest}.{word}"
+        name = f"{digest}.{suffix}"
         path = Path(self._path(name))
         with self._bounded.pinned(str(path)):
             while not path.exists():
@@ -132,7 +132,7 @@ class DecodedCache:
                 else:
                     await self._once(name, partial(self._make, path, descriptors, make), self._makers)
             size = path.stat().st_size
-        return path, Content(f"{digest}-{word}", size, size)
+        return path, Content(f"{digest}-{suffix}", size, size)
 
     def _make(self, path: Path, descriptors: Sequence[int], make: Callable[[Sequence[int], Path], None]) -> None:
         def fill() -> None:
@@ -166,7 +166,7 @@ class DecodedCache:
         return f"{self._folder}/{name[:2]}/{name}"
 
     async def _once(self, key: str, work: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
-        """Do `work` in a thread, once for everybody who asks for `key` meanwhile."""
+        """Do `work` in a thread, once for everybody who waits for `key` meanwhile."""
         future = self._filling.get(key)
         if future is None:
             future = asyncio.ensure_future(asyncio.wrap_future((pool or self._pool).submit(work)))
@@ -308,5 +308,5 @@ def _note(signature: _Signature) -> bytes:
 
 
 def _signature(descriptor: int) -> _Signature:
-    found = os.fstat(descriptor)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = os.fstat(descriptor)
+    return status.st_ino, status.st_size, status.st_mtime_ns

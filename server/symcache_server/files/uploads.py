@@ -63,7 +63,7 @@ class Uploads:
         have, complete = self.offset(sha256)
         if complete:
             return have, True
-        self._make_room(total)
+        self._free_space(total)
         with self._part(sha256).open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,8 +93,9 @@ class Uploads:
         return total, True
 
     def add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:
-        """Add files to the library as one record, but for those that it holds: the answer to an earlier call may have
-        been lost. Slow.
+        """Add files to the library as one record, without those that it has already. Slow.
+
+        It has some where the response to an earlier request was lost.
 
         Raises NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
         """
@@ -109,14 +110,16 @@ class Uploads:
         for sha256, path, sources in files:
             file = self._whole(sha256)
             if not file.exists():
-                held = self._held(library, sha256)
-                record = held.record
-                images.append({"uuid": held.uuid, "kind": held.kind, "arch": held.arch, "sha256": sha256, "path": path})
+                known = self._occurrence(library, sha256)
+                record = known.record
+                images.append(
+                    {"uuid": known.uuid, "kind": known.kind, "arch": known.arch, "sha256": sha256, "path": path}
+                )
                 continue
-            found = identify(file)
-            if len(found) != 1 or found[0].uuid is None or found[0].kind is None or found[0].offset:
+            slices = identify(file)
+            if len(slices) != 1 or slices[0].uuid is None or slices[0].kind is None or slices[0].offset:
                 raise IntegrityError(f"{path}: is not one Mach-O image with a UUID", hint="send slices one by one")
-            image, kind = found[0], found[0].kind
+            image, kind = slices[0], slices[0].kind
             with file.open("rb") as opened:
                 if file_end(opened.read(1 << 20)) > image.size:
                     raise IntegrityError(f"{path}: is cut: its segments reach beyond its end")
@@ -133,12 +136,12 @@ class Uploads:
         return {"record": result.record_id, "images": images, "problems": result.problems}
 
     @staticmethod
-    def _held(library: Library, sha256: str) -> Occurrence:
+    def _occurrence(library: Library, sha256: str) -> Occurrence:
         """Return what the library says of a content that was not sent. Raises NotFoundError."""
         library.refresh()  # another process may have added it a moment ago
-        for held in library.catalog.occurrences_of_blob(sha256):
-            if held.uuid is not None:
-                return held
+        for occurrence in library.catalog.occurrences_of_blob(sha256):
+            if occurrence.uuid is not None:
+                return occurrence
         raise NotFoundError(f"{sha256}: was not sent", hint=f"PUT it to /api/v1/uploads/{sha256}")
 
     def _place(self, request: web.Request) -> tuple[int, int, int]:
@@ -158,16 +161,16 @@ class Uploads:
             raise web.HTTPRequestEntityTooLarge(self._max_size, total)
         return first, last + 1, total
 
-    def _make_room(self, size: int) -> None:
+    def _free_space(self, size: int) -> None:
         """Throw away what was forgotten; refuse what does not fit even then."""
         total = 0
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
-                if time.time() - found.st_mtime > _KEEP_SECONDS:
+                status = path.stat()
+                if time.time() - status.st_mtime > _KEEP_SECONDS:
                     path.unlink()
                 else:
-                    total += found.st_size
+                    total += status.st_size
         if total + size > self._max_total:
             raise web.HTTPInsufficientStorage(text="too much has been sent and not yet added: try again later")
 

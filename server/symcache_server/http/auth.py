@@ -38,7 +38,7 @@ class Scope(StrEnum):
     WRITE = "write"
     """Add binaries, and read. Nothing can be removed or preferred over HTTP, by nobody."""
     ADMIN = "admin"
-    """Watch over the server, too: see who has tokens, and ask as often as need be."""
+    """Watch over the server, too: see who has tokens, and send any number of requests."""
 
 
 class Token(BaseModel):
@@ -80,7 +80,7 @@ class TokenStore:
             raise StorageError(f"{self._path}: not readable as tokens", hint="restore or delete this file") from error
 
     def create(self, name: str, scopes: Iterable[Scope]) -> str:
-        """Add a token and return its text, which is never shown again. Raises UsageError for a name in use."""
+        """Add a token and return its text, which is never returned again. Raises UsageError for a name in use."""
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name[:80]!r}: not a name for a token", hint="letters, digits and . _ @ -")
         text = secrets.token_urlsafe(32)
@@ -109,8 +109,8 @@ class TokenStore:
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
             try:
-                found = self._path.stat()
-                stamp = (found.st_mtime_ns, found.st_ino)
+                status = self._path.stat()
+                stamp = (status.st_mtime_ns, status.st_ino)
             except OSError:
                 stamp = None
             if stamp != self._stamp or stamp is None:

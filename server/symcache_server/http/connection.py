@@ -1,4 +1,4 @@
-"""aiohttp's protocol for one connection, whose own answers are like all others of this server.
+"""aiohttp's protocol for one connection, whose own responses are like all others of this server.
 
 What is no HTTP never reaches the application: aiohttp refuses it by itself, and so it does where a handler fails.
 """
@@ -27,13 +27,13 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if isinstance(exc, UnicodeEncodeError) and not _is_text(request):
-            # Bytes that are no UTF-8 come as surrogates, which go into no answer.
-            answer: web.StreamResponse = web.Response(status=400, text="a header field is not UTF-8\n")
-            answer.force_close()
+            # Bytes that are no UTF-8 come as surrogates, which fit into no response.
+            response: web.StreamResponse = web.Response(status=400, text="a header field is not UTF-8\n")
+            response.force_close()
         else:
-            answer = super().handle_error(request, status, exc, message)
-        answer.headers.update(SIGNATURE | {"Cache-Control": "no-store"})
-        return answer
+            response = super().handle_error(request, status, exc, message)
+        response.headers.update(SIGNATURE | {"Cache-Control": "no-store"})
+        return response
 
 
 def protocol(server: web.Server) -> web.RequestHandler:

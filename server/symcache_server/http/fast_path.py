@@ -1,12 +1,12 @@
-"""The fast path: a whole answer that was given before goes out again, without task, request object or header map.
+"""The fast path: a whole response that was given before goes out again, without task, request object or header map.
 
 Dump loaders ask for hundreds of binaries in a burst, and the next one asks for the same. aiohttp takes some 50 µs of
-Python for a request and its answer, which is as long as the kernel takes to send 300 KB. So each connection is looked
+Python for a request and its response, which is as long as the kernel takes to send 300 KB. So each connection is looked
 at first by `_Connection`. It hands everything on to aiohttp's own protocol, but for one case:
 
 - one whole GET or HEAD has come, by itself, with no header fields but those of `_PLAIN` (aiohttp's parser says so);
-- aiohttp has answered everything before it on this connection;
-- the same path was answered in full before, in the same encoding, and the library has not changed since;
+- aiohttp has responded to everything before it on this connection;
+- the same path was responded to in full before, in the same encoding, and the library has not changed since;
 - anybody may read, and the client is within its rate.
 
 Then the head is sent again as it was, with a new date, and the file behind it. What the socket does not take at once is
@@ -36,7 +36,7 @@ from multidict import CIMultiDictProxy
 from symcache.errors import NotFoundError
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import Content, accepts_zstd
-from symcache_server.http.metrics import REPEATED, TYPE, AccessLogger, Asked, note
+from symcache_server.http.metrics import REPEATED, TYPE, AccessLogger, RequestInfo, note
 
 __all__ = ["FastPath", "FastPathLogger", "take_rest"]
 
@@ -46,7 +46,7 @@ _PLAIN = frozenset(
         *("x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"),
     }
 )
-"""Fields that no answer depends on, but for Accept-Encoding. With any other one, a request is aiohttp's."""
+"""Fields that no response depends on, but for Accept-Encoding. With any other one, a request is aiohttp's."""
 _REMEMBERED = 1 << 15
 _LONGEST_PATH = 200
 _SMALL = 32 << 10
@@ -56,7 +56,7 @@ _IDLE_SECONDS = 3630.0
 """As aiohttp's own: longer than proxies keep connections."""
 
 
-class _Answer(NamedTuple):
+class _Remembered(NamedTuple):
     """What was sent before."""
 
     kind: str
@@ -69,8 +69,8 @@ class _Answer(NamedTuple):
     """Opens its file; None: it is not ready."""
 
 
-class _Asked(NamedTuple):
-    """As `symcache_server.http.metrics.Asked`."""
+class _RequestInfo(NamedTuple):
+    """As `symcache_server.http.metrics.RequestInfo`."""
 
     remote: str
     method: str
@@ -79,19 +79,21 @@ class _Asked(NamedTuple):
 
 
 class FastPath:
-    """The answers that one process remembers.
+    """The responses that one process remembers.
 
     `wait` counts a look-up, and returns for how many seconds its client may ask no more; None: there is no limit.
     """
 
-    def __init__(self, files: DecodedCache, *, enabled: bool, wait: Callable[[Asked], float] | None = None) -> None:
+    def __init__(
+        self, files: DecodedCache, *, enabled: bool, wait: Callable[[RequestInfo], float] | None = None
+    ) -> None:
         # Elsewhere sendfile and MSG_MORE are not the same.
         self.enabled, self.wait, self._files = enabled and sys.platform == "linux", wait, files
-        self._answers: OrderedDict[tuple[str, bool], _Answer] = OrderedDict()
+        self._responses: OrderedDict[tuple[str, bool], _Remembered] = OrderedDict()
         self.age = 0
 
     def remember(self, request: web.BaseRequest, content: Content, headers: Mapping[str, str], *, stored: bool) -> None:
-        """Keep what a GET is being answered with, for all who will ask the same."""
+        """Keep the response to a GET, for all who will send the same."""
         path = request.raw_path
         if not self.enabled or len(path) > _LONGEST_PATH or not _is_plain(request.headers):
             return
@@ -99,19 +101,19 @@ class FastPath:
         fields = dict(headers) | {"Content-Length": str(size), "Server": SERVER_SOFTWARE}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         reopen = self._files.reopener(content, stored=stored)
-        answer = _Answer(request[TYPE], f"HTTP/1.1 200 OK\r\n{lines}Date: ".encode(), size, reopen)
-        self._answers[path, _takes_zstd(request.headers)] = answer
-        if len(self._answers) > _REMEMBERED:
-            self._answers.popitem(last=False)
+        response = _Remembered(request[TYPE], f"HTTP/1.1 200 OK\r\n{lines}Date: ".encode(), size, reopen)
+        self._responses[path, _takes_zstd(request.headers)] = response
+        if len(self._responses) > _REMEMBERED:
+            self._responses.popitem(last=False)
 
-    def find(self, message: RawRequestMessage) -> _Answer | None:
-        """Return what the same request was answered with, or None."""
-        return self._answers.get((message.path, _takes_zstd(message.headers)))
+    def find(self, message: RawRequestMessage) -> _Remembered | None:
+        """Return the response to the same request, or None."""
+        return self._responses.get((message.path, _takes_zstd(message.headers)))
 
     def forget(self) -> None:
         """Drop everything: the library has changed."""
         self.age += 1
-        self._answers.clear()
+        self._responses.clear()
 
     def protocols(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
         """Return what makes the protocol of each connection, of one of aiohttp's that `make` returns."""
@@ -119,16 +121,16 @@ class FastPath:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: what cannot be answered at once is `handler`'s, which is aiohttp's protocol."""
+    """One connection: what cannot be sent at once is `handler`'s, which is aiohttp's protocol."""
 
     def __init__(self, fast: FastPath, handler: web.RequestHandler) -> None:
         self._fast, self._handler = fast, handler
         self._parser: HttpRequestParser | None = None
         """None: something has come that only aiohttp can follow, and so is all that comes after."""
-        self._unanswered = 0
-        """How many requests aiohttp was given and has not said yet that it has answered."""
+        self._pending = 0
+        """How many requests aiohttp was given and has not said yet that it has responded to."""
         self.rest: _Rest | None = None
-        """What is left of an answer, until aiohttp takes it over."""
+        """What is left of an response, until aiohttp takes it over."""
         self._used = 0.0
         self._timer: asyncio.TimerHandle | None = None
         """Ends the connection when nothing has come for long, as aiohttp's timer does, while that one is off."""
@@ -143,7 +145,7 @@ class _Connection(asyncio.Protocol):
         _connections[self._handler] = self
 
     def data_received(self, data: bytes) -> None:
-        if not self._answer(data):
+        if not self._respond(data):
             self._stop_timer()
             self._handler.data_received(data)
 
@@ -164,9 +166,9 @@ class _Connection(asyncio.Protocol):
             os.close(self.rest.descriptor)
         self._handler.connection_lost(error)
 
-    def answered(self) -> None:
-        """Take note that aiohttp has sent the answer to what it was given."""
-        self._unanswered -= 1
+    def responded(self) -> None:
+        """Take note that aiohttp has sent the response to what it was given."""
+        self._pending -= 1
 
     def _start_timer(self) -> None:
         self._handler.keep_alive(True)  # stops its timer, which knows nothing of this request
@@ -187,28 +189,28 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _answer(self, data: bytes) -> bool:
-        """Return whether the request was answered; if not, it is aiohttp's."""
+    def _respond(self, data: bytes) -> bool:
+        """Return whether the request was responded to; if not, it is aiohttp's."""
         start = time.perf_counter()
         if self._parser is None or (message := _parse(self._parser, data)) is None:
-            # Also behind others that wait for their answers: what comes next may be the body of this one.
+            # Also behind others that wait for their responses: what comes next may be the body of this one.
             self._parser = None
             return False
-        self._unanswered += 1
-        if self._unanswered > 1 or not _is_plain(message.headers) or (answer := self._fast.find(message)) is None:
+        self._pending += 1
+        if self._pending > 1 or not _is_plain(message.headers) or (response := self._fast.find(message)) is None:
             return False
         if self._transport.is_closing() or self._transport.get_write_buffer_size():
             return False
-        descriptor = _reopen(answer)
+        descriptor = _reopen(response)
         if descriptor is None:
             return False
         try:
-            asked = _Asked(self._address, message.method, message.path, message.headers)
-            if self._fast.wait is not None and self._fast.wait(asked):
+            info = _RequestInfo(self._address, message.method, message.path, message.headers)
+            if self._fast.wait is not None and self._fast.wait(info):
                 return False  # aiohttp's handler will find the same, and say so
-            sent = self._send(answer, descriptor, body=message.method == hdrs.METH_GET)
-            if sent < answer.size and message.method == hdrs.METH_GET:
-                self.rest, descriptor = _Rest(answer.kind, descriptor, sent, answer.size), -1
+            sent = self._send(response, descriptor, body=message.method == hdrs.METH_GET)
+            if sent < response.size and message.method == hdrs.METH_GET:
+                self.rest, descriptor = _Rest(response.kind, descriptor, sent, response.size), -1
                 return False
         except ConnectionError:
             self._transport.abort()
@@ -216,25 +218,25 @@ class _Connection(asyncio.Protocol):
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        self._unanswered -= 1
+        self._pending -= 1
         self._start_timer()
         REPEATED.inc()
-        note(answer.kind, HTTPStatus.OK, sent, time.perf_counter() - start, asked)
+        note(response.kind, HTTPStatus.OK, sent, time.perf_counter() - start, info)
         return True
 
-    def _send(self, answer: _Answer, descriptor: int, *, body: bool) -> int:
+    def _send(self, response: _Remembered, descriptor: int, *, body: bool) -> int:
         """Send the head and what the socket takes of the body; return how much of that. Raises ConnectionError."""
-        head = answer.head + _date_and_end(int(time.time()))
+        head = response.head + _date_and_end(int(time.time()))
         sent, written = 0, 0
         with contextlib.suppress(BlockingIOError):
-            if not body or answer.size <= _SMALL:
-                data = os.pread(descriptor, answer.size, 0) if body else b""
+            if not body or response.size <= _SMALL:
+                data = os.pread(descriptor, response.size, 0) if body else b""
                 written = self._socket.send(head + data)
                 sent = max(0, written - len(head))
             else:
                 written = self._socket.send(head, socket.MSG_MORE)
-                while written == len(head) and sent < answer.size:
-                    part = os.sendfile(self._socket.fileno(), descriptor, sent, answer.size - sent)
+                while written == len(head) and sent < response.size:
+                    part = os.sendfile(self._socket.fileno(), descriptor, sent, response.size - sent)
                     if not part:
                         break  # shorter than it was: found out by whoever sends the rest
                     sent += part
@@ -247,7 +249,7 @@ _connections: dict[web.RequestHandler, _Connection] = {}
 
 
 class _Rest(web.StreamResponse):
-    """What the socket did not take of an answer whose head has been sent."""
+    """What the socket did not take of an response whose head has been sent."""
 
     keep_alive = True  # as the head has said
 
@@ -271,7 +273,7 @@ class _Rest(web.StreamResponse):
 
 
 def take_rest(request: web.BaseRequest) -> web.StreamResponse | None:
-    """Return what answers a request that the fast path has begun to answer, or None."""
+    """Return the rest of a response that the fast path has begun, or None."""
     connection = _connections.get(request.protocol)
     if connection is None or (rest := connection.rest) is None:
         return None
@@ -281,13 +283,13 @@ def take_rest(request: web.BaseRequest) -> web.StreamResponse | None:
 
 
 class FastPathLogger(AccessLogger):
-    """Tells the fast path, too, that an answer has been sent."""
+    """Tells the fast path, too, that an response has been sent."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Take note of one answer; `time` in seconds."""
+        """Take note of one response; `time` in seconds."""
         super().log(request, response, time)
         if (connection := _connections.get(request.protocol)) is not None:
-            connection.answered()
+            connection.responded()
 
 
 def _parse(parser: HttpRequestParser, data: bytes) -> RawRequestMessage | None:
@@ -315,9 +317,9 @@ def _takes_zstd(headers: CIMultiDictProxy[str]) -> bool:
     return fields is not None and accepts_zstd(",".join(fields))
 
 
-def _reopen(answer: _Answer) -> int | None:
+def _reopen(response: _Remembered) -> int | None:
     try:
-        return answer.reopen()
+        return response.reopen()
     except (OSError, NotFoundError):
         return None
 

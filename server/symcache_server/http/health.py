@@ -1,4 +1,4 @@
-"""For whoever runs the server: is it alive, can it answer, how does it fare."""
+"""For whoever runs the server: is it alive, is it ready, how does it fare."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: web.Application) -> None:
 
 
 async def health(request: web.Request) -> web.Response:
-    """Say that the process answers at all."""
+    """Say that the process runs."""
     request[TYPE] = "operations"
     return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
 

@@ -1,4 +1,4 @@
-"""Who may ask how often: look-ups and uploads have each their limit, which holds for all processes of a server.
+"""How often clients may send requests: one limit for look-ups, one for uploads, for all processes of a server together.
 
 Whoever brings a valid token is counted under its name, wherever it is used; all others under their address.
 """
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from symcache.errors import UsageError
 from symcache_server.http.auth import Scope, Token
-from symcache_server.http.metrics import Asked
+from symcache_server.http.metrics import RequestInfo
 from symcache_server.http.rates import RateLimit
 
 __all__ = ["Limits", "Network", "client_address", "is_proxy", "parse_network"]
@@ -35,9 +35,9 @@ class Limits:
         self._proxies = frozenset(proxies)
         self.on = bool(lookups or uploads)
 
-    def wait(self, asked: Asked) -> float:
-        """Count a look-up by somebody without a token; return 0, or the seconds after which he may ask again."""
-        return self._lookups.wait(_network(client_address(asked, self._proxies))) if self._lookups else 0.0
+    def wait(self, request: RequestInfo) -> float:
+        """Count a look-up by somebody without a token; return 0, or the seconds after which it may be sent again."""
+        return self._lookups.wait(_network(client_address(request, self._proxies))) if self._lookups else 0.0
 
     def check(self, request: web.BaseRequest, token: Token | None, *, upload: bool) -> None:
         """Count a request. Raises HTTPTooManyRequests."""
@@ -54,8 +54,8 @@ class Limits:
             )
 
 
-def client_address(request: Asked, proxies: frozenset[Network]) -> str:
-    """Return who asks: the peer, or what a proxy that is named in `proxies` says in X-Forwarded-For.
+def client_address(request: RequestInfo, proxies: frozenset[Network]) -> str:
+    """Return the address of the client: the peer, or what a proxy that is named in `proxies` says in X-Forwarded-For.
 
     Each proxy appends whom it got the request from, so the last address that is none of theirs is the client's;
     whatever stands before it was written by the client.

@@ -1,7 +1,7 @@
-"""Prometheus metrics and the access log: both are told of every answer once it has been sent.
+"""Prometheus metrics and the access log: both are told of every response once it has been sent.
 
 Names follow elfutils' debuginfod where it has one for the same thing. With several processes, each writes its values
-into files of a common folder (`PROMETHEUS_MULTIPROC_DIR`), and whichever is asked adds them up.
+into files of a common folder (`PROMETHEUS_MULTIPROC_DIR`), and whichever serves `/metrics` adds them up.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
-    "Asked",
+    "RequestInfo",
     "access_logger",
     "exposition",
     "flush_access_log",
@@ -49,8 +49,8 @@ TYPE: web.RequestKey[str] = (
 )
 """Key under which a request notes what it was: a layout, `api`, `page` …"""
 
-REQUESTS = Counter("http_requests", "Requests answered.", ["type"])
-RESPONSES = Counter("http_responses", "Answers by status.", ["type", "result"])
+REQUESTS = Counter("http_requests", "Requests.", ["type"])
+RESPONSES = Counter("http_responses", "Responses by status.", ["type", "result"])
 BYTES = Counter("http_responses_transfer_bytes", "Bytes of bodies sent.", ["type"])
 SECONDS = Histogram(
     "http_responses_duration_seconds",
@@ -58,10 +58,10 @@ SECONDS = Histogram(
     ["type"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-REPEATED = Counter("symcache_fast_path_responses", "Answers that were sent again from memory.")
-MISSES = Counter("symcache_misses", "Look-ups that nobody could answer.", ["type"])
+REPEATED = Counter("symcache_fast_path_responses", "Responses that were sent again from memory.")
+MISSES = Counter("symcache_misses", "Look-ups of what nobody has.", ["type"])
 CACHE_FILLS = Counter("symcache_cache_fills", "Blobs decoded or proven for sending.", ["result"])
-UPSTREAM = Counter("symcache_upstream_requests", "Questions passed on to other servers.", ["result"])
+UPSTREAM = Counter("symcache_upstream_requests", "Requests passed on to other servers.", ["result"])
 LIBRARY_AGE = Gauge(
     "symcache_library_refreshed_timestamp_seconds",
     "When the library was last looked at for new records.",
@@ -100,7 +100,7 @@ def access_logger(file: Path | None) -> logging.Logger:
     if file is not None and _buffer is None:
         target = logging.StreamHandler() if str(file) == "-" else WatchedFileHandler(file)
         target.setFormatter(logging.Formatter("%(message)s"))
-        # A write a request would cost as much as answering it.
+        # A write a request would cost as much as responding to it.
         _buffer = MemoryHandler(_BUFFERED, flushLevel=logging.ERROR, target=target)
         _log.addHandler(_buffer)
     return _log
@@ -113,17 +113,17 @@ def flush_access_log() -> None:
 
 
 class AccessLogger(AbstractAccessLogger):
-    """Counts an answer, and writes one JSON object about it where a log is kept."""
+    """Counts a response, and writes one JSON object about it where a log is kept."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Take note of one answer; `time` in seconds."""
+        """Take note of one response; `time` in seconds."""
         # Not `body_length`: that counts headers, and knows nothing of sendfile.
         size = 0 if request.method == "HEAD" else getattr(response, "sent", response.content_length) or 0
         kind = request.get(TYPE, "other")
         note(kind, response.status, size, time, request)
 
 
-class Asked(Protocol):
+class RequestInfo(Protocol):
     """What the log tells of a request: aiohttp's requests are such."""
 
     @property
@@ -146,8 +146,8 @@ class Asked(Protocol):
 _counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}
 
 
-def note(kind: str, status: int, size: int, seconds: float, asked: Asked) -> None:
-    """Count an answer of `size` bytes to a request of this kind, and write a line about it where a log is kept."""
+def note(kind: str, status: int, size: int, seconds: float, request: RequestInfo) -> None:
+    """Count a response of `size` bytes to a request of this kind, and write a line about it where a log is kept."""
     counters = _counters.get((kind, status))
     if counters is None:
         labelled = REQUESTS.labels(kind), RESPONSES.labels(kind, str(status))
@@ -157,22 +157,22 @@ def note(kind: str, status: int, size: int, seconds: float, asked: Asked) -> Non
     counters[2].inc(size)
     counters[3].observe(seconds)
     if _buffer is not None:
-        _log.info(_line(kind, status, size, seconds, asked))
+        _log.info(_line(kind, status, size, seconds, request))
 
 
-def _line(kind: str, status: int, size: int, seconds: float, asked: Asked) -> str:
+def _line(kind: str, status: int, size: int, seconds: float, request: RequestInfo) -> str:
     return json.dumps(
         {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "remote": asked.remote,
-            "forwarded": asked.headers.get("X-Forwarded-For", ""),
-            "method": asked.method,
-            "path": asked.path_qs[:2048],
+            "remote": request.remote,
+            "forwarded": request.headers.get("X-Forwarded-For", ""),
+            "method": request.method,
+            "path": request.path_qs[:2048],
             "type": kind,
             "status": status,
             "bytes": size,
             "seconds": round(seconds, 6),
-            "range": asked.headers.get("Range", ""),
-            "agent": asked.headers.get("User-Agent", "")[:200],
+            "range": request.headers.get("Range", ""),
+            "agent": request.headers.get("User-Agent", "")[:200],
         }
     )

@@ -1,6 +1,6 @@
 """Having somebody else send a body: nginx by an internal redirect, or the object store by a presigned URL.
 
-Either only replaces the way that the bytes take: which content answers, and every precondition and range, is decided
+Either only replaces the way that the bytes take: which content is sent, and every precondition and range, is decided
 here as always. nginx gets the name of a file that has been decoded or proven before. A presigned URL is to the object
 as it lies in the store, which this server has not read: zstd's own checksum and the client's check stand behind it.
 """
@@ -51,7 +51,7 @@ class Offload:
     def handover(
         self, request: web.BaseRequest, content: Content, count: int, headers: dict[str, str]
     ) -> web.Response | None:
-        """Return the answer that names a file to nginx, or None."""
+        """Return the response that names a file to nginx, or None."""
         if not self._prefix or _has_conditions(request):
             return None
         if not is_proxy(request.remote or "", self._proxies):

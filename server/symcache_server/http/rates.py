@@ -1,10 +1,10 @@
-"""How often one client may ask: a generic cell rate algorithm per key (ITU-T I.371), one number a client.
+"""How often one client may send requests: a generic cell rate algorithm per key (ITU-T I.371), one number a client.
 
 The numbers lie in a table of fixed size that all processes of a server map, so a limit holds whichever of them the
 kernel gives a connection to. It is a hash table of small buckets::
 
     bucket      8 slots of 16 bytes
-    slot        uint64 fingerprint of the client, float64 when it would be done, had it asked at the even rate
+    slot        uint64 fingerprint of the client, float64 when it would be done at the even rate
 
 The times are those of CLOCK_MONOTONIC, which is one clock for all processes. A bucket is locked while it is changed; a
 process that dies lets go, and one that is held up with a lock is not waited for: then one request may go uncounted.
@@ -26,7 +26,7 @@ from symcache.errors import StorageError
 __all__ = ["RateLimit"]
 
 _BURST_SECONDS = 30.0
-"""What was not asked for so long may be asked at once: a dump loader wants a thousand binaries, and then none."""
+"""What was not used for so long may be used at once: a dump loader wants a thousand binaries, and then none."""
 _SLOTS, _SLOT_SIZE = 8, 16
 _BUCKET = struct.Struct(f"={_SLOTS}Q{_SLOTS}d")
 _FINGERPRINT, _UNTIL = struct.Struct("=Q"), struct.Struct("=d")
@@ -39,8 +39,8 @@ _TRIES = 100
 class RateLimit:
     """At most `per_second` in the long run, and thirty seconds' worth of it at once.
 
-    `file` is the table, which the first process makes; without one it is this process's own. Of more clients than have
-    room in it, those are forgotten who asked longest ago.
+    `file` is the table, which the first process makes; without one it is this process's own. Of more clients than fit
+    into it, those are forgotten whose requests are oldest.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RateLimit:
             self._descriptor = None
 
     def wait(self, client: str) -> float:
-        """Count a request of `client` and return 0, or return the seconds after which it may ask again."""
+        """Count a request of `client` and return 0, or return the seconds after which it may send one."""
         digest = int.from_bytes(blake2b(client.encode(), digest_size=16, key=self._salt).digest(), "little")
         start, fingerprint = (digest >> 64) % _BUCKETS * _BUCKET.size, digest & (1 << 64) - 1 | 1
         locked = self._lock(start)

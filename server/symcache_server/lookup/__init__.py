@@ -1,1 +1,1 @@
-"""From a look-up request to the content that answers it."""
+"""From a look-up to the content that is sent."""

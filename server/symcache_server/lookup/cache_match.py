@@ -45,17 +45,17 @@ class CacheMatcher:
         self._addresses: OrderedDict[str, int | None] = OrderedDict()
         self._lock = Lock()
 
-    def match(self, loads: Mapping[UUID, int], held: Mapping[UUID, Sequence[Occurrence]]) -> CacheMatch:
+    def match(self, loads: Mapping[UUID, int], contents: Mapping[UUID, Sequence[Occurrence]]) -> CacheMatch:
         """Return the caches in which every image of `loads` that lies in any cache lies, all of them moved alike.
 
-        `loads` are the addresses of the images' headers in the process, `held` what the library has of them. Images
+        `loads` are the addresses of the images' headers in the process, `contents` what the library has of them. Images
         that lie in no cache, such as the program itself, say nothing and are passed over.
         """
         slides: dict[UUID, set[int | None]] = {}
         known = 0
         for uuid, load in loads.items():
             images: dict[UUID, Occurrence] = {}
-            for o in held.get(uuid, ()):
+            for o in contents.get(uuid, ()):
                 if o.cache_uuid is not None and o.kind is Kind.EXECUTABLE:
                     images.setdefault(o.cache_uuid, o)
             if not images:
@@ -64,11 +64,11 @@ class CacheMatcher:
                 slides = {cache: set() for cache in images}
             known += 1
             # One absence or a second slide rules a cache out: its other images need not be looked at.
-            slides = {cache: found for cache, found in slides.items() if cache in images}
-            for cache, found in list(slides.items()):
+            slides = {cache: seen for cache, seen in slides.items() if cache in images}
+            for cache, seen in list(slides.items()):
                 address = self._address(images[cache])
-                found.add(None if address is None else load - address)
-                if len(found) > 1 or None in found or any(s is None or s < 0 or s % _PAGE for s in found):
+                seen.add(None if address is None else load - address)
+                if len(seen) > 1 or None in seen or any(s is None or s < 0 or s % _PAGE for s in seen):
                     del slides[cache]
         fitting = sorted(slides)
         slide = next(iter(slides[fitting[0]]), None) if len(fitting) == 1 else None

@@ -1,4 +1,4 @@
-"""What was asked for and nobody had: the list of what to harvest next.
+"""What was requested and nobody had: the list of what to harvest next.
 
 A SQLite file shared by all server processes of a user. Misses are gathered in memory and written now and then, so
 that a burst of them costs one transaction.
@@ -36,12 +36,12 @@ ON CONFLICT DO UPDATE SET last_asked = :now, times = times + :times,
 """
 _MOST_PENDING = 100_000
 _MOST_KEPT = 1_000_000
-"""Anybody can ask for random UUIDs: the oldest misses make room."""
+"""Anybody can request random UUIDs: the oldest misses are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """One thing that was asked for; times are UTC, ISO 8601."""
+    """One thing that was requested; times are UTC, ISO 8601."""
 
     uuid: UUID
     kind: str
@@ -51,7 +51,7 @@ class Miss:
     last_asked: str
     times: int
     name: str = ""
-    """File name, where somebody asked with one."""
+    """File name, where a request had one."""
 
 
 class MissLog:
@@ -111,7 +111,7 @@ class MissLog:
             self._pending = {}
 
     def recent(self, limit: int = 1000) -> list[Miss]:
-        """Return what was asked for most often, newest first among equals."""
+        """Return what was requested most often, newest first among equals."""
         self.flush()
         with self._lock:
             rows = self._database.execute(

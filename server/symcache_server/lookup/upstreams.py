@@ -1,7 +1,6 @@
-"""Other servers, asked on a miss: symcache or debuginfod servers, in their order.
+"""Other servers, for what the library does not have: symcache or debuginfod servers, in their order.
 
-What they answer is checked as any client of theirs would (length, hash, UUID in the file), kept in a bounded cache,
-and never shadows what the library has: it is asked first.
+Their responses are checked as any client of theirs would (length, hash, UUID in the file), and kept in a bounded cache.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from symcache_server.http.metrics import UPSTREAM
 __all__ = ["Upstreams"]
 
 _MOST_HOPS = 8
-"""As debuginfod: a question that came through so many servers is not passed on."""
+"""As debuginfod: a request that came through so many servers is not passed on."""
 _MISS_SECONDS = 600.0
 _SECONDS = 80.0
 """LLDB gives up after 90."""
@@ -36,14 +35,14 @@ _ATTEMPTS = 2
 _WRONG_SECONDS = 60.0
 """How long what was not what it should be is not fetched again, to find the same."""
 _DOWN_SECONDS = 30.0
-"""How long a server that could not be reached is not asked: a dump loader does not wait for it 900 times."""
+"""How long a server that could not be reached is left out: a dump loader does not wait for it 900 times."""
 _STATION = re.compile(r"symcache-[0-9a-f]{16}")
 
-_Question = tuple[ImageRequest, frozenset[str]]
-"""What is wanted, and the symcache servers that the question came through.
+_Key = tuple[ImageRequest, frozenset[str]]
+"""What is requested, and the symcache servers that the request came through.
 
-Two servers that ask each other would wait for each other for ever, if a question that came through the other one were
-answered by what this one asks it; nor says its answer what it would tell us if we asked by ourselves.
+Two servers that are upstream of each other would wait for each other for ever, if a request that came through the other
+one joined one that is on its way there; nor would its response be the one to a request of our own.
 """
 
 
@@ -55,66 +54,66 @@ class Upstreams:
         self._identity = identity
         self._cache = LocalCache(folder, limit)
         self._session: aiohttp.ClientSession | None = None
-        self._asking: dict[_Question, asyncio.Task[FetchedImage | None]] = {}
-        self._misses: OrderedDict[_Question, float] = OrderedDict()
-        self._wrong: OrderedDict[_Question, tuple[float, RemoteError]] = OrderedDict()
+        self._running: dict[_Key, asyncio.Task[FetchedImage | None]] = {}
+        self._misses: OrderedDict[_Key, float] = OrderedDict()
+        self._wrong: OrderedDict[_Key, tuple[float, RemoteError]] = OrderedDict()
         self._down: dict[str, tuple[float, str]] = {}
-        """Servers that could not be reached: until when they are not asked, and why."""
+        """Servers that could not be reached: until when they are left out, and why."""
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def close(self) -> None:
-        """End what is being asked."""
-        for task in self._asking.values():
+        """End the requests that are under way."""
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
-    async def fetch(self, wanted: ImageRequest, asker: web.BaseRequest) -> FetchedImage | None:
-        """Return what some server has, or None. Raises RemoteError when none of them could be asked."""
-        if found := self._cache.find(wanted):
+    async def fetch(self, image: ImageRequest, request: web.BaseRequest) -> FetchedImage | None:
+        """Return what some server has, or None. Raises RemoteError when none of them could be reached."""
+        if cached := self._cache.find(image):
             UPSTREAM.labels("cached").inc()
-            return found
-        stations = frozenset(_STATION.findall(",".join(asker.headers.getall("Via", []))))
-        question = wanted, stations
-        if self._misses.get(question, 0) > time.monotonic() or not self._may_ask(asker, stations):
+            return cached
+        stations = frozenset(_STATION.findall(",".join(request.headers.getall("Via", []))))
+        key = image, stations
+        if self._misses.get(key, 0) > time.monotonic() or not self._may_pass_on(request, stations):
             return None
-        until, error = self._wrong.get(question, (0.0, None))
+        until, error = self._wrong.get(key, (0.0, None))
         if error is not None and until > time.monotonic():
             raise error.with_traceback(None)
-        task = self._asking.get(question)
+        task = self._running.get(key)
         if task is None:
             # The addresses of everybody who waits are not known; the first one stands for them.
-            task = asyncio.create_task(self._ask(question, _passed_on(asker, self._identity)))
-            self._asking[question] = task
-            task.add_done_callback(lambda done: self._finished(question, done))
+            task = asyncio.create_task(self._request(key, _passed_on(request, self._identity)))
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
 
-    def _may_ask(self, asker: web.BaseRequest, stations: frozenset[str]) -> bool:
-        """Return whether the question has not come through here already, nor through too many servers."""
-        via = ",".join(asker.headers.getall("Via", []))
-        hops = max(via.count(",") + bool(via), len(",".join(asker.headers.getall("X-Forwarded-For", [])).split(",")))
+    def _may_pass_on(self, request: web.BaseRequest, stations: frozenset[str]) -> bool:
+        """Return whether the request has not come through here already, nor through too many servers."""
+        via = ",".join(request.headers.getall("Via", []))
+        hops = max(via.count(",") + bool(via), len(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")))
         return hops < _MOST_HOPS and f"symcache-{self._identity}" not in stations
 
-    def _finished(self, question: _Question, task: asyncio.Task[FetchedImage | None]) -> None:
-        self._asking.pop(question, None)
+    def _finished(self, key: _Key, task: asyncio.Task[FetchedImage | None]) -> None:
+        self._running.pop(key, None)
         if task.cancelled():
             return
         error = task.exception()  # seen: every waiter may have gone
         result = "error" if error else "hit" if task.result() else "miss"
         UPSTREAM.labels(result).inc()
         if result == "miss":
-            self._misses[question] = time.monotonic() + _MISS_SECONDS
+            self._misses[key] = time.monotonic() + _MISS_SECONDS
             if len(self._misses) > _REMEMBERED:
                 self._misses.popitem(last=False)
         if isinstance(error, RemoteError) and isinstance(error.__cause__, IntegrityError):
-            self._wrong[question] = time.monotonic() + _WRONG_SECONDS, error
+            self._wrong[key] = time.monotonic() + _WRONG_SECONDS, error
             if len(self._wrong) > _REMEMBERED:
                 self._wrong.popitem(last=False)
 
-    async def _ask(self, question: _Question, headers: Mapping[str, str]) -> FetchedImage | None:
-        wanted, stations = question
-        suffix = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
+    async def _request(self, key: _Key, headers: Mapping[str, str]) -> FetchedImage | None:
+        image, stations = key
+        via = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 auto_decompress=False,
@@ -122,9 +121,9 @@ class Upstreams:
                 headers={"User-Agent": f"symcache/{__version__}"},
                 connector=aiohttp.TCPConnector(limit=_AT_ONCE),
             )
-        reasons, answered, wrong = [], False, None
+        reasons, reached, wrong = [], False, None
         fetcher = Fetcher(
-            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, part_suffix=suffix
+            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, word=via
         )
         for url in self._urls:
             try:
@@ -132,7 +131,7 @@ class Upstreams:
                     if reason := self._is_down(url):
                         reasons.append(reason)
                         continue
-                    found = await fetcher.fetch(url, wanted, lambda *_: None)
+                    fetched = await fetcher.fetch(url, image, lambda *_: None)
             except (RemoteError, IntegrityError) as error:
                 reasons.append(str(error))
                 wrong = error if isinstance(error, IntegrityError) else wrong
@@ -142,18 +141,18 @@ class Upstreams:
             except TimeoutError:
                 reasons.append(f"{url}: no answer in time")
                 continue
-            answered = True
-            if found is not None:
+            reached = True
+            if fetched is not None:
                 await asyncio.to_thread(self._cache.evict)
-                return found
-        if reasons and not answered:
+                return fetched
+        if reasons and not reached:
             raise RemoteError(
-                f"no upstream server answers for {wanted}: {reasons[0]}", hint="ask again later"
+                f"no upstream server answers for {image}: {reasons[0]}", hint="ask again later"
             ) from wrong
         return None
 
     def _is_down(self, url: str) -> str:
-        """Return why a server is not asked, or nothing if it is."""
+        """Return why no request is sent to a server, or an empty string."""
         until, reason = self._down.get(url, (0.0, ""))
         return reason if until > time.monotonic() else ""
 
@@ -167,8 +166,8 @@ def _is_unreachable(error: BaseException | None) -> bool:
     return False
 
 
-def _passed_on(asker: web.BaseRequest, identity: str) -> dict[str, str]:
-    """Return the headers that tell an upstream server who asks (RFC 9110 7.6.3 for Via)."""
-    via = [*asker.headers.getall("Via", []), f"1.1 symcache-{identity}"]
-    forwarded = [*asker.headers.getall("X-Forwarded-For", []), asker.remote or "unknown"]
+def _passed_on(request: web.BaseRequest, identity: str) -> dict[str, str]:
+    """Return the headers that tell an upstream server whose request it is (RFC 9110 7.6.3 for Via)."""
+    via = [*request.headers.getall("Via", []), f"1.1 symcache-{identity}"]
+    forwarded = [*request.headers.getall("X-Forwarded-For", []), request.remote or "unknown"]
     return {"Via": ", ".join(via), "X-Forwarded-For": ", ".join(forwarded)}

@@ -1,4 +1,4 @@
-"""Pages for people: what the library holds and what was asked for in vain. Plain HTML, all from here."""
+"""Pages for people: what the library holds and what was requested in vain. Plain HTML, all from here."""
 
 from symcache_server.pages.handlers import register
 

@@ -1,4 +1,4 @@
-"""The handlers of the pages. Everything shown comes from other machines, so templates escape it all."""
+"""The handlers of the pages. Everything on them comes from other machines, so templates escape it all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["register"]
 _ROWS = 500
 """Images on one page."""
 _HEADERS = {
-    # No script at all, nothing from elsewhere, in nobody's frame: what is shown was named by strangers.
+    # No script at all, nothing from elsewhere, in nobody's frame: what they list was named by strangers.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none';"
     " base-uri 'none'",
     "Referrer-Policy": "no-referrer",
@@ -128,7 +128,7 @@ async def image(request: web.Request) -> web.Response:
 
 
 async def content(request: web.Request) -> web.StreamResponse:
-    """Send one content of a UUID, whichever one a look-up would answer with."""
+    """Send one content of a UUID, whichever one a look-up prefers."""
     service, uuid, sha256 = request.app[SERVICE], parse_uuid(request.match_info["uuid"]), request.match_info["sha256"]
     for row in await asyncio.to_thread(service.library.variants, uuid):
         if row.sha256 == sha256 and (stat := await asyncio.to_thread(service.library.store.stat, blob_key(sha256))):
@@ -139,7 +139,7 @@ async def content(request: web.Request) -> web.StreamResponse:
 
 
 async def missing(request: web.Request) -> web.Response:
-    """Show what was asked for and nobody had."""
+    """Show what was requested and nobody had."""
     rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
     return _page("missing.html", misses=rows[:_ROWS])
 

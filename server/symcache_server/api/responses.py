@@ -1,4 +1,4 @@
-"""What all handlers of the API do with models: answers out, and reasons for what is wrong with a question."""
+"""Models as JSON responses, and the errors of requests that are no such model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pydantic import BaseModel, ValidationError
 
 from symcache.errors import UsageError
 
-__all__ = ["json_answer", "refuse"]
+__all__ = ["json_response", "usage_error"]
 
 
-def json_answer(value: BaseModel, *, status: int = 200) -> web.Response:
-    """Return a model as the body of an answer."""
+def json_response(value: BaseModel, *, status: int = 200) -> web.Response:
+    """Return a response with a model as its body."""
     return web.Response(
         status=status,
         body=value.model_dump_json().encode(),
@@ -20,8 +20,8 @@ def json_answer(value: BaseModel, *, status: int = 200) -> web.Response:
     )
 
 
-def refuse(error: ValidationError) -> UsageError:
-    """Return the first thing that is wrong with a question as an error that names its place."""
+def usage_error(error: ValidationError) -> UsageError:
+    """Return an error that names the first invalid field of a request."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])[:100]
     return UsageError(f"{place or 'body'}: {first['msg']}", hint="see /api/v1/openapi.json")
