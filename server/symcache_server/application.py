@@ -94,11 +94,11 @@ async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse
     path = request.path
     if len(path) > MAX_PATH:
         raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
-    if wanted := match(path):
-        request[TYPE] = wanted.layout
+    if lookup := match(path):
+        request[TYPE] = lookup.layout
         if request.method not in _READS:
             raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
-        return await answer(request, request.app[SERVICE], wanted)
+        return await answer(request, request.app[SERVICE], lookup)
     if request.method in _READS and (file := match_raw_cache(path)):
         request[TYPE] = "raw-cache"
         return await answer_raw_cache(request, request.app[SERVICE], file)

@@ -40,7 +40,7 @@ def one_input(data: bytes) -> None:
             bare = path
             if wanted.cache or wanted.build:
                 bare = "/" + path.split("/", 3)[3]
-            if sum(layout(bare) is not None for layout in LAYOUTS.values()) != 1:
+            if sum(layout.match(bare) is not None for layout in LAYOUTS) != 1:
                 raise AssertionError("a path means two things")
             if match_raw_cache(path) is not None:
                 raise AssertionError("a look-up is a raw cache file as well")

@@ -21,7 +21,7 @@ from symcache.macho import Section, identify, sections
 from symcache.model import Kind
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import Content, PlainFile, Source
-from symcache_server.layouts import Wanted, What
+from symcache_server.layouts import Lookup, What
 from symcache_server.lookup.service import Service
 
 __all__ = ["FoundSection", "find_section", "match_section"]
@@ -54,28 +54,28 @@ class _Image:
         return await self.open(sha256, size)
 
 
-async def find_section(service: Service, wanted: Wanted, request: web.BaseRequest) -> FoundSection | None:
-    """Return the section `wanted.detail`: of the library's dSYM, its binary, or of what upstream servers have.
+async def find_section(service: Service, lookup: Lookup, request: web.BaseRequest) -> FoundSection | None:
+    """Return the section `lookup.detail`: of the library's dSYM, its binary, or of what upstream servers have.
 
     Raises RemoteError when it may be upstream and no server can be asked.
     """
     missing = []
     for what in (What.DEBUGINFO, What.EXECUTABLE):
-        found = await service.resolve(replace(wanted, what=what, detail=""))
+        found = await service.resolve(replace(lookup, what=what, detail=""))
         if found is None:
             missing.append(what)
             continue
         descriptor = await service.decoded.open(found.sha256, found.size)
-        section = await asyncio.to_thread(_find, descriptor, 0, found.size, wanted.detail)
+        section = await asyncio.to_thread(_find, descriptor, 0, found.size, lookup.detail)
         if section is not None:
             return FoundSection(found, _Image(service.decoded, found), _content(found.sha256, section))
-    if not _is_debug(wanted.detail):  # what is fetched is large: the likelier one first
+    if not _is_debug(lookup.detail):  # what is fetched is large: the likelier one first
         missing.reverse()
     for what in missing:
-        asked = ImageRequest(wanted.uuid, what.kind or Kind.EXECUTABLE, wanted.cache, wanted.build)
+        asked = ImageRequest(lookup.uuid, what.kind or Kind.EXECUTABLE, lookup.cache, lookup.build)
         if (fetched := await service.fetch(asked, request)) is None:
             continue
-        section = await asyncio.to_thread(_find_in_slice, fetched.path, asked, wanted.detail)
+        section = await asyncio.to_thread(_find_in_slice, fetched.path, asked, lookup.detail)
         if section is not None:
             return FoundSection((asked, fetched), PlainFile(fetched.path), _content(fetched.sha256, section))
     return None

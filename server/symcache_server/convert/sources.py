@@ -24,7 +24,7 @@ from symcache.macho import load_commands, mach_header
 from symcache.macho.constants import LC_SEGMENT_64
 from symcache.model import uuid_text
 from symcache_server.http.content import REVALIDATE, Content, header_text, send
-from symcache_server.layouts import Wanted, What
+from symcache_server.layouts import Lookup, What
 from symcache_server.lookup.service import Service
 
 __all__ = ["answer_source", "names_file"]
@@ -56,18 +56,18 @@ class _Bytes:
         return await self.open(sha256, size)
 
 
-async def answer_source(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
+async def answer_source(request: web.Request, service: Service, lookup: Lookup) -> web.StreamResponse:
     """Answer with a source file. Raises NotFoundError, and UsageError for what is no path."""
-    uuid = wanted.uuid
-    path = source_path("/" + wanted.detail)
+    uuid = lookup.uuid
+    path = source_path("/" + lookup.detail)
     if not service.sources:
         raise NotFoundError(f"source of {uuid_text(uuid)}: none are served here", hint="symcache serve --sources")
-    debug_info = await service.resolve(replace(wanted, what=What.DEBUGINFO))
+    debug_info = await service.resolve(replace(lookup, what=What.DEBUGINFO))
     if debug_info is not None:
         descriptor = await service.decoded.open(debug_info.sha256, debug_info.size)
         if not await asyncio.to_thread(names_file, descriptor, path.rpartition("/")[2]):
             raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid_text(uuid)} name no such file")
-    elif await service.resolve(replace(wanted, what=What.EXECUTABLE)) is None:
+    elif await service.resolve(replace(lookup, what=What.EXECUTABLE)) is None:
         raise NotFoundError(f"{uuid_text(uuid)}: nobody here has this binary, nor its sources")
     data = await asyncio.to_thread(service.sources.read, path, uuid)
     headers = {

@@ -36,7 +36,7 @@ from symcache_server.http.content import (
     send_json,
 )
 from symcache_server.http.metrics import MISSES
-from symcache_server.layouts import RawCacheFile, Wanted, What
+from symcache_server.layouts import Lookup, RawCacheFile, What
 from symcache_server.lookup.service import Service
 
 __all__ = ["answer", "answer_raw_cache", "missing"]
@@ -45,17 +45,17 @@ _Part = tuple[Source, str, int]
 """Where an image is opened, its hash and its size."""
 
 
-async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
+async def answer(request: web.Request, service: Service, lookup: Lookup) -> web.StreamResponse:
     """Answer a request in any layout."""
-    if wanted.what is What.SOURCE:
-        return await answer_source(request, service, wanted)
-    if wanted.what is What.SECTION:
-        return await _section(request, service, wanted)
-    found = await service.resolve(wanted)
-    if found is None and (kind := wanted.what.kind) is not None:
-        asked = ImageRequest(wanted.uuid, kind, wanted.cache, wanted.build)
+    if lookup.what is What.SOURCE:
+        return await answer_source(request, service, lookup)
+    if lookup.what is What.SECTION:
+        return await _section(request, service, lookup)
+    found = await service.resolve(lookup)
+    if found is None and (kind := lookup.what.kind) is not None:
+        asked = ImageRequest(lookup.uuid, kind, lookup.cache, lookup.build)
         fetched = await service.fetch(asked, request)
-        if fetched is not None and wanted.what is What.BREAKPAD:
+        if fetched is not None and lookup.what is What.BREAKPAD:
             return await _fetched_symbol_file(request, service, asked, fetched)
         if fetched is not None:
             content, headers = _fetched(asked, fetched)
@@ -63,20 +63,20 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
                 content = await asyncio.to_thread(_thin, fetched, asked)
                 headers |= {"X-Symcache-Size": str(content.size), "X-DEBUGINFOD-SIZE": str(content.size)}
             return await send(request, PlainFile(fetched.path), content, headers)
-    if found is None and wanted.what is What.BREAKPAD:  # a dSYM alone has everything but how to unwind
-        found = await service.resolve(replace(wanted, what=What.DEBUGINFO))
+    if found is None and lookup.what is What.BREAKPAD:  # a dSYM alone has everything but how to unwind
+        found = await service.resolve(replace(lookup, what=What.DEBUGINFO))
     if found is None:
-        MISSES.labels(wanted.layout).inc()
-        service.misses.add(wanted.uuid, wanted.what, wanted.cache, wanted.build, wanted.name)
-        return missing(f"nobody here has the {wanted.what} of {uuid_text(wanted.uuid)}")
+        MISSES.labels(lookup.layout).inc()
+        service.misses.add(lookup.uuid, lookup.what, lookup.cache, lookup.build, lookup.name)
+        return missing(f"nobody here has the {lookup.what} of {uuid_text(lookup.uuid)}")
     headers = dict(describe(found))
-    headers["Cache-Control"] = PINNED if _is_final(found, wanted) else REVALIDATE
-    if wanted.what is What.META:
+    headers["Cache-Control"] = PINNED if _is_final(found, lookup) else REVALIDATE
+    if lookup.what is What.META:
         meta = {"name": found.name, "arch": found.arch, "file_format": "macho"}
         return send_json(request, json.dumps(meta), headers["Cache-Control"])
     try:
-        if wanted.what is What.BREAKPAD:
-            return await _symbol_file(request, service, wanted, found, headers)
+        if lookup.what is What.BREAKPAD:
+            return await _symbol_file(request, service, lookup, found, headers)
         if "universal" in request.query and len(slices := service.library.catalog.slices_of(found.occurrence)) > 1:
             path, content = await make_universal(service.decoded, slices)
             size = str(content.size)
@@ -86,14 +86,14 @@ async def answer(request: web.Request, service: Service, wanted: Wanted) -> web.
         return await send(request, service.decoded, content, headers, service.offload, service.fast)
     except NotFoundError:
         service.forget()  # collected since it was looked up
-        return missing(f"the {wanted.what} of {uuid_text(wanted.uuid)} has just been removed")
+        return missing(f"the {lookup.what} of {uuid_text(lookup.uuid)} has just been removed")
 
 
 def _archs(slices: Sequence[Occurrence]) -> str:
     return header_text(" ".join(one.arch for one in slices))
 
 
-def _is_final(found: Found, wanted: Wanted) -> bool:
+def _is_final(found: Found, lookup: Lookup) -> bool:
     """Return whether nothing but a later version of this program, or a person's decision, can change an answer.
 
     Of the contents of one image in one shared cache, a sealed harvest's is preferred to a partial one's, and what this
@@ -101,14 +101,14 @@ def _is_final(found: Found, wanted: Wanted) -> bool:
     """
     image = found.occurrence
     ours = image.extractor == EXTRACTOR and image.revision >= REVISION
-    return image.cache_uuid is not None and image.cache_uuid == wanted.cache and ours and image.sealed
+    return image.cache_uuid is not None and image.cache_uuid == lookup.cache and ours and image.sealed
 
 
-async def _section(request: web.Request, service: Service, wanted: Wanted) -> web.StreamResponse:
+async def _section(request: web.Request, service: Service, lookup: Lookup) -> web.StreamResponse:
     """Answer with the bytes of one section."""
-    found = await find_section(service, wanted, request)
+    found = await find_section(service, lookup, request)
     if found is None:
-        return missing(f"nobody here has the section {wanted.detail[:100]!r} of {uuid_text(wanted.uuid)}")
+        return missing(f"nobody here has the section {lookup.detail[:100]!r} of {uuid_text(lookup.uuid)}")
     image, source, content = found
     headers = dict(describe(image)) if isinstance(image, Found) else _fetched(*image)[1]
     size = str(content.size)
@@ -117,13 +117,13 @@ async def _section(request: web.Request, service: Service, wanted: Wanted) -> we
 
 
 async def _symbol_file(
-    request: web.Request, service: Service, wanted: Wanted, image: Found, headers: dict[str, str]
+    request: web.Request, service: Service, lookup: Lookup, image: Found, headers: dict[str, str]
 ) -> web.StreamResponse:
     """Answer with the Breakpad symbol file of a binary of the library, or of a dSYM whose binary is not there."""
-    dsym = await service.resolve(replace(wanted, what=What.DEBUGINFO))
+    dsym = await service.resolve(replace(lookup, what=What.DEBUGINFO))
     found = dict.fromkeys(found for found in (dsym, image) if found is not None)
     parts = [(service.decoded, part.sha256, part.size) for part in found]
-    make = partial(make_symbol_file, uuid=wanted.uuid, arch=image.arch, name=image.name)
+    make = partial(make_symbol_file, uuid=lookup.uuid, arch=image.arch, name=image.name)
     return await _made_symbol_file(request, service, parts, make, headers)
 
 

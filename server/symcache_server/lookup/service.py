@@ -28,7 +28,7 @@ from symcache_server.http.fast_path import FastPath
 from symcache_server.http.limits import Limits
 from symcache_server.http.metrics import LIBRARY_AGE, flush_access_log
 from symcache_server.http.offload import Offload
-from symcache_server.layouts import Wanted
+from symcache_server.layouts import Lookup
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.upstreams import Upstreams
@@ -101,14 +101,14 @@ class Service:
         self.background.close()
         self.library.close()
 
-    async def resolve(self, wanted: Wanted) -> Found | None:
+    async def resolve(self, lookup: Lookup) -> Found | None:
         """Return the content that answers, from memory if the catalog has not changed since.
 
         A pin chooses among the contents that shared caches or releases give a UUID. What lies in no shared cache, or
         belongs to no release, is the same under every pin: a debugger that is pinned by its base URL still finds its
         own program.
         """
-        key = (wanted.uuid, wanted.what.kind, wanted.cache, wanted.build)
+        key = (lookup.uuid, lookup.what.kind, lookup.cache, lookup.build)
         try:
             return self._answers[key]
         except KeyError:

@@ -123,7 +123,7 @@ class Upstreams:
             )
         reasons, reached, wrong = [], False, None
         fetcher = Fetcher(
-            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, word=via
+            self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, part_suffix=via
         )
         for url in self._urls:
             try:

@@ -14,7 +14,7 @@ from symcache.errors import StorageError
 from symcache.library import Library, ingest
 from symcache.store import BlobStat
 from symcache_server.config import ServerConfig
-from symcache_server.layouts import Wanted, What
+from symcache_server.layouts import Lookup, What
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.service import Service
 from tests.support.http import request
@@ -42,8 +42,8 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
             return found
 
         monkeypatch.setattr(service.library.store, "stat", stat)
-        wanted = Wanted("debuginfod", What.EXECUTABLE, SHARED_UUID)
-        looking = asyncio.create_task(service.resolve(wanted))
+        lookup = Lookup("debuginfod", What.EXECUTABLE, SHARED_UUID)
+        looking = asyncio.create_task(service.resolve(lookup))
         await asyncio.to_thread(asked.wait, 30)
         newer = stage_variant(
             samples.variants["23A344"], "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"
@@ -55,7 +55,7 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
             found = await looking
             assert found is not None
             assert found.build == "23A344"
-            looking = asyncio.create_task(service.resolve(wanted))
+            looking = asyncio.create_task(service.resolve(lookup))
         await looking
         await service.close()
 

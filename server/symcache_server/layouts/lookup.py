@@ -1,21 +1,19 @@
-"""What a path asks for."""
+"""What a path requests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from symcache.model import Kind
 
-__all__ = ["NAME", "Wanted", "What"]
-
-NAME = r"[^/\x00-\x1f\x7f]{1,255}"
-"""A file name, as a pattern."""
+__all__ = ["Lookup", "RawCacheFile", "What"]
 
 
 class What(StrEnum):
-    """The things that can be asked for under a UUID."""
+    """The things that can be requested under a UUID."""
 
     EXECUTABLE = "executable"
     DEBUGINFO = "debuginfo"
@@ -30,14 +28,14 @@ class What(StrEnum):
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of content that answers this, or None when either may."""
+        """The kind of content that is sent for this, or None when either may be."""
         kinds = {What.EXECUTABLE: Kind.EXECUTABLE, What.BREAKPAD: Kind.EXECUTABLE, What.DEBUGINFO: Kind.DEBUGINFO}
         return kinds.get(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One question, whatever the layout; `cache` and `build` are the pins in front of it."""
+class Lookup:
+    """One request, whatever the layout; `cache` and `build` are the pins in front of it."""
 
     layout: str
     what: What
@@ -48,3 +46,10 @@ class Wanted:
     build: str | None = None
     name: str = ""
     """File name, where the layout has one: nothing depends on it, but it tells people what is missing."""
+
+
+class RawCacheFile(NamedTuple):
+    """One raw file of a shared cache."""
+
+    cache_uuid: UUID
+    name: str
