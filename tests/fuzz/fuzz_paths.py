@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from symcache_server.http.content import accepts_zstd, parse_range
+from symcache_server.http.negotiation import accepts_zstd
+from symcache_server.http.ranges import parse_range
 from symcache_server.layouts import LAYOUTS, match, match_raw_cache
 
 __all__ = ["SEEDS", "one_input"]

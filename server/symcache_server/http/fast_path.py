@@ -35,8 +35,9 @@ from multidict import CIMultiDictProxy
 
 from symcache.errors import NotFoundError
 from symcache_server.files.decoded import DecodedCache
-from symcache_server.http.content import Content, accepts_zstd
+from symcache_server.http.content import Content
 from symcache_server.http.metrics import REPEATED, TYPE, AccessLogger, RequestInfo, note
+from symcache_server.http.negotiation import accepts_zstd
 
 __all__ = ["FastPath", "FastPathLogger", "take_rest"]
 

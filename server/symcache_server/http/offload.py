@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
 from symcache.store import SigningStore, Store, blob_key
 from symcache_server.config import ServerConfig
 from symcache_server.files.decoded import DecodedCache
-from symcache_server.http.content import Content, OffloadedBody
+from symcache_server.http.content import OffloadedBody
 from symcache_server.http.limits import is_proxy
+from symcache_server.http.plan import Transfer
 
 __all__ = ["Offload"]
 
@@ -38,29 +40,27 @@ class Offload:
         self._decoded = decoded
         self._labelled: OrderedDict[str, bool] = OrderedDict()
 
-    async def redirect(
-        self, request: web.BaseRequest, content: Content, headers: dict[str, str]
-    ) -> web.Response | None:
+    async def redirect(self, request: web.BaseRequest, transfer: Transfer) -> web.Response | None:
         """Return a redirect to the object that holds the stored form, or None."""
-        if self._store is None or _has_conditions(request) or not await self._is_labelled(self._store, content.sha256):
+        sha256 = transfer.content.sha256
+        if self._store is None or _has_conditions(request) or not await self._is_labelled(self._store, sha256):
             return None
-        url = await asyncio.to_thread(self._store.presigned, blob_key(content.sha256), _URL_SECONDS)
-        kept = {k: v for k, v in headers.items() if k not in {"Content-Encoding", "Content-Type", "Accept-Ranges"}}
+        url = await asyncio.to_thread(self._store.presigned, blob_key(sha256), _URL_SECONDS)
+        dropped = {"Content-Encoding", "Content-Type", "Accept-Ranges"}
+        kept = {name: value for name, value in transfer.headers.items() if name not in dropped}
         return web.Response(status=307, headers=kept | {"Location": url, "Cache-Control": "no-store"})
 
-    def handover(
-        self, request: web.BaseRequest, content: Content, count: int, headers: dict[str, str]
-    ) -> web.Response | None:
+    def handover(self, request: web.BaseRequest, transfer: Transfer) -> web.Response | None:
         """Return the response that names a file to nginx, or None."""
         if not self._prefix or _has_conditions(request):
             return None
         if not is_proxy(request.remote or "", self._proxies):
             return None  # others would get no body at all
-        ranged = request.headers.get(hdrs.RANGE)
-        if ranged is not None and not ("Content-Range" in headers and _PLAIN_RANGE.fullmatch(ranged)):
+        field, partial = request.headers.get(hdrs.RANGE), transfer.status == HTTPStatus.PARTIAL_CONTENT
+        if field is not None and not (partial and _PLAIN_RANGE.fullmatch(field)):
             return None
-        name = self._decoded.name(content.sha256, stored="Content-Encoding" in headers)
-        return OffloadedBody(headers | {"X-Accel-Redirect": f"{self._prefix}/{name}"}, count)
+        name = self._decoded.name(transfer.content.sha256, stored=transfer.zstd)
+        return OffloadedBody(transfer.headers | {"X-Accel-Redirect": f"{self._prefix}/{name}"}, transfer.count)
 
     async def _is_labelled(self, store: SigningStore, sha256: str) -> bool:
         """Return whether the object says that it is zstd: older ones do not, and would be taken for the content."""

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symcache_server.http.content import parse_range
+from symcache_server.http.ranges import parse_range
 from symcache_server.layouts import MAX_PATH, match
 from tests.fuzz.fuzz_paths import SEEDS, one_input
 
