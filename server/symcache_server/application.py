@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
@@ -15,9 +15,10 @@ from symcache_server.http.auth import Scope, token_of
 from symcache_server.http.content import MISSING, SIGNATURE
 from symcache_server.http.fast_path import take_rest
 from symcache_server.http.metrics import TYPE
+from symcache_server.keys import CONFIG, LIMITS, TOKENS
 from symcache_server.layouts import MAX_PATH, match, match_raw_cache
-from symcache_server.lookup.handlers import answer, answer_raw_cache
-from symcache_server.lookup.service import SERVICE, Service
+from symcache_server.lifetime import set_up
+from symcache_server.lookup.handlers import send_lookup, send_raw_cache
 
 __all__ = ["create_app"]
 
@@ -31,9 +32,8 @@ _MAX_BODY = 4 << 20
 def create_app(config: ServerConfig) -> web.Application:
     """Return the application over the library of `config`. Raises NotFoundError, StorageError."""
     app = web.Application(middlewares=[_errors, _access, _layouts], client_max_size=_MAX_BODY)
-    app[SERVICE] = Service(config)
+    set_up(app, config)
     app.on_response_prepare.append(_sign)
-    app.cleanup_ctx.append(_service)
     health.register(app)
     api.register(app)
     pages.register(app)
@@ -51,12 +51,6 @@ async def _nothing(request: web.Request) -> web.StreamResponse:
     raise web.HTTPNotFound(text="nothing is at this path\n")
 
 
-async def _service(app: web.Application) -> AsyncIterator[None]:
-    app[SERVICE].start()
-    yield
-    await app[SERVICE].close()
-
-
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     """Name this server in every response."""
     response.headers.update(SIGNATURE)
@@ -66,16 +60,16 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let pass who may read or write what is requested."""
     reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
-    service = request.app[SERVICE]
+    app = request.app
     if request.path == "/healthz":
         return await handler(request)
     scope = Scope.ADMIN if request.path in _ADMIN else Scope.READ if reads else Scope.WRITE
-    open_to_all = scope is Scope.READ and service.open_reads
-    token = None
-    if not open_to_all or service.limits.on:
-        token = service.tokens.find(token_of(request) or "")
-    if service.limits.on:  # guesses at tokens are counted, too
-        service.limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
+    open_to_all = scope is Scope.READ and app[CONFIG].open_reads
+    token, limits = None, app[LIMITS]
+    if not open_to_all or limits.on:
+        token = app[TOKENS].find(token_of(request) or "")
+    if limits.on:  # guesses at tokens are counted, too
+        limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
     if open_to_all:
         return await handler(request)
     if token is None:
@@ -98,10 +92,10 @@ async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse
         request[TYPE] = lookup.layout
         if request.method not in _READS:
             raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
-        return await answer(request, request.app[SERVICE], lookup)
+        return await send_lookup(request, lookup)
     if request.method in _READS and (file := match_raw_cache(path)):
         request[TYPE] = "raw-cache"
-        return await answer_raw_cache(request, request.app[SERVICE], file)
+        return await send_raw_cache(request, file)
     request[TYPE] = "api" if path.startswith("/api/") else "page"
     return await handler(request)
 
@@ -147,7 +141,7 @@ def _error_response(
 ) -> web.Response:
     caching = "no-store"
     if status == web.HTTPNotFound.status_code:
-        caching = MISSING if request.app[SERVICE].open_reads else MISSING.replace("public", "private")
+        caching = MISSING if request.app[CONFIG].open_reads else MISSING.replace("public", "private")
     headers = {"Cache-Control": caching} | (headers or {})
     if request.path.startswith("/api/"):
         return web.json_response({"error": reason, "hint": hint}, status=status, headers=headers)

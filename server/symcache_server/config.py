@@ -7,6 +7,7 @@ import re
 import secrets
 import ssl
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from symcache.dump import SourceTree
@@ -69,7 +70,7 @@ class ServerConfig:
         except ValueError:
             return False
 
-    @property
+    @cached_property
     def open_reads(self) -> bool:
         """Whether reading needs no token."""
         return self.public_reads or (self.is_loopback and not self.require_token)

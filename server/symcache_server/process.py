@@ -31,7 +31,7 @@ from symcache_server.config import ServerConfig
 from symcache_server.http.connection import is_worth_a_line, protocol
 from symcache_server.http.fast_path import FastPathLogger
 from symcache_server.http.metrics import access_logger, flush_access_log, forget_process
-from symcache_server.lookup.service import SERVICE
+from symcache_server.keys import FAST_PATH
 
 __all__ = ["listen", "run"]
 
@@ -106,7 +106,7 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     )
     await runner.setup()
     server = cast(web.Server, runner.server)
-    protocols = app[SERVICE].fast.protocols(partial(protocol, server))
+    protocols = app[FAST_PATH].protocols(partial(protocol, server))
     listener = await loop.create_server(protocols, sock=sock, ssl=tls, backlog=_BACKLOG)
     try:
         ready(_url(config, sock))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,9 +22,11 @@ from symcache_server.api import models, uploads
 from symcache_server.api.openapi import document
 from symcache_server.api.responses import json_response, usage_error
 from symcache_server.http.content import REVALIDATE, send_json
+from symcache_server.keys import BACKGROUND, CACHE_MATCHER, LIBRARY, MISS_LOG, TOKENS
 from symcache_server.layouts import What
-from symcache_server.lookup.cache_match import CacheMatch
-from symcache_server.lookup.service import SERVICE, Service
+from symcache_server.lookup.cache_match import CacheMatch, CacheMatcher
+from symcache_server.lookup.misses import MissLog
+from symcache_server.lookup.search import by_name, release_of_build
 
 __all__ = ["register"]
 
@@ -62,67 +64,76 @@ async def uuids(request: web.Request) -> web.Response:
         query = models.UuidsQuery.model_validate_json(await request.read())
     except ValidationError as error:
         raise usage_error(error) from error
-    service = request.app[SERVICE]
-    return json_response(await asyncio.to_thread(_holdings, service, query))
+    app = request.app
+    result = await asyncio.to_thread(_holdings, app[BACKGROUND], app[CACHE_MATCHER], app[MISS_LOG], query)
+    return json_response(result)
 
 
-def _holdings(service: Service, query: models.UuidsQuery) -> models.Holdings:
+def _holdings(library: Library, matcher: CacheMatcher, misses: MissLog, query: models.UuidsQuery) -> models.Holdings:
     order = list(dict.fromkeys(i.uuid for i in query.images))
-    contents = service.background.holdings(order)
+    contents = library.holdings(order)
     for uuid in order:
         if query.note_missing and uuid not in contents:
-            service.misses.add(uuid, What.EXECUTABLE)
-    loads = {i.uuid: i.load_address for i in query.images if i.load_address is not None}
-    layout = None
-    if loads:
-        one_each = {(i.uuid, i.load_address) for i in query.images if i.load_address is not None}
-        # No cache has an image twice.
-        fitting = service.matcher.match(loads, contents) if len(one_each) == len(loads) else CacheMatch((), None)
-        match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(fitting.caches), 2)]
-        layout = models.Layout(match=match, caches=list(fitting.caches), slide=fitting.slide)
-    return models.Holdings(images=_held_images(service.background, order, contents), layout=layout)
+            misses.add(uuid, What.EXECUTABLE)
+    images = _held_images(library, order, contents)
+    return models.Holdings(images=images, layout=_layout(matcher, query.images, contents))
+
+
+def _layout(
+    matcher: CacheMatcher, images: Sequence[models.ImageQuery], contents: Mapping[UUID, Sequence[Occurrence]]
+) -> models.Layout | None:
+    """Return which shared caches fit the load addresses, or None where there are none."""
+    each = {(i.uuid, i.load_address) for i in images if i.load_address is not None}
+    if not each:
+        return None
+    loads = dict(each)
+    # No cache has an image twice.
+    fitting = matcher.match(loads, contents) if len(each) == len(loads) else CacheMatch((), None)
+    match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(fitting.caches), 2)]
+    return models.Layout(match=match, caches=list(fitting.caches), slide=fitting.slide)
 
 
 async def one_uuid(request: web.Request) -> web.Response:
     """Return what the library has under one UUID."""
-    service, uuid = request.app[SERVICE], parse_uuid(request.match_info["uuid"])
-    contents = await asyncio.to_thread(service.library.variants, uuid)
+    library, uuid = request.app[LIBRARY], parse_uuid(request.match_info["uuid"])
+    contents = await asyncio.to_thread(library.variants, uuid)
     if not contents:
-        service.misses.add(uuid, What.EXECUTABLE)
+        request.app[MISS_LOG].add(uuid, What.EXECUTABLE)
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
-    return json_response(_held_images(service.library, [uuid], {uuid: contents})[0])
+    return json_response(_held_images(library, [uuid], {uuid: contents})[0])
 
 
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = _parameters(request, models.NameQuery)
-    service = request.app[SERVICE]
-    rows = await asyncio.to_thread(service.by_name, query.name, _MOST_NAMED + 1)
+    library = request.app[BACKGROUND]
+    rows = await asyncio.to_thread(by_name, library, query.name, _MOST_NAMED + 1)
     by_uuid: dict[UUID, list[Occurrence]] = {}
     for o in rows[:_MOST_NAMED]:
         if o.uuid is not None:
             by_uuid.setdefault(o.uuid, []).append(o)
     named = list(by_uuid)[: query.limit]
     more = len(rows) > _MOST_NAMED or len(named) < len(by_uuid)
-    return json_response(models.Images(images=_held_images(service.background, named, by_uuid), more=more))
+    return json_response(models.Images(images=_held_images(library, named, by_uuid), more=more))
 
 
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
-    rows = await asyncio.to_thread(request.app[SERVICE].background.releases)
+    rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
     return json_response(models.Releases(releases=[models.release_of(r) for r in rows]))
 
 
 async def one_release(request: web.Request) -> web.Response:
     """Describe one build."""
-    return json_response(models.release_of(await request.app[SERVICE].release(request.match_info["build"])))
+    row = await asyncio.to_thread(release_of_build, request.app[BACKGROUND], request.match_info["build"])
+    return json_response(models.release_of(row))
 
 
 async def coverage(request: web.Request) -> web.Response:
     """Return whether a release is complete."""
-    service = request.app[SERVICE]
-    release = await service.release(request.match_info["build"])
-    report = await asyncio.to_thread(verify, service.background, [release.build], level=Level.CATALOG)
+    library = request.app[BACKGROUND]
+    release = await asyncio.to_thread(release_of_build, library, request.match_info["build"])
+    report = await asyncio.to_thread(verify, library, [release.build], level=Level.CATALOG)
     return json_response(
         models.Coverage(
             build=release.build,
@@ -141,7 +152,7 @@ async def coverage(request: web.Request) -> web.Response:
 
 async def missing(request: web.Request) -> web.Response:
     """List what was requested and nobody had."""
-    rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
+    rows = await asyncio.to_thread(request.app[MISS_LOG].recent)
     return json_response(
         models.Missing(
             missing=[
@@ -163,7 +174,7 @@ async def missing(request: web.Request) -> web.Response:
 
 async def tokens(request: web.Request) -> web.Response:
     """List who has a token, and for what; a token that may `admin` has been required before."""
-    rows = await asyncio.to_thread(request.app[SERVICE].tokens.all)
+    rows = await asyncio.to_thread(request.app[TOKENS].all)
     issued = [models.IssuedToken(name=t.name, scopes=sorted(t.scopes), created=t.created) for t in rows]
     return json_response(models.Tokens(tokens=issued))
 

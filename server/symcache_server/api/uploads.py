@@ -13,7 +13,7 @@ from symcache_server.api import models
 from symcache_server.api.responses import json_response, usage_error
 from symcache_server.files.uploads import SentFile
 from symcache_server.http.auth import token_of
-from symcache_server.lookup.service import SERVICE, Service
+from symcache_server.keys import BACKGROUND, RESOLVER, TOKENS, UPLOADS
 
 __all__ = ["register"]
 
@@ -30,13 +30,13 @@ def register(app: web.Application) -> None:
 
 async def progress(request: web.Request) -> web.Response:
     """Return how much of a file has been received."""
-    offset, complete = request.app[SERVICE].uploads.offset(_sha256(request))
+    offset, complete = request.app[UPLOADS].offset(_sha256(request))
     return json_response(models.Upload(offset=offset, complete=complete))
 
 
 async def receive(request: web.Request) -> web.Response:
     """Take a file, or the next part of it."""
-    offset, complete = await request.app[SERVICE].uploads.receive(_sha256(request), request)
+    offset, complete = await request.app[UPLOADS].receive(_sha256(request), request)
     return json_response(models.Upload(offset=offset, complete=complete), status=200 if complete else 202)
 
 
@@ -48,12 +48,11 @@ async def add(request: web.Request) -> web.Response:
         query = models.AddQuery.model_validate_json(await request.read())
     except ValidationError as error:
         raise usage_error(error) from error
-    service = request.app[SERVICE]
     files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
     # To its end even if the client goes away: a record is either written or not.
-    work = asyncio.to_thread(service.uploads.add, service.background, files, _who(request, service))
+    work = asyncio.to_thread(request.app[UPLOADS].add, request.app[BACKGROUND], files, _who(request))
     result = await asyncio.shield(asyncio.create_task(work))
-    service.forget()  # whoever pushes it finds it, at least in this process
+    request.app[RESOLVER].forget()  # whoever pushes it finds it, at least in this process
     return json_response(models.Added.model_validate(result), status=201)
 
 
@@ -64,6 +63,6 @@ def _sha256(request: web.Request) -> str:
     return text
 
 
-def _who(request: web.Request, service: Service) -> str:
-    token = service.tokens.find(token_of(request) or "")
+def _who(request: web.Request) -> str:
+    token = request.app[TOKENS].find(token_of(request) or "")
     return token.name if token else "unknown"

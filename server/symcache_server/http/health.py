@@ -8,7 +8,7 @@ import time
 from aiohttp import web
 
 from symcache_server.http.metrics import TYPE, exposition
-from symcache_server.lookup.service import SERVICE
+from symcache_server.keys import CONFIG, REFRESHER
 
 __all__ = ["register"]
 
@@ -38,10 +38,10 @@ async def metrics(request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """Say whether the library can be read and is being followed."""
     request[TYPE] = "operations"
-    service = request.app[SERVICE]
-    age = time.time() - service.refreshed
-    limit = max(_STALE_SECONDS, 3 * service.config.refresh_seconds)
+    refresher = request.app[REFRESHER]
+    age = time.time() - refresher.refreshed
+    limit = max(_STALE_SECONDS, 3 * request.app[CONFIG].refresh_seconds)
     if age > limit:
-        reason = service.refresh_error or f"the library was last looked at {age:.0f} seconds ago"
+        reason = refresher.error or f"the library was last looked at {age:.0f} seconds ago"
         return web.Response(status=503, text=reason + "\n", headers={"Cache-Control": "no-store"})
     return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})

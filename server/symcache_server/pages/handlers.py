@@ -14,13 +14,14 @@ from aiohttp import web
 from symcache import __version__
 from symcache.catalog import Occurrence
 from symcache.errors import NotFoundError, UsageError
-from symcache.library import Found
+from symcache.library import Found, Library
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
 from symcache.store import blob_key
 from symcache_server.http.content import IMMUTABLE, Content, send
-from symcache_server.lookup.handlers import describe
-from symcache_server.lookup.service import SERVICE, Service
+from symcache_server.keys import BACKGROUND, DECODED, LIBRARY, MISS_LOG, OFFLOAD
+from symcache_server.lookup.headers import image_headers
+from symcache_server.lookup.search import by_name, release_of_build
 
 __all__ = ["register"]
 
@@ -68,7 +69,7 @@ def _page(name: str, **values: Any) -> web.Response:
 
 async def start(request: web.Request) -> web.Response:
     """Show the releases, and how debuggers are pointed here."""
-    rows = await asyncio.to_thread(request.app[SERVICE].background.releases)
+    rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
     return _page("start.html", releases=rows, base=f"{request.scheme}://{request.host}")
 
 
@@ -83,22 +84,22 @@ async def search(request: web.Request) -> web.Response:
     try:
         uuid = parse_uuid(text)
     except UsageError:
-        found: Sequence[Occurrence] = []
+        rows: Sequence[Occurrence] = []
         if text:
-            found = await asyncio.to_thread(request.app[SERVICE].by_name, text, _ROWS + 1)
-        return _page("search.html", query=text, found=found[:_ROWS], more=len(found) > _ROWS)
+            rows = await asyncio.to_thread(by_name, request.app[BACKGROUND], text, _ROWS + 1)
+        return _page("search.html", query=text, images=rows[:_ROWS], more=len(rows) > _ROWS)
     raise web.HTTPFound(f"/images/{uuid_text(uuid)}")
 
 
 async def release(request: web.Request) -> web.Response:
     """Show the images of one build."""
-    service, build = request.app[SERVICE], request.match_info["build"]
+    library, build = request.app[BACKGROUND], request.match_info["build"]
     try:
         first = max(0, min(int(request.query.get("from", "0")), 10_000_000))
     except ValueError:
         raise UsageError("`from` is the number of the first image to show") from None
-    row = await service.release(build)
-    images = await asyncio.to_thread(_images, service, build)
+    row = await asyncio.to_thread(release_of_build, library, build)
+    images = await asyncio.to_thread(_images, library, build)
     return _page(
         "release.html",
         release=row,
@@ -109,19 +110,19 @@ async def release(request: web.Request) -> web.Response:
     )
 
 
-def _images(service: Service, build: str) -> list[Occurrence]:
+def _images(library: Library, build: str) -> list[Occurrence]:
     """Return every image of a build once, by path."""
-    found: dict[tuple[Any, ...], Occurrence] = {}
-    for record in service.background.catalog.records_of(build):
-        for o in service.background.catalog.objects_of(record.id):
-            found.setdefault((o.path, o.arch, o.kind, o.uuid, o.cache_uuid), o)
-    return sorted(found.values(), key=lambda o: (o.path, o.arch, o.kind))
+    images: dict[tuple[Any, ...], Occurrence] = {}
+    for record in library.catalog.records_of(build):
+        for o in library.catalog.objects_of(record.id):
+            images.setdefault((o.path, o.arch, o.kind, o.uuid, o.cache_uuid), o)
+    return sorted(images.values(), key=lambda o: (o.path, o.arch, o.kind))
 
 
 async def image(request: web.Request) -> web.Response:
     """Show everything under one UUID."""
-    service, uuid = request.app[SERVICE], parse_uuid(request.match_info["uuid"])
-    contents = await asyncio.to_thread(service.library.variants, uuid)
+    uuid = parse_uuid(request.match_info["uuid"])
+    contents = await asyncio.to_thread(request.app[LIBRARY].variants, uuid)
     if not contents:
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
     return _page("image.html", uuid=uuid, contents=contents)
@@ -129,18 +130,19 @@ async def image(request: web.Request) -> web.Response:
 
 async def content(request: web.Request) -> web.StreamResponse:
     """Send one content of a UUID, whichever one a look-up prefers."""
-    service, uuid, sha256 = request.app[SERVICE], parse_uuid(request.match_info["uuid"]), request.match_info["sha256"]
-    for row in await asyncio.to_thread(service.library.variants, uuid):
-        if row.sha256 == sha256 and (stat := await asyncio.to_thread(service.library.store.stat, blob_key(sha256))):
-            headers = dict(describe(Found(row, stat.stored_size))) | {"Cache-Control": IMMUTABLE}
+    uuid, sha256 = parse_uuid(request.match_info["uuid"]), request.match_info["sha256"]
+    app, library = request.app, request.app[LIBRARY]
+    for row in await asyncio.to_thread(library.variants, uuid):
+        if row.sha256 == sha256 and (stat := await asyncio.to_thread(library.store.stat, blob_key(sha256))):
+            headers = dict(image_headers(Found(row, stat.stored_size))) | {"Cache-Control": IMMUTABLE}
             stored = Content(row.sha256, row.size, stat.stored_size)
-            return await send(request, service.decoded, stored, headers, service.offload)
+            return await send(request, app[DECODED], stored, headers, app.get(OFFLOAD))
     raise NotFoundError(f"{uuid_text(uuid)}: has no such content here", hint=f"see /images/{uuid_text(uuid)}")
 
 
 async def missing(request: web.Request) -> web.Response:
     """Show what was requested and nobody had."""
-    rows = await asyncio.to_thread(request.app[SERVICE].misses.recent)
+    rows = await asyncio.to_thread(request.app[MISS_LOG].recent)
     return _page("missing.html", misses=rows[:_ROWS])
 
 

@@ -33,7 +33,7 @@ from symcache_server.http.connection import protocol
 from symcache_server.http.content import Content, PlainFile, send
 from symcache_server.http.fast_path import FastPath, FastPathLogger
 from symcache_server.http.metrics import TYPE
-from symcache_server.lookup.service import SERVICE
+from symcache_server.keys import FAST_PATH
 from tests.client.lying_server import LyingServer
 from tests.support.http import request
 from tests.support.processes import open_files
@@ -371,7 +371,7 @@ def test_a_connection_ends_when_nothing_has_come_for_long(
         runner = web.AppRunner(app, access_log_class=FastPathLogger)
         await runner.setup()
         assert runner.server
-        protocols = app[SERVICE].fast.protocols(partial(protocol, runner.server))
+        protocols = app[FAST_PATH].protocols(partial(protocol, runner.server))
         listener = await loop.create_server(protocols, "127.0.0.1", 0)
         try:
             reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())

@@ -13,10 +13,9 @@ import pytest
 from symcache.errors import StorageError
 from symcache.library import Library, ingest
 from symcache.store import BlobStat
-from symcache_server.config import ServerConfig
 from symcache_server.layouts import Lookup, What
 from symcache_server.lookup.misses import MissLog
-from symcache_server.lookup.service import Service
+from symcache_server.lookup.resolver import Resolver
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, serve, stage_variant
 from tests.support.waiting import until
@@ -26,14 +25,14 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
-        ingest(
-            library, stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
-        )
-        service = Service(ServerConfig(str(tmp_path / "library"), tmp_path / "cache", tmp_path / "state"))
+        moved = stage_variant(samples.variants["22G120"], "22G120", CACHES["22G120"], "/usr/lib/libmoved.dylib")
+        ingest(library, moved)
+        reader = Library.open(tmp_path / "library")
+        resolver = Resolver(reader)
         # As with a store on the network: what is asked of it takes its time, in a thread.
-        service._remote = True
+        resolver._remote = True
         asked, go_on = threading.Event(), threading.Event()
-        real = service.library.store.stat
+        real = reader.store.stat
 
         def stat(key: str) -> BlobStat | None:
             found = real(key)
@@ -41,23 +40,23 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
             assert go_on.wait(30)
             return found
 
-        monkeypatch.setattr(service.library.store, "stat", stat)
+        monkeypatch.setattr(reader.store, "stat", stat)
         lookup = Lookup("debuginfod", What.EXECUTABLE, SHARED_UUID)
-        looking = asyncio.create_task(service.resolve(lookup))
+        looking = asyncio.create_task(resolver.resolve(lookup))
         await asyncio.to_thread(asked.wait, 30)
         newer = stage_variant(
             samples.variants["23A344"], "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"
         )
         await asyncio.to_thread(library.ingest, newer)
-        service.forget()  # as following the library does
+        resolver.forget()  # as following the library does
         go_on.set()
         for _ in range(2):  # and what is remembered is the new one
             found = await looking
             assert found is not None
             assert found.build == "23A344"
-            looking = asyncio.create_task(service.resolve(lookup))
+            looking = asyncio.create_task(resolver.resolve(lookup))
         await looking
-        await service.close()
+        reader.close()
 
 
 def test_misses_are_kept_until_they_can_be_written(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Searching the library for what has no UUID: names and releases. Slow, so not for the event loop."""
+
+from __future__ import annotations
+
+from symcache.catalog import Occurrence, ReleaseRow
+from symcache.errors import NotFoundError, UsageError
+from symcache.library import Library
+
+__all__ = ["by_name", "release_of_build"]
+
+_MOST_STARS = 4
+"""SQLite tries every way to share a path out among the stars of a glob."""
+
+
+def by_name(library: Library, pattern: str, limit: int) -> list[Occurrence]:
+    """Return what matches a glob, `limit` at most. Raises UsageError for one that would take for ever."""
+    if pattern.count("*") > _MOST_STARS:
+        raise UsageError(f"{pattern[:60]!r}: {_MOST_STARS} stars are enough for any name")
+    return library.by_name(pattern, limit)
+
+
+def release_of_build(library: Library, build: str) -> ReleaseRow:
+    """Return one release. Raises NotFoundError."""
+    for row in library.releases():
+        if row.build == build:
+            return row
+    raise NotFoundError(f"{build[:80]!r}: no such build in the library", hint="/api/v1/releases lists them")
