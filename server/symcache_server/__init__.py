@@ -1,9 +1,31 @@
 """The HTTP server: any UUID of a library, in the layouts that debuggers look it up in."""
 
-from symcache_server.application import create_app
-from symcache_server.config import ServerConfig
-from symcache_server.http.auth import Scope, TokenStore
-from symcache_server.http.limits import parse_network
-from symcache_server.process import run
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from symcache_server.application import create_app
+    from symcache_server.config import ServerConfig
+    from symcache_server.http.auth import Scope, TokenStore
+    from symcache_server.http.limits import parse_network
+    from symcache_server.process import run
 
 __all__ = ["Scope", "ServerConfig", "TokenStore", "create_app", "parse_network", "run"]
+
+_LATE = {
+    "Scope": "http.auth",
+    "ServerConfig": "config",
+    "TokenStore": "http.auth",
+    "create_app": "application",
+    "parse_network": "http.limits",
+    "run": "process",
+}
+"""What needs the web framework, which takes a second to import: the log of misses is read without it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"symcache_server.{_LATE[name]}"), name)
