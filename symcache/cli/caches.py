@@ -156,16 +156,16 @@ def _info_dump(path: Path, json: bool) -> None:
         _print_table(("address", "UUID", "path"), *rows)
 
 
-def _info_macho(files: list[Path], shown: Path, json: bool) -> None:
+def _info_macho(files: list[Path], named: Path, json: bool) -> None:
     found = [(file, part) for file in files for part in identify(file)]
     if not found:
         raise FormatError(
-            f"{shown}: is no Mach-O file, shared cache or crash dump", hint="a shared cache is named by its main file"
+            f"{named}: is no Mach-O file, shared cache or crash dump", hint="a shared cache is named by its main file"
         )
     if json:
-        emit_json({"kind": "mach-o", "path": str(shown), "slices": [slice_json(f, s) for f, s in found]})
+        emit_json({"kind": "mach-o", "path": str(named), "slices": [slice_json(f, s) for f, s in found]})
         return
-    out.print(plain(str(shown)))
+    out.print(plain(str(named)))
     _print_table(
         ("arch", "type", "UUID", "offset", "size", "install name"),
         *(

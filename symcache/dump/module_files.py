@@ -82,17 +82,17 @@ def resolve_files(
     return found
 
 
-def noted_sources(found: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, str]]:
+def noted_sources(dsyms: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, str]]:
     """Return where dSYMs, each with the UUID that it is used for, say their sources are: what is really there."""
     pairs: dict[str, str] = {}
-    for uuid, debug_info in found:
+    for uuid, debug_info in dsyms:
         for recorded, present in (*source_maps(debug_info.path, uuid), *debug_info.sources):
             if Path(present).is_absolute() and Path(present).is_dir():
                 pairs.setdefault(recorded, present)
     return list(pairs.items())
 
 
-def named(header: DumpHeader, found: Mapping[tuple[UUID, Kind], ImageFile]) -> tuple[DumpModule, ...]:
+def named(header: DumpHeader, files: Mapping[tuple[UUID, Kind], ImageFile]) -> tuple[DumpModule, ...]:
     """Return the modules; one of which the dump has no path under that which its binary was linked with, or its name.
 
     The first is the executable, which has none: it may be named in the header, or by a file in somebody's folder.
@@ -100,21 +100,21 @@ def named(header: DumpHeader, found: Mapping[tuple[UUID, Kind], ImageFile]) -> t
     modules = header.modules
     if all(module.path for module in modules):
         return modules
-    paths = [module.path or _path_of(module, found) for module in modules]
+    paths = [module.path or _path_of(module, files) for module in modules]
     paths[0] = paths[0] or header.executable
     return tuple(m if m.path else replace(m, path=path) for m, path in zip(modules, paths, strict=True))
 
 
-def _path_of(module: DumpModule, found: Mapping[tuple[UUID, Kind], ImageFile]) -> str:
-    files = [found[module.uuid, kind] for kind in Kind if module.uuid and (module.uuid, kind) in found]
-    for file in files:
+def _path_of(module: DumpModule, files: Mapping[tuple[UUID, Kind], ImageFile]) -> str:
+    own = [files[module.uuid, kind] for kind in Kind if module.uuid and (module.uuid, kind) in files]
+    for file in own:
         try:
             linked = [s.install_name for s in identify(file.path) if s.uuid == module.uuid and s.install_name]
         except (FormatError, OSError):
             linked = []
         if linked:
             return linked[0]
-    return next((file.path.name for file in files if file.origin == str(file.path)), "")
+    return next((file.path.name for file in own if file.origin == str(file.path)), "")
 
 
 def is_debug_info(path: Path, uuid: UUID | None) -> bool:

@@ -1,7 +1,7 @@
 """Batches of images over several processes.
 
-The children are plain programs that read batches from standard input, a line each, and answer on standard output. They
-import this room and nothing else, whatever the program is that extracts, and need no guard in its main module.
+The children are plain programs that read batches from standard input, a line each, and write results to standard output.
+They import this room and nothing else, whatever the program is that extracts, and need no guard in its main module.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def run_in_processes(cache: SharedCache, output: Path, batches: Sequence[Batch],
     try:
         for _ in batches:
             try:
-                answer = done.get_nowait()
+                response = done.get_nowait()
             except queue.Empty:
                 try:
-                    answer = extract_batch(cache, extractor, output, todo.get_nowait())
+                    response = extract_batch(cache, extractor, output, todo.get_nowait())
                 except queue.Empty:
-                    answer = done.get()
-            if isinstance(answer, StorageError):
-                raise answer
-            yield answer
+                    response = done.get()
+            if isinstance(response, StorageError):
+                raise response
+            yield response
     finally:
         stop.set()  # a child finishes the batch that it has: no half file is left behind
         for thread in threads:
@@ -82,7 +82,7 @@ def _drive(
                     break
                 child.stdin.write(json.dumps(batch) + "\n")
                 child.stdin.flush()
-                done.put(_answer(cache, child.stdout.readline()))
+                done.put(_parse_response(cache, child.stdout.readline()))
     except (OSError, ValueError) as error:
         done.put(
             StorageError(
@@ -92,13 +92,13 @@ def _drive(
         )
 
 
-def _answer(cache: SharedCache, line: str) -> Outcome | StorageError:
+def _parse_response(cache: SharedCache, line: str) -> Outcome | StorageError:
     """Parse a child's line. Raises ValueError for an empty one, which is what a dead child leaves."""
-    answer: dict[str, Any] = json.loads(line)
-    if "refused" in answer:
-        return StorageError(answer["refused"], hint=answer["hint"])
+    response: dict[str, Any] = json.loads(line)
+    if "refused" in response:
+        return StorageError(response["refused"], hint=response["hint"])
     outcome: Outcome = []
-    for row in answer["images"]:
+    for row in response["images"]:
         image = cache.images[row["index"]]
         if "reason" in row:
             outcome.append((image.index, Failed(image.path, image.uuid, row["reason"])))
@@ -131,11 +131,11 @@ def main(path: str, output: str, extent: str) -> None:
             extractor = Extractor(cache)
             for line in sys.stdin:
                 outcome = extract_batch(cache, extractor, Path(output), [(i, name) for i, name in json.loads(line)])
-                _say({"images": [_row(index, result) for index, result in outcome]})
+                _respond({"images": [_row(index, result) for index, result in outcome]})
     except (SymcacheError, OSError) as error:
-        _say({"refused": str(error), "hint": getattr(error, "hint", "")})
+        _respond({"refused": str(error), "hint": getattr(error, "hint", "")})
 
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
+def _respond(response: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(response) + "\n")
     sys.stdout.flush()

@@ -10,11 +10,11 @@ import struct
 from typing import Any
 
 from symcache.errors import SymcacheError
+from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_text_info
 from symcache_provisioning.sources.entries import refusal
 from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
 from symcache_provisioning.ssh.sftp import Sftp
-from symcache_provisioning.text import shown
 
 __all__ = ["SEEDS", "one_input"]
 
@@ -112,7 +112,7 @@ def _sftp(data: bytes) -> Sftp:
 
 def _scan(data: bytes) -> None:
     for step, (name, _) in enumerate(_sftp(data).scan(b"/")):
-        if not refusal(name) and (b"/" in name or not shown(name).isprintable()):
+        if not refusal(name) and (b"/" in name or not excerpt(name).isprintable()):
             raise AssertionError(f"let pass: {name!r}")
         if step > _MAX_STEPS:
             return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symcache.errors import EnvironmentFailure, UsageError
-from symcache_provisioning.text import shown
+from symcache.text import excerpt
 
 __all__ = ["AvailableRelease", "available_releases", "parse_releases"]
 
@@ -55,7 +55,7 @@ def available_releases(file: Path | None = None) -> list[AvailableRelease]:
         raise EnvironmentFailure(f"{' '.join(_PROGRAM)}: {error}", hint="name a file of builds with --list") from error
     releases = parse_releases(done.stdout[:_MAX_BYTES].decode("utf-8", "replace"))
     if done.returncode or not releases:
-        reason = shown(done.stderr) or "it lists no build"
+        reason = excerpt(done.stderr) or "it lists no build"
         raise EnvironmentFailure(
             f"{' '.join(_PROGRAM)} ended with {done.returncode}: {reason}", hint="name a file of builds with --list"
         )

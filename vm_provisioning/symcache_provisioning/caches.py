@@ -14,6 +14,7 @@ from symcache.errors import HostKeyError, IntegrityError, StorageError, Symcache
 from symcache.library import Staged, StagedCacheFile, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, uuid_text
+from symcache.text import excerpt
 from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
 from symcache_provisioning.progress import HarvestProgress, SummedProgress
@@ -22,7 +23,6 @@ from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.packets import SessionError
 from symcache_provisioning.staging import Staging
-from symcache_provisioning.text import shown
 
 __all__ = ["CacheSummary", "Caches", "add_problem"]
 
@@ -96,7 +96,7 @@ class Caches:
         """Copy one shared cache, and what the tool in the guest extracts from it."""
         results = _CacheResults(remote, remote.uuid)
         self._results.append(results)
-        where = shown(remote.path)
+        where = excerpt(remote.path)
         for name in remote.missing:
             self.staged.problems.append(f"{where}: its companion {name} is missing on {self.source.name}")
         if raw and not remote.missing:
@@ -120,12 +120,12 @@ class Caches:
             try:
                 self._stage_extracted(results, results.extraction)
             except SymcacheError as error:
-                add_problem(self.staged, shown(remote.path), error)
+                add_problem(self.staged, excerpt(remote.path), error)
         for image, file in results.from_tool:
             self._check_extracted(results, image, file)
         ours, theirs = results.extracted.get(EXTRACTOR), results.extracted.get(results.tool)
         if ours is not None and theirs is not None:
-            self._compare(shown(remote.path), "symcache", ours, results.tool, theirs)
+            self._compare(excerpt(remote.path), "symcache", ours, results.tool, theirs)
         self.staged.manifest += results.manifest.values()
         return CacheSummary(remote.path, remote.arch, results.uuid, len(results.manifest))
 
@@ -142,7 +142,7 @@ class Caches:
         results.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
         self.notes += cache.warnings
         if not cache.images:
-            self.staged.problems.append(f"{shown(remote.path)}: lists no image at all")
+            self.staged.problems.append(f"{excerpt(remote.path)}: lists no image at all")
         for file, entry in zip(files, remote.files, strict=True):
             stored = file if self.keep else self._head(cache, file, remote)
             self.staged.cache_files.append(
@@ -168,23 +168,23 @@ class Caches:
 
     def _stage_extracted(self, results: _CacheResults, extraction: Extraction) -> None:
         """Stage what was extracted here."""
-        where, cache = shown(results.remote.path), extraction.cache
+        where, cache = excerpt(results.remote.path), extraction.cache
         report = extraction.result(self.progress)
         done = {(e.path, e.uuid): e for e in report.extracted}
         results.extracted[EXTRACTOR] = set()
         for image in cache.images:
             if not _is_text(image.path):
-                self.staged.problems.append(f"{where}: an image's path is not UTF-8: {shown(image.path)}")
+                self.staged.problems.append(f"{where}: an image's path is not UTF-8: {excerpt(image.path)}")
                 continue
             extracted = done.get((image.path, image.uuid))
             arch = extracted.arch if extracted else cache.arch
             self._expect(results, image.path, image.uuid, arch)
             if extracted:
                 self._store(results, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
-        self.staged.problems += [f"{where}: {shown(f.path)}: {shown(f.reason)}" for f in report.failed]
+        self.staged.problems += [f"{where}: {excerpt(f.path)}: {excerpt(f.reason)}" for f in report.failed]
 
     def _extract_in_guest(self, results: _CacheResults, tool: GuestTool, *, with_raw: bool) -> None:
-        remote, where = results.remote, shown(results.remote.path)
+        remote, where = results.remote, excerpt(results.remote.path)
         results.tool = tool.name
         self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
         listing = tool.list_images(remote, self.stage.empty_folder_for("tables", remote.path))
@@ -204,7 +204,7 @@ class Caches:
                 for image, entry in wanted:
                     if entry is None:
                         lost = IntegrityError(
-                            f"{where}: {shown(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
+                            f"{where}: {excerpt(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
                         )
                         results.from_tool.append((image, lost))
                 images = {entry.path: image for image, entry in wanted if entry}
@@ -217,7 +217,8 @@ class Caches:
                     results.from_tool.append((images[entry.path], file))
                 self.staged.problems += tree.problems
                 self.notes += [
-                    f"{where}: {tool.name} also wrote {shown(path)}" for path in sorted(extracted)[:_LISTED_DIFFERENCES]
+                    f"{where}: {tool.name} also wrote {excerpt(path)}"
+                    for path in sorted(extracted)[:_LISTED_DIFFERENCES]
                 ]
         except NoSpaceError as error:
             if not with_raw:
@@ -227,7 +228,7 @@ class Caches:
     def _check_extracted(self, results: _CacheResults, image: ListedImage, file: Path | SymcacheError) -> None:
         """Check one image that the tool extracted against the cache's list, and stage it."""
         path, uuid = image.path, image.uuid
-        tool, where = results.tool, f"{shown(results.remote.path)}: {shown(path)}"
+        tool, where = results.tool, f"{excerpt(results.remote.path)}: {excerpt(path)}"
         try:
             if isinstance(file, SymcacheError):
                 raise file
@@ -276,7 +277,7 @@ class Caches:
     def _compare(self, where: str, one: str, ones: set[Identity], other: str, others: set[Identity]) -> None:
         for name, missing in ((other, ones - others), (one, others - ones)):
             if missing:
-                some = ", ".join(shown(path) for path, _ in sorted(missing, key=str)[:_LISTED_DIFFERENCES])
+                some = ", ".join(excerpt(path) for path, _ in sorted(missing, key=str)[:_LISTED_DIFFERENCES])
                 more = f" and {len(missing) - _LISTED_DIFFERENCES} more" if len(missing) > _LISTED_DIFFERENCES else ""
                 self.staged.problems.append(f"{where}: {name} lacks, or has with another UUID: {some}{more}")
 

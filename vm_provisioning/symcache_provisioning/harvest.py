@@ -17,6 +17,7 @@ from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Origin, Release
+from symcache.text import excerpt
 from symcache_provisioning.caches import Caches, CacheSummary, add_problem
 from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE, CacheBundle
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
@@ -28,7 +29,6 @@ from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.required_caches import lacking_caches
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.staging import Staging
-from symcache_provisioning.text import shown
 
 __all__ = ["Extractor", "HarvestResult", "harvest"]
 
@@ -105,7 +105,7 @@ def harvest(
             raise NotFoundError(
                 f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
             )
-        left_out = ", ".join(shown(c.path) for c in all_caches if c not in caches)
+        left_out = ", ".join(excerpt(c.path) for c in all_caches if c not in caches)
         lacking = lacking_caches(release, all_caches, source.cache_advice) or lacking_caches(
             release, caches, f"--arch leaves out {left_out}"
         )
@@ -166,7 +166,7 @@ def _files(
     wanted = ((entry, stage.file_for_copy(entry.size, "files", entry.path)) for entry in source.mach_o_files(roots))
     for number, (entry, file) in enumerate(source.fetch_all(wanted), 1):
         progress.advance(number)
-        where = shown(entry.path)
+        where = excerpt(entry.path)
         try:
             if isinstance(file, SymcacheError):
                 raise file

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from symcache.errors import RemoteError
 from symcache.model import Release
+from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_text_info
+from symcache_provisioning.remarks import Remarks
 from symcache_provisioning.sources.entries import refusal
 from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
-from symcache_provisioning.text import Remarks, shown
 from tests.support.apple import apple_caches, util_output
 
 _UUID = UUID("4C4C4412-5555-3144-A156-E853B4E92AD2")
@@ -139,8 +140,8 @@ def test_names_are_refused_or_plain(name: bytes) -> None:
 
 
 @given(st.one_of(st.text(max_size=400), st.binary(max_size=400)), st.integers(2, 300))
-def test_what_is_shown_fits_a_line_and_a_terminal(text: str | bytes, limit: int) -> None:
-    out = shown(text, limit)
+def test_what_is_quoted_fits_a_line_and_a_terminal(text: str | bytes, limit: int) -> None:
+    out = excerpt(text, limit)
     assert len(out) <= limit
     assert out.isprintable()
 

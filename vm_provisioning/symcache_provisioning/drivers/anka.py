@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from symcache.text import excerpt
 from symcache_provisioning.drivers.programs import Output, Program, ProgramError
 from symcache_provisioning.drivers.protocol import (
     Capabilities,
@@ -23,7 +24,6 @@ from symcache_provisioning.drivers.protocol import (
     MachineState,
     first_address,
 )
-from symcache_provisioning.text import shown
 
 __all__ = ["Anka"]
 
@@ -65,11 +65,11 @@ class Anka(Driver[AnkaOptions]):
             response = _ANKA.parse(verb, machine, output)
         if not isinstance(response, dict) or response.get("status") not in {"OK", "FAIL"}:
             raise ProgramError(
-                f"anka {verb} {machine} printed {shown(output.stdout, 60)!r}, which is no answer of Anka 3",
+                f"anka {verb} {machine} printed {excerpt(output.stdout, 60)!r}, which is no answer of Anka 3",
                 hint="is Anka 3 installed?",
             )
         if response["status"] == "FAIL":
-            message = shown(str(response.get("message", "")))
+            message = excerpt(str(response.get("message", "")))
             if missing_ok and "not found" in message.lower():
                 return None
             code = response.get("code")

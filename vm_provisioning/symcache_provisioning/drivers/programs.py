@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from symcache.errors import EnvironmentFailure
+from symcache.text import excerpt
 from symcache_provisioning.interrupts import defer_interrupts
-from symcache_provisioning.text import shown
 
 __all__ = ["Child", "Output", "Program", "ProgramError", "process_start"]
 
@@ -82,7 +82,7 @@ class Child:
                 lines = [line for line in opened.read(8192).splitlines() if line.strip()]
         except OSError:
             return ""
-        return shown(b"; ".join(lines[-2:]))
+        return excerpt(b"; ".join(lines[-2:]))
 
 
 def process_start(pid: int) -> str:
@@ -147,10 +147,10 @@ class Program:
         """Return the error for the output of a failed run."""
         # vmrun prints errors on stdout, the others on stderr.
         lines = [line for line in (output.stderr or output.stdout).splitlines() if line.strip()]
-        message = shown(lines[0]) if lines else "it said nothing"
+        message = excerpt(lines[0]) if lines else "it said nothing"
         return ProgramError(
             f"{self._command(verb, machine)} ended with {output.status}: {message}",
-            hint=hint or f"run it by hand: {shown(' '.join(filter(None, [self.name, verb, machine])))}",
+            hint=hint or f"run it by hand: {excerpt(' '.join(filter(None, [self.name, verb, machine])))}",
             status=output.status,
             output=message,
         )
@@ -166,7 +166,7 @@ class Program:
             return json.loads(output.stdout)
         except (ValueError, RecursionError) as error:
             raise ProgramError(
-                f"{self._command(verb, machine)} printed {shown(output.stdout, 60)!r}, which is no JSON",
+                f"{self._command(verb, machine)} printed {excerpt(output.stdout, 60)!r}, which is no JSON",
                 hint=f"is this version of {self.name} supported? (docs/machines.md)",
             ) from error
 
@@ -194,7 +194,7 @@ class Program:
         return child
 
     def _command(self, verb: str, machine: str) -> str:
-        return shown(" ".join(filter(None, [self.name, verb, machine])))
+        return excerpt(" ".join(filter(None, [self.name, verb, machine])))
 
     def _collect(self, argv: Sequence[str], verb: str, machine: str, timeout: float) -> Output:
         process: subprocess.Popen[bytes] | None = None

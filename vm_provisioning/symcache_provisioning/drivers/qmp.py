@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from symcache.errors import EnvironmentFailure
-from symcache_provisioning.text import shown
+from symcache.text import excerpt
 
 __all__ = ["Qmp", "QmpError"]
 
@@ -70,7 +70,7 @@ class Qmp:
         while True:
             response = self._receive()
             if "error" in response:
-                raise QmpError(f"{self._name} refused {command}: {shown(str(response['error'].get('desc', '')))}")
+                raise QmpError(f"{self._name} refused {command}: {excerpt(str(response['error'].get('desc', '')))}")
             if "return" in response:
                 return response["return"]
 
@@ -84,7 +84,7 @@ class Qmp:
         try:
             response = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise QmpError(f"{self._name} does not speak QMP: {shown(line, 60)!r}") from error
+            raise QmpError(f"{self._name} does not speak QMP: {excerpt(line, 60)!r}") from error
         if not isinstance(response, dict):
-            raise QmpError(f"{self._name} does not speak QMP: {shown(line, 60)!r}")
+            raise QmpError(f"{self._name} does not speak QMP: {excerpt(line, 60)!r}")
         return response

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from symcache.dyld import HEAD_SIZE, SharedCache, tables_end
 from symcache.errors import IntegrityError, NotFoundError, RemoteError, SharedCacheError, StorageError, UsageError
+from symcache.text import excerpt
 from symcache_provisioning.extractors.bundle_helper import HELPER, NOT_LOADED
 from symcache_provisioning.extractors.guest_tool import (
     ListedImage,
@@ -24,7 +25,6 @@ from symcache_provisioning.extractors.guest_tool import (
 from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.ssh.transfer import MAX_FILE_SIZE
-from symcache_provisioning.text import shown
 
 __all__ = ["BUNDLE", "BUNDLE_PATH", "CacheBundle"]
 
@@ -55,14 +55,14 @@ class CacheBundle:
         if source.run(["/bin/test", "-f", bundle]).status != 0:
             older = "" if path else ": macOS comes with it since 11"
             raise NotFoundError(
-                f"{source.name} has no {shown(bundle)}{older}",
+                f"{source.name} has no {excerpt(bundle)}{older}",
                 hint=f"name another with --bundle-path, e.g. Xcode's: {_IN_XCODE}; or use --extractor raw",
             )
         return cls(source, bundle)
 
     def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
         """See GuestTool: from the cache's own image table, which is at the beginning of its main file."""
-        where, problems = shown(cache.path), []
+        where, problems = excerpt(cache.path), []
         images = []
         file = folder / cache.name
         self._copy_tables(cache.files[0], file)
@@ -75,7 +75,7 @@ class CacheBundle:
                 )
             for image in opened.images:
                 if not image.path.startswith("/") or ".." in image.path.split("/") or not image.path.isprintable():
-                    problems.append(f"{where}: lists {shown(image.path)!r}, which is no path of an image")
+                    problems.append(f"{where}: lists {excerpt(image.path)!r}, which is no path of an image")
                 else:
                     images.append(ListedImage(image.path, image.uuid, image.address))
         if not images:
@@ -84,7 +84,7 @@ class CacheBundle:
 
     def _copy_tables(self, entry: Entry, target: Path) -> None:
         """Copy the tables at the beginning of a main file; the rest of the copy is a hole."""
-        where = shown(entry.path)
+        where = excerpt(entry.path)
         if entry.size > MAX_FILE_SIZE:
             raise IntegrityError(f"{where}: claims {entry.size} bytes, more than any file of macOS has")
         length = min(HEAD_SIZE, entry.size)
@@ -132,14 +132,15 @@ class CacheBundle:
                 output = run_extractor(source, [_ARCH, "-x86_64", *argv])
                 if output.status != 0:
                     raise RemoteError(
-                        f"{BUNDLE} of {shown(cache)}: {first}; and as x86_64: ended with {output.status}:"
+                        f"{BUNDLE} of {excerpt(cache)}: {first}; and as x86_64: ended with {output.status}:"
                         f" {stderr_lines(output)[0]}",
                         hint="install Rosetta there (softwareupdate --install-rosetta), name Xcode's bundle with"
                         " --bundle-path, or harvest with --extractor raw",
                     )
             if output.status != 0:
                 raise RemoteError(
-                    f"{BUNDLE} of {shown(cache)}: {HELPER.name} ended with {output.status}: {stderr_lines(output)[0]}",
+                    f"{BUNDLE} of {excerpt(cache)}: {HELPER.name} ended with {output.status}:"
+                    f" {stderr_lines(output)[0]}",
                     hint="harvest with --extractor raw",
                 )
             yield SshSource(source.session, root=root, limits=source.limits), stderr_lines(output, none=())

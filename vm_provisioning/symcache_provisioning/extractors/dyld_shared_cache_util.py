@@ -15,6 +15,7 @@ from uuid import UUID
 
 from symcache.errors import NotFoundError, RemoteError
 from symcache.model import uuid_text
+from symcache.text import excerpt
 from symcache_provisioning.extractors.guest_tool import (
     ListedImage,
     Listing,
@@ -24,7 +25,6 @@ from symcache_provisioning.extractors.guest_tool import (
 )
 from symcache_provisioning.sources.entries import RemoteCache, refusal
 from symcache_provisioning.sources.machine import SshSource
-from symcache_provisioning.text import shown
 
 __all__ = ["TOOL", "CacheInfo", "CacheUtil", "parse_info", "parse_text_info"]
 
@@ -53,13 +53,13 @@ def parse_text_info(output: bytes) -> list[ListedImage]:
     header = _TEXT_HEADER.fullmatch(lines[0]) if lines else None
     if header is None:
         raise RemoteError(
-            f"{TOOL} -text_info printed {shown(lines[0]) if lines else 'nothing'!r} where a count belongs"
+            f"{TOOL} -text_info printed {excerpt(lines[0]) if lines else 'nothing'!r} where a count belongs"
         )
     images = []
     for line in lines[1:]:
         match = _TEXT_LINE.fullmatch(line)
         if match is None:
-            raise RemoteError(f"{TOOL} -text_info printed {shown(line)!r}, which is no line of its list")
+            raise RemoteError(f"{TOOL} -text_info printed {excerpt(line)!r}, which is no line of its list")
         address, uuid, path = match.groups()
         _check_path(path, "-text_info")
         images.append(ListedImage(path, _uuid(uuid), int(address, 16)))
@@ -79,24 +79,24 @@ def parse_info(output: bytes) -> CacheInfo:
             values.setdefault(key.strip(), value.strip())
     uuid, count = values.get("uuid"), values.get("image count")
     if uuid is None or not re.fullmatch(rf"{_UUID}|n/a", uuid) or (count is not None and not count.isdecimal()):
-        raise RemoteError(f"{TOOL} -info printed {shown(output)!r}, which names no cache")
+        raise RemoteError(f"{TOOL} -info printed {excerpt(output)!r}, which names no cache")
     return CacheInfo(None if uuid == "n/a" else _uuid(uuid), int(count) if count else None)
 
 
 def _check_path(path: str, verb: str) -> None:
     """Raise RemoteError for a path that no extracted file could have."""
     if any(refusal(part.encode()) for part in path.split("/") if part not in {"", "."}):
-        raise RemoteError(f"{TOOL} {verb} printed {shown(path)!r}, which is no path of an image")
+        raise RemoteError(f"{TOOL} {verb} printed {excerpt(path)!r}, which is no path of an image")
 
 
 def _lines(output: bytes) -> list[str]:
     """Return the lines that are not empty. Raises RemoteError for output that is cut off or not UTF-8."""
     if output and not output.endswith(b"\n"):
-        raise RemoteError(f"{TOOL} stopped printing in the middle of a line: {shown(output[-60:])!r}")
+        raise RemoteError(f"{TOOL} stopped printing in the middle of a line: {excerpt(output[-60:])!r}")
     try:
         return [line for line in output.decode().replace("\r\n", "\n").split("\n") if line]
     except UnicodeDecodeError as error:
-        raise RemoteError(f"{TOOL} printed bytes that are not UTF-8: {shown(output[error.start :], 60)}") from error
+        raise RemoteError(f"{TOOL} printed bytes that are not UTF-8: {excerpt(output[error.start :], 60)}") from error
 
 
 def _uuid(text: str) -> UUID | None:
@@ -125,7 +125,7 @@ class CacheUtil:
                 return cls(source, location)
         if path:
             raise NotFoundError(
-                f"{source.name}: {shown(path)} is not {TOOL}",
+                f"{source.name}: {excerpt(path)} is not {TOOL}",
                 hint="name where it is installed there, or harvest with --extractor raw",
             )
         return None
@@ -142,13 +142,13 @@ class CacheUtil:
         argv = [self.path, verb, self._source.remote(cache).decode()]
         output = self._source.run(argv, timeout=_LIST_SECONDS, max_output=_LIST_OUTPUT)
         if output.status != 0:
-            raise RemoteError(f"{TOOL} {verb} {shown(cache)} ended with {output.status}: {stderr_lines(output)[0]}")
+            raise RemoteError(f"{TOOL} {verb} {excerpt(cache)} ended with {output.status}: {stderr_lines(output)[0]}")
         return output.stdout
 
     def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
         """See GuestTool: by `-text_info`, compared with `-info` and with the cache's header."""
         del folder
-        where, problems = shown(cache.path), []
+        where, problems = excerpt(cache.path), []
         info, images = self.info(cache.path), self.images(cache.path)
         if info.uuid != cache.uuid:
             printed = uuid_text(info.uuid) if info.uuid else "none"
@@ -171,7 +171,7 @@ class CacheUtil:
             output = run_extractor(source, argv)
             if output.status != 0:
                 raise RemoteError(
-                    f"{TOOL} -extract {shown(cache)} ended with {output.status}: {stderr_lines(output)[0]}",
+                    f"{TOOL} -extract {excerpt(cache)} ended with {output.status}: {stderr_lines(output)[0]}",
                     hint="harvest with --extractor raw",
                 )
             yield SshSource(source.session, root=folder, limits=source.limits), stderr_lines(output, none=())

@@ -17,12 +17,12 @@ from uuid import UUID
 from symcache.errors import MachOError, RemoteError
 from symcache.macho import Slice, mach_header
 from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
+from symcache.text import excerpt
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.ssh.guest_folder import guest_folder
 from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.session import RemoteOutput
-from symcache_provisioning.text import shown
 
 __all__ = [
     "GuestTool",
@@ -126,7 +126,7 @@ def run_extractor(source: SshSource, argv: Sequence[str]) -> RemoteOutput:
 def stderr_lines(output: RemoteOutput, *, none: Sequence[str] = ("it said nothing",)) -> list[str]:
     """Return the lines that a program wrote to stderr, escaped; `none` if it wrote none."""
     lines = output.stderr.decode("utf-8", "backslashreplace").splitlines()
-    return [shown(line) for line in lines if line.strip()] or list(none)
+    return [excerpt(line) for line in lines if line.strip()] or list(none)
 
 
 def free_bytes(source: SshSource, folder: str) -> int | None:

@@ -10,6 +10,7 @@ import platformdirs
 
 from symcache.errors import HostKeyError, SymcacheError
 from symcache.model import Release
+from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.extractors.guest_tool import free_bytes
 from symcache_provisioning.machines.checks import Check, Outcome
@@ -23,7 +24,6 @@ from symcache_provisioning.sources.required_caches import lacking_caches
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
-from symcache_provisioning.text import shown
 
 __all__ = ["check_machine"]
 
@@ -138,7 +138,7 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     release: Release | None = None
     try:
         release = source.identity()
-        yield _ok("release", shown(str(release)))
+        yield _ok("release", excerpt(str(release)))
     except SymcacheError as error:
         yield _failed("release", error)
     caches: list[RemoteCache] = []
@@ -163,9 +163,9 @@ def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]
         hint = "check what is named, and `root` in the inventory"
         if incomplete:
             hint = "let the machine finish its update, and restart it"
-        return Check("caches", Outcome.FAIL, shown("; ".join(problems), _LONGEST_TEXT), hint)
+        return Check("caches", Outcome.FAIL, excerpt("; ".join(problems), _LONGEST_TEXT), hint)
     if caches:
-        return _ok("caches", ", ".join(f"{shown(c.arch)} ({c.size >> 20} MiB)" for c in caches))
+        return _ok("caches", ", ".join(f"{excerpt(c.arch)} ({c.size >> 20} MiB)" for c in caches))
     return Check("caches", Outcome.WARN, "there is no shared cache", "before macOS 11 the files are the release")
 
 

@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 
 from symcache.errors import RemoteError
+from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.ssh.packets import NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession
-from symcache_provisioning.text import shown
 
 __all__ = ["HOST_KEY_MARKER", "MARKER", "MAX_FILE", "Guest", "GuestPaths"]
 
@@ -56,7 +56,7 @@ class Guest:
         """Run a program that must succeed, and return what it printed on stdout."""
         output = self.run(*argv, timeout=timeout)
         if output.status != 0:
-            reason = shown((output.stderr or output.stdout).decode("utf-8", "replace").partition("\n")[0])
+            reason = excerpt((output.stderr or output.stdout).decode("utf-8", "replace").partition("\n")[0])
             raise RemoteError(f"{self._name}: {argv[0]} ended with {output.status}: {reason or 'it said nothing'}")
         return output.stdout.decode("utf-8", "replace")
 

@@ -27,10 +27,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from symcache.errors import NotFoundError, UsageError
+from symcache.text import excerpt
 from symcache_provisioning.drivers import DRIVERS, DriverOptions
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
 from symcache_provisioning.ssh.login import Login, SshTarget
-from symcache_provisioning.text import shown
 
 __all__ = ["Inventory", "MachineDefinition", "find_inventory"]
 
@@ -187,11 +187,11 @@ class Inventory:
             return self.machines[name]
         if self.path is None:
             raise NotFoundError(
-                f"{shown(name)}: no machine of that name: there is no inventory of machines",
-                hint=f"describe it in {FILE_NAME} (docs/machines.md), or write ssh://user@{shown(name)}",
+                f"{excerpt(name)}: no machine of that name: there is no inventory of machines",
+                hint=f"describe it in {FILE_NAME} (docs/machines.md), or write ssh://user@{excerpt(name)}",
             )
         raise NotFoundError(
-            f"{shown(name)}: {self.path} has no machine of that name",
+            f"{excerpt(name)}: {self.path} has no machine of that name",
             hint=f"it has: {', '.join(self.machines) or 'none'}",
         )
 
@@ -209,7 +209,7 @@ def _machines(file: Path, content: Mapping[str, Any]) -> dict[str, MachineDefini
     for key in content:
         if key != "machines":
             raise UsageError(
-                f"{file}: {shown(key)}: unknown key",
+                f"{file}: {excerpt(key)}: unknown key",
                 hint="machines are described in tables [machines.NAME]",
             )
     tables = content.get("machines", {})
@@ -220,7 +220,7 @@ def _machines(file: Path, content: Mapping[str, Any]) -> dict[str, MachineDefini
         where = ["machines", name]
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{file}: {shown(name)!r} cannot be the name of a machine",
+                f"{file}: {excerpt(name)!r} cannot be the name of a machine",
                 hint="use letters, digits, - and _, at most 40, and begin with a letter or digit",
             )
         if not isinstance(table, Mapping) or "name" in table:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from symcache.errors import RemoteError, SymcacheError, UsageError
 from symcache.macho import identify
+from symcache.text import excerpt
 from symcache_provisioning.drivers import DRIVERS
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL
 from symcache_provisioning.machines.checks import Check, Outcome
@@ -22,7 +23,6 @@ from symcache_provisioning.machines.host_keys import fingerprint_of
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.ssh.guest_folder import guest_folder
 from symcache_provisioning.ssh.session import SshSession
-from symcache_provisioning.text import shown
 
 __all__ = ["BUILD_UTIL", "Provisioner", "remote_login_out_of_band"]
 
@@ -114,7 +114,7 @@ class Provisioner:
             )
         home = self.paths.home or self._guest.run_checked("/bin/sh", "-c", "cd && pwd").strip()
         if not home.startswith("/") or not home.isprintable():
-            raise RemoteError(f"{self.definition.name}: names {shown(home)!r} as the home of {self.definition.user}")
+            raise RemoteError(f"{self.definition.name}: names {excerpt(home)!r} as the home of {self.definition.user}")
         file = f"{home}/.ssh/authorized_keys"
         if self._authorized(file, key):
             return Check("key", Outcome.OK, f"{self.definition.identity} is let in")
@@ -161,7 +161,7 @@ class Provisioner:
         output = self._guest.run_as_root(self.paths.systemsetup, "-getremotelogin")
         match = re.search(r"Remote Login: (On|Off)", output)
         if match is None:
-            raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {shown(output)!r}")
+            raise RemoteError(f"{self.definition.name}: systemsetup -getremotelogin says {excerpt(output)!r}")
         return match[1] == "On"
 
     def _sleep(self) -> Check:
@@ -205,7 +205,8 @@ class Provisioner:
             raise UsageError(f"{util}: is no Mach-O", hint=BUILD_UTIL)
         if not archs & wanted:
             raise UsageError(
-                f"{util}: is for {', '.join(sorted(archs))}, the machine is {shown(machine)}", hint="build it for that"
+                f"{util}: is for {', '.join(sorted(archs))}, the machine is {excerpt(machine)}",
+                hint="build it for that",
             )
         return data
 

@@ -23,11 +23,11 @@ from typing import Self
 
 from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
 from symcache.model import Release
+from symcache.text import excerpt
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.locations import ROSETTA_CRYPTEX, SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.release import system_versions
-from symcache_provisioning.text import shown
 
 __all__ = ["IpswSource", "OverlaidSource"]
 
@@ -193,7 +193,7 @@ class _Mount:
         if mount_point.resolve() != self._target.resolve():
             self._process.kill()  # interrupted, it would unmount what it did not mount
             raise EnvironmentFailure(
-                f"{self._image}: `ipsw mount {self._volume}` says that it is mounted at {shown(ready[1])} already",
+                f"{self._image}: `ipsw mount {self._volume}` says that it is mounted at {excerpt(ready[1])} already",
                 hint="unmount it there, and harvest again",
             )
         return True
@@ -214,7 +214,7 @@ class _Mount:
         lines = [line for line in output.splitlines() if line.strip()]
         if not mark and lines:
             error = next((line for line in lines if line.startswith("panic:")), lines[-1])
-        return shown(" ".join(error.split()), _LONGEST_ERROR) or "it said nothing"
+        return excerpt(" ".join(error.split()), _LONGEST_ERROR) or "it said nothing"
 
     def close(self) -> None:
         """Interrupt it, so that it unmounts; kill it if it does not."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from symcache.errors import IntegrityError, NotFoundError, RemoteError, SymcacheError
 from symcache.model import Release
+from symcache.text import excerpt
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.release import system_versions
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError
-from symcache_provisioning.text import shown
 
 __all__ = ["DirectorySource"]
 
@@ -81,7 +81,7 @@ class DirectorySource(Source):
             descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    return RemoteError(f"{shown(path)}: is no regular file any more")
+                    return RemoteError(f"{excerpt(path)}: is no regular file any more")
                 return os.pread(descriptor, length, 0)
             finally:
                 os.close(descriptor)
@@ -93,7 +93,7 @@ class DirectorySource(Source):
         del local
         now = self.lstat(entry.path)
         if now is None or not stat.S_ISREG(now.mode) or now.attributes[1:] != entry.attributes[1:]:
-            raise IntegrityError(f"{shown(entry.path)}: is not what was listed", hint="harvest again")
+            raise IntegrityError(f"{excerpt(entry.path)}: is not what was listed", hint="harvest again")
         if progress:
             progress(entry.size)
         return self._at(entry.path)
@@ -108,8 +108,8 @@ def _read_error(path: str, error: OSError) -> SymcacheError:
         # The privacy protection of macOS, which holds for root, too, returns EPERM; file modes EACCES.
         private = error.errno == errno.EPERM
         hint = "grant Full Disk Access to what runs symcache" if private else "run as a user who may read it"
-        return NoAccessError(f"{shown(path)}: not readable for this user", hint=hint)
+        return NoAccessError(f"{excerpt(path)}: not readable for this user", hint=hint)
     if isinstance(error, FileNotFoundError):
-        return NoSuchFileError(f"{shown(path)}: no such file")
+        return NoSuchFileError(f"{excerpt(path)}: no such file")
     # Not a StorageError, which would end the harvest: the rest of the source may be readable.
-    return RemoteError(f"{shown(path)}: {error.strerror or error}", hint="check the disk or image")
+    return RemoteError(f"{excerpt(path)}: {error.strerror or error}", hint="check the disk or image")

@@ -13,13 +13,13 @@ import tenacity
 
 from symcache.errors import RemoteError, SymcacheError
 from symcache.model import Release
+from symcache.text import excerpt
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.release import parse_sw_vers, system_versions
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError, NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession
 from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file, copy_small_files
-from symcache_provisioning.text import shown
 
 __all__ = ["SshSource"]
 
@@ -59,7 +59,7 @@ class SshSource(Source):
         output = self.run(["/usr/bin/sw_vers"], max_output=4096)
         if output.status != 0:
             raise RemoteError(
-                f"{self.name}: /usr/bin/sw_vers ended with {output.status}: {shown(output.stderr)}",
+                f"{self.name}: /usr/bin/sw_vers ended with {output.status}: {excerpt(output.stderr)}",
                 hint="is that a macOS machine?",
             )
         running = parse_sw_vers(output.stdout, self.session.target.host)

@@ -10,10 +10,10 @@ from xml.parsers.expat import ExpatError
 
 from symcache.errors import RemoteError
 from symcache.model import Release
+from symcache.text import excerpt
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import NoAccessError
-from symcache_provisioning.text import shown
 
 __all__ = ["parse_sw_vers", "parse_system_version", "system_versions"]
 
@@ -40,7 +40,7 @@ def system_versions(source: Source) -> list[Release]:
             data = source.read_head(entry.path, _PLIST_LIMIT)
         except NoAccessError:
             continue
-        releases.append(parse_system_version(data, f"{shown(entry.path)} of the source"))
+        releases.append(parse_system_version(data, f"{excerpt(entry.path)} of the source"))
     return releases
 
 
@@ -63,12 +63,12 @@ def parse_system_version(data: bytes, where: str) -> Release:
     """Parse a SystemVersion.plist. Raises RemoteError for anything that macOS would not write there."""
     if not data.startswith(b"<?xml"):
         # The binary form, which macOS never uses here, may announce more objects than fit into memory.
-        raise RemoteError(f"{where}: begins with {shown(data[:8])!r}, which is no XML property list")
+        raise RemoteError(f"{where}: begins with {excerpt(data[:8])!r}, which is no XML property list")
     try:
         plist = plistlib.loads(data, fmt=plistlib.FMT_XML)
     except (ExpatError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         # What plistlib raises on malformed dates, numbers and nesting is not one family.
-        raise RemoteError(f"{where}: not a property list: {shown(str(error))}") from error
+        raise RemoteError(f"{where}: not a property list: {excerpt(str(error))}") from error
     if not isinstance(plist, dict):
         raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
     values = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
@@ -81,7 +81,7 @@ def _release(values: Mapping[str, object], where: str) -> Release:
     for key, rule in _RULES.items():
         value = values.get(key, "" if key == "ProductVersionExtra" else None)
         if not isinstance(value, str) or not rule.fullmatch(value):
-            text = "nothing" if value is None else shown(str(value), 60)
+            text = "nothing" if value is None else excerpt(str(value), 60)
             raise RemoteError(f"{where} says {text} for {key}", hint="is that a macOS system?")
     return Release(
         product=str(values["ProductName"]),

@@ -16,10 +16,11 @@ from uuid import UUID
 from symcache.dyld import HEAD_SIZE, companions, is_cache_name
 from symcache.errors import RemoteError, SharedCacheError, StorageError, SymcacheError
 from symcache.model import Release
+from symcache.text import excerpt
+from symcache_provisioning.remarks import Remarks
 from symcache_provisioning.sources.entries import Entry, Limits, RemoteCache, refusal
 from symcache_provisioning.sources.locations import CACHE_FOLDERS, DEFAULT_ROOTS, SKIPPED_FOLDERS
 from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError, SessionError
-from symcache_provisioning.text import Remarks, shown
 
 __all__ = ["Source"]
 
@@ -137,10 +138,10 @@ class Source(ABC):
             links += 1
             target = self.readlink(entry.path)
             if links > _MAX_LINKS:
-                raise RemoteError(f"{shown(path)}: more than {_MAX_LINKS} links lead on and on")
+                raise RemoteError(f"{excerpt(path)}: more than {_MAX_LINKS} links lead on and on")
             parts = [p for p in target.split(b"/") if p not in {b"", b"."}]
             if any(p != b".." and refusal(p) for p in parts):
-                raise RemoteError(f"{shown(entry.path)}: links to {shown(target)}, which is not a path")
+                raise RemoteError(f"{excerpt(entry.path)}: links to {excerpt(target)}, which is not a path")
             if target.startswith(b"/"):
                 done.clear()
             todo += [p.decode() for p in reversed(parts)]
@@ -159,17 +160,17 @@ class Source(ABC):
         try:
             for count, (name, attributes) in enumerate(self.scan(folder)):
                 if count >= self.limits.folder_entries:
-                    self.problems.append(f"{shown(folder)}: holds more than {count} names: the rest was not read")
+                    self.problems.append(f"{excerpt(folder)}: holds more than {count} names: the rest was not read")
                     break
                 if name in {b".", b"..", b"Icon\r"}:  # the last is the Finder's, and no file of code
                     continue
                 if why := refusal(name):
-                    self.problems.append(f"{shown(folder)}: the name {shown(name)!r} {why}: not followed")
+                    self.problems.append(f"{excerpt(folder)}: the name {excerpt(name)!r} {why}: not followed")
                 elif name not in seen:
                     seen.add(name)
                     path = f"{folder.rstrip('/')}/{name.decode()}"
                     if len(path.encode()) > self.limits.path:
-                        self.problems.append(f"{shown(path)}: is a path longer than macOS allows: not followed")
+                        self.problems.append(f"{excerpt(path)}: is a path longer than macOS allows: not followed")
                         continue
                     entries.append(Entry(path, attributes.mode, attributes.size, attributes.mtime))
         except NoSuchFileError:
@@ -202,23 +203,25 @@ class Source(ABC):
                 for entry in self.entries(folder, needed=folder == top):
                     seen += 1
                     if seen > self.limits.entries:
-                        self.problems.append(f"{shown(top)}: holds more than {seen - 1} names: the rest was not read")
+                        self.problems.append(f"{excerpt(top)}: holds more than {seen - 1} names: the rest was not read")
                         return
                     if stat.S_ISDIR(entry.mode):
                         if entry.path in skipped:
                             continue
                         if depth >= self.limits.depth:
-                            self.problems.append(f"{shown(entry.path)}: lies deeper than {depth} folders: not followed")
+                            self.problems.append(
+                                f"{excerpt(entry.path)}: lies deeper than {depth} folders: not followed"
+                            )
                             continue
                         if len(stack) >= self.limits.pending:
-                            self.problems.append(f"{shown(entry.path)}: one folder too many: not followed")
+                            self.problems.append(f"{excerpt(entry.path)}: one folder too many: not followed")
                             continue
                         stack.append((entry.path, depth + 1))
                     elif stat.S_ISREG(entry.mode):
                         yield entry
                     elif not stat.S_ISLNK(entry.mode):
                         kind = _KIND_NAMES.get(stat.S_IFMT(entry.mode), "neither file, folder nor link")
-                        self.notes.append(f"{shown(entry.path)}: is {kind}: not read")
+                        self.notes.append(f"{excerpt(entry.path)}: is {kind}: not read")
 
     def mach_o_files(self, roots: Iterable[str] = DEFAULT_ROOTS) -> Iterator[Entry]:
         """Yield those of `walk` that begin with the header of a Mach-O or universal file, and not of a Java class."""
@@ -261,7 +264,7 @@ class Source(ABC):
                 except SessionError:
                     raise
                 except SymcacheError as error:
-                    self.problems.append(f"{shown(entry.path)}: {error}")
+                    self.problems.append(f"{excerpt(entry.path)}: {error}")
                     continue
                 # The same cache may lie in two folders, neither of which is a link to the other.
                 if not any(c.uuid and (c.name, c.uuid, c.size) == (cache.name, cache.uuid, cache.size) for c in caches):
@@ -275,7 +278,7 @@ class Source(ABC):
         files, missing = [main], []
         for companion in wanted:
             if refusal(companion.name.encode()):
-                raise SharedCacheError(f"names a companion {shown(companion.name)!r}, which is no file name")
+                raise SharedCacheError(f"names a companion {excerpt(companion.name)!r}, which is no file name")
             if companion.name in entries:
                 files.append(entries[companion.name])
             elif not companion.optional:

@@ -11,9 +11,9 @@ from typing import Any
 import paramiko
 import tenacity
 
+from symcache.text import excerpt
 from symcache_provisioning.ssh.host_keys import HostKeyTrust, prepare_client
 from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts, UnreachableError, locked_key_error
-from symcache_provisioning.text import shown
 
 __all__ = ["connect"]
 
@@ -78,11 +78,11 @@ def _connect_once(
             raise _refused(target, login, error) from error  # the host is the right one, but accepts no key of ours
         if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
             raise UnreachableError(
-                f"{where} speaks no SSH algorithm that is still thought safe: {shown(str(error))}",
+                f"{where} speaks no SSH algorithm that is still thought safe: {excerpt(str(error))}",
                 hint="update the host's SSH server",
             ) from error
         raise _TransientError(
-            f"{where} did not complete the SSH handshake: {shown(str(error))}",
+            f"{where} did not complete the SSH handshake: {excerpt(str(error))}",
             hint="check that an SSH server listens there (Remote Login) and is not overloaded",
         ) from error
     except socket.gaierror as error:
@@ -92,13 +92,13 @@ def _connect_once(
     except (OSError, EOFError) as error:
         cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
         raise _TransientError(
-            f"{where} cannot be reached: {shown(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",
+            f"{where} cannot be reached: {excerpt(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",
             hint="start the machine, and switch on Remote Login (System Settings, General, Sharing)",
         ) from error
     except (ValueError, struct.error, IndexError, TypeError) as error:
         # What paramiko raises on replies that no SSH server would send.
         raise UnreachableError(
-            f"{where} does not speak SSH as it should: {shown(repr(error))}", hint="see what listens there"
+            f"{where} does not speak SSH as it should: {excerpt(repr(error))}", hint="see what listens there"
         ) from error
     finally:
         if not done:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from symcache.errors import RemoteError
+from symcache.text import excerpt
 from symcache_provisioning.interrupts import defer_interrupts
 from symcache_provisioning.ssh.session import RemoteOutput
-from symcache_provisioning.text import shown
 
 __all__ = ["guest_folder"]
 
@@ -34,7 +34,7 @@ def guest_folder(
             path = made.stdout.decode("utf-8", "replace").strip()
             if made.status != 0 or not _FOLDER.fullmatch(path):
                 # Only a name of the form that was requested is ever passed to rm.
-                raise RemoteError(f"{name}: mktemp made no folder: {shown(made.stdout + made.stderr)}")
+                raise RemoteError(f"{name}: mktemp made no folder: {excerpt(made.stdout + made.stderr)}")
             folder = path
         yield folder
     finally:

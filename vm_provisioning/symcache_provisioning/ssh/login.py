@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import paramiko
 
 from symcache.errors import RemoteError, UsageError
-from symcache_provisioning.text import shown
+from symcache.text import excerpt
 
 __all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "locked_key_error"]
 
@@ -42,23 +42,23 @@ class SshTarget:
             parts = urlsplit(text)
             port = parts.port
         except ValueError as error:
-            raise UsageError(f"{shown(text)}: not an SSH URL: {error}", hint=hint) from error
+            raise UsageError(f"{excerpt(text)}: not an SSH URL: {error}", hint=hint) from error
         if parts.scheme != "ssh" or not parts.hostname or parts.query or parts.fragment:
-            raise UsageError(f"{shown(text)}: not an SSH URL", hint=hint)
+            raise UsageError(f"{excerpt(text)}: not an SSH URL", hint=hint)
         if parts.password is not None:
             raise UsageError(
-                f"{shown(parts.hostname)}: a password in a URL would be seen by others",
+                f"{excerpt(parts.hostname)}: a password in a URL would be seen by others",
                 hint="use a key, or name the environment variable that holds the password with --password-env",
             )
         # urlsplit lowers the host's case, which no resolver minds.
         host, user = parts.hostname, unquote(parts.username or "") or getpass.getuser()
         root = "/" + unquote(parts.path).strip("/")
         if not _HOST.fullmatch(host):
-            raise UsageError(f"{shown(host)}: not a host name or address", hint=hint)
+            raise UsageError(f"{excerpt(host)}: not a host name or address", hint=hint)
         if not _USER.fullmatch(user):
-            raise UsageError(f"{shown(user)}: not a user name", hint=hint)
+            raise UsageError(f"{excerpt(user)}: not a user name", hint=hint)
         if ".." in root.split("/") or not root.isprintable():
-            raise UsageError(f"{shown(root)}: not an absolute folder on the host", hint="name it without ..")
+            raise UsageError(f"{excerpt(root)}: not an absolute folder on the host", hint="name it without ..")
         if port == 0:
             raise UsageError(f"{host}: port 0 cannot be connected to", hint=hint)
         return cls(host, user, port or 22, root)
@@ -114,7 +114,7 @@ class Login:
             if "password" in str(error).lower() or "encrypted" in str(error).lower():
                 raise locked_key_error(str(self.identity)) from error
             raise UsageError(
-                f"{self.identity}: not a private SSH key: {shown(str(error))}",
+                f"{self.identity}: not a private SSH key: {excerpt(str(error))}",
                 hint="name the private key, not the .pub; `ssh-keygen -yf FILE` checks it",
             ) from error
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import paramiko
 
 from symcache.errors import RemoteError
-from symcache_provisioning.text import shown
+from symcache.text import excerpt
 
 __all__ = [
     "Attributes",
@@ -191,7 +191,7 @@ class Packets:
 
     def _lost(self, error: BaseException | None) -> ConnectionLostError:
         why = "did not answer in time" if isinstance(error, TimeoutError) else "broke off the SFTP session"
-        detail = f": {shown(str(error))}" if error and not isinstance(error, TimeoutError) and str(error) else ""
+        detail = f": {excerpt(str(error))}" if error and not isinstance(error, TimeoutError) and str(error) else ""
         return ConnectionLostError(f"{self._host} {why}{detail}", hint="run the same command again: it continues there")
 
     def _packet(self) -> Reply:
@@ -231,19 +231,19 @@ class Packets:
             return reply
         if reply.kind != Response.STATUS:
             raise ProtocolError(
-                f"{shown(path)}: {self._host} answered with SFTP packet {reply.kind} instead of {kind}", hint=_STRANGE
+                f"{excerpt(path)}: {self._host} answered with SFTP packet {reply.kind} instead of {kind}", hint=_STRANGE
             )
         code, text = reply.number(), reply.string()
         if code == _NO_SUCH_FILE:
-            raise NoSuchFileError(f"{shown(path)}: no such file on {self._host}")
+            raise NoSuchFileError(f"{excerpt(path)}: no such file on {self._host}")
         if code == _PERMISSION_DENIED:
             raise NoAccessError(
-                f"{shown(path)}: not readable for this user on {self._host}",
+                f"{excerpt(path)}: not readable for this user on {self._host}",
                 hint="log in as a user who may read it, or allow full disk access for remote users there",
             )
         if code == _EOF and may_end:
             raise EOFError
-        raise RemoteFileError(f"{shown(path)}: {self._host} says: {shown(text) or f'SFTP status {code}'}")
+        raise RemoteFileError(f"{excerpt(path)}: {self._host} says: {excerpt(text) or f'SFTP status {code}'}")
 
     def _abandon(self, request: int) -> None:
         """Ignore the response to a request."""

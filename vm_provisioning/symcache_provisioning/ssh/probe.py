@@ -7,7 +7,7 @@ import socket
 import paramiko
 
 from symcache.errors import RemoteError
-from symcache_provisioning.text import shown
+from symcache.text import excerpt
 
 __all__ = ["server_host_key", "speaks_ssh"]
 
@@ -37,6 +37,6 @@ def server_host_key(host: str, port: int, timeout: float = 15) -> str:
                 transport.close()
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise RemoteError(
-            f"{host} port {port} shows no host key: {shown(str(error)) or 'it broke off'}",
+            f"{host} port {port} shows no host key: {excerpt(str(error)) or 'it broke off'}",
             hint="check that an SSH server listens there (Remote Login)",
         ) from error

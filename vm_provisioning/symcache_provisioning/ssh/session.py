@@ -17,6 +17,7 @@ from typing import Any, Self
 import paramiko
 
 from symcache.errors import RemoteError, UsageError
+from symcache.text import excerpt
 from symcache_provisioning.interrupts import defer_interrupts
 from symcache_provisioning.ssh.commands import START, command_line
 from symcache_provisioning.ssh.connection import connect
@@ -24,7 +25,6 @@ from symcache_provisioning.ssh.host_keys import HostKeyTrust
 from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts
 from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.sftp import Sftp
-from symcache_provisioning.text import shown
 
 __all__ = ["RemoteOutput", "SshSession"]
 
@@ -106,7 +106,7 @@ class SshSession:
             except (paramiko.SSHException, EOFError, OSError) as error:
                 channel.close()
                 raise RemoteError(
-                    f"{self.target.host} offers no SFTP: {shown(str(error))}",
+                    f"{self.target.host} offers no SFTP: {excerpt(str(error))}",
                     hint="the host's sshd_config needs `Subsystem sftp /usr/libexec/sftp-server`",
                 ) from error
             self._sftp = Sftp(channel, self.target.host, self.timeouts.reply)
@@ -117,7 +117,7 @@ class SshSession:
             channel = self._transport.open_session(timeout=self.timeouts.reply)
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLostError(
-                f"{self.target.host} opens no channel: {shown(str(error)) or 'connection lost'}",
+                f"{self.target.host} opens no channel: {excerpt(str(error)) or 'connection lost'}",
                 hint="run the same command again",
             ) from error
         channel.settimeout(self.timeouts.reply)
@@ -160,7 +160,7 @@ class SshSession:
             return self._collect(channel, argv[0], deadline, max_output)
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ConnectionLostError(
-                f"{self.target.host}: {argv[0]} broke off: {shown(str(error)) or 'connection lost'}",
+                f"{self.target.host}: {argv[0]} broke off: {excerpt(str(error)) or 'connection lost'}",
                 hint="run the same command again",
             ) from error
         except BaseException:
@@ -183,7 +183,7 @@ class SshSession:
                 sftp.put(str(local), remote)  # compares the sizes at the end
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise RemoteError(
-                f"{self.target.host}: {shown(remote)} cannot be written: {shown(str(error)) or 'connection lost'}",
+                f"{self.target.host}: {excerpt(remote)} cannot be written: {excerpt(str(error)) or 'connection lost'}",
                 hint="check the free space there, and who may write there",
             ) from error
 

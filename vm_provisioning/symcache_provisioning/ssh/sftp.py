@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 from symcache.errors import RemoteError
+from symcache.text import excerpt
 from symcache_provisioning.ssh.packets import (
     Attributes,
     Packets,
@@ -22,7 +23,6 @@ from symcache_provisioning.ssh.packets import (
     Response,
     ssh_string,
 )
-from symcache_provisioning.text import shown
 
 __all__ = ["Sftp", "WholeFile"]
 
@@ -109,7 +109,7 @@ class Sftp(Packets):
                 ahead.append(self._request_names(handle))
                 count = reply.number()
                 if count == 0:
-                    raise RemoteFileError(f"{shown(path)}: {self._host} lists it without names and without end")
+                    raise RemoteFileError(f"{excerpt(path)}: {self._host} lists it without names and without end")
                 for _ in range(count):
                     name = reply.string()[:_LONGEST_NAME]
                     reply.string()  # the line that ls -l would print
@@ -166,7 +166,7 @@ class Sftp(Packets):
                 except EOFError:
                     break
                 if not data or len(data) > size:
-                    raise ProtocolError(f"{shown(path)}: {self._host} answered {size} bytes with {len(data)}")
+                    raise ProtocolError(f"{excerpt(path)}: {self._host} answered {size} bytes with {len(data)}")
                 if len(data) < size:
                     # A short read is no error: request the rest first, and from now on no more than the server returns.
                     self.max_read = max(_MIN_READ, min(self.max_read, len(data)))
@@ -228,7 +228,7 @@ class Sftp(Packets):
                 except EOFError:
                     data = memoryview(b"")
                 if len(data) > requested:
-                    raise ProtocolError(f"{shown(path)}: {self._host} answered {requested} bytes with {len(data)}")
+                    raise ProtocolError(f"{excerpt(path)}: {self._host} answered {requested} bytes with {len(data)}")
                 short = short or len(data) < requested
                 pieces.append(data)
             after = self._response(file.after, Response.ATTRS, path).attributes()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symcache.errors import IntegrityError, StorageError, SymcacheError
+from symcache.text import excerpt
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError
 from symcache_provisioning.ssh.sftp import Sftp, WholeFile
-from symcache_provisioning.text import shown
 
 __all__ = ["MAX_FILE_SIZE", "SMALL_FILE_SIZE", "Copy", "copy_file", "copy_small_files"]
 
@@ -43,7 +43,7 @@ def copy_file(
 
     Raises IntegrityError when the file is not as expected or changes meanwhile, RemoteError, StorageError.
     """
-    name = shown(remote)
+    name = excerpt(remote)
     if expected.size > MAX_FILE_SIZE:
         raise IntegrityError(f"{name}: claims {expected.size} bytes, more than any file of macOS has")
     if _is_copy(local, expected):
@@ -132,9 +132,9 @@ def _store(copy: Copy, file: WholeFile) -> IntegrityError | None:
     """Write one file. Raises StorageError."""
     for attributes in (file.before, file.after):
         if not _same(attributes, copy.expected):
-            return _changed_error(shown(copy.remote), attributes, copy.expected)
+            return _changed_error(excerpt(copy.remote), attributes, copy.expected)
     if len(file.data) != copy.expected.size:
-        return _short_error(shown(copy.remote), len(file.data), copy.expected)
+        return _short_error(excerpt(copy.remote), len(file.data), copy.expected)
     part = copy.local.with_name(f".{copy.local.name}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
