@@ -22,7 +22,7 @@ from symcache.library.snapshots import write_if_due
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator, writer_id
-from symcache.macho import details, identify_bytes
+from symcache.macho import code_fingerprint, identify_bytes
 from symcache.model import CacheFile, HarvestRecord, ObjectEntry, encodable, uuid_text
 from symcache.store import blob_key, put_blob, write_record
 
@@ -280,11 +280,11 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
             want = f"{staged.arch} {staged.kind} {uuid_text(staged.uuid) if staged.uuid else 'without UUID'}"
             got = f"{found.arch} {found.kind} {uuid_text(found.uuid) if found.uuid else 'without UUID'}"
             raise IntegrityError(f"{staged.path}: holds {got} where {want} was expected")
-        more = details(head, staged.size)
+        fingerprint = code_fingerprint(head, staged.size)
         code = ""
-        if more.text_size:
-            file.seek(staged.offset + more.text_offset)
-            code = hashlib.sha256(file.read(min(more.text_size, _CODE_LIMIT))).hexdigest()[:16]
+        if fingerprint.text_size:
+            file.seek(staged.offset + fingerprint.text_offset)
+            code = hashlib.sha256(file.read(min(fingerprint.text_size, _CODE_LIMIT))).hexdigest()[:16]
     sha256, size, new = _put(library, result, staged.file, staged.offset, staged.size)
     entry = ObjectEntry(
         path=encodable(staged.path),
@@ -297,7 +297,7 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
         revision=staged.revision,
         sha256=sha256,
         size=size,
-        symbols=more.symbols,
+        symbols=fingerprint.symbols,
         code=code,
         sources=staged.sources,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from symcache.errors import SymcacheError
-from symcache.macho import details, identify_bytes
+from symcache.macho import code_fingerprint, identify_bytes
 
 __all__ = ["SEEDS", "one_input"]
 
@@ -41,6 +41,6 @@ def one_input(data: bytes) -> None:
             for piece in identify_bytes(data, size):
                 if piece.offset + piece.size > size:
                     raise AssertionError("a slice lies outside of its file")
-                details(data[piece.offset :], piece.size)
+                code_fingerprint(data[piece.offset :], piece.size)
         except SymcacheError:
             pass

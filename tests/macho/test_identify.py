@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symcache.errors import MachOError
-from symcache.macho import arch_name, details, identify, identify_bytes, parse_uuid
+from symcache.macho import arch_name, code_fingerprint, identify, identify_bytes, parse_uuid
 from symcache.model import Kind, uuid_text
 from tests.support.toolchain import compile_image, dsym, lipo
 from tests.support.wheels import wheel_tree
@@ -213,7 +213,7 @@ def test_real_files_of_a_wheel_agree_with_llvm() -> None:
     assert universal > 50
 
 
-def test_details_tell_how_much_of_the_symbol_table_is_left(built: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_tells_how_much_of_the_symbol_table_is_left(built: Path, tmp_path: Path) -> None:
     whole = _thin(built)
     stripped = tmp_path / "stripped.dylib"
     subprocess.run(["llvm-strip-19", "-x", str(whole), "-o", str(stripped)], check=True)
@@ -221,7 +221,7 @@ def test_details_tell_how_much_of_the_symbol_table_is_left(built: Path, tmp_path
     codes = []
     for path in (whole, stripped):
         data = path.read_bytes()
-        found = details(data[: 32 << 10], len(data))
+        found = code_fingerprint(data[: 32 << 10], len(data))
         listed = subprocess.run(["llvm-nm-19", "-a", str(path)], capture_output=True, text=True, check=True).stdout
         assert found.symbols == len(listed.splitlines())
         counts.append(found.symbols)
@@ -240,7 +240,7 @@ def test_any_bytes_are_images_or_nothing_or_an_error(data: bytes, size: int) -> 
             continue
         for piece in found:
             assert piece.offset + piece.size <= size
-        details(start + data, size)
+        code_fingerprint(start + data, size)
 
 
 @settings(deadline=None)

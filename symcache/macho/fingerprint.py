@@ -13,13 +13,13 @@ from symcache.errors import MachOError
 from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
 from symcache.macho.load_commands import mach_header
 
-__all__ = ["Details", "details"]
+__all__ = ["CodeFingerprint", "code_fingerprint"]
 
 _TEXT = b"__TEXT".ljust(16, b"\0")
 _TEXT_SECTION = b"__text".ljust(16, b"\0")
 
 
-class Details(NamedTuple):
+class CodeFingerprint(NamedTuple):
     """Counts and byte ranges inside one thin image."""
 
     symbols: int
@@ -30,14 +30,14 @@ class Details(NamedTuple):
     """In bytes; 0 when it has none in the file (a dSYM)."""
 
 
-def details(head: bytes, size: int) -> Details:
-    """Return the details of an image of `size` bytes that begins with `head` and that `identify_bytes` accepted.
+def code_fingerprint(head: bytes, size: int) -> CodeFingerprint:
+    """Return the fingerprint of an image of `size` bytes that begins with `head` and that `identify_bytes` accepted.
 
     What lies outside of `head`, or claims to lie outside of the image, counts as absent.
     """
     header = mach_header(head)
     if header is None:
-        return Details(0, 0, 0)
+        return CodeFingerprint(0, 0, 0)
     order, wide = header.order, header.wide
     end = min(len(head), header.size + header.sizeofcmds)
     segment, own, section = (LC_SEGMENT_64, 72, 80) if wide else (LC_SEGMENT, 56, 68)
@@ -56,4 +56,4 @@ def details(head: bytes, size: int) -> Details:
                             length, offset = struct.unpack_from(order + "2I", head, start + 36)
                         if offset > 0 and offset + length <= size:
                             text_offset, text_size = offset, length
-    return Details(symbols, text_offset, text_size)
+    return CodeFingerprint(symbols, text_offset, text_size)
