@@ -1,34 +1,69 @@
-"""Identify bytes: which Mach-O images a file holds, of which architecture, kind and UUID. Nothing deeper.
+"""What is known of Mach-O files: what they hold, and every struct of them that is read or written.
 
 And what a dSYM bundle says beside its Mach-O file of where its sources are.
 """
 
-from symcache.macho.constants import arch_name
+from symcache.macho.constants import CPU_SUBTYPE_X86_64_ALL, CPU_TYPE, LC, MH, N, S, arch_name
 from symcache.macho.dsym_sources import MAX_SOURCE_NOTES, noted_sources, source_maps, source_revisions
 from symcache.macho.fingerprint import CodeFingerprint, code_fingerprint
-from symcache.macho.identify import Slice, identify, identify_bytes
-from symcache.macho.load_commands import MAX_COMMANDS, MachHeader, load_commands, mach_header
-from symcache.macho.segments import Section, file_end, sections, text_address
+from symcache.macho.identify import Slice, begins_as_macho, identify, identify_bytes
+from symcache.macho.load_commands import (
+    MAX_COMMANDS,
+    LoadCommand,
+    MachHeader,
+    load_commands,
+    mach_header,
+    pack_thread_states,
+    thread_states,
+)
+from symcache.macho.segments import file_end, sections, text_address
+from symcache.macho.structs import (
+    LITTLE_64,
+    Dysymtab,
+    FatArch,
+    Note,
+    Section,
+    Segment,
+    Symtab,
+    fat_table,
+)
 from symcache.macho.uuids import parse_uuid
 
 __all__ = [
+    "CPU_SUBTYPE_X86_64_ALL",
+    "CPU_TYPE",
+    "LC",
+    "LITTLE_64",
     "MAX_COMMANDS",
     "MAX_SOURCE_NOTES",
+    "MH",
     "CodeFingerprint",
+    "Dysymtab",
+    "FatArch",
+    "LoadCommand",
     "MachHeader",
+    "N",
+    "Note",
+    "S",
     "Section",
+    "Segment",
     "Slice",
+    "Symtab",
     "arch_name",
+    "begins_as_macho",
     "code_fingerprint",
+    "fat_table",
     "file_end",
     "identify",
     "identify_bytes",
     "load_commands",
     "mach_header",
     "noted_sources",
+    "pack_thread_states",
     "parse_uuid",
     "sections",
     "source_maps",
     "source_revisions",
     "text_address",
+    "thread_states",
 ]

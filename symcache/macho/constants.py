@@ -1,74 +1,128 @@
-"""Numbers of <mach-o/loader.h>, <mach-o/fat.h> and <mach/machine.h> that identification needs."""
+"""Numbers of <mach-o/loader.h>, <mach-o/nlist.h> and <mach/machine.h>: Apple's names, with a dot behind the prefix."""
 
 from __future__ import annotations
 
-__all__ = [
-    "CPU_SUBTYPE_MASK",
-    "FAT_MAGIC",
-    "FAT_MAGIC_64",
-    "LC_ID_DYLIB",
-    "LC_ID_DYLINKER",
-    "LC_SEGMENT",
-    "LC_SEGMENT_64",
-    "LC_SYMTAB",
-    "LC_UUID",
-    "MH_BUNDLE",
-    "MH_CORE",
-    "MH_DSYM",
-    "MH_DYLIB",
-    "MH_DYLINKER",
-    "MH_EXECUTE",
-    "MH_KEXT_BUNDLE",
-    "MH_MAGIC",
-    "MH_MAGIC_64",
-    "arch_name",
-]
+from enum import IntEnum
 
-MH_MAGIC = 0xFEEDFACE
-MH_MAGIC_64 = 0xFEEDFACF
-FAT_MAGIC = 0xCAFEBABE
-FAT_MAGIC_64 = 0xCAFEBABF
+__all__ = ["CPU_SUBTYPE_X86_64_ALL", "CPU_TYPE", "LC", "MH", "N", "S", "arch_name"]
 
-MH_EXECUTE = 2
-MH_CORE = 4
-MH_DYLIB = 6
-MH_DYLINKER = 7
-MH_BUNDLE = 8
-MH_DSYM = 10
-MH_KEXT_BUNDLE = 11
 
-LC_SEGMENT = 0x1
-LC_SYMTAB = 0x2
-LC_ID_DYLIB = 0xD
-LC_ID_DYLINKER = 0xF
-LC_SEGMENT_64 = 0x19
-LC_UUID = 0x1B
+class MH(IntEnum):
+    """Of the header: its magic, the file type, and one of the flags."""
 
-CPU_SUBTYPE_MASK = 0x00FF_FFFF
+    MAGIC = 0xFEED_FACE
+    MAGIC_64 = 0xFEED_FACF
+    EXECUTE = 2
+    CORE = 4
+    DYLIB = 6
+    DYLINKER = 7
+    BUNDLE = 8
+    DSYM = 10
+    KEXT_BUNDLE = 11
+    DYLIB_IN_CACHE = 0x8000_0000
+
+
+class LC(IntEnum):
+    """Load commands, without the `LC_` of their names; the highest bit is LC_REQ_DYLD (<mach-o/loader.h>)."""
+
+    SEGMENT = 0x1
+    SYMTAB = 0x2
+    SYMSEG = 0x3
+    THREAD = 0x4
+    UNIXTHREAD = 0x5
+    DYSYMTAB = 0xB
+    LOAD_DYLIB = 0xC
+    ID_DYLIB = 0xD
+    ID_DYLINKER = 0xF
+    TWOLEVEL_HINTS = 0x16
+    LOAD_WEAK_DYLIB = 0x8000_0018
+    SEGMENT_64 = 0x19
+    UUID = 0x1B
+    CODE_SIGNATURE = 0x1D
+    SEGMENT_SPLIT_INFO = 0x1E
+    REEXPORT_DYLIB = 0x8000_001F
+    ENCRYPTION_INFO = 0x21
+    DYLD_INFO = 0x22
+    DYLD_INFO_ONLY = 0x8000_0022
+    LOAD_UPWARD_DYLIB = 0x8000_0023
+    FUNCTION_STARTS = 0x26
+    DATA_IN_CODE = 0x29
+    DYLIB_CODE_SIGN_DRS = 0x2B
+    ENCRYPTION_INFO_64 = 0x2C
+    LINKER_OPTIMIZATION_HINT = 0x2E
+    NOTE = 0x31
+    BUILD_VERSION = 0x32
+    DYLD_EXPORTS_TRIE = 0x8000_0033
+    DYLD_CHAINED_FIXUPS = 0x8000_0034
+    ATOM_INFO = 0x36
+    FUNCTION_VARIANTS = 0x37
+    FUNCTION_VARIANT_FIXUPS = 0x38
+
+
+class S(IntEnum):
+    """Types and attributes of a section, and the mask of its type (SECTION_TYPE)."""
+
+    ZEROFILL = 0x1
+    COALESCED = 0xB
+    GB_ZEROFILL = 0xC
+    THREAD_LOCAL_ZEROFILL = 0x12
+    TYPE = 0xFF
+    ATTR_SOME_INSTRUCTIONS = 0x400
+    ATTR_PURE_INSTRUCTIONS = 0x8000_0000
+
+
+class N(IntEnum):
+    """Types and masks in `n_type` of a symbol; the mask TYPE has no bits but those of SECT."""
+
+    EXT = 0x01
+    INDR = 0x0A
+    SECT = 0x0E
+    TYPE = SECT
+    STAB = 0xE0
+
+
+class CPU_TYPE(IntEnum):
+    """Processors."""
+
+    X86 = 7
+    X86_64 = 0x0100_0007
+    ARM = 12
+    ARM64 = 0x0100_000C
+    ARM64_32 = 0x0200_000C
+    POWERPC = 18
+    POWERPC64 = 0x0100_0012
+
+
+CPU_SUBTYPE_X86_64_ALL = 3
+_CPU_SUBTYPE_MASK = 0x00FF_FFFF
 """Without the capability byte (CPU_SUBTYPE_LIB64, the pointer-authentication ABI version)."""
 
-_X86, _X86_64, _ARM, _ARM64, _ARM64_32 = 7, 0x0100_0007, 12, 0x0100_000C, 0x0200_000C
-_POWERPC, _POWERPC64 = 18, 0x0100_0012
-
-_NAMES = {
-    (_X86, 3): "i386",
-    (_X86_64, 3): "x86_64",
-    (_X86_64, 8): "x86_64h",
-    (_ARM, 6): "armv6",
-    (_ARM, 9): "armv7",
-    (_ARM, 10): "armv7f",
-    (_ARM, 11): "armv7s",
-    (_ARM, 12): "armv7k",
-    (_ARM64, 0): "arm64",
-    (_ARM64, 1): "arm64",
-    (_ARM64, 2): "arm64e",
-    (_ARM64, 3): "arm64.x1",
-    (_ARM64, 12): "arm64e.x1",
-    (_ARM64_32, 0): "arm64_32",
-    (_ARM64_32, 1): "arm64_32",
-    (_POWERPC, 0): "ppc",
-    (_POWERPC64, 0): "ppc64",
+_NAMES: dict[tuple[int, int], str] = {
+    (CPU_TYPE.X86, 3): "i386",
+    (CPU_TYPE.X86_64, CPU_SUBTYPE_X86_64_ALL): "x86_64",
+    (CPU_TYPE.X86_64, 8): "x86_64h",
+    (CPU_TYPE.ARM, 6): "armv6",
+    (CPU_TYPE.ARM, 9): "armv7",
+    (CPU_TYPE.ARM, 10): "armv7f",
+    (CPU_TYPE.ARM, 11): "armv7s",
+    (CPU_TYPE.ARM, 12): "armv7k",
+    (CPU_TYPE.ARM64, 0): "arm64",
+    (CPU_TYPE.ARM64, 1): "arm64",
+    (CPU_TYPE.ARM64, 2): "arm64e",
+    (CPU_TYPE.ARM64, 3): "arm64.x1",
+    (CPU_TYPE.ARM64, 12): "arm64e.x1",
+    (CPU_TYPE.ARM64_32, 0): "arm64_32",
+    (CPU_TYPE.ARM64_32, 1): "arm64_32",
+    (CPU_TYPE.POWERPC, 0): "ppc",
+    (CPU_TYPE.POWERPC64, 0): "ppc64",
 }
+
+# Plain names for the rooms that have readers of their own still.
+FAT_MAGIC, FAT_MAGIC_64 = 0xCAFEBABE, 0xCAFEBABF
+MH_MAGIC, MH_MAGIC_64 = MH.MAGIC, MH.MAGIC_64
+MH_EXECUTE, MH_CORE, MH_DYLIB, MH_DYLINKER, MH_BUNDLE = MH.EXECUTE, MH.CORE, MH.DYLIB, MH.DYLINKER, MH.BUNDLE
+LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB, LC_UUID = LC.SEGMENT, LC.SEGMENT_64, LC.SYMTAB, LC.UUID
+LC_ID_DYLIB, LC_ID_DYLINKER = LC.ID_DYLIB, LC.ID_DYLINKER
 
 
 def arch_name(cputype: int, cpusubtype: int) -> str:
@@ -76,5 +130,5 @@ def arch_name(cputype: int, cpusubtype: int) -> str:
 
     The capability byte of `cpusubtype` is ignored.
     """
-    subtype = cpusubtype & CPU_SUBTYPE_MASK
+    subtype = cpusubtype & _CPU_SUBTYPE_MASK
     return _NAMES.get((cputype, subtype), f"cpu-{cputype:#x}-{subtype:#x}")

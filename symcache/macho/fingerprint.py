@@ -5,18 +5,14 @@ Sources: struct symtab_command, segment_command(_64), section(_64) (<mach-o/load
 
 from __future__ import annotations
 
-import struct
 from contextlib import suppress
 from typing import NamedTuple
 
 from symcache.errors import MachOError
-from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
+from symcache.macho.constants import LC
 from symcache.macho.load_commands import mach_header
 
 __all__ = ["CodeFingerprint", "code_fingerprint"]
-
-_TEXT = b"__TEXT".ljust(16, b"\0")
-_TEXT_SECTION = b"__text".ljust(16, b"\0")
 
 
 class CodeFingerprint(NamedTuple):
@@ -36,24 +32,13 @@ def code_fingerprint(head: bytes, size: int) -> CodeFingerprint:
     What lies outside of `head`, or claims to lie outside of the image, counts as absent.
     """
     header = mach_header(head)
-    if header is None:
-        return CodeFingerprint(0, 0, 0)
-    order, wide = header.order, header.wide
-    end = min(len(head), header.size + header.sizeofcmds)
-    segment, own, section = (LC_SEGMENT_64, 72, 80) if wide else (LC_SEGMENT, 56, 68)
     symbols = text_offset = text_size = 0
     with suppress(MachOError):
-        for cmd, position, cmdsize in header.commands(head):
-            if cmd == LC_SYMTAB and cmdsize >= 24:
-                (symbols,) = struct.unpack_from(order + "I", head, position + 12)
-            elif cmd == segment and cmdsize >= own and head[position + 8 : position + 24] == _TEXT:
-                (count,) = struct.unpack_from(order + "I", head, position + own - 8)
-                for start in range(position + own, position + own + min(count * section, cmdsize - own), section):
-                    if head[start : start + 16] == _TEXT_SECTION and start + section <= end:
-                        if wide:
-                            length, offset = struct.unpack_from(order + "QI", head, start + 40)
-                        else:
-                            length, offset = struct.unpack_from(order + "2I", head, start + 36)
-                        if offset > 0 and offset + length <= size:
-                            text_offset, text_size = offset, length
+        for command in header.load_commands(head, {LC.SYMTAB, header.structs.lc_segment}) if header else ():
+            if symtab := command.symtab():
+                symbols = symtab.nsyms
+            elif (segment := command.segment()) and segment.segname == "__TEXT":
+                for section in command.sections():
+                    if section.sectname == "__text" and 0 < section.offset <= size - section.size:
+                        text_offset, text_size = section.offset, section.size
     return CodeFingerprint(symbols, text_offset, text_size)

@@ -1,13 +1,12 @@
 """Which images a file holds, read from its first kilobytes.
 
 Sources: struct mach_header, mach_header_64, load_command, uuid_command, dylib_command (<mach-o/loader.h>);
-struct fat_header, fat_arch, fat_arch_64 (<mach-o/fat.h>, always big-endian).
+struct fat_header, fat_arch, fat_arch_64 (<mach-o/fat.h>).
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,42 +14,25 @@ from uuid import UUID
 
 from symcache.errors import MachOError
 from symcache.kinds import Kind
-from symcache.macho.constants import (
-    FAT_MAGIC,
-    FAT_MAGIC_64,
-    LC_ID_DYLIB,
-    LC_ID_DYLINKER,
-    LC_UUID,
-    MH_BUNDLE,
-    MH_DSYM,
-    MH_DYLIB,
-    MH_DYLINKER,
-    MH_EXECUTE,
-    MH_KEXT_BUNDLE,
-    arch_name,
-)
-from symcache.macho.load_commands import MAGICS, MAX_COMMANDS, load_commands, mach_header
+from symcache.macho.constants import LC, MH, arch_name
+from symcache.macho.load_commands import MAX_COMMANDS, mach_header
+from symcache.macho.structs import FAT_ARCHES, FAT_HEADER, MAX_SLICES, STRUCTS
 
-__all__ = ["Slice", "identify", "identify_bytes"]
+__all__ = ["Slice", "begins_as_macho", "identify", "identify_bytes"]
 
 _HEAD = 8 << 10
 """Enough for the load commands of nearly every image in one read."""
-_MAX_SLICES = 40
-"""A Java class file starts with the same magic; its next word is the version, 45 or more."""
 
-_KINDS = {
-    MH_EXECUTE: Kind.EXECUTABLE,
-    MH_DYLIB: Kind.EXECUTABLE,
-    MH_DYLINKER: Kind.EXECUTABLE,
-    MH_BUNDLE: Kind.EXECUTABLE,
-    MH_KEXT_BUNDLE: Kind.EXECUTABLE,
-    MH_DSYM: Kind.DEBUGINFO,
+_KINDS: dict[int, Kind] = {
+    MH.EXECUTE: Kind.EXECUTABLE,
+    MH.DYLIB: Kind.EXECUTABLE,
+    MH.DYLINKER: Kind.EXECUTABLE,
+    MH.BUNDLE: Kind.EXECUTABLE,
+    MH.KEXT_BUNDLE: Kind.EXECUTABLE,
+    MH.DSYM: Kind.DEBUGINFO,
 }
-_READ = frozenset({LC_UUID, LC_ID_DYLIB, LC_ID_DYLINKER})
-_FAT = {
-    struct.pack(">I", FAT_MAGIC): struct.Struct(">5I"),
-    struct.pack(">I", FAT_MAGIC_64): struct.Struct(">2I2Q2I"),
-}
+_READ = frozenset({LC.UUID, LC.ID_DYLIB, LC.ID_DYLINKER})
+_MAGICS = STRUCTS.keys() | FAT_ARCHES.keys()
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) to bytes; shorter at the end of the file."""
@@ -81,7 +63,7 @@ def identify(path: Path) -> list[Slice]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         head = os.pread(descriptor, _HEAD, 0)
-        if head[:4] not in MAGICS and head[:4] not in _FAT:
+        if head[:4] not in _MAGICS:
             return []
         size = os.fstat(descriptor).st_size
 
@@ -100,28 +82,33 @@ def identify_bytes(head: bytes, size: int, name: str = "image") -> list[Slice]:
 
     As `identify`; load commands that reach beyond `head` are an error, and so are slices that begin beyond it.
     """
-    if head[:4] not in MAGICS and head[:4] not in _FAT:
+    if head[:4] not in _MAGICS:
         return []
     return _identify(lambda offset, length: head[offset : offset + length], size, name)
 
 
+def begins_as_macho(head: bytes) -> bool:
+    """Return whether a file with these first 8 bytes may hold images: the whole file tells what is really in it."""
+    if head[:4] in FAT_ARCHES:
+        return 0 < int.from_bytes(head[4:8], "big") <= MAX_SLICES
+    return head[:4] in STRUCTS
+
+
 def _identify(read_at: ReadAt, size: int, name: str) -> list[Slice]:
-    magic = read_at(0, 4)
-    if magic in MAGICS:
+    head = read_at(0, FAT_HEADER.size)
+    if head[:4] in STRUCTS:
         found = _image(read_at, 0, size, name)
         return [found] if found else []
-    count_bytes = read_at(4, 4)
-    count = int.from_bytes(count_bytes, "big")
-    if len(count_bytes) < 4 or count > _MAX_SLICES:
+    count = int.from_bytes(head[4:], "big")
+    if len(head) < FAT_HEADER.size or count > MAX_SLICES:
         return []  # a Java class file, or nothing that any tool would take for a universal file
-    entry = _FAT[magic]
-    table = read_at(8, entry.size * count)
+    entry = FAT_ARCHES[head[:4]]
+    table = read_at(FAT_HEADER.size, entry.size * count)
     if len(table) < entry.size * count:
         raise MachOError(f"{name}: ends inside its table of {count} slices")
     slices = []
-    for number, fields in enumerate(entry.iter_unpack(table)):
-        cputype, cpusubtype, offset, length = fields[:4]
-        if offset < 8 + len(table) or length == 0 or offset + length > size:
+    for number, (cputype, cpusubtype, offset, length, _) in enumerate(entry.iter_unpack(table)):
+        if offset < FAT_HEADER.size + len(table) or length == 0 or offset + length > size:
             raise MachOError(
                 f"{name}: slice {number} ({arch_name(cputype, cpusubtype)}) at {offset:#x}, {length:#x} bytes,"
                 f" lies outside the file of {size:#x} bytes",
@@ -137,38 +124,30 @@ def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice | None:
     window = read_at(offset, min(size, _HEAD))
     if len(window) < min(4, size):
         raise MachOError(f"{name}: its image at {offset:#x} lies beyond what was read", hint="read the whole file")
-    if window[:4] not in MAGICS:
+    if window[:4] not in STRUCTS:
         return None
     header = mach_header(window)
     if header is None:
         raise MachOError(f"{name}: ends inside its Mach-O header", hint="the file is cut: copy it again")
-    order, _, cputype, cpusubtype, filetype, ncmds, sizeofcmds, _ = header
-    if sizeofcmds > min(size - header.size, MAX_COMMANDS) or ncmds * 8 > sizeofcmds:
+    if not header.fits(min(size - header.size, MAX_COMMANDS)):
         raise MachOError(
-            f"{name}: {ncmds} load commands in {sizeofcmds} bytes do not fit into an image of {size} bytes",
+            f"{name}: {header.ncmds} load commands in {header.sizeofcmds} bytes do not fit into an image of"
+            f" {size} bytes",
             hint="the file is cut or damaged: copy it again",
         )
-    commands = window[header.size : header.size + sizeofcmds]
-    if len(commands) < sizeofcmds:
-        commands = read_at(offset + header.size, sizeofcmds)
-    if len(commands) < sizeofcmds:
+    end = header.commands_end
+    if len(window) < end:
+        window = read_at(offset, end)
+    if len(window) < end:
         raise MachOError(f"{name}: ends inside its load commands", hint="the file is cut: copy it again")
     uuid = install_name = None
     try:
-        for cmd, position, cmdsize in load_commands(commands, ncmds, 0, sizeofcmds, order):
-            if cmd not in _READ:
-                pass
-            elif cmd == LC_UUID and uuid is None:
-                if cmdsize < 24:
-                    raise MachOError(f"LC_UUID of {cmdsize} bytes where 24 were expected")
-                raw = commands[position + 8 : position + 24]
-                uuid = UUID(bytes=raw) if any(raw) else None
-            elif cmd != LC_UUID and cmdsize >= 12:
-                start = int.from_bytes(commands[position + 8 : position + 12], "little" if order == "<" else "big")
-                if 12 <= start < cmdsize:
-                    text = commands[position + start : position + cmdsize].partition(b"\0")[0]
-                    install_name = text.decode("utf-8", "replace")
+        for command in header.load_commands(window, _READ):
+            if named := command.install_name():
+                install_name = named.decode("utf-8", "replace")
+            uuid = uuid or command.uuid()
     except MachOError as error:
         raise MachOError(f"{name}: {error}", hint=error.hint) from None
-    arch = arch_name(cputype, cpusubtype)
-    return Slice(offset, size, cputype, cpusubtype, filetype, uuid, arch, _KINDS.get(filetype), install_name)
+    arch = arch_name(header.cputype, header.cpusubtype)
+    kind = _KINDS.get(header.filetype)
+    return Slice(offset, size, header.cputype, header.cpusubtype, header.filetype, uuid, arch, kind, install_name)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symcache.errors import MachOError
-from symcache.macho import arch_name, code_fingerprint, identify, identify_bytes, parse_uuid
+from symcache.macho import arch_name, begins_as_macho, code_fingerprint, identify, identify_bytes, parse_uuid
 from symcache.model import Kind, uuid_text
 from tests.support.toolchain import compile_image, dsym, lipo
 from tests.support.wheels import wheel_tree
@@ -115,6 +115,23 @@ def test_other_files_are_nothing(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
     assert identify(path) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        *((bytes.fromhex(magic) + b"\7\0\0\1", True) for magic in ("cffaedfe", "cefaedfe", "feedfacf", "feedface")),
+        *((bytes.fromhex(magic) + b"\0\0\0\2", True) for magic in ("cafebabe", "cafebabf")),
+        (b"\xca\xfe\xba\xbe\0\0\0\0", False),
+        (b"\xca\xfe\xba\xbe\0\0\0\x2d", False),  # Java 1.1
+        (b"\xca\xfe\xba\xbe\0\3\0\x2d", False),
+        (b"\x7fELF\2\1\1\0", False),
+        (b"\xcf\xfa", False),
+        (b"", False),
+    ],
+)
+def test_eight_bytes_tell_what_is_worth_reading(head: bytes, expected: bool) -> None:
+    assert begins_as_macho(head) is expected
 
 
 def test_capability_bits_do_not_change_the_architecture(built: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ _IMAGE = struct.pack("<8I", 0xFEEDFACF, 0x0100_0007, 3, 6, 1, len(_SEGMENT), 0, 
 
 
 def test_sections_with_bytes_are_found() -> None:
-    assert list(sections(_IMAGE, 512)) == [("__TEXT", "__text", 400, 64)]
+    (found,) = sections(_IMAGE, 512)
+    assert (found.segname, found.sectname, found.offset, found.size) == ("__TEXT", "__text", 400, 64)
     assert not list(sections(_IMAGE, 463))  # its last byte is missing
 
 

@@ -10,7 +10,7 @@ import pytest
 
 __all__ = ["compile_image", "dsym", "lipo", "need_toolchain"]
 
-_TOOLS = ("clang-19", "ld64.lld-19", "dsymutil-19", "llvm-lipo-19", "llvm-strip-19")
+_TOOLS = ("clang-19", "ld64.lld-19", "dsymutil-19", "llvm-lipo-19", "llvm-strip-19", "llvm-otool-19", "yaml2obj-19")
 
 
 def need_toolchain() -> None:

@@ -45,4 +45,4 @@ def match_section(name: str, known: Iterable[Section]) -> Section | None:
     segment, _, section = name.rpartition(",")
     if section.startswith("."):
         section = f"__{section[1:]}"[:_LONGEST_NAME]
-    return next((s for s in known if s.name == section and segment in {"", s.segment}), None)
+    return next((s for s in known if s.sectname == section and segment in {"", s.segname}), None)

@@ -260,7 +260,7 @@ def test_debug_info_may_lie_in_the_binary_itself(built: Built, tmp_path: Path) -
 def test_damaged_debug_info_makes_no_damaged_file(images: dict[str, Built], tmp_path: Path) -> None:
     built = images["x86_64"]
     whole = built.dsym.read_bytes()
-    dwarf = [s for s in sections(whole[: 1 << 16], len(whole)) if s.segment == "__DWARF"]
+    dwarf = [s for s in sections(whole[: 1 << 16], len(whole)) if s.segname == "__DWARF"]
     random_bytes = random.Random(7)
     for turn in range(6):
         data = bytearray(whole)
