@@ -1,19 +1,19 @@
 """The exports trie of an image: where it is, where it goes, and the symbols that it re-exports one by one.
 
-Source: linkedit_data_command, dyld_info_command, EXPORT_SYMBOL_FLAGS_REEXPORT (<mach-o/loader.h>).
+Source: linkedit_data_command, dyld_info_command, EXPORT_SYMBOL_FLAGS.REEXPORT (<mach-o/loader.h>).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from symcache.dyld.linkedit_source import LinkeditSource, need
-from symcache.dyld.load_commands import LC, MachImage
+from symcache.dyld.linkedit_source import LinkeditSource
+from symcache.dyld.mach_image import MachImage
 from symcache.dyld.trie import uleb, walk
+from symcache.macho import LC
 
 __all__ = ["may_reexport", "place_exports", "read_exports", "single_reexports"]
 
@@ -26,26 +26,24 @@ _DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD
 
 def read_exports(image: MachImage, source: LinkeditSource) -> bytes:
     """Return the exports trie, from its own command or from LC_DYLD_INFO."""
-    if command := image.find(LC.DYLD_EXPORTS_TRIE):
-        need(command, 16, image)
-        if command.u32(12):
-            return bytes(source.view(command.u32(8), command.u32(12), "exports trie"))
-    if command := image.find(LC.DYLD_INFO, LC.DYLD_INFO_ONLY):
-        need(command, 48, image)
-        if command.u32(44):
-            return bytes(source.view(command.u32(40), command.u32(44), "exports trie"))
+    command = image.find(LC.DYLD_EXPORTS_TRIE)
+    if command and (own := command.linkedit_data()) and own.datasize:
+        return bytes(source.view(*own, "exports trie"))
+    command = image.find(LC.DYLD_INFO, LC.DYLD_INFO_ONLY)
+    if command and (info := command.dyld_info()) and info.export_size:
+        return bytes(source.view(info.export_off, info.export_size, "exports trie"))
     return b""
 
 
 def place_exports(image: MachImage, exports: bytes, append: Callable[[bytes], int]) -> None:
     """Carry the exports trie over, under one command only: LLDB stops at a file that has both."""
-    own = image.find(LC.DYLD_EXPORTS_TRIE)
-    at = append(exports) if exports else 0
-    if own:
-        struct.pack_into("<2I", own.data, 8, at, len(exports))
+    place = (append(exports) if exports else 0, len(exports))
+    if own := image.find(LC.DYLD_EXPORTS_TRIE):
+        image.header.structs.linkedit_data.pack_into(image.data, own.body, *place)
+        place = (0, 0)
     if info := image.find(LC.DYLD_INFO, LC.DYLD_INFO_ONLY):
         # Rebase, bind, weak and lazy opcodes were applied when the cache was built.
-        struct.pack_into("<10I", info.data, 8, *([0] * 8), 0 if own else at, 0 if own else len(exports))
+        image.header.structs.dyld_info.pack_into(image.data, info.body, *[0] * 8, *place)
 
 
 def single_reexports(

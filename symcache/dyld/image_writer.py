@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from symcache.dyld.cache import Image, SharedCache
 from symcache.dyld.linkedit import DROPPED, rebuild
-from symcache.dyld.load_commands import MH_DYLIB_IN_CACHE, MachImage, read_image
+from symcache.dyld.mach_image import MachImage, read_image
 from symcache.dyld.pointers import DecodedPages, PointerDecoder
 from symcache.dyld.self_check import check
-from symcache.dyld.symbols import NLIST_32, NLIST_64, LocalSymbols, SymbolSource, read_local_symbols
-from symcache.errors import SharedCacheError, SymcacheError
-from symcache.macho import arch_name
+from symcache.dyld.symbols import LocalSymbols, SymbolSource, read_local_symbols
+from symcache.errors import MachOError, SharedCacheError, SymcacheError
+from symcache.macho import CPU_TYPE, MH, arch_name
 
 __all__ = ["Extractor", "NewImage"]
 
 _ARM_PAGE, _INTEL_PAGE = 0x4000, 0x1000
-_INTEL = {7, 0x0100_0007}
+_INTEL = {CPU_TYPE.X86, CPU_TYPE.X86_64}
 _DECODE_BYTES = 48 << 20
 """Data of this many bytes is decoded side by side; images are grouped so that a group stays below it."""
 _MAX_UNBACKED = 64 << 20
@@ -74,26 +74,26 @@ class Extractor:
                 yield from self._group(group)
                 group, size = [], 0
             group.append((image, parsed))
-            size += data_size + parsed.commands_end
+            size += data_size + parsed.header.commands_end
         yield from self._group(group)
 
     def _check_segments(self, parsed: MachImage) -> int:
         """Look at every segment before memory is taken for any; return the bytes that must be decoded."""
         space = self._cache.space
         text = parsed.text
-        space.view(text.vmaddr, text.vmsize, f"{parsed.what}: segment {text.name}")
+        space.view(text.vmaddr, text.vmsize, f"{parsed.what}: segment {text.segname}")
         chained = unbacked = total = 0
         for segment in parsed.content:
             total += segment.vmsize
             if total > min(_MAX_FILE, space.size + _MAX_UNBACKED):
                 raise SharedCacheError(
-                    f"{parsed.what}: vmsize {segment.vmsize:#x} of {segment.name} makes it larger than its cache"
+                    f"{parsed.what}: vmsize {segment.vmsize:#x} of {segment.segname} makes it larger than its cache"
                 )
             unbacked += sum(n for place, n in space.runs(segment.vmaddr, segment.vmsize) if place is None)
             if unbacked > _MAX_UNBACKED:
                 raise SharedCacheError(
-                    f"{parsed.what}: segment {segment.name}, {segment.vmsize:#x} bytes at {segment.vmaddr:#x}, is in no"
-                    " file of the cache"
+                    f"{parsed.what}: segment {segment.segname}, {segment.vmsize:#x} bytes at {segment.vmaddr:#x}, is in"
+                    " no file of the cache"
                 )
             chained += self._decoder.chained_bytes(segment.vmaddr, segment.vmsize)
         return chained
@@ -103,7 +103,7 @@ class Extractor:
             return
         ranges = [(s.vmaddr, s.vmsize) for _, parsed in group for s in parsed.content if s.vmsize]
         try:
-            decoded = self._decoder.decode(ranges, group[0][1].layout.pointer_size)
+            decoded = self._decoder.decode(ranges, group[0][1].header.structs.pointer_size)
         except SymcacheError as error:
             if len(group) == 1:
                 yield group[0][0], error
@@ -114,13 +114,15 @@ class Extractor:
         for image, parsed in group:
             try:
                 yield image, self._assemble(image, parsed, decoded)
+            except MachOError as error:
+                yield image, SharedCacheError(f"{image.path}: {error}")
             except SymcacheError as error:
                 yield image, error
             except (struct.error, ValueError, IndexError, OverflowError) as error:
                 yield image, SharedCacheError(f"{image.path}: contradictory load commands: {error}")
 
     def _assemble(self, image: Image, parsed: MachImage, decoded: DecodedPages) -> NewImage:
-        page = _INTEL_PAGE if parsed.cputype in _INTEL else _ARM_PAGE
+        page = _INTEL_PAGE if parsed.header.cputype in _INTEL else _ARM_PAGE
         pieces: list[bytes | memoryview] = []
         text: list[memoryview] = []
         offset = unbacked = 0
@@ -148,7 +150,8 @@ class Extractor:
         if pad := -total % page:
             pieces.append(bytes(pad))
         check(self._cache, image, parsed, linkedit, pieces, offset)
-        return NewImage(image, arch_name(parsed.cputype, parsed.cpusubtype), pieces, total + pad, unbacked)
+        arch = arch_name(parsed.header.cputype, parsed.header.cpusubtype)
+        return NewImage(image, arch, pieces, total + pad, unbacked)
 
     def _unmapped_locals(self, image: Image, parsed: MachImage) -> SymbolSource | None:
         if self._locals is None:
@@ -157,13 +160,13 @@ class Extractor:
         if not self._wide_locals:  # keyed by file offset, not by VM offset
             found = self._cache.space.locate(image.address)
             key = found.offset if found else key
-        return self._locals.of(key, NLIST_64 if parsed.layout.pointer_size == 8 else NLIST_32, image.path)
+        return self._locals.of(key, parsed.header.structs.nlist, image.path)
 
 
 def _head(parsed: MachImage) -> bytes:
     """Return header and load commands as they will stand, padded to the length that they had."""
     kept = [c for c in parsed.commands if c.cmd not in DROPPED]
-    commands = b"".join(bytes(c.data) for c in kept)
-    flags = parsed.flags & ~MH_DYLIB_IN_CACHE
-    header = parsed.header[:16] + struct.pack("<3I", len(kept), len(commands), flags) + parsed.header[28:]
-    return (header + commands).ljust(parsed.commands_end, b"\0")
+    commands = b"".join(c.data for c in kept)
+    flags = parsed.header.flags & ~MH.DYLIB_IN_CACHE
+    header = replace(parsed.header, ncmds=len(kept), sizeofcmds=len(commands), flags=flags)
+    return (header.packed() + commands).ljust(parsed.header.commands_end, b"\0")

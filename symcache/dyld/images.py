@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from symcache.dyld.address_space import AddressSpace
@@ -15,7 +15,7 @@ from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.header import parse_header
 from symcache.dyld.trie import walk_paths
 from symcache.errors import MachOError, SharedCacheError
-from symcache.macho import load_commands
+from symcache.macho import mach_header
 
 __all__ = ["Image", "ImageTable", "read_aliases", "read_images", "tables_end"]
 
@@ -26,7 +26,6 @@ _MAX_COMMANDS = 1 << 20
 """Bytes of one image's load commands."""
 _MAX_COMMANDS_OF_ALL = 2_000_000
 """Of all images together; those of a macOS have some 100,000."""
-_LC_ID_DYLIB, _LC_UUID = 0xD, 0x1B
 _HAS_DYLIBS_TRIE = 0x118
 """Headers of this size or more have their aliases in the trie; before, as records of the image table."""
 
@@ -172,21 +171,14 @@ class _Commands:
         Caches before 10.12 have no table of UUIDs. An image that is broken is found to be so when it is extracted.
         Raises SharedCacheError where all images together have absurdly many commands.
         """
-        uuid, name = None, ""
-        with suppress(SharedCacheError, MachOError, struct.error):
-            magic, ncmds, sizeofcmds = struct.unpack_from("<I12xII", self._space.view(address, 28, ""))
-            start = address + (32 if magic == 0xFEEDFACF else 28)
-            commands = self._space.view(start, min(sizeofcmds, _MAX_COMMANDS), "")
-            for cmd, position, size in load_commands(commands, min(ncmds, self._left), 0, len(commands)):
-                self._left -= 1
-                if cmd == _LC_UUID and size >= 24 and uuid is None:
-                    raw = bytes(commands[position + 8 : position + 24])
-                    uuid = UUID(bytes=raw) if any(raw) else None
-                elif cmd == _LC_ID_DYLIB and size >= 12:
-                    (at,) = struct.unpack_from("<I", commands, position + 8)
-                    end = position + min(size, at + _MAX_PATH)
-                    text = bytes(commands[position + at : end]) if at < size else b""
-                    name = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        uuid, name = None, b""
+        with suppress(SharedCacheError, MachOError):
+            if header := mach_header(self._space.view(address, 32, "")):
+                beginning = self._space.view(address, min(header.commands_end, _MAX_COMMANDS), "")
+                for command in replace(header, ncmds=min(header.ncmds, self._left)).load_commands(beginning):
+                    self._left -= 1
+                    uuid = uuid or command.uuid()
+                    name = command.install_name() or name
         if self._left <= 0:
             raise SharedCacheError(f"{self._main.path}: its images have more than {_MAX_COMMANDS_OF_ALL} load commands")
-        return uuid, name
+        return uuid, name.decode("utf-8", "surrogateescape")

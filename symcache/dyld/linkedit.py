@@ -1,12 +1,10 @@
 """A new __LINKEDIT for one image, out of the one that all images of a cache share.
 
-Source: symtab_command, dysymtab_command, linkedit_data_command, dyld_info_command (<mach-o/loader.h>), the exports trie
-flags of <mach-o/loader.h> (EXPORT_SYMBOL_FLAGS_REEXPORT).
+Source: symtab_command, dysymtab_command, linkedit_data_command (<mach-o/loader.h>), nlist, nlist_64 (<mach-o/nlist.h>).
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,10 +12,11 @@ import numpy.typing as npt
 
 from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.exports import place_exports, read_exports, single_reexports
-from symcache.dyld.linkedit_source import LinkeditSource, need
-from symcache.dyld.load_commands import LC, Command, MachImage
-from symcache.dyld.symbols import NLIST_32, NLIST_64, SymbolSource, gather_strings
+from symcache.dyld.linkedit_source import LinkeditSource
+from symcache.dyld.mach_image import MachImage
+from symcache.dyld.symbols import SymbolSource, gather_strings
 from symcache.errors import SharedCacheError
+from symcache.macho import LC, Dysymtab, N, Symtab
 
 __all__ = ["DROPPED", "Linkedit", "rebuild"]
 
@@ -41,7 +40,6 @@ DROPPED = frozenset(
 """Commands whose payload is not carried over: what stayed of them would point nowhere."""
 _INDIRECT_LOCAL = 0x8000_0000
 _INDIRECT_LOCAL_OR_ABS = np.uint32(0xC000_0000)
-_N_INDR_EXT = 0x0B
 
 
 @dataclass(slots=True)
@@ -61,7 +59,7 @@ def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None,
     source = LinkeditSource(space, image)
     result = Linkedit()
     out = result.pieces
-    align = image.layout.pointer_size
+    structs = image.header.structs
     size = 0
 
     def append(data: bytes | memoryview) -> int:
@@ -70,29 +68,30 @@ def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None,
         at = size
         out.append(bytes(data))
         size += len(data)
-        if pad := -size % align:
+        if pad := -size % structs.pointer_size:
             out.append(bytes(pad))
             size += pad
         return fileoff + at
 
     for kind in (LC.FUNCTION_STARTS, LC.DATA_IN_CODE):
-        if command := image.find(kind):
-            need(command, 16, image)
-            offset, length = command.u32(8), command.u32(12)
-            payload = source.view(offset, length, kind.name) if length else b""
-            struct.pack_into("<2I", command.data, 8, append(payload) if length else 0, length)
+        if (command := image.find(kind)) and (old := command.linkedit_data()):
+            at = append(source.view(*old, kind.name)) if old.datasize else 0
+            structs.linkedit_data.pack_into(image.data, command.body, at, old.datasize)
 
     exports = read_exports(image, source)
-    symtab, dysymtab = image.find(LC.SYMTAB), image.find(LC.DYSYMTAB)
-    if symtab:
-        table = _merge(image, source, symtab, dysymtab, locals_, exports)
+    if (command := image.find(LC.SYMTAB)) and (symtab := command.symtab()):
+        ranges = image.find(LC.DYSYMTAB)
+        table = _merge(image, source, symtab, ranges.dysymtab() if ranges else None, locals_, exports)
         result.symbols = len(table.nlists)
         symoff = append(table.nlists.tobytes())
         indirect_at = append(table.indirect.tobytes()) if len(table.indirect) else 0
         stroff = append(b"".join(table.pieces))
-        struct.pack_into("<4I", symtab.data, 8, symoff, len(table.nlists), stroff, size - (stroff - fileoff))
-        if dysymtab:
-            _write_dysymtab(dysymtab, table, indirect_at)
+        new = symoff, len(table.nlists), stroff, size - (stroff - fileoff)
+        structs.symtab.pack_into(image.data, command.body, *new)
+        if ranges:
+            start, defined = table.locals, table.defined
+            places = 0, start, start, defined, start + defined, table.undefined, indirect_at, len(table.indirect)
+            structs.dysymtab.pack_into(image.data, ranges.body, *places)
     place_exports(image, exports, append)
     result.data = b"".join(out)
     out.clear()
@@ -112,23 +111,23 @@ class _Table:
 def _merge(
     image: MachImage,
     source: LinkeditSource,
-    symtab: Command,
-    dysymtab: Command | None,
+    symtab: Symtab,
+    dysymtab: Dysymtab | None,
     locals_: SymbolSource | None,
     exports: bytes,
 ) -> _Table:
     """Return the new symbol table: locals, defined externals with re-exports, undefined; and the indirect table."""
-    need(symtab, 24, image)
-    dtype = NLIST_64 if image.layout.pointer_size == 8 else NLIST_32
-    symoff, nsyms, stroff, strsize = struct.unpack_from("<4I", symtab.data, 8)
-    raw = source.view(symoff, nsyms * dtype.itemsize, f"symbol table of {nsyms} entries") if nsyms else b""
+    dtype = image.header.structs.nlist
+    nsyms = symtab.nsyms
+    raw = source.view(symtab.symoff, nsyms * dtype.itemsize, f"symbol table of {nsyms} entries") if nsyms else b""
     nlists = np.frombuffer(raw, dtype)
-    pool = np.frombuffer(source.to_end(stroff, strsize, "string pool"), np.uint8) if nsyms else np.zeros(1, np.uint8)
+    pool = np.zeros(1, np.uint8)
+    if nsyms:
+        pool = np.frombuffer(source.to_end(symtab.stroff, symtab.strsize, "string pool"), np.uint8)
     local_count, defined_at, defined, undefined_at, undefined = 0, nsyms, 0, nsyms, 0
     indirect = np.zeros(0, np.uint32)
     if dysymtab:
-        need(dysymtab, 80, image)
-        ilocal, local_count, defined_at, defined, undefined_at, undefined = struct.unpack_from("<6I", dysymtab.data, 8)
+        ilocal, local_count, defined_at, defined, undefined_at, undefined = dysymtab[:6]
         if (
             ilocal + local_count > nsyms
             or defined_at + defined > nsyms
@@ -136,9 +135,8 @@ def _merge(
             or (undefined and undefined_at < defined_at + defined)
         ):
             raise SharedCacheError(f"{image.what}: symbol ranges of LC_DYSYMTAB lie beyond its {nsyms} symbols")
-        indirect_at, indirect_count = struct.unpack_from("<2I", dysymtab.data, 56)
-        if indirect_count:
-            raw = source.view(indirect_at, indirect_count * 4, f"indirect table of {indirect_count} entries")
+        if count := dysymtab.nindirectsyms:
+            raw = source.view(dysymtab.indirectsymoff, count * 4, f"indirect table of {count} entries")
             indirect = np.frombuffer(raw, "<u4").copy()
 
     # The re-exports join the other defined externals, before what is undefined.
@@ -151,7 +149,7 @@ def _merge(
     for part in (locals_, own):
         if part is not None:
             new = part.nlists.copy()
-            new["strx"], texts, length = gather_strings(part, size)
+            new["n_strx"], texts, length = gather_strings(part, size)
             arrays.append(new)
             pieces += texts
             size += length
@@ -160,8 +158,8 @@ def _merge(
         names, values, text = reexports
         added = len(names)
         new = np.zeros(added, dtype)
-        new["type"] = _N_INDR_EXT
-        new["strx"], new["value"] = names + size, values + size
+        new["n_type"] = N.INDR | N.EXT
+        new["n_strx"], new["n_value"] = names + size, values + size
         pieces.append(text)
         renamed = arrays.pop()
         arrays += [renamed[: insert_at - first], new, renamed[insert_at - first :]]
@@ -177,17 +175,3 @@ def _merge(
     moved = np.where(indirect < first, _INDIRECT_LOCAL, moved)
     indirect = np.where(plain, moved, indirect).astype(np.uint32)
     return _Table(np.concatenate(arrays), indirect, pieces, new_locals, defined + added, undefined)
-
-
-def _write_dysymtab(command: Command, table: _Table, indirect_at: int) -> None:
-    """Ranges anew; the tables that only object files and old linkers used are gone."""
-    start = table.locals
-    struct.pack_into(
-        "<18I",
-        command.data,
-        8,
-        *(0, start, start, table.defined, start + table.defined, table.undefined),
-        *(0, 0, 0, 0, 0, 0),
-        *(indirect_at, len(table.indirect)),
-        *(0, 0, 0, 0),
-    )

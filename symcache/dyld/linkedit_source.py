@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from symcache.dyld.address_space import AddressSpace
-from symcache.dyld.load_commands import Command, MachImage
+from symcache.dyld.mach_image import MachImage
 from symcache.errors import SharedCacheError
 
-__all__ = ["LinkeditSource", "need"]
+__all__ = ["LinkeditSource"]
 
 
 class LinkeditSource:
@@ -28,9 +28,3 @@ class LinkeditSource:
         linkedit = self._linkedit
         found = self._space.locate(linkedit.vmaddr + dataoff - linkedit.fileoff) if linkedit else None
         return self.view(dataoff, min(size, found.available) if found else size, what)
-
-
-def need(command: Command, size: int, image: MachImage) -> None:
-    """Raise SharedCacheError for a load command of fewer than `size` bytes."""
-    if len(command.data) < size:
-        raise SharedCacheError(f"{image.what}: load command {command.cmd:#x} has {len(command.data)} bytes, not {size}")

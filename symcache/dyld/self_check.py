@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from uuid import UUID
 
 import numpy as np
 
 from symcache.dyld.cache import Image, SharedCache
 from symcache.dyld.linkedit import Linkedit
-from symcache.dyld.load_commands import LC, MH_DYLIB_IN_CACHE, MachImage, parse_image
-from symcache.dyld.symbols import NLIST_32, NLIST_64
+from symcache.dyld.mach_image import MachImage, parse_image
 from symcache.errors import SharedCacheError
+from symcache.macho import LC, MH
 
 __all__ = ["check"]
 
@@ -33,16 +31,15 @@ def check(
     """
     new = parse_image(bytes(pieces[0]), image.path)
     command = new.find(LC.UUID)
-    raw = bytes(command.data[8:24]) if command else b""
-    uuid = UUID(bytes=raw) if len(raw) == 16 and any(raw) else None
+    uuid = command.uuid() if command else None
     if image.uuid is not None and uuid != image.uuid:
         raise SharedCacheError(f"{image.path}: LC_UUID {uuid} where the cache's own table says {image.uuid}")
     total = sum(map(len, pieces))
-    if new.flags & MH_DYLIB_IN_CACHE or len(new.segments) != len(source.segments):
+    if new.header.flags & MH.DYLIB_IN_CACHE or len(new.segments) != len(source.segments):
         raise SharedCacheError(f"{image.path}: its new header is not what it was made to be")
     for old, segment in zip(source.segments, new.segments, strict=True):
         if segment.vmaddr != old.vmaddr or segment.fileoff + segment.filesize > total:
-            raise SharedCacheError(f"{image.path}: segment {segment.name} lies wrong in the new file")
+            raise SharedCacheError(f"{image.path}: segment {segment.segname} lies wrong in the new file")
     _check_text(cache, image, new, pieces)
     _check_symbols(image, new, linkedit, linkedit_at)
 
@@ -72,15 +69,16 @@ def _same(one: bytes | memoryview, other: memoryview) -> bool:
 
 def _check_symbols(image: Image, new: MachImage, linkedit: Linkedit, linkedit_at: int) -> None:
     command = new.find(LC.SYMTAB)
-    symoff, nsyms, stroff, strsize = struct.unpack_from("<4I", command.data, 8) if command else (0, 0, 0, 0)
+    table = command.symtab() if command else None
+    nsyms = table.nsyms if table else 0
     if nsyms != linkedit.symbols:
         raise SharedCacheError(f"{image.path}: has {nsyms} symbols where {linkedit.symbols} were expected")
-    if not nsyms:
+    if not table or not nsyms:
         return
-    dtype = NLIST_64 if new.layout.pointer_size == 8 else NLIST_32
-    symbols, strings = symoff - linkedit_at, stroff - linkedit_at
+    dtype = new.header.structs.nlist
+    symbols, strings, strsize = table.symoff - linkedit_at, table.stroff - linkedit_at, table.strsize
     if symbols < 0 or strings < 0 or max(symbols + nsyms * dtype.itemsize, strings + strsize) > len(linkedit.data):
         raise SharedCacheError(f"{image.path}: its new symbol table lies outside of __LINKEDIT")
-    table = np.frombuffer(linkedit.data, dtype, nsyms, symbols)
-    if int(table["strx"].max()) >= strsize or linkedit.data[strings + strsize - 1] != 0:
+    nlists = np.frombuffer(linkedit.data, dtype, nsyms, symbols)
+    if int(nlists["n_strx"].max()) >= strsize or linkedit.data[strings + strsize - 1] != 0:
         raise SharedCacheError(f"{image.path}: a name lies outside of the new string pool of {strsize} bytes")

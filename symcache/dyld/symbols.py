@@ -1,7 +1,6 @@
-"""Symbol tables by numpy: nlist arrays, and strings gathered from pools that many images share.
+"""Symbol tables by numpy: local symbols kept apart, and strings gathered from pools that many images share.
 
-Source: struct nlist, nlist_64 (<mach-o/nlist.h>); struct dyld_cache_local_symbols_info and its entries
-(`dyld_cache_format.h`).
+Source: struct dyld_cache_local_symbols_info and its entries (`dyld_cache_format.h`).
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ import numpy.typing as npt
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.errors import SharedCacheError
 
-__all__ = ["NLIST_32", "NLIST_64", "LocalSymbols", "SymbolSource", "gather_strings", "read_local_symbols"]
+__all__ = ["LocalSymbols", "SymbolSource", "gather_strings", "read_local_symbols"]
 
-NLIST_64 = np.dtype([("strx", "<u4"), ("type", "u1"), ("sect", "u1"), ("desc", "<u2"), ("value", "<u8")])
-NLIST_32 = np.dtype([("strx", "<u4"), ("type", "u1"), ("sect", "u1"), ("desc", "<u2"), ("value", "<u4")])
 _FIRST_WINDOW = 64
 _MAX_STRING = 1 << 20
 _MAX_GAP = 4096
@@ -32,9 +29,10 @@ _MAX_ENTRIES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class SymbolSource:
-    """Symbols, and the pool that their `strx` count in."""
+    """Symbols, and the pool that their `n_strx` count in."""
 
     nlists: npt.NDArray[np.void]
+    """As `Structs.nlist`."""
     pool: npt.NDArray[np.uint8]
     what: str
 
@@ -42,11 +40,11 @@ class SymbolSource:
 def gather_strings(source: SymbolSource, base: int) -> tuple[npt.NDArray[np.uint32], list[bytes], int]:
     """Copy the strings that a source uses into a pool of their own.
 
-    Returns (new strx of each symbol, pieces of the new pool, its size). `base` is where the pieces will start; offset
+    Returns (new n_strx of each symbol, pieces of the new pool, its size). `base` is where the pieces will start; offset
     0 of the new pool is the empty string. Strings at one place are copied once. Raises SharedCacheError for a string
     that lies outside of the pool or does not end.
     """
-    places, inverse = np.unique(source.nlists["strx"].astype(np.int64), return_inverse=True)
+    places, inverse = np.unique(source.nlists["n_strx"].astype(np.int64), return_inverse=True)
     end = len(source.pool)
     if len(places) and int(places[-1]) >= end and int(places[-1]) > 0:
         raise SharedCacheError(f"{source.what}: a name at {int(places[-1]):#x} of a string pool of {end:#x} bytes")

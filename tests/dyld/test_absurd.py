@@ -14,7 +14,7 @@ import pytest
 
 from symcache.dyld import Image, SharedCache, extract_all, read_local_symbols
 from symcache.dyld.exports import may_reexport, single_reexports
-from symcache.dyld.load_commands import parse_image
+from symcache.dyld.mach_image import parse_image
 from symcache.dyld.output import file_names
 from symcache.errors import SharedCacheError
 from tests.dyld.tiny import PAGE, Cache
