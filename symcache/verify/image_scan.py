@@ -8,21 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from symcache.macho import N, Segment
 from symcache.verify.findings import FindingCode
-from symcache.verify.layout import Layout, Problem, Segment
+from symcache.verify.layout import Layout, Problem
 
-__all__ = ["N_INDR_EXT", "ImageScan", "Reference", "nlist_dtype"]
-
-N_INDR_EXT = 0x0B
-"""n_type of a re-export: N_INDR | N_EXT."""
-
-
-def nlist_dtype(order: str, wide: bool) -> np.dtype[np.void]:
-    """Return struct nlist or nlist_64 (<mach-o/nlist.h>)."""
-    value = "u8" if wide else "u4"
-    return np.dtype(
-        [("strx", order + "u4"), ("type", "u1"), ("sect", "u1"), ("desc", order + "u2"), ("value", order + value)]
-    )
+__all__ = ["ImageScan", "Reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +38,14 @@ class ImageScan:
         self._layout, self._reference = layout, reference
         self._position = 0
         self._carry = b""
-        self._dtype = nlist_dtype(layout.order, layout.wide)
+        self._dtype = layout.header.structs.nlist
         self._max_strx = -1
         self._indirect = 0
         self._last: int | None = None
         """The last byte of the string pool."""
         self._differs_at: int | None = None
         self._compared = 0
-        self._skip = max(layout.commands_end, reference.commands_end) if reference else 0
+        self._skip = max(layout.header.commands_end, reference.commands_end) if reference else 0
         """Header and load commands, which an extractor rewrites."""
 
     def feed(self, chunk: bytes) -> None:
@@ -106,9 +96,9 @@ class ImageScan:
         self._carry = raw[whole:]
         if whole:
             nlists: npt.NDArray[np.void] = np.frombuffer(raw, self._dtype, whole // self._dtype.itemsize)
-            self._max_strx = max(self._max_strx, int(nlists["strx"].max()))
+            self._max_strx = max(self._max_strx, int(nlists["n_strx"].max()))
             if self._reference is not None:
-                self._indirect += int(np.count_nonzero(nlists["type"] == N_INDR_EXT))
+                self._indirect += int(np.count_nonzero(nlists["n_type"] == (N.INDR | N.EXT)))
 
     def _compare(self, chunk: bytes, start: int, text: Segment, reference: Reference) -> None:
         """Compare the part of __TEXT behind the load commands that lies in this chunk."""

@@ -30,11 +30,12 @@ from symcache.dyld import (
 )
 from symcache.errors import IntegrityError, MachOError, NotFoundError, SharedCacheError, StorageError
 from symcache.library import Library
+from symcache.macho import N
 from symcache.model import uuid_text
 from symcache.verify.contents import ContentError, read_head
 from symcache.verify.findings import Finding, FindingCode
 from symcache.verify.holdings import RawFile, Unit
-from symcache.verify.image_scan import N_INDR_EXT, Reference, nlist_dtype
+from symcache.verify.image_scan import Reference
 from symcache.verify.layout import HEADER_SIZE, commands_end, parse_layout
 
 __all__ = ["RawCache", "check_files", "materialised"]
@@ -238,10 +239,10 @@ class RawCache:
             if layout.symtab and layout.symtab.nsyms and layout.linkedit:
                 count = layout.symtab.nsyms
                 at = layout.linkedit.vmaddr + layout.symtab.symoff - layout.linkedit.fileoff
-                raw = space.view(at, count * layout.nlist_size, path)
-                types = np.frombuffer(raw, nlist_dtype(layout.order, layout.wide))["type"]
+                dtype = layout.header.structs.nlist
+                types = np.frombuffer(space.view(at, count * dtype.itemsize, path), dtype)["n_type"]
                 first = layout.defined_at if (unmapped := self._unmapped_locals(image.address)) else 0
-                indirect = int(np.count_nonzero(types[first:] == N_INDR_EXT))
+                indirect = int(np.count_nonzero(types[first:] == (N.INDR | N.EXT)))
                 count += unmapped - first
         except (SharedCacheError, MachOError) as error:
             if self.cache.missing:
