@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from symcache.dump.minidump_loader import minidump_header
 from symcache.dump.report_loader import report_header
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
-from symcache.macho.constants import MH_CORE, MH_MAGIC_64
+from symcache.macho import LITTLE_64, MH, mach_header
 from symcache.reports import is_report, read_report
 
 __all__ = ["describe", "dump_kind"]
@@ -32,8 +31,8 @@ def dump_kind(path: Path) -> str | None:
     `dump` (header and core in a zip file), `core` (a bare Mach-O one), `minidump`, `crash report`.
     """
     with path.open("rb") as file:
-        head = file.read(16)
-    if len(head) == 16 and struct.unpack("<I8xI", head) == (MH_MAGIC_64, MH_CORE):
+        header = mach_header(file.read(32))
+    if header and header.structs is LITTLE_64 and header.filetype == MH.CORE:
         return "core"
     if is_minidump(path):
         return "minidump"

@@ -15,17 +15,17 @@ from symcache.dump.formats.core import Core
 from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.notes import header_of_core
-from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.dump.lldb_child.protocol import ModulePlan, Plan
 from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
 from symcache.dump.placeholders.writer import Placeholders, rewrite_core
 from symcache.images import ImageFile
 from symcache.kinds import Kind
+from symcache.macho import CPU_TYPE
 from symcache.resolve import ModuleResolver, Progress
 
 __all__ = ["ARCHS", "KnownStacks", "LoadedDump", "LoadedModule", "load", "load_dump"]
 
-ARCHS = {CPU_TYPE_X86_64: "x86_64", CPU_TYPE_ARM64: "arm64"}
+ARCHS: dict[int, str] = {CPU_TYPE.X86_64: "x86_64", CPU_TYPE.ARM64: "arm64"}
 _UNKNOWN_TEXT = 16 << 20
 """Assumed size of a module's code when neither a region nor a next module bounds it."""
 

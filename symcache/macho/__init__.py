@@ -14,7 +14,6 @@ from symcache.macho.load_commands import (
     load_commands,
     mach_header,
     pack_thread_states,
-    thread_states,
 )
 from symcache.macho.segments import file_end, sections, text_address
 from symcache.macho.structs import (
@@ -65,5 +64,4 @@ __all__ = [
     "source_maps",
     "source_revisions",
     "text_address",
-    "thread_states",
 ]

@@ -35,7 +35,6 @@ __all__ = [
     "load_commands",
     "mach_header",
     "pack_thread_states",
-    "thread_states",
 ]
 
 MAX_COMMANDS = 16 << 20
@@ -263,25 +262,8 @@ def load_commands(data: Buffer, ncmds: int, start: int, end: int, order: str = "
         position += cmdsize
 
 
-def thread_states(states: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (flavor, state) of the body of a thread_command, up to the padding. Raises MachOError for one cut short.
-
-    Little-endian. A state is announced by its flavor and its size in 4-byte words.
-    """
-    position = 0
-    while position + _STATE.size <= len(states):
-        flavor, count = _STATE.unpack_from(states, position)
-        if not flavor and not count:
-            return
-        position += _STATE.size
-        if count * 4 > len(states) - position:
-            raise MachOError(f"a state of flavor {flavor} with {count} words is more than its command holds")
-        yield flavor, states[position : position + count * 4]
-        position += count * 4
-
-
 def pack_thread_states(states: Iterable[tuple[int, bytes]]) -> bytes:
-    """Return the body of a thread_command; see `thread_states`."""
+    """Return the body of a thread_command, little-endian: states by flavor, each with its size in 4-byte words."""
     return b"".join(_STATE.pack(flavor, len(state) // 4) + state for flavor, state in states)
 
 

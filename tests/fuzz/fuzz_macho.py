@@ -14,7 +14,6 @@ from symcache.macho import (
     mach_header,
     sections,
     text_address,
-    thread_states,
 )
 
 __all__ = ["SEEDS", "one_input"]
@@ -88,5 +87,3 @@ def _read(image: bytes, size: int) -> None:
             for accessor in _ACCESSORS:
                 with suppress(MachOError):
                     accessor(command)
-            with suppress(MachOError):
-                list(thread_states(command.data[8:]))

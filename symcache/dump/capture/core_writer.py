@@ -16,15 +16,13 @@ from symcache.dump.capture.images import LoadedImage
 from symcache.dump.capture.regions import Kept
 from symcache.dump.capture.task import ThreadCapture
 from symcache.dump.formats.image_infos import OWNER, image_infos
-from symcache.macho.constants import MH_CORE, MH_MAGIC_64
+from symcache.macho import LC, LITTLE_64, MH, MachHeader, Segment, pack_thread_states
 
 __all__ = ["CoreLayout", "lay_out"]
 
-_LC_SEGMENT_64, _LC_THREAD, _LC_NOTE = 0x19, 0x4, 0x31
 _PAGE = 4096
-_HEADER = struct.Struct("<8I")
-_SEGMENT = struct.Struct("<2I16s4Q4I")
-_NOTE = struct.Struct("<2I16s2Q")
+_NOTE_SIZE = LITTLE_64.load_command.size + LITTLE_64.note.size
+_SEGMENT_SIZE = LITTLE_64.load_command.size + LITTLE_64.segment.size
 _BLOCK = 1 << 20
 
 
@@ -57,11 +55,11 @@ def lay_out(
     addressable_bits: int,
 ) -> CoreLayout:
     """Decide where everything lies in the core."""
-    thread_commands = b"".join(_thread(t) for t in threads)
+    thread_commands = b"".join(LITTLE_64.command(LC.THREAD, pack_thread_states(t.states)) for t in threads)
     metadata = json.dumps({"threads": [{"thread_id": t.thread_id} for t in threads]}).encode()
     owners = [OWNER.encode(), *([b"addrable bits"] if addressable_bits else []), b"process metadata"]
-    sizeofcmds = len(owners) * _NOTE.size + len(thread_commands) + len(regions) * _SEGMENT.size
-    position = _HEADER.size + sizeofcmds
+    sizeofcmds = len(owners) * _NOTE_SIZE + len(thread_commands) + len(regions) * _SEGMENT_SIZE
+    position = LITTLE_64.header.size + sizeofcmds
     notes, payload = b"", b""
     for owner in owners:
         if owner == OWNER.encode():
@@ -70,7 +68,7 @@ def lay_out(
             data = struct.pack("<4I", 4, addressable_bits, addressable_bits, 0)
         else:
             data = metadata
-        notes += _NOTE.pack(_LC_NOTE, _NOTE.size, owner, position, len(data))
+        notes += LITTLE_64.command(LC.NOTE, LITTLE_64.note.pack(owner, position, len(data)))
         payload += data + bytes(-len(data) % 8)
         position += len(data) + -len(data) % 8
     segments, memory = [], []
@@ -80,18 +78,10 @@ def lay_out(
             offset = position + -position % _PAGE
             position = offset + region.size
             memory.append((offset, region.address, region.size))
-        segments.append(
-            _SEGMENT.pack(
-                *(_LC_SEGMENT_64, _SEGMENT.size, b"", region.address, region.size, offset),
-                *(region.size if region.kept else 0, region.protection, region.protection, 0, 0),
-            )
-        )
+        place = region.address, region.size, offset, region.size if region.kept else 0
+        fields = Segment("", *place, region.protection, region.protection, 0, 0)
+        segments.append(LITTLE_64.segment_command(fields))
     ncmds = len(owners) + len(threads) + len(regions)
-    header = _HEADER.pack(MH_MAGIC_64, cputype, cpusubtype, MH_CORE, ncmds, sizeofcmds, 0, 0)
+    header = MachHeader(LITTLE_64, cputype, cpusubtype, MH.CORE, ncmds, sizeofcmds, 0).packed()
     head = header + notes + thread_commands + b"".join(segments) + payload
     return CoreLayout(head, tuple(memory), position)
-
-
-def _thread(thread: ThreadCapture) -> bytes:
-    states = b"".join(struct.pack("<2I", flavor, len(state) // 4) + state for flavor, state in thread.states)
-    return struct.pack("<2I", _LC_THREAD, 8 + len(states)) + states

@@ -14,16 +14,14 @@ from uuid import UUID
 
 from symcache.dump.formats.image_infos import ImageSegment, LoadedImage
 from symcache.errors import DumpError, EnvironmentFailure, MachOError
-from symcache.macho import load_commands
-from symcache.macho.constants import LC_ID_DYLIB, LC_ID_DYLINKER, LC_SEGMENT_64, LC_UUID, MH_EXECUTE, MH_MAGIC_64
+from symcache.macho import LC, LITTLE_64, MH, Segment, mach_header
 
 __all__ = ["BoundedMemory", "ImageMemory", "ImageSegment", "LoadedImage", "LoadedImages", "read_image", "read_images"]
 
 _MAX_IMAGES = 65_536
 _MAX_PATH = 4096
 _MAX_COMMANDS = 1 << 20
-_NAMED = 24
-"""Size of dylib_command without the name."""
+_READ = frozenset({LC.SEGMENT_64, LC.UUID, LC.ID_DYLIB, LC.ID_DYLINKER})
 _PAGE = 4096
 _MAX_READ = 128 << 20
 """Of all that is read for one process: a few kilobytes an image, where nobody tries to keep us busy."""
@@ -82,7 +80,7 @@ def read_images(memory: ImageMemory) -> LoadedImages:
     if version >= _HAS_UUIDS and not all(i.uuid for i in images):
         uuids = _uuids(task, *struct.unpack_from("<2Q", raw, _UUIDS_AT))
         images = [i if i.uuid else replace(i, uuid=uuids.get(i.address)) for i in images]
-    images.sort(key=lambda i: i.filetype != MH_EXECUTE)  # stable: dyld's own order otherwise
+    images.sort(key=lambda i: i.filetype != MH.EXECUTE)  # stable: dyld's own order otherwise
     cache = raw[_CACHE_UUID_AT : _CACHE_UUID_AT + 16] if version >= _HAS_CACHE_UUID else b""
     base = struct.unpack_from("<Q", raw, _CACHE_BASE_AT)[0] if version >= _HAS_CACHE_BASE else 0
     return LoadedImages(tuple(images), UUID(bytes=cache) if any(cache) else None, base, tuple(problems))
@@ -137,32 +135,29 @@ def _image(task: ImageMemory, address: int, path: str, problems: list[str]) -> L
 
 
 def _parse(task: ImageMemory, address: int, path: str) -> LoadedImage:
-    magic, _, _, filetype, ncmds, size = struct.unpack("<6I", task.read(address, 24))
-    if magic != MH_MAGIC_64 or size > _MAX_COMMANDS or ncmds * 8 > size:
-        raise DumpError(f"its header says magic {magic:#x}, {ncmds} load commands in {size} bytes")
-    commands = task.read(address + 32, size)
+    beginning = task.read(address, LITTLE_64.header.size)
+    header = mach_header(beginning)
+    if header is None or header.structs is not LITTLE_64:
+        raise DumpError(f"its header begins with {beginning[:4].hex()}, as no 64-bit Mach-O image does")
+    if not header.fits(_MAX_COMMANDS):
+        raise DumpError(f"its header says {header.ncmds} load commands in {header.sizeofcmds} bytes")
+    beginning += task.read(address + header.size, header.sizeofcmds)
     uuid = version = None
-    segments: list[tuple[bytes, int, int]] = []
+    segments: list[Segment] = []
     text = 0
-    for cmd, position, length in load_commands(commands, ncmds, 0, size):
-        if cmd == LC_SEGMENT_64:
-            name, vmaddr, vmsize = struct.unpack_from("<16s2Q", commands, position + 8)
-            if name.startswith(b"__TEXT\0"):
-                text = vmaddr
-            if vmsize and not name.startswith(b"__PAGEZERO"):
-                segments.append((name, vmaddr, vmsize))
-        elif cmd == LC_UUID and length >= 24:
-            uuid = UUID(bytes=commands[position + 8 : position + 24])
-        elif cmd in {LC_ID_DYLIB, LC_ID_DYLINKER} and length >= _NAMED:
-            (name_at,) = struct.unpack_from("<I", commands, position + 8)
-            if not path:
-                name = commands[position + name_at : position + length].partition(b"\0")[0]
-                path = name[:_MAX_PATH].decode("utf-8", "replace")
-            if cmd == LC_ID_DYLIB:
-                (version,) = struct.unpack_from("<I", commands, position + 16)
+    for command in header.load_commands(beginning, _READ):
+        if segment := command.segment():
+            if segment.segname == "__TEXT":
+                text = segment.vmaddr
+            if segment.vmsize and segment.segname != "__PAGEZERO":
+                segments.append(segment)
+        if (current := command.current_version()) is not None:
+            version = current
+        uuid = uuid or command.uuid()
+        path = path or (command.install_name() or b"").decode("utf-8", "replace")
     slide = address - text
-    placed = tuple(ImageSegment(name, (vmaddr + slide) % (1 << 64), vmsize) for name, vmaddr, vmsize in segments)
-    return LoadedImage(address, path, uuid, version, placed, filetype)
+    placed = tuple(ImageSegment(s.segname, (s.vmaddr + slide) % (1 << 64), s.vmsize) for s in segments)
+    return LoadedImage(address, path, uuid, version, placed, header.filetype)
 
 
 def _text(task: ImageMemory, address: int) -> str:

@@ -17,10 +17,10 @@ from typing import Any
 
 from symcache.dump.capture.task import Region, ThreadCapture
 from symcache.errors import EnvironmentFailure, UsageError
+from symcache.macho import CPU_SUBTYPE_X86_64_ALL, CPU_TYPE
 
 __all__ = ["MachReceiver", "MachTask", "send_own_task"]
 
-_X86_64, _ARM64 = 0x0100_0007, 0x0100_000C
 _VM_MEMORY_STACK = 30
 _TASK_DYLD_INFO, _THREAD_IDENTIFIER_INFO = 17, 4
 _SUBMAP_DEPTH = 128
@@ -30,9 +30,9 @@ _RECEIVE_MILLISECONDS = 30_000
 _MAX_READ = 64 << 20
 
 # (flavor, size in 4-byte words, offset of the stack pointer or None), the general registers first.
-STATES = {
-    _X86_64: ((4, 42, 7 * 8), (5, 131, None), (6, 4, None)),
-    _ARM64: ((6, 68, 31 * 8), (17, 132, None), (7, 4, None)),
+STATES: dict[int, tuple[tuple[int, int, int | None], ...]] = {
+    CPU_TYPE.X86_64: ((4, 42, 7 * 8), (5, 131, None), (6, 4, None)),
+    CPU_TYPE.ARM64: ((6, 68, 31 * 8), (17, 132, None), (7, 4, None)),
 }
 """x86_THREAD_STATE64, x86_FLOAT_STATE64, x86_EXCEPTION_STATE64; ARM_THREAD_STATE64, ARM_NEON_STATE64,
 ARM_EXCEPTION_STATE64."""
@@ -140,8 +140,8 @@ class MachTask:
 
     def __init__(self, port: int, cputype: int | None = None) -> None:
         self._port = port
-        self.cputype = cputype or (_ARM64 if os.uname().machine == "arm64" else _X86_64)
-        self.cpusubtype = 0 if self.cputype == _ARM64 else 3
+        self.cputype = cputype or (CPU_TYPE.ARM64 if os.uname().machine == "arm64" else CPU_TYPE.X86_64)
+        self.cpusubtype = 0 if self.cputype == CPU_TYPE.ARM64 else CPU_SUBTYPE_X86_64_ALL
 
     @classmethod
     def of_process(cls, pid: int) -> MachTask:
@@ -234,7 +234,7 @@ class MachTask:
 
     def addressable_bits(self) -> int:
         """See `Task`."""
-        if self.cputype != _ARM64:
+        if self.cputype != CPU_TYPE.ARM64:
             return 0
         value = _sysctl("machdep.virtual_address_size")
         return int.from_bytes(value[:4], "little") if value else 47

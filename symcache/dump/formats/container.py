@@ -18,7 +18,7 @@ from typing import IO
 from symcache.dump.formats.core import Core, check_crashed, read_core
 from symcache.dump.formats.header import DumpHeader, parse_header
 from symcache.errors import DumpError
-from symcache.macho.constants import MH_MAGIC_64
+from symcache.macho import LITTLE_64
 
 __all__ = ["MEMBER", "OpenedDump", "open_dump"]
 
@@ -32,7 +32,6 @@ _MAX_HEADER = 16 << 20
 _MAX_CORE = 16 << 30
 _BOMB_SIZE, _BOMB_RATIO = 1 << 30, 400
 """Stacks compress well, but not a gigabyte of them by this much."""
-_CORE_MAGIC = struct.pack("<I", MH_MAGIC_64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def open_dump(path: Path, scratch: Path) -> OpenedDump:
 def _open(path: Path, scratch: Path) -> OpenedDump:
     core: Core | None = None
     with path.open("rb") as file:
-        if file.read(4) == _CORE_MAGIC:
+        if file.read(4) == LITTLE_64.magic:
             core = read_core(path)
             if not core.odd_states:
                 return OpenedDump(path, None, core, path)
@@ -165,7 +164,7 @@ def _split_header(member: IO[bytes], name: str) -> tuple[bytes, bytes]:
                 break  # what follows it is not there yet
             first = first or end
             core = data[end : end + _LONGEST_END].lstrip(_SPACE)
-            if core.startswith(_CORE_MAGIC):
+            if core.startswith(LITTLE_64.magic):
                 return data[:end], core + data[end + _LONGEST_END :]
             position = end
         position = max(position, len(data) - _LONGEST_END)

@@ -16,8 +16,6 @@ from uuid import UUID
 
 from symcache.dump.formats.registers import (
     ARM64_EXCEPTION,
-    CPU_TYPE_ARM64,
-    CPU_TYPE_X86_64,
     FLAVORS,
     X86_64_EXCEPTION,
     ExceptionState,
@@ -25,15 +23,12 @@ from symcache.dump.formats.registers import (
     thread_states,
 )
 from symcache.errors import DumpError, MachOError
-from symcache.macho import arch_name, load_commands
-from symcache.macho.constants import LC_SEGMENT_64, MH_CORE, MH_MAGIC_64
+from symcache.macho import CPU_TYPE, LC, LITTLE_64, MH, LoadCommand, Note, arch_name, mach_header
 
-__all__ = ["Core", "CoreThread", "Note", "Segment", "check_crashed", "parse_core", "read_core"]
+__all__ = ["Core", "CoreThread", "Segment", "check_crashed", "parse_core", "read_core"]
 
-_LC_THREAD, _LC_UNIXTHREAD, _LC_NOTE = 0x4, 0x5, 0x31
-_HEADER = struct.Struct("<8I")
-_SEGMENT = struct.Struct("<4Q4I")
-_NOTE = struct.Struct("<16s2Q")
+_THREADS = frozenset({LC.THREAD, LC.UNIXTHREAD})
+_READ = _THREADS | {LC.SEGMENT_64, LC.NOTE}
 _MAX_COMMANDS = 64 << 20
 _MAX_THREADS = 16_384
 _MAX_SEGMENTS = 1 << 19
@@ -56,14 +51,6 @@ class Segment(NamedTuple):
     def end(self) -> int:
         """First address behind it."""
         return self.address + self.size
-
-
-class Note(NamedTuple):
-    """An LC_NOTE: who wrote it, and where in the core it lies."""
-
-    owner: str
-    offset: int
-    size: int
 
 
 class CoreThread(NamedTuple):
@@ -106,23 +93,22 @@ def read_core(path: Path, name: str = "") -> Core:
 def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     """As `read_core`, from an open file of `size` bytes."""
     file.seek(0)
-    head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size or head[:4] != struct.pack("<I", MH_MAGIC_64):
+    head = file.read(LITTLE_64.header.size)
+    header = mach_header(head)
+    if header is None or header.structs is not LITTLE_64:
         raise DumpError(f"{name}: holds no 64-bit Mach-O core", hint="the core must begin right behind </root>")
-    _, cputype, cpusubtype, filetype, ncmds, sizeofcmds, _, _ = _HEADER.unpack(head)
-    if filetype != MH_CORE:
-        raise DumpError(f"{name}: is a Mach-O file of type {filetype} where a core ({MH_CORE}) was expected")
+    cputype, arch = header.cputype, arch_name(header.cputype, header.cpusubtype)
+    if header.filetype != MH.CORE:
+        raise DumpError(f"{name}: is a Mach-O file of type {header.filetype} where a core ({MH.CORE}) was expected")
     if cputype not in FLAVORS:
+        raise DumpError(f"{name}: is a core of {arch}", hint="cores of x86_64 and arm64 can be opened")
+    if not header.fits(min(_MAX_COMMANDS, size - header.size)):
         raise DumpError(
-            f"{name}: is a core of {arch_name(cputype, cpusubtype)}", hint="cores of x86_64 and arm64 can be opened"
-        )
-    if sizeofcmds > min(_MAX_COMMANDS, size - _HEADER.size) or ncmds * 8 > sizeofcmds:
-        raise DumpError(
-            f"{name}: {ncmds} load commands in {sizeofcmds} bytes do not fit into a core of {size} bytes",
+            f"{name}: {header.ncmds} load commands in {header.sizeofcmds} bytes do not fit into a core of {size} bytes",
             hint="the core is cut or damaged: copy the dump again",
         )
-    commands = file.read(sizeofcmds)
-    if len(commands) < sizeofcmds:
+    head += file.read(header.sizeofcmds)
+    if len(head) < header.commands_end:
         raise DumpError(f"{name}: the core ends inside its load commands", hint="it is cut: copy the dump again")
 
     segments: list[Segment] = []
@@ -130,29 +116,28 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     notes: list[Note] = []
     odd: list[tuple[int, bytes]] = []
     try:
-        listed = list(load_commands(commands, ncmds, 0, sizeofcmds))
+        for command in header.load_commands(head, _READ):
+            if command.cmd in _THREADS:
+                if len(threads) >= _MAX_THREADS:
+                    raise DumpError(f"{name}: the core has more than {_MAX_THREADS} threads")
+                body = command.data[8:]
+                states = thread_states(cputype, body)
+                threads.append(_thread(cputype, states, len(threads)))
+                if (readable := for_lldb(cputype, body, states)) != body:
+                    odd.append((command.body, readable))
+                if command.cmd == LC.UNIXTHREAD:
+                    odd.append((command.offset, struct.pack("<I", LC.THREAD)))
+            elif note := command.note():
+                if note.offset + note.size > size:
+                    raise DumpError(
+                        f"{name}: the note {note.data_owner!r} at {note.offset:#x}, {note.size} bytes, lies outside"
+                        " the core"
+                    )
+                notes.append(note)
+            elif segment := _segment(command, size, name):
+                segments.append(segment)
     except MachOError as error:
         raise DumpError(f"{name}: {error}", hint="the core is cut or damaged: copy the dump again") from None
-    for cmd, position, cmdsize in listed:
-        if cmd == LC_SEGMENT_64:
-            segments.append(_segment(commands, position, cmdsize, size, name))
-        elif cmd in {_LC_THREAD, _LC_UNIXTHREAD}:
-            if len(threads) >= _MAX_THREADS:
-                raise DumpError(f"{name}: the core has more than {_MAX_THREADS} threads")
-            body = commands[position + 8 : position + cmdsize]
-            states = thread_states(cputype, body)
-            threads.append(_thread(cputype, states, len(threads)))
-            if (readable := for_lldb(cputype, body, states)) != body:
-                odd.append((_HEADER.size + position + 8, readable))
-            if cmd == _LC_UNIXTHREAD:
-                odd.append((_HEADER.size + position, struct.pack("<I", _LC_THREAD)))
-        elif cmd == _LC_NOTE and cmdsize >= 8 + _NOTE.size:
-            owner, offset, length = _NOTE.unpack_from(commands, position + 8)
-            if offset + length > size:
-                raise DumpError(
-                    f"{name}: the note {owner.rstrip(bytes(1))!r} at {offset:#x}, {length} bytes, lies outside the core"
-                )
-            notes.append(Note(owner.partition(b"\0")[0].decode("ascii", "replace"), offset, length))
     if len(segments) > _MAX_SEGMENTS:
         raise DumpError(f"{name}: the core has {len(segments)} memory regions, more than {_MAX_SEGMENTS}")
     if not threads:
@@ -172,17 +157,16 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                 f"{name}: the memory regions at {before.address:#x} and {after.address:#x} overlap",
                 hint="no running process has such memory: the dump is damaged",
             )
-    return Core(
-        arch_name(cputype, cpusubtype), cputype, tuple(segments), tuple(threads), tuple(notes), odd_states=tuple(odd)
-    )
+    return Core(arch, cputype, tuple(segments), tuple(threads), tuple(notes), odd_states=tuple(odd))
 
 
-def _segment(commands: bytes, position: int, cmdsize: int, size: int, name: str) -> Segment:
-    if cmdsize < 72:
-        raise DumpError(f"{name}: LC_SEGMENT_64 of {cmdsize} bytes where 72 were expected")
-    address, length, offset, filesize, _, protection, sections, _ = _SEGMENT.unpack_from(commands, position + 24)
-    if cmdsize < 72 + sections * 80:  # LLDB would look for them behind the command, for minutes
-        raise DumpError(f"{name}: LC_SEGMENT_64 of {cmdsize} bytes cannot hold {sections} sections")
+def _segment(command: LoadCommand, size: int, name: str) -> Segment | None:
+    found = command.segment()
+    if found is None:
+        return None
+    if found.nsects:
+        command.section_offsets()  # LLDB would look for sections behind the command, for minutes
+    address, length, offset, filesize = found.vmaddr, found.vmsize, found.fileoff, found.filesize
     if address + length > 1 << 64:
         raise DumpError(f"{name}: the memory region at {address:#x} of {length:#x} bytes ends beyond 64 bits")
     if filesize and offset + filesize > size:
@@ -193,12 +177,12 @@ def _segment(commands: bytes, position: int, cmdsize: int, size: int, name: str)
         )
     if filesize > length:
         raise DumpError(f"{name}: the memory region at {address:#x} has more content than its {length:#x} bytes")
-    return Segment(address, length, offset, filesize, protection, position + _HEADER.size)
+    return Segment(address, length, offset, filesize, found.initprot, command.offset)
 
 
 def _thread(cputype: int, states: Sequence[tuple[int, bytes]], index: int) -> CoreThread:
     general = FLAVORS[cputype]
-    exception_flavor, exception_layout = ARM64_EXCEPTION if cputype == CPU_TYPE_ARM64 else X86_64_EXCEPTION
+    exception_flavor, exception_layout = ARM64_EXCEPTION if cputype == CPU_TYPE.ARM64 else X86_64_EXCEPTION
     registers: dict[str, int] = {}
     exception: ExceptionState | None = None
     for flavor, state in states:
@@ -206,7 +190,7 @@ def _thread(cputype: int, states: Sequence[tuple[int, bytes]], index: int) -> Co
             registers = dict(zip(general.names, general.layout.unpack_from(state), strict=True))
         elif flavor == exception_flavor and exception is None:
             fields = exception_layout.unpack_from(state)
-            if cputype == CPU_TYPE_X86_64:
+            if cputype == CPU_TYPE.X86_64:
                 exception = ExceptionState(fields[0] & 0xFFFF, fields[1], fields[2])
             else:
                 exception = ExceptionState(fields[2], fields[1], fields[0])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,24 +20,12 @@ import numpy as np
 from symcache.dump.capture.images import BoundedMemory, LoadedImage, LoadedImages, read_image, read_images
 from symcache.dump.formats.core import Core, Segment
 from symcache.dump.formats.core_memory import CoreMemory
-from symcache.dump.formats.registers import CPU_TYPE_X86_64
 from symcache.errors import DumpError, EnvironmentFailure, MachOError
-from symcache.macho import load_commands
-from symcache.macho.constants import (
-    LC_SEGMENT_64,
-    MH_BUNDLE,
-    MH_DYLIB,
-    MH_DYLINKER,
-    MH_EXECUTE,
-    MH_MAGIC_64,
-)
+from symcache.macho import CPU_TYPE, LITTLE_64, MH, mach_header
 
 __all__ = ["find_images"]
 
-_HEADER = struct.Struct("<8I")
-_SECTION = struct.Struct("<16s16sQ")
-_SECTION_SIZE, _SEGMENT_SIZE = 80, 72
-_TYPES = frozenset({MH_EXECUTE, MH_DYLIB, MH_DYLINKER, MH_BUNDLE})
+_TYPES = frozenset({MH.EXECUTE, MH.DYLIB, MH.DYLINKER, MH.BUNDLE})
 _PAGE = 4096
 _BLOCK = 8 << 20
 _SELF_AT = 104
@@ -87,7 +74,7 @@ class _Search:
         for address, _ in headers:
             if image := read_image(self._bounded, address):
                 images.append(image)
-        images.sort(key=lambda image: image.filetype != MH_EXECUTE)
+        images.sort(key=lambda image: image.filetype != MH.EXECUTE)
         return LoadedImages(tuple(images), None, 0, ())
 
     def _headers(self, addresses: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -95,40 +82,35 @@ class _Search:
         count = 0
         for address in addresses:
             try:
-                raw = self._memory.read(address, _HEADER.size)
+                header = mach_header(self._memory.read(address, LITTLE_64.header.size))
             except EnvironmentFailure:
                 continue
-            magic, cputype, _, filetype, ncmds, size, _, _ = _HEADER.unpack(raw)
-            if (magic, cputype) == (MH_MAGIC_64, self._core.cputype) and filetype in _TYPES and ncmds * 8 <= size:
-                yield address, filetype
+            if header is None or (header.structs, header.cputype) != (LITTLE_64, self._core.cputype):
+                continue
+            if header.filetype in _TYPES and header.fits(header.sizeofcmds):
+                yield address, header.filetype
                 count += 1
                 if count >= _MAX_HEADERS:
                     return
 
     def _by_dyld(self, headers: Iterable[tuple[int, int]]) -> LoadedImages | None:
         """Return the images by the list in the section `__all_image_info` of a dynamic linker."""
-        dyld = (address for address, filetype in headers if filetype == MH_DYLINKER)
+        dyld = (address for address, filetype in headers if filetype == MH.DYLINKER)
         places = (self._infos_of(address) for address in itertools.islice(dyld, _MAX_TRIES))
         return self._listed(place for place in places if place)
 
-    def _infos_of(self, header: int) -> int:
-        try:
-            ncmds, size = struct.unpack("<2I", self._memory.read(header + 16, 8))
-            commands = self._memory.read(header + _HEADER.size, min(size, _MAX_COMMANDS))
-        except EnvironmentFailure:
-            return 0
+    def _infos_of(self, address: int) -> int:
         text, found = 0, None
-        with suppress(MachOError):
-            for cmd, position, length in load_commands(commands, ncmds, 0, len(commands)):
-                if cmd != LC_SEGMENT_64 or length < _SEGMENT_SIZE:
-                    continue
-                if commands.startswith(b"__TEXT\0", position + 8):
-                    (text,) = struct.unpack_from("<Q", commands, position + 24)
-                for at in range(position + _SEGMENT_SIZE, position + length - _SECTION_SIZE + 1, _SECTION_SIZE):
-                    name, _, address = _SECTION.unpack_from(commands, at)
-                    if name == b"__all_image_info":  # all 16 characters
-                        found = address
-        return 0 if found is None else (found - text + header) % (1 << 64)
+        with suppress(MachOError, EnvironmentFailure):
+            if header := mach_header(self._memory.read(address, LITTLE_64.header.size)):
+                beginning = self._memory.read(address, min(header.commands_end, _MAX_COMMANDS))
+                for command in header.load_commands(beginning):
+                    if (segment := command.segment()) and segment.segname == "__TEXT":
+                        text = segment.vmaddr
+                    for section in command.sections():
+                        if section.sectname == "__all_image_info":
+                            found = section.addr
+        return 0 if found is None else (found - text + address) % (1 << 64)
 
     def _listed(self, places: Iterable[int]) -> LoadedImages | None:
         """Return what dyld's list at one of some places says, the first that makes sense."""
@@ -146,7 +128,7 @@ class _Search:
 
     def _pages(self) -> Iterator[int]:
         """Yield where in executable memory the magic number of a Mach-O file begins a page."""
-        magic = np.frombuffer(struct.pack("<I", MH_MAGIC_64), "<u4")[0]
+        magic = np.frombuffer(LITTLE_64.magic, "<u4")[0]
         for address, raw in self._blocks(_EXECUTE):
             start = -address % _PAGE
             count = (len(raw) - start - 4) // _PAGE + 1
@@ -168,7 +150,7 @@ class _Search:
 
     def _blocks(self, access: int) -> Iterator[tuple[int, bytes]]:
         """Yield (address, content) of the kept memory that allows some access, or does not tell, in pieces."""
-        start, end = _SHARED_REGION[self._core.cputype == CPU_TYPE_X86_64]
+        start, end = _SHARED_REGION[self._core.cputype == CPU_TYPE.X86_64]
 
         def shared(segment: Segment) -> bool:
             return start <= segment.address < end

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from symcache.crash import CrashException
 from symcache.dump.formats.core import Core, CoreThread
-from symcache.dump.formats.registers import CPU_TYPE_X86_64, ExceptionState
+from symcache.dump.formats.registers import ExceptionState
+from symcache.macho import CPU_TYPE
 
 __all__ = ["describe_exception", "mach_exception"]
 
@@ -84,7 +85,7 @@ def describe_exception(core: Core, thread: CoreThread) -> CrashException:
     state = thread.exception
     if state is None:
         return CrashException("the dump has no exception state for this thread")
-    if core.cputype == CPU_TYPE_X86_64:
+    if core.cputype == CPU_TYPE.X86_64:
         return _x86_64(core, thread, state)
     return _arm64(core, thread, state)
 

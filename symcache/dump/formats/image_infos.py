@@ -27,7 +27,7 @@ _NONE = (1 << 64) - 1
 class ImageSegment:
     """Where a segment lies in the process."""
 
-    name: bytes
+    name: str
     address: int
     size: int
     """In bytes."""
@@ -65,7 +65,7 @@ def image_infos(images: Sequence[LoadedImage], start: int, *, running: bool = Fa
             running,
         )
         for segment in image.segments:
-            segments += _SEGMENT.pack(segment.name, segment.address, 0)
+            segments += _SEGMENT.pack(segment.name.encode(), segment.address, 0)
         if image.path:
             paths += image.path.encode("utf-8", "replace") + b"\0"
     return HEADER.pack(1, len(images), entries_at, ENTRY.size, 0) + bytes(entries) + bytes(segments) + bytes(paths)

@@ -21,8 +21,8 @@ from symcache.dump.formats.core import CoreThread, Segment
 from symcache.dump.formats.exceptions import mach_exception
 from symcache.dump.formats.header import DumpModule
 from symcache.dump.formats.minidump_contexts import MAX_CONTEXT, arm64_context, is_partless, x86_64_context
-from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64
 from symcache.errors import DumpError
+from symcache.macho import CPU_TYPE
 from symcache.text import printable
 
 __all__ = ["Minidump", "MinidumpModule", "is_minidump", "read_minidump"]
@@ -60,7 +60,7 @@ _CODEVIEW = 20
 """Bytes of signature and UUID."""
 _BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ARCHS = {0: "i386", 5: "arm", 9: "x86_64", 12: "arm64", 0x8003: "arm64"}
-_CPUS = {"x86_64": CPU_TYPE_X86_64, "arm64": CPU_TYPE_ARM64}
+_CPUS = {"x86_64": CPU_TYPE.X86_64, "arm64": CPU_TYPE.ARM64}
 _PLATFORMS = {0x8101: "macOS", 0x8102: "iOS", 0x8201: "Linux", 0x8202: "Solaris", 0x8203: "Android", 0x8205: "Fuchsia"}
 _WINDOWS = 4
 """Platform ids below are those of Windows."""
@@ -185,7 +185,7 @@ class _Reader:
         self, streams: dict[int, tuple[int, int]], cputype: int, raised: _Raised | None
     ) -> tuple[list[int], tuple[CoreThread, ...]]:
         ids, threads = [], []
-        read = x86_64_context if cputype == CPU_TYPE_X86_64 else arm64_context
+        read = x86_64_context if cputype == CPU_TYPE.X86_64 else arm64_context
         entries = self._list(streams, _THREADS, _THREAD_SIZE, _MAX_THREADS, "threads")
         for number, (identity, _, _, _, size, place) in enumerate(_THREAD.iter_unpack(entries)):
             if raised and raised.thread == identity and raised.context[1]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from symcache.dump.formats.registers import CPU_TYPE_ARM64, CPU_TYPE_X86_64, FLAVORS
+from symcache.dump.formats.registers import FLAVORS
+from symcache.macho import CPU_TYPE
 
 __all__ = ["FLAGS_AT", "MAX_CONTEXT", "WHOLE", "arm64_context", "is_partless", "x86_64_context"]
 
@@ -32,12 +33,12 @@ def x86_64_context(raw: bytes) -> dict[str, int]:
     """Return the general registers, as a core's thread has them. Raises struct.error."""
     cs, _, _, fs, gs, _, flags, *general = _X86_CONTEXT.unpack_from(raw)
     registers = dict(zip(_X86_ORDER, general, strict=True)) | {"rflags": flags, "cs": cs, "fs": fs, "gs": gs}
-    return {name: registers[name] for name in FLAVORS[CPU_TYPE_X86_64].names}
+    return {name: registers[name] for name in FLAVORS[CPU_TYPE.X86_64].names}
 
 
 def arm64_context(raw: bytes) -> dict[str, int]:
     """As `x86_64_context`."""
-    names = FLAVORS[CPU_TYPE_ARM64].names
+    names = FLAVORS[CPU_TYPE.ARM64].names
     if struct.unpack_from("<I", raw)[0] & _ARM_OLD:
         return dict(zip(names, _ARM_OLD_CONTEXT.unpack_from(raw)[1:], strict=True))
     _, cpsr, *general = _ARM_CONTEXT.unpack_from(raw)

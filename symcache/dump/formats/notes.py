@@ -48,9 +48,9 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
 def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
     modules: list[DumpModule] = []
     for note in core.notes:
-        if note.owner == OWNER:
+        if note.data_owner == OWNER:
             modules += _all_images(path, note.offset, note.size)
-        elif note.owner == "load binary":
+        elif note.data_owner == "load binary":
             raw = read_note(path, note, _BINARY.size + _MAX_PATH)
             if len(raw) >= _BINARY.size:
                 _, uuid, address, _ = _BINARY.unpack_from(raw)
@@ -63,7 +63,7 @@ def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
 def _main_binary(path: Path, core: Core) -> tuple[DumpModule, ...]:
     """Return the one binary that the core names, if it says where that is: all there is of programs without dyld."""
     for note in core.notes:
-        if note.owner == "main bin spec":
+        if note.data_owner == "main bin spec":
             raw = read_note(path, note, _SPEC_2.size)
             version = int.from_bytes(raw[:4], "little")
             if version >= 2 and len(raw) >= _SPEC_2.size:

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "for_lldb", "thread_states"]
+from symcache.macho import CPU_TYPE, pack_thread_states
 
-CPU_TYPE_X86_64, CPU_TYPE_ARM64 = 0x0100_0007, 0x0100_000C
+__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "for_lldb", "thread_states"]
 
 
 class ExceptionState(NamedTuple):
@@ -57,9 +57,9 @@ _X86_64_NAMES = (
 )
 _ARM64_NAMES = (*(f"x{n}" for n in range(29)), "fp", "lr", "sp", "pc", "cpsr")
 
-FLAVORS = {
-    CPU_TYPE_X86_64: Flavor(4, 42, _X86_64_NAMES, struct.Struct("<21Q"), "rip"),
-    CPU_TYPE_ARM64: Flavor(6, 67, _ARM64_NAMES, struct.Struct("<33QI"), "pc"),
+FLAVORS: dict[int, Flavor] = {
+    CPU_TYPE.X86_64: Flavor(4, 42, _X86_64_NAMES, struct.Struct("<21Q"), "rip"),
+    CPU_TYPE.ARM64: Flavor(6, 67, _ARM64_NAMES, struct.Struct("<33QI"), "pc"),
 }
 """By CPU type. ARM_THREAD_STATE64 has 68 words; the last is padding, and LLDB too takes 67."""
 
@@ -68,29 +68,29 @@ X86_64_EXCEPTION = (6, struct.Struct("<IIQ"))
 ARM64_EXCEPTION = (7, struct.Struct("<QII"))
 """ARM_EXCEPTION_STATE64: far, esr, exception."""
 
-_COUNTS = {
-    CPU_TYPE_X86_64: (
+_COUNTS: dict[int, tuple[tuple[int, int], ...]] = {
+    CPU_TYPE.X86_64: (
         *((4, 42), (5, 131), (6, 4), (7, 44), (8, 133), (9, 6), (11, 16), (12, 18)),
         *((17, 211), (18, 213), (20, 611), (21, 613), (23, 50)),
     ),
-    CPU_TYPE_ARM64: ((1, 70), (6, 67), (6, 68), (7, 4), (10, 4), (15, 130), (17, 132)),
+    CPU_TYPE.ARM64: ((1, 70), (6, 67), (6, 68), (7, 4), (10, 4), (15, 130), (17, 132)),
 }
 """(flavor, its count) of the states of 64-bit threads: general, floating-point, exception, debug and vector states."""
-_UNIFIED = {CPU_TYPE_X86_64: frozenset({7, 8, 9}), CPU_TYPE_ARM64: frozenset({1})}
+_UNIFIED: dict[int, frozenset[int]] = {CPU_TYPE.X86_64: frozenset({7, 8, 9}), CPU_TYPE.ARM64: frozenset({1})}
 """x86_THREAD_STATE, x86_FLOAT_STATE, x86_EXCEPTION_STATE, ARM_THREAD_STATE: the real flavor, its count and the state
 follow."""
 _ARM_NEON_STATE64, _NEON_ALIGNMENT = 17, 16
 _COMMAND = 8
 """Bytes of a thread's command in front of its states."""
 _HEADER = struct.Struct("<2I")
-_HEADERS = {
+_HEADERS: dict[int, re.Pattern[bytes]] = {
     # One byte, and what must follow: a header may begin inside of what only looks like one.
     cputype: re.compile(b"|".join(b"%b(?=%b)" % (re.escape(one[:1]), re.escape(one[1:])) for one in headers))
     for cputype, headers in ((key, [_HEADER.pack(*one) for one in counts]) for key, counts in _COUNTS.items())
 }
 _MAX_HEADERS = 64
 """Of one thread; more than any has, and little to weigh."""
-_READ_BY_LLDB = {CPU_TYPE_X86_64: frozenset({4}), CPU_TYPE_ARM64: frozenset({6, 7, 17})}
+_READ_BY_LLDB: dict[int, frozenset[int]] = {CPU_TYPE.X86_64: frozenset({4}), CPU_TYPE.ARM64: frozenset({6, 7, 17})}
 
 
 class _Place(NamedTuple):
@@ -146,10 +146,6 @@ def for_lldb(cputype: int, body: bytes, states: Iterable[tuple[int, bytes]]) -> 
     """
     general, read = FLAVORS[cputype].number, _READ_BY_LLDB[cputype]
     ordered = sorted(states, key=lambda one: (one[0] != general, one[0] not in read))
-    if body.startswith(_packed(one for one in ordered if one[0] in read)):
+    if body.startswith(pack_thread_states(one for one in ordered if one[0] in read)):
         return body
-    return _packed(ordered).ljust(len(body), b"\0")
-
-
-def _packed(states: Iterable[tuple[int, bytes]]) -> bytes:
-    return b"".join(_HEADER.pack(flavor, len(state) // 4) + state for flavor, state in states)
+    return pack_thread_states(ordered).ljust(len(body), b"\0")

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread
-from symcache.dump.formats.registers import CPU_TYPE_X86_64, FLAVORS
+from symcache.dump.formats.registers import FLAVORS
+from symcache.macho import CPU_TYPE
 
 __all__ = ["back_code", "framed_modules", "frameless_counters", "hide_code"]
 
@@ -101,7 +102,7 @@ def hide_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
 def _is_frameless(file: BinaryIO, core: Core, thread: CoreThread) -> bool:
     """Return whether the function has no frame of its own, as a system call has none, where most threads are."""
     registers, exception = thread.registers, thread.exception
-    if core.cputype == CPU_TYPE_X86_64:
+    if core.cputype == CPU_TYPE.X86_64:
         if exception is not None and exception.number == _X86_SYSCALL:
             return True
         top = _word(file, core, registers["rsp"])

@@ -1,12 +1,10 @@
 """What a dSYM says of the image that it was made from: its segments and sections, where they were linked to be.
 
-Source: struct segment_command_64, section_64 (<mach-o/loader.h>). dsymutil copies the commands of the image, without
-content, and adds segments of its own.
+dsymutil copies the load commands of the image, without content, and adds segments of its own.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +13,9 @@ from uuid import UUID
 
 from symcache.errors import FormatError, MachOError
 from symcache.kinds import Kind
-from symcache.macho import identify, load_commands
-from symcache.macho.constants import LC_SEGMENT_64, LC_SYMTAB, MH_MAGIC_64
+from symcache.macho import LITTLE_64, LoadCommand, MachHeader, N, S, Section, Slice, Symtab, identify, mach_header
 
-__all__ = ["Function", "Layout", "LinkedSection", "LinkedSegment", "read_functions", "read_layout"]
+__all__ = ["CODE", "Function", "Layout", "LinkedSegment", "read_functions", "read_layout"]
 
 _MAX_COMMANDS = 1 << 20
 _MAX_SEGMENTS = 64
@@ -26,37 +23,22 @@ _MAX_SECTIONS = 255
 """What `n_sect` of a symbol can number."""
 _MAX_TEXT = 1 << 30
 _ADDRESSES = 1 << 47
-_CODE = 0x8000_0400
-"""S_ATTR_PURE_INSTRUCTIONS | S_ATTR_SOME_INSTRUCTIONS; section types say how to read content, and there is none."""
-_OTHERS = {b"__PAGEZERO", b"__LINKEDIT", b"__DWARF"}
-_UNWIND = {b"__unwind_info", b"__eh_frame"}
+CODE = S.ATTR_PURE_INSTRUCTIONS | S.ATTR_SOME_INSTRUCTIONS
+"""All that is kept of a section's flags: its type says how to read content, and there is none."""
+_OTHERS = {"__PAGEZERO", "__LINKEDIT", "__DWARF"}
+_UNWIND = {"__unwind_info", "__eh_frame"}
 """Tables that LLDB would look into, and find empty."""
-_SEGMENT = struct.Struct("<2I16s4Q4I")
-_SECTION = struct.Struct("<16s16s2Q8I")
-_SYMBOL = [("n_strx", "<u4"), ("n_type", "u1"), ("n_sect", "u1"), ("n_desc", "<u2"), ("n_value", "<u8")]
-"""struct nlist_64 (<mach-o/nlist.h>), as numpy describes it."""
-_SYMBOL_SIZE = 16
-_N_STAB, _N_TYPE, _N_SECT = 0xE0, 0x0E, 0x0E
 _MAX_SYMBOLS = 4 << 20
-
-
-class LinkedSection(NamedTuple):
-    """One section: address and size in bytes, alignment as a power of two."""
-
-    name: bytes
-    address: int
-    size: int
-    align: int
-    flags: int
 
 
 class LinkedSegment(NamedTuple):
     """One segment: address and size in bytes."""
 
-    name: bytes
+    name: str
     address: int
     size: int
-    sections: tuple[LinkedSection, ...]
+    sections: tuple[Section, ...]
+    """Without content."""
 
 
 class Layout(NamedTuple):
@@ -72,19 +54,16 @@ def read_layout(path: Path, uuid: UUID, cputype: int) -> Layout | None:
     None where it is no dSYM of the image `uuid`, or its load commands are damaged or absurd: each is held against the
     others and against bounds, since the debugger does neither.
     """
-    head = _head(path, uuid)
-    if head is None or head.cputype != cputype:
+    dsym = _read(path, uuid)
+    if dsym is None or dsym.header.cputype != cputype:
         return None
-    segments = _segments(head.commands, head.ncmds)
-    if segments is None:
-        return None
-    text = [s for s in segments if s.name == b"__TEXT"]
+    text = [s for s in dsym.segments if s.name == "__TEXT"]
     if len(text) != 1 or not 0 < text[0].size <= _MAX_TEXT or text[0].address & 0xFFF:
         return None
-    placed = sorted(segments, key=lambda s: s.address)
+    placed = sorted(dsym.segments, key=lambda s: s.address)
     if any(a.address + a.size > b.address for a, b in pairwise(placed)):
         return None
-    return Layout(head.cpusubtype, [*text, *(s for s in segments if s is not text[0])])
+    return Layout(dsym.header.cpusubtype, [*text, *(s for s in dsym.segments if s is not text[0])])
 
 
 class Function(NamedTuple):
@@ -99,21 +78,20 @@ def read_functions(path: Path, uuid: UUID, addresses: Sequence[int]) -> list[Fun
     """Return the functions that these linked addresses are in, by the dSYM's symbol table."""
     import numpy as np  # noqa: PLC0415 (takes its time to import, and most dumps need no dSYM alone)
 
-    head = _head(path, uuid)
-    tables = [c for c in _commands(head.commands, head.ncmds) or () if c[0] == LC_SYMTAB] if head else []
-    if not head or not tables or tables[0][2] < 24:
+    dsym, dtype = _read(path, uuid), LITTLE_64.nlist
+    if dsym is None or dsym.symtab is None:
         return []
-    offset, count = struct.unpack_from("<2I", head.commands, tables[0][1] + 8)
-    if count > _MAX_SYMBOLS or offset + count * _SYMBOL_SIZE > head.size:
+    offset, size = dsym.symtab.symoff, dsym.symtab.nsyms * dtype.itemsize
+    if dsym.symtab.nsyms > _MAX_SYMBOLS or offset + size > dsym.image.size:
         return []
     with path.open("rb") as file:
-        file.seek(head.offset + offset)
-        symbols = np.frombuffer(file.read(count * _SYMBOL_SIZE), _SYMBOL)
-    text = [s for s in _segments(head.commands, head.ncmds) or () if s.name == b"__TEXT"]
+        file.seek(dsym.image.offset + offset)
+        symbols = np.frombuffer(file.read(size), dtype)
+    text = [s for s in dsym.segments if s.name == "__TEXT"]
     if len(text) != 1 or text[0].size > _MAX_TEXT:
         return []
-    ends = [section.address + section.size for section in text[0].sections]
-    starts = np.unique(symbols["n_value"][symbols["n_type"] & (_N_STAB | _N_TYPE) == _N_SECT])
+    ends = [section.addr + section.size for section in text[0].sections]
+    starts = np.unique(symbols["n_value"][symbols["n_type"] & (N.STAB | N.TYPE) == N.SECT])
     starts = np.union1d(starts, np.array(ends, "<u8"))
     starts = starts[(starts >= text[0].address) & (starts <= text[0].address + text[0].size)]
     found: dict[tuple[int, int], set[int]] = {}
@@ -124,64 +102,52 @@ def read_functions(path: Path, uuid: UUID, addresses: Sequence[int]) -> list[Fun
     return [Function(start, end, tuple(sorted(inside))) for (start, end), inside in found.items()]
 
 
-class _Head(NamedTuple):
-    offset: int
-    size: int
-    cputype: int
-    cpusubtype: int
-    ncmds: int
-    commands: bytes
+class _Dsym(NamedTuple):
+    image: Slice
+    header: MachHeader
+    segments: list[LinkedSegment]
+    symtab: Symtab | None
 
 
-def _head(path: Path, uuid: UUID) -> _Head | None:
-    """Return header and load commands of the dSYM, None where there is none, or they are cut."""
+def _read(path: Path, uuid: UUID) -> _Dsym | None:
+    """Return what the load commands of the dSYM say, None where there is none, or they are damaged or absurd."""
     try:
         found = [s for s in identify(path) if s.uuid == uuid and s.kind is Kind.DEBUGINFO]
         if not found:
             return None
         with path.open("rb") as file:
             file.seek(found[0].offset)
-            magic, cputype, cpusubtype, _, count, size = struct.unpack_from("<6I", file.read(32))
-            if magic != MH_MAGIC_64 or 32 + size > min(_MAX_COMMANDS, found[0].size):
+            beginning = file.read(LITTLE_64.header.size)
+            header = mach_header(beginning)
+            if header is None or header.structs is not LITTLE_64 or header.commands_end > _MAX_COMMANDS:
                 return None
-            commands = file.read(size)
-    except (FormatError, OSError, struct.error):
-        return None
-    return (
-        _Head(found[0].offset, found[0].size, cputype, cpusubtype, count, commands) if len(commands) == size else None
-    )
-
-
-def _commands(commands: bytes, count: int) -> list[tuple[int, int, int]] | None:
-    """Return (command, place, size) of each, None if they do not lie in the bytes that are theirs."""
-    try:
-        return list(load_commands(commands, count, 0, len(commands)))
-    except MachOError:
+            beginning += file.read(header.sizeofcmds)
+        commands = list(header.load_commands(beginning))
+        symtab = next((table for c in commands if (table := c.symtab())), None)
+        return _Dsym(found[0], header, _segments(commands), symtab)
+    except (FormatError, OSError):
         return None
 
 
-def _segments(commands: bytes, count: int) -> list[LinkedSegment] | None:
-    listed = _commands(commands, count)
+def _segments(commands: Sequence[LoadCommand]) -> list[LinkedSegment]:
+    """Return the segments with contents. Raises MachOError where any is damaged or absurd."""
     segments: list[LinkedSegment] = []
-    for cmd, position, cmdsize in listed or ():
-        if cmd != LC_SEGMENT_64:
+    for command in commands:
+        if (segment := command.segment()) is None:
             continue
-        if cmdsize < _SEGMENT.size or len(segments) >= _MAX_SEGMENTS:
-            return None
-        _, _, name, address, size, _, _, _, _, nsects, _ = _SEGMENT.unpack_from(commands, position)
-        name = name.rstrip(b"\0")
-        if nsects > _MAX_SECTIONS or _SEGMENT.size + nsects * _SECTION.size > cmdsize or address + size > _ADDRESSES:
-            return None
+        name, address, size, sections = segment.segname, segment.vmaddr, segment.vmsize, command.sections()
+        if len(segments) >= _MAX_SEGMENTS or len(sections) > _MAX_SECTIONS or address + size > _ADDRESSES:
+            raise MachOError(f"segment {name} with {len(sections)} sections, {size:#x} bytes at {address:#x}")
         if name in _OTHERS or not size:
             continue
-        places = range(position + _SEGMENT.size, position + _SEGMENT.size + nsects * _SECTION.size, _SECTION.size)
-        sections = [_section(commands, place) for place in places]
-        if any(not address <= s.address <= s.address + s.size <= address + size for s in sections):
-            return None
-        segments.append(LinkedSegment(name, address, size, tuple(s for s in sections if s.name not in _UNWIND)))
-    return segments if listed is not None else None
+        if any(not address <= s.addr <= s.addr + s.size <= address + size for s in sections):
+            raise MachOError(f"a section lies outside of segment {name}")
+        kept = tuple(_hollow(s) for s in sections if s.sectname not in _UNWIND)
+        segments.append(LinkedSegment(name, address, size, kept))
+    return segments
 
 
-def _section(commands: bytes, position: int) -> LinkedSection:
-    name, _, address, size, _, align, _, _, flags, *_ = _SECTION.unpack_from(commands, position)
-    return LinkedSection(name.rstrip(b"\0"), address, size, min(align, 15), flags & _CODE)
+def _hollow(section: Section) -> Section:
+    """Return a section without content."""
+    align, flags = min(section.align, 15), section.flags & CODE
+    return Section(section.sectname, section.segname, section.addr, section.size, 0, align, 0, 0, flags)

@@ -12,30 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.formats.registers import CPU_TYPE_X86_64
-from symcache.dump.placeholders.dsym_layout import Function, Layout, LinkedSection, LinkedSegment
+from symcache.dump.placeholders.dsym_layout import CODE, Function, Layout, LinkedSegment
+from symcache.macho import CPU_SUBTYPE_X86_64_ALL, CPU_TYPE, LC, LITTLE_64, MH, MachHeader, S, Section, Segment
 
 __all__ = ["HEADER_SIZE", "unknown_layout", "write_placeholder"]
 
 HEADER_SIZE = 0x1000
 """First bytes of __TEXT, which the section `__text` leaves out, if nothing is known of the image."""
-_MH_DYLIB = 6
-_LC_ID_DYLIB, _LC_UUID, _LC_SEGMENT_64, _LC_BUILD_VERSION = 0xD, 0x1B, 0x19, 0x32
-_CODE = 0x8000_0400
-"""S_ATTR_PURE_INSTRUCTIONS | S_ATTR_SOME_INSTRUCTIONS."""
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 _MACOS = 1
-_MACH_HEADER = 32
-_COALESCED = 0xB
-"""Section type of our unwind tables, the only section of the image with bytes in the file."""
 _MAX_TEXT = 1 << 30
 
 
 def unknown_layout(cputype: int, text_size: int) -> Layout:
     """Return the layout of an image of which nothing is known but how many bytes its __TEXT can have."""
     size = max(2 * HEADER_SIZE, min(text_size, _MAX_TEXT) & -HEADER_SIZE)
-    text = LinkedSection(b"__text", HEADER_SIZE, size - HEADER_SIZE, 4, _CODE)
-    return Layout(3 if cputype == CPU_TYPE_X86_64 else 0, [LinkedSegment(b"__TEXT", 0, size, (text,))])
+    text = Section("__text", "__TEXT", HEADER_SIZE, size - HEADER_SIZE, 0, 4, 0, 0, CODE)
+    subtype = CPU_SUBTYPE_X86_64_ALL if cputype == CPU_TYPE.X86_64 else 0
+    return Layout(subtype, [LinkedSegment("__TEXT", 0, size, (text,))])
 
 
 def write_placeholder(
@@ -56,57 +50,50 @@ def write_placeholder(
     instructions. For functions that are `frameless` at some addresses it has unwind tables that say so: else the
     debugger assumes a frame.
     """
-    segments = list(layout.segments)
+    segments, header_size = list(layout.segments), LITTLE_64.header.size
     tables = b""
     if frameless:
         text = segments[0]
         # In memory the load commands are there, and no function is.
-        space = min((s.address for s in text.sections), default=text.address) - text.address - _MACH_HEADER
+        space = min((s.addr for s in text.sections), default=text.address) - text.address - header_size
         tables = _unwind_tables(cputype, frameless, space)
-        place = LinkedSection(b"__eh_frame", text.address + _MACH_HEADER, len(tables), 3, _COALESCED)
+        place = Section("__eh_frame", "__TEXT", text.address + header_size, len(tables), 0, 3, 0, 0, S.COALESCED)
         segments[0] = text._replace(sections=(place, *text.sections)) if tables else text
     name = install_name.encode("utf-8", "replace")[:1024] + b"\0"
     name += bytes(-len(name) % 8)
     commands = [
-        struct.pack("<6I", _LC_ID_DYLIB, 24 + len(name), 24, 0, 0, 0) + name,
-        struct.pack("<2I16s", _LC_UUID, 24, uuid.bytes),
-        struct.pack("<6I", _LC_BUILD_VERSION, 24, _MACOS, 11 << 16, 11 << 16, 0),
+        LITTLE_64.command(LC.ID_DYLIB, LITTLE_64.dylib.pack(24, 0, 0, 0) + name),
+        LITTLE_64.command(LC.UUID, uuid.bytes),
+        LITTLE_64.command(LC.BUILD_VERSION, struct.pack("<4I", _MACOS, 11 << 16, 11 << 16, 0)),
     ]
-    sizes = [72 + 80 * len(s.sections) for s in segments]
-    start = _MACH_HEADER + sum(map(len, commands)) + sum(sizes)
-    commands = [*(_segment(s, start, executable=executable, hollow=hollow) for s in segments), *commands]
-    body = b"".join(commands)
-    header = struct.pack("<8I", 0xFEED_FACF, cputype, layout.cpusubtype, _MH_DYLIB, len(commands), len(body), 0, 0)
+
+    def all_commands(tables_at: int) -> bytes:
+        placed = (_segment(s, tables_at, executable=executable, hollow=hollow) for s in segments)
+        return b"".join([*placed, *commands])
+
+    size = len(all_commands(0))
+    body = all_commands(header_size + size)
+    ncmds = len(segments) + len(commands)
+    header = MachHeader(LITTLE_64, cputype, layout.cpusubtype, MH.DYLIB, ncmds, len(body), 0)
     with path.open("xb") as file:
-        file.write(header + body + tables)
+        file.write(header.packed() + body + tables)
         if not hollow:
             file.truncate(segments[0].size)
 
 
 def _segment(segment: LinkedSegment, tables: int, *, executable: bool, hollow: bool) -> bytes:
-    code = segment.name == b"__TEXT"
+    """Return the command of a segment; of its sections only our unwind tables have bytes in the file."""
+    code = segment.name == "__TEXT"
     protection = _READ | (_EXECUTE if code and executable else 0 if code else _WRITE)
     content = segment.size if code and not hollow else 0
 
-    def offset(section: LinkedSection) -> int:
-        if section.flags == _COALESCED:
+    def offset(section: Section) -> int:
+        if section.flags & S.TYPE == S.COALESCED:
             return tables
-        return section.address - segment.address if content else 0
+        return section.addr - segment.address if content else 0
 
-    sections = b"".join(
-        struct.pack(
-            "<16s16s2Q8I",
-            *(s.name, segment.name, s.address, s.size),
-            *(offset(s), s.align, 0, 0, s.flags, 0, 0, 0),
-        )
-        for s in segment.sections
-    )
-    command = struct.pack(
-        "<2I16s4Q4I",
-        *(_LC_SEGMENT_64, 72 + len(sections), segment.name, segment.address, segment.size, 0, content),
-        *(protection, protection, len(segment.sections), 0),
-    )
-    return command + sections
+    fields = Segment(segment.name, segment.address, segment.size, 0, content, protection, protection, 0, 0)
+    return LITTLE_64.segment_command(fields, [s._replace(offset=offset(s)) for s in segment.sections])
 
 
 def _unwind_tables(cputype: int, functions: Sequence[Function], space: int) -> bytes:
@@ -117,7 +104,7 @@ def _unwind_tables(cputype: int, functions: Sequence[Function], space: int) -> b
     """
     # DW_CFA_def_cfa: the frame pointer and 16. DW_CFA_offset: it was saved there, and the return address above it.
     # Without a frame, that one is on top of the stack, on arm64 in lr (DW_CFA_same_value).
-    if cputype == CPU_TYPE_X86_64:
+    if cputype == CPU_TYPE.X86_64:
         returns, step = 16, 1
         framed = bytes([0x0C, 6, 16, 0x80 | 6, 2, 0x80 | 16, 1])
         bare = bytes([0x0C, 7, 8, 0x08, 6])

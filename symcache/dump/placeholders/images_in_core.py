@@ -6,22 +6,18 @@ The note is `all image infos`.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from symcache.dump.formats.container import OpenedDump
-from symcache.dump.formats.core import Core, Note
+from symcache.dump.formats.core import Core
 from symcache.dump.formats.header import DumpModule
 from symcache.dump.formats.image_infos import ENTRY, HEADER, OWNER, LoadedImage, image_infos
+from symcache.macho import LC, LITTLE_64, Note, mach_header
 
 __all__ = ["images_in_core", "note_images"]
 
-_NOTE = struct.Struct("<2I16s2Q")
-_LC_NOTE = 0x31
-_HEADER_SIZE, _COUNTS_AT = 32, 16
-"""Of mach_header_64, and where its ncmds and sizeofcmds are."""
-_NEEDED = frozenset({b"__TEXT", b"__LINKEDIT"})
+_NEEDED = frozenset({"__TEXT", "__LINKEDIT"})
 """Code with unwind tables; symbols and starts of functions, without which LLDB finds no table for a function."""
 _MAX_IMAGES = 65_536
 _MAX_PIECES = 256
@@ -47,7 +43,7 @@ def images_in_core(dump: OpenedDump, modules: Iterable[tuple[int, DumpModule]]) 
         for number, module in candidates:
             image = read_image(memory, module.address)
             if image and image.uuid == module.uuid:
-                needed = [s for s in image.segments if s.name.rstrip(b"\0") in _NEEDED]
+                needed = [s for s in image.segments if s.name in _NEEDED]
                 if len(needed) == len(_NEEDED) and all(_has(core, s.address, s.size) for s in needed):
                     images[number] = replace(image, path=module.path)
     return images
@@ -71,7 +67,7 @@ def note_images(dump: OpenedDump, images: Mapping[int, LoadedImage]) -> set[int]
     A core with such a note already is left as it is, and so is one without space for it behind its load commands.
     Raises OSError.
     """
-    notes = [note for note in dump.core.notes if note.owner == OWNER]
+    notes = [note for note in dump.core.notes if note.data_owner == OWNER]
     if notes:
         noted = _noted(dump, notes[0])
         return {number for number, image in images.items() if image.address in noted}
@@ -98,16 +94,15 @@ def _add_note(dump: OpenedDump, images: Sequence[LoadedImage]) -> bool:
     core = dump.core
     contents = [s.offset for s in core.segments if s.filesize] + [note.offset for note in core.notes]
     with dump.core_path.open("r+b") as file:
-        file.seek(_COUNTS_AT)
-        count, size = struct.unpack("<2I", file.read(8))
-        end = _HEADER_SIZE + size
-        if any(offset < end + _NOTE.size for offset in contents):
-            return False
+        header = mach_header(file.read(LITTLE_64.header.size))
         start = file.seek(0, os.SEEK_END)
         payload = image_infos(images, start, running=True)
+        note = LITTLE_64.command(LC.NOTE, LITTLE_64.note.pack(OWNER.encode(), start, len(payload)))
+        if header is None or any(offset < header.commands_end + len(note) for offset in contents):
+            return False
         file.write(payload)
-        file.seek(end)
-        file.write(_NOTE.pack(_LC_NOTE, _NOTE.size, OWNER.encode(), start, len(payload)))
-        file.seek(_COUNTS_AT)
-        file.write(struct.pack("<2I", count + 1, size + _NOTE.size))
+        file.seek(header.commands_end)
+        file.write(note)
+        file.seek(0)
+        file.write(replace(header, ncmds=header.ncmds + 1, sizeofcmds=header.sizeofcmds + len(note)).packed())
     return True

@@ -161,7 +161,7 @@ def test_a_thread_without_its_registers_costs_only_itself(broken: bytes) -> None
         (CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I", 0x19, 8)]), "where 72 were expected"),
         (
             CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I56x2I", 0x19, 72, 64, 0)]),
-            "72 bytes cannot hold 64 sections",
+            "64 sections do not fit into a segment command of 72 bytes",
         ),
         (CoreFile(threads=[arm_thread()]), "no general-purpose registers"),
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 0x2000), Region(0x2000, 0x1000)]), "overlap"),
