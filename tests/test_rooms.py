@@ -42,7 +42,6 @@ SIDE_DOORS = {
     "symcache.dump.capture",  # what writes dumps: a crash handler needs nothing of what reads them
     "symcache.client.wire",  # models take their time to import
     "symcache.dump.html",  # templates take their time to import
-    "symcache.macho.constants",  # numbers of Apple's headers
 }
 """Modules that other rooms may import by themselves."""
 

@@ -11,7 +11,6 @@ from symcache.macho.load_commands import (
     MAX_COMMANDS,
     LoadCommand,
     MachHeader,
-    load_commands,
     mach_header,
     pack_thread_states,
 )
@@ -55,7 +54,6 @@ __all__ = [
     "file_end",
     "identify",
     "identify_bytes",
-    "load_commands",
     "mach_header",
     "noted_sources",
     "pack_thread_states",

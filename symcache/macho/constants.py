@@ -117,13 +117,6 @@ _NAMES: dict[tuple[int, int], str] = {
     (CPU_TYPE.POWERPC64, 0): "ppc64",
 }
 
-# Plain names for the rooms that have readers of their own still.
-FAT_MAGIC, FAT_MAGIC_64 = 0xCAFEBABE, 0xCAFEBABF
-MH_MAGIC, MH_MAGIC_64 = MH.MAGIC, MH.MAGIC_64
-MH_EXECUTE, MH_CORE, MH_DYLIB, MH_DYLINKER, MH_BUNDLE = MH.EXECUTE, MH.CORE, MH.DYLIB, MH.DYLINKER, MH.BUNDLE
-LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB, LC_UUID = LC.SEGMENT, LC.SEGMENT_64, LC.SYMTAB, LC.UUID
-LC_ID_DYLIB, LC_ID_DYLINKER = LC.ID_DYLIB, LC.ID_DYLINKER
-
 
 def arch_name(cputype: int, cpusubtype: int) -> str:
     """Return Apple's name of an architecture (`arm64e`), or `cpu-0x…-0x…` for one that has none here yet.

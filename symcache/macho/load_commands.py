@@ -27,15 +27,7 @@ from symcache.macho.structs import (
     Symtab,
 )
 
-__all__ = [
-    "MAX_COMMANDS",
-    "Buffer",
-    "LoadCommand",
-    "MachHeader",
-    "load_commands",
-    "mach_header",
-    "pack_thread_states",
-]
+__all__ = ["MAX_COMMANDS", "Buffer", "LoadCommand", "MachHeader", "mach_header", "pack_thread_states"]
 
 MAX_COMMANDS = 16 << 20
 """Bytes of load commands that no image of anybody has had."""
@@ -191,20 +183,6 @@ class MachHeader:
         return self.structs.header.size
 
     @property
-    def order(self) -> str:
-        """Of bytes, as `struct` writes it."""
-        return self.structs.order
-
-    @property
-    def wide(self) -> bool:
-        """64 bit."""
-        return self.structs.wide
-
-    def commands(self, image: Buffer) -> Iterator[tuple[int, int, int]]:
-        """As `load_commands` below, of the image that begins with `image`."""
-        return load_commands(image, self.ncmds, self.size, self.commands_end, self.structs.order)
-
-    @property
     def commands_end(self) -> int:
         """Bytes that header and load commands take together."""
         return self.structs.header.size + self.sizeofcmds
@@ -245,21 +223,6 @@ def mach_header(head: Buffer) -> MachHeader | None:
     if structs is None or len(head) < structs.header.size:
         return None
     return MachHeader(structs, *structs.header.unpack_from(head))
-
-
-def load_commands(data: Buffer, ncmds: int, start: int, end: int, order: str = "<") -> Iterator[tuple[int, int, int]]:
-    """Yield (cmd, position in `data`, cmdsize), for the rooms that have readers of their own still."""
-    end = min(end, len(data))
-    unpack = struct.Struct(order + "2I").unpack_from
-    position = start
-    for number in range(ncmds):
-        if position + _HEADER > end:
-            raise MachOError(f"load command {number} of {ncmds} lies beyond sizeofcmds {end - start}")
-        cmd, cmdsize = unpack(data, position)
-        if cmdsize < _HEADER or position + cmdsize > end:
-            raise MachOError(f"load command {number} ({cmd:#x}) has an impossible size of {cmdsize}")
-        yield cmd, position, cmdsize
-        position += cmdsize
 
 
 def pack_thread_states(states: Iterable[tuple[int, bytes]]) -> bytes:

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from symcache.errors import IntegrityError, StorageError
 from symcache.files import atomic_write
+from symcache.macho import N
 from symcache.own_program import own_environment, own_python
 
 __all__ = ["REVISION", "make_symbol_file", "stop_making"]
@@ -33,7 +34,6 @@ _MEMORY = 8 << 30
 _FILE_SIZE = 4 << 30
 _FULL = 1 << 20
 """A disk with fewer free bytes is taken for full."""
-_N_SECT, _N_TYPE, _N_STAB = 0x0E, 0x0E, 0xE0
 _LONGEST_MANGLED = 1 << 12
 """A mangled name may stand for one that is exponentially longer."""
 _running: set[subprocess.Popen[bytes]] = set()
@@ -168,7 +168,7 @@ def _symbols(uuid: str, images: Sequence[str], demangle: Callable[[str], str]) -
             base = text.virtual_address if text else 0
             for symbol in binary.symbols:
                 kind = int(symbol.raw_type)
-                if kind & _N_TYPE == _N_SECT and not kind & _N_STAB and symbol.value >= base and symbol.name:
+                if kind & N.TYPE == N.SECT and not kind & N.STAB and symbol.value >= base and symbol.name:
                     name = str(symbol.name).removeprefix("_")
                     if name.isprintable():
                         found.setdefault(symbol.value - base, demangle(name))

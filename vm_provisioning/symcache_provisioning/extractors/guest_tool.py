@@ -6,7 +6,6 @@ Their exit status proves nothing: what they extracted is compared with a list of
 from __future__ import annotations
 
 import re
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +15,6 @@ from uuid import UUID
 
 from symcache.errors import MachOError, RemoteError
 from symcache.macho import Slice, mach_header
-from symcache.macho.constants import LC_SEGMENT, LC_SEGMENT_64, LC_SYMTAB
 from symcache.text import excerpt
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.machine import SshSource
@@ -150,16 +148,12 @@ def check_whole(file: Path, image: Slice) -> None:
         if header is None:
             raise MachOError(f"{file}: holds no image at {image.offset:#x}")
         opened.seek(image.offset)
-        head = opened.read(header.size + header.sizeofcmds)
-    order = header.order
-    for cmd, position, size in header.commands(head):
+        head = opened.read(header.commands_end)
+    for command in header.load_commands(head):
         end = 0
-        if cmd == LC_SEGMENT_64 and size >= 72:
-            end = sum(struct.unpack_from(order + "2Q", head, position + 40))
-        elif cmd == LC_SEGMENT and size >= 56:
-            end = sum(struct.unpack_from(order + "2I", head, position + 32))
-        elif cmd == LC_SYMTAB and size >= 24:
-            symoff, nsyms, stroff, strsize = struct.unpack_from(order + "4I", head, position + 8)
-            end = max(symoff + nsyms * (16 if header.wide else 12), stroff + strsize)
+        if segment := command.segment():
+            end = segment.fileoff + segment.filesize
+        elif symtab := command.symtab():
+            end = max(symtab.symoff + symtab.nsyms * header.structs.nlist_size, symtab.stroff + symtab.strsize)
         if end > image.size:
             raise MachOError(f"{file}: ends at {image.size:#x} where its load commands speak of bytes up to {end:#x}")

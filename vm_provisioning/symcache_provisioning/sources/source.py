@@ -15,6 +15,7 @@ from uuid import UUID
 
 from symcache.dyld import HEAD_SIZE, companions, is_cache_name
 from symcache.errors import RemoteError, SharedCacheError, StorageError, SymcacheError
+from symcache.macho import begins_as_macho
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.remarks import Remarks
@@ -26,9 +27,6 @@ __all__ = ["Source"]
 
 _HEAD = 8
 """Magic, and the number of slices in a universal file."""
-_THIN_MAGICS = {bytes.fromhex(m) for m in ("cffaedfe", "cefaedfe", "feedfacf", "feedface")}
-_FAT_MAGICS = {bytes.fromhex(m) for m in ("cafebabe", "cafebabf")}
-_JAVA_VERSION = 45
 _HEADS_AT_ONCE = 64
 _FOLDERS_AT_ONCE = 32
 _MAX_LINKS = 40
@@ -243,7 +241,7 @@ class Source(ABC):
                 pass
             elif isinstance(head, SymcacheError):
                 self.problems.append(str(head))
-            elif _begins_as_mach_o(head):
+            elif begins_as_macho(head):
                 yield entry
 
     def caches(self) -> list[RemoteCache]:
@@ -301,13 +299,3 @@ class Source(ABC):
 
 def _with_hint(error: SymcacheError) -> str:
     return f"{error}: {error.hint}" if error.hint else str(error)
-
-
-def _begins_as_mach_o(head: bytes) -> bool:
-    """Return whether the first eight bytes are those of a Mach-O or universal file.
-
-    A Java class file has the magic of a universal file, but its version, 45 or more, in place of the number of slices.
-    """
-    if head[:4] in _FAT_MAGICS:
-        return 0 < int.from_bytes(head[4:8], "big") < _JAVA_VERSION
-    return head[:4] in _THIN_MAGICS
