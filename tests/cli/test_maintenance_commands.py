@@ -55,7 +55,8 @@ def _ingest(where: str, folder: Path, *images: Image, build: str = "22G120") -> 
         rows = library.catalog.database.execute(
             "SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id]
         )
-        return [dict(rows)[i.path] for i in images]
+        contents = dict(rows)
+        return [contents[i.path] for i in images]
 
 
 def test_a_library_is_made_asked_and_looked_after(own_library: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import zstandard
 from aiohttp import web
 
 from symcache.client import FetchedImage, LayoutMatch, SymbolClient
-from symcache.errors import RemoteError
+from symcache.errors import RemoteError, StorageError
 from symcache.images import ImageRequest
 from symcache.model import Kind
 from tests.client.lying_server import LyingServer
@@ -318,7 +318,7 @@ def test_a_cache_that_cannot_be_written_is_said_so(server: Server, samples: Samp
     with SymbolClient([server.url], tmp_path) as client:
         (tmp_path / "blobs").rmdir()
         (tmp_path / "blobs").write_bytes(b"")
-        with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        with pytest.raises(StorageError, match=r"Not a directory|File exists"):
             client.fetch_many([ImageRequest(samples.uuid), ImageRequest(SHARED_UUID)])
 
 

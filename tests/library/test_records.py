@@ -30,7 +30,8 @@ def _put(library: Library, folder: Path, *images: Image, **more: object) -> list
     """Ingest images; return their SHA-256."""
     result = ingest(library, harvest(folder, images, **more))  # type: ignore[arg-type]
     rows = library.catalog.database.execute("SELECT path, sha256 FROM occurrences WHERE record = ?", [result.record_id])
-    return [dict(rows)[i.path] for i in images]
+    contents = dict(rows)
+    return [contents[i.path] for i in images]
 
 
 def test_a_removed_build_is_not_served_and_can_be_harvested_again(anywhere: Library, tmp_path: Path) -> None:
