@@ -35,13 +35,15 @@ Row = tuple[Occurrence, RecordRow]
 
 
 def believed(contents: Sequence[Occurrence], preferences: Mapping[Slot, str]) -> list[Occurrence]:
-    """Return those of the contents of one UUID that may answer: they have the most trust of all, of whatever kind.
+    """Return those of the contents of one UUID that may be used.
 
-    Whoever makes a file chooses its UUID. So one of less trust tells nothing of one that has more, neither in its place
-    nor beside it, as its dSYM or in what is made of both. A person may decide otherwise.
+    Whoever makes a file chooses its UUID. So where anything was harvested, nothing else tells of it: neither in its
+    place nor beside it, as its dSYM or in what is made of both. Of own files, what was added goes before what was
+    pushed of the same kind; a dSYM may be pushed for a binary that was added. A person may decide otherwise.
     """
-    most = min((TRUST_RANK[o.trust] for o in contents), default=0)
-    return [o for o in contents if TRUST_RANK[o.trust] == most or preferences.get(o.key[:3]) == o.sha256]
+    harvested = any(o.trust is Trust.HARVEST for o in contents)
+    best = {o.kind: min(TRUST_RANK[p.trust] for p in contents if harvested or p.kind is o.kind) for o in contents}
+    return [o for o in contents if TRUST_RANK[o.trust] == best[o.kind] or preferences.get(o.key[:3]) == o.sha256]
 
 
 def rank(rows: list[Row], preferences: Mapping[Slot, str]) -> list[Occurrence]:

@@ -36,27 +36,31 @@ PINS: list[dict[str, object]] = [{}, {"cache": CACHE}, {"cache": OTHER_CACHE}, {
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-@pytest.mark.parametrize(
-    ("higher", "lower"),
-    [(Trust.HARVEST, Trust.ADDED), (Trust.HARVEST, Trust.PUSHED), (Trust.ADDED, Trust.PUSHED)],
-)
+@pytest.mark.parametrize("lower", [Trust.ADDED, Trust.PUSHED])
 @pytest.mark.parametrize("kind", list(Kind))
-def test_what_has_less_trust_is_no_answer_beside_what_has_more(
-    local: Library, tmp_path: Path, kind: Kind, higher: Trust, lower: Trust, order: Sequence[int]
+def test_own_files_tell_nothing_of_what_was_harvested(
+    local: Library, tmp_path: Path, kind: Kind, lower: Trust, order: Sequence[int]
 ) -> None:
-    """The other kind is there under the same UUID only with more trust; pins make no difference."""
+    """The other kind is there under the same UUID from a harvest; pins make no difference."""
     (other,) = set(Kind) - {kind}
-    in_cache = 0xC1 if higher is Trust.HARVEST and other is Kind.EXECUTABLE else None
-    build = "22G120" if higher is Trust.HARVEST else None
+    in_cache = 0xC1 if other is Kind.EXECUTABLE else None
     shas = {}
     for number in order:
         if number:
             _put(local, tmp_path, lower, _image(kind, 2))
         else:
-            shas[other] = _put(local, tmp_path, higher, _image(other, 1, cache=in_cache), build)
+            shas[other] = _put(local, tmp_path, Trust.HARVEST, _image(other, 1, cache=in_cache), "22G120")
     for pins in PINS:
         assert _told(local, kind, **pins) is None, pins
     assert _told(local, other) == shas[other]
+
+
+def test_a_dsym_may_be_pushed_for_a_binary_that_was_added(local: Library, tmp_path: Path) -> None:
+    binary = _put(local, tmp_path, Trust.ADDED, _image(Kind.EXECUTABLE, 1))
+    dsym = _put(local, tmp_path, Trust.PUSHED, _image(Kind.DEBUGINFO, 2))
+    _put(local, tmp_path, Trust.PUSHED, _image(Kind.EXECUTABLE, 3))
+    for pins in PINS:
+        assert (_told(local, Kind.EXECUTABLE, **pins), _told(local, Kind.DEBUGINFO, **pins)) == (binary, dsym)
 
 
 @pytest.mark.parametrize("trust", list(Trust))
