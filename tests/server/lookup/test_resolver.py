@@ -47,7 +47,7 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
         newer = stage_variant(
             samples.variants["23A344"], "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"
         )
-        await asyncio.to_thread(library.ingest, newer)
+        await asyncio.to_thread(ingest, library, newer)
         resolver.forget()  # as following the library does
         go_on.set()
         for _ in range(2):  # and what is remembered is the new one
