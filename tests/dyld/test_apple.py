@@ -30,12 +30,14 @@ def _mains() -> list[Any]:
         for size, form in [
             (0, ""),
             *((s, f"-under-{s:#x}") for s in _HEADERS if _can_be_rewritten(main)),
-            (_NO_TABLE, "-without-table-of-slide-infos"),
+            *((s, "-without-table-of-slide-infos") for s in [_NO_TABLE] if folder.name not in _NEED_TABLE),
         ]
     ]
 
 
 _NO_TABLE = -1
+_NEED_TABLE = {"macos12-arm64e"}
+"""Whose sub-caches say nowhere else that they have slide infos; no builder wrote them without the table."""
 _HEADERS = (0x28, 0x48, 0x68, 0x98, 0xF8, 0x118, 0x138, 0x140, 0x1C8, 0x208, 0x228, 0x238)
 
 
@@ -166,7 +168,9 @@ def test_indirect_symbols(extracted: Extracted) -> None:
     for expected, image in extracted.pairs():
         symbols = image.symbols
         names = ["LOCAL" if i & 0x8000_0000 else "ABS" if i & 0x4000_0000 else symbols[i].name for i in image.indirect]
-        assert names == expected["indirect_symbols"], expected["path"]
+        # What is flagged as local names no symbol; Apple's extractor moves its low bits all the same: `?80000008`.
+        wanted = ["LOCAL" if name.startswith("?8") else name for name in expected["indirect_symbols"]]
+        assert names == wanted, expected["path"]
 
 
 @all_caches
@@ -209,7 +213,8 @@ def test_files_are_laid_out_as_strict_tools_want_them(extracted: Extracted) -> N
         address_of = {s.name: s.value for s in symbols if s.type & 0xE == 0xE}
         for name, payload in image.exports().items():
             if payload[0] == 0 and name in address_of:
-                assert _uleb(payload[1:]) + image.segments[0].vmaddr == address_of[name], (path, name)
+                offset = _uleb(payload[1:])  # of 64 bits: data may lie in front of the text
+                assert (offset + image.segments[0].vmaddr) % 2**64 == address_of[name], (path, name)
         for command, data in image.commands:
             if command in {0x1E, 0x1D, 0x2B, 0x2E, 0x80000034, 0x36, 0x37, 0x38, 0x21, 0x2C}:
                 pytest.fail(f"{path}: command {command:#x} points at what is not carried over")

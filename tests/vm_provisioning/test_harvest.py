@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from symcache.catalog import CacheFileRow
 from symcache.demo.standin import StandInHost
 from symcache.errors import NotFoundError, RemoteError, UsageError
 from symcache.library import Library
@@ -153,7 +154,7 @@ def test_raw_caches_may_be_left_out_but_for_their_tables(
     for row in rows:
         assert row.partial
         whole = (system / CACHE_FOLDER / row.name).read_bytes()
-        kept = b"".join(library.read_blob(row["sha256"].hex(), row["size"]))
+        kept = b"".join(library.read_blob(row.sha256, row.size))
         assert whole.startswith(kept)
         if "." not in row.name:
             assert len(kept) < len(whole) / 2
@@ -161,8 +162,8 @@ def test_raw_caches_may_be_left_out_but_for_their_tables(
                 assert path.encode() + b"\0" in kept
 
 
-def row_uuid(row: dict[str, object], result: HarvestResult) -> UUID | None:
-    return next(c.uuid for c in result.caches if str(row.name).endswith(c.arch))
+def row_uuid(row: CacheFileRow, result: HarvestResult) -> UUID | None:
+    return next(c.uuid for c in result.caches if row.name.endswith(c.arch))
 
 
 def test_architectures_can_be_chosen(source: SshSource, library: Library, tmp_path: Path) -> None:
