@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from symcache.dyld.address_space import AddressSpace
 from symcache.errors import MachOError, SharedCacheError
-from symcache.macho import LC, LoadCommand, MachHeader, Section, Segment, mach_header
+from symcache.macho import LC, LoadCommand, MachHeader, Segment, is_zerofill, mach_header
 
 __all__ = ["MachImage", "parse_image", "read_image"]
 
@@ -54,17 +54,15 @@ class MachImage:
     def set_segment(self, segment: Segment, fileoff: int, filesize: int, vmsize: int) -> None:
         """Give a segment its place in the new file, and its sections theirs; addresses stay."""
         data, command, structs = self.data, self.segments[segment], self.header.structs
-        # Read as bytes here, names are written as they were.
-        changed = Segment(*structs.segment.unpack_from(data, command.body))
-        changed = changed._replace(vmsize=vmsize, fileoff=fileoff, filesize=filesize)
-        structs.segment.pack_into(data, command.body, *changed)
+        name, vmaddr, _, _, _, *others = structs.segment.unpack_from(data, command.body)
+        structs.segment.pack_into(data, command.body, name, vmaddr, vmsize, fileoff, filesize, *others)
+        layout = structs.section
         for position in command.section_offsets():
-            section = Section(*structs.section.unpack_from(data, position))
-            inside = segment.vmaddr <= section.addr <= segment.vmaddr + segment.vmsize
-            kept = inside and section.offset and not section.zerofill
-            new = fileoff + section.addr - segment.vmaddr if kept else 0
+            name, owner, addr, size, offset, align, _, _, flags, *others = layout.unpack_from(data, position)
+            inside = segment.vmaddr <= addr <= segment.vmaddr + segment.vmsize
+            new = fileoff + addr - segment.vmaddr if inside and offset and not is_zerofill(flags) else 0
             # Relocations are gone since the link; a stale offset would only mislead.
-            structs.section.pack_into(data, position, *section._replace(offset=new, reloff=0, nreloc=0))
+            layout.pack_into(data, position, name, owner, addr, size, new, align, 0, 0, flags, *others)
 
 
 def read_image(space: AddressSpace, address: int, what: str) -> MachImage:

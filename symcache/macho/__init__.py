@@ -24,6 +24,7 @@ from symcache.macho.structs import (
     Segment,
     Symtab,
     fat_table,
+    is_zerofill,
 )
 from symcache.macho.uuids import parse_uuid
 
@@ -54,6 +55,7 @@ __all__ = [
     "file_end",
     "identify",
     "identify_bytes",
+    "is_zerofill",
     "mach_header",
     "noted_sources",
     "pack_thread_states",

@@ -145,7 +145,8 @@ def _image(read_at: ReadAt, offset: int, size: int, name: str) -> Slice | None:
         for command in header.load_commands(window, _READ):
             if named := command.install_name():
                 install_name = named.decode("utf-8", "replace")
-            uuid = uuid or command.uuid()
+            elif uuid is None:
+                uuid = command.uuid()
     except MachOError as error:
         raise MachOError(f"{name}: {error}", hint=error.hint) from None
     arch = arch_name(header.cputype, header.cpusubtype)

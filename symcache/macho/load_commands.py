@@ -97,13 +97,13 @@ class LoadCommand:
 
         Raises MachOError where they do not fit into the command.
         """
-        segment = self.segment()
-        if segment is None:
+        if self.cmd != self.structs.lc_segment:
             return range(0)
+        nsects = self._fields(self.structs.segment)[-2]
         size, start = self.structs.section.size, self.body + self.structs.segment.size
-        end = start + segment.nsects * size
+        end = start + nsects * size
         if end > self.offset + self.cmdsize:
-            raise MachOError(f"{segment.nsects} sections do not fit into a segment command of {self.cmdsize} bytes")
+            raise MachOError(f"{nsects} sections do not fit into a segment command of {self.cmdsize} bytes")
         return range(start, end, size)
 
     def sections(self) -> list[Section]:

@@ -32,9 +32,10 @@ __all__ = [
     "Structs",
     "Symtab",
     "fat_table",
+    "is_zerofill",
 ]
 
-_ZEROFILL = frozenset({S.ZEROFILL, S.GB_ZEROFILL, S.THREAD_LOCAL_ZEROFILL})
+_TYPE, _ZEROFILL = int(S.TYPE), frozenset({S.ZEROFILL, S.GB_ZEROFILL, S.THREAD_LOCAL_ZEROFILL})
 
 
 class Segment(NamedTuple):
@@ -69,8 +70,13 @@ class Section(NamedTuple):
 
     @property
     def zerofill(self) -> bool:
-        """Whether it is of a type that has no bytes in the file."""
-        return self.flags & S.TYPE in _ZEROFILL
+        """See `is_zerofill`."""
+        return is_zerofill(self.flags)
+
+
+def is_zerofill(flags: int) -> bool:
+    """Return whether a section with these flags is of a type that has no bytes in the file."""
+    return flags & _TYPE in _ZEROFILL
 
 
 class Symtab(NamedTuple):
