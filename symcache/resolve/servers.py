@@ -36,8 +36,6 @@ class ServerResolver:
         self._available: dict[UUID, list[StoredImage]] | None = None
         """What the only server has of the modules, once it has said."""
         self.problems: list[str] = []
-        self.error: RemoteError | None = None
-        """Why no server at all could be used."""
 
     def resolve(
         self, requests: Sequence[ImageRequest], progress: Progress | None = None
@@ -49,7 +47,6 @@ class ServerResolver:
             try:
                 files |= self._client.fetch_many(left, progress)
             except RemoteError as error:
-                self.error = error
                 self.problems.append(str(error))
             else:
                 # One server down or lying while another responded: once a sentence, not once a file.

@@ -23,10 +23,6 @@ class BinarySources:
 
     resolver: ModuleResolver
     """All of it."""
-    library: ModuleResolver | None = None
-    """The library; None where there is none."""
-    servers: ServerResolver | None = None
-    """Servers, and what was fetched from them; None where no server is named, nor ever was."""
     files: SourceFiles | None = None
     """Gets source files from servers."""
     problems: list[str] = field(default_factory=list)
@@ -51,12 +47,11 @@ def open_sources(
     """
     with ExitStack() as stack:
         resolvers: list[ModuleResolver] = [FolderResolver(folders)] if folders else []
-        own = _open_library(stack, library, cache_dir, must_exist, source_roots) if library else None
-        if own:
+        if library and (own := _open_library(stack, library, cache_dir, must_exist, source_roots)):
             resolvers.append(own)
         # Without a server, too: what was once fetched from one is in the cache.
         if not servers and not (cache_dir / "index").is_dir():
-            yield BinarySources(ChainResolver(resolvers), own)
+            yield BinarySources(ChainResolver(resolvers))
             return
         client = stack.enter_context(SymbolClient(servers, cache_dir))
         cached = stack.enter_context(SymbolClient([], cache_dir))
@@ -64,7 +59,7 @@ def open_sources(
         notes = server_notes(client, cache_dir / "notes")
         resolvers.append(WithSourceNotes(server, notes, source_roots) if source_roots else server)
         files = ServerSources(client, cached, server.problems)
-        yield BinarySources(ChainResolver(resolvers), own, server, files, server.problems)
+        yield BinarySources(ChainResolver(resolvers), files, server.problems)
 
 
 def _open_library(
