@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
@@ -13,8 +14,6 @@ from symcache.errors import StorageError
 from symcache.model import Kind
 
 __all__ = ["Records"]
-
-_VARIABLES = 500
 
 
 class Records(CatalogFile):
@@ -34,16 +33,13 @@ class Records(CatalogFile):
             "SELECT k.key, r.sha256, coalesce(m.mark, '') FROM record_keys k JOIN records r ON r.id = k.record"
             " LEFT JOIN record_marks m ON m.key = k.key"
         )
-        wanted = None if keys is None else list(keys)
+        parameters = []
+        if keys is not None:
+            sql += " WHERE k.key IN (SELECT value FROM json_each(?))"
+            parameters.append(json.dumps(list(keys)))
         with self._lock:
             self._make_notes()
-            if wanted is None:
-                rows = self._all(sql)
-            else:
-                rows = []
-                for start in range(0, len(wanted), _VARIABLES):
-                    part = wanted[start : start + _VARIABLES]
-                    rows += self._all(f"{sql} WHERE k.key IN ({','.join('?' * len(part))})", part)
+            rows = self._all(sql, parameters)
         return {key: FoldedRecord(sha256, mark) for key, sha256, mark in rows}
 
     def note_validators(self, validators: Mapping[str, str]) -> None:

@@ -42,8 +42,8 @@ class Library:
         self.store, self.catalog = store, catalog
         self._lock = threading.Lock()
         self._reader = RecordReader(store)
-        self._reader.start(catalog)
-        if not catalog.known_keys() and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
+        folded = self._reader.start(catalog)
+        if not folded and sum(1 for _ in itertools.islice(store.list("records/"), _MANY)) == _MANY:
             self.rebuild()  # the same as folding one by one, but faster
         else:
             self.refresh()

@@ -62,8 +62,8 @@ class RecordReader:
         self._unvalidated: list[str] = []
         """Keys of records whose validators nobody has noted yet."""
 
-    def start(self, catalog: Catalog) -> None:
-        """Begin after what `catalog` has folded in."""
+    def start(self, catalog: Catalog) -> int:
+        """Begin after what `catalog` has folded in; return how many records that is."""
         self.unreadable.clear()
         self._last.clear()
         self._holes.clear()
@@ -77,9 +77,10 @@ class RecordReader:
             self._holes[writer] = set(range(1, max(numbers) + 1)) - numbers
         self._newest = dict(self._last)
         self._unvalidated = [key for key, record in folded.items() if not record.validator]
+        return len(folded)
 
     def scan(self, *, whole: bool = False) -> Listing:
-        """List the records of the store; with `whole`, or where there are many writers, at all of its records."""
+        """List the writers of the store; with `whole`, or where there are many of them, all of its records, too."""
         writers = self._store.folders("records/")
         # Machines that forget their name between runs, or much to ask after: listing is cheaper than asking each.
         many = whole or len(writers) > _FEW or len(self._unvalidated) > _FEW
