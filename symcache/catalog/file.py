@@ -117,9 +117,8 @@ class CatalogFile:
         self._all("VACUUM INTO ?", (str(target),))
         try:
             with contextlib.closing(sqlite3.connect(target)) as copy, copy:
-                copy.execute(
-                    "DROP TABLE IF EXISTS lost_records"
-                )  # what was seen to vanish is this machine's own affair
+                # What was seen to vanish is this machine's own affair.
+                copy.execute("DROP TABLE IF EXISTS lost_records")
         except sqlite3.Error as error:
             raise StorageError(f"catalog {target}: {error}", hint="check space and permissions") from error
 
