@@ -190,10 +190,17 @@ class Library:
         trust than anything else under the UUID, of either kind, is never returned. Where a blob is lost, another right
         content may be, but none that contradicts the lost one.
         """
-        found = self._there(self.catalog.believed(uuid, cache=cache, build=build), kind)
-        if found is None and or_unbound and not (cache is None and build is None):
-            found = self._there(self.catalog.unbound(uuid, cache=cache, build=build), kind)
-        return found
+        for rows in self._believed(uuid, cache, build, or_unbound=or_unbound):
+            if found := self._there(rows, kind):
+                return found
+        return None
+
+    def _believed(
+        self, uuid: UUID, cache: UUID | None, build: str | None, *, or_unbound: bool
+    ) -> Iterator[list[Occurrence]]:
+        yield self.catalog.believed(uuid, cache=cache, build=build)
+        if or_unbound and (cache, build) != (None, None):
+            yield self.catalog.unbound(uuid, cache=cache, build=build)
 
     def _there(self, rows: Sequence[Occurrence], kind: Kind | None) -> Found | None:
         for wanted in Kind if kind is None else [kind]:  # executables first
@@ -207,8 +214,7 @@ class Library:
 
     def has_a_say(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> bool:
         """Return whether anything here may be served for a UUID, whatever its kind: nothing trusted less is then."""
-        catalog = self.catalog
-        return bool(catalog.believed(uuid, cache=cache, build=build) or catalog.unbound(uuid, cache=cache, build=build))
+        return any(self._believed(uuid, cache, build, or_unbound=True))
 
     def variants(self, uuid: UUID) -> list[Occurrence]:
         """Return all contents under one UUID, preferred first."""
