@@ -14,10 +14,11 @@ from symcache.errors import IncompleteError, IntegrityError, NotFoundError, Symc
 from symcache.library.ingest import StoredAll, seal, store_all
 from symcache.library.library import Library
 from symcache.library.raw_caches import open_raw_cache
+from symcache.library.resume import listed_image
 from symcache.library.staged import StagedObject
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
-from symcache.model import HarvestRecord, ObjectEntry, Origin
+from symcache.model import HarvestRecord, Origin
 from symcache.store import RecordKey, read_record
 
 __all__ = ["ReextractResult", "reextract"]
@@ -106,15 +107,15 @@ def _redo(
             problems += done.problems
             stored.origins |= done.origins
             stored.refreshed |= done.refreshed
-            before = {_place(o): o.sha256 for o in objects if o.extractor == EXTRACTOR}
+            before = {listed_image(o): o.sha256 for o in objects if o.extractor == EXTRACTOR}
             result.images += len(done.objects)
-            result.changed += sum(before.get(_place(o)) != o.sha256 for o in done.objects)
-            new = {_place(o) for o in done.objects}
-            objects = [o for o in objects if o.extractor != EXTRACTOR or _place(o) not in new] + done.objects
+            result.changed += sum(before.get(listed_image(o)) != o.sha256 for o in done.objects)
+            new = {listed_image(o) for o in done.objects}
+            objects = [o for o in objects if o.extractor != EXTRACTOR or listed_image(o) not in new] + done.objects
         library.refresh()  # it may have taken long
         _require_live(library, identity, result.build)
-        have = {_place(o) for o in objects}
-        whole = all((m.path, m.arch, m.uuid, m.kind, m.cache_uuid) in have for m in record.manifest)
+        have = {listed_image(o) for o in objects}
+        whole = all(listed_image(m) in have for m in record.manifest)
         result.problems += problems
         if set(objects) == set(record.objects):
             return
@@ -174,7 +175,3 @@ def _extract(
         for e in report.extracted
     ]
     return staged, [f"{f.path}: {f.reason}" for f in report.failed]
-
-
-def _place(entry: ObjectEntry) -> tuple[object, ...]:
-    return entry.path, entry.arch, entry.uuid, entry.kind, entry.cache_uuid
