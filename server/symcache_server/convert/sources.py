@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 
-from symcache.macho import sections
+from symcache.errors import MachOError
+from symcache.macho import Section, mach_header
 
 __all__ = ["names_file"]
 
@@ -30,10 +33,18 @@ def names_file(descriptor: int, name: str) -> bool:
         except ValueError:  # empty
             return True
     with view:
-        known = sections(view[:_MAX_COMMANDS], len(view))
-        found = [s for s in known if s.sectname in _LINES and s.size > _NO_NAMES]
+        tables = list(_line_tables(view[:_MAX_COMMANDS]))
         wanted = name.encode() + b"\0"
-        return not found or any(_contains(view, wanted, s.offset, s.offset + s.size) for s in found)
+        ends = [(s.offset, min(s.offset + s.size, len(view))) for s in tables]
+        return not tables or any(_contains(view, wanted, start, end) for start, end in ends)
+
+
+def _line_tables(head: bytes) -> Iterator[Section]:
+    # Those that reach beyond the file, too: what is looked into refuses names that are not found.
+    with suppress(MachOError):
+        if header := mach_header(head):
+            for command in header.load_commands(head, {header.structs.lc_segment}):
+                yield from (s for s in command.sections() if s.sectname in _LINES and s.size > _NO_NAMES)
 
 
 def _contains(view: mmap.mmap, wanted: bytes, start: int, end: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from symcache.dump import SourceTree
 from symcache.errors import UsageError
 from symcache.library import Library, ingest, stage_paths
 from symcache.macho import identify
+from symcache_server.convert.sources import names_file
 from tests.support.http import Answer, request
 from tests.support.servers import Server, serve
 
@@ -167,6 +169,16 @@ def test_debuginfod_find_gets_sources(served: Served, tmp_path: Path) -> None:
 
     assert Path(find(f"{_RECORDED}/main.c").stdout.strip()).read_bytes() == (_SOURCES / "main.c").read_bytes()
     assert find(f"{_RECORDED}/none.c").returncode == 1
+
+
+def test_line_tables_that_reach_beyond_their_file_still_say_which_names_they_have(tmp_path: Path) -> None:
+    dsym = bytearray((_APP / "Ledger.app.dSYM/Contents/Resources/DWARF/Ledger").read_bytes())
+    for name in (b"__debug_line", b"__debug_line_str"):
+        if (section := dsym.find(name.ljust(16, b"\0") + b"__DWARF".ljust(16, b"\0"))) >= 0:
+            struct.pack_into("<Q", dsym, section + 40, 1 << 40)  # section_64.size
+    (cut := tmp_path / "Ledger").write_bytes(dsym)
+    assert names_file(os.open(cut, os.O_RDONLY), "main.c")
+    assert not names_file(os.open(cut, os.O_RDONLY), "secrets.c")
 
 
 @pytest.mark.parametrize(
