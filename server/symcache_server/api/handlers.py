@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
 
 from symcache.catalog import Occurrence
 from symcache.client import LayoutMatch
-from symcache.errors import NotFoundError, UsageError
+from symcache.errors import NotFoundError
 from symcache.library import Library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, SourceNote, uuid_text
 from symcache.verify import Level, verify
 from symcache_server.api import models, uploads
+from symcache_server.api.messages import json_response, read_body, read_parameters
 from symcache_server.api.openapi import document
-from symcache_server.api.responses import json_response, usage_error
 from symcache_server.http.content import REVALIDATE, send_json
 from symcache_server.keys import BACKGROUND, CACHE_MATCHER, LIBRARY, MISS_LOG, TOKENS
 from symcache_server.layouts import What
@@ -33,7 +31,6 @@ __all__ = ["register"]
 _PREFIX = "/api/v1"
 _MOST_NAMED = 1000
 """Contents that are looked at for one name."""
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def register(app: web.Application) -> None:
@@ -58,12 +55,7 @@ async def openapi(request: web.Request) -> web.Response:
 
 async def uuids(request: web.Request) -> web.Response:
     """Return what the library has of many images, and which shared caches fit their load addresses."""
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
-    try:
-        query = models.UuidsQuery.model_validate_json(await request.read())
-    except ValidationError as error:
-        raise usage_error(error) from error
+    query = await read_body(request, models.UuidsQuery)
     app = request.app
     result = await asyncio.to_thread(_holdings, app[BACKGROUND], app[CACHE_MATCHER], app[MISS_LOG], query)
     return json_response(result)
@@ -105,7 +97,7 @@ async def one_uuid(request: web.Request) -> web.Response:
 
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
-    query = _parameters(request, models.NameQuery)
+    query = read_parameters(request, models.NameQuery)
     library = request.app[BACKGROUND]
     rows = await asyncio.to_thread(by_name, library, query.name, _MOST_NAMED + 1)
     by_uuid: dict[UUID, list[Occurrence]] = {}
@@ -192,13 +184,3 @@ def _held_images(
         )
         for u in order
     ]
-
-
-def _parameters(request: web.Request, model: type[_Model]) -> _Model:
-    repeated = [name for name in request.query if len(request.query.getall(name)) > 1]
-    if repeated:
-        raise UsageError(f"{repeated[0][:60]!r} is given twice")
-    try:
-        return model.model_validate(dict(request.query))
-    except ValidationError as error:
-        raise usage_error(error) from error

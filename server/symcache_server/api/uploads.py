@@ -6,11 +6,10 @@ import asyncio
 import re
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from symcache.errors import UsageError
 from symcache_server.api import models
-from symcache_server.api.responses import json_response, usage_error
+from symcache_server.api.messages import json_response, read_body
 from symcache_server.files.uploads import SentFile
 from symcache_server.http.auth import token_of
 from symcache_server.keys import BACKGROUND, RESOLVER, TOKENS, UPLOADS
@@ -42,12 +41,7 @@ async def receive(request: web.Request) -> web.Response:
 
 async def add(request: web.Request) -> web.Response:
     """Add files that were sent to the library."""
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
-    try:
-        query = models.AddQuery.model_validate_json(await request.read())
-    except ValidationError as error:
-        raise usage_error(error) from error
+    query = await read_body(request, models.AddQuery)
     files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
     # To its end even if the client goes away: a record is either written or not.
     work = asyncio.to_thread(request.app[UPLOADS].add, request.app[BACKGROUND], files, _who(request))
