@@ -20,7 +20,7 @@ from symcache.library import Library, ingest
 from symcache.model import uuid_text
 from tests.client.lying_server import LyingServer
 from tests.library.images import Image, harvest
-from tests.support.full_disk import full_disk
+from tests.support.disks import full_disk
 
 __all__ = ["full_disk"]
 

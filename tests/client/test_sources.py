@@ -12,7 +12,7 @@ from symcache.client import SymbolClient
 from symcache.errors import RemoteError, StorageError
 from symcache.images import SourceRequest
 from tests.client.lying_server import LyingServer
-from tests.support.full_disk import full_disk
+from tests.support.disks import full_disk
 
 __all__ = ["full_disk"]
 

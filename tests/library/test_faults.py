@@ -15,6 +15,7 @@ from symcache.errors import SymcacheError
 from symcache.library import Library, Subset, fsck, ingest
 from symcache.store import open_store
 from tests.library.images import Image, harvest
+from tests.support.disks import mounted_disk
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.seaweed import new_location, s3_environment, seaweed
 
@@ -30,14 +31,8 @@ def _whole(library: Library, images: list[Image]) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted_disk(tmp_path / "disk", 2) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("seed", range(4))

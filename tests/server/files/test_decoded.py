@@ -7,7 +7,6 @@ import concurrent.futures
 import hashlib
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from symcache.errors import IntegrityError, StorageError
 from symcache.library import Library, ingest
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import PlainFile
+from tests.support.disks import mounted_disk
 from tests.support.http import request
 from tests.support.servers import Samples, Server, serve, set_uuid, stage_variant, uuid_of
 
@@ -40,15 +40,8 @@ def many(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of eight megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("a small file system cannot be mounted here: that needs root")
-    try:
+    with mounted_disk(tmp_path / "disk", 8) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def _path(image: Path) -> str:

@@ -1,0 +1,36 @@
+"""Disks with little room, and one without any: names can be made on it, but nothing can be written."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["full_disk", "mounted_disk"]
+
+
+@contextmanager
+def mounted_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """Make `folder` a file system of its own; skips the test where that is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here, which needs root: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder of its own file system; `room` in it may be removed to make some."""
+    with mounted_disk(tmp_path / "disk", 8) as folder:
+        with (folder / "room").open("wb", buffering=0) as room, pytest.raises(OSError, match="No space left"):
+            while True:
+                room.write(bytes(1 << 16))
+        yield folder
