@@ -25,6 +25,7 @@ RANK = {
     "symcache.crash": 0,
     "symcache.model": 0,
     "symcache.images": 0,
+    "symcache.late_imports": 0,
     "symcache.lru_folder": 0,
     "symcache.own_program": 0,
     "symcache.text": 0,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
     from symcache_server.application import create_app
@@ -14,18 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Scope", "ServerConfig", "TokenStore", "create_app", "parse_network", "run"]
 
-_LATE = {
-    "Scope": "http.auth",
-    "ServerConfig": "config",
-    "TokenStore": "http.auth",
-    "create_app": "application",
-    "parse_network": "http.limits",
-    "run": "process",
-}
-"""What needs the web framework, which takes a second to import: the log of misses is read without it."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"symcache_server.{_LATE[name]}"), name)
+# What needs the web framework, which takes a second to import: the log of misses is read without it.
+__getattr__ = late_imports(
+    __name__,
+    {
+        "Scope": "http.auth",
+        "ServerConfig": "config",
+        "TokenStore": "http.auth",
+        "create_app": "application",
+        "parse_network": "http.limits",
+        "run": "process",
+    },
+)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from symcache.client.client import SymbolClient
 from symcache.client.local_cache import LocalCache
 from symcache.client.model import FetchedImage, LayoutMatch, LookupResponse, StoredImage
 from symcache.client.urls import split_tokens
+from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
     from symcache.client.fetch import Fetcher
@@ -27,11 +27,5 @@ __all__ = [
     "split_tokens",
 ]
 
-_LATE = {"Fetcher": "fetch", "PushedFile": "uploading", "push": "uploading"}
-"""What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"symcache.client.{_LATE[name]}"), name)
+# What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache.
+__getattr__ = late_imports(__name__, {"Fetcher": "fetch", "PushedFile": "uploading", "push": "uploading"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from symcache.late_imports import late_imports
 from symcache.resolve.folders import FolderResolver
 from symcache.resolve.model import CacheGuess, ChainResolver, ModuleResolver, Progress, SourceFiles
 from symcache.resolve.source_roots import below_roots
@@ -26,11 +26,7 @@ __all__ = [
     "open_sources",
 ]
 
-_LATE = {"BinarySources": "sources", "LibraryResolver": "library", "open_sources": "sources"}
-"""What needs the client or a library: LLDB is started before these are imported."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"symcache.resolve.{_LATE[name]}"), name)
+# What needs the client or a library: LLDB is started before these are imported.
+__getattr__ = late_imports(
+    __name__, {"BinarySources": "sources", "LibraryResolver": "library", "open_sources": "sources"}
+)
