@@ -251,11 +251,7 @@ class _Reader:
 
     def _memory(self, streams: dict[int, tuple[int, int]]) -> tuple[Segment, ...]:
         """Return the ranges of memory that lie in the file whole."""
-        ranges = []
-        for address, size, place in _RANGE.iter_unpack(
-            self._list(streams, _MEMORY, _RANGE.size, _MAX_RANGES, "ranges of memory")
-        ):
-            ranges.append((address, size, place))
+        ranges = list(_RANGE.iter_unpack(self._list(streams, _MEMORY, _RANGE.size, _MAX_RANGES, "ranges of memory")))
         if _MEMORY64 in streams:
             head = self._at(streams[_MEMORY64][0], 16, "list of memory")
             count, place = struct.unpack("<2Q", head)
