@@ -223,11 +223,11 @@ def get(
         cache_uuid = parse_uuid(cache) if cache else None
         urls = server_urls(server)
         # A server named on the command line is meant, even where a library of one's own exists.
-        path = (
-            None if (server and not library) else _from_library(wanted, kind, build, cache_uuid, library, output, urls)
-        )
+        kinds = [kind] if kind else list(Kind)  # executables first
+        requests = [ImageRequest(wanted, one, cache_uuid, build) for one in kinds]
+        path = None if (server and not library) else _from_library(requests, library, output, urls)
         if path is None and urls:
-            request = ImageRequest(wanted, kind or Kind.EXECUTABLE, cache=cache_uuid, build=build)
+            request = requests[0]
             with SymbolClient(urls, cache_dir()) as client, byte_progress("fetching") as bar:
                 task = bar.add_task("fetching", total=None)
                 found = client.fetch_many([request], lambda done, total: bar.update(task, completed=done, total=total))
@@ -251,13 +251,7 @@ def get(
 
 
 def _from_library(
-    uuid: UUID,
-    kind: Kind | None,
-    build: str | None,
-    cache: UUID | None,
-    location: str | None,
-    output: Path | None,
-    urls: list[str],
+    requests: list[ImageRequest], location: str | None, output: Path | None, urls: list[str]
 ) -> Path | None:
     try:
         opened: Library = open_library(location)
@@ -266,7 +260,7 @@ def _from_library(
             return None  # no library of one's own is fine where a server can be asked
         raise
     with opened:
-        found = opened.resolve(uuid, kind, cache=cache, build=build)
+        found = next((found for request in requests if (found := opened.resolve(request))), None)
         if found is None:
             return None
         target = output or cache_dir() / "library" / found.sha256 / (found.name or "image")

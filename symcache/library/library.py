@@ -13,6 +13,7 @@ from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
 from symcache.errors import IncompleteError, IntegrityError, StorageError
+from symcache.images import ImageRequest
 from symcache.library import snapshots
 from symcache.library.record_log import RecordReader
 from symcache.library.results import Found, StoredCacheFile
@@ -174,37 +175,15 @@ class Library:
 
     # Look-up
 
-    def resolve(
-        self,
-        uuid: UUID,
-        kind: Kind | None = None,
-        *,
-        cache: UUID | None = None,
-        build: str | None = None,
-        or_unbound: bool = False,
-    ) -> Found | None:
+    def resolve(self, request: ImageRequest, *, or_unbound: bool = False) -> Found | None:
         """Return the preferred content for a UUID whose blob is there, or None.
 
-        `cache` and `build` narrow to one shared cache's layout or one release; with `or_unbound`, what lies in no cache
-        or belongs to no release is taken, too. Without `kind`, an executable is preferred to debug info. What has less
-        trust than anything else under the UUID, of either kind, is never returned. Where a blob is lost, another right
-        content may be, but none that contradicts the lost one.
+        Under a pin, what lies in no cache or belongs to no release is taken `or_unbound` only. What has less trust than
+        anything else under the UUID, of either kind, is never returned. Where a blob is lost, another right content may
+        be, but none that contradicts the lost one.
         """
-        for rows in self._believed(uuid, cache, build, or_unbound=or_unbound):
-            if found := self._there(rows, kind):
-                return found
-        return None
-
-    def _believed(
-        self, uuid: UUID, cache: UUID | None, build: str | None, *, or_unbound: bool
-    ) -> Iterator[list[Occurrence]]:
-        yield self.catalog.believed(uuid, cache=cache, build=build)
-        if or_unbound and (cache, build) != (None, None):
-            yield self.catalog.unbound(uuid, cache=cache, build=build)
-
-    def _there(self, rows: Sequence[Occurrence], kind: Kind | None) -> Found | None:
-        for wanted in Kind if kind is None else [kind]:  # executables first
-            usable = [r for r in rows if r.kind is wanted]
+        for rows in self._believed(request, or_unbound=or_unbound):
+            usable = [r for r in rows if r.kind is request.kind]
             for row in usable:
                 if row.rival or row.trust is not usable[0].trust:
                     continue
@@ -212,9 +191,15 @@ class Library:
                     return Found(row, stat.stored_size)
         return None
 
-    def has_a_say(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> bool:
+    def _believed(self, request: ImageRequest, *, or_unbound: bool) -> Iterator[list[Occurrence]]:
+        uuid, _, cache, build = request
+        yield self.catalog.believed(uuid, cache=cache, build=build)
+        if or_unbound and (cache, build) != (None, None):
+            yield self.catalog.unbound(uuid, cache=cache, build=build)
+
+    def has_a_say(self, request: ImageRequest) -> bool:
         """Return whether anything here may be served for a UUID, whatever its kind: nothing trusted less is then."""
-        return any(self._believed(uuid, cache, build, or_unbound=True))
+        return any(self._believed(request, or_unbound=True))
 
     def variants(self, uuid: UUID) -> list[Occurrence]:
         """Return all contents under one UUID, preferred first."""

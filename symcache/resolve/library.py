@@ -57,7 +57,7 @@ class LibraryResolver:
 
     def _unpack(self, request: ImageRequest) -> ImageFile | None:
         """Return the image, unpacked in the local cache, or None if the library does not have it."""
-        image = self._library.resolve(request.uuid, request.kind, cache=request.cache, build=request.build)
+        image = self._library.resolve(request)
         if image is None:
             return None
         target = self._cache.blob(image.sha256)

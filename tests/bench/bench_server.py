@@ -22,6 +22,7 @@ from uuid import UUID
 
 import numpy as np
 
+from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.model import ManifestEntry, Release
 from symcache.store import blob_key
@@ -152,7 +153,7 @@ def _redirects(folder: Path) -> Row:
     ):
         staged = Staged(Release(version="13.6", build="22G120"), "bench")
         for uuid in map(UUID, map("{:032x}".format, range(1, number + 1))):
-            found, path = local.resolve(uuid), f"/usr/lib/{uuid.hex}"
+            found, path = local.resolve(ImageRequest(uuid)), f"/usr/lib/{uuid.hex}"
             assert found
             staged.manifest.append(ManifestEntry(path=path, arch="x86_64", uuid=uuid))
             staged.objects.append(StagedObject(folder / "files" / uuid.hex, 0, found.size, path, "x86_64", uuid))
@@ -269,7 +270,7 @@ def _make(folder: Path, size: int, count: int) -> None:
     with Library.open(folder / "library", create=True) as library:
         ingest(library, staged)
         for number in range(1, count + 1):
-            found = library.resolve(UUID(int=number))
+            found = library.resolve(ImageRequest(UUID(int=number)))
             assert found
             stored = folder / "library" / blob_key(found.sha256)
             (files / f"{number:032x}.zst").hardlink_to(stored)

@@ -39,7 +39,7 @@ def one_input(data: bytes) -> None:
         wanted = match(path)
         if wanted is not None:
             bare = path
-            if wanted.cache or wanted.build:
+            if wanted.image.cache or wanted.image.build:
                 bare = "/" + path.split("/", 3)[3]
             if sum(layout.match(bare) is not None for layout in LAYOUTS) != 1:
                 raise AssertionError("a path means two things")

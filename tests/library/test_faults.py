@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import SymcacheError
+from symcache.images import ImageRequest
 from symcache.library import Library, Subset, fsck, ingest
 from symcache.store import open_store
 from tests.library.images import Image, harvest
@@ -23,7 +24,7 @@ from tests.support.seaweed import new_location, s3_environment, seaweed
 def _whole(library: Library, images: list[Image]) -> None:
     assert fsck(library, read=Subset()).findings == []
     for image in images:
-        found = library.resolve(image.uuid)
+        found = library.resolve(ImageRequest(image.uuid))
         assert found
         assert b"".join(library.read_blob(found.sha256, found.size)) == image.data
 
@@ -129,4 +130,4 @@ def test_two_ingests_of_one_release_at_once_give_one_result(location: str, tmp_p
 
 def test_what_is_pinned_to_a_uuid_that_nobody_has_is_nothing(location: str) -> None:
     with Library.open(location, create=True) as library:
-        assert library.resolve(UUID(int=1)) is None
+        assert library.resolve(ImageRequest(UUID(int=1))) is None

@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from symcache.errors import IntegrityError, StorageError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import FsckCode, Library, Subset, fsck, ingest, prefer, repair, write_snapshot
 from symcache.store import RecordKey, blob_key
 from tests.library.images import Image, harvest
@@ -30,7 +31,7 @@ def _root(library: Library) -> Path:
 
 
 def _blob(library: Library, uuid: int = 1) -> Path:
-    found = library.resolve(UUID(int=uuid))
+    found = library.resolve(ImageRequest(UUID(int=uuid)))
     assert found
     return _root(library) / blob_key(found.sha256)
 
@@ -96,7 +97,7 @@ def test_structural_damage_is_found_without_reading(filled: Library, name: str) 
 def test_a_flipped_bit_in_a_blob_is_found_by_reading_and_never_served(
     filled: Library, tmp_path: Path, place: int
 ) -> None:
-    found = filled.resolve(UUID(int=1))
+    found = filled.resolve(ImageRequest(UUID(int=1)))
     assert found
     _flip(_blob(filled), place)
     assert _codes(filled, read=Subset()) == ["blob-damaged"]
@@ -128,18 +129,18 @@ def test_a_changed_catalog_is_found_and_never_believed(filled: Library, change: 
     other.close()
     with Library.open(_root(filled)) as again:
         with pytest.raises(StorageError, match="damaged"):
-            again.resolve(UUID(int=1))
-            again.resolve(UUID(int=2))
+            again.resolve(ImageRequest(UUID(int=1)))
+            again.resolve(ImageRequest(UUID(int=2)))
         assert _codes(again, read=Subset()) == ["catalog-damaged"]
         report = fsck(again, read=Subset(), rebuild=True)
         assert report.clean
-        assert again.resolve(UUID(int=1))
+        assert again.resolve(ImageRequest(UUID(int=1)))
 
 
 def test_random_bit_flips_in_the_catalog_file_never_give_a_wrong_answer(filled: Library, tmp_path: Path) -> None:
     import random
 
-    right = {n: filled.resolve(UUID(int=n)) for n in range(1, 5)}
+    right = {n: filled.resolve(ImageRequest(UUID(int=n))) for n in range(1, 5)}
     filled.close()
     sound = (_root(filled) / "catalog.db").read_bytes()
     chance = random.Random(5)
@@ -152,7 +153,7 @@ def test_random_bit_flips_in_the_catalog_file_never_give_a_wrong_answer(filled: 
         for number, expected in right.items():
             try:
                 with Library.open(_root(filled)) as again:
-                    found = again.resolve(UUID(int=number))
+                    found = again.resolve(ImageRequest(UUID(int=number)))
             except StorageError:
                 continue
             assert expected
@@ -187,7 +188,7 @@ def test_damage_is_repaired_from_another_library(filled: Library, tmp_path: Path
     assert report.clean
     assert fsck(filled, read=Subset()).clean
     assert record.exists()
-    assert filled.resolve(UUID(int=4))
+    assert filled.resolve(ImageRequest(UUID(int=4)))
 
 
 def test_damage_is_repaired_by_asking_a_server_whose_answer_is_checked(filled: Library, tmp_path: Path) -> None:

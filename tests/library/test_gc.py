@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog
+from symcache.images import ImageRequest
 from symcache.library import GcReport, Library, gc, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
 from symcache.store import blob_key
@@ -31,7 +32,7 @@ class World:
         self.root = folder / "library"
         with Library.open(self.root, create=True) as library:
             ingest(library, harvest(folder / "old", [IMAGE]))
-            found = library.resolve(A)
+            found = library.resolve(ImageRequest(A))
             assert found
             self.sha256 = found.sha256
             remove_build(library, "22G120")
@@ -56,7 +57,7 @@ class World:
     def check(self) -> None:
         """Whatever happened, the new release is there, whole."""
         with Library.open(self.root) as library:
-            found = library.resolve(A, build="23A1")
+            found = library.resolve(ImageRequest(A, build="23A1"))
             assert found
             assert b"".join(library.read_blob(found.sha256, found.size)) == IMAGE.data
 
@@ -179,7 +180,7 @@ def test_a_tombstone_written_during_a_harvest_leaves_a_grace(world: World, tmp_p
     world.harvester_store.on("before", "create records", remove_and_collect)
     assert ingest(world.harvester, late).sealed
     with Library.open(world.root) as library:
-        assert library.resolve(A, build="24A1")
+        assert library.resolve(ImageRequest(A, build="24A1"))
 
 
 def test_grace_counts_from_the_tombstone_not_the_blob(tmp_path: Path) -> None:
@@ -226,5 +227,5 @@ def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, 
     report = gc(anywhere, grace=0)
     assert (report.deleted, report.live) == (2, 1)
     assert len(list(anywhere.store.list("blobs/"))) == 1
-    assert anywhere.resolve(UUID(int=3))
+    assert anywhere.resolve(ImageRequest(UUID(int=3)))
     assert len(list(anywhere.store.list("records/"))) == 3

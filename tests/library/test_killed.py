@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
+from symcache.images import ImageRequest
 from symcache.library import Library, Subset, fsck, ingest
 from tests.library.images import Image, harvest
 
@@ -62,7 +63,7 @@ def _check(library: Path, releases: set[int]) -> None:
         assert {f"22G{n}" for n in releases} <= {r.build for r in opened.releases() if r.sealed}
         for number in releases:
             for n in (0, IMAGES - 6):
-                assert opened.resolve(UUID(int=1000 * (number + 1) + n))
+                assert opened.resolve(ImageRequest(UUID(int=1000 * (number + 1) + n)))
 
 
 def test_killed_at_random_points(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedObject, ingest, stage_paths
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Release, Trust, uuid_text
@@ -58,12 +59,12 @@ def test_a_universal_file_is_kept_as_thin_slices_and_its_dsym_beside(
     for arch in ("x86_64", "arm64"):
         thin = built / arch / "libanswer.dylib"
         uuid = UUID(_llvm_uuids(thin).pop())
-        found = library.resolve(uuid, Kind.EXECUTABLE)
+        found = library.resolve(ImageRequest(uuid, Kind.EXECUTABLE))
         assert found is not None
         library.materialize(found.sha256, found.size, tmp_path / arch)
         assert _llvm_uuids(tmp_path / arch) == {uuid_text(uuid)}
     uuid = UUID(_llvm_uuids(built / "x86_64" / "libanswer.dylib").pop())
-    debug = library.resolve(uuid, Kind.DEBUGINFO)
+    debug = library.resolve(ImageRequest(uuid, Kind.DEBUGINFO))
     assert debug is not None
     library.materialize(debug.sha256, debug.size, tmp_path / "dwarf")
     assert (tmp_path / "dwarf").read_bytes() == (bundle / "Contents/Resources/DWARF/libanswer.dylib").read_bytes()
@@ -116,10 +117,10 @@ def test_a_lost_blob_is_found_and_never_resolved(library: Library, built: Path) 
     ingest(library, _harvest(built / "x86_64" / "libanswer.dylib"))
     uuid = identify(built / "x86_64" / "libanswer.dylib")[0].uuid
     assert uuid
-    found = library.resolve(uuid)
+    found = library.resolve(ImageRequest(uuid))
     assert found
     (Path(library.store.location) / blob_key(found.sha256)).unlink()
-    assert library.resolve(uuid) is None
+    assert library.resolve(ImageRequest(uuid)) is None
 
 
 def test_a_harvest_outranks_an_added_file_of_the_same_uuid(library: Library, built: Path, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_harvest_outranks_an_added_file_of_the_same_uuid(library: Library, bui
     uuid = identify(image)[0].uuid
     assert uuid
     assert len(library.variants(uuid)) == 2
-    found = library.resolve(uuid)
+    found = library.resolve(ImageRequest(uuid))
     assert found
     assert found.build == "22G120"
 

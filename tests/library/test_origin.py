@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import NotFoundError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import Library, ingest, stage_origin
-from symcache.model import Kind, uuid_text
+from symcache.model import uuid_text
 from tests.library.images import macho
 
 
@@ -59,7 +60,7 @@ def test_releases_own_binaries_and_named_files_are_imported(local: Library, shar
         ("14.0", "23A344", False, 2),
         ("13.6", "22G120", False, 2),
     ]
-    found = {n: local.resolve(UUID(int=n), Kind.EXECUTABLE) for n in (10, 11, 20, 21, 30, 40, 41)}
+    found = {n: local.resolve(ImageRequest(UUID(int=n))) for n in (10, 11, 20, 21, 30, 40, 41)}
     assert {n: f.path for n, f in found.items() if f} == {
         10: "/usr/lib/dyld",
         11: "/usr/lib/libz.1.dylib",

@@ -12,6 +12,7 @@ import pytest
 
 from symcache.catalog import Catalog
 from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import Library, gc, ingest, prefer, remove_build, write_snapshot
 from symcache.model import HarvestRecord, Kind, Trust
 from symcache.store import RecordKey, blob_key, load_record
@@ -22,7 +23,7 @@ A = UUID(int=1)
 
 
 def _served(library: Library, uuid: UUID = A, **pins: object) -> str | None:
-    found = library.resolve(uuid, Kind.EXECUTABLE, **pins)  # type: ignore[arg-type]
+    found = library.resolve(ImageRequest(uuid, Kind.EXECUTABLE, **pins))  # type: ignore[arg-type]
     return found.sha256 if found else None
 
 

@@ -14,6 +14,7 @@ import pytest
 from symcache.catalog import Catalog
 from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, extract_image
 from symcache.errors import IncompleteError, NotFoundError
+from symcache.images import ImageRequest
 from symcache.library import (
     FsckCode,
     Library,
@@ -73,7 +74,7 @@ def _harvest(cache_path: Path, folder: Path, *, revision: int, lacking: int = 0)
 def _bytes(library: Library, path: str) -> bytes:
     (uuid,) = {o.uuid for o in library.by_name(path)}
     assert uuid
-    found = library.resolve(uuid)
+    found = library.resolve(ImageRequest(uuid))
     assert found
     return b"".join(library.read_blob(found.sha256, found.size))
 
@@ -139,10 +140,10 @@ def test_what_is_removed_meanwhile_stays_removed(tmp_path: Path, name: str) -> N
     for library in (one, two):
         library.refresh()
         assert library.releases() == []
-        assert library.resolve(UUID(int=1)) is None
+        assert library.resolve(ImageRequest(UUID(int=1))) is None
     # And harvesting it again brings it back.
     assert ingest(one, _harvest(main, tmp_path / "s2", revision=REVISION)).sealed
-    assert one.resolve(UUID(int=1))
+    assert one.resolve(ImageRequest(UUID(int=1)))
     one.close()
     two.close()
 
@@ -168,7 +169,7 @@ def test_what_somebody_else_did_meanwhile_is_not_done_twice(tmp_path: Path) -> N
             with pytest.raises(IncompleteError, match="another harvest has taken the place"):
                 reextract(library, "22G120", progress=once)
         assert [r.harvests for r in library.releases()] == [1]
-        assert library.resolve(UUID(int=1))
+        assert library.resolve(ImageRequest(UUID(int=1)))
 
 
 def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(

@@ -15,6 +15,7 @@ import pytest
 from obstore.store import S3Store
 
 from symcache.errors import IncompleteError, StorageError
+from symcache.images import ImageRequest
 from symcache.library import FsckCode, Library, fsck, gc, ingest, repair, write_snapshot
 from symcache.model import Kind
 from symcache.store import blob_key
@@ -66,7 +67,7 @@ def _sha256(image: Image) -> str:
 def _check_new(library: Library) -> None:
     """What is there answers, and nothing else."""
     for image in NEW:
-        found = library.resolve(image.uuid, Kind.EXECUTABLE)
+        found = library.resolve(ImageRequest(image.uuid, Kind.EXECUTABLE))
         assert found
         assert found.sha256 == _sha256(image)
         assert b"".join(library.read_blob(found.sha256, found.size)) == image.data
@@ -131,7 +132,7 @@ def test_a_library_that_was_put_back_to_an_earlier_state_and_went_on(
     _fill(location, [OLD[0], *NEW[:2]], tmp_path / "new")  # as a backup brings it back, but that times differ
     back()
     with Library.open(location) as library:
-        answers = [bool(library.resolve(image.uuid)) for image in (*OLD, *NEW)]
+        answers = [bool(library.resolve(ImageRequest(image.uuid))) for image in (*OLD, *NEW)]
         assert answers == [True, False, False, True, True, False]
 
 
@@ -219,7 +220,7 @@ def test_a_record_that_is_gone_is_remembered_until_it_is_back(location: str, tmp
         repair(library, report, others=[other])
         assert report.clean
         assert library.lost() == {}
-        assert library.resolve(OLD[2].uuid)
+        assert library.resolve(ImageRequest(OLD[2].uuid))
         assert gc(library, grace=0).deleted == 0
 
 
@@ -294,7 +295,7 @@ def test_a_library_that_cannot_be_reached_is_no_other_one(tmp_path: Path) -> Non
         (tmp_path / "aside").rename(root)
         assert not library.refresh()
         assert library.lost() == {}
-        assert library.resolve(OLD[0].uuid)
+        assert library.resolve(ImageRequest(OLD[0].uuid))
 
 
 def test_another_program_may_put_a_catalog_without_notes_in_place(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from symcache.images import ImageRequest
 from symcache.library import Library, ingest, prefer
 from symcache.model import Kind, Trust
 from tests.library.images import Image, harvest
@@ -28,7 +29,7 @@ def _image(kind: Kind, seed: int, *, cache: int | None = None) -> Image:
 
 
 def _told(library: Library, kind: Kind, **pins: object) -> str | None:
-    found = library.resolve(A, kind, or_unbound=True, **pins) if pins else library.resolve(A, kind)  # type: ignore[arg-type]
+    found = library.resolve(ImageRequest(A, kind, **pins), or_unbound=bool(pins))  # type: ignore[arg-type]
     return found.sha256 if found else None
 
 

@@ -12,6 +12,7 @@ import pytest
 from symcache.catalog import CacheFileRow
 from symcache.demo.standin import StandInHost
 from symcache.errors import NotFoundError, RemoteError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.model import Kind
 from symcache.verify import Expectations, Level, verify
@@ -127,7 +128,7 @@ def test_content_is_what_the_source_has(source: SshSource, system: Path, library
     path = "/usr/bin/tool"
     (tool,) = library.by_name(path)
     assert tool.uuid is not None
-    found = library.resolve(tool.uuid, Kind.EXECUTABLE)
+    found = library.resolve(ImageRequest(tool.uuid, Kind.EXECUTABLE))
     assert found is not None
     assert b"".join(library.read_blob(found.sha256, found.size)) == (system / path[1:]).read_bytes()
     for cache in (system / CACHE_FOLDER).glob("dyld_shared_cache_arm64e*"):

@@ -33,9 +33,9 @@ def _match(path: str) -> Lookup | None:
     if (lookup := _match_layout(path)) is not None:
         return lookup
     if (pin := _CACHE_PIN.fullmatch(path)) and (lookup := _match_layout(pin[2])) is not None:
-        return replace(lookup, cache=UUID(pin[1]))
+        return replace(lookup, image=lookup.image._replace(cache=UUID(pin[1])))
     if (pin := _BUILD_PIN.fullmatch(path)) and (lookup := _match_layout(pin[2])) is not None:
-        return replace(lookup, build=pin[1])
+        return replace(lookup, image=lookup.image._replace(build=pin[1]))
     return None
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
+from symcache.images import ImageRequest
 from symcache.model import Kind
 
 __all__ = ["Lookup", "RawCacheFile", "What"]
@@ -27,23 +28,21 @@ class What(StrEnum):
     """A source file (debuginfod): comes from the trees that the operator named, not from the library."""
 
     @property
-    def kind(self) -> Kind | None:
-        """The kind of content that is sent for this, or None when either may be."""
-        kinds = {What.EXECUTABLE: Kind.EXECUTABLE, What.BREAKPAD: Kind.EXECUTABLE, What.DEBUGINFO: Kind.DEBUGINFO}
-        return kinds.get(self)
+    def kind(self) -> Kind:
+        """The kind of image that is looked for first."""
+        return Kind.DEBUGINFO if self is What.DEBUGINFO else Kind.EXECUTABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """One request, whatever the layout; `cache` and `build` are the pins in front of it."""
+    """One request, whatever the layout."""
 
     layout: str
     what: What
-    uuid: UUID
+    image: ImageRequest
+    """The image that is sent, or that what is sent is made from, with the pin in front of the path."""
     detail: str = ""
     """Name of the section or path of the source."""
-    cache: UUID | None = None
-    build: str | None = None
     name: str = ""
     """File name, where the layout has one: nothing depends on it, but it tells people what is missing."""
 

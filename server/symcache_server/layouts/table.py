@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 from uuid import UUID
 
+from symcache.images import ImageRequest
 from symcache_server.layouts.lookup import Lookup, What
 
 __all__ = ["LAYOUTS", "UUID_TEXT", "Layout"]
@@ -44,7 +45,8 @@ class Layout(NamedTuple):
         if not name.casefold().startswith(groups.get("index2", "").casefold()):
             return None
         what = self.what or What(groups["what"])
-        return Lookup(self.name, what, UUID(groups["uuid"].replace("/", "")), groups.get("detail", ""), name=name)
+        image = ImageRequest(UUID(groups["uuid"].replace("/", "")), what.kind)
+        return Lookup(self.name, what, image, groups.get("detail", ""), name)
 
 
 _LLDB_TREE = rf"(?P<uuid>(?:/{_HEX}{{4}}){{5}}/{_HEX}{{12}})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from functools import lru_cache
 
 from aiohttp import web
@@ -15,7 +14,7 @@ from symcache.errors import NotFoundError
 from symcache.images import ImageRequest
 from symcache.library import Found
 from symcache.macho import identify
-from symcache.model import uuid_text
+from symcache.model import Kind, uuid_text
 from symcache_server.convert.universal import make_universal
 from symcache_server.http.content import (
     IMMUTABLE,
@@ -45,22 +44,21 @@ async def send_lookup(request: web.Request, lookup: Lookup) -> web.StreamRespons
     if lookup.what is What.SECTION:
         return await send_section(request, lookup)
     resolver = request.app[RESOLVER]
-    image = await resolver.resolve(lookup)
-    if image is None and (kind := lookup.what.kind) is not None:
-        wanted = ImageRequest(lookup.uuid, kind, lookup.cache, lookup.build)
-        if fetched := await resolver.fetch(wanted, request):
-            return await _send_fetched(request, lookup, wanted, fetched)
-    if image is None and lookup.what is What.BREAKPAD:  # a dSYM alone has everything but how to unwind
-        image = await resolver.resolve(replace(lookup, what=What.DEBUGINFO))
+    wanted, what = lookup.image, lookup.what
+    image = await resolver.resolve(wanted)
+    if image is None and what is not What.META and (fetched := await resolver.fetch(wanted, request)):
+        return await _send_fetched(request, lookup, fetched)
+    if image is None and what in {What.META, What.BREAKPAD}:  # a dSYM alone has everything but how to unwind
+        image = await resolver.resolve(wanted._replace(kind=Kind.DEBUGINFO))
     if image is None:
         MISSES.labels(lookup.layout).inc()
-        request.app[MISS_LOG].add(lookup.uuid, lookup.what, lookup.cache, lookup.build, lookup.name)
-        return not_found(f"nobody here has the {lookup.what} of {uuid_text(lookup.uuid)}")
+        request.app[MISS_LOG].add(wanted.uuid, what, wanted.cache, wanted.build, lookup.name)
+        return not_found(f"nobody here has the {what} of {uuid_text(wanted.uuid)}")
     try:
         return await _send_image(request, lookup, image)
     except NotFoundError:
         resolver.forget()  # collected since it was looked up
-        return not_found(f"the {lookup.what} of {uuid_text(lookup.uuid)} has just been removed")
+        return not_found(f"the {what} of {uuid_text(wanted.uuid)} has just been removed")
 
 
 async def _send_image(request: web.Request, lookup: Lookup, image: Found) -> web.StreamResponse:
@@ -90,13 +88,13 @@ def _is_final(image: Found, lookup: Lookup) -> bool:
     """
     occurrence = image.occurrence
     ours = occurrence.extractor == EXTRACTOR and occurrence.revision >= REVISION
-    return occurrence.cache_uuid is not None and occurrence.cache_uuid == lookup.cache and ours and occurrence.sealed
+    pinned = occurrence.cache_uuid is not None and occurrence.cache_uuid == lookup.image.cache
+    return pinned and ours and occurrence.sealed
 
 
-async def _send_fetched(
-    request: web.Request, lookup: Lookup, wanted: ImageRequest, fetched: FetchedImage
-) -> web.StreamResponse:
+async def _send_fetched(request: web.Request, lookup: Lookup, fetched: FetchedImage) -> web.StreamResponse:
     """Send an image that an upstream server has, or the symbol file that is made from it."""
+    wanted = lookup.image
     headers = fetched_headers(wanted, fetched)
     if lookup.what is What.BREAKPAD:
         return await send_fetched_symbol_file(request, wanted, fetched, headers)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from uuid import UUID
 
 from aiohttp import web
 
 from symcache.client import FetchedImage
 from symcache.images import ImageRequest
 from symcache.library import Found, Library
-from symcache.model import Kind
 from symcache.store import LocalStore
-from symcache_server.layouts import Lookup
 from symcache_server.lookup.upstreams import Upstreams
 
 __all__ = ["Resolver"]
 
-_Key = tuple[UUID, Kind | None, UUID | None, str | None]
 _REMEMBERED = 200_000
 """Results kept in memory, until the catalog changes."""
 
@@ -31,7 +27,7 @@ class Resolver:
         self, library: Library, upstreams: Upstreams | None = None, *, on_forget: Callable[[], None] = lambda: None
     ) -> None:
         self._library, self._upstreams, self._on_forget = library, upstreams, on_forget
-        self._results: OrderedDict[_Key, Found | None] = OrderedDict()
+        self._results: OrderedDict[ImageRequest, Found | None] = OrderedDict()
         self._age = 0
         """How often they were dropped."""
         self._remote = not isinstance(library.store, LocalStore)
@@ -41,31 +37,30 @@ class Resolver:
         if self._upstreams is not None:
             await self._upstreams.close()
 
-    async def resolve(self, lookup: Lookup) -> Found | None:
+    async def resolve(self, image: ImageRequest) -> Found | None:
         """Return the content of the library that is requested, from memory if the catalog has not changed since.
 
         A pin chooses among the contents that shared caches or releases give a UUID. What lies in no shared cache, or
         belongs to no release, is the same under every pin: a debugger that is pinned by its base URL still finds its
         own program.
         """
-        key = (lookup.uuid, lookup.what.kind, lookup.cache, lookup.build)
         try:
-            return self._results[key]
+            return self._results[image]
         except KeyError:
             pass
         # SQLite is faster than a thread is reached; only a store on the network may not be waited for.
         while True:
             age = self._age
-            result = await asyncio.to_thread(self._resolve, *key) if self._remote else self._resolve(*key)
+            result = await asyncio.to_thread(self._resolve, image) if self._remote else self._resolve(image)
             if age == self._age:  # else the library has changed meanwhile
                 break
-        self._results[key] = result
+        self._results[image] = result
         if len(self._results) > _REMEMBERED:
             self._results.popitem(last=False)
         return result
 
-    def _resolve(self, uuid: UUID, kind: Kind | None, cache: UUID | None, build: str | None) -> Found | None:
-        return self._library.resolve(uuid, kind, cache=cache, build=build, or_unbound=True)
+    def _resolve(self, image: ImageRequest) -> Found | None:
+        return self._library.resolve(image, or_unbound=True)
 
     async def fetch(self, image: ImageRequest, request: web.BaseRequest) -> FetchedImage | None:
         """Return what another server has, or None. Raises RemoteError when it may be there and none can be reached.
@@ -73,7 +68,7 @@ class Resolver:
         Other servers are trusted least: no request is sent to them where the library itself has a say about the UUID.
         Where it knows it from other caches or releases only, what they have counts if it is of the requested one.
         """
-        if self._upstreams is None or self._library.has_a_say(image.uuid, cache=image.cache, build=image.build):
+        if self._upstreams is None or self._library.has_a_say(image):
             return None
         fetched = await self._upstreams.fetch(image, request)
         if fetched is None or not self._library.variants(image.uuid):

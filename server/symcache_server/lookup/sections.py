@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from aiohttp import web
 
-from symcache.images import ImageRequest
 from symcache.library import Found
 from symcache.macho import Section
 from symcache.model import Kind, uuid_text
@@ -20,7 +18,7 @@ from symcache_server.convert.sections import find_in_slice, find_section, is_deb
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import REVALIDATE, Content, PlainFile, Source, send
 from symcache_server.keys import DECODED, RESOLVER
-from symcache_server.layouts import Lookup, What
+from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import fetched_headers, image_headers, not_found, size_headers
 
 __all__ = ["send_section"]
@@ -53,7 +51,7 @@ async def send_section(request: web.Request, lookup: Lookup) -> web.StreamRespon
     """Send the bytes of one section, or 404. Raises RemoteError when it may be upstream and no server is reached."""
     section = await _find(request, lookup)
     if section is None:
-        return not_found(f"nobody here has the section {lookup.detail[:100]!r} of {uuid_text(lookup.uuid)}")
+        return not_found(f"nobody here has the section {lookup.detail[:100]!r} of {uuid_text(lookup.image.uuid)}")
     headers = {**section.headers, **size_headers(section.content.size), "Cache-Control": REVALIDATE}
     return await send(request, section.source, section.content, headers)
 
@@ -62,10 +60,10 @@ async def _find(request: web.Request, lookup: Lookup) -> _SectionFile | None:
     """Return the section of the library's dSYM, its binary, or of what upstream servers have."""
     resolver, decoded = request.app[RESOLVER], request.app[DECODED]
     missing = []
-    for what in (What.DEBUGINFO, What.EXECUTABLE):
-        image = await resolver.resolve(replace(lookup, what=what, detail=""))
+    for wanted in (lookup.image._replace(kind=Kind.DEBUGINFO), lookup.image):
+        image = await resolver.resolve(wanted)
         if image is None:
-            missing.append(what)
+            missing.append(wanted)
             continue
         descriptor = await decoded.open(image.sha256, image.size)
         section = await asyncio.to_thread(find_section, descriptor, 0, image.size, lookup.detail)
@@ -73,8 +71,7 @@ async def _find(request: web.Request, lookup: Lookup) -> _SectionFile | None:
             return _SectionFile(image_headers(image), _Image(decoded, image), _content(image.sha256, section))
     if not is_debug(lookup.detail):  # what is fetched is large: the likelier one first
         missing.reverse()
-    for what in missing:
-        wanted = ImageRequest(lookup.uuid, what.kind or Kind.EXECUTABLE, lookup.cache, lookup.build)
+    for wanted in missing:
         if (fetched := await resolver.fetch(wanted, request)) is None:
             continue
         section = await asyncio.to_thread(find_in_slice, fetched.path, wanted, lookup.detail)

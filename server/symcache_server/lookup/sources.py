@@ -10,17 +10,16 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from dataclasses import replace
 
 from aiohttp import web
 
 from symcache.dump import source_path
 from symcache.errors import NotFoundError
-from symcache.model import uuid_text
+from symcache.model import Kind, uuid_text
 from symcache_server.convert.sources import names_file
 from symcache_server.http.content import REVALIDATE, Content, header_text, send
 from symcache_server.keys import DECODED, RESOLVER, SOURCES
-from symcache_server.layouts import Lookup, What
+from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import size_headers
 
 __all__ = ["send_source"]
@@ -46,16 +45,16 @@ class _Bytes:
 
 async def send_source(request: web.Request, lookup: Lookup) -> web.StreamResponse:
     """Send a source file. Raises NotFoundError, and UsageError for what is no path."""
-    app, uuid = request.app, lookup.uuid
+    app, uuid = request.app, lookup.image.uuid
     path = source_path("/" + lookup.detail)
     if not app[SOURCES]:
         raise NotFoundError(f"source of {uuid_text(uuid)}: none are served here", hint="symcache serve --sources")
-    debug_info = await app[RESOLVER].resolve(replace(lookup, what=What.DEBUGINFO))
+    debug_info = await app[RESOLVER].resolve(lookup.image._replace(kind=Kind.DEBUGINFO))
     if debug_info is not None:
         descriptor = await app[DECODED].open(debug_info.sha256, debug_info.size)
         if not await asyncio.to_thread(names_file, descriptor, path.rpartition("/")[2]):
             raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid_text(uuid)} name no such file")
-    elif await app[RESOLVER].resolve(replace(lookup, what=What.EXECUTABLE)) is None:
+    elif await app[RESOLVER].resolve(lookup.image) is None:
         raise NotFoundError(f"{uuid_text(uuid)}: nobody here has this binary, nor its sources")
     data = await asyncio.to_thread(app[SOURCES].read, path, uuid)
     headers = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
@@ -17,7 +16,7 @@ from symcache.model import Kind
 from symcache_server.convert.breakpad import REVISION, make_symbol_file
 from symcache_server.http.content import REVALIDATE, PlainFile, Source, send
 from symcache_server.keys import DECODED, RESOLVER
-from symcache_server.layouts import Lookup, What
+from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import size_headers
 
 __all__ = ["send_fetched_symbol_file", "send_symbol_file"]
@@ -30,10 +29,10 @@ async def send_symbol_file(
     request: web.Request, lookup: Lookup, image: Found, headers: dict[str, str]
 ) -> web.StreamResponse:
     """Send the symbol file of a binary of the library, or of a dSYM whose binary is not there."""
-    dsym = await request.app[RESOLVER].resolve(replace(lookup, what=What.DEBUGINFO))
+    dsym = await request.app[RESOLVER].resolve(lookup.image._replace(kind=Kind.DEBUGINFO))
     images = dict.fromkeys(one for one in (dsym, image) if one is not None)
     parts = [(request.app[DECODED], one.sha256, one.size) for one in images]
-    make = partial(make_symbol_file, uuid=lookup.uuid, arch=image.arch, name=image.name)
+    make = partial(make_symbol_file, uuid=lookup.image.uuid, arch=image.arch, name=image.name)
     return await _send_made(request, parts, make, headers)
 
 

@@ -25,6 +25,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from symcache.images import ImageRequest
 from symcache.library import Library, ingest, remove_build
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
@@ -305,7 +306,7 @@ def test_a_stored_file_that_was_changed_is_not_sent_from_memory(samples: Samples
     image = noise_image(tmp_path)
     with Library.open(tmp_path / "library", create=True) as library:
         ingest(library, stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
-        found = library.resolve(uuid_of(image))
+        found = library.resolve(ImageRequest(uuid_of(image)))
         assert found is not None
         blob = next((tmp_path / "library").rglob(f"*{found.sha256}*"))
     question = _ask(f"/buildid/{uuid_of(image).hex}/executable", "Accept-Encoding: zstd")

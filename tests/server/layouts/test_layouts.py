@@ -62,7 +62,7 @@ def test_the_documented_example_is_found_in_every_layout() -> None:
     ):
         wanted = match(path)
         assert wanted, path
-        assert (wanted.uuid, wanted.what) == (UUID(UUID_TEXT), "executable"), path
+        assert (wanted.image.uuid, wanted.what) == (UUID(UUID_TEXT), "executable"), path
 
 
 @pytest.mark.parametrize("digits", [LOWER, UPPER])
@@ -73,9 +73,9 @@ def test_no_name_and_no_case_hides_an_image(digits: str, pin: str) -> None:
     for path, what in [*plain_paths(digits), *(p for name in RESERVED for p in named_paths(name, digits))]:
         wanted = match(unquote(pin + path))
         assert wanted, pin + path
-        assert (wanted.uuid, wanted.what) == (UUID(UUID_TEXT), what), pin + path
-        assert wanted.build == (pin.removeprefix("/build/") if pin.startswith("/build/") else None)
-        assert wanted.cache == (UUID(UUID_TEXT) if pin.startswith("/cache/") else None)
+        assert (wanted.image.uuid, wanted.what) == (UUID(UUID_TEXT), what), pin + path
+        assert wanted.image.build == (pin.removeprefix("/build/") if pin.startswith("/build/") else None)
+        assert wanted.image.cache == (UUID(UUID_TEXT) if pin.startswith("/cache/") else None)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_any_name_is_found_in_the_layouts_that_have_names(name: str, uuid: UUID,
     for path in (f"/{name}/mach-uuid-{digits}/{name}", f"/{name}/{digits}0/{name}.sym"):
         wanted = match(path)
         assert wanted is not None
-        assert wanted.uuid == uuid
+        assert wanted.image.uuid == uuid
 
 
 def test_a_path_longer_than_any_is_not_looked_at() -> None:

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Release
@@ -37,7 +38,7 @@ def damaged(samples: Samples, tmp_path: Path) -> tuple[Path, Path]:
         )
         ingest(library, staged)
         assert found.uuid is not None
-        stored = library.resolve(found.uuid)
+        stored = library.resolve(ImageRequest(found.uuid))
         assert stored is not None
     blob = tmp_path / "library" / blob_key(stored.sha256)
     return blob, samples.large

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import StorageError
+from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import BlobStat
-from symcache_server.layouts import Lookup, What
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.resolver import Resolver
 from tests.support.http import request
@@ -41,8 +41,8 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
             return found
 
         monkeypatch.setattr(reader.store, "stat", stat)
-        lookup = Lookup("debuginfod", What.EXECUTABLE, SHARED_UUID)
-        looking = asyncio.create_task(resolver.resolve(lookup))
+        image = ImageRequest(SHARED_UUID)
+        looking = asyncio.create_task(resolver.resolve(image))
         await asyncio.to_thread(asked.wait, 30)
         newer = stage_variant(
             samples.variants["23A344"], "23A344", CACHES["23A344"], "/usr/lib/libmoved.dylib", version="14.0"
@@ -54,7 +54,7 @@ async def test_a_look_up_that_was_overtaken_by_a_new_record_is_asked_anew(
             found = await looking
             assert found is not None
             assert found.build == "23A344"
-            looking = asyncio.create_task(resolver.resolve(lookup))
+            looking = asyncio.create_task(resolver.resolve(image))
         await looking
         reader.close()
 

@@ -16,6 +16,7 @@ import pytest
 
 from symcache.dyld import SharedCache
 from symcache.errors import NotFoundError, RemoteError, UsageError
+from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.model import Kind
 from symcache.verify import Expectations, Level, verify
@@ -144,7 +145,7 @@ def test_our_own_extractor_is_preferred(source: SshSource, library: Library, tmp
     assert len(ours) == len(theirs) == images_in("arm64e")
     assert not set(ours.values()) & set(theirs.values())
     for uuid in filter(None, ours):  # one has none
-        found = library.resolve(uuid, Kind.EXECUTABLE)
+        found = library.resolve(ImageRequest(uuid, Kind.EXECUTABLE))
         assert found is not None
         assert found.sha256 == ours[uuid]
 
