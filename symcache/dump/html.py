@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from symcache.text import printable
+from symcache.text import printable_value
 
 __all__ = ["to_html"]
 
@@ -17,9 +17,12 @@ __all__ = ["to_html"]
 def _template() -> Template:
     # Everything on the page may come out of a hostile dump: escaping is on for all of it.
     environment = Environment(
-        loader=PackageLoader("symcache.dump"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("symcache.dump"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=printable_value,
     )
-    environment.filters["printable"] = lambda text: printable(str(text))
     return environment.get_template("analysis.html")
 
 

@@ -24,6 +24,7 @@ from symcache.errors import IntegrityError, StorageError
 from symcache.files import atomic_write
 from symcache.macho import N
 from symcache.own_program import own_environment, own_python
+from symcache.text import printable
 
 __all__ = ["REVISION", "make_symbol_file", "stop_making"]
 
@@ -45,11 +46,10 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
     `images` are open descriptors: of its dSYM, if it has one, and of its binary, thin or universal. Raises
     IntegrityError when the symbols cannot be read, StorageError and OSError when that is nobody's fault.
     """
-    plain = "".join(c for c in name if c.isprintable())
     command = own_python("-c", "from symcache_server.convert.breakpad import main; main()")
     with atomic_write(target, mode=0o600) as part, part.open("wb") as out:
         try:
-            out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {plain}\n".encode())
+            out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {printable(name)}\n".encode())
             out.flush()
             process = subprocess.Popen(
                 [*command, str(uuid), *(f"/dev/fd/{number}" for number in images)],
@@ -70,7 +70,7 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
                 process.kill()
                 process.wait()
         except subprocess.SubprocessError as error:
-            raise IntegrityError(f"{plain}: its symbols cannot be read: {type(error).__name__}") from error
+            raise IntegrityError(f"{printable(name)}: its symbols cannot be read: {type(error).__name__}") from error
 
 
 def _raise_if_from_outside(code: int, part: Path) -> None:
@@ -179,14 +179,12 @@ def _demangler() -> Callable[[str], str]:
     """Return what makes names of C++ readable."""
     import lief  # noqa: PLC0415
 
-    from symcache_server.convert.breakpad_records import one_line  # noqa: PLC0415
-
     symbol = lief.MachO.Symbol()
 
     def demangle(name: str) -> str:
         if name.startswith("_Z") and len(name) <= _LONGEST_MANGLED:
             symbol.name = name
             name = str(symbol.demangled_name) or name
-        return one_line(name) or "<name omitted>"
+        return printable(name) or "<name omitted>"
 
     return demangle

@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from symcache.text import printable
 from symcache_server.convert.symbolic_table import NONE, SymbolicTable
 
-__all__ = ["Debug", "one_line", "public_records"]
+__all__ = ["Debug", "public_records"]
 
 _Inlined = tuple[int, int]
 """An inlined call: the location that it is at, and the function that is called."""
@@ -25,7 +26,7 @@ class Debug:
         self._table, self._demangle = table, demangle
         self._files: dict[str, int] = {}
         self._file_numbers = [
-            self._files.setdefault(one_line(table.path(n)), len(self._files)) for n in range(len(table.files))
+            self._files.setdefault(printable(table.path(n)), len(self._files)) for n in range(len(table.files))
         ]
         self._origins: dict[str, int] = {}
         self._origin_numbers: dict[int, int] = {}
@@ -107,8 +108,3 @@ def public_records(symbols: Mapping[int, str], written: Iterable[int]) -> Iterat
     """Yield PUBLIC records of symbols by address, but for those where a function was `written`."""
     known = set(written)
     return (f"PUBLIC {address:x} 0 {name}\n" for address, name in sorted(symbols.items()) if address not in known)
-
-
-def one_line(text: str) -> str:
-    """Return text that ends no record early."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""The handlers of the pages. Everything on them comes from other machines, so templates escape it all."""
+"""The handlers of the pages. Everything on them comes from other machines, so all of it is escaped."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from symcache.library import Found, Library
 from symcache.macho import parse_uuid
 from symcache.model import uuid_text
 from symcache.store import blob_key
+from symcache.text import printable_value
 from symcache_server.http.content import IMMUTABLE, Content, send
 from symcache_server.keys import BACKGROUND, DECODED, LIBRARY, MISS_LOG, OFFLOAD
 from symcache_server.lookup.headers import image_headers
@@ -55,6 +56,7 @@ def _environment() -> jinja2.Environment:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        finalize=printable_value,
     )
     environment.filters["uuid"] = lambda uuid: uuid_text(uuid) if uuid else ""
     environment.filters["size"] = _size

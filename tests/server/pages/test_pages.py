@@ -91,6 +91,7 @@ def test_names_from_strangers_are_text(samples: Samples, tmp_path: Path) -> None
         ):
             page = _page(server, path)
             assert not page.tags & {"script", "img"}, path
+            assert "\u202e" not in page.text, path
         assert "{{7*7}}" in _page(server, f"/images/{SHARED_UUID}").text
         answer = request(server.url, f"/buildid/{SHARED_UUID.hex}/executable")
         assert answer.status == 200
