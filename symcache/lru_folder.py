@@ -73,7 +73,7 @@ class LruFolder:
                     if not full and not isinstance(error, FileNotFoundError):  # that is a folder which somebody deletes
                         raise
         except OSError as error:
-            raise StorageError(f"cache of decoded files: {error.strerror or error}", hint="free some space") from error
+            raise StorageError(f"{path.parent}: {error.strerror or error}", hint="free some space") from error
         with contextlib.suppress(FileNotFoundError):
             self._count(path.stat().st_size)
 

@@ -27,6 +27,8 @@ __all__ = ["OWN_EXTRACTOR", "TRUSTS", "TRUST_RANK", "Slot", "believed", "rank"]
 
 OWN_EXTRACTOR = "symcache"
 TRUST_RANK = {Trust.HARVEST: 0, Trust.ADDED: 1, Trust.PUSHED: 2}
+"""The order of trust; what upstream servers have comes after all of it. Catalogs hold these numbers: another order is
+another `SCHEMA_VERSION`."""
 TRUSTS = {rank: trust for trust, rank in TRUST_RANK.items()}
 
 Slot = tuple[UUID | None, Kind, UUID | None]

@@ -47,6 +47,7 @@ from symcache.model import uuid_text
 
 __all__ = ["register"]
 
+_DEFAULT_GRACE = f"{DEFAULT_GRACE / 86400:.0f}d"
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -134,7 +135,7 @@ def _show_report(report: FsckReport) -> None:
 def gc(
     grace: Annotated[
         str, typer.Option(metavar="14d", help="How long a blob is kept that no record names: minutes m, h, d or w.")
-    ] = "14d",
+    ] = _DEFAULT_GRACE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
     library: LibraryOption = None,
     json: JsonOption = False,
@@ -168,7 +169,7 @@ def _duration(text: str) -> float:
     if seconds < MINIMUM_GRACE:
         raise UsageError(
             f"--grace {text}: a harvest that runs now may need what is that young",
-            hint=f"give 1h or more; the default is {DEFAULT_GRACE / 86400:.0f}d",
+            hint=f"give 1h or more; the default is {_DEFAULT_GRACE}",
         )
     return seconds
 

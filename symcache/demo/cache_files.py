@@ -1,4 +1,4 @@
-"""Cache files as Apple's tool sees them: it looks at little, and believes what it sees."""
+"""Reads cache files as Apple's tool does: it looks at little, and believes what it sees."""
 
 from __future__ import annotations
 

@@ -32,10 +32,11 @@ _MAX_READ = 255 << 10
 _MIN_READ = 32 << 10
 """What every server must be able to return; `max_read` never becomes less, e.g. from a file that ended early."""
 _LONGEST_NAME = 256
-_WINDOW = 64
-"""Requests under way at most. Bounds the memory of a transfer to _WINDOW * _MAX_READ bytes."""
+_READS_AHEAD = 64
+"""Requests under way at most for one file. Bounds the memory of a transfer to _READS_AHEAD * _MAX_READ bytes."""
 _FILES_AHEAD = 64
-_BYTES_AHEAD = _WINDOW * _MAX_READ
+"""Small files under way at most, and with them at most so many bytes:"""
+_BYTES_AHEAD = _READS_AHEAD * _MAX_READ
 
 
 class WholeFile(NamedTuple):
@@ -156,7 +157,7 @@ class Sftp(Packets):
             yield attributes, memoryview(b"")
             position = start
             while position < end or ahead:
-                while position < end and len(ahead) < _WINDOW:
+                while position < end and len(ahead) < _READS_AHEAD:
                     size = min(self.max_read, end - position)
                     ahead.append((self._request_read(handle, position, size), position, size))
                     position += size
