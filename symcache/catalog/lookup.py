@@ -155,11 +155,17 @@ class Lookup(CatalogFile):
         return sorted((o for o, _ in rows), key=lambda o: (o.path, o.arch, o.record))
 
     def slices_of(self, image: Occurrence) -> list[Occurrence]:
-        """Return the images of the file that `image` is a slice of, itself among them, one an architecture, by name."""
+        """Return the images of the file that `image` is a slice of, itself among them, one an architecture, by name.
+
+        Those that may not answer for their own UUIDs are left out.
+        """
         rows = self._rows("WHERE p.path = ?", [image.path])
         same = (image.record, image.kind, image.cache_uuid)
         found = {o.arch: o for o, _ in rows if (o.record, o.kind, o.cache_uuid) == same}
-        return [o for _, o in sorted((found | {image.arch: image}).items())]
+        return [o for _, o in sorted((found | {image.arch: image}).items()) if o is image or self._is_believed(o)]
+
+    def _is_believed(self, image: Occurrence) -> bool:
+        return image.uuid is None or any(o.sha256 == image.sha256 for o in self.believed(image.uuid))
 
     def conflicts(self, uuids: Sequence[UUID] | None = None) -> list[Conflict]:
         """Return every UUID (or those of `uuids`) whose contents under one full key contradict each other."""

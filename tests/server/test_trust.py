@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -127,3 +128,18 @@ def test_other_servers_are_trusted_least(samples: Samples, server: Server, tmp_p
         assert [request(front.url, there + path).status for path in _paths(SHARED_UUID)] == [404] * 3
         assert _symbols(front, SHARED_UUID, there).functions == []
         assert other.requests != []
+
+
+def test_a_universal_file_has_no_slice_of_less_trust(samples: Samples, tmp_path: Path) -> None:
+    source = "int own(int x) { return x * 3; }\n"
+    archs = ("arm64", "x86_64")
+    own, forged = (compile_image(tmp_path / arch, "libown.dylib", source, arch=arch) for arch in archs)
+    set_uuid(forged, SHARED_UUID)
+    both = tmp_path / "libown.dylib"
+    subprocess.run(["llvm-lipo-19", "-create", own, forged, "-output", both], check=True)
+    shutil.copytree(samples.library, tmp_path / "library")
+    with Library.open(tmp_path / "library") as library:
+        _put(library, Trust.PUSHED, tmp_path / "scratch", both)
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        answer = request(server.url, f"/buildid/{uuid_of(own).hex}/executable?universal")
+        assert (answer.status, answer.body) == (200, own.read_bytes())
