@@ -36,7 +36,6 @@ CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 _CHUNK = 1 << 20
 _OVERHEAD = 1 << 14
 """What a compressed body may be longer than its content: nothing that compresses badly is much longer."""
-_MAX_WINDOW = 1 << 27
 _MAX_HEAD = 1 << 20
 _ETAG = re.compile(r'"([0-9a-f]{64})(?:-zstd)?"')
 
@@ -90,7 +89,7 @@ async def save(response: aiohttp.ClientResponse, sink: Sink) -> None:
         async for chunk in response.content.iter_chunked(_CHUNK):
             sink.write(chunk)
         return
-    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    decoder = zstandard.ZstdDecompressor()
     writer = decoder.stream_writer(sink, write_size=_CHUNK, closefd=False)  # type: ignore[arg-type] # needs only write
     try:
         async for chunk in response.content.iter_chunked(_CHUNK):
@@ -113,7 +112,7 @@ def unpacked(response: aiohttp.ClientResponse, body: bytes, limit: int) -> bytes
     """Return up to `limit` bytes of a whole body without its content encoding."""
     if not _is_packed(response):
         return body[:limit]
-    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    decoder = zstandard.ZstdDecompressor()
     try:
         return decoder.stream_reader(body, read_across_frames=True).read(limit)
     except zstandard.ZstdError as error:

@@ -25,7 +25,6 @@ COMPRESSION_LEVEL = 3
 _CHUNK = 1 << 20
 _IN_MEMORY = 64 << 20
 """A file up to this size is read once; a larger one is read twice (hash, then compress) to bound memory."""
-MAX_WINDOW = 1 << 27
 _SKIPPABLE = 0x184D_2A50
 """Magic number of skippable frames, of which the low four bits are free."""
 
@@ -124,7 +123,7 @@ class BlobReader:
         digest, total = hashlib.sha256(), 0
         with self._store.open(blob_key(self._sha256)) as stored:
             try:
-                with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(
+                with zstandard.ZstdDecompressor().stream_reader(
                     stored, read_across_frames=True, closefd=False
                 ) as reader:
                     while chunk := reader.read(_CHUNK):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from symcache.errors import IntegrityError
 from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRecord
 from symcache.store.base import RecordKey, Store, last_sequence
-from symcache.store.blobs import MAX_WINDOW, put_object
+from symcache.store.blobs import put_object
 
 __all__ = ["load_record", "no_garbage_collection", "parse_record", "read_record", "write_record"]
 
@@ -78,7 +78,7 @@ def load_record(store: Store, key: RecordKey) -> tuple[str, bytes]:
     data = bytearray()
     with store.open(str(key)) as stored:
         try:
-            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(stored) as reader:
+            with zstandard.ZstdDecompressor().stream_reader(stored) as reader:
                 while chunk := reader.read(_CHUNK):
                     data += chunk
                     if len(data) > _MAX_RECORD:

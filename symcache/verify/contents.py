@@ -22,7 +22,6 @@ __all__ = ["Content", "ContentError", "check_content", "read_head"]
 
 _HEAD = 16 << 10
 """Holds the load commands of nearly every image."""
-_MAX_WINDOW = 1 << 27
 _FRAME_HEADER = 18
 """The longest header of a zstd frame."""
 
@@ -121,9 +120,7 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
                 text = f"its blob {sha256} holds {found} bytes where {size} were stored"
                 raise ContentError(FindingCode.WRONG_SIZE, text)
             stored.seek(0)
-            with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(
-                stored, read_across_frames=True
-            ) as reader:
+            with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True) as reader:
                 head = reader.read(amount)
                 more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
                 if more > 0:

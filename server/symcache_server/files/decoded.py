@@ -270,7 +270,7 @@ class DecodedCache:
                         got = out.tell()
                         out.seek(0)
                         digest, total = hashlib.sha256(), 0
-                        decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+                        decoder = zstandard.ZstdDecompressor()
                         with decoder.stream_reader(out, read_across_frames=True, closefd=False) as reader:
                             while chunk := reader.read(1 << 20):
                                 digest.update(chunk)

@@ -26,7 +26,6 @@ _HEAD = 32 << 10
 _PAGE = 1 << 12
 """dyld slides by whole pages, of 4 KiB at least."""
 _REMEMBERED = 500_000
-_MAX_WINDOW = 1 << 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +87,6 @@ class CacheMatcher:
     def _head(self, image: Occurrence) -> bytes:
         try:
             with self._library.open_stored(image.sha256) as stored:
-                return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(stored).read(_HEAD)
+                return zstandard.ZstdDecompressor().stream_reader(stored).read(_HEAD)
         except (NotFoundError, zstandard.ZstdError):
             return b""  # lost or damaged: it fits nowhere, and whoever verifies the library finds it
