@@ -103,10 +103,6 @@ class SymbolClient:
             raise self._no_response(missing[0])
         return files | job.results
 
-    def fetch_source(self, uuid: UUID, path: str) -> Path | None:
-        """Return a local copy of one source file of a binary; see `fetch_sources`."""
-        return self.fetch_sources([request := SourceRequest(uuid, path)]).get(request)
-
     def fetch_sources(self, requests: Iterable[SourceRequest]) -> dict[SourceRequest, Path]:
         """Return a local, checked copy of every source file that the cache or a server has, under its own hash.
 

@@ -28,20 +28,25 @@ async def _sources(request: web.Request) -> web.Response:
     return web.Response(status=404)
 
 
+def _fetch(client: SymbolClient, uuid: UUID, path: str) -> Path | None:
+    request = SourceRequest(uuid, path)
+    return client.fetch_sources([request]).get(request)
+
+
 def test_a_source_is_fetched_once_and_then_kept(tmp_path: Path) -> None:
     with LyingServer(_sources) as server, SymbolClient([server.url], tmp_path) as client:
-        got = client.fetch_source(_UUID, _PATH)
+        got = _fetch(client, _UUID, _PATH)
         assert got is not None
         assert got.read_bytes() == _TEXT
-        assert client.fetch_source(UUID(int=1), _PATH) is None
-        assert client.fetch_source(_UUID, "/Users/dev/none.c") is None
+        assert _fetch(client, UUID(int=1), _PATH) is None
+        assert _fetch(client, _UUID, "/Users/dev/none.c") is None
         # Nobody is asked for these, nor could they name a file outside of the cache.
         for path in ("main.c", "", "/", "/a\nb", "/a\0b", "/" + "a" * 5000):
-            assert client.fetch_source(_UUID, path) is None
+            assert _fetch(client, _UUID, path) is None
     with SymbolClient([server.url], tmp_path) as client:
-        assert client.fetch_source(_UUID, _PATH) == got
+        assert _fetch(client, _UUID, _PATH) == got
         with pytest.raises(RemoteError, match=r"none\.c"):
-            client.fetch_source(_UUID, "/Users/dev/none.c")
+            _fetch(client, _UUID, "/Users/dev/none.c")
     with SymbolClient([], tmp_path) as client:
         assert client.fetch_sources([SourceRequest(_UUID, _PATH), SourceRequest(_UUID, "/x")]) == {
             SourceRequest(_UUID, _PATH): got
@@ -49,7 +54,7 @@ def test_a_source_is_fetched_once_and_then_kept(tmp_path: Path) -> None:
     got.chmod(0o600)
     got.write_bytes(_TEXT[:-5])
     with SymbolClient([], tmp_path) as client:
-        assert client.fetch_source(_UUID, _PATH) is None, "what is cut is not given out"
+        assert _fetch(client, _UUID, _PATH) is None, "what is cut is not given out"
 
 
 def test_a_full_disk_is_told_as_what_it_is(full_disk: Path) -> None:
@@ -58,7 +63,7 @@ def test_a_full_disk_is_told_as_what_it_is(full_disk: Path) -> None:
         SymbolClient([server.url], full_disk / "cache") as client,
         pytest.raises(StorageError, match=rf"cache {full_disk}/cache: No space left on device"),
     ):
-        client.fetch_source(_UUID, _PATH)
+        _fetch(client, _UUID, _PATH)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +84,13 @@ def test_what_is_not_as_promised_is_not_taken(tmp_path: Path, body: bytes, heade
         LyingServer(_sources) as honest,
         SymbolClient([liar.url, honest.url], tmp_path) as client,
     ):
-        got = client.fetch_source(_UUID, _PATH)
+        got = _fetch(client, _UUID, _PATH)
         assert got is not None
         assert got.read_bytes() == _TEXT
         assert len(client.source_failures) == 1
         assert liar.url in client.source_failures[0]
     with LyingServer(lie) as liar, SymbolClient([liar.url], tmp_path / "other") as client:
-        assert client.fetch_source(_UUID, _PATH) is None
+        assert _fetch(client, _UUID, _PATH) is None
     assert [p for p in (tmp_path / "other").rglob("*") if p.is_file()] == []
 
 
@@ -107,13 +112,13 @@ def test_a_server_that_breaks_off_or_refuses_is_no_answer(tmp_path: Path) -> Non
             SymbolClient([bad.url], tmp_path) as client,
             pytest.raises(RemoteError, match="no server could be asked"),
         ):
-            client.fetch_source(_UUID, _PATH)
+            _fetch(client, _UUID, _PATH)
         with (
             LyingServer(answer) as bad,
             LyingServer(_sources) as good,
             SymbolClient([bad.url, good.url], tmp_path / answer.__name__) as client,
         ):
-            assert client.fetch_source(_UUID, _PATH) is not None
+            assert _fetch(client, _UUID, _PATH) is not None
 
 
 def test_a_cache_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
@@ -121,4 +126,4 @@ def test_a_cache_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
         (tmp_path / "blobs").rmdir()
         (tmp_path / "blobs").write_bytes(b"")
         with pytest.raises(StorageError, match=r"Not a directory|File exists"):
-            client.fetch_source(_UUID, _PATH)
+            _fetch(client, _UUID, _PATH)
