@@ -33,7 +33,6 @@ _FIELDS = (
     ("mapping_count", 0x14, "I"),
     ("images_offset_old", 0x18, "I"),
     ("images_count_old", 0x1C, "I"),
-    ("dyld_base_address", 0x20, "Q"),
     ("code_signature_offset", 0x28, "Q"),
     ("code_signature_size", 0x30, "Q"),
     ("slide_info_offset", 0x38, "Q"),
@@ -42,12 +41,10 @@ _FIELDS = (
     ("local_symbols_size", 0x50, "Q"),
     ("uuid", 0x58, "16s"),
     ("cache_type", 0x68, "Q"),
-    ("dyld_in_cache_mh", 0x78, "Q"),
     ("images_text_offset", 0x88, "Q"),
     ("images_text_count", 0x90, "Q"),
     ("platform", 0xD8, "I"),
     ("flags", 0xDC, "I"),
-    ("shared_region_start", 0xE0, "Q"),
     ("shared_region_size", 0xE8, "Q"),
     ("max_slide", 0xF0, "Q"),
     ("dylibs_trie_address", 0x108, "Q"),
@@ -55,8 +52,6 @@ _FIELDS = (
     ("mapping_with_slide_offset", 0x138, "I"),
     ("mapping_with_slide_count", 0x13C, "I"),
     ("os_version", 0x16C, "I"),
-    ("alt_platform", 0x170, "I"),
-    ("alt_os_version", 0x174, "I"),
     ("subcache_array_offset", 0x188, "I"),
     ("subcache_array_count", 0x18C, "I"),
     ("symbol_file_uuid", 0x190, "16s"),
@@ -82,7 +77,6 @@ class Header:
     mapping_count: int
     images_offset_old: int
     images_count_old: int
-    dyld_base_address: int
     code_signature_offset: int
     code_signature_size: int
     slide_info_offset: int
@@ -92,12 +86,10 @@ class Header:
     uuid: UUID | None
     """Of this file; None before 10.9."""
     cache_type: int
-    dyld_in_cache_mh: int
     images_text_offset: int
     images_text_count: int
     platform: int
     flags: int
-    shared_region_start: int
     shared_region_size: int
     max_slide: int
     dylibs_trie_address: int
@@ -105,8 +97,6 @@ class Header:
     mapping_with_slide_offset: int
     mapping_with_slide_count: int
     os_version: int
-    alt_platform: int
-    alt_os_version: int
     subcache_array_offset: int
     subcache_array_count: int
     symbol_file_uuid: UUID | None
