@@ -7,7 +7,6 @@ import random
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -37,9 +36,7 @@ class FlakyProxy:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)
