@@ -6,18 +6,17 @@ The shipped table is `releases.toml` beside this module; a site's table of the s
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from symcache.errors import UsageError
 from symcache.model import Release
+from symcache.verify.tables import load_table, parse_table
 
 __all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "canonical_arch", "family_of_path", "lacking_families"]
 
@@ -27,7 +26,6 @@ _FAMILIES = {
     "/System/ExclaveKit/": "exclavekit",
     "/System/x86Support/": "x86support",
 }
-_MAX_SITE_FILE = 1 << 20
 # Three spellings of one architecture: file name, magic, toolchain.
 _SPELLINGS = {"arm64ex1": "arm64e.x1", "arm64e_x1": "arm64e.x1"}
 
@@ -100,9 +98,6 @@ class _ShippedTable(_Table):
     harvest: tuple[_Harvest, ...]
 
 
-_T = TypeVar("_T", bound=_Table)
-
-
 def _number(version: str) -> tuple[int, ...]:
     """Return a version as numbers that compare; what is no number ends it."""
     match = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
@@ -128,13 +123,8 @@ class Expectations:
         """Read a site's table. `archs` replaces what is expected of the system family. Raises UsageError."""
         if site is None:
             return cls(archs=archs)
-        try:
-            if site.stat().st_size > _MAX_SITE_FILE:
-                raise UsageError(f"{site}: larger than {_MAX_SITE_FILE} bytes", hint="name a table of releases")
-            text = site.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{site}: not readable: {error}", hint="check the path of --releases") from error
-        return cls(_parse(_Table, text, str(site)), archs)
+        form = "docs/verify.md shows the form of the table"
+        return cls(load_table(_Table, site, "--releases", form), archs)
 
     @classmethod
     def nothing(cls) -> Expectations:
@@ -183,21 +173,7 @@ def lacking_families(release: Release, caches: Iterable[str]) -> list[str]:
     return [family for entry in entries for family in entry.families if family not in there]
 
 
-def _parse(table: type[_T], text: str, name: str) -> _T:
-    try:
-        data: dict[str, Any] = tomllib.loads(text)
-        return table.model_validate(data)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name}: not readable as TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{name}: {where}: {first['msg']}", hint="docs/verify.md shows the form of the table"
-        ) from error
-
-
 @cache
 def _shipped() -> _ShippedTable:
     text = (resources.files("symcache.verify") / "releases.toml").read_text(encoding="utf-8")
-    return _parse(_ShippedTable, text, "releases.toml")
+    return parse_table(_ShippedTable, text, "releases.toml")

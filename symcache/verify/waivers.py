@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from symcache.errors import UsageError
 from symcache.verify.findings import Finding, FindingCode, VerifyReport, Waived
+from symcache.verify.tables import load_table
 
-__all__ = ["Waiver", "apply_waivers", "load_waivers", "parse_waivers"]
+__all__ = ["Waiver", "apply_waivers", "load_waivers"]
 
-_MAX_FILE = 4 << 20
 _Glob = Annotated[str, Field(max_length=1024)]
 
 
@@ -60,27 +58,7 @@ class _File(BaseModel):
 
 def load_waivers(path: Path) -> tuple[Waiver, ...]:
     """Read a file of waivers. Raises UsageError."""
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise UsageError(f"{path}: larger than {_MAX_FILE} bytes", hint="name a file of waivers")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not readable: {error}", hint="check the path of --waivers") from error
-    return parse_waivers(text, str(path))
-
-
-def parse_waivers(text: str, name: str) -> tuple[Waiver, ...]:
-    """Parse a TOML text with one `[[waiver]]` a waiver. Raises UsageError naming `name`."""
-    try:
-        return _File.model_validate(tomllib.loads(text)).waiver
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name}: not readable as TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{name}: {where}: {first['msg']}", hint="a waiver has a code, a reason, and the day it expires"
-        ) from error
+    return load_table(_File, path, "--waivers", "a waiver has a code, a reason, and the day it expires").waiver
 
 
 def apply_waivers(report: VerifyReport, waivers: Sequence[Waiver], today: date) -> None:

@@ -104,6 +104,7 @@ def test_a_site_narrows_extends_and_adds(tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("[[release]", "TOML"),
+        (f"x = {'[' * 20_000}", "TOML"),
         ("[[release]]\nexpects = {}", "expects"),
         ('[[release]]\nfrom = "thirteen"', "from"),
         ('[[release]]\nexpect = { system = ["a b"] }', "expect"),
