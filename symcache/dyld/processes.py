@@ -1,7 +1,7 @@
 """Batches of images over several processes.
 
 The children are plain programs that read batches from standard input, a line each, and write results to standard
-output. They import this room and nothing else, whatever the program is, and need no guard in its main module.
+output. They import this room and what lies below it, whatever the program is, and need no guard in its main module.
 """
 
 from __future__ import annotations

@@ -383,7 +383,6 @@ def test_notes_about_sources_follow_trust_and_time(anywhere: Library, tmp_path: 
     assert told() == [("/Users/ci", "/added"), ("/Users/a", "git:/b@c")]
     put(4, Trust.PUSHED, ("/Users/ci", "/later"))
     assert told()[0] == ("/Users/ci", "/added"), "less trust never shadows more"
-    time.sleep(1.1)  # records tell seconds
     put(5, Trust.ADDED, ("/Users/ci", "/moved"))
     assert told() == [("/Users/ci", "/moved")]
     before = anywhere.catalog.fingerprint()

@@ -86,7 +86,10 @@ class Child:
 
 
 def process_start(pid: int) -> str:
-    """Return the start time of a process, as its system writes it; empty if there is none, or it is a zombie."""
+    """Return the start time of a process, as its system writes it; empty if there is none, or it is a zombie.
+
+    Records of runs hold it. Not psutil's `create_time`, which on Linux moves when the clock is set.
+    """
     try:
         # Fields 3 (state) and 22 (start time in ticks) of proc(5); the name before them may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
