@@ -26,12 +26,13 @@ UuidText = Annotated[UUID, PlainSerializer(uuid_text, return_type=str)]
 class Response(BaseModel):
     """What a server sends. Fields that a reader does not know are passed over."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
 class Release(Response):
     """One macOS build."""
 
+    # Fields are named as those of ReleaseRow, which it is made of.
     product: str
     version: str
     extra: str

@@ -112,13 +112,13 @@ async def images(request: web.Request) -> web.Response:
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
     rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
-    return json_response(models.Releases(releases=[models.release_of(r) for r in rows]))
+    return json_response(models.Releases(releases=[models.Release.model_validate(r) for r in rows]))
 
 
 async def one_release(request: web.Request) -> web.Response:
     """Describe one build."""
     row = await asyncio.to_thread(release_of_build, request.app[BACKGROUND], request.match_info["build"])
-    return json_response(models.release_of(row))
+    return json_response(models.Release.model_validate(row))
 
 
 async def coverage(request: web.Request) -> web.Response:
@@ -179,7 +179,7 @@ def _held_images(
     return [
         models.HeldImage(
             uuid=u,
-            contents=[models.content_of(o) for o in contents.get(u, [])],
+            contents=[models.Content.model_validate(o) for o in contents.get(u, [])],
             sources=[SourceNote(recorded=recorded, place=place) for recorded, place in notes.get(u, [])],
         )
         for u in order

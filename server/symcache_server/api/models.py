@@ -7,7 +7,6 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from symcache.catalog import Occurrence, ReleaseRow
 from symcache.client import LayoutMatch
 from symcache.client.wire import Coverage, CoverageFinding, Missing, MissingImage, Release, Releases, Response, UuidText
 from symcache.macho import MAX_SOURCE_NOTES
@@ -34,8 +33,6 @@ __all__ = [
     "Releases",
     "Upload",
     "UuidsQuery",
-    "content_of",
-    "release_of",
 ]
 
 MAX_IMAGES = 10_000
@@ -71,6 +68,7 @@ class UuidsQuery(_Request):
 class Content(Response):
     """One content that the library holds."""
 
+    # Fields are named as those of Occurrence, which it is made of.
     kind: Kind
     size: int
     """Bytes."""
@@ -187,33 +185,3 @@ class Error(Response):
 
     error: str
     hint: str
-
-
-def content_of(o: Occurrence) -> Content:
-    """Return an occurrence as it is told to clients."""
-    return Content(
-        kind=o.kind,
-        size=o.size,
-        sha256=o.sha256,
-        arch=o.arch,
-        path=o.path,
-        build=o.build,
-        version=o.version,
-        cache_uuid=o.cache_uuid,
-        extractor=o.extractor,
-        revision=o.revision,
-        sealed=o.sealed,
-    )
-
-
-def release_of(row: ReleaseRow) -> Release:
-    """Return a release as it is told to clients."""
-    return Release(
-        product=row.product,
-        version=row.version,
-        extra=row.extra,
-        build=row.build,
-        sealed=row.sealed,
-        harvests=row.harvests,
-        images=row.images,
-    )
