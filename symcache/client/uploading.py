@@ -7,16 +7,18 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import aiohttp
 import tenacity
+from pydantic import ValidationError
 
 from symcache import __version__
 from symcache.client.jobs import run_many
 from symcache.client.lookup import look_up_images
 from symcache.client.urls import retry_after, split_tokens
+from symcache.client.wire import Added, Response, Upload
 from symcache.errors import IncompleteError, RemoteError, UsageError
 
 __all__ = ["PushedFile", "push"]
@@ -25,6 +27,8 @@ _CHUNK = 1 << 20
 _AT_ONCE = 4
 _ATTEMPTS = 5
 _ADD_AT_ONCE = 5000
+
+_Model = TypeVar("_Model", bound=Response)
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -97,9 +101,9 @@ class _Push:
 
     async def _attempt(self, sha256: str, file: PushedFile) -> None:
         target = f"{self._url}/api/v1/uploads/{sha256}"
-        state = await self._json("GET", target)
-        offset = min(int(state["offset"]), file.size)
-        if state["complete"]:
+        state = await self._request(Upload, "GET", target)
+        offset = min(state.offset, file.size)
+        if state.complete:
             self._count(file.size)
             return
         if offset == file.size:  # all of it came and was wrong, or was cut at its very end: from the start
@@ -112,12 +116,12 @@ class _Push:
         before = self._done
         self._count(offset)
         try:
-            state = await self._json("PUT", target, data=self._body(file, offset), headers=headers)
+            state = await self._request(Upload, "PUT", target, data=self._body(file, offset), headers=headers)
         except BaseException:
             self._done = before
             raise
-        if not state["complete"]:
-            raise _Retry(f"{file.path}: {state['offset']} of {file.size} bytes were taken")
+        if not state.complete:
+            raise _Retry(f"{file.path}: {state.offset} of {file.size} bytes were taken")
 
     async def _body(self, file: PushedFile, offset: int) -> AsyncIterator[bytes]:
         with file.file.open("rb") as opened:
@@ -136,17 +140,17 @@ class _Push:
     async def _add(self, files: list[tuple[str, PushedFile]]) -> None:
         body = {"images": [_described(sha256, file) for sha256, file in files]}
         try:
-            added = await self._json("POST", f"{self._url}/api/v1/uploads", json=body)
+            added = await self._request(Added, "POST", f"{self._url}/api/v1/uploads", json=body)
         except _Retry as error:
             raise RemoteError(f"{self._url}: {error}", hint="run the same command again: it continues") from error
-        if added["problems"]:
-            raise IncompleteError(f"{self._url}: could not use some files: {added['problems'][0]}")
+        if added.problems:
+            raise IncompleteError(f"{self._url}: could not use some files: {added.problems[0]}")
 
     def _count(self, size: int) -> None:
         self._done += size
         self._progress(self._done, self._total)
 
-    async def _json(self, method: str, target: str, **options: Any) -> Any:
+    async def _request(self, model: type[_Model], method: str, target: str, **options: Any) -> _Model:
         try:
             async with self._session.request(method, target, **options) as response:
                 if response.status in {401, 403}:
@@ -160,7 +164,9 @@ class _Push:
                     raise _Retry(f"{response.status} {response.reason}")
                 if response.status >= 400:
                     raise RemoteError(f"{self._url}: {response.status}: {(await response.text())[:300].strip()}")
-                return await response.json()
+                return model.model_validate_json(await response.read())
+        except ValidationError as error:
+            raise RemoteError(f"{self._url}: its answer to {method} is not what the API promises") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
             raise _Retry(str(error) or type(error).__name__) from error
 

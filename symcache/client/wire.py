@@ -1,4 +1,4 @@
-"""Documents of a server's API that others than its pages read: one model each for who writes and who reads it."""
+"""Documents of a server's API that symcache itself reads: one model each for who writes and who reads it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from symcache.kinds import uuid_text
+from symcache.model import Kind, Sha256, uuid_text
 
 __all__ = [
+    "Added",
+    "AddedImage",
     "Coverage",
     "CoverageFinding",
     "Missing",
@@ -17,6 +19,7 @@ __all__ = [
     "Release",
     "Releases",
     "Response",
+    "Upload",
     "UuidText",
 ]
 
@@ -88,3 +91,30 @@ class Missing(Response):
     """What was asked for most often."""
 
     missing: list[MissingImage]
+
+
+class Upload(Response):
+    """How much of a file was received."""
+
+    offset: int
+    """Bytes."""
+    complete: bool
+    """All of it is here and has the right hash."""
+
+
+class AddedImage(Response):
+    """One image that is in the library now."""
+
+    uuid: UuidText
+    kind: Kind
+    arch: str
+    sha256: Sha256
+    path: str
+
+
+class Added(Response):
+    """What was added."""
+
+    record: str
+    images: list[AddedImage]
+    problems: list[str]

@@ -8,7 +8,18 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from symcache.client import LayoutMatch
-from symcache.client.wire import Coverage, CoverageFinding, Missing, MissingImage, Release, Releases, Response, UuidText
+from symcache.client.wire import (
+    Added,
+    Coverage,
+    CoverageFinding,
+    Missing,
+    MissingImage,
+    Release,
+    Releases,
+    Response,
+    Upload,
+    UuidText,
+)
 from symcache.macho import MAX_SOURCE_NOTES
 from symcache.model import Kind, Sha256, SourceNote
 from symcache_server.http.auth import Scope
@@ -138,15 +149,6 @@ class Tokens(Response):
     tokens: list[IssuedToken]
 
 
-class Upload(Response):
-    """How much of a file was received."""
-
-    offset: int
-    """Bytes."""
-    complete: bool
-    """All of it is here and has the right hash."""
-
-
 class AddedFile(_Request):
     """One file that was sent, and the path that it has where it comes from."""
 
@@ -160,24 +162,6 @@ class AddQuery(_Request):
     """Files to add to the library by one record."""
 
     images: list[AddedFile] = Field(min_length=1, max_length=MAX_IMAGES)
-
-
-class AddedImage(Response):
-    """One image that is in the library now."""
-
-    uuid: UuidText
-    kind: Kind
-    arch: str
-    sha256: Sha256
-    path: str
-
-
-class Added(Response):
-    """What was added."""
-
-    record: str
-    images: list[AddedImage]
-    problems: list[str]
 
 
 class Error(Response):
