@@ -18,13 +18,13 @@ from uuid import UUID
 import lief
 import numpy as np
 
-from symcache.dyld import SharedCache, extract_all
-from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest
-from symcache.model import ManifestEntry, Origin, Release
+from symcache.library import Library, Staged, StagedObject, ingest
+from symcache.model import ManifestEntry, Release
 from symcache.store import BlobReader
 from symcache.verify import Expectations, Level, VerifyReport, verify
 from tests.bench.harness import ROUNDS, Row, compare, figure
 from tests.bench.synthetic_cache import Shape, build
+from tests.support.extracted import stage_extracted
 
 __all__ = ["run"]
 
@@ -170,28 +170,5 @@ def _cached(folder: Path) -> tuple[Library, list[Path]]:
     """Return a library of one cache with its raw file kept, and all files whose bytes are checked."""
     (folder / "raw").mkdir(parents=True)
     main = build(folder / "raw", Shape(images=300, size=250_000_000))
-    staged = Staged(Release(version="13.6", build=_BUILD), "bench")
-    with SharedCache.open(main) as cache:
-        report = extract_all(cache, folder / "extracted")
-        staged.cache_files.append(
-            StagedCacheFile(main, main.name, f"/System/Library/dyld/{main.name}", cache.arch, cache.uuid)
-        )
-        for e in report.extracted:
-            staged.manifest.append(
-                ManifestEntry(path=e.path, arch=e.arch, uuid=e.uuid, origin=Origin.CACHE, cache_uuid=cache.uuid)
-            )
-            staged.objects.append(
-                StagedObject(
-                    e.file,
-                    0,
-                    e.size,
-                    e.path,
-                    e.arch,
-                    e.uuid,
-                    origin=Origin.CACHE,
-                    cache_uuid=cache.uuid,
-                    extractor="symcache",
-                    revision=1,
-                )
-            )
+    staged = stage_extracted(main, folder / "extracted", _BUILD, jobs=None)
     return _ingest(folder / "library", staged), [main, *_files(folder / "extracted")]

@@ -54,14 +54,8 @@ def uleb(data: bytes | bytearray, at: int) -> tuple[int, int]:
 
 def sleb(data: bytes, at: int) -> tuple[int, int]:
     """Read a signed LEB128 number: (value, position after it)."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return (value - (1 << shift) if byte & 0x40 else value), at
+    value, end = uleb(data, at)
+    return (value - (1 << 7 * (end - at)) if data[end - 1] & 0x40 else value), end
 
 
 def _cstring(data: bytes, at: int) -> tuple[str, int]:

@@ -6,31 +6,30 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from symcache.catalog import Catalog
-from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, extract_image
+from symcache.dyld import REVISION, SharedCache, extract_image
 from symcache.errors import IncompleteError, NotFoundError
 from symcache.images import ImageRequest
 from symcache.library import (
     FsckCode,
     Library,
     Staged,
-    StagedCacheFile,
-    StagedObject,
     fsck,
     ingest,
     reextract,
     remove_build,
     repair,
 )
-from symcache.model import ManifestEntry, Origin, Release
 from symcache.store import blob_key
 from tests.dyld.tiny import Cache, Image
 from tests.library.hooked import Hooked
+from tests.support.extracted import stage_extracted
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +42,14 @@ def cache_path() -> Path:
 
 def _harvest(cache_path: Path, folder: Path, *, revision: int, lacking: int = 0) -> Staged:
     """Stage a cache and its images, as an extractor of `revision` that could not do `lacking` of them."""
-    staged = Staged(Release(version="13.6", build="22G120"), "test")
-    with SharedCache.open(cache_path) as cache:
-        report = extract_all(cache, folder / "images", jobs=1)
-        for part in cache.files:
-            kept = StagedCacheFile(part.path, part.path.name, f"/System/{part.path.name}", cache.arch, cache.uuid)
-            staged.cache_files.append(kept)
-        for number, e in enumerate(report.extracted):
-            staged.manifest.append(
-                ManifestEntry(path=e.path, arch=e.arch, uuid=e.uuid, origin=Origin.CACHE, cache_uuid=cache.uuid)
-            )
-            if number < lacking:
-                continue
-            if revision != REVISION:
-                e.file.chmod(0o644)
-                with e.file.open("ab") as out:
-                    out.write(b"\0" * 8)  # what an earlier extractor made was not quite the same
-            staged.objects.append(
-                StagedObject(
-                    *(e.file, 0, e.file.stat().st_size, e.path, e.arch, e.uuid),
-                    origin=Origin.CACHE,
-                    cache_uuid=cache.uuid,
-                    extractor=EXTRACTOR,
-                    revision=revision,
-                )
-            )
+    staged = stage_extracted(cache_path, folder / "images", "22G120")
+    del staged.objects[:lacking]
+    if revision != REVISION:
+        for number, o in enumerate(staged.objects):
+            o.file.chmod(0o644)
+            with o.file.open("ab") as out:
+                out.write(b"\0" * 8)  # what an earlier extractor made was not quite the same
+            staged.objects[number] = replace(o, size=o.size + 8, revision=revision)
     return staged
 
 

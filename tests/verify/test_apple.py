@@ -9,13 +9,13 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_all, find_caches
-from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest
-from symcache.model import ManifestEntry, Origin, Release
+from symcache.dyld import SharedCache, find_caches
+from symcache.library import Library, ingest
 from symcache.verify import Expectations, Level, verify
 from symcache.verify.holdings import Unit
 from symcache.verify.raw_cache import RawCache
 from tests.support.apple import apple_caches
+from tests.support.extracted import stage_extracted
 
 BUILD = "22G120"
 
@@ -27,29 +27,7 @@ def names() -> list[str]:
 
 def harvested(folder: Path, scratch: Path) -> Library:
     """Store a cache as a harvest does: its raw files and every image."""
-    main = find_caches(folder)[0]
-    staged = Staged(Release(version="13.6", build=BUILD), "test")
-    with SharedCache.open(main) as cache:
-        for part in cache.files:
-            name = part.path.name
-            staged.cache_files.append(
-                StagedCacheFile(part.path, name, f"/System/Library/dyld/{name}", cache.arch, cache.uuid)
-            )
-        report = extract_all(cache, scratch / "extracted", jobs=1)
-        assert report.failed == []
-        for e in report.extracted:
-            staged.manifest.append(
-                ManifestEntry(path=e.path, arch=e.arch, uuid=e.uuid, origin=Origin.CACHE, cache_uuid=cache.uuid)
-            )
-            staged.objects.append(
-                StagedObject(
-                    *(e.file, 0, e.size, e.path, e.arch, e.uuid),
-                    origin=Origin.CACHE,
-                    cache_uuid=cache.uuid,
-                    extractor=EXTRACTOR,
-                    revision=REVISION,
-                )
-            )
+    staged = stage_extracted(find_caches(folder)[0], scratch / "extracted", BUILD)
     library = Library.open(scratch / "library", create=True)
     assert ingest(library, staged).sealed
     return library
