@@ -2,6 +2,7 @@
 .PHONY: help demo test check bench fuzz soak format clean
 PY = .venv/bin/python
 PYTEST_FLAGS =
+BENCH =
 DEMO_FLAGS =
 export PYTHON
 
@@ -9,7 +10,7 @@ help:
 	@echo "make demo   the whole path on this machine: harvest, verify, serve, open a crash dump"
 	@echo "make test   the tests"
 	@echo "make check  style and types"
-	@echo "make bench  speed against peers, as a table and bench.json"
+	@echo "make bench  speed against peers, as a table and bench.json; BENCH=full-release: a whole release of full size"
 	@echo "make fuzz   hostile input for a bounded time"
 	@echo "make soak   the tests that kill an ingest at random, ten times as often"
 
@@ -34,7 +35,7 @@ format:
 
 bench:
 	@.ci/bootstrap bench
-	@$(PY) -m tests.bench
+	@$(PY) -m tests.bench $(BENCH)
 
 fuzz:
 	@.ci/bootstrap fuzz

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import statistics
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +14,13 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
-import lief
-import numpy as np
-
 from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.model import ManifestEntry, Release
 from symcache.store import BlobReader
 from symcache.verify import Expectations, Level, VerifyReport, verify
 from tests.bench.harness import ROUNDS, Row, compare, figure
 from tests.bench.synthetic_cache import Shape, build
+from tests.bench.synthetic_files import machine_code, write_dylibs
 from tests.support.extracted import stage_extracted
 
 __all__ = ["run"]
@@ -35,9 +32,9 @@ _CHUNK = 1 << 20
 
 def run(scratch: Path) -> list[Row]:
     """Return the rows of both levels; a release whose raw cache was kept has rows of its own."""
-    code = _machine_code()
-    small = _library(scratch, "small", _images(scratch / "small", code, _IMAGES, median=24 << 10))
-    large = _library(scratch, "large", _images(scratch / "large", code, 800, median=300 << 10))
+    code = machine_code()
+    small = _library(scratch, "small", write_dylibs(scratch / "small", code, _IMAGES, median=24 << 10))
+    large = _library(scratch, "large", write_dylibs(scratch / "large", code, 800, median=300 << 10))
     rows = [_blobs(small), *_bytes("800 images", large, _files(scratch / "large"))]
     cached, files = _cached(scratch / "cached")
     return rows + _bytes("a shared cache, raw and extracted", cached, files)
@@ -108,44 +105,6 @@ def _hash(file: Path) -> str:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.rglob("*") if f.is_file())
-
-
-def _machine_code() -> bytes:
-    """Return real code and data, so that compression finds what it finds in system libraries."""
-    roots = [Path(lief.__file__).parent, Path(np.__file__).parent]
-    found = [f.read_bytes() for root in roots for f in sorted(root.rglob("*.so"))]
-    return b"".join(found)
-
-
-def _images(folder: Path, code: bytes, count: int, median: int) -> Iterator[tuple[Path, UUID]]:
-    """Write dylibs: a header, code, and a symbol table over a string pool."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(7)
-    sizes = np.clip(rng.lognormal(np.log(median), 1.0, count), 4096, 24 << 20).astype(int)
-    for number, size in enumerate(sizes.tolist()):
-        start = int(rng.integers(0, max(1, len(code) - size)))
-        file = folder / f"{number}.dylib"
-        uuid = UUID(int=number + 1)
-        file.write_bytes(_dylib(uuid, code[start : start + size], symbols=size // 400))
-        yield file, uuid
-
-
-def _dylib(uuid: UUID, code: bytes, symbols: int) -> bytes:
-    text = 4096 + len(code) + -len(code) % 4096
-    nlists = np.zeros(symbols, np.dtype([("strx", "<u4"), ("rest", "<u4"), ("value", "<u8")]))
-    nlists["strx"] = 1 + 24 * np.arange(symbols)
-    nlists["value"] = 0x1000 + 16 * np.arange(symbols)
-    pool = b"\0" + b"".join(b"_function_number_%06d\0\0" % n for n in range(symbols)) + b"\0"
-    linkedit = nlists.tobytes() + pool
-    commands = (
-        struct.pack("<2I16s4Q4I", 0x19, 72, b"__TEXT", 0, text, 0, text, 5, 5, 0, 0)
-        + struct.pack("<2I16s4Q4I", 0x19, 72, b"__LINKEDIT", text, 1 << 24, text, len(linkedit), 1, 1, 0, 0)
-        + struct.pack("<6I", 0x2, 24, text, symbols, text + nlists.nbytes, len(pool))
-        + struct.pack("<2I", 0x1B, 24)
-        + uuid.bytes
-    )
-    header = struct.pack("<8I", 0xFEEDFACF, 0x0100_0007, 3, 6, 4, len(commands), 0, 0)
-    return (header + commands).ljust(4096, b"\0") + code.ljust(text - 4096, b"\0") + linkedit
 
 
 def _library(scratch: Path, name: str, images: Iterator[tuple[Path, UUID]]) -> Library:
