@@ -14,7 +14,6 @@ from symcache.dyld.cache_file import CacheFilePart, open_part
 from symcache.dyld.header import Header, Mapping
 from symcache.dyld.images import Image, read_aliases, read_images
 from symcache.dyld.names import Companion, companions_of, is_cache_name
-from symcache.dyld.slide_search import with_slide_info
 from symcache.errors import SharedCacheError
 from symcache.model import uuid_text
 
@@ -47,7 +46,6 @@ class SharedCache:
         """Companions that are not there. Only `.symbols` may be, unless the cache was opened with `partial`."""
         self.warnings: list[str] = [m.reason for m in self.missing]
         """What is missing or odd but can be done without."""
-        self.warnings += [note for part in self.files for note in part.notes]
         self.space = AddressSpace(parts)
         self._table = read_images(main, self.space)
         self.images: list[Image] = self._table.images
@@ -73,7 +71,7 @@ class SharedCache:
             raise SharedCacheError(f"{path}: not the name of a main shared-cache file", hint=hint)
         opened: list[CacheFilePart] = []
         try:
-            main = with_slide_info(open_part(path))
+            main = open_part(path)
             opened.append(main)
             missing: list[MissingFile] = []
             symbols = None
@@ -168,7 +166,7 @@ def _open_companion(main: CacheFilePart, wanted: Companion) -> CacheFilePart:
             f"{main.path}: its companion {wanted.name} (UUID {expected}) is missing",
             hint="copy all files of the cache from the same machine",
         )
-    part = with_slide_info(open_part(place, wanted.suffix), main)
+    part = open_part(place, wanted.suffix)
     try:
         if part.header.magic != main.header.magic or part.uuid != wanted.uuid:
             raise SharedCacheError(

@@ -24,8 +24,6 @@ class CacheFilePart:
     header: Header
     mappings: tuple[Mapping, ...]
     data: mmap.mmap
-    notes: tuple[str, ...] = ()
-    """What is odd about the file but can be coped with."""
 
     @property
     def uuid(self) -> UUID | None:

@@ -63,11 +63,6 @@ class SlideInfo:
             if pointer_size == 8:
                 words[some + 1] = (value >> np.uint64(32)).astype(np.uint32)
 
-    def values(self, pages: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], pointer_size: int) -> _Array64:
-        """Return every pointer of whole pages, made plain; for the arguments see `decode`. Raises SharedCacheError."""
-        words = pages.reshape(-1).view(np.uint32)
-        return self._plain(_load(words, self._pointers(words, numbers, pointer_size), pointer_size))
-
     def _pointers(
         self, words: npt.NDArray[np.uint32], numbers: npt.NDArray[np.int64], pointer_size: int
     ) -> npt.NDArray[np.int64]:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -24,57 +23,10 @@ def _mains() -> list[Any]:
     root = os.environ.get("SYMCACHE_TEST_CACHES", "")
     folders = sorted(f.parent for f in Path(root).glob("*/expected.json")) if root else []
     return [
-        pytest.param((main, size), id=f"{folder.name}-{main.name.removeprefix('dyld_shared_cache_')}{form}")
+        pytest.param(main, id=f"{folder.name}-{main.name.removeprefix('dyld_shared_cache_')}")
         for folder in folders
         for main in find_caches(folder)
-        for size, form in [
-            (0, ""),
-            *((s, f"-under-{s:#x}") for s in _HEADERS if _can_be_rewritten(main)),
-            *((s, "-without-table-of-slide-infos") for s in [_NO_TABLE] if folder.name not in _NEED_TABLE),
-        ]
     ]
-
-
-_NO_TABLE = -1
-_NEED_TABLE = {"macos12-arm64e"}
-"""Whose sub-caches say nowhere else that they have slide infos; no builder wrote them without the table."""
-_HEADERS = (0x28, 0x48, 0x68, 0x98, 0xF8, 0x118, 0x138, 0x140, 0x1C8, 0x208, 0x228, 0x238)
-
-
-def _can_be_rewritten(main: Path) -> bool:
-    head = main.read_bytes()[:0x200]
-    companions = any(head[0x18C:0x190] + head[0x190:0x1A0])
-    return not companions and struct.unpack_from("<I", head, 0x10)[0] == 0x200
-
-
-def _rewritten(main: Path, size: int, folder: Path) -> Path:
-    """The same cache under a header of another size: what that one has not is not said any more.
-
-    Before 0x140 no field tells of slide info, though the pointers of several mappings are chained.
-    """
-    out = bytearray(main.read_bytes())
-    old, count = struct.unpack_from("<2I", out, 0x10)
-    mappings = bytes(out[old : old + count * 0x20])
-    assert size + len(mappings) <= struct.unpack_from("<I", out, 0x138)[0]
-    if size < 0x1C8:
-        out[0x18:0x20] = out[0x1C0:0x1C8]
-    out[0x200:0x238] = bytes(0x38)
-    out[size : size + len(mappings)] = mappings
-    struct.pack_into("<I", out, 0x10, size)
-    shutil.copy(main.parent / "expected.json", folder)
-    path = folder / main.name
-    path.write_bytes(out)
-    return path
-
-
-def _without_table(main: Path, folder: Path) -> Path:
-    """The same cache, with no file's header naming the mappings together with their slide infos."""
-    for file in main.parent.iterdir():
-        data = bytearray(file.read_bytes())
-        if data[:7] == b"dyld_v1" and struct.unpack_from("<I", data, 0x10)[0] >= 0x140:
-            data[0x138:0x140] = bytes(8)
-        (folder / file.name).write_bytes(data)
-    return folder / main.name
 
 
 _MAINS = _mains() or [pytest.param(None, marks=pytest.mark.skip("SYMCACHE_TEST_CACHES is not set"))]
@@ -98,11 +50,7 @@ class Extracted:
 @pytest.fixture(scope="module")
 def extracted_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @functools.lru_cache(None)
-    def extract(main: Path, size: int) -> Extracted:
-        if size == _NO_TABLE:
-            main = _without_table(main, tmp_path_factory.mktemp("without"))
-        elif size:
-            main = _rewritten(main, size, tmp_path_factory.mktemp("rewritten"))
+    def extract(main: Path) -> Extracted:
         return Extracted(main, tmp_path_factory.mktemp("extracted"))
 
     return extract
@@ -110,7 +58,7 @@ def extracted_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def extracted(request: pytest.FixtureRequest, extracted_of: Any) -> Extracted:
-    return extracted_of(*request.param)
+    return extracted_of(request.param)
 
 
 all_caches = pytest.mark.parametrize("extracted", _MAINS, indirect=True)

@@ -311,22 +311,3 @@ def test_images_of_one_name_in_different_folders_are_different_images(tmp_path: 
     with SharedCache.open(Cache(images).write(tmp_path)) as cache:
         report = extract_all(cache, tmp_path / "out", image="UIKit")
     assert [str(e.file.relative_to(tmp_path / "out")) for e in report.extracted] == [p[1:] for p in paths]
-
-
-def test_an_old_header_whose_slide_info_field_is_of_another_mapping(tmp_path: Path) -> None:
-    """The writable memory of such caches may be several mappings, and the field can point at one info only."""
-    page = struct.pack("<Q", 0x55 | 0 << 40).ljust(PAGE, b"\0")
-    slide = struct.pack("<6I2Q4H", 2, 0x1000, 0x28, 4, 0x30, 0, 0xFFFF << 40, 0x7FF8_0000_0000, 0, *(0x4000,) * 3)
-    cache = Cache([Image("/a", UUID(int=1), data=page)], header_size=0x138, slide=slide)
-    out = bytearray(cache.build())
-    place = struct.unpack_from("<Q", out, 0x38)[0]
-    link = out.index(slide) - 8  # where __LINKEDIT starts; a builder would put the info right there
-    out[link : link + len(slide)] = slide
-    for wrong in (0x3000, place + 4, len(out) - 8, link):
-        struct.pack_into("<Q", out, 0x38, wrong)
-        path = tmp_path / "dyld_shared_cache_x86_64"
-        path.write_bytes(out)
-        with SharedCache.open(path) as opened:
-            assert bool(opened.warnings) == (wrong != link)
-            made = read(extract_all(opened, tmp_path / "out").extracted[0].file)
-        assert struct.unpack_from("<Q", made.bytes_of(made.segment("__DATA")))[0] == 0x7FF8_0000_0055

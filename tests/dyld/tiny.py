@@ -78,8 +78,6 @@ class Cache:
     """Last of all: bytes of the main file to overwrite."""
     extra_mappings: list[tuple[int, int, int, int]] = field(default_factory=list)
     """(address, size, file offset, protection)"""
-    data_size: int | None = None
-    """Of the data mapping, where it is not a page an image."""
 
     @property
     def wide(self) -> bool:
@@ -123,7 +121,7 @@ class Cache:
         assert len(link) <= self.room
         mappings = [
             (self.base, data_at, 0, 0, 0, 5),
-            (self.base + 0x1000_0000, self.data_size or count * PAGE, data_at, slide_at, len(self.slide), 3),
+            (self.base + 0x1000_0000, count * PAGE, data_at, slide_at, len(self.slide), 3),
             (self.linkedit_address, self.room, link_at, 0, 0, 1),
             *((a, s, o, 0, 0, p) for a, s, o, p in self.extra_mappings),
         ]
