@@ -22,14 +22,14 @@ def cache_json(cache: SharedCache) -> dict[str, Any]:
         "path": str(cache.path),
         "arch": cache.arch,
         "uuid": _uuid_or_none(cache.uuid),
-        "platform": cache.platform,
+        "platform": cache.main.header.platform,
         "os_version": cache.os_version,
-        "cache_type": cache.header.cache_type,
+        "cache_type": cache.main.header.cache_type,
         "complete": not any(not m.companion.optional for m in cache.missing),
         "files": [
             {
                 "name": part.path.name,
-                "uuid": _uuid_or_none(part.uuid),
+                "uuid": _uuid_or_none(part.header.uuid),
                 "size": part.size,
                 "header_size": part.header.mapping_offset,
             }

@@ -199,12 +199,12 @@ def _info_cache(path: Path, json: bool) -> None:
 
 
 def _print_cache(cache: SharedCache) -> None:
-    header = cache.header
-    platform = _PLATFORMS.get(cache.platform, f"platform {cache.platform}") if cache.platform else ""
+    header = cache.main.header
+    platform = _PLATFORMS.get(header.platform, f"platform {header.platform}") if header.platform else ""
     release = f"{platform} {cache.os_version}".strip() or "system not noted"
     kind = {0: "development", 1: "production", 2: "universal"}.get(header.cache_type, f"type {header.cache_type}")
     out.print(f"{plain(str(cache.path))}: shared cache, {plain(cache.arch)}, {_uuid(cache.uuid)}, {release}, {kind}")
-    files = [(p.path.name, p.uuid, _size(p.size), f"{p.header.mapping_offset:#x} bytes") for p in cache.files]
+    files = [(p.path.name, p.header.uuid, _size(p.size), f"{p.header.mapping_offset:#x} bytes") for p in cache.files]
     files += [(m.companion.name, m.companion.uuid, "missing", "") for m in cache.missing]
     _print_table(
         ("file", "UUID", "size", "header"),

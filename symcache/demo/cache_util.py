@@ -155,7 +155,7 @@ def _extract(arguments: _Arguments, stderr: TextIO, place: Place) -> int:
         return 0  # a sub-cache as main: its images lie elsewhere, and nobody says so
     try:
         with SharedCache.open(path) as opened:
-            if opened.header.symbol_file_uuid and opened.symbols is None:
+            if opened.main.header.symbol_file_uuid and opened.symbols is None:
                 stderr.write(f"Error: stat failed for dyld shared cache at {cache}.symbols\n")
             report = extract_all(opened, place(arguments.directory), jobs=1)
     except SymcacheError as error:

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.header import Mapping
 from symcache.errors import SharedCacheError
@@ -46,10 +43,6 @@ class AddressSpace:
         self._parts = parts
         self._rows = rows
         self._addresses = [m.address for _, m, _ in rows]
-        self._starts = np.array([m.address for _, m, _ in rows], dtype=np.uint64)
-        self._ends = np.array([m.address + m.size for _, m, _ in rows], dtype=np.uint64)
-        self._offsets = np.array([m.file_offset for _, m, _ in rows], dtype=np.uint64)
-        self._files = np.array([number for _, _, number in rows], dtype=np.int64)
 
     def locate(self, address: int) -> Location | None:
         """Return where an address lies, or None when no file backs it."""
@@ -63,15 +56,6 @@ class AddressSpace:
         if inside >= mapping.size:
             return None
         return Location(self._parts[number], mapping, mapping.file_offset + inside, mapping.size - inside)
-
-    def locate_many(self, addresses: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-        """Return (number of the file, offset in it) of each address; file -1 where nothing backs it."""
-        index = np.searchsorted(self._starts, addresses, "right") - 1
-        safe = np.maximum(index, 0)
-        inside = (index >= 0) & (addresses < self._ends[safe])
-        files = np.where(inside, self._files[safe], -1)
-        offsets = np.where(inside, self._offsets[safe] + (addresses - self._starts[safe]), np.uint64(0))
-        return files, offsets
 
     @property
     def size(self) -> int:

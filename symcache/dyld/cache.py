@@ -11,7 +11,7 @@ from uuid import UUID
 
 from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache_file import CacheFilePart, open_part
-from symcache.dyld.header import Header, Mapping
+from symcache.dyld.header import Mapping
 from symcache.dyld.images import Image, read_aliases, read_images
 from symcache.dyld.names import Companion, companions_of, is_cache_name
 from symcache.errors import SharedCacheError
@@ -121,11 +121,6 @@ class SharedCache:
         return self.main.path
 
     @property
-    def header(self) -> Header:
-        """Of the main file."""
-        return self.main.header
-
-    @property
     def arch(self) -> str:
         """The architecture as the magic spells it."""
         return self.main.header.arch
@@ -133,7 +128,7 @@ class SharedCache:
     @property
     def uuid(self) -> UUID | None:
         """What the whole cache is known by; None before 10.9."""
-        return self.main.uuid
+        return self.main.header.uuid
 
     @property
     def base(self) -> int:
@@ -144,11 +139,6 @@ class SharedCache:
     def mappings(self) -> list[tuple[CacheFilePart, Mapping]]:
         """All mappings with their files."""
         return [(part, m) for part in self.files if part is not self.symbols for m in part.mappings]
-
-    @property
-    def platform(self) -> int:
-        """Mach-O platform number: 1 macOS, 10 DriverKit, …; 0 unknown."""
-        return self.main.header.platform
 
     @property
     def os_version(self) -> str:
@@ -167,17 +157,18 @@ def _open_companion(main: CacheFilePart, wanted: Companion) -> CacheFilePart:
             hint="copy all files of the cache from the same machine",
         )
     part = open_part(place, wanted.suffix)
+    header, base = part.header, main.mappings[0].address
     try:
-        if part.header.magic != main.header.magic or part.uuid != wanted.uuid:
+        if header.magic != main.header.magic or header.uuid != wanted.uuid:
             raise SharedCacheError(
-                f"{place}: UUID {uuid_text(part.uuid) if part.uuid else 'none'} ({part.header.arch}) where"
+                f"{place}: UUID {uuid_text(header.uuid) if header.uuid else 'none'} ({header.arch}) where"
                 f" {expected} ({main.header.arch}) was expected",
                 hint="the files are of different macOS builds: copy them all again from one machine",
             )
-        if wanted.vm_offset is not None and part.mappings[0].address != main.mappings[0].address + wanted.vm_offset:
+        if wanted.vm_offset is not None and part.mappings[0].address != base + wanted.vm_offset:
             raise SharedCacheError(
                 f"{place}: lies at {part.mappings[0].address:#x} where the main file expects"
-                f" {main.mappings[0].address + wanted.vm_offset:#x}"
+                f" {base + wanted.vm_offset:#x}"
             )
     except SharedCacheError:
         part.data.close()

@@ -6,7 +6,6 @@ import mmap
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 from symcache.dyld.header import Header, Mapping, parse_header, parse_mappings
 from symcache.errors import SharedCacheError
@@ -24,11 +23,6 @@ class CacheFilePart:
     header: Header
     mappings: tuple[Mapping, ...]
     data: mmap.mmap
-
-    @property
-    def uuid(self) -> UUID | None:
-        """Of this file."""
-        return self.header.uuid
 
     @property
     def size(self) -> int:

@@ -45,7 +45,6 @@ _FIELDS = (
     ("images_text_count", 0x90, "Q"),
     ("platform", 0xD8, "I"),
     ("flags", 0xDC, "I"),
-    ("shared_region_size", 0xE8, "Q"),
     ("max_slide", 0xF0, "Q"),
     ("dylibs_trie_address", 0x108, "Q"),
     ("dylibs_trie_size", 0x110, "Q"),
@@ -58,8 +57,6 @@ _FIELDS = (
     ("images_offset_new", 0x1C0, "I"),
     ("images_count_new", 0x1C4, "I"),
     ("cache_sub_type", 0x1C8, "I"),
-    ("cputype", 0x228, "I"),
-    ("cpusubtype", 0x22C, "I"),
 )
 _IMAGES_TABLE_MOVED = 0x1C8
 _SUFFIXES_STORED = 0x1C8
@@ -89,8 +86,8 @@ class Header:
     images_text_offset: int
     images_text_count: int
     platform: int
+    """Mach-O platform number: 1 macOS, 10 DriverKit, …; 0 unknown."""
     flags: int
-    shared_region_size: int
     max_slide: int
     dylibs_trie_address: int
     dylibs_trie_size: int
@@ -104,8 +101,6 @@ class Header:
     images_offset_new: int
     images_count_new: int
     cache_sub_type: int
-    cputype: int
-    cpusubtype: int
 
     @property
     def images_table(self) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def test_each_header_size_lists_and_extracts_its_images(tmp_path: Path, size: in
         ]
         assert opened.uuid == (cache.uuid if size >= 0x68 else None)
         assert opened.os_version == ("13.6.1" if size >= 0x1C8 else "")
-        assert opened.platform == (1 if size >= 0xF8 else 0)
+        assert opened.main.header.platform == (1 if size >= 0xF8 else 0)
         report = extract_all(opened, tmp_path / "out", jobs=1)
     assert not report.failed
     for image, extracted in zip(cache.images, report.extracted, strict=True):

@@ -267,7 +267,7 @@ def test_a_table_that_cannot_be_is_refused(
     main = root / CACHE_FOLDER / "dyld_shared_cache_x86_64"
     data = bytearray(main.read_bytes())
     with SharedCache.open(main) as opened:
-        offset, _ = opened.header.images_table
+        offset, _ = opened.main.header.images_table
     data[offset + 24 : offset + 28] = (0xF0000000).to_bytes(4, "little")
     main.write_bytes(data)
     with session_of(openssh, root) as session:

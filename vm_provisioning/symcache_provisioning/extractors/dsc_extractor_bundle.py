@@ -69,7 +69,7 @@ class CacheBundle:
         with SharedCache.open(file, partial=True) as opened:
             if opened.uuid != cache.uuid:
                 raise IntegrityError(f"{where}: has become another cache meanwhile", hint="harvest again")
-            if opened.images and not opened.header.images_text_count:
+            if opened.images and not opened.main.header.images_text_count:
                 raise SharedCacheError(
                     f"{where}: has no table of UUIDs, as those before 10.12", hint="harvest with --extractor raw"
                 )
