@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from symcache.dyld.cache import Image, SharedCache
-from symcache.dyld.linkedit import DROPPED, rebuild
+from symcache.dyld.commands import carried_over
+from symcache.dyld.linkedit import rebuild
 from symcache.dyld.mach_image import MachImage, read_image
 from symcache.dyld.pointers import DecodedPages, PointerDecoder
 from symcache.dyld.self_check import check
@@ -165,7 +166,7 @@ class Extractor:
 
 def _head(parsed: MachImage) -> bytes:
     """Return header and load commands as they will stand, padded to the length that they had."""
-    kept = [c for c in parsed.commands if c.cmd not in DROPPED]
+    kept = carried_over(parsed)
     commands = b"".join(c.data for c in kept)
     flags = parsed.header.flags & ~MH.DYLIB_IN_CACHE
     header = replace(parsed.header, ncmds=len(kept), sizeofcmds=len(commands), flags=flags)

@@ -18,26 +18,8 @@ from symcache.dyld.symbols import SymbolSource, gather_strings
 from symcache.errors import SharedCacheError
 from symcache.macho import LC, Dysymtab, N, Symtab
 
-__all__ = ["DROPPED", "Linkedit", "rebuild"]
+__all__ = ["Linkedit", "rebuild"]
 
-DROPPED = frozenset(
-    {
-        LC.CODE_SIGNATURE,
-        LC.SEGMENT_SPLIT_INFO,
-        LC.ENCRYPTION_INFO,
-        LC.ENCRYPTION_INFO_64,
-        LC.DYLIB_CODE_SIGN_DRS,
-        LC.LINKER_OPTIMIZATION_HINT,
-        LC.ATOM_INFO,
-        LC.FUNCTION_VARIANTS,
-        LC.FUNCTION_VARIANT_FIXUPS,
-        LC.NOTE,
-        LC.SYMSEG,
-        LC.TWOLEVEL_HINTS,
-        LC.DYLD_CHAINED_FIXUPS,
-    }
-)
-"""Commands whose payload is not carried over: what stayed of them would point nowhere."""
 _INDIRECT_LOCAL = 0x8000_0000
 _INDIRECT_LOCAL_OR_ABS = np.uint32(0xC000_0000)
 

@@ -81,7 +81,10 @@ def header_in_cache(number: int, image: Image, layout: Layout, tables: Tables, o
         elif cmd == LC_DATA_IN_CODE:
             struct.pack_into("<2I", out, 8, *placed(tables.data_in_code))
         commands.append(bytes(out))
+    for cmd, offset, size in options.commands:
+        commands.append(struct.pack("<4I", cmd, 16, linkedit.file_offset + offset, size))
     body = b"".join(commands)
+    assert start + len(body) <= min(s.addr for s in image.text.sections) - image.text.vmaddr, "no room for commands"
     head = bytearray(image.header[:start])
     (flags,) = struct.unpack_from("<I", head, 24)
     struct.pack_into("<III", head, 4, image.cputype, image.cpusubtype, image.filetype)

@@ -47,7 +47,8 @@ class CacheOptions:
     paths to install paths. Two layouts of the same dylibs differ by `layout_seed` in the order of images and the
     padding between them. `authenticated` is the share of rebased pointers in writable segments that an arm64e cache
     marks as signed, `high8` the share that carries a tag in the top byte. `redact` keeps one `<redacted>` entry for
-    each unmapped local of `__text`, as Apple's builder does.
+    each unmapped local of `__text`, as Apple's builder does. `commands` are (cmd, offset, size) of more
+    linkedit_data_commands for every image; their offset counts from the start of its `__LINKEDIT` in the cache.
     """
 
     arch: str = "x86_64"
@@ -75,6 +76,7 @@ class CacheOptions:
     slide_page_size: int | None = None
     delta_mask: int | None = None
     page_aligned: bool = False
+    commands: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)  # UUIDs are made of the rest
 
     @property
     def suffixes(self) -> tuple[str, ...]:

@@ -161,15 +161,47 @@ def test_the_header_says_no_more_that_it_is_in_a_cache(tmp_path: Path) -> None:
     assert made.flags == 0x85
 
 
+_POINT_NOWHERE = (
+    *(0x3, 0xA, 0x16, 0x1D, 0x1E, 0x21, 0x2B, 0x2C, 0x2E, 0x31, 0x80000034, 0x80000035, 0x36, 0x37, 0x38, 0x3A),
+)
+_SAY_ALL_THEMSELVES = (
+    *range(0x4, 0xA), 0xC, 0xD, 0xE, 0xF, *range(0x10, 0x16), 0x17, 0x80000018, 0x1A, 0x8000001C, 0x8000001F, 0x20,
+    0x80000023, 0x24, 0x25, 0x27, 0x80000028, 0x2A, 0x2D, 0x2F, 0x30, 0x32, 0x39,
+)  # fmt: skip
+
+
 def test_commands_that_would_point_nowhere_are_gone_and_the_rest_is_whole(tmp_path: Path) -> None:
-    gone = (0x1D, 0x1E, 0x2B, 0x2E, 0x80000034, 0x36, 0x37, 0x38)
-    image = Image("/a", UUID(int=1), commands=[*map(linkedit_command, gone), struct.pack("<4I", 0x2A, 16, 7, 8)])
+    """All of Apple's loader.h but those that are made anew, and LC_UUID, which is there anyway."""
+    more = [linkedit_command(cmd) for pair in zip(_POINT_NOWHERE, _SAY_ALL_THEMSELVES) for cmd in pair]  # noqa: B905
+    more += [linkedit_command(cmd) for cmd in _SAY_ALL_THEMSELVES[len(_POINT_NOWHERE) :]]
+    made = read(_extract(tmp_path, Image("/a", UUID(int=1), commands=more)).extracted[0].file)
+    own = [0x19, 0x19, 0x19, 0xD, 0x1B, 2, 0xB]
+    assert [cmd for cmd, _ in made.commands] == [*own, *_SAY_ALL_THEMSELVES]
+    assert [data for _, data in made.commands[len(own) :]] == [linkedit_command(cmd) for cmd in _SAY_ALL_THEMSELVES]
+    assert not any(made.data[made.commands_end : made.commands_end + 16 * len(_POINT_NOWHERE)])
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "stays"),
+    [
+        (0, 1, False),
+        (0x3FFF0, 0x10, False),
+        (0x3FFF0, 0x11, True),
+        (-1, 0x10, True),
+        (0x40000, 1, True),
+        (8, 0, True),
+        (8, 0xFFFF_FFFF, True),
+    ],
+)
+def test_what_looks_like_a_new_command_of_the_link_edit_is_gone(
+    tmp_path: Path, start: int, size: int, stays: bool
+) -> None:
+    link_edit = 3 * PAGE
+    command = linkedit_command(0x7A, link_edit + start, size)
+    longer = command[:4] + struct.pack("<I", 24) + command[8:] + bytes(8)
+    image = Image("/a", UUID(int=1), commands=[command, longer, linkedit_command(0x39, link_edit, 8)])
     made = read(_extract(tmp_path, image).extracted[0].file)
-    kinds = [cmd for cmd, _ in made.commands]
-    assert not set(gone) & set(kinds)
-    assert made.command(0x2A) == struct.pack("<4I", 0x2A, 16, 7, 8)
-    assert kinds == [0x19, 0x19, 0x19, 0xD, 0x1B, 2, 0xB, 0x2A]
-    assert not any(made.data[made.commands_end : made.commands_end + 16 * len(gone)])
+    assert [data for _, data in made.commands[7:]] == [command] * stays + [longer, linkedit_command(0x39, link_edit, 8)]
 
 
 def test_dyld_itself_is_an_image_like_others(tmp_path: Path) -> None:

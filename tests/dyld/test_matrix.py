@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,19 @@ def test_what_went_into_the_cache_comes_out(tmp_path: Path, options: CacheOption
         symbols = image.symbols
         names = ["LOCAL" if i & 0x8000_0000 else "ABS" if i & 0x4000_0000 else symbols[i].name for i in image.indirect]
         assert names == expected.indirect_symbols, path
+
+
+@pytest.mark.parametrize("split", ["single", "v2-kinds"])
+def test_commands_of_later_linkers_go_with_what_they_point_at(tmp_path: Path, split: str) -> None:
+    """Of the same shape as others that point into __LINKEDIT; what merely has that shape stays."""
+    need_toolchain()
+    inside, outside = (0x70, 0x20, 0x40), (0x71, -0x10, 0x8)
+    options = CacheOptions(arch="arm64", split=split, commands=(inside, outside))
+    with SharedCache.open(build_cache(sample(options), options).write(tmp_path / "cache")) as cache:
+        in_cache = sum(bytes(part.data).count(struct.pack("<2I", inside[0], 16)) for part in cache.files)
+        assert in_cache == len(cache.images)
+        report = extract_all(cache, tmp_path / "out", jobs=1)
+    assert not report.failed
+    for extracted in report.extracted:
+        kinds = [cmd for cmd, _ in read(extracted.file).commands]
+        assert 0x70 not in kinds and 0x71 in kinds, extracted.path

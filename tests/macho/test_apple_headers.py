@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +44,20 @@ def _assertions() -> Iterator[str]:
         yield f"sizeof(struct dylinker_command), {command + structs.lc_str.size}"
 
 
-def test_numbers_and_sizes(tmp_path: Path) -> None:
-    need_toolchain()
+@pytest.fixture
+def includes() -> Path:
     ziglang = pytest.importorskip("ziglang", reason="Apple's headers come with PyPI's ziglang, which is not installed")
-    includes = Path(ziglang.__file__).parent / "lib/libc/include/any-darwin-any"
+    return Path(ziglang.__file__).parent / "lib/libc/include/any-darwin-any"
+
+
+def test_every_load_command_of_theirs_has_a_name_here(includes: Path) -> None:
+    """What an extracted image keeps is decided for each of them by its name."""
+    names = re.findall(r"^#define\s+LC_(\w+)", (includes / "mach-o/loader.h").read_text(), re.MULTILINE)
+    assert set(names) - {"REQ_DYLD"} == set(LC.__members__)
+
+
+def test_numbers_and_sizes(tmp_path: Path, includes: Path) -> None:
+    need_toolchain()
     source = tmp_path / "assertions.c"
     lines = [f"#include <{header}>" for header in HEADERS] + ["#define SAME(a, b) _Static_assert((a) == (b), #a)"]
     source.write_text("\n".join([*lines, *(f"SAME({pair});" for pair in _assertions())]) + "\n")
