@@ -33,21 +33,7 @@ MAX_COMMANDS = 16 << 20
 """Bytes of load commands that no image of anybody has had."""
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 
-_LINKEDIT_DATA = frozenset(
-    {
-        LC.CODE_SIGNATURE,
-        LC.SEGMENT_SPLIT_INFO,
-        LC.FUNCTION_STARTS,
-        LC.DATA_IN_CODE,
-        LC.DYLIB_CODE_SIGN_DRS,
-        LC.LINKER_OPTIMIZATION_HINT,
-        LC.DYLD_EXPORTS_TRIE,
-        LC.DYLD_CHAINED_FIXUPS,
-        LC.ATOM_INFO,
-        LC.FUNCTION_VARIANTS,
-        LC.FUNCTION_VARIANT_FIXUPS,
-    }
-)
+_LINKEDIT_DATA = frozenset({LC.FUNCTION_STARTS, LC.DATA_IN_CODE, LC.DYLD_EXPORTS_TRIE})
 _DYLD_INFO = frozenset({LC.DYLD_INFO, LC.DYLD_INFO_ONLY})
 _NAMES = frozenset({LC.ID_DYLIB, LC.ID_DYLINKER})
 # Members of an enumeration take their time to be looked up before Python 3.12.
@@ -121,7 +107,10 @@ class LoadCommand:
         return Dysymtab(*self._fields(self.structs.dysymtab)) if self.cmd == _DYSYMTAB else None
 
     def linkedit_data(self) -> LinkeditData | None:
-        """LC_FUNCTION_STARTS, LC_DATA_IN_CODE and all others that are a linkedit_data_command."""
+        """LC_FUNCTION_STARTS, LC_DATA_IN_CODE, LC_DYLD_EXPORTS_TRIE.
+
+        Others of this struct are not read: Apple's extractor leaves them in images whose files lack what they name.
+        """
         return LinkeditData(*self._fields(self.structs.linkedit_data)) if self.cmd in _LINKEDIT_DATA else None
 
     def dyld_info(self) -> DyldInfo | None:

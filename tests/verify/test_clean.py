@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
 
 from symcache.library import Library
 from symcache.verify import Level, verify
-from tests.verify.releases import ARCHS, BUILD
+from tests.verify.releases import ARCHS, BUILD, Workshop
 
 
 @pytest.mark.parametrize("level", Level)
@@ -21,6 +22,19 @@ def test_a_whole_release_is_complete(harvested: Path, level: Level) -> None:
     # Per architecture: seven images of its cache; outside: two slices of dyld and a tool.
     assert report.images == 7 * 3 + 3
     assert json.loads(json.dumps(report.to_json()))["complete"] is True
+
+
+def test_commands_that_apples_extractor_leaves_behind_cut_nothing_off(workshop: Workshop) -> None:
+    """LC_ATOM_INFO and its like still have the file offset that they had in the cache."""
+
+    def leave(image: bytearray) -> bytes:
+        at = image.index(struct.pack("<2I", 0x29, 16))
+        struct.pack_into("<4I", image, at, 0x36, 16, 0x7000_0000, 0x20)
+        return bytes(image)
+
+    workshop.change_content("/usr/lib/libplain.dylib", "arm64e", leave)
+    with workshop.open() as library:
+        assert verify(library, [BUILD], level=Level.BYTES).findings == []
 
 
 def test_an_interrupted_verification_leaves_nothing_behind(harvested: Path, tmp_path: Path) -> None:
