@@ -43,6 +43,8 @@ class AddressSpace:
         self._parts = parts
         self._rows = rows
         self._addresses = [m.address for _, m, _ in rows]
+        self.size = sum(m.size for _, m, _ in rows)
+        """Bytes that are mapped, over all files."""
 
     def locate(self, address: int) -> Location | None:
         """Return where an address lies, or None when no file backs it."""
@@ -56,11 +58,6 @@ class AddressSpace:
         if inside >= mapping.size:
             return None
         return Location(self._parts[number], mapping, mapping.file_offset + inside, mapping.size - inside)
-
-    @property
-    def size(self) -> int:
-        """Bytes that are mapped, over all files."""
-        return sum(m.size for _, m, _ in self._rows)
 
     def runs(self, address: int, size: int) -> list[tuple[Location | None, int]]:
         """Split a range where its mapping changes: (where each part lies, its size); None for what nothing backs."""
@@ -77,6 +74,10 @@ class AddressSpace:
             address += step
             size -= step
         return found
+
+    def unbacked(self, address: int, size: int) -> int:
+        """Return how many bytes of a range no file backs."""
+        return sum(length for place, length in self.runs(address, size) if place is None)
 
     def release(self) -> None:
         """Let go of the memory that holds what was read of the files; reading it again brings it back."""

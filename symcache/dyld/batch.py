@@ -25,7 +25,7 @@ class Extracted:
     file: Path
     size: int
     unbacked: int = 0
-    """Bytes of its segments that no file of the cache backs: they are zero here."""
+    """Bytes of its segments, zero-fill not counted, that no file of the cache backs: they are zero here."""
 
 
 @dataclass(frozen=True, slots=True)

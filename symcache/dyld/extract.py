@@ -19,7 +19,7 @@ __all__ = ["EXTRACTOR", "REVISION", "ExtractReport", "Extracted", "Failed", "ext
 
 EXTRACTOR = "symcache"
 """What records name as the maker of these files."""
-REVISION = 1
+REVISION = 2
 """Counts changes of the output: a later revision supersedes an earlier one."""
 _BATCH = 64
 """Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""

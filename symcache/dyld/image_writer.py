@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from symcache.dyld.cache import Image, SharedCache
 from symcache.dyld.commands import carried_over
@@ -18,7 +18,7 @@ from symcache.dyld.pointers import DecodedPages, PointerDecoder
 from symcache.dyld.self_check import check
 from symcache.dyld.symbols import LocalSymbols, SymbolSource, read_local_symbols
 from symcache.errors import MachOError, SharedCacheError, SymcacheError
-from symcache.macho import CPU_TYPE, MH, arch_name
+from symcache.macho import CPU_TYPE, MH, Segment, arch_name
 
 __all__ = ["Extractor", "NewImage"]
 
@@ -40,15 +40,29 @@ class NewImage:
     pieces: list[bytes | memoryview]
     size: int
     unbacked: int
-    """Bytes of its segments that no file of the cache backs: they are zero here."""
+    """Bytes of its segments, zero-fill not counted, that no file of the cache backs: they are zero here."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is known of an image before it is made."""
+
+    image: Image
+    parsed: MachImage
+    page: int
+    sizes: dict[Segment, int] = field(default_factory=dict)
+    """Bytes of each segment in the new file: fewer than in memory where it ends in zero-fill. Without __LINKEDIT."""
+    chained: int = 0
+    """Bytes that must be decoded."""
+    unbacked: int = 0
 
 
 class Extractor:
     """Makes images of one opened cache. Not for several threads at once."""
 
     def __init__(self, cache: SharedCache) -> None:
-        self._cache = cache
-        self._decoder = PointerDecoder(cache.space)
+        self._cache, self._space = cache, cache.space
+        self._decoder = PointerDecoder(self._space)
         holder = cache.symbols if cache.symbols else cache.main
         self._locals: LocalSymbols | None = read_local_symbols(holder)
         self._wide_locals = holder.header.has_wide_local_symbols
@@ -62,82 +76,98 @@ class Extractor:
 
     def many(self, images: Sequence[Image]) -> Iterator[tuple[Image, NewImage | SymcacheError]]:
         """Make images in turn; one that cannot be made comes as its error, the others go on."""
-        group: list[tuple[Image, MachImage]] = []
+        group: list[_Plan] = []
         size = 0
         for image in images:
             try:
-                parsed = read_image(self._cache.space, image.address, image.path)
-                data_size = self._check_segments(parsed)
+                plan = self._plan(image)
             except SymcacheError as error:
                 yield image, error
                 continue
-            if group and size + data_size > _DECODE_BYTES:
+            if group and size + plan.chained > _DECODE_BYTES:
                 yield from self._group(group)
                 group, size = [], 0
-            group.append((image, parsed))
-            size += data_size + parsed.header.commands_end
+            group.append(plan)
+            size += plan.chained + plan.parsed.header.commands_end
         yield from self._group(group)
 
-    def _check_segments(self, parsed: MachImage) -> int:
-        """Look at every segment before memory is taken for any; return the bytes that must be decoded."""
-        space = self._cache.space
-        text = parsed.text
-        space.view(text.vmaddr, text.vmsize, f"{parsed.what}: segment {text.segname}")
-        chained = unbacked = total = 0
+    def _plan(self, image: Image) -> _Plan:
+        """Look at every segment of an image before memory is taken for any. Raises SharedCacheError."""
+        space = self._space
+        parsed = read_image(space, image.address, image.path)
+        space.view(parsed.text.vmaddr, parsed.text.vmsize, f"{image.path}: segment {parsed.text.segname}")
+        plan = _Plan(image, parsed, _INTEL_PAGE if parsed.header.cputype in _INTEL else _ARM_PAGE)
+        backed = total = 0
         for segment in parsed.content:
-            total += segment.vmsize
-            if total > min(_MAX_FILE, space.size + _MAX_UNBACKED):
+            filled, last = parsed.sections_end(segment)
+            absent = space.unbacked(segment.vmaddr, segment.vmsize)
+            backed += segment.vmsize - absent
+            if absent:  # zero-fill needs no bytes: whoever left them out has lost nothing
+                plan.unbacked += absent - space.unbacked(segment.vmaddr + filled, last - filled)
+            if plan.unbacked > _MAX_UNBACKED:
                 raise SharedCacheError(
-                    f"{parsed.what}: vmsize {segment.vmsize:#x} of {segment.segname} makes it larger than its cache"
-                )
-            unbacked += sum(n for place, n in space.runs(segment.vmaddr, segment.vmsize) if place is None)
-            if unbacked > _MAX_UNBACKED:
-                raise SharedCacheError(
-                    f"{parsed.what}: segment {segment.segname}, {segment.vmsize:#x} bytes at {segment.vmaddr:#x}, is in"
+                    f"{image.path}: segment {segment.segname}, {segment.vmsize:#x} bytes at {segment.vmaddr:#x}, is in"
                     " no file of the cache"
                 )
-            chained += self._decoder.chained_bytes(segment.vmaddr, segment.vmsize)
-        return chained
+            size = 0 if backed > space.size else self._file_size(parsed, segment, filled, plan.page)
+            total += size
+            if backed > space.size or total > min(_MAX_FILE, space.size + _MAX_UNBACKED):
+                raise SharedCacheError(
+                    f"{image.path}: vmsize {segment.vmsize:#x} of {segment.segname} makes it larger than its cache"
+                )
+            plan.sizes[segment] = size
+            plan.chained += self._decoder.chained_bytes(segment.vmaddr, size)
+        return plan
 
-    def _group(self, group: list[tuple[Image, MachImage]]) -> Iterator[tuple[Image, NewImage | SymcacheError]]:
+    def _file_size(self, parsed: MachImage, segment: Segment, filled: int, page: int) -> int:
+        """Return how many bytes of a segment the file needs, in whole pages: the rest of it is zero.
+
+        As a linker does it, behind the last of its sections that has bytes, but never where the cache is not zero.
+        """
+        start = filled + -(segment.vmaddr + filled) % page
+        if segment is parsed.text or start >= segment.vmsize:
+            return segment.vmsize
+        used = self._decoder.used_bytes(segment.vmaddr + start, segment.vmsize - start)
+        return min(start + used + -used % page, segment.vmsize)
+
+    def _group(self, group: list[_Plan]) -> Iterator[tuple[Image, NewImage | SymcacheError]]:
         if not group:
             return
-        ranges = [(s.vmaddr, s.vmsize) for _, parsed in group for s in parsed.content if s.vmsize]
+        ranges = [(s.vmaddr, size) for plan in group for s, size in plan.sizes.items()]
         try:
-            decoded = self._decoder.decode(ranges, group[0][1].header.structs.pointer_size)
+            decoded = self._decoder.decode(ranges, group[0].parsed.header.structs.pointer_size)
         except SymcacheError as error:
             if len(group) == 1:
-                yield group[0][0], error
+                yield group[0].image, error
                 return
-            for member in group:  # find out which of them it is
-                yield from self._group([member])
+            for plan in group:  # find out which of them it is
+                yield from self._group([plan])
             return
-        for image, parsed in group:
+        for plan in group:
             try:
-                yield image, self._assemble(image, parsed, decoded)
+                yield plan.image, self._assemble(plan, decoded)
             except MachOError as error:
-                yield image, SharedCacheError(f"{image.path}: {error}")
+                yield plan.image, SharedCacheError(f"{plan.image.path}: {error}")
             except SymcacheError as error:
-                yield image, error
+                yield plan.image, error
             except (struct.error, ValueError, IndexError, OverflowError) as error:
-                yield image, SharedCacheError(f"{image.path}: contradictory load commands: {error}")
+                yield plan.image, SharedCacheError(f"{plan.image.path}: contradictory load commands: {error}")
 
-    def _assemble(self, image: Image, parsed: MachImage, decoded: DecodedPages) -> NewImage:
-        page = _INTEL_PAGE if parsed.header.cputype in _INTEL else _ARM_PAGE
+    def _assemble(self, plan: _Plan, decoded: DecodedPages) -> NewImage:
+        image, parsed, page = plan.image, plan.parsed, plan.page
         pieces: list[bytes | memoryview] = []
         text: list[memoryview] = []
-        offset = unbacked = 0
-        for segment in parsed.content:
-            body, missing = decoded.content(segment.vmaddr, segment.vmsize)
-            unbacked += missing
-            parsed.set_segment(segment, offset if segment.vmsize else 0, segment.vmsize, segment.vmsize)
+        offset = 0
+        for segment, size in plan.sizes.items():
+            body = decoded.content(segment.vmaddr, size)
+            parsed.set_segment(segment, offset if segment.vmsize else 0, size, segment.vmsize)
             text = text or body
             pieces += body
-            offset += segment.vmsize
+            offset += size
             if pad := -offset % page:
                 pieces.append(bytes(pad))
                 offset += pad
-        linkedit = rebuild(self._cache.space, parsed, self._unmapped_locals(image, parsed), offset)
+        linkedit = rebuild(self._space, parsed, self._unmapped_locals(image, parsed), offset)
         if parsed.linkedit:
             size = len(linkedit.data)
             parsed.set_segment(parsed.linkedit, offset, size, size + -size % page)
@@ -152,14 +182,14 @@ class Extractor:
             pieces.append(bytes(pad))
         check(self._cache, image, parsed, linkedit, pieces, offset)
         arch = arch_name(parsed.header.cputype, parsed.header.cpusubtype)
-        return NewImage(image, arch, pieces, total + pad, unbacked)
+        return NewImage(image, arch, pieces, total + pad, plan.unbacked)
 
     def _unmapped_locals(self, image: Image, parsed: MachImage) -> SymbolSource | None:
         if self._locals is None:
             return None
         key = image.address - self._cache.base
         if not self._wide_locals:  # keyed by file offset, not by VM offset
-            found = self._cache.space.locate(image.address)
+            found = self._space.locate(image.address)
             key = found.offset if found else key
         return self._locals.of(key, parsed.header.structs.nlist, image.path)
 

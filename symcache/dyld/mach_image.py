@@ -51,6 +51,18 @@ class MachImage:
         """Return the first command of one of the kinds, or None."""
         return next((c for c in self.commands if c.cmd in kinds), None)
 
+    def sections_end(self, segment: Segment) -> tuple[int, int]:
+        """Return where in a segment its last section with bytes in the file ends, and its last one of any kind."""
+        filled = last = 0
+        places = self.segments[segment].section_offsets()
+        raw = self.data[places.start : places.stop]
+        for _, _, addr, size, _, _, _, _, flags, *_ in self.header.structs.section.iter_unpack(raw):
+            if size:
+                end = min(addr + size - segment.vmaddr, segment.vmsize)
+                last = max(last, end)
+                filled = filled if is_zerofill(flags) else max(filled, end)
+        return filled, last
+
     def set_segment(self, segment: Segment, fileoff: int, filesize: int, vmsize: int) -> None:
         """Give a segment its place in the new file, and its sections theirs; addresses stay."""
         data, command, structs = self.data, self.segments[segment], self.header.structs
@@ -59,7 +71,7 @@ class MachImage:
         layout = structs.section
         for position in command.section_offsets():
             name, owner, addr, size, offset, align, _, _, flags, *others = layout.unpack_from(data, position)
-            inside = segment.vmaddr <= addr <= segment.vmaddr + segment.vmsize
+            inside = segment.vmaddr <= addr <= segment.vmaddr + filesize
             new = fileoff + addr - segment.vmaddr if inside and offset and not is_zerofill(flags) else 0
             # Relocations are gone since the link; a stale offset would only mislead.
             layout.pack_into(data, position, name, owner, addr, size, new, align, 0, 0, flags, *others)

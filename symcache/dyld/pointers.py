@@ -16,6 +16,8 @@ from symcache.dyld.slide import SlideInfo, read_slide_info
 __all__ = ["DecodedPages", "PointerDecoder"]
 
 _ZEROS = bytes(1 << 20)
+_ZERO_BLOCK = 4 << 20
+"""Bytes to look at together for one that is not zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,11 @@ class DecodedPages:
     space: AddressSpace
     by_mapping: dict[int, _Pages]
 
-    def content(self, address: int, size: int) -> tuple[list[memoryview], int]:
-        """Return the bytes of a range, as views in order, and how many of them no file backs (these are zero)."""
+    def content(self, address: int, size: int) -> list[memoryview]:
+        """Return the bytes of a range, as views in order; what no file backs is zero."""
         pieces: list[memoryview] = []
-        unbacked = 0
         for place, length in self.space.runs(address, size):
             if place is None:
-                unbacked += length
                 pieces += [memoryview(_ZEROS)[: min(len(_ZEROS), length - n)] for n in range(0, length, len(_ZEROS))]
                 continue
             pages = self.by_mapping.get(place.mapping.address)
@@ -51,7 +51,7 @@ class DecodedPages:
             row = int(np.searchsorted(pages.numbers, inside // pages.slide.page_size))
             start = row * pages.slide.page_size + inside % pages.slide.page_size
             pieces.append(pages.data.reshape(-1)[start : start + length].data)
-        return pieces, unbacked
+        return pieces
 
 
 class PointerDecoder:
@@ -64,6 +64,37 @@ class PointerDecoder:
     def chained_bytes(self, address: int, size: int) -> int:
         """Return how many bytes of a range lie in mappings whose pointers are chained. Raises SharedCacheError."""
         return sum(length for place, length in self._space.runs(address, size) if place and self._slide(place))
+
+    def used_bytes(self, address: int, size: int) -> int:
+        """Return how many bytes of a range there are up to its last one that is not zero once pointers are plain.
+
+        The range should begin with a page, since chains never leave theirs. Raises SharedCacheError.
+        """
+        end = address + size
+        for place, length in reversed(self._space.runs(address, size)):
+            end -= length
+            if place is not None and (used := self._used_bytes(place, length)):
+                return end - address + used
+        return 0
+
+    def _used_bytes(self, place: Location, size: int) -> int:
+        used = 0
+        if slide := self._slide(place):
+            # Where a chain begins there is a pointer, also if its bytes are zero: the last of a chain may lead to the
+            # base, from which all count.
+            first = place.offset - place.mapping.file_offset
+            pages = np.arange(first // slide.page_size, (first + size - 1) // slide.page_size + 1)
+            index, start = slide.chain_starts(pages)
+            at = pages[index] * slide.page_size + start * 4 - first
+            used = int(at[(at >= 0) & (at < size)].max(initial=-1)) + 1
+        data = np.frombuffer(place.part.data, np.uint8, size, place.offset)
+        for stop in range(size, used, -_ZERO_BLOCK):
+            block = data[max(stop - _ZERO_BLOCK, used) : stop]
+            if block.any():
+                return stop - int((block[::-1] != 0).argmax())
+            if len(block) == _ZERO_BLOCK:
+                self._space.release()  # it is not looked at again
+        return used
 
     def decode(self, ranges: Sequence[tuple[int, int]], pointer_size: int) -> DecodedPages:
         """Decode every page that the ranges, (address, size), touch. Raises SharedCacheError for a broken chain.

@@ -68,7 +68,7 @@ class SlideInfo:
     ) -> npt.NDArray[np.int64]:
         """Return the index in `words` of every pointer of these pages."""
         words_a_page = self.page_size // 4
-        page, place = self._chain_starts(numbers)
+        page, place = self.chain_starts(numbers)
         at = page * words_a_page + place
         last = page * words_a_page + words_a_page - pointer_size // 4
         half, shift, mask, unit = self._next_field()
@@ -136,7 +136,7 @@ class SlideInfo:
         half = low // 32
         return half, low - 32 * half, self.delta_mask >> low, 1
 
-    def _chain_starts(self, pages: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def chain_starts(self, pages: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return (index into `pages`, start in words) of each chain of the pages of these numbers."""
         numbers = np.flatnonzero(pages < len(self.starts))
         starts = self.starts[pages[numbers]].astype(np.int64)

@@ -1,7 +1,7 @@
 """`python -m tests.dyld.lldb_worker`: asks a real LLDB about images; reads one JSON request, prints one JSON answer.
 
 A process of its own, since LLDB may crash on what it is given. Request: triple, images as [path, load address or null],
-core (or null), unwind (unslid addresses of the first image).
+core (or null), unwind (unslid addresses of the first image), memory ([unslid address, size] of it).
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             if s["section"] == "__TEXT.__text"
         },
     }
+    answer["memory"] = []
+    for address, size in request["memory"]:
+        content = target.ReadMemory(first.ResolveFileAddress(address), size, error)
+        answer["memory"].append(content.hex() if error.Success() else error.GetCString())
     if process:
         thread = process.GetThreadAtIndex(0)
         answer["frames"] = [f.GetSymbol().GetName() for f in thread.frames]

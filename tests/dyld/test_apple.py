@@ -17,6 +17,7 @@ from tests.dyld.macho_reader import LC_DATA_IN_CODE, LC_FUNCTION_STARTS, MachO, 
 
 _CPU_SUBTYPE_MASK = 0x00FF_FFFF
 _N_INDR = 0xA
+_ZERO_FILL = {0x1, 0xC, 0x12}
 
 
 def _mains() -> list[Any]:
@@ -145,8 +146,14 @@ def test_files_are_laid_out_as_strict_tools_want_them(extracted: Extracted) -> N
             assert segment.fileoff >= end, (path, segment)
             end = segment.fileoff + segment.filesize
             assert end <= size, (path, segment)
+            if segment.name not in {"__TEXT", "__LINKEDIT"}:
+                filled = [
+                    s.addr + s.size - segment.vmaddr for s in segment.sections if s.flags & 0xFF not in _ZERO_FILL
+                ]
+                needed = max(len(image.bytes_of(segment).rstrip(b"\0")), *filled, 0)
+                assert needed <= segment.filesize < needed + page, (path, segment)
             for section in segment.sections:
-                if section.flags & 0xFF in {0x1, 0xC, 0x12}:
+                if section.flags & 0xFF in _ZERO_FILL:
                     assert section.offset == 0, (path, section)
                 elif section.size:
                     assert section.offset - segment.fileoff == section.addr - segment.vmaddr, (path, section)

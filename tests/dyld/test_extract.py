@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symcache.dyld import Extracted, SharedCache, exports, extract_all, extract_image, image_writer, pointers
 from symcache.dyld import Image as CacheImage
-from symcache.dyld import SharedCache, exports, extract_all, extract_image, image_writer, pointers
 from symcache.dyld.output import file_names, safe_parts
 from symcache.dyld.trie import walk
 from symcache.errors import SharedCacheError, StorageError
 from tests.cachewriter.trie import Export, trie_bytes
-from tests.dyld.macho_reader import LC_EXPORTS_TRIE, read
+from tests.dyld.macho_reader import LC_EXPORTS_TRIE, MachO, Segment, read
 from tests.dyld.tiny import PAGE, Cache, Image, Symbol, linkedit_command
 
 
@@ -311,6 +311,65 @@ def test_zero_fill_that_no_file_backs_is_zero_and_recorded(tmp_path: Path) -> No
     )
 
 
+_ZERO_FILL = 1
+
+
+def _data(tmp_path: Path, *images: Image, **options: object) -> tuple[Extracted, MachO, Segment]:
+    """Extract the first of the images; return it, the file and its __DATA."""
+    report = _extract(tmp_path, *images, **options)
+    assert not report.failed
+    made = read(report.extracted[0].file)
+    return report.extracted[0], made, made.segment("__DATA")
+
+
+@pytest.mark.parametrize(
+    ("sections", "content", "size"),
+    [
+        ([(0, 16, 0), (16, PAGE - 16, _ZERO_FILL)], b"", 0x1000),
+        ([(0, 0x1001, 0), (0x1008, 0x100, _ZERO_FILL)], b"", 0x2000),
+        ([(0, 0x1000, 0), (0x1000, 0x100, 0xC), (0x1100, 0x2000, 0x12)], b"", 0x1000),
+        ([(0, PAGE, _ZERO_FILL)], b"", 0),
+        ([(0, PAGE, _ZERO_FILL)], bytes(0x1800) + b"x", 0x2000),
+        ([(0, PAGE, _ZERO_FILL)], bytes(PAGE - 1) + b"x", PAGE),
+        ([(0, 0x1000, 0), (0x1000, 0x2000, _ZERO_FILL), (0x3000, 8, 0)], b"", PAGE),
+        ([(0, 0x1000, 0), (PAGE, 0, 0)], b"", 0x1000),
+        ([], b"", 0),
+        ([], b"x", 0x1000),
+    ],
+)
+def test_zero_fill_at_the_end_of_a_segment_is_not_written(
+    tmp_path: Path, sections: list[tuple[int, int, int]], content: bytes, size: int
+) -> None:
+    _, made, data = _data(tmp_path, Image("/a", UUID(int=1), data=content, data_sections=sections))
+    assert (data.vmsize, data.filesize, data.fileoff) == (PAGE, size, PAGE)
+    assert made.segment("__LINKEDIT").fileoff == PAGE + size
+    assert made.bytes_of(data) == content.ljust(PAGE, b"\0")
+    offsets = [0 if flags or start >= size else data.fileoff + start for start, _, flags in sections]
+    assert [section.offset for section in data.sections] == offsets
+
+
+def test_a_pointer_to_the_cache_itself_is_kept_though_it_is_stored_as_zeros(tmp_path: Path) -> None:
+    """The last pointer of a chain, whose target is at offset 0, has no bit set."""
+    chain = struct.pack("<3I4xQ2H", 5, PAGE, 2, 0x1_8000_0000, 0xFFFF, 0x100)
+    images = [
+        Image("/a", UUID(int=1), data_vmsize=2 * PAGE, data_sections=[(0, 2 * PAGE, _ZERO_FILL)]),
+        Image("/b", UUID(int=2), without={"data"}),
+    ]
+    _, made, data = _data(tmp_path, *images, arch="arm64e", base=0x1_8000_0000, slide=chain)
+    assert made.bytes_of(data) == bytes(PAGE + 0x100) + struct.pack("<Q", 0x1_8000_0000) + bytes(PAGE - 0x108)
+
+
+def test_zero_fill_that_no_file_backs_costs_nothing_and_is_no_loss(tmp_path: Path) -> None:
+    size = 200 << 20
+    sections = [(0, 16, 0), (PAGE, size, _ZERO_FILL)]
+    image = Image("/a", UUID(int=1), data=b"real", data_vmsize=PAGE + size, data_sections=sections)
+    extracted, made, data = _data(tmp_path, image)
+    assert (data.vmsize, data.filesize) == (PAGE + size, 0x1000)
+    assert made.data[data.fileoff :][:4] == b"real"
+    assert extracted.size == len(made.data) < 0x10000
+    assert extracted.unbacked == 0
+
+
 def test_segments_that_no_cache_could_hold_are_refused(tmp_path: Path) -> None:
     report = _extract(
         tmp_path, Image("/a", UUID(int=1), data_vmsize=1 << 40), Image("/b", UUID(int=2), data_vmsize=1 << 28)
@@ -426,11 +485,11 @@ def test_names_that_differ_in_case_only_do_not_meet_where_the_disk_folds_case() 
 def _damage_text(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pointers.DecodedPages.content
 
-    def content(self: pointers.DecodedPages, address: int, size: int) -> tuple[list[memoryview], int]:
-        pieces, unbacked = whole(self, address, size)
+    def content(self: pointers.DecodedPages, address: int, size: int) -> list[memoryview]:
+        pieces = whole(self, address, size)
         first = bytearray(pieces[0])
         first[-1] ^= 1
-        return [memoryview(first), *pieces[1:]], unbacked
+        return [memoryview(first), *pieces[1:]]
 
     monkeypatch.setattr(pointers.DecodedPages, "content", content)
 

@@ -25,6 +25,8 @@ _SOURCE = """
 #define APART __attribute__((noinline))
 extern int helper_add(int, int);
 int table[64];
+int large[1 << 18];
+int first_word = 0x12345678;
 static volatile int sink;
 APART int innermost(int x) { sink += x; return sink; }
 APART static int hidden_middle(int x) {
@@ -100,13 +102,18 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _ask(
-    arch: str, images: list[tuple[Path, int | None]], core: Path | None = None, unwind: tuple[int, ...] = ()
+    arch: str,
+    images: list[tuple[Path, int | None]],
+    core: Path | None = None,
+    unwind: tuple[int, ...] = (),
+    memory: tuple[tuple[int, int], ...] = (),
 ) -> Any:
     request = {
         "triple": f"{'arm64' if arch.startswith('arm64') else arch}-apple-macosx",
         "images": [[str(path), load] for path, load in images],
         "core": str(core) if core else None,
         "unwind": unwind,
+        "memory": memory,
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.dyld.lldb_worker"], input=json.dumps(request), capture_output=True, text=True,
@@ -140,6 +147,16 @@ def test_every_address_of_code_has_the_name_that_it_had(scene: Scene) -> None:
     starts = {s["file_address"]: s["name"] for s in after["symbols"] if s["section"] == "__TEXT.__text"}
     assert starts and all(after["by_address"][str(a)] == name for a, name in starts.items())
     assert sorted(before["by_address"].values()) == sorted(after["by_address"].values())
+
+
+def test_zero_fill_that_the_file_does_not_hold_reads_as_zeros(scene: Scene) -> None:
+    image = read(scene.after)
+    data = next(s for s in image.segments if any(section.name == "__common" for section in s.sections))
+    assert data.vmsize > 1 << 20 > len(image.data)
+    address = {s.name: s.value for s in image.symbols}
+    places = (address["_large"], 16), (address["_large"] + (1 << 20) - 64, 64), (address["_first_word"], 4)
+    answer = _ask(scene.options.arch, [(scene.after, None)], memory=places)
+    assert answer["memory"] == ["00" * 16, "00" * 64, "78563412"]
 
 
 def test_function_starts_give_bounds_where_there_are_no_symbols(scene: Scene, tmp_path: Path) -> None:

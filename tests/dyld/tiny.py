@@ -7,6 +7,7 @@ what a test is about is given, the rest is filled in.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -40,6 +41,8 @@ class Image:
     data: bytes = b""
     data_vmsize: int | None = None
     data_vmaddr: int | None = None
+    data_sections: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 16, 0)])
+    """Of __DATA: offset, size and flags of each."""
     commands: list[bytes] = field(default_factory=list)
     """More load commands, or in place of the usual ones: see `without`."""
     without: set[str] = field(default_factory=set)
@@ -167,9 +170,9 @@ class Cache:
         address = self.text_address(number)
         data_address = image.data_vmaddr or self.data_address(number)
         data_size = PAGE if image.data_vmsize is None else image.data_vmsize
-        commands = [self._segment(b"__TEXT", address, PAGE, (1 + number) * PAGE, b"__text", address + 0x1000, 0x1000)]
+        commands = [self._segment(b"__TEXT", address, PAGE, (1 + number) * PAGE, [(0x1000, 0x1000, 0)])]
         if "data" not in image.without:
-            commands.append(self._segment(b"__DATA", data_address, data_size, 0x7777, b"__data", data_address, 16))
+            commands.append(self._segment(b"__DATA", data_address, data_size, 0x7777, image.data_sections))
         if "linkedit" not in image.without:
             commands.append(self._segment(b"__LINKEDIT", self.linkedit_address, self.room, link_at))
         if "id" not in image.without:
@@ -199,19 +202,19 @@ class Cache:
         return (body.ljust(0x1000, b"\xcc") + image.text).ljust(PAGE, b"\x90")
 
     def _segment(
-        self, name: bytes, vmaddr: int, vmsize: int, fileoff: int, section: bytes = b"", addr: int = 0, size: int = 0
+        self, name: bytes, vmaddr: int, vmsize: int, fileoff: int, sections: Sequence[tuple[int, int, int]] = ()
     ) -> bytes:
-        sections = b""
-        if section:
+        raw = b""
+        for number, (offset, size, flags) in enumerate(sections):
             shape = "<16s16s2Q8I" if self.wide else "<16s16s2I7I"
-            rest = (fileoff + addr - vmaddr) & 0xFFFFFFFF
-            values = (rest, 0, 0, 0, 0, 0, 0) + ((0,) if self.wide else ())
-            sections = struct.pack(shape, section, name, addr, size, *values)
+            own = name.lower() + (b"%d" % number if number else b"")
+            values = ((fileoff + offset) & 0xFFFFFFFF, 0, 0, 0, flags, 0, 0) + ((0,) if self.wide else ())
+            raw += struct.pack(shape, own, name, vmaddr + offset, size, *values)
         shape = "<2I16s4Q4I" if self.wide else "<2I16s8I"
-        size_of = struct.calcsize(shape) + len(sections)
         command = 0x19 if self.wide else 1
-        head = struct.pack(shape, command, size_of, name, vmaddr, vmsize, fileoff, vmsize, 3, 3, bool(section), 0)
-        return head + sections
+        size_of = struct.calcsize(shape) + len(raw)
+        head = struct.pack(shape, command, size_of, name, vmaddr, vmsize, fileoff, vmsize, 3, 3, len(sections), 0)
+        return head + raw
 
     def _unmapped_locals(self) -> bytes:
         wide_entries = self.header_size >= 0x190
