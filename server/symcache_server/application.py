@@ -13,7 +13,6 @@ from symcache_server.config import ServerConfig
 from symcache_server.http import health
 from symcache_server.http.auth import Scope, token_of
 from symcache_server.http.content import MISSING, SIGNATURE
-from symcache_server.http.fast_path import take_rest
 from symcache_server.http.metrics import TYPE
 from symcache_server.keys import CONFIG, LIMITS, TOKENS
 from symcache_server.layouts import MAX_PATH, match, match_raw_cache
@@ -103,8 +102,6 @@ async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into responses with a reason, and never into a body that was begun."""
-    if rest := take_rest(request):
-        return rest
     try:
         return await handler(request)
     except web.HTTPException as error:

@@ -10,7 +10,6 @@ from symcache_server.config import ServerConfig
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
-from symcache_server.http.fast_path import FastPath
 from symcache_server.http.limits import Limits
 from symcache_server.http.offload import Offload
 from symcache_server.lookup.cache_match import CacheMatcher
@@ -23,7 +22,6 @@ __all__ = [
     "CACHE_MATCHER",
     "CONFIG",
     "DECODED",
-    "FAST_PATH",
     "LIBRARY",
     "LIMITS",
     "MISS_LOG",
@@ -50,4 +48,3 @@ TOKENS = web.AppKey("tokens", TokenStore)
 LIMITS = web.AppKey("limits", Limits)
 OFFLOAD = web.AppKey("offload", Offload)
 """Absent where this server sends every body itself."""
-FAST_PATH = web.AppKey("fast_path", FastPath)

@@ -17,7 +17,6 @@ from symcache_server.convert.breakpad import stop_making
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
-from symcache_server.http.fast_path import FastPath
 from symcache_server.http.limits import Limits
 from symcache_server.http.metrics import flush_access_log
 from symcache_server.http.offload import Offload
@@ -26,7 +25,6 @@ from symcache_server.keys import (
     CACHE_MATCHER,
     CONFIG,
     DECODED,
-    FAST_PATH,
     LIBRARY,
     LIMITS,
     MISS_LOG,
@@ -53,20 +51,15 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     library, background = Library.open(config.library), Library.open(config.library)
     decoded = DecodedCache(library, config.cache_dir / "decoded", config.cache_bytes)
     limits = Limits(*config.rates, config.trusted_proxies, config.shared_dir)
-    if offloads := bool(config.x_accel or config.redirect_to_store):
+    if config.x_accel or config.redirect_to_store:
         app[OFFLOAD] = Offload(config, library.store, decoded)
-    fast_path = FastPath(
-        decoded,
-        enabled=config.open_reads and not offloads and config.tls_cert is None,
-        wait=limits.wait if limits.on else None,
-    )
     upstreams = None
     if config.upstreams:
         upstreams = Upstreams(config.upstreams, config.cache_dir / "upstream", config.cache_bytes, config.identity)
-    resolver = Resolver(library, upstreams, on_forget=fast_path.forget)
+    resolver = Resolver(library, upstreams)
     app[CONFIG], app[LIBRARY], app[BACKGROUND] = config, library, background
     app[RESOLVER], app[REFRESHER] = resolver, Refresher(library, background, resolver.forget)
-    app[DECODED], app[FAST_PATH], app[LIMITS] = decoded, fast_path, limits
+    app[DECODED], app[LIMITS] = decoded, limits
     app[TOKENS] = TokenStore(config.tokens)
     app[UPLOADS] = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
     app[SOURCES] = SourceTrees(config.sources)

@@ -29,9 +29,7 @@ from symcache.own_program import keep_working_folder_out
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
 from symcache_server.http.connection import is_worth_a_line, protocol
-from symcache_server.http.fast_path import FastPathLogger
-from symcache_server.http.metrics import access_logger, flush_access_log, forget_process
-from symcache_server.keys import FAST_PATH
+from symcache_server.http.metrics import AccessLogger, access_logger, flush_access_log, forget_process
 
 __all__ = ["listen", "run"]
 
@@ -97,17 +95,15 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     tls = config.tls()
     loop.add_signal_handler(signal.SIGHUP, _reload, config, tls)
     logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
-    app = create_app(config)
     runner = web.AppRunner(
-        app,
-        access_log_class=FastPathLogger,
+        create_app(config),
+        access_log_class=AccessLogger,
         access_log=access_logger(config.access_log),
         shutdown_timeout=config.stop_seconds,
     )
     await runner.setup()
     server = cast(web.Server, runner.server)
-    protocols = app[FAST_PATH].protocols(partial(protocol, server))
-    listener = await loop.create_server(protocols, sock=sock, ssl=tls, backlog=_BACKLOG)
+    listener = await loop.create_server(partial(protocol, server), sock=sock, ssl=tls, backlog=_BACKLOG)
     try:
         ready(_url(config, sock))
         await stop.wait()

@@ -96,12 +96,6 @@ class DecodedCache:
                 await self._once(sha256 + ".zst", lambda: self._prove(sha256, size, stored_size))
         return descriptor
 
-    def reopener(self, content: Content, *, stored: bool) -> Callable[[], int | None]:
-        """Return what opens a content that has been opened before; None from it: call `open` or `open_stored` again."""
-        if stored:
-            return partial(self._open_intact, content.sha256, content.stored_size)
-        return partial(self._open, self._path(content.sha256), content.size)
-
     def name(self, sha256: str, *, stored: bool) -> str:
         """Return where the file that was opened lies: below `decoded/`, this cache, or `library/`, the local store."""
         if stored and self._root is not None:

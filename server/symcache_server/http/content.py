@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -28,7 +26,6 @@ __all__ = [
     "REVALIDATE",
     "SIGNATURE",
     "Content",
-    "Memory",
     "OffloadedBody",
     "Offloader",
     "PlainFile",
@@ -82,16 +79,6 @@ class Offloader(Protocol):
         """Return a response that names the opened file to the proxy, which sends the body, or None."""
 
 
-class Memory(Protocol):
-    """What may respond to the same request by itself, next time; `FastPath` is one."""
-
-    age: int
-    """How often it has forgotten everything."""
-
-    def remember(self, request: web.BaseRequest, content: Content, headers: Mapping[str, str], *, stored: bool) -> None:
-        """Keep with which headers all of a content is sent: decoded, or as it is `stored`."""
-
-
 class PlainFile:
     """A file of its own, such as one that was fetched or made here."""
 
@@ -116,19 +103,15 @@ async def send(
     content: Content,
     headers: dict[str, str],
     offload: Offloader | None = None,
-    memory: Memory | None = None,
 ) -> web.StreamResponse:
     """Return the response for `content`, with everything that can fail done before its headers go out."""
     transfer = plan(request, content, headers)
     if isinstance(transfer, HeadersOnly):
         return transfer.response()
     offload = offload if transfer.count > _INLINE else None
-    age = memory.age if memory else 0
     if offload and transfer.zstd and (elsewhere := await offload.redirect(request, transfer)):
         return elsewhere
     descriptor = await _open(source, transfer)
-    if memory and transfer.status == HTTPStatus.OK and memory.age == age:  # nothing has changed meanwhile
-        memory.remember(request, content, transfer.headers | SIGNATURE, stored=transfer.zstd)
     if offload and (handed := offload.handover(request, transfer)):
         os.close(descriptor)
         return handed

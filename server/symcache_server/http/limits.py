@@ -15,7 +15,6 @@ from aiohttp import web
 
 from symcache.errors import UsageError
 from symcache_server.http.auth import Scope, Token
-from symcache_server.http.metrics import RequestInfo
 from symcache_server.http.rates import RateLimit
 
 __all__ = ["Limits", "Network", "client_address", "is_proxy", "parse_network"]
@@ -35,10 +34,6 @@ class Limits:
         self._proxies = frozenset(proxies)
         self.on = bool(lookups or uploads)
 
-    def wait(self, request: RequestInfo) -> float:
-        """Count a look-up by somebody without a token; return 0, or the seconds after which it may be sent again."""
-        return self._lookups.wait(_network(client_address(request, self._proxies))) if self._lookups else 0.0
-
     def check(self, request: web.BaseRequest, token: Token | None, *, upload: bool) -> None:
         """Count a request. Raises HTTPTooManyRequests."""
         limit = self._uploads if upload else self._lookups
@@ -54,7 +49,7 @@ class Limits:
             )
 
 
-def client_address(request: RequestInfo, proxies: frozenset[Network]) -> str:
+def client_address(request: web.BaseRequest, proxies: frozenset[Network]) -> str:
     """Return the address of the client: the peer, or what a proxy that is named in `proxies` says in X-Forwarded-For.
 
     Each proxy appends whom it got the request from, so the last address that is none of theirs is the client's;

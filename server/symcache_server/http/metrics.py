@@ -12,11 +12,10 @@ import os
 from datetime import UTC, datetime
 from logging.handlers import MemoryHandler, WatchedFileHandler
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from multidict import MultiMapping
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -32,16 +31,13 @@ __all__ = [
     "CACHE_FILLS",
     "LIBRARY_AGE",
     "MISSES",
-    "REPEATED",
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
-    "RequestInfo",
     "access_logger",
     "exposition",
     "flush_access_log",
     "forget_process",
-    "note",
 ]
 
 TYPE: web.RequestKey[str] = (
@@ -58,7 +54,6 @@ SECONDS = Histogram(
     ["type"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-REPEATED = Counter("symcache_fast_path_responses", "Responses that were sent again from memory.")
 MISSES = Counter("symcache_misses", "Look-ups of what nobody has.", ["type"])
 CACHE_FILLS = Counter("symcache_cache_fills", "Blobs decoded or proven for sending.", ["result"])
 UPSTREAM = Counter("symcache_upstream_requests", "Requests passed on to other servers.", ["result"])
@@ -112,6 +107,9 @@ def flush_access_log() -> None:
         _buffer.flush()
 
 
+_counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}
+
+
 class AccessLogger(AbstractAccessLogger):
     """Counts a response, and writes one JSON object about it where a log is kept."""
 
@@ -119,48 +117,20 @@ class AccessLogger(AbstractAccessLogger):
         """Take note of one response; `time` in seconds."""
         # Not `body_length`: that counts headers, and knows nothing of sendfile.
         size = 0 if request.method == "HEAD" else getattr(response, "sent", response.content_length) or 0
-        kind = request.get(TYPE, "other")
-        note(kind, response.status, size, time, request)
+        kind, status = request.get(TYPE, "other"), response.status
+        counters = _counters.get((kind, status))
+        if counters is None:
+            labelled = REQUESTS.labels(kind), RESPONSES.labels(kind, str(status))
+            counters = _counters[kind, status] = (*labelled, BYTES.labels(kind), SECONDS.labels(kind))
+        counters[0].inc()
+        counters[1].inc()
+        counters[2].inc(size)
+        counters[3].observe(time)
+        if _buffer is not None:
+            _log.info(_line(kind, status, size, time, request))
 
 
-class RequestInfo(Protocol):
-    """What the log tells of a request: aiohttp's requests are such."""
-
-    @property
-    def remote(self) -> str | None:
-        """Address of the peer."""
-
-    @property
-    def method(self) -> str:
-        """GET, HEAD …"""
-
-    @property
-    def path_qs(self) -> str:
-        """Path and query."""
-
-    @property
-    def headers(self) -> MultiMapping[str]:
-        """Header fields, found in either case."""
-
-
-_counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}
-
-
-def note(kind: str, status: int, size: int, seconds: float, request: RequestInfo) -> None:
-    """Count a response of `size` bytes to a request of this kind, and write a line about it where a log is kept."""
-    counters = _counters.get((kind, status))
-    if counters is None:
-        labelled = REQUESTS.labels(kind), RESPONSES.labels(kind, str(status))
-        counters = _counters[kind, status] = (*labelled, BYTES.labels(kind), SECONDS.labels(kind))
-    counters[0].inc()
-    counters[1].inc()
-    counters[2].inc(size)
-    counters[3].observe(seconds)
-    if _buffer is not None:
-        _log.info(_line(kind, status, size, seconds, request))
-
-
-def _line(kind: str, status: int, size: int, seconds: float, request: RequestInfo) -> str:
+def _line(kind: str, status: int, size: int, seconds: float, request: web.BaseRequest) -> str:
     return json.dumps(
         {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -27,7 +27,7 @@ from symcache_server.http.content import (
     send_json,
 )
 from symcache_server.http.metrics import MISSES
-from symcache_server.keys import DECODED, FAST_PATH, LIBRARY, MISS_LOG, OFFLOAD, RESOLVER
+from symcache_server.keys import DECODED, LIBRARY, MISS_LOG, OFFLOAD, RESOLVER
 from symcache_server.layouts import Lookup, RawCacheFile, What
 from symcache_server.lookup.headers import fetched_headers, image_headers, not_found, size_headers
 from symcache_server.lookup.sections import send_section
@@ -77,7 +77,7 @@ async def _send_image(request: web.Request, lookup: Lookup, image: Found) -> web
         headers |= size_headers(content.size) | {"X-Symcache-Arch": archs}
         return await send(request, PlainFile(path), content, headers)
     content = Content(image.sha256, image.size, image.stored_size)
-    return await send(request, app[DECODED], content, headers, app.get(OFFLOAD), app[FAST_PATH])
+    return await send(request, app[DECODED], content, headers, app.get(OFFLOAD))
 
 
 def _is_final(image: Found, lookup: Lookup) -> bool:

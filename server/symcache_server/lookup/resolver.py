@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
 
 from aiohttp import web
 
@@ -21,12 +20,10 @@ _REMEMBERED = 200_000
 
 
 class Resolver:
-    """Look-ups in one library, and in `upstreams`; `on_forget` is called when results are out of date."""
+    """Look-ups in one library, and in `upstreams`."""
 
-    def __init__(
-        self, library: Library, upstreams: Upstreams | None = None, *, on_forget: Callable[[], None] = lambda: None
-    ) -> None:
-        self._library, self._upstreams, self._on_forget = library, upstreams, on_forget
+    def __init__(self, library: Library, upstreams: Upstreams | None = None) -> None:
+        self._library, self._upstreams = library, upstreams
         self._results: OrderedDict[ImageRequest, Found | None] = OrderedDict()
         self._age = 0
         """How often they were dropped."""
@@ -80,4 +77,3 @@ class Resolver:
         """Drop remembered results: the library has changed."""
         self._age += 1
         self._results.clear()
-        self._on_forget()

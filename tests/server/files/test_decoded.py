@@ -15,12 +15,14 @@ from uuid import UUID
 import pytest
 
 from symcache.errors import IntegrityError, StorageError
+from symcache.images import ImageRequest
 from symcache.library import Library, ingest
+from symcache.store import blob_key
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import PlainFile
 from tests.support.disks import mounted_disk
 from tests.support.http import request
-from tests.support.servers import Samples, Server, serve, set_uuid, stage_variant, uuid_of
+from tests.support.servers import Samples, Server, noise_image, serve, set_uuid, stage_variant, uuid_of
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +187,20 @@ def test_the_cache_may_be_deleted_while_the_server_runs(
             gone = cache.rename(tmp_path / "gone")
             shutil.rmtree(gone)
         assert (tmp_path / "server" / "stderr").read_text() == ""
+
+
+def test_a_stored_file_that_was_changed_is_not_sent_again(tmp_path: Path) -> None:
+    image = noise_image(tmp_path)
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, stage_variant(image, "22G120", None, "/usr/lib/libnoise.dylib"))
+        found = library.resolve(ImageRequest(uuid_of(image)))
+        assert found is not None
+    blob = tmp_path / "library" / blob_key(found.sha256)
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        for _ in range(2):
+            assert request(server.url, _path(image), headers={"Accept-Encoding": "zstd"}).status == 200
+        data = bytearray(blob.read_bytes())
+        data[len(data) // 2] ^= 1
+        blob.chmod(0o644)
+        blob.write_bytes(data)
+        assert request(server.url, _path(image), headers={"Accept-Encoding": "zstd"}).status == 500

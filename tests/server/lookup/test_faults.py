@@ -246,19 +246,6 @@ def test_a_download_under_way_finishes_when_the_server_stops(samples: Samples, t
         assert server.process.wait(40) == 0
 
 
-def test_clients_that_give_up_leave_nothing_open(samples: Samples, tmp_path: Path) -> None:
-    with serve(samples.library, tmp_path / "server") as server:
-        host, port = urlsplit(server.url).netloc.split(":")
-        path = f"/buildid/{uuid_of(samples.large).hex}/executable"
-        for _ in range(100):
-            with socket.create_connection((host, int(port)), timeout=30) as connection:
-                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                connection.recv(1 << 10)
-        assert request(server.url, path).body == samples.large.read_bytes()
-        if Path("/proc").is_dir():
-            until(lambda: open_files(server.process.pid) <= 60, "files stay open")
-
-
 def test_other_machines_are_shut_out_unless_told_otherwise(samples: Samples, tmp_path: Path) -> None:
     import sys
 
