@@ -14,7 +14,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from symcache import __version__
-from symcache.errors import NotFoundError
+from symcache.errors import IntegrityError, NotFoundError
 from symcache_server.http.file_body import FileBody
 from symcache_server.http.negotiation import entity_tags
 from symcache_server.http.plan import Content, HeadersOnly, Transfer, plan
@@ -134,6 +134,11 @@ def _body(descriptor: int, transfer: Transfer) -> web.StreamResponse:
         body = os.pread(descriptor, transfer.count, offset)
     finally:
         os.close(descriptor)
+    if len(body) != transfer.count:  # sent as it is, it would look whole
+        raise IntegrityError(
+            f"{transfer.content.sha256}: its file ends after {len(body)} of {transfer.count} bytes",
+            hint="delete the server's cache of decoded files",
+        )
     return web.Response(body=body, status=status, headers=headers)
 
 
