@@ -35,8 +35,6 @@ class ServerConfig:
     port: int = 8080
     """0: any free port."""
     processes: int = 1
-    shared_dir: Path | None = None
-    """Folder that several processes share as long as the server runs; made by `run`."""
     cache_bytes: int = 16 << 30
     public_reads: bool = False
     """Anybody who can connect may read. On loopback that is always so."""

@@ -50,7 +50,7 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     """Make what the handlers of `app` share, and have it closed with it. Raises NotFoundError, StorageError."""
     library, background = Library.open(config.library), Library.open(config.library)
     decoded = DecodedCache(library, config.cache_dir / "decoded", config.cache_bytes)
-    limits = Limits(*config.rates, config.trusted_proxies, config.shared_dir)
+    limits = Limits(*config.rates, config.trusted_proxies, config.processes)
     if config.x_accel or config.redirect_to_store:
         app[OFFLOAD] = Offload(config, library.store, decoded)
     upstreams = None

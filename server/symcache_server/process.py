@@ -14,11 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
@@ -82,7 +80,7 @@ def run(config: ServerConfig, ready: Ready) -> None:
     with tempfile.TemporaryDirectory(prefix="symcache-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         keep_working_folder_out()
-        _Supervisor(replace(config, shared_dir=Path(folder))).run(ready)
+        _Supervisor(config).run(ready)
 
 
 async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> None:

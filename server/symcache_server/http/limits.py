@@ -1,36 +1,64 @@
-"""How often clients may send requests: one limit for look-ups, one for uploads, for all processes of a server together.
+"""How often clients may send requests: one limit for look-ups, one for uploads.
 
-Whoever brings a valid token is counted under its name, wherever it is used; all others under their address.
+Whoever brings a valid token is counted under its name, wherever it is used; all others under their address. Each
+process of a server counts by itself: it grants its share of the rate, but the burst of the whole, since the kernel may
+give it all connections of a client.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Iterable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
 
 from aiohttp import web
 
 from symcache.errors import UsageError
 from symcache_server.http.auth import Scope, Token
-from symcache_server.http.rates import RateLimit
 
-__all__ = ["Limits", "Network", "client_address", "is_proxy", "parse_network"]
+__all__ = ["Limits", "Network", "RateLimit", "client_address", "is_proxy", "parse_network"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _MAX_HOPS = 32
+_BURST_SECONDS = 30.0
+"""What was not used for so long may be used at once: a dump loader wants a thousand binaries, and then none."""
+_REMEMBERED = 1 << 16
+"""Clients; of more, those are forgotten that have not asked for longest."""
+
+
+class RateLimit:
+    """At most `per_second` requests of one client in the long run, and `burst` of them at once, but always one.
+
+    A generic cell rate algorithm (ITU-T I.371): one number a client, when all its requests would be done at the rate.
+    """
+
+    def __init__(self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval, self._clock = 1 / per_second, clock
+        self._slack = (max(burst, 1.0) - 1) * self._interval
+        self._done_at: OrderedDict[str, float] = OrderedDict()
+
+    def wait(self, client: str) -> float:
+        """Count a request of `client` and return 0, or return the seconds after which it may send one."""
+        now = self._clock()
+        done_at = max(now, self._done_at.pop(client, now))
+        late = done_at - now - self._slack
+        allowed = late <= 1e-9
+        self._done_at[client] = done_at + self._interval if allowed else done_at
+        if len(self._done_at) > _REMEMBERED:
+            self._done_at.popitem(last=False)
+        return 0.0 if allowed else late
 
 
 class Limits:
-    """The limits of look-ups and uploads; a rate of 0 is none. `folder` is where several processes count together."""
+    """The limits of look-ups and uploads in one of the `processes` of a server; a rate of 0 is none."""
 
-    def __init__(self, lookups: float, uploads: float, proxies: Iterable[Network], folder: Path | None = None) -> None:
-        """Raises StorageError."""
-        self._lookups = RateLimit(lookups, file=folder and folder / "lookups.rates") if lookups else None
-        self._uploads = RateLimit(uploads, file=folder and folder / "uploads.rates") if uploads else None
+    def __init__(self, lookups: float, uploads: float, proxies: Iterable[Network], processes: int = 1) -> None:
+        self._lookups = RateLimit(lookups / processes, lookups * _BURST_SECONDS) if lookups else None
+        self._uploads = RateLimit(uploads / processes, uploads * _BURST_SECONDS) if uploads else None
         self._proxies = frozenset(proxies)
         self.on = bool(lookups or uploads)
 

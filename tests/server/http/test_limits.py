@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +22,7 @@ from symcache.client import SymbolClient
 from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache_server.config import ServerConfig
-from symcache_server.http.limits import parse_network
-from symcache_server.http.rates import RateLimit
+from symcache_server.http.limits import Limits, RateLimit, parse_network
 from tests.support.http import Answer, request
 from tests.support.servers import Samples, serve
 
@@ -58,7 +61,7 @@ def _used_up(ask: Callable[[], Answer], rate: float, since: float) -> bool:
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 60), max_size=300))
 def test_no_client_gets_more_than_burst_and_rate(rate: float, pauses: list[float]) -> None:
     now = 0.0
-    limit = RateLimit(rate, lambda: now)
+    limit = RateLimit(rate, 30 * rate, lambda: now)
     allowed = 0
     for pause in pauses:
         now += pause
@@ -85,65 +88,48 @@ def test_a_flood_is_told_when_to_come_back(samples: Samples, tmp_path: Path) -> 
             assert client.fetch_many([ImageRequest(samples.uuid)])  # waits as it was told
 
 
-def test_several_processes_count_together(samples: Samples, tmp_path: Path) -> None:
-    with serve(samples.library, tmp_path / "server", "--processes", "3", "--lookup-rate", "0.5") as server:
-        start = time.monotonic()
-        count, _, _ = _until_refused(_look_up(server.url), 100)  # each connection is some process's
-        assert 15 <= count <= 16 + 0.5 * (time.monotonic() - start)
-        for _ in range(10):
-            count += _until_refused(_look_up(server.url), 100)[0]
-        assert count <= 16 + 0.5 * (time.monotonic() - start)
+def test_each_process_grants_its_share_of_the_rate_and_a_whole_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("symcache_server.http.limits.RateLimit", partial(RateLimit, clock=lambda: now))
+    limits, asked = Limits(8.0, 0.0, (), processes=4), make_mocked_request("GET", "/")
+
+    def granted() -> int:
+        for count in range(1000):
+            try:
+                limits.check(asked, None, upload=False)
+            except web.HTTPTooManyRequests:
+                return count
+        raise AssertionError("there is no limit")
+
+    assert granted() == 8 * 30
+    now += 10
+    assert granted() == 8 * 10 / 4
 
 
-_FLOOD = """
-import sys
-import time
-from pathlib import Path
-from symcache_server.http.rates import RateLimit
-limit = RateLimit(100, lambda: 1000.0, file=Path(sys.argv[1]))
-sys.stdin.read(1)
-print(sum(limit.wait("a") == 0 for _ in range(4000)), sum(limit.wait(f"b{n}") == 0 for n in range(2000)), flush=True)
-while True:
-    limit.wait("c")
-"""
-
-
-def test_a_process_that_dies_holds_nobody_up(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _FLOOD, str(tmp_path / "rates")]
-    floods = [
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
-        )
-        for _ in range(2)
-    ]
-    counts = []
-    for flood in floods:
-        assert flood.stdin
-        flood.stdin.write("x")
-        flood.stdin.flush()
-    for flood in floods:
-        assert flood.stdout
-        counts.append([int(n) for n in flood.stdout.readline().split()])
-    for flood in floods:  # in the midst of counting
-        flood.kill()
-        flood.communicate()
-    # Thirty seconds' worth; one that was not counted for each time that a process was held up with the lock.
-    assert 3000 <= sum(first for first, _ in counts) <= 3100
-    assert [second for _, second in counts] == [2000, 2000]
-    limit = RateLimit(100, lambda: 1000.0, file=tmp_path / "rates")
-    assert limit.wait("a") > 0
-    assert limit.wait("d") == 0
-    assert (tmp_path / "rates").stat().st_size == 1 << 21
+def test_a_server_of_several_processes_divides_the_rate(samples: Samples, tmp_path: Path) -> None:
+    options = ("--processes", "2", "--lookup-rate", "0.1")
+    with serve(samples.library, tmp_path / "server", *options) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))  # to one of them
+        answers = []
+        for _ in range(4):
+            connection.request("GET", _PATH)
+            answers.append(connection.getresponse())
+            answers[-1].read()
+        connection.close()
+    assert [answer.status for answer in answers] == [404, 404, 404, 429]
+    assert 10 < int(answers[-1].headers["Retry-After"]) <= 20
 
 
 def test_many_clients_take_no_more_memory_and_the_busy_ones_are_remembered() -> None:
     now = 0.0
-    limit = RateLimit(1, lambda: now)
+    limit = RateLimit(1, 30, lambda: now)
     while limit.wait("busy") == 0:
         pass
-    for n in range(150_000):
+    for n in range(100_000):
         limit.wait(str(n))
-    assert limit.wait("busy") > 0
+        if n % 1000 == 0:
+            assert limit.wait("busy") > 0
+    assert len(limit._done_at) < 70_000
     now = 29.0
     assert limit.wait("busy") == 0
 

@@ -191,6 +191,28 @@ def test_others_than_the_proxy_get_the_body(samples: Samples, tmp_path: Path) ->
         assert "x-accel-redirect" not in answer.headers
 
 
+def test_nginx_counts_for_all_processes(server: Server, samples: Samples, tmp_path: Path) -> None:
+    if not shutil.which("nginx"):
+        pytest.skip("not installed: nginx (apt-get install nginx-light)")
+    text = (Path(__file__).parents[3] / "docs" / "server.md").read_text()
+    example = re.search(r"```nginx\n(limit_req_zone .*?)```", text, re.DOTALL)
+    assert example
+    config, port = example[1], free_port()
+    for written, here in (
+        ("# listen, server_name and the certificate as above", f"listen 127.0.0.1:{port};"),
+        ("# proxy_pass and the rest as above", f"proxy_pass {server.url};"),
+        ("rate=200r/s", "rate=1r/m"),
+        ("burst=6000", "burst=5"),
+    ):
+        assert written in config
+        config = config.replace(written, here)
+    path = f"/buildid/{samples.uuid.hex}/executable"
+    with _nginx(tmp_path, config):
+        answers = [request(f"http://127.0.0.1:{port}", path) for _ in range(8)]
+    assert [answer.status for answer in answers] == [200] * 6 + [429] * 2
+    assert [answer.headers.get("retry-after") for answer in answers] == [None] * 6 + ["1"] * 2
+
+
 def _same(plain: str, through: str, path: str, headers: dict[str, str], method: str = "GET") -> None:
     """Compare the answers of a server without nginx and of nginx before another."""
     own, other = (request(url, path, method=method, headers=headers) for url in (plain, through))
