@@ -1,4 +1,4 @@
-"""The aiohttp application: layouts first, then the API and the pages; errors become responses."""
+"""The aiohttp application: who may have which handler run, look-ups by the shape of their path, errors as responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from symcache.errors import EnvironmentFailure, FormatError, IntegrityError, Not
 from symcache_server import api, pages
 from symcache_server.config import ServerConfig
 from symcache_server.http import health
-from symcache_server.http.auth import Scope, token_of
+from symcache_server.http.auth import Scope, required_scope, requires, token_of
 from symcache_server.http.content import MISSING, SIGNATURE
 from symcache_server.http.metrics import TYPE
 from symcache_server.keys import CONFIG, LIMITS, TOKENS
@@ -24,24 +24,40 @@ __all__ = ["create_app"]
 log = logging.getLogger("symcache.server")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
-_ADMIN = frozenset({"/api/v1/tokens"})
 _MAX_BODY = 4 << 20
 
 
 def create_app(config: ServerConfig) -> web.Application:
-    """Return the application over the library of `config`. Raises NotFoundError, StorageError."""
-    app = web.Application(middlewares=[_errors, _access, _layouts], client_max_size=_MAX_BODY)
+    """Return the application over the library of `config`. Raises NotFoundError, StorageError.
+
+    Raises LookupError if a route does not declare who may use it.
+    """
+    app = web.Application(middlewares=[_errors, _access], client_max_size=_MAX_BODY)
     set_up(app, config)
     app.on_response_prepare.append(_sign)
     health.register(app)
     api.register(app)
     pages.register(app)
-    # Last, for every path that is nothing else: a look-up comes to its middleware without an error being made first.
-    app.router.add_route("*", "/{path:.*}", _nothing)
+    app.router.add_route("*", "/{path:.*}", _look_up)  # whatever has none of the paths above
+    for route in app.router.routes():
+        required_scope(route.handler)
     return app
 
 
-async def _nothing(request: web.Request) -> web.StreamResponse:
+@requires(Scope.READ)
+async def _look_up(request: web.Request) -> web.StreamResponse:
+    """Respond to whatever has the shape of a look-up."""
+    path = request.path
+    if len(path) > MAX_PATH:
+        raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
+    if lookup := match(path):
+        request[TYPE] = lookup.layout
+        if request.method not in _READS:
+            raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
+        return await send_lookup(request, lookup)
+    if request.method in _READS and (file := match_raw_cache(path)):
+        request[TYPE] = "raw-cache"
+        return await send_raw_cache(request, file)
     methods: set[str] = set()
     for resource in request.app.router.resources():
         methods |= (await resource.resolve(request))[1]
@@ -57,12 +73,24 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 
 @web.middleware
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let pass who may read or write what is requested."""
-    reads = request.method in _READS or request.path == "/api/v1/uuids" or not request.path.startswith("/api/")
+    """Let pass who may have the handler run, and not too often."""
+    try:
+        # aiohttp has handlers of its own for what is no path at all, such as `*`.
+        no_path = request.match_info.http_exception is not None
+        scope = Scope.READ if no_path else required_scope(request.match_info.handler)
+    except LookupError:
+        raise web.HTTPForbidden(text="nobody may use this: it does not say who may") from None
+    private = scope is not None and _check_token(request, scope)
+    request[TYPE] = "api" if request.path.startswith("/api/") else "page"
+    response = await handler(request)
+    if private and "Cache-Control" in response.headers:  # what needs a token is for nobody else's cache
+        response.headers["Cache-Control"] = response.headers["Cache-Control"].replace("public", "private")
+    return response
+
+
+def _check_token(request: web.Request, scope: Scope) -> bool:
+    """Return whether a token was needed, and did. Raises HTTPUnauthorized, HTTPForbidden, HTTPTooManyRequests."""
     app = request.app
-    if request.path == "/healthz":
-        return await handler(request)
-    scope = Scope.ADMIN if request.path in _ADMIN else Scope.READ if reads else Scope.WRITE
     open_to_all = scope is Scope.READ and app[CONFIG].open_reads
     token, limits = None, app[LIMITS]
     if not open_to_all or limits.on:
@@ -70,33 +98,12 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     if limits.on:  # guesses at tokens are counted, too
         limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
     if open_to_all:
-        return await handler(request)
+        return False
     if token is None:
         raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
     if not token.may(scope):
         raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
-    response = await handler(request)
-    if "Cache-Control" in response.headers:  # what needs a token is for nobody else's cache
-        response.headers["Cache-Control"] = response.headers["Cache-Control"].replace("public", "private")
-    return response
-
-
-@web.middleware
-async def _layouts(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Respond to whatever has the shape of a look-up before any route is tried."""
-    path = request.path
-    if len(path) > MAX_PATH:
-        raise web.HTTPRequestURITooLong(text=f"the path has {len(path)} characters where {MAX_PATH} are allowed\n")
-    if lookup := match(path):
-        request[TYPE] = lookup.layout
-        if request.method not in _READS:
-            raise web.HTTPMethodNotAllowed(request.method, sorted(_READS))
-        return await send_lookup(request, lookup)
-    if request.method in _READS and (file := match_raw_cache(path)):
-        request[TYPE] = "raw-cache"
-        return await send_raw_cache(request, file)
-    request[TYPE] = "api" if path.startswith("/api/") else "page"
-    return await handler(request)
+    return True
 
 
 @web.middleware

@@ -19,6 +19,7 @@ from symcache.verify import Level, verify
 from symcache_server.api import models, uploads
 from symcache_server.api.messages import json_response, read_body, read_parameters
 from symcache_server.api.openapi import document
+from symcache_server.http.auth import Scope, requires
 from symcache_server.http.content import REVALIDATE, send_json
 from symcache_server.keys import BACKGROUND, CACHE_MATCHER, LIBRARY, MISS_LOG, TOKENS
 from symcache_server.layouts import What
@@ -48,11 +49,13 @@ def register(app: web.Application) -> None:
     uploads.register(app)
 
 
+@requires(Scope.READ)
 async def openapi(request: web.Request) -> web.Response:
     """Return the description of this API."""
     return send_json(request, json.dumps(document()), REVALIDATE)
 
 
+@requires(Scope.READ)
 async def uuids(request: web.Request) -> web.Response:
     """Return what the library has of many images, and which shared caches fit their load addresses."""
     query = await read_body(request, models.UuidsQuery)
@@ -85,6 +88,7 @@ def _layout(
     return models.Layout(match=match, caches=list(fitting.caches), slide=fitting.slide)
 
 
+@requires(Scope.READ)
 async def one_uuid(request: web.Request) -> web.Response:
     """Return what the library has under one UUID."""
     library, uuid = request.app[LIBRARY], parse_uuid(request.match_info["uuid"])
@@ -95,6 +99,7 @@ async def one_uuid(request: web.Request) -> web.Response:
     return json_response(_held_images(library, [uuid], {uuid: contents})[0])
 
 
+@requires(Scope.READ)
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = read_parameters(request, models.NameQuery)
@@ -109,18 +114,21 @@ async def images(request: web.Request) -> web.Response:
     return json_response(models.Images(images=_held_images(library, named, by_uuid), more=more))
 
 
+@requires(Scope.READ)
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
     rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
     return json_response(models.Releases(releases=[models.Release.model_validate(r) for r in rows]))
 
 
+@requires(Scope.READ)
 async def one_release(request: web.Request) -> web.Response:
     """Describe one build."""
     row = await asyncio.to_thread(release_of_build, request.app[BACKGROUND], request.match_info["build"])
     return json_response(models.Release.model_validate(row))
 
 
+@requires(Scope.READ)
 async def coverage(request: web.Request) -> web.Response:
     """Return whether a release is complete."""
     library = request.app[BACKGROUND]
@@ -142,6 +150,7 @@ async def coverage(request: web.Request) -> web.Response:
     )
 
 
+@requires(Scope.READ)
 async def missing(request: web.Request) -> web.Response:
     """List what was requested and nobody had."""
     rows = await asyncio.to_thread(request.app[MISS_LOG].recent)
@@ -164,8 +173,9 @@ async def missing(request: web.Request) -> web.Response:
     )
 
 
+@requires(Scope.ADMIN)
 async def tokens(request: web.Request) -> web.Response:
-    """List who has a token, and for what; a token that may `admin` has been required before."""
+    """List who has a token, and for what."""
     rows = await asyncio.to_thread(request.app[TOKENS].all)
     issued = [models.IssuedToken(name=t.name, scopes=sorted(t.scopes), created=t.created) for t in rows]
     return json_response(models.Tokens(tokens=issued))

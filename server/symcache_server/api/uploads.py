@@ -1,4 +1,4 @@
-"""The handlers of the API that take binaries in. A token that may write has been required before they run."""
+"""The handlers of the API that take binaries in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from symcache.errors import UsageError
 from symcache_server.api import models
 from symcache_server.api.messages import json_response, read_body
 from symcache_server.files.uploads import SentFile
-from symcache_server.http.auth import token_of
+from symcache_server.http.auth import Scope, requires, token_of
 from symcache_server.keys import BACKGROUND, RESOLVER, TOKENS, UPLOADS
 
 __all__ = ["register"]
@@ -27,18 +27,21 @@ def register(app: web.Application) -> None:
     app.router.add_post(_PATH, add)
 
 
+@requires(Scope.READ)
 async def progress(request: web.Request) -> web.Response:
     """Return how much of a file has been received."""
     offset, complete = request.app[UPLOADS].offset(_sha256(request))
     return json_response(models.Upload(offset=offset, complete=complete))
 
 
+@requires(Scope.WRITE)
 async def receive(request: web.Request) -> web.Response:
     """Take a file, or the next part of it."""
     offset, complete = await request.app[UPLOADS].receive(_sha256(request), request)
     return json_response(models.Upload(offset=offset, complete=complete), status=200 if complete else 202)
 
 
+@requires(Scope.WRITE)
 async def add(request: web.Request) -> web.Response:
     """Add files that were sent to the library."""
     query = await read_body(request, models.AddQuery)

@@ -1,4 +1,4 @@
-"""Who may read and who may write.
+"""Who may read and who may write: every handler declares what it requires, and no other one ever runs.
 
 Reads are open where only this machine can connect, or where the operator says so; everything else needs a token.
 Clients send it as `Authorization: Bearer TOKEN`, or as the password of a URL (`https://any:TOKEN@host`), which stock
@@ -14,10 +14,11 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -26,9 +27,11 @@ from symcache.errors import NotFoundError, StorageError, UsageError
 from symcache.files import atomic_write, file_lock
 from symcache.model import Sha256
 
-__all__ = ["Scope", "Token", "TokenStore", "token_of"]
+__all__ = ["Scope", "Token", "TokenStore", "required_scope", "requires", "token_of"]
 
 _LOOK_SECONDS = 1.0
+_REQUIRED = "required_scope"
+_Handler = TypeVar("_Handler", bound=Callable[[web.Request], Awaitable[web.StreamResponse]])
 
 
 class Scope(StrEnum):
@@ -39,6 +42,25 @@ class Scope(StrEnum):
     """Add binaries, and read. Nothing can be removed or preferred over HTTP, by nobody."""
     ADMIN = "admin"
     """Watch over the server, too: see who has tokens, and send any number of requests."""
+
+
+def requires(scope: Scope | None) -> Callable[[_Handler], _Handler]:
+    """Declare what a token must allow before a handler runs; None: it runs for everybody, as often as they like."""
+
+    def declare(handler: _Handler) -> _Handler:
+        setattr(handler, _REQUIRED, scope)
+        return handler
+
+    return declare
+
+
+def required_scope(handler: object) -> Scope | None:
+    """Return what a handler has declared by `requires`. Raises LookupError where it has declared nothing."""
+    try:
+        scope: Scope | None = getattr(handler, _REQUIRED)
+    except AttributeError:
+        raise LookupError(f"{handler}: declares by no `requires` who may have it run") from None
+    return scope
 
 
 class Token(BaseModel):

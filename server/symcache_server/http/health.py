@@ -7,6 +7,7 @@ import time
 
 from aiohttp import web
 
+from symcache_server.http.auth import Scope, requires
 from symcache_server.http.metrics import TYPE, exposition
 from symcache_server.keys import CONFIG, REFRESHER
 
@@ -22,12 +23,14 @@ def register(app: web.Application) -> None:
     app.router.add_get("/metrics", metrics)
 
 
+@requires(None)
 async def health(request: web.Request) -> web.Response:
     """Say that the process runs."""
     request[TYPE] = "operations"
     return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
 
 
+@requires(Scope.READ)
 async def metrics(request: web.Request) -> web.Response:
     """Return the metrics of all processes."""
     request[TYPE] = "operations"
@@ -35,6 +38,7 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": kind, "Cache-Control": "no-store"})
 
 
+@requires(Scope.READ)
 async def ready(request: web.Request) -> web.Response:
     """Say whether the library can be read and is being followed."""
     request[TYPE] = "operations"

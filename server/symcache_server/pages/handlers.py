@@ -19,6 +19,7 @@ from symcache.macho import parse_uuid
 from symcache.model import uuid_text
 from symcache.store import blob_key
 from symcache.text import printable_value
+from symcache_server.http.auth import Scope, requires
 from symcache_server.http.content import IMMUTABLE, Content, send
 from symcache_server.keys import BACKGROUND, DECODED, LIBRARY, MISS_LOG, OFFLOAD
 from symcache_server.lookup.headers import image_headers
@@ -44,7 +45,7 @@ def register(app: web.Application) -> None:
     app.router.add_get("/releases", releases)
     app.router.add_get("/releases/{build}", release)
     app.router.add_get("/images/{uuid}", image)
-    app.router.add_get("/images/{uuid}/{sha256}", content)
+    app.router.add_get("/images/{uuid}/{sha256:[0-9a-f]{64}}", content)
     app.router.add_get("/missing", missing)
     app.router.add_get("/style.css", style)
 
@@ -69,17 +70,20 @@ def _page(name: str, **values: Any) -> web.Response:
     return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
 
+@requires(Scope.READ)
 async def start(request: web.Request) -> web.Response:
     """Show the releases, and how debuggers are pointed here."""
     rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
     return _page("start.html", releases=rows, base=f"{request.scheme}://{request.host}")
 
 
+@requires(Scope.READ)
 async def releases(request: web.Request) -> web.Response:
     """The list of releases is on the first page."""
     raise web.HTTPFound("/")
 
 
+@requires(Scope.READ)
 async def search(request: web.Request) -> web.Response:
     """Find images by UUID, name or path."""
     text = request.query.get("q", "").strip()[:1024]
@@ -93,6 +97,7 @@ async def search(request: web.Request) -> web.Response:
     raise web.HTTPFound(f"/images/{uuid_text(uuid)}")
 
 
+@requires(Scope.READ)
 async def release(request: web.Request) -> web.Response:
     """Show the images of one build."""
     library, build = request.app[BACKGROUND], request.match_info["build"]
@@ -121,6 +126,7 @@ def _images(library: Library, build: str) -> list[Occurrence]:
     return sorted(images.values(), key=lambda o: (o.path, o.arch, o.kind))
 
 
+@requires(Scope.READ)
 async def image(request: web.Request) -> web.Response:
     """Show everything under one UUID."""
     uuid = parse_uuid(request.match_info["uuid"])
@@ -130,6 +136,7 @@ async def image(request: web.Request) -> web.Response:
     return _page("image.html", uuid=uuid, contents=contents)
 
 
+@requires(Scope.READ)
 async def content(request: web.Request) -> web.StreamResponse:
     """Send one content of a UUID, whichever one a look-up prefers."""
     uuid, sha256 = parse_uuid(request.match_info["uuid"]), request.match_info["sha256"]
@@ -142,12 +149,14 @@ async def content(request: web.Request) -> web.StreamResponse:
     raise NotFoundError(f"{uuid_text(uuid)}: has no such content here", hint=f"see /images/{uuid_text(uuid)}")
 
 
+@requires(Scope.READ)
 async def missing(request: web.Request) -> web.Response:
     """Show what was requested and nobody had."""
     rows = await asyncio.to_thread(request.app[MISS_LOG].recent)
     return _page("missing.html", misses=rows[:_ROWS])
 
 
+@requires(Scope.READ)
 async def style(request: web.Request) -> web.Response:
     """Return the style sheet."""
     text = _environment().get_template("style.css").render()
