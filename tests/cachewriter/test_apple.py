@@ -13,30 +13,15 @@ import pytest
 from tests.cachewriter import CacheOptions, build_cache
 from tests.cachewriter.plainreader import FIELDS, PlainCache
 from tests.cachewriter.samples import FRAMEWORK, sample
+from tests.support.apple import AppleCache, every_apple_cache
 
 THREE = (".1", ".2", ".3")
 
 
-def _apple_caches() -> list[Path]:
-    folder = os.environ.get("SYMCACHE_TEST_CACHES")
-    if not folder:
-        return []
-    return sorted(p.parent / json.loads(p.read_text())["cache"] for p in Path(folder).glob("*/expected.json"))
-
-
-_NONE = Path("none/none")
-
-
-@pytest.fixture(params=_apple_caches() or [_NONE], ids=lambda p: p.parent.name)
-def apple(request: pytest.FixtureRequest) -> Path:
-    if request.param == _NONE:
-        pytest.skip("SYMCACHE_TEST_CACHES is not set to a folder of caches")
-    return Path(request.param)
-
-
-def test_the_plain_reader_reads_apples_caches_right(apple: Path) -> None:
-    plain = PlainCache(apple)
-    for told in json.loads((apple.parent / "expected.json").read_text())["images"]:
+@pytest.mark.parametrize("apple", every_apple_cache())
+def test_the_plain_reader_reads_apples_caches_right(apple: AppleCache) -> None:
+    plain = PlainCache(apple.main)
+    for told in apple.images:
         address = plain.images[told["path"]]
         image = plain.commands(address)
         assert address == told["address"]

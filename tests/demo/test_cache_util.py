@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from symcache.demo import cache_util
-from tests.support.apple import apple_caches, util_output
+from tests.support.apple import apple_caches, listed_caches, util_output
 
 _FOLDER = "/System/Library/dyld"
 _CRASHES = {135, 139}
@@ -77,7 +77,7 @@ def copy_cache(name: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("cache", ["arm64e-auth", "x86_64-60", "x86_64-split", "v1-entries-x86_64-split"])
+@pytest.mark.parametrize("cache", listed_caches())
 def test_prints_and_extracts_what_the_original_does(cache: str, tmp_path: Path) -> None:
     folder = copy_cache(cache, tmp_path / "dyld")
     seen = set()

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from symcache.dyld import SharedCache, extract_all, find_caches
+from symcache.dyld import SharedCache, extract_all
 from tests.dyld.macho_reader import LC_DATA_IN_CODE, LC_FUNCTION_STARTS, MachO, read
+from tests.support.apple import AppleCache, every_apple_cache
 
 _CPU_SUBTYPE_MASK = 0x00FF_FFFF
 _N_INDR = 0xA
 _ZERO_FILL = {0x1, 0xC, 0x12}
 
 
-def _mains() -> list[Any]:
-    root = os.environ.get("SYMCACHE_TEST_CACHES", "")
-    folders = sorted(f.parent for f in Path(root).glob("*/expected.json")) if root else []
-    return [
-        pytest.param(main, id=f"{folder.name}-{main.name.removeprefix('dyld_shared_cache_')}")
-        for folder in folders
-        for main in find_caches(folder)
-    ]
-
-
-_MAINS = _mains() or [pytest.param(None, marks=pytest.mark.skip("SYMCACHE_TEST_CACHES is not set"))]
-
-
 class Extracted:
     """One cache, all of its images, and what Apple made of them."""
 
-    def __init__(self, main: Path, output: Path) -> None:
-        with SharedCache.open(main) as cache:
+    def __init__(self, apple: AppleCache, output: Path) -> None:
+        with SharedCache.open(apple.main) as cache:
             self.report = extract_all(cache, output, jobs=1)
             self.images = cache.images
-        self.expected = {i["path"]: i for i in json.loads((main.parent / "expected.json").read_text())["images"]}
+        self.expected = {i["path"]: i for i in apple.images}
         self._files = {e.path: e.file for e in self.report.extracted}
         self.read = functools.lru_cache(None)(lambda path: read(self._files[path]))
 
@@ -51,8 +37,8 @@ class Extracted:
 @pytest.fixture(scope="module")
 def extracted_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @functools.lru_cache(None)
-    def extract(main: Path) -> Extracted:
-        return Extracted(main, tmp_path_factory.mktemp("extracted"))
+    def extract(apple: AppleCache) -> Extracted:
+        return Extracted(apple, tmp_path_factory.mktemp("extracted"))
 
     return extract
 
@@ -62,7 +48,7 @@ def extracted(request: pytest.FixtureRequest, extracted_of: Any) -> Extracted:
     return extracted_of(request.param)
 
 
-all_caches = pytest.mark.parametrize("extracted", _MAINS, indirect=True)
+all_caches = pytest.mark.parametrize("extracted", every_apple_cache(), indirect=True)
 
 
 @all_caches

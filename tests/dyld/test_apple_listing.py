@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from symcache.dyld import SharedCache, find_caches
-from tests.support.apple import apple_caches, util_output
+from tests.support.apple import apple_caches, listed_caches, util_output
 
-_CACHES = ["arm64e-auth", "x86_64-60", "x86_64-split", "v1-entries-x86_64-split"]
 _FIELDS = {
     "mappingOffset": "mapping_offset", "mappingCount": "mapping_count", "codeSignatureOffset": "code_signature_offset",
     "codeSignatureSize": "code_signature_size", "localSymbolsOffset": "local_symbols_offset",
@@ -22,7 +21,7 @@ _FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=_CACHES)
+@pytest.fixture(params=listed_caches())
 def opened(request: pytest.FixtureRequest) -> tuple[SharedCache, Path]:
     main = find_caches(apple_caches() / request.param)[0]
     return SharedCache.open(main), util_output() / request.param

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+from symcache.dyld import REVISION
 from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, Release
@@ -170,7 +171,17 @@ def stage_variant(image: Path, build: str, cache: UUID | None, path: str, *, ver
     staged.manifest.append(ManifestEntry(**common, origin=origin, cache_uuid=cache))
     staged.objects.append(
         StagedObject(
-            image, 0, found.size, path, found.arch, found.uuid, common["kind"], origin, cache, staged.extractor, 1
+            image,
+            0,
+            found.size,
+            path,
+            found.arch,
+            found.uuid,
+            common["kind"],
+            origin,
+            cache,
+            staged.extractor,
+            REVISION,
         )
     )
     return staged

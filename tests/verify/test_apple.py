@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from symcache.dyld import SharedCache, find_caches
+from symcache.dyld import SharedCache
 from symcache.library import Library, ingest
 from symcache.verify import Expectations, Level, verify
 from symcache.verify.holdings import Unit
 from symcache.verify.raw_cache import RawCache
-from tests.support.apple import apple_caches
+from tests.support.apple import AppleCache, every_apple_cache
 from tests.support.extracted import stage_extracted
 
 BUILD = "22G120"
 
 
-def names() -> list[str]:
-    folder = os.environ.get("SYMCACHE_TEST_CACHES")
-    return sorted(p.parent.name for p in Path(folder).glob("*/expected.json")) if folder else ["none"]
-
-
-def harvested(folder: Path, scratch: Path) -> Library:
+def harvested(main: Path, scratch: Path) -> Library:
     """Store a cache as a harvest does: its raw files and every image."""
-    staged = stage_extracted(find_caches(folder)[0], scratch / "extracted", BUILD)
+    staged = stage_extracted(main, scratch / "extracted", BUILD)
     library = Library.open(scratch / "library", create=True)
     assert ingest(library, staged).sealed
     return library
 
 
-@pytest.mark.parametrize("name", names())
-def test_nothing_is_wanting_in_what_was_extracted_from_it(name: str, tmp_path: Path) -> None:
-    with harvested(apple_caches() / name, tmp_path) as library:
+@pytest.mark.parametrize("apple", every_apple_cache())
+def test_nothing_is_wanting_in_what_was_extracted_from_it(apple: AppleCache, tmp_path: Path) -> None:
+    with harvested(apple.main, tmp_path) as library:
         report = verify(library, [BUILD], level=Level.BYTES, expectations=Expectations.nothing())
     assert report.findings == []
-    expected = json.loads((apple_caches() / name / "expected.json").read_text())["images"]
-    assert report.images == len(expected)
+    assert report.images == len(apple.images)
 
 
-@pytest.mark.parametrize("name", names())
-def test_apples_extractor_has_as_many_symbols_as_an_image_must_have(name: str) -> None:
-    folder = apple_caches() / name
-    expected = json.loads((folder / "expected.json").read_text())
-    with SharedCache.open(find_caches(folder)[0]) as cache:
+@pytest.mark.parametrize("apple", every_apple_cache())
+def test_apples_extractor_has_as_many_symbols_as_an_image_must_have(apple: AppleCache) -> None:
+    with SharedCache.open(apple.main) as cache:
         raw = RawCache(cache, Unit("system", cache.arch, cache.uuid))
-        for image in expected["images"]:
+        for image in apple.images:
             reference = raw.reference(image["path"], UUID(image["uuid"]) if image.get("uuid") else None)
             assert reference
             # Type 0b: re-exports, some of which the extractor adds.

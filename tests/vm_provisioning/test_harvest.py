@@ -108,11 +108,20 @@ def test_every_way_gives_the_same_set(
     assert len(found["raw"]) > images_in("arm64e")
 
 
-def test_caches_that_apple_built(library: Library, tmp_path: Path) -> None:
-    root = make_system(tmp_path / "root", caches=(), apple=("arm64e-auth", "x86_64-60"), files=False)
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"arm64e-auth": 30, "x86_64-60": 60},
+        {"macos10.14-i386": 11, "macos11-x86_64": 16, "macos12-arm64e": 16},
+        {"macos26-arm64e-objc-swift-tpro": 20, "macos26-x86_64h-mixed": 16},
+    ],
+    ids="+".join,
+)
+def test_caches_that_apple_built(library: Library, tmp_path: Path, images: dict[str, int]) -> None:
+    root = make_system(tmp_path / "root", caches=(), apple=tuple(images), files=False)
     result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
     assert clean(result)
-    assert {c.arch: c.images for c in result.caches} == {"arm64e": 30, "x86_64": 60}
+    assert sorted(c.images for c in result.caches) == sorted(images.values())
 
 
 def test_a_second_run_stores_nothing_again(source: SshSource, library: Library, tmp_path: Path) -> None:

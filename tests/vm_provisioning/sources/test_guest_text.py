@@ -18,10 +18,9 @@ from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, 
 from symcache_provisioning.remarks import Remarks
 from symcache_provisioning.sources.entries import refusal
 from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
-from tests.support.apple import apple_caches, util_output
+from tests.support.apple import apple_caches, listed_caches, util_output
 
 _UUID = UUID("4C4C4412-5555-3144-A156-E853B4E92AD2")
-_CACHES = ("arm64e-auth", "x86_64-60", "x86_64-split", "v1-entries-x86_64-split")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_the_property_list_that_macos_ships() -> None:
     assert found == Release(version="13.3.1", extra="(a)", build="22E772610a")
 
 
-@pytest.mark.parametrize("cache", _CACHES)
+@pytest.mark.parametrize("cache", listed_caches())
 def test_what_apples_tool_printed_is_what_the_cache_holds(cache: str) -> None:
     folder = util_output() / cache
     listed = parse_text_info((folder / "text_info.out").read_bytes())
