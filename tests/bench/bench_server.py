@@ -30,7 +30,9 @@ from tests.bench.harness import ROUNDS, Row, figure
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
 
-_PROCESSES = 2
+__all__ = ["PROCESSES", "make_files", "nginx", "run"]
+
+PROCESSES = 2
 _CONNECTIONS = 16
 _SECONDS = 2
 _LOOKUPS = 10_000
@@ -62,12 +64,15 @@ http {{
 """
 _FRONT = """
 upstream symcache {{ server {backend}; keepalive 64; keepalive_requests 1000000; }}
+proxy_http_version 1.1; proxy_set_header Connection ""; proxy_max_temp_file_size 0;
 server {{
   listen 127.0.0.1:{port} reuseport backlog=1024;
   etag off; max_ranges 1; add_header ETag $upstream_http_etag;
-  location / {{ proxy_pass http://symcache; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  location / {{ proxy_pass http://symcache; }}
   location /_symcache/decoded/ {{ internal; alias {decoded}/; }}
   location /_symcache/library/ {{ internal; alias {library}/; }}
+  # From an address that is not trusted: it gets the body from the server, and hands it on.
+  location /proxied/ {{ proxy_pass http://symcache/; proxy_bind 127.0.0.2; }}
 }}
 """
 
@@ -79,9 +84,9 @@ def run(scratch: Path) -> list[Row]:
     script.write_text(_SCRIPT)
     for name, size, count, goal in _SIZES:
         folder = scratch / name.replace(" ", "")
-        _make(folder, size, count)
-        options = ("--processes", str(_PROCESSES))
-        with _nginx(folder) as plain, serve(folder / "library", folder / "server", *options) as server:
+        make_files(folder, size, count)
+        options = ("--processes", str(PROCESSES))
+        with nginx(folder) as plain, serve(folder / "library", folder / "server", *options) as server:
             start = time.perf_counter()
             subprocess.run(["curl", "-fsS", "-o", os.devnull, f"{server.url}/buildid/{1:032x}/executable"], check=True)
             cold = time.perf_counter() - start
@@ -123,22 +128,22 @@ def _lookups(script: Path, folder: Path, count: int) -> list[Row]:
 
 
 def _through_nginx(script: Path, folder: Path, count: int) -> list[Row]:
-    """Return the rates where nginx sends what the server has named to it, against nginx alone."""
-    options = ("--processes", str(_PROCESSES), "--trust-proxy", "127.0.0.1", "--x-accel", "/_symcache")
+    """Return the rates where nginx sends what the server has named to it, against the same nginx as a mere proxy."""
+    options = ("--processes", str(PROCESSES), "--trust-proxy", "127.0.0.1", "--x-accel", "/_symcache")
     rows = []
     with serve(folder / "library", folder / "named", *options, "--lookup-rate", "0") as server:
         port = 20000 + os.getpid() % 2000
         decoded = folder / "named" / "cache" / "symcache" / "server" / "decoded"
         backend = server.url.removeprefix("http://")
         more = _FRONT.format(port=port, backend=backend, decoded=decoded, library=folder / "library")
-        with _nginx(folder, more, 22000) as plain:
+        with nginx(folder, more, 22000):
             front = f"http://127.0.0.1:{port}"
-            for kind, suffix, encoding in (("identity", "", "identity"), ("stored zstd", ".zst", "zstd")):
+            for kind, encoding in (("identity", "identity"), ("stored zstd", "zstd")):
                 asked = (front, "GET", "/buildid/", "/executable", count, encoding, 0)
-                peer = (plain, "GET", "/files/", suffix, count, encoding, 0)
+                peer = (front, "GET", "/proxied/buildid/", "/executable", count, encoding, 0)
                 _warm(script, asked, count)
-                _warm(script, peer, count)
-                rows.append(_against(f"server: 1 MB, {kind}, sent by nginx (--x-accel)", script, asked, peer, None))
+                name = f"server: 1 MB, {kind}, sent by nginx (--x-accel)"
+                rows.append(_against(name, script, asked, peer, 1.0, "nginx as a proxy"))
     return rows
 
 
@@ -192,15 +197,14 @@ _Asked = tuple[str, str, str, str, int, str, int]
 """URL, method, path before and after the digits, number of files, Accept-Encoding, digits of the first file - 1."""
 
 
-def _against(name: str, script: Path, ours: _Asked, peer: _Asked, goal: float | None) -> Row:
+def _against(name: str, script: Path, ours: _Asked, peer: _Asked, goal: float, peer_name: str = "nginx") -> Row:
     own, theirs = [], []
     for _ in range(ROUNDS):
         own.append(_wrk(script, *ours)[0] / _SECONDS)
         theirs.append(_wrk(script, *peer)[0] / _SECONDS)
     ratio = statistics.median(a / b for a, b in zip(own, theirs, strict=True))
     values = statistics.median(own), statistics.median(theirs)
-    aim, met = ("", None) if goal is None else (f">= {goal:g}", ratio >= goal)
-    return Row(name, values[0], "requests/s", "nginx", values[1], ratio, aim, met)
+    return Row(name, values[0], "requests/s", peer_name, values[1], ratio, f">= {goal:g}", ratio >= goal)
 
 
 def _warm(script: Path, asked: _Asked, count: int) -> None:
@@ -251,7 +255,7 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _make(folder: Path, size: int, count: int) -> None:
+def make_files(folder: Path, size: int, count: int) -> None:
     """Make a library of `count` images of `size` bytes, and the same as plain and compressed files for nginx."""
     files = folder / "files"
     files.mkdir(parents=True)
@@ -277,11 +281,11 @@ def _make(folder: Path, size: int, count: int) -> None:
 
 
 @contextlib.contextmanager
-def _nginx(folder: Path, more: str = "", first: int = 18000) -> Iterator[str]:
+def nginx(folder: Path, more: str = "", first: int = 18000) -> Iterator[str]:
     """Run nginx over `folder`, with `more` servers, on a port from `first` on."""
     port = first + os.getpid() % 2000
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port, processes=_PROCESSES, more=more))
+    config.write_text(_NGINX.format(folder=folder, port=port, processes=PROCESSES, more=more))
     # Started as root, its workers would run as another user, who cannot read a private temporary folder.
     user = ["-g", "user root;"] if os.getuid() == 0 else []
     process = subprocess.Popen(["nginx", "-c", str(config), *user], stdout=sys.stderr)
