@@ -122,6 +122,19 @@ class CatalogFile:
         except sqlite3.Error as error:
             raise StorageError(f"catalog {target}: {error}", hint="check space and permissions") from error
 
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Have all that is read inside be of one moment, whatever other processes write meanwhile."""
+        with self._lock:
+            try:
+                self.database.conn.execute("BEGIN")
+                try:
+                    yield
+                finally:
+                    self.database.conn.execute("ROLLBACK")
+            except FAILURES as error:
+                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+
     def fingerprint(self) -> str:
         """Return a hash of everything that is held, whatever the order it was folded in: equal content, equal hash."""
         total = 0

@@ -23,6 +23,10 @@ class Records(CatalogFile):
         """Return the store keys of the records that are folded in."""
         return {row[0] for row in self._all("SELECT key FROM record_keys")}
 
+    def record_ids(self) -> dict[str, str]:
+        """Return the ids of the records that are folded in, by key of the store."""
+        return dict(self._all("SELECT k.key, r.sha256 FROM record_keys k JOIN records r ON r.id = k.record"))
+
     def knows(self, key: str) -> bool:
         """Return whether the record at this key of the store is folded in."""
         return bool(self._one("SELECT EXISTS (SELECT 1 FROM record_keys WHERE key = ?)", (key,))[0])

@@ -15,11 +15,20 @@ from typing import Any
 import zstandard
 
 from symcache.catalog import Catalog
-from symcache.errors import IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY, remove_database, scratch_name
 from symcache.model import uuid_text
-from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, frame_sizes, load_record, no_garbage_collection
+from symcache.store import (
+    BLOB_KEY,
+    BlobReader,
+    RecordKey,
+    blob_key,
+    frame_sizes,
+    load_record,
+    no_garbage_collection,
+    parse_record,
+)
 
 __all__ = ["FsckCode", "FsckFinding", "FsckReport", "Subset", "fsck"]
 
@@ -121,8 +130,7 @@ def fsck(
     With `rebuild`, a catalog that is found wrong is folded anew before anything is looked up in it.
     """
     report = FsckReport()
-    _check_records(library, report)
-    _check_catalog(library, report, thorough=read is not None)
+    _check_records(library, report, thorough=read is not None)
     damaged = [f for f in report.findings if f.code is FsckCode.CATALOG_DAMAGED]
     if damaged and rebuild:
         library.rebuild()
@@ -142,8 +150,11 @@ def fsck(
         else:
             report.add(FsckCode.STRAY, key, f"{key}: not the name of a blob")
     report.unnamed = len(present - sizes.keys())
-    for sha256 in sorted(sizes.keys() - present):
-        report.add(FsckCode.BLOB_MISSING, blob_key(sha256), f"blob {sha256} is gone: {_named_by(library, sha256)}")
+    if missing := sorted(sizes.keys() - present):
+        library.refresh()  # what they were named by may have been removed since
+    for sha256 in missing:
+        if library.catalog.is_live(sha256) and library.store.stat(blob_key(sha256)) is None:
+            report.add(FsckCode.BLOB_MISSING, blob_key(sha256), f"blob {sha256} is gone: {_named_by(library, sha256)}")
     _check_blobs(library, report, sizes, present, read, progress)
     for conflict in library.conflicts():
         if not conflict.decided:
@@ -153,50 +164,62 @@ def fsck(
     return report
 
 
-def _check_records(library: Library, report: FsckReport) -> None:
+def _check_records(library: Library, report: FsckReport, *, thorough: bool) -> None:
+    """Check that every record can be read, and that the catalog says what they say.
+
+    That is asked of the records that the catalog holds at one moment. What comes after it is left to the next run.
+    """
+    name = str(library.catalog.path or "catalog")
     library.refresh(whole=True)
     for key, reason in sorted(library.unreadable.items()):
         report.add(FsckCode.RECORD_UNREADABLE, key, reason)
     for key, reason in sorted(library.lost().items()):
         if key not in library.unreadable:
             report.add(FsckCode.RECORD_LOST, key, reason)
-    known = library.catalog.folded()
-    for text in library.store.list("records/"):
-        place = RecordKey.parse(text)
-        if place is None:
-            report.add(FsckCode.STRAY, text, f"{text}: not the name of a record")
-            continue
-        report.records += 1
-        if text in library.unreadable:
-            continue
-        try:
-            if load_record(library.store, place)[0] != (known[text].sha256 if text in known else None):
-                report.add(FsckCode.CATALOG_DAMAGED, text, f"{text}: the catalog knows another record there")
-        except IntegrityError as error:  # damaged since it was folded
-            report.add(FsckCode.RECORD_UNREADABLE, text, str(error))
-
-
-def _check_catalog(library: Library, report: FsckReport, *, thorough: bool) -> None:
-    name = str(library.catalog.path or "catalog")
-    for problem in library.catalog.check() if thorough else ():
+    problems = library.catalog.check() if thorough else []
+    for problem in problems:
         report.add(FsckCode.CATALOG_DAMAGED, name, f"{name}: {problem}")
-        return
-    lost = {FsckCode.RECORD_LOST, FsckCode.RECORD_UNREADABLE}
-    if not thorough or any(f.code in lost for f in report.findings):
-        return  # where records are lost, the catalog rightly says more than those that are left
+    # Where records are lost, the catalog rightly says more than those that are left.
+    compared = thorough and not report.findings
+    with library.catalog.one_moment():
+        known = library.catalog.record_ids()
+        fingerprint = library.catalog.fingerprint() if compared else ""
+    for text in library.store.list("records/"):
+        if RecordKey.parse(text) is None:
+            report.add(FsckCode.STRAY, text, f"{text}: not the name of a record")
+        else:
+            report.records += 1
     # What the records say, folded on the side. In memory, a large one would be too large.
-    fresh = Catalog(scratch_name(library.catalog.path) if library.catalog.path else None, filling=True)
+    path = scratch_name(library.catalog.path) if library.catalog.path else None
+    fresh = Catalog(path, filling=True) if compared else None
     try:
         with no_garbage_collection():
-            for key, identity, record in library.records():
-                fresh.fold(str(key), identity, record)
-        if fresh.fingerprint() != library.catalog.fingerprint():
+            whole = [_read_record(library, report, *record, fresh) for record in sorted(known.items())]
+        if fresh and all(whole) and fresh.fingerprint() != fingerprint:
             report.add(FsckCode.CATALOG_DAMAGED, name, f"{name}: does not say what the records say")
-    except SymcacheError as error:
-        report.add(FsckCode.CATALOG_DAMAGED, name, str(error))
     finally:
-        fresh.close()
-        remove_database(fresh.path)
+        if fresh:
+            fresh.close()
+            remove_database(path)
+
+
+def _read_record(library: Library, report: FsckReport, key: str, expected: str, fresh: Catalog | None) -> bool:
+    """Return whether a record can be read and has the id that the catalog says; fold it into `fresh`."""
+    place = RecordKey.parse(key)
+    try:
+        identity, content = load_record(library.store, place) if place else ("", b"")
+        if place is None or identity != expected:
+            report.add(FsckCode.CATALOG_DAMAGED, key, f"{key}: the catalog knows another record there")
+            return False
+        if fresh:
+            fresh.fold(key, *parse_record(library.store, place, identity, content))
+    except IntegrityError as error:  # damaged since it was folded
+        report.add(FsckCode.RECORD_UNREADABLE, key, str(error))
+        return False
+    except NotFoundError as error:
+        report.add(FsckCode.RECORD_LOST, key, f"{error} any more")
+        return False
+    return True
 
 
 def _check_snapshots(library: Library, report: FsckReport) -> None:

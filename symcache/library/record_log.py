@@ -195,4 +195,5 @@ class RecordReader:
         for writer, numbers in sorted(present.items()):
             end = last_sequence(numbers, last.get(writer, 0))
             lost += [str(RecordKey(writer, n)) for n in range(1, end + 1) if n not in numbers]
-        return lost
+        # While others write, a listing may have a later record and not an earlier one.
+        return [key for key in lost if self._store.stat(key) is None]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from symcache.store import LocalStore
+from symcache.store import BlobStat, LocalStore
 
 __all__ = ["Hooked"]
 
@@ -21,13 +21,14 @@ class Hooked(LocalStore):
     def on(self, when: str, operation: str, action: Callable[[], object]) -> None:
         self.hooks[when, operation] = action
 
+    def _happen(self, when: str, operation: str, key: str) -> None:
+        if action := self.hooks.pop((when, f"{operation} {key.partition('/')[0]}"), None):
+            action()
+
     def _call(self, operation: str, key: str, *arguments: Any) -> Any:
-        name = f"{operation} {key.partition('/')[0]}"
-        if action := self.hooks.pop(("before", name), None):
-            action()
+        self._happen("before", operation, key)
         result = getattr(LocalStore, operation)(self, key, *arguments)
-        if action := self.hooks.pop(("after", name), None):
-            action()
+        self._happen("after", operation, key)
         return result
 
     def create(self, key: str, source: Path) -> bool:
@@ -41,3 +42,17 @@ class Hooked(LocalStore):
 
     def delete_older(self, key: str, before: float) -> bool:
         return bool(self._call("delete_older", key, before))
+
+    def open(self, key: str) -> BinaryIO:
+        opened: BinaryIO = self._call("open", key)
+        return opened
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self._happen("before", "list", prefix)
+        yield from super().list(prefix)
+        self._happen("after", "list", prefix)
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, BlobStat]]:
+        self._happen("before", "scan", prefix)
+        yield from LocalStore(self.root).scan(prefix)  # which lists: that is no operation of its own
+        self._happen("after", "scan", prefix)

@@ -5,15 +5,31 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 import zstandard
 
+from symcache.catalog import Catalog
+from symcache.catalog.views import CONTENT
 from symcache.errors import IntegrityError, StorageError, UsageError
 from symcache.images import ImageRequest
-from symcache.library import FsckCode, Library, Subset, fsck, ingest, prefer, repair, write_snapshot
+from symcache.library import (
+    FsckCode,
+    Library,
+    Subset,
+    fsck,
+    gc,
+    ingest,
+    prefer,
+    remove_build,
+    repair,
+    write_snapshot,
+)
+from symcache.model import Trust
 from symcache.store import RecordKey, blob_key
+from tests.library.hooked import Hooked
 from tests.library.images import Image, harvest
 
 IMAGES = [Image(f"/usr/lib/{n}", n, size=5000) for n in range(1, 5)]
@@ -233,3 +249,60 @@ def test_a_share_of_the_data_is_read(filled: Library) -> None:
 def test_records_keep_their_keys_in_a_repair(filled: Library) -> None:
     keys = [RecordKey.parse(k) for k in filled.store.list("records/")]
     assert sorted(k.sequence for k in keys if k) == [1, 2]
+
+
+MOMENTS = [
+    *("before scan records", "after scan records", "before list records", "after list records"),
+    *("before open records", "after open records", "between two tables of the catalog", "before list snapshots"),
+    *("before list blobs", "after list blobs", "before open blobs", "after open blobs"),
+]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one catalog", "two catalogs"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_what_others_do_meanwhile_is_no_finding(
+    filled: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, shared: bool
+) -> None:
+    """Somebody pushes, removes a release, and has its blobs deleted."""
+    done: list[str] = []
+
+    def happen() -> None:
+        ingest(filled, harvest(tmp_path / "push", [Image("/a", 7)], build=None, trust=Trust.PUSHED))
+        remove_build(filled, "22G120")
+        gc(filled, grace=-10)
+        done.append(moment)
+
+    class Tables(dict[str, str]):
+        def items(self) -> Any:
+            first, *rest = super().items()
+            yield first
+            if not done:
+                happen()
+            yield from rest
+
+    write_snapshot(filled.store, filled.catalog)
+    store, catalog = Hooked(_root(filled)), _root(filled) / "catalog.db" if shared else tmp_path / "catalog.db"
+    with Library(store, Catalog(catalog)) as library:
+        if moment.startswith("between"):
+            monkeypatch.setattr("symcache.catalog.file.CONTENT", Tables(CONTENT))
+        else:
+            store.on(*moment.split(" ", 1), happen)
+        report = fsck(library, read=Subset())
+        assert (report.findings, done) == ([], [moment])
+        assert fsck(library, read=Subset()).clean
+        assert library.resolve(ImageRequest(UUID(int=7)))
+
+
+def test_a_listing_that_has_a_later_record_and_not_an_earlier_one_means_no_loss(
+    filled: Library, tmp_path: Path
+) -> None:
+    """Listing takes time, and more records may come than there is time for."""
+    store = Hooked(_root(filled))
+    with Library(store, Catalog(tmp_path / "catalog.db")) as library:
+        listed = list(filled.store.scan("records/"))
+        for number in (5, 6):
+            ingest(filled, harvest(tmp_path / str(number), [Image("/a", number)], build=f"24A{number}"))
+        listed.append(max(filled.store.scan("records/")))
+        store.scan = lambda prefix: iter(listed)  # type: ignore[method-assign]
+        assert fsck(library).findings == []
+        assert library.gaps() == []
