@@ -11,11 +11,12 @@ from uuid import UUID
 from symcache import __version__
 from symcache.dyld import EXTRACTOR, REVISION, extract_all
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
-from symcache.library.ingest import StoredAll, seal, store_all
+from symcache.library.ingest import seal
 from symcache.library.library import Library
 from symcache.library.raw_caches import open_raw_cache
 from symcache.library.resume import listed_image
 from symcache.library.staged import StagedObject
+from symcache.library.storing import StoredAll, store_all
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, Origin
