@@ -15,6 +15,12 @@ from symcache.model import Kind
 
 __all__ = ["Records"]
 
+_PLACES = (
+    "places (old, new) AS (SELECT t.sha256, r.sha256 FROM retired t JOIN records r ON r.id = t.record"
+    " WHERE r.type = 'harvest')"
+)
+"""Which harvest has taken the place of which."""
+
 
 class Records(CatalogFile):
     """Records: where they lie in the store, what they take back, what was seen of them."""
@@ -95,22 +101,29 @@ class Records(CatalogFile):
         """Return whether the record with this id is folded in, and no other takes it back."""
         return bool(self._all("SELECT 1 FROM records WHERE sha256 = ? AND live", [sha256]))
 
-    def is_removed(self, ids: Sequence[str]) -> bool:
-        """Return whether a tombstone names any of these records."""
-        return bool(
-            self._all(
-                "SELECT 1 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
-                f" WHERE r.type = 'tombstone' AND t.sha256 IN ({','.join('?' * len(ids))}) LIMIT 1",
-                ids,
-            )
+    def is_removed(self, ids: Sequence[str], *, but: str = "") -> bool:
+        """Return whether a tombstone names any of these records, or one, `but` this, that took the place of any."""
+        rows = self._all(
+            f"WITH RECURSIVE {_PLACES}, later (sha256) AS (SELECT value FROM json_each(?)"  # noqa: S608 - a constant
+            " UNION SELECT p.new FROM later l JOIN places p ON p.old = l.sha256 WHERE p.new <> ?)"
+            " SELECT 1 FROM later l JOIN retired t ON t.sha256 = l.sha256 JOIN records r ON r.id = t.record"
+            " WHERE r.type = 'tombstone' LIMIT 1",
+            [json.dumps(list(ids)), but],
         )
+        return bool(rows)
 
     def superseding(self, ids: Sequence[str]) -> list[str]:
-        """Return the ids of live harvests that supersede any of these records."""
+        """Return the ids of live harvests that have taken the place of any of these, or of what these have taken it of.
+
+        However many records lie between.
+        """
         rows = self._all(
-            "SELECT DISTINCT r.sha256 FROM retired t JOIN records r ON r.id = t.record"  # noqa: S608 - marks
-            f" WHERE r.live AND r.type = 'harvest' AND t.sha256 IN ({','.join('?' * len(ids))}) ORDER BY r.sha256",
-            ids,
+            f"WITH RECURSIVE {_PLACES}, kin (sha256) AS (SELECT value FROM json_each(?)"  # noqa: S608 - a constant
+            " UNION SELECT CASE k.sha256 WHEN p.old THEN p.new ELSE p.old END"
+            " FROM kin k JOIN places p ON k.sha256 IN (p.old, p.new))"
+            " SELECT r.sha256 FROM kin k JOIN records r ON r.sha256 = k.sha256 WHERE r.live AND r.type = 'harvest'"
+            " ORDER BY r.sha256",
+            [json.dumps(list(ids))],
         )
         return [row[0] for row in rows]
 

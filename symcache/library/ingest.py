@@ -56,8 +56,11 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
             problems=tuple(problems),
             supersedes=supersedes,
         )
-        identity, record = seal(library, record, done)
-        if not (staged.release and library.catalog.is_removed(supersedes)):
+        sealed = seal(library, record, done)
+        if sealed is None:
+            continue  # somebody else has continued them meanwhile
+        identity, record = sealed
+        if not (staged.release and library.catalog.is_removed(supersedes, but=identity)):
             break
         # What it has of its own comes back, as by any harvest, but not what it took over.
         take_back(library, [identity], staged.release.build, "takes over what was removed meanwhile")
@@ -81,8 +84,10 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
     )
 
 
-def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str, HarvestRecord]:
+def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str, HarvestRecord] | None:
     """Look once more at everything that `record` promises, write it, and fold it in. Returns (id, record).
+
+    Returns None, and writes nothing, when a record that it supersedes does not count any more.
 
     Blobs that no live record names may be collected at any time. Those that are not quite new are refreshed, which
     keeps a collection that starts later away; one that had already decided is waited for, and what it took is stored
@@ -106,6 +111,10 @@ def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str,
             "finished": now(),
         }
     )
+    if record.supersedes:
+        library.refresh()
+        if not all(map(library.catalog.is_live_record, record.supersedes)):
+            return None
     _, identity = write_record(library.store, record, writer_id())
     if done.refreshed:
         rest = max(done.refreshed.values()) + library.store.settle - time.monotonic()

@@ -114,7 +114,8 @@ def _redo(
             new = {listed_image(o) for o in done.objects}
             objects = [o for o in objects if o.extractor != EXTRACTOR or listed_image(o) not in new] + done.objects
         library.refresh()  # it may have taken long
-        _require_live(library, identity, result.build)
+        if not library.catalog.is_live_record(identity):
+            raise _not_live(library, identity, result.build)
         have = {listed_image(o) for o in objects}
         whole = all(listed_image(m) in have for m in record.manifest)
         result.problems += problems
@@ -131,28 +132,25 @@ def _redo(
                 "sealed": record.sealed or (whole and not record.problems and not problems),
             }
         )
-        new_identity = seal(library, new_record, stored)[0]
+        sealed = seal(library, new_record, stored)
+        if sealed is None:
+            raise _not_live(library, identity, result.build)
         if library.catalog.is_removed([identity]):
-            take_back(library, [new_identity], result.build, "was made of what was removed meanwhile")
-        _require_not_removed(library, [identity, new_identity], result.build)
-        result.records.append(new_identity)
+            take_back(library, [sealed[0]], result.build, "was made of what was removed meanwhile")
+            raise _not_live(library, identity, result.build)
+        result.records.append(sealed[0])
 
 
-def _require_live(library: Library, identity: str, build: str) -> None:
-    """Refuse to go on with a record that somebody has taken back since it was read."""
-    _require_not_removed(library, [identity], build)
-    if not library.catalog.is_live_record(identity):
-        raise IncompleteError(
-            f"{build}: another harvest has taken the place of the one that was extracted",
-            hint="run the same command again",
-        )
-
-
-def _require_not_removed(library: Library, ids: list[str], build: str) -> None:
-    if library.catalog.is_removed(ids):
-        raise NotFoundError(
+def _not_live(library: Library, identity: str, build: str) -> SymcacheError:
+    """Return why a record that somebody has taken back since it was read is not replaced."""
+    if library.catalog.is_removed([identity]):
+        return NotFoundError(
             f"{build}: was removed while it was extracted, and stays so", hint="harvest it again to have it back"
         )
+    return IncompleteError(
+        f"{build}: another harvest has taken the place of the one that was extracted",
+        hint="run the same command again",
+    )
 
 
 def _extract(

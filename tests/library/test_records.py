@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -173,6 +174,65 @@ def test_what_was_removed_is_not_taken_over_by_the_harvest_that_continues_it(tmp
                 assert [(r.harvests, r.images) for r in one.releases()] == [(1, 1)]
                 assert _served(one, a.uuid) is None
                 assert _served(one, b.uuid)
+
+
+def test_what_was_completed_and_then_removed_is_not_taken_over(tmp_path: Path) -> None:
+    """Another machine completes the partial harvest and removes all of it, while this one continues it, too."""
+    root = tmp_path / "library"
+    a, b, c = (Image(f"/usr/lib/{n}", i) for i, n in enumerate("abc", 1))
+
+    def complete_and_remove() -> None:
+        assert ingest(other, harvest(tmp_path / "2", [b, c], lost=[a])).sealed
+        assert len(remove_build(other, "22G120")) == 1
+
+    with Library.open(root, create=True) as other:
+        ingest(other, harvest(tmp_path / "1", [a], lost=[b, c]))
+        store = Hooked(root)
+        with Library(store, Catalog(tmp_path / "harvester.db")) as library:
+            store.on("before", "create records", complete_and_remove)
+            result = ingest(library, harvest(tmp_path / "3", [b], lost=[a, c]))
+            assert result.carried == 0
+        other.refresh()
+        assert [_served(other, image.uuid) is not None for image in (a, b, c)] == [False, True, False]
+
+
+def test_who_removes_a_build_finds_what_was_made_of_what_its_records_were_made_of(tmp_path: Path) -> None:
+    """Two have continued one partial harvest, and the second was not to be seen when the first one was removed."""
+    root = tmp_path / "library"
+    a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
+    read, going = threading.Event(), threading.Event()
+    with Library.open(root, create=True) as other:
+        ingest(other, harvest(tmp_path / "1", [a], lost=[b]))
+        store = Hooked(root)
+        store.on("before", "create records", lambda: (read.set(), going.wait(60)))
+        with Library(store, Catalog(tmp_path / "harvester.db")) as library:
+            thread = threading.Thread(target=ingest, args=(library, harvest(tmp_path / "2", [b], lost=[a])))
+            thread.start()
+            assert read.wait(60)
+            assert ingest(other, harvest(tmp_path / "3", [b], lost=[a])).sealed
+            removing = Hooked(root)
+            removing.on("before", "create records", lambda: (going.set(), thread.join()))
+            with Library(removing, Catalog(tmp_path / "remover.db")) as remover:
+                assert len(remove_build(remover, "22G120")) == 2
+                assert remover.releases() == []
+
+
+def test_a_partial_harvest_that_somebody_else_has_continued_is_not_continued_again(tmp_path: Path) -> None:
+    root = tmp_path / "library"
+    a, b, c = (Image(f"/usr/lib/{n}", i) for i, n in enumerate("abc", 1))
+    with Library.open(root, create=True) as other:
+        ingest(other, harvest(tmp_path / "1", [a], lost=[b, c]))
+        store = Hooked(root)
+        with Library(store, Catalog(tmp_path / "harvester.db")) as library:
+            # Behind the reading of the first, before the last look at all that is promised.
+            store.on("after", "open records", lambda: store.on("before", "stat blobs", continue_it))
+
+            def continue_it() -> None:
+                assert not ingest(other, harvest(tmp_path / "2", [b], lost=[a, c])).sealed
+
+            result = ingest(library, harvest(tmp_path / "3", [c], lost=[a, b]))
+            assert (result.sealed, result.carried) == (True, 2)
+            assert [(r.sealed, r.harvests, r.images) for r in library.releases()] == [(True, 1, 3)]
 
 
 def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:

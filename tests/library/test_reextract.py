@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from symcache.store import blob_key
 from tests.dyld.tiny import Cache, Image
 from tests.library.hooked import Hooked
 from tests.support.extracted import stage_extracted
+
+reextract_module = sys.modules["symcache.library.reextract"]  # the function has its name
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,41 @@ def test_what_somebody_else_did_meanwhile_is_not_done_twice(tmp_path: Path) -> N
                 reextract(library, "22G120", progress=once)
         assert [r.harvests for r in library.releases()] == [1]
         assert library.resolve(ImageRequest(UUID(int=1)))
+
+
+@pytest.mark.parametrize("removed", [True, False])
+@pytest.mark.parametrize("moment", ["before seal", "before create records"])
+def test_what_somebody_else_has_continued_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, removed: bool
+) -> None:
+    """Another machine continues the harvest that is extracted anew, and may remove the build after that."""
+    root = tmp_path / "library"
+    main = Cache([Image("/usr/lib/a", UUID(int=1)), Image("/usr/lib/b", UUID(int=2))]).write(tmp_path)
+    with Library.open(root, create=True) as other:
+        partial = _harvest(main, tmp_path / "s", revision=REVISION - 1, lacking=1)
+        assert not ingest(other, partial).sealed
+        whole = _harvest(main, tmp_path / "s2", revision=REVISION - 1)
+        store = Hooked(root)
+
+        def go_on() -> None:
+            assert ingest(other, whole).sealed
+            if removed:
+                remove_build(other, "22G120")
+
+        with Library(store, Catalog(tmp_path / "one.db")) as library:
+            if moment == "before seal":
+                real = reextract_module.seal
+                monkeypatch.setattr(reextract_module, "seal", lambda *given: (go_on(), real(*given))[1])
+            else:
+                store.on(*moment.split(" ", 1), go_on)
+            expected = NotFoundError if removed else IncompleteError if moment == "before seal" else None
+            with pytest.raises(expected) if expected else contextlib.nullcontext():
+                reextract(library, "22G120")
+        other.refresh()
+        for uuid in (UUID(int=1), UUID(int=2)):
+            assert bool(other.resolve(ImageRequest(uuid))) is not removed
+        harvests = [r.harvests for r in other.releases()]
+        assert harvests == ([] if removed else [1 if moment == "before seal" else 2])  # in two, nothing is lost
 
 
 def test_images_that_an_earlier_extractor_could_not_do_complete_the_release(
