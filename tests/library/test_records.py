@@ -251,6 +251,43 @@ def test_of_a_preference_only_what_the_library_has_can_be_said(local: Library, t
         prefer(local, A, "xyz")
 
 
+def test_a_content_that_is_removed_meanwhile_is_not_preferred(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as other:
+        (first,) = _put(other, tmp_path / "1", Image("/usr/lib/a", 1))
+        (second,) = _put(other, tmp_path / "2", Image("/usr/lib/a", 1, seed=5), build="23A1", version="14.0")
+        store = Hooked(tmp_path / "library")
+        store.on("before", "create records", lambda: remove_build(other, "23A1"))
+        with Library(store, Catalog(tmp_path / "one.db")) as library:
+            with pytest.raises(NotFoundError, match="was removed at this moment"):
+                prefer(library, A, second)
+            assert library.catalog.preferences_of(A, Kind.EXECUTABLE, None) == []
+        # Who harvests it again has not decided for it.
+        _put(other, tmp_path / "2", Image("/usr/lib/a", 1, seed=5), build="23A1", version="14.0")
+        assert _served(other) == first
+
+
+def test_a_content_whose_blob_is_gone_is_not_preferred(local: Library, tmp_path: Path) -> None:
+    (first,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    (second,) = _put(local, tmp_path / "2", Image("/usr/lib/a", 1, seed=5), build="23A1", version="14.0")
+    (Path(local.store.location) / blob_key(second)).unlink()
+    with pytest.raises(NotFoundError, match="is gone"):
+        prefer(local, A, second)
+    assert _served(local) == first
+
+
+def test_of_two_who_decide_at_once_the_one_who_is_not_heeded_is_told(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as other:
+        (first,) = _put(other, tmp_path / "1", Image("/usr/lib/a", 1))
+        (second,) = _put(other, tmp_path / "2", Image("/usr/lib/a", 1, seed=5), build="23A1", version="14.0")
+        store = Hooked(tmp_path / "library")
+        store.on("before", "create records", lambda: prefer(other, A, first))
+        with Library(store, Catalog(tmp_path / "one.db")) as library:
+            with pytest.raises(IncompleteError, match=f"somebody has decided for {first}"):
+                prefer(library, A, second)
+            prefer(library, A, second)
+            assert _served(library) == second
+
+
 def test_an_unreadable_record_is_reported_and_stops_what_deletes(anywhere: Library, tmp_path: Path) -> None:
     (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
     _put(anywhere, tmp_path / "2", Image("/usr/lib/b", 2), build="22G130")
