@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,12 +16,13 @@ from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
 from symcache.library.library import Library
 from symcache.library.raw_caches import open_raw_cache
 from symcache.model import Kind, Origin
-from symcache.store import BLOB_KEY, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
+from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
 
 __all__ = ["Fetch", "repair"]
 
 Fetch = Callable[[Occurrence, Path], Path | None]
 """Fetches one content from elsewhere: (what, folder to put it in) to a file, or None. It need not be believed."""
+_MEANWHILE = "whole again: somebody else has repaired it"
 
 
 def repair(
@@ -32,6 +34,7 @@ def repair(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Repair what can be repaired, and note in each finding how. Nothing is believed without its hash."""
+    library.refresh()  # what was found may be long ago
     with tempfile.TemporaryDirectory(prefix="symcache-repair-") as folder:
         for number, finding in enumerate(report.findings):
             try:
@@ -56,44 +59,55 @@ def _repair_one(
         finding.repaired = f"moved to {store.quarantine(finding.key)}"
     elif finding.code in {FsckCode.RECORD_UNREADABLE, FsckCode.RECORD_LOST}:
         finding.repaired = _record(library, finding, others)
-    elif finding.code in {FsckCode.BLOB_MISSING, FsckCode.BLOB_DAMAGED}:
-        match = BLOB_KEY.fullmatch(finding.key)
-        if match is None:
-            return
-        if finding.code is FsckCode.BLOB_DAMAGED:
-            aside = store.quarantine(finding.key)
-            if not library.catalog.is_live(match[2]):
-                finding.repaired = f"moved to {aside}; no live record names it"
-                return
-        folder.mkdir(parents=True)
+        library.refresh()  # what it names has to be there, too
+    elif finding.code in {FsckCode.BLOB_MISSING, FsckCode.BLOB_DAMAGED} and (match := BLOB_KEY.fullmatch(finding.key)):
         finding.repaired = _blob(library, match[2], others, fetch, folder)
 
 
 def _record(library: Library, finding: FsckFinding, others: Sequence[Library]) -> str:
-    """Copy the record of the same key from another library: keys are unique across all libraries of a writer."""
+    """Copy the record of the same key from another library: keys are unique across all libraries of a writer.
+
+    Of a record that this machine's catalog knows, or knew, the id is known, too.
+    """
     key = RecordKey.parse(finding.key)
     if key is None:
         return ""
-    if finding.code is FsckCode.RECORD_LOST and library.store.stat(finding.key) is not None:
-        return ""  # another record has its place now
+    known = {identity for identity, place in library.catalog.lost().items() if place == finding.key}
+    known = known or {record.sha256 for record in library.catalog.folded([finding.key]).values()}
+    with contextlib.suppress(IntegrityError, NotFoundError):
+        identity, _ = read_record(library.store, key)
+        return _MEANWHILE if not known or identity in known else ""  # another record has its place now
     for other in others:
         try:
-            read_record(other.store, key)  # readable there?
+            identity, _ = read_record(other.store, key)  # readable there?
             with other.store.open(finding.key) as stored:
                 data = stored.read()
         except (IntegrityError, NotFoundError):
             continue
+        if known and identity not in known:
+            continue
         if library.store.stat(finding.key) is not None:
             library.store.quarantine(finding.key)
-        put_object(library.store, finding.key, [data])
-        return f"copied from {other.store.location}"
+        return f"copied from {other.store.location}" if put_object(library.store, finding.key, [data]) else _MEANWHILE
     return ""
 
 
 def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Sequence[Fetch], folder: Path) -> str:
-    size = library.catalog.blob_size(sha256)
-    if size is None:
-        return ""  # its record was lost meanwhile
+    """Put aside what is damaged, and have it again; unless somebody else has done so, who has other sources."""
+    key, size, aside = blob_key(sha256), library.catalog.blob_size(sha256), ""
+    seen = library.store.stat(key)
+    if seen is not None:
+        try:
+            for _ in BlobReader(library.store, sha256, size):
+                pass
+            return _MEANWHILE
+        except IntegrityError:
+            if library.store.stat(key) != seen:
+                return _blob(library, sha256, others, fetch, folder)
+            aside = f"moved to {library.store.quarantine(key)}; "
+    if size is None or not library.catalog.is_live(sha256):
+        return f"{aside}no live record names it"
+    folder.mkdir(parents=True)
     for other in others:
         if other.store.stat(blob_key(sha256)) is not None:
             try:

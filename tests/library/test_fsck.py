@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -190,8 +191,6 @@ def test_an_undecided_conflict_is_a_finding_until_somebody_decides(filled: Libra
 
 
 def test_damage_is_repaired_from_another_library(filled: Library, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(_root(filled), tmp_path / "copy")
     _flip(_blob(filled, 1), 30)
     _blob(filled, 2).unlink()
@@ -226,6 +225,64 @@ def test_damage_is_repaired_by_asking_a_server_whose_answer_is_checked(filled: L
     assert report.clean
     assert asked == ["/usr/lib/1", "/usr/lib/1"]
     assert fsck(filled, read=Subset()).clean
+
+
+@pytest.mark.parametrize("moment", ["before the repair", "while it looks"])
+def test_what_somebody_else_has_repaired_is_left_as_it_is(filled: Library, tmp_path: Path, moment: str) -> None:
+    """They had it from elsewhere, and here it cannot be had again."""
+    copy = Path(shutil.copytree(_root(filled), tmp_path / "copy"))
+    blob, missing = _blob(filled, 1), _blob(filled, 2)
+    record = next((_root(filled) / "records").rglob("*02.json.zst"))
+    for path in (blob, record):
+        _flip(path, 30)
+    missing.unlink()
+    store = Hooked(_root(filled))
+    with Library(store, Catalog(tmp_path / "catalog.db")) as library:
+        report = fsck(library, read=Subset())
+        assert sorted(f.code for f in report.findings) == ["blob-damaged", "blob-missing", "record-unreadable"]
+
+        def repair_it() -> None:
+            with Library.open(copy) as other:
+                repair(filled, fsck(filled, read=Subset()), others=[other])
+
+        if moment == "before the repair":
+            repair_it()
+        else:
+            store.on("after", "open blobs", repair_it)
+        repair(library, report)
+    fixed = {f.code: f.repaired for f in report.findings}
+    assert "somebody else" in fixed[FsckCode.BLOB_DAMAGED]
+    if moment == "before the repair":
+        assert all("somebody else" in text for text in fixed.values())
+    assert fsck(filled, read=Subset()).clean
+    for path in (blob, missing, record):
+        assert path.read_bytes() == (copy / path.relative_to(_root(filled))).read_bytes()
+
+
+def test_a_record_of_another_library_does_not_take_the_place_of_one_that_is_known(
+    filled: Library, tmp_path: Path
+) -> None:
+    """One writer has used the same number in two libraries."""
+    with Library.open(tmp_path / "copy", create=True) as other:
+        ingest(other, harvest(tmp_path / "other", [Image("/usr/lib/other", 8)]))
+        _flip(next((_root(filled) / "records").rglob("*01.json.zst")), 40)
+        report = fsck(filled, read=Subset())
+        repair(filled, report, others=[other])
+        assert [(f.code, f.repaired) for f in report.findings] == [("record-unreadable", "")]
+        assert filled.resolve(ImageRequest(UUID(int=8))) is None
+
+
+def test_a_blob_that_only_a_record_names_that_comes_back_is_repaired_with_it(filled: Library, tmp_path: Path) -> None:
+    shutil.copytree(_root(filled), tmp_path / "copy")
+    blob = _blob(filled, 4)
+    _flip(blob, 30)
+    next((_root(filled) / "records").rglob("*02.json.zst")).unlink()
+    report = fsck(filled, read=Subset())
+    with Library.open(tmp_path / "copy") as other:
+        repair(filled, report, others=[other])
+    assert report.clean
+    assert fsck(filled, read=Subset()).clean
+    assert filled.resolve(ImageRequest(UUID(int=4)))
 
 
 def test_what_nobody_has_stays_a_finding(filled: Library) -> None:
