@@ -1,18 +1,20 @@
-# make demo | test | check | bench | fuzz | soak | clean.   PYTHON=python3.12 chooses the Python.
-.PHONY: help demo test check bench fuzz soak format clean
+# make demo | test | check | bench | fuzz | mutants | soak | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check bench fuzz mutants soak format clean
 PY = .venv/bin/python
 PYTEST_FLAGS =
 BENCH =
 DEMO_FLAGS =
+MUTANTS_FLAGS =
 export PYTHON
 
 help:
-	@echo "make demo   the whole path on this machine: harvest, verify, serve, open a crash dump"
-	@echo "make test   the tests"
-	@echo "make check  style and types"
-	@echo "make bench  speed against peers, as a table and bench.json; BENCH=full-release: a whole release of full size"
-	@echo "make fuzz   hostile input for a bounded time"
-	@echo "make soak   the tests that kill an ingest at random, ten times as often"
+	@echo "make demo     the whole path on this machine: harvest, verify, serve, open a crash dump"
+	@echo "make test     the tests"
+	@echo "make check    style and types"
+	@echo "make bench    speed against peers, as a table and bench.json; BENCH=full-release: a whole release of full size"
+	@echo "make fuzz     hostile input for a bounded time"
+	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
+	@echo "make soak     the tests that kill an ingest at random, ten times as often"
 
 demo:
 	@.ci/bootstrap demo
@@ -40,6 +42,10 @@ bench:
 fuzz:
 	@.ci/bootstrap fuzz
 	@$(PY) -m tests.fuzz
+
+mutants:
+	@.ci/bootstrap mutants
+	@$(PY) -m tests.mutants $(MUTANTS_FLAGS)
 
 soak:
 	@.ci/bootstrap test
