@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import os
+import re
 import uuid as uuid_module
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ _NETWORK = frozenset(
     ["afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3"]
 )
 """Types of network file systems, as Linux names them."""
+_WRITER = re.compile(rb"[0-9a-z]{32}")
 
 
 def now() -> str:
@@ -66,23 +69,17 @@ def _on_network(path: Path) -> bool:
 def writer_id() -> str:
     """Return this machine's name as a writer of records: a random word, made once and kept."""
     path = platformdirs.user_state_path("symcache") / "writer"
-    try:
-        text = path.read_text().strip()
-        if text.isalnum() and text.islower() and len(text) == 32:
-            return text
-    except OSError:
-        pass
     fresh = uuid_module.uuid4().hex
-    try:
+    with contextlib.suppress(OSError):  # no home to keep it in: a writer for this run only
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".writer-{fresh}")
         temporary.write_text(fresh + "\n")
         try:
             os.link(temporary, path)  # the first process wins, so that all agree
         except FileExistsError:
-            return path.read_text().strip() or fresh
+            if _WRITER.fullmatch(kept := path.read_bytes().strip()):
+                return kept.decode()
+            temporary.replace(path)  # damaged: records under such a name would be no records
         finally:
-            temporary.unlink()
-    except OSError:
-        pass  # no home to keep it in: a writer for this run only
+            temporary.unlink(missing_ok=True)
     return fresh

@@ -1,0 +1,86 @@
+"""What belongs to this machine and user: where the catalog lies, and the name that records are written under."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from symcache.library import Library
+from symcache.library.user_dirs import catalog_path, writer_id
+from symcache.store import RecordKey
+
+MOUNTS = """\
+21 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+22 21 0:40 / {share} rw,relatime shared:2 - {kind} server:/export rw
+23 21 0:41 / {share}/local\\040disk rw,relatime - xfs /dev/vdb1 rw
+24 21 0:42 / /elsewhere rw,relatime - nfs server:/other rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "inside"),
+    [
+        ("nfs4", "library", False),
+        ("cifs", "library", False),
+        ("ext4", "library", True),
+        ("nfs4", "local disk/library", True),  # mounted on a folder of the share
+    ],
+)
+def test_sqlite_is_not_trusted_to_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, folder: str, inside: bool
+) -> None:
+    share = tmp_path / "share"
+    (share / folder).parent.mkdir(parents=True)
+    real, mounts = Path.read_text, MOUNTS.format(share=share, kind=kind)
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, **how: mounts if str(path) == "/proc/self/mountinfo" else real(path, **how)
+    )
+    with Library.open(share / folder, create=True) as library:
+        assert (library.catalog.path == share / folder / "catalog.db") is inside
+        assert library.catalog.path == catalog_path(library.store)
+
+
+def test_a_library_that_may_only_be_read_has_its_catalog_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        assert library.catalog.path == tmp_path / "library" / "catalog.db"
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with Library.open(tmp_path / "library") as library:
+        assert library.catalog.path
+        assert not library.catalog.path.is_relative_to(tmp_path / "library")
+
+
+@pytest.fixture
+def kept() -> Path:
+    """Where a machine keeps its name as a writer."""
+    return Path(os.environ["XDG_STATE_HOME"]) / "symcache" / "writer"
+
+
+def test_a_writer_keeps_its_name(kept: Path) -> None:
+    name = writer_id()
+    assert RecordKey.parse(str(RecordKey(name, 1))) == RecordKey(name, 1)
+    assert writer_id() == name
+    with ThreadPoolExecutor(8) as pool:
+        kept.unlink()
+        assert len(set(pool.map(lambda _: writer_id(), range(8)))) == 1
+    assert [p.name for p in kept.parent.iterdir()] == ["writer"]
+
+
+@pytest.mark.parametrize("text", [b"", b"../../elsewhere", b"A" * 32, b"a" * 31, b"a" * 33, b"\xff" * 32])
+def test_a_damaged_name_of_a_writer_is_not_used(kept: Path, text: bytes) -> None:
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(text)
+    name = writer_id()
+    assert RecordKey.parse(str(RecordKey(name, 1))) == RecordKey(name, 1)
+    assert name.encode() != text
+    assert writer_id() == name
+
+
+def test_without_a_home_a_writer_has_a_name_for_one_run(kept: Path) -> None:
+    kept.parent.parent.mkdir(parents=True)
+    kept.parent.write_text("not a folder")
+    assert writer_id() != writer_id()
