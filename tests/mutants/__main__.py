@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", metavar="MODULE[:LINE]", help="only modules whose path contains this")
     parser.add_argument("--each", type=int, default=16, help="changes of one module at most (default: 16; 0: all)")
     parser.add_argument("--seconds", type=float, default=2400, help="begin no change after so long (default: 2400)")
-    parser.add_argument("--tests", type=float, default=20, help="seconds of tests for one change (default: 20)")
+    parser.add_argument("--tests", type=float, default=60, help="seconds of tests for one change (default: 60)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="changes tried at once")
     options = parser.parse_args()
     plan = list(_plan(options.modules, options.each))

@@ -65,19 +65,25 @@ class Tests:
     """What ran each line of each module: "NODE (setup)", "NODE (call)", "NODE (teardown)", or "" for none of these."""
 
     def chosen(self, module: str, lines: Set[int], seconds: float) -> list[str]:
-        """Return the tests to run for a change of these lines, the quickest ones for so long; none if none runs them.
+        """Return the tests to run for a change of these lines, for so long; none if no test executes them.
 
-        What ran while something was set up, or outside of tests, may be noticed by any test.
+        Those in files that are named like the module come first, then the quickest. What ran while something was set
+        up, or outside of tests, may be noticed by any test.
         """
+        stem = Path(module).stem
+
+        def order(tests: Set[str]) -> list[str]:
+            return sorted(tests, key=lambda test: (stem not in test.partition("::")[0], self.seconds[test]))
+
         by_line = self.contexts.get(module, {})
         contexts = {context for line in lines for context in by_line.get(line, ())}
         direct = {context.rpartition(" ")[0] for context in contexts} & self.seconds.keys()
-        order = sorted(direct, key=self.seconds.__getitem__)
+        tests = order(direct)
         if any(not context.endswith(" (call)") for context in contexts):
-            order += sorted(self.seconds.keys() - direct, key=self.seconds.__getitem__)
-        until = itertools.accumulate(self.seconds[test] for test in order)
+            tests += order(self.seconds.keys() - direct)
+        until = itertools.accumulate(self.seconds[test] for test in tests)
         # In the order of their files again, or a fixture would be made many times.
-        return sorted(order[:1] + [test for test, used in zip(order, until, strict=True) if used <= seconds][1:])
+        return sorted(test for test, used in zip(tests, until, strict=True) if used <= seconds or test == tests[0])
 
 
 def copy_tree(target: Path) -> Path:
