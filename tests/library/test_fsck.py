@@ -190,6 +190,45 @@ def test_an_undecided_conflict_is_a_finding_until_somebody_decides(filled: Libra
     assert _codes(filled) == []
 
 
+def test_a_damaged_snapshot_is_put_aside(filled: Library) -> None:
+    key = write_snapshot(filled.store, filled.catalog)
+    _flip(_root(filled) / key, 500)
+    report = fsck(filled, read=Subset())
+    repair(filled, report)
+    assert report.clean
+    assert list(filled.store.list("snapshots/")) == []
+    assert list(filled.store.list("quarantine/")) == [f"quarantine/{key}"]
+    assert fsck(filled, read=Subset()).findings == []
+
+
+def test_a_damaged_blob_that_no_record_names_is_put_aside_and_not_searched_for(filled: Library) -> None:
+    path = _blob(filled, 4)
+    remove_build(filled, "23A1")
+    _flip(path, 30)
+    report = fsck(filled, read=Subset())
+    assert (report.unnamed, [f.code for f in report.findings]) == (1, [FsckCode.BLOB_DAMAGED])
+    repair(filled, report, fetch=[lambda wanted, folder: pytest.fail(f"{wanted} was fetched")])
+    assert report.clean
+    assert not path.exists()
+    assert [p.name for p in (_root(filled) / "quarantine").rglob("*.zst")] == [path.name]
+
+
+def test_a_wrong_catalog_is_folded_anew(filled: Library) -> None:
+    filled.close()
+    with sqlite3.connect(_root(filled) / "catalog.db") as other:
+        other.execute("UPDATE objects SET size = size + 1 WHERE id = 1")
+    other.close()
+    with Library.open(_root(filled)) as again:
+        report = fsck(again, read=Subset())
+        assert not report.clean
+        repair(again, report)
+        assert report.clean
+        assert fsck(again, read=Subset()).findings == []
+        found = again.resolve(ImageRequest(UUID(int=1)))
+        assert found
+        assert found.size == len(IMAGES[0].data)
+
+
 def test_damage_is_repaired_from_another_library(filled: Library, tmp_path: Path) -> None:
     shutil.copytree(_root(filled), tmp_path / "copy")
     _flip(_blob(filled, 1), 30)

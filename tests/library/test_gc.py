@@ -78,6 +78,25 @@ def test_a_dry_run_deletes_nothing(world: World) -> None:
     report = gc(world.collector, grace=GRACE, dry_run=True)
     assert report.deleted == 1
     assert (world.root / blob_key(world.sha256)).exists()
+    world.ingest()
+    world.age(100 * DAY)
+    report = gc(world.collector, grace=GRACE, dry_run=True)
+    assert (report.deleted, report.live, report.young) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(("days", "deleted"), [(13, 0), (15, 1)])
+def test_without_a_word_the_grace_is_two_weeks(world: World, days: int, deleted: int) -> None:
+    world.age(days * DAY)
+    assert gc(world.collector).deleted == deleted
+
+
+def test_what_was_taken_back_nobody_knows_when_stays(world: World) -> None:
+    """As where the record that took it back cannot be looked at just now."""
+    real = world.collector_store.stat
+    world.collector_store.stat = lambda key: None if key.startswith("records/") else real(key)  # type: ignore[method-assign]
+    world.collector.require_whole = lambda what: None  # type: ignore[method-assign]
+    report = world.collect()
+    assert (report.deleted, report.young) == (0, 1)
 
 
 def test_a_harvest_before_the_collection(world: World) -> None:
@@ -223,9 +242,13 @@ def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, 
     ingest(anywhere, harvest(tmp_path / "1", [old, Image("/usr/lib/b", 2)]))
     ingest(anywhere, harvest(tmp_path / "2", [Image("/usr/lib/c", 3)], build="23A1"))
     remove_build(anywhere, "22G120")
+    part = tmp_path / "part"
+    part.write_bytes(b"half")
+    anywhere.store.create("tmp/part-killed", part)  # as a writer leaves it that was killed
     time.sleep(1.1)  # the clock of an object store may count whole seconds
+    assert gc(anywhere, grace=3600).leftovers == 0
     report = gc(anywhere, grace=0)
-    assert (report.deleted, report.live) == (2, 1)
+    assert (report.deleted, report.live, report.leftovers) == (2, 1, 1)
     assert len(list(anywhere.store.list("blobs/"))) == 1
     assert anywhere.resolve(ImageRequest(UUID(int=3)))
     assert len(list(anywhere.store.list("records/"))) == 3

@@ -211,6 +211,15 @@ def test_images_without_uuid() -> None:
     assert report.images[1].path == plug_in
 
 
+@pytest.mark.parametrize("below", ["", "\n", " \n\n"])
+def test_the_list_of_images_ends_with_an_empty_line_behind_one(below: str) -> None:
+    """What stands further down is no image of this process, like the list of another report in the same mail."""
+    other = "       0x10b100000 -        0x10b106fff +bank (*) <A1DB1CC2-7DE5-3431-9B0A-9CC4A1B5F9E5> /tmp/bank\n"
+    images = f"Binary Images:\n{below}{LEDGER}{KERNEL}\nLoaded later:\n{other}\nBinary Images:\n{other}"
+    report = read(f"Thread 0 Crashed:\n{MAIN}", images=images)
+    assert [image.address for image in report.images] == [LEDGER_BASE, KERNEL_BASE]
+
+
 @pytest.mark.parametrize("quote", ["", "    ", "> ", "\t> "])
 def test_quoted(quote: str, tmp_path: Path) -> None:
     """As a web page or a mail has it: words in front, something before every line, `<` escaped."""

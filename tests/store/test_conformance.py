@@ -237,9 +237,14 @@ def test_no_library_is_made_among_other_things(location: str, tmp_path: Path) ->
         open_store(location, create=True)
 
 
-def test_old_leftovers_are_cleaned_and_new_ones_kept(any_store: Store) -> None:
-    now = any_store.now()
-    path = any_store.scratch() / "part-killed"
-    path.write_bytes(b"half")
-    any_store.clean_scratch(now - 100)
-    assert path.exists()
+def test_old_leftovers_are_cleaned_and_new_ones_kept(any_store: Store, make: Make) -> None:
+    """What a killed writer had begun goes once its time is over, and nothing else."""
+    make("tmp/refresh-killed", b"half")
+    make("blobs/ab/x", b"whole")
+    left = any_store.stat("tmp/refresh-killed")
+    assert left
+    assert any_store.clean_scratch(left.modified) == 0
+    assert _read(any_store, "tmp/refresh-killed") == b"half"
+    assert any_store.clean_scratch(left.modified + 1) == 1
+    assert any_store.stat("tmp/refresh-killed") is None
+    assert _read(any_store, "blobs/ab/x") == b"whole"

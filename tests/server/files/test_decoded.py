@@ -20,6 +20,7 @@ from symcache.library import Library, ingest
 from symcache.store import blob_key
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import PlainFile
+from tests.library.images import Image, harvest
 from tests.support.disks import mounted_disk
 from tests.support.http import request
 from tests.support.servers import Samples, Server, noise_image, serve, set_uuid, stage_variant, uuid_of
@@ -79,6 +80,50 @@ def test_what_was_served_lately_outlives_what_was_not(many: tuple[Path, list[Pat
         os.utime(cached[number], (time.time() - 3600 * hours,) * 2)
     serve_once(0, 2)  # the first was made before the second, but is used again
     assert [path.exists() for path in cached[:3]] == [True, False, True]
+
+
+def test_a_stored_blob_is_proven_once_until_it_changes_or_a_week_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image("/usr/lib/a", 1)
+    sha256, size = hashlib.sha256(image.data).hexdigest(), len(image.data)
+    proofs: list[str] = []
+    real = Library.read_blob
+    monkeypatch.setattr(Library, "read_blob", lambda self, *what: proofs.append(what[0]) or real(self, *what))
+
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "staged", [image]))
+        stored = tmp_path / "library" / blob_key(sha256)
+        stored.chmod(0o644)
+
+        def proofs_for_sending() -> int:
+            """Send it from a server that was just started; return how often the blob was decoded for that."""
+            proofs.clear()
+            cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
+            try:
+                for _ in range(2):
+                    os.close(asyncio.run(cache.open_stored(sha256, size, stored.stat().st_size)))
+            finally:
+                cache.close()
+            return len(proofs)
+
+        assert [proofs_for_sending(), proofs_for_sending()] == [1, 0]
+        (note,) = (tmp_path / "cache").rglob("*.ok")
+        for days, expected in ((6.9, 0), (7.1, 1)):
+            os.utime(note, (time.time() - 86400 * days,) * 2)
+            assert proofs_for_sending() == expected
+        os.utime(stored, (1, 1))  # written to, in whatever way
+        assert [proofs_for_sending(), proofs_for_sending()] == [1, 0]
+
+        cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
+        os.close(asyncio.run(cache.open_stored(sha256, size, stored.stat().st_size)))
+        broken = bytearray(stored.read_bytes())
+        broken[-1] ^= 1
+        stored.write_bytes(broken)
+        for _ in range(2):
+            with pytest.raises(IntegrityError):
+                asyncio.run(cache.open_stored(sha256, size, stored.stat().st_size))
+        cache.close()
 
 
 def test_what_is_larger_than_the_whole_cache_is_sent_nevertheless(
