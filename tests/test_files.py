@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.files import atomic_write, atomic_write_bytes
+from symcache.files import atomic_write, atomic_write_bytes, file_lock
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -25,16 +26,39 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path, sync: bool) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError(), KeyboardInterrupt()])
+ERRORS = [OSError(28, "No space left on device"), OSError(5, "I/O error", "disk"), ValueError(), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "file"
     target.write_text("before")
+    named = str(target) if getattr(error, "errno", 0) == 28 else getattr(error, "filename", None)
     with pytest.raises(type(error)) as raised, atomic_write(target) as part:
         part.write_text("half")
         raise error
     assert raised.value is error
+    assert getattr(error, "filename", None) == named  # a full disk tells nothing itself
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(3):
+        with atomic_write(tmp_path / "file", sync=True) as part:
+            part.write_text("content")
+        atomic_write_bytes(tmp_path / "file", b"content")
+        with file_lock(tmp_path / "lock"):
+            pass
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("a") as other:
+        with file_lock(tmp_path / "lock"), pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

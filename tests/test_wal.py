@@ -43,6 +43,15 @@ def test_a_file_is_switched_while_another_has_it_locked(tmp_path: Path) -> None:
     assert impatient.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_who_waits_in_vain_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symcache.wal._PATIENCE", 0.05)
+    holder = sqlite3.connect(tmp_path / "file.db", isolation_level=None)
+    holder.execute("CREATE TABLE t (x)")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        enable_wal(sqlite3.connect(tmp_path / "file.db", timeout=0))
+
+
 def test_what_is_no_database_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "file.db"
     path.write_bytes(b"something else" * 100)

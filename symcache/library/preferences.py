@@ -16,8 +16,6 @@ from symcache.store import blob_key, write_record
 
 __all__ = ["prefer"]
 
-_SHORTEST = 8
-
 
 def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:
     """Decide that of the contents under `uuid`, the one with this SHA-256 (or start of it) is served.
@@ -26,9 +24,7 @@ def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:
     decides otherwise at the same moment.
     """
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
-        raise UsageError(
-            f"{sha256[:80]!r}: not the start of a SHA-256", hint=f"give its first {_SHORTEST} hex digits or more"
-        )
+        raise UsageError(f"{sha256[:80]!r}: not the start of a SHA-256", hint="give its first 8 hex digits or more")
     library.refresh()
     chosen = _choose(library, uuid, sha256)
     if library.store.stat(blob_key(chosen.sha256)) is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -11,10 +14,10 @@ import pytest
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.images import ImageRequest
-from symcache.library import Library, Staged, StagedObject, ingest, stage_paths
+from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
 from symcache.macho import identify
-from symcache.model import Kind, ManifestEntry, Release, Trust, uuid_text
-from symcache.store import blob_key
+from symcache.model import Kind, ManifestEntry, Origin, Release, Trust, uuid_text
+from symcache.store import blob_key, put_blob
 from tests.support.toolchain import compile_image, dsym, lipo
 
 SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"
@@ -103,6 +106,42 @@ def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(librar
     assert "holds arm64" in result.problems[0]
 
 
+def test_what_is_found_says_what_it_is(library: Library, built: Path) -> None:
+    image = built / "x86_64" / "libanswer.dylib"
+    staged = _harvest(image)
+    staged.objects[0] = replace(staged.objects[0], origin=Origin.CACHE, cache_uuid=UUID(int=9))
+    ingest(library, staged)
+    uuid = UUID(_llvm_uuids(image).pop())
+    found = library.resolve(ImageRequest(uuid))
+    assert found
+    assert (found.uuid, found.kind, found.arch, found.build) == (uuid, Kind.EXECUTABLE, "x86_64", "22G120")
+    assert (found.path, found.name) == ("/usr/lib/libanswer.dylib", "libanswer.dylib")
+    assert (found.size, found.cache_uuid) == (image.stat().st_size, UUID(int=9))
+    assert found.sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert found.stored_size == (Path(library.store.location) / blob_key(found.sha256)).stat().st_size
+
+
+def test_what_a_library_holds_is_weighed_by_what_it_is_for(library: Library, built: Path, tmp_path: Path) -> None:
+    image = built / "x86_64" / "libanswer.dylib"
+    staged = _harvest(image)
+    raw = tmp_path / "cache"
+    raw.write_bytes(os.urandom(5000))
+    staged.cache_files.append(StagedCacheFile(raw, raw.name, "/System/cache", "x86_64", UUID(int=9)))
+    ingest(library, staged)
+    (tmp_path / "loose").write_bytes(os.urandom(300))
+    loose = put_blob(library.store, tmp_path / "loose")[0]
+
+    def stored(sha256: str) -> int:
+        return (Path(library.store.location) / blob_key(sha256)).stat().st_size
+
+    weighed = stats(library)
+    sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, raw)]
+    assert [weighed.image_stored, weighed.cache_stored] == [stored(sha256) for sha256 in sums]
+    assert (weighed.image_content, weighed.cache_content) == (image.stat().st_size, 5000)
+    assert (weighed.unnamed_blobs, weighed.unnamed_stored) == (1, stored(loose))
+    assert (weighed.releases, weighed.sealed, weighed.undecided) == (1, 1, 0)
+
+
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib")
     staged.manifest.append(ManifestEntry(path="/usr/lib/libgone.dylib", arch="x86_64", uuid=UUID(int=5)))
@@ -146,6 +185,22 @@ def test_a_zip_of_binaries_is_added(library: Library, built: Path, tmp_path: Pat
     assert [m.path for m in staged.manifest] == ["Some.app/Contents/Frameworks/libanswer.dylib"]
     assert staged.trust is Trust.ADDED
     assert ingest(library, staged).sealed
+
+
+@pytest.mark.parametrize("limit", ["_MAX_MEMBERS", "_MAX_UNPACKED"])
+def test_a_zip_that_unpacks_to_more_than_is_reasonable_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"symcache.library.add.{limit}", 3)
+    for size in (1, 2):
+        with zipfile.ZipFile(tmp_path / f"{size}.zip", "w") as zipped:
+            for number in range(2 * size):
+                zipped.writestr(str(number), "x")
+    with pytest.raises(NotFoundError, match="no Mach-O"):
+        stage_paths([tmp_path / "1.zip"], tmp_path / "scratch1")
+    with pytest.raises(IntegrityError, match="more than is reasonable"):
+        stage_paths([tmp_path / "2.zip"], tmp_path / "scratch2")
+    assert not list((tmp_path / "scratch2").rglob("*"))
 
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside"])

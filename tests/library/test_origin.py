@@ -74,6 +74,14 @@ def test_releases_own_binaries_and_named_files_are_imported(local: Library, shar
     assert (extracted.origin, extracted.extractor) == ("cache", "dyld_shared_cache_util")
 
 
+def test_the_file_of_a_uuid_may_be_the_binary_itself(share: Path) -> None:
+    text = uuid_text(UUID(int=43))
+    _write(share / "symbols" / text, 43)
+    rest = stage_origin(share)[-1]
+    assert [o.path for o in rest.objects if o.uuid == UUID(int=43)] == [text]
+    assert not any(text in problem for problem in rest.problems)
+
+
 def test_what_the_lists_name_but_is_not_there_is_said(share: Path) -> None:
     problems = stage_origin(share)[-1].problems
     assert len(problems) == 2

@@ -15,6 +15,7 @@ from symcache.catalog import Catalog
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, gc, ingest, prefer, remove_build, write_snapshot
+from symcache.library.snapshots import start_from
 from symcache.model import HarvestRecord, Kind, Trust
 from symcache.store import RecordKey, blob_key, load_record
 from tests.library.hooked import Hooked
@@ -59,7 +60,9 @@ def test_other_machines_see_a_removal(anywhere: Library, tmp_path: Path, locatio
         assert not other.refresh()
 
 
-def test_contradicting_contents_are_kept_flagged_and_decided_by_a_person(anywhere: Library, tmp_path: Path) -> None:
+def test_contradicting_contents_are_kept_flagged_and_decided_by_a_person(
+    anywhere: Library, tmp_path: Path, location: str
+) -> None:
     (first,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1))
     rival = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1, seed=5)
     result = ingest(anywhere, harvest(tmp_path / "2", [rival], build="23A1", version="14.0"))
@@ -69,7 +72,9 @@ def test_contradicting_contents_are_kept_flagged_and_decided_by_a_person(anywher
     (conflict,) = anywhere.conflicts()
     assert [o.sha256 for o in conflict.contents] == [first, second]
     assert not conflict.decided
-    prefer(anywhere, A, second[:10])
+    with Library.open(location) as other:
+        assert prefer(other, A, second[:8].upper()).sha256 == second
+    anywhere.refresh()
     assert _served(anywhere) == second
     assert anywhere.conflicts()[0].decided
     prefer(anywhere, A, first)  # a later decision replaces an earlier one
@@ -247,8 +252,9 @@ def test_of_a_preference_only_what_the_library_has_can_be_said(local: Library, t
     _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
     with pytest.raises(NotFoundError, match="no content"):
         prefer(local, A, "0" * 64)
-    with pytest.raises(UsageError, match="not the start"):
-        prefer(local, A, "xyz")
+    for text in ("xyz", "0" * 7, "0" * 65):
+        with pytest.raises(UsageError, match="not the start"):
+            prefer(local, A, text)
 
 
 def test_a_content_that_is_removed_meanwhile_is_not_preferred(tmp_path: Path) -> None:
@@ -412,6 +418,8 @@ def test_a_new_machine_starts_from_a_snapshot(
     monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))
     with Library.open(location) as fresh:
         assert len(read) == 1  # the one that the snapshot does not contain
+        assert not start_from(fresh.store, path), "a catalog that is there is gone on with"
+        assert not list(path.parent.glob(".catalog-*"))
         assert fresh.catalog.fingerprint() == fingerprint
         assert _served(fresh) == sha256
 

@@ -14,9 +14,20 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from symcache.errors import IntegrityError, NotFoundError, StorageError
+from symcache.errors import IntegrityError, NotFoundError, StorageError, UsageError
 from symcache.model import HarvestRecord, Release
-from symcache.store import LocalStore, RecordKey, blob_key, decode_to, frame_sizes, put_blob, read_record, write_record
+from symcache.store import (
+    BlobReader,
+    LocalStore,
+    RecordKey,
+    blob_key,
+    decode_to,
+    frame_sizes,
+    open_store,
+    put_blob,
+    read_record,
+    write_record,
+)
 
 
 @pytest.fixture
@@ -190,6 +201,24 @@ def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
         LocalStore(tmp_path, create=True)
     with pytest.raises(NotFoundError, match="no library"):
         LocalStore(tmp_path)
+
+
+def test_a_library_is_named_by_a_path_or_a_url(store: LocalStore, tmp_path: Path) -> None:
+    for location in (str(store.root), f"file://{store.root}"):
+        assert open_store(location).location == str(store.root)
+    for location in ("http://host/library", f"ftp://{store.root}"):
+        with pytest.raises(UsageError, match="not a kind of library"):
+            open_store(location, create=True)
+
+
+def test_more_than_was_stored_is_neither_decoded_nor_read_on(store: LocalStore, tmp_path: Path) -> None:
+    """A few bytes may claim to be gigabytes."""
+    sha256, size, _ = put_blob(store, _file(tmp_path, bytes(8 << 20)))
+    chunks = []
+    with pytest.raises(IntegrityError, match=sha256):
+        for chunk in BlobReader(store, sha256, size - 1):
+            chunks.append(chunk)
+    assert sum(map(len, chunks)) < size
 
 
 def test_new_folders_are_flushed_up_to_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
