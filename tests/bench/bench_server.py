@@ -1,7 +1,8 @@
 """The server against nginx on the same files, with as many processes: identity from the warm cache, zstd as stored.
 
 nginx sends plain files with sendfile and knows nothing of UUIDs, so it is the upper bound. Load comes from wrk on the
-same machine. Look-ups are counted a second of processor time, since wrk shares the cores.
+same machine, which asks faster than any client does: goals are those of `bench_clients`. Look-ups are counted a
+second of processor time, since wrk shares the cores.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ PROCESSES = 2
 _CONNECTIONS = 16
 _SECONDS = 2
 _LOOKUPS = 10_000
-_SIZES = (("100 KB", 100_000, 2000, 0.5), ("1 MB", 1_000_000, 2000, 0.9), ("20 MB", 20_000_000, 300, 0.9))
-"""Name, size, how many different files (as many as memory holds twice), goal of the ratio to nginx."""
+_SIZES = (("100 KB", 100_000, 2000), ("1 MB", 1_000_000, 2000), ("20 MB", 20_000_000, 300))
+"""Name, size, how many different files (as many as memory holds twice)."""
 
 _SCRIPT = """
 local method, prefix, suffix, count, number, first
@@ -82,7 +83,7 @@ def run(scratch: Path) -> list[Row]:
     rows: list[Row] = []
     script = scratch / "requests.lua"
     script.write_text(_SCRIPT)
-    for name, size, count, goal in _SIZES:
+    for name, size, count in _SIZES:
         folder = scratch / name.replace(" ", "")
         make_files(folder, size, count)
         options = ("--processes", str(PROCESSES))
@@ -95,7 +96,7 @@ def run(scratch: Path) -> list[Row]:
                 peer = (plain, "GET", "/files/", suffix, count, encoding, 0)
                 _warm(script, asked, count)
                 _warm(script, peer, count)
-                rows.append(_against(f"server: {name}, {kind}", script, asked, peer, goal))
+                rows.append(_against(f"server: {name}, {kind}", script, asked, peer))
             rows.append(figure(f"server: {name}, first answer (cold)", cold * 1000, "ms"))
             if size == _SIZES[1][1]:
                 rows += _through_nginx(script, folder, count)
@@ -143,7 +144,7 @@ def _through_nginx(script: Path, folder: Path, count: int) -> list[Row]:
                 peer = (front, "GET", "/proxied/buildid/", "/executable", count, encoding, 0)
                 _warm(script, asked, count)
                 name = f"server: 1 MB, {kind}, sent by nginx (--x-accel)"
-                rows.append(_against(name, script, asked, peer, 1.0, "nginx as a proxy"))
+                rows.append(_against(name, script, asked, peer, "nginx as a proxy", 1.0))
     return rows
 
 
@@ -197,14 +198,17 @@ _Asked = tuple[str, str, str, str, int, str, int]
 """URL, method, path before and after the digits, number of files, Accept-Encoding, digits of the first file - 1."""
 
 
-def _against(name: str, script: Path, ours: _Asked, peer: _Asked, goal: float, peer_name: str = "nginx") -> Row:
+def _against(
+    name: str, script: Path, ours: _Asked, peer: _Asked, peer_name: str = "nginx", goal: float | None = None
+) -> Row:
     own, theirs = [], []
     for _ in range(ROUNDS):
         own.append(_wrk(script, *ours)[0] / _SECONDS)
         theirs.append(_wrk(script, *peer)[0] / _SECONDS)
     ratio = statistics.median(a / b for a, b in zip(own, theirs, strict=True))
     values = statistics.median(own), statistics.median(theirs)
-    return Row(name, values[0], "requests/s", peer_name, values[1], ratio, f">= {goal:g}", ratio >= goal)
+    text, met = (f">= {goal:g}", ratio >= goal) if goal else ("", None)
+    return Row(name, values[0], "requests/s", peer_name, values[1], ratio, text, met)
 
 
 def _warm(script: Path, asked: _Asked, count: int) -> None:
