@@ -24,6 +24,7 @@ from symcache.files import file_lock, is_named
 from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import file_end, identify
 from symcache.model import Kind, ManifestEntry, SourceNote, Trust
+from symcache.store import blob_key
 
 __all__ = ["SentFile", "Uploads"]
 
@@ -106,7 +107,8 @@ class Uploads:
     def _add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:
         staged = Staged(None, f"push by {who}", trust=Trust.PUSHED)
         images: list[dict[str, Any]] = []
-        record = ""
+        record, problems = "", []
+        library.refresh()  # another process may have added some of them a moment ago
         for sha256, path, sources in files:
             file = self._whole(sha256)
             if not file.exists():
@@ -128,19 +130,20 @@ class Uploads:
             noted = sources if kind is Kind.DEBUGINFO else ()
             staged.objects.append(StagedObject(file, 0, image.size, path, image.arch, image.uuid, kind, sources=noted))
             images.append({"uuid": image.uuid, "kind": kind, "arch": image.arch, "sha256": sha256, "path": path})
-        if not staged.objects:
-            return {"record": record, "images": images, "problems": []}
-        result = ingest(library, staged)
-        for sent in files:
-            self._whole(sent.sha256).unlink(missing_ok=True)
-        return {"record": result.record_id, "images": images, "problems": result.problems}
+        if staged.objects:
+            result = ingest(library, staged)
+            record, problems = result.record_id, result.problems
+            for sent in files:
+                self._whole(sent.sha256).unlink(missing_ok=True)
+                if not problems:  # what was here before may have been removed meanwhile
+                    self._occurrence(library, sent.sha256)
+        return {"record": record, "images": images, "problems": problems}
 
     @staticmethod
     def _occurrence(library: Library, sha256: str) -> Occurrence:
-        """Return what the library says of a content that was not sent. Raises NotFoundError."""
-        library.refresh()  # another process may have added it a moment ago
+        """Return what the library says of a content that it has. Raises NotFoundError."""
         for occurrence in library.catalog.occurrences_of_blob(sha256):
-            if occurrence.uuid is not None:
+            if occurrence.uuid is not None and library.store.stat(blob_key(sha256)):
                 return occurrence
         raise NotFoundError(f"{sha256}: was not sent", hint=f"PUT it to /api/v1/uploads/{sha256}")
 
