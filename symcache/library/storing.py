@@ -105,7 +105,12 @@ def store_all(
 
 
 def _put(
-    library: Library, result: StoredAll, file: Path, *place: int, frame_size: int | None = None
+    library: Library,
+    result: StoredAll,
+    file: Path,
+    *place: int,
+    start: bytes = b"",
+    frame_size: int | None = None,
 ) -> tuple[str, int, bool]:
     def note(sha256: str) -> None:
         result.refreshed[sha256] = time.monotonic()
@@ -114,6 +119,7 @@ def _put(
         library.store,
         file,
         *place,
+        start=start,
         claimed=library.catalog.is_live,
         young=result.clock - SAFE_SECONDS,
         frame_size=frame_size,
@@ -154,7 +160,7 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
         if fingerprint.text_size:
             file.seek(staged.offset + fingerprint.text_offset)
             code = hashlib.sha256(file.read(min(fingerprint.text_size, _CODE_LIMIT))).hexdigest()[:16]
-    sha256, size, new = _put(library, result, staged.file, staged.offset, staged.size)
+    sha256, size, new = _put(library, result, staged.file, staged.offset, staged.size, start=head)
     entry = ObjectEntry(
         path=encodable(staged.path),
         arch=staged.arch,

@@ -40,6 +40,7 @@ def put_blob(
     offset: int = 0,
     size: int | None = None,
     *,
+    start: bytes = b"",
     claimed: Callable[[str], bool] = _never,
     young: float = math.inf,
     frame_size: int | None = None,
@@ -52,7 +53,8 @@ def put_blob(
     after `young` (store's clock), it is made young again, and `refreshed` is told. With `frame_size`, every so many
     bytes become a frame of their own, so that a reader can begin at any of them. Returns (SHA-256 in hex, size, whether
     it is new). Ends early, with a StorageError, once `stopped` is set.
-    Raises StorageError, or IntegrityError when the file is shorter than asked for.
+    Raises StorageError, or IntegrityError when the file is shorter than asked for, or does not begin with `start`, as
+    it did when it was looked at.
     """
 
     def there(sha256: str) -> bool:
@@ -76,6 +78,8 @@ def put_blob(
             data = source.read(size)
             if len(data) != size:
                 raise IntegrityError(f"{file}: ends {size - len(data)} bytes early")
+            if not data.startswith(start):
+                raise _changed(file)
             sha256 = hashlib.sha256(data).hexdigest()
             if there(sha256):
                 return sha256, size, False
@@ -83,7 +87,7 @@ def put_blob(
             pieces = [data] if not frame_size else [data[n : n + frame_size] for n in range(0, size or 1, frame_size)]
             return sha256, size, put_object(store, blob_key(sha256), map(compressor.compress, pieces))
 
-        sha256 = _hash(source, size, file, stopped)
+        sha256 = _hash(source, size, start, file, stopped)
         if there(sha256):
             return sha256, size, False
         source.seek(offset)
@@ -101,7 +105,7 @@ def put_blob(
                 yield chunker.flush()
                 left -= length
             if again.hexdigest() != sha256:
-                raise IntegrityError(f"{file}: changed while it was read", hint="run the same command again")
+                raise _changed(file)
 
         return sha256, size, put_object(store, blob_key(sha256), frames())
 
@@ -190,6 +194,10 @@ def decode_to(store: Store, sha256: str, size: int, target: Path) -> None:
             out.write(chunk)
 
 
+def _changed(file: Path) -> IntegrityError:
+    return IntegrityError(f"{file}: changed while it was read", hint="run the same command again")
+
+
 def _chunks(source: BinaryIO, size: int, file: Path, stopped: threading.Event | None) -> Iterator[bytes]:
     left = size
     while left:
@@ -202,9 +210,11 @@ def _chunks(source: BinaryIO, size: int, file: Path, stopped: threading.Event | 
         yield chunk
 
 
-def _hash(source: BinaryIO, size: int, file: Path, stopped: threading.Event | None) -> str:
+def _hash(source: BinaryIO, size: int, start: bytes, file: Path, stopped: threading.Event | None) -> str:
     digest = hashlib.sha256()
-    for chunk in _chunks(source, size, file, stopped):
+    for number, chunk in enumerate(_chunks(source, size, file, stopped)):
+        if number == 0 and not chunk.startswith(start):
+            raise _changed(file)
         digest.update(chunk)
     return digest.hexdigest()
 

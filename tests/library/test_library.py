@@ -15,9 +15,10 @@ import pytest
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
-from symcache.macho import identify
+from symcache.macho import code_fingerprint, identify
 from symcache.model import Kind, ManifestEntry, Origin, Release, Trust, uuid_text
 from symcache.store import blob_key, put_blob
+from tests.library.images import Image, harvest
 from tests.support.toolchain import compile_image, dsym, lipo
 
 SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"
@@ -140,6 +141,32 @@ def test_what_a_library_holds_is_weighed_by_what_it_is_for(library: Library, bui
     assert (weighed.image_content, weighed.cache_content) == (image.stat().st_size, 5000)
     assert (weighed.unnamed_blobs, weighed.unnamed_stored) == (1, stored(loose))
     assert (weighed.releases, weighed.sealed, weighed.undecided) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_file_that_is_built_anew_while_it_is_stored_is_none_of_the_uuid_that_it_had(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: bool, large: bool
+) -> None:
+    """A compiler writes another file into its place, or into it."""
+    file, later = tmp_path / "1" / "0", tmp_path / "later"
+    staged = harvest(tmp_path / "1", [Image("/a", 1)])
+    later.write_bytes(Image("/a", 2).data)
+
+    def build_anew(head: bytes, size: int) -> object:
+        if renamed:
+            later.replace(file)
+        else:
+            file.write_bytes(later.read_bytes())
+        return code_fingerprint(head, size)
+
+    monkeypatch.setattr("symcache.library.storing.code_fingerprint", build_anew)
+    if large:  # which is read twice
+        monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 100)
+    result = ingest(library, staged)
+    assert not result.sealed
+    assert "changed while it was read" in result.problems[0]
+    assert library.variants(UUID(int=1)) == []
 
 
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
