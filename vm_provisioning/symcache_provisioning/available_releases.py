@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from symcache.errors import EnvironmentFailure, UsageError
-from symcache.text import excerpt
+from symcache_provisioning.drivers.programs import Program, ProgramError
 
 __all__ = ["AvailableRelease", "available_releases", "parse_releases"]
 
-_PROGRAM = ("ipsw", "download", "macos", "--list")
+_HINT = "name a file of builds with --list"
+_IPSW = Program("ipsw", hint=_HINT)
 _SECONDS = 120
 _MAX_BYTES = 8 << 20
 _BUILD = re.compile(r"(?<![0-9A-Za-z])([0-9]{1,2}[A-Z][0-9]{1,5}[a-z]?)(?![0-9A-Za-z])")
@@ -44,21 +44,17 @@ def available_releases(file: Path | None = None) -> list[AvailableRelease]:
         if not releases:
             raise UsageError(f"{file}: names no macOS build", hint="write one a line, e.g. `22G830 13.6.9`")
         return releases
-    if shutil.which(_PROGRAM[0]) is None:
+    if shutil.which(_IPSW.name) is None:
         raise UsageError(
             "nobody here knows which macOS builds exist: ipsw is not installed",
-            hint="install https://github.com/blacktop/ipsw, or name a file of builds with --list",
+            hint=f"install https://github.com/blacktop/ipsw, or {_HINT}",
         )
     try:
-        done = subprocess.run(_PROGRAM, capture_output=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentFailure(f"{' '.join(_PROGRAM)}: {error}", hint="name a file of builds with --list") from error
-    releases = parse_releases(done.stdout[:_MAX_BYTES].decode("utf-8", "replace"))
-    if done.returncode or not releases:
-        reason = excerpt(done.stderr) or "it lists no build"
-        raise EnvironmentFailure(
-            f"{' '.join(_PROGRAM)} ended with {done.returncode}: {reason}", hint="name a file of builds with --list"
-        )
+        releases = parse_releases(_IPSW.run("download", "macos", "--list", timeout=_SECONDS).stdout)
+    except ProgramError as error:
+        raise EnvironmentFailure(str(error), hint=_HINT) from error
+    if not releases:
+        raise EnvironmentFailure("ipsw download macos --list: lists no build", hint=_HINT)
     return releases
 
 
