@@ -12,6 +12,7 @@ from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
     from symcache.client.fetch import Fetcher
+    from symcache.client.session import http_session
     from symcache.client.uploading import PushedFile, push
 
 __all__ = [
@@ -23,9 +24,12 @@ __all__ = [
     "PushedFile",
     "StoredImage",
     "SymbolClient",
+    "http_session",
     "push",
     "split_tokens",
 ]
 
 # What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache.
-__getattr__ = late_imports(__name__, {"Fetcher": "fetch", "PushedFile": "uploading", "push": "uploading"})
+__getattr__ = late_imports(
+    __name__, {"Fetcher": "fetch", "PushedFile": "uploading", "http_session": "session", "push": "uploading"}
+)

@@ -27,6 +27,7 @@ from symcache.client.body import (
 )
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedImage
+from symcache.client.session import RedirectError
 from symcache.client.urls import retry_after
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageRequest
@@ -65,6 +66,8 @@ class Fetcher:
         self._session, self._cache, self._backoff = session, cache, backoff
         self._attempts, self._part_suffix = attempts, part_suffix
         self._headers, self._tokens = dict(headers or {}), tokens or {}
+        self._silent: set[str] = set()
+        """Servers of a version that redirects who accepts zstd, and does not announce where."""
 
     async def fetch(self, url: str, request: ImageRequest, count: Count) -> FetchedImage | None:
         """Return the image from the server at `url`, or None if it does not have it.
@@ -109,8 +112,9 @@ class Fetcher:
         self, url: str, request: ImageRequest, path: Path, file: BinaryIO, count: Count
     ) -> FetchedImage | None:
         for target in _targets(url, request):
+            encoding = "identity" if url in self._silent else "zstd"
             try:
-                headers = {"Accept-Encoding": "zstd", **self._headers}
+                headers = {"Accept-Encoding": encoding, **self._headers}
                 if url in self._tokens:
                     headers["Authorization"] = f"Bearer {self._tokens[url]}"
                 start = file.seek(0, 2)
@@ -148,6 +152,11 @@ class Fetcher:
                         if start:  # the fault may be in what an earlier run left
                             raise _Retry(str(error)) from error
                         raise
+            except RedirectError as error:
+                if error.announces or encoding == "identity":
+                    raise
+                self._silent.add(url)
+                return await self._attempt(url, request, path, file, count)
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 raise _Retry(f"{error or type(error).__name__} while fetching {request}") from error
         return None

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import aiohttp
 
-from symcache import __version__
+from symcache.client.session import http_session
 from symcache.errors import IntegrityError, RemoteError
 
 __all__ = ["ByteCount", "FetchJob", "HttpThread", "run_many"]
@@ -19,11 +19,7 @@ __all__ = ["ByteCount", "FetchJob", "HttpThread", "run_many"]
 _T = TypeVar("_T")
 _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
-_CONNECTIONS = 16
 _POLL_SECONDS = 0.1
-_CONNECT_SECONDS = 10.0
-_READ_SECONDS = 90.0
-"""A server may decode a large file before its first byte; a whole download may take as long as it takes."""
 
 
 async def run_many(job: Callable[[_T], Awaitable[None]], items: Iterable[_T], limit: int) -> None:
@@ -147,11 +143,5 @@ class HttpThread:
 
     async def _with_session(self, work: Callable[[aiohttp.ClientSession], Coroutine[Any, Any, _T]]) -> _T:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # Bodies are unpacked here, in bounded memory, and their hash is that of the unpacked file.
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS),
-                headers={"User-Agent": f"symcache/{__version__}"},
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-            )
+            self._session = http_session()
         return await work(self._session)

@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections import OrderedDict
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
@@ -48,7 +49,8 @@ class Offload:
         url = await asyncio.to_thread(self._store.presigned, blob_key(sha256), _URL_SECONDS)
         dropped = {"Content-Encoding", "Content-Type", "Accept-Ranges"}
         kept = {name: value for name, value in transfer.headers.items() if name not in dropped}
-        return web.Response(status=307, headers=kept | {"Location": url, "Cache-Control": "no-store"})
+        elsewhere = {"Location": url, "X-Symcache-Redirect-Host": urlsplit(url).hostname or ""}
+        return web.Response(status=307, headers=kept | elsewhere | {"Cache-Control": "no-store"})
 
     def handover(self, request: web.BaseRequest, transfer: Transfer) -> web.Response | None:
         """Return the response that names a file to nginx, or None."""

@@ -16,8 +16,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from symcache import __version__
-from symcache.client import FetchedImage, Fetcher, LocalCache, split_tokens
+from symcache.client import FetchedImage, Fetcher, LocalCache, http_session, split_tokens
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageRequest
 from symcache_server.http.metrics import UPSTREAM
@@ -115,12 +114,7 @@ class Upstreams:
         image, stations = key
         via = hashlib.sha256(" ".join(sorted(stations)).encode()).hexdigest()[:8] if stations else ""
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60),
-                headers={"User-Agent": f"symcache/{__version__}"},
-                connector=aiohttp.TCPConnector(limit=_AT_ONCE),
-            )
+            self._session = http_session(connections=_AT_ONCE, connect_seconds=5, read_seconds=60)
         reasons, reached, wrong = [], False, None
         fetcher = Fetcher(
             self._session, self._cache, headers=headers, tokens=self._tokens, attempts=_ATTEMPTS, part_suffix=via

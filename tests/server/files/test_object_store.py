@@ -63,6 +63,7 @@ def test_clients_that_are_sent_to_the_store_get_the_same(location: str, tmp_path
         assert (sent.status, sent.body, sent.headers["cache-control"]) == (307, b"", "no-store")
         assert sent.headers["x-symcache-build"] == "22G120"
         assert sent.headers["location"].startswith(seaweed())
+        assert sent.headers["x-symcache-redirect-host"] == urlsplit(seaweed()).hostname
         assert "X-Amz-Signature=" in sent.headers["location"]
         # Not through our client: a stock one, which knows nothing but HTTP.
         head = tmp_path / "head"
@@ -71,10 +72,11 @@ def test_clients_that_are_sent_to_the_store_get_the_same(location: str, tmp_path
         assert zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)).read() == whole
         last = head.read_text().lower().rpartition("http/1.1 200")[2]
         assert "content-encoding: zstd" in last
-        with SymbolClient([server.url], tmp_path / "cache") as client:
+        url = server.url.replace("127.0.0.1", "localhost")  # another host than the store's
+        with SymbolClient([url], tmp_path / "cache") as client:
             wanted = ImageRequest(uuid_of(image), build="22G120")
             found = client.fetch_many([wanted])[wanted]
-            assert (found.path.read_bytes(), found.build, found.origin) == (whole, "22G120", server.url)
+            assert (found.path.read_bytes(), found.build, found.origin) == (whole, "22G120", url)
         # Everything else comes from the server as always.
         assert request(server.url, path).body == whole
         ranged = request(server.url, path, headers={"Range": "bytes=5-9", "Accept-Encoding": "zstd"})
