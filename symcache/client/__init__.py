@@ -11,6 +11,7 @@ from symcache.client.urls import split_tokens
 from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
+    from symcache.client.documents import get_document
     from symcache.client.fetch import Fetcher
     from symcache.client.session import http_session
     from symcache.client.uploading import PushedFile, push
@@ -24,6 +25,7 @@ __all__ = [
     "PushedFile",
     "StoredImage",
     "SymbolClient",
+    "get_document",
     "http_session",
     "push",
     "split_tokens",
@@ -31,5 +33,12 @@ __all__ = [
 
 # What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache.
 __getattr__ = late_imports(
-    __name__, {"Fetcher": "fetch", "PushedFile": "uploading", "http_session": "session", "push": "uploading"}
+    __name__,
+    {
+        "Fetcher": "fetch",
+        "PushedFile": "uploading",
+        "get_document": "documents",
+        "http_session": "session",
+        "push": "uploading",
+    },
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,16 +28,20 @@ __all__ = [
     "content_headers",
     "promised_hash",
     "promised_size",
+    "read_body",
     "save",
-    "small_body",
     "unpacked",
 ]
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 """First byte, last byte and size of the whole."""
 _CHUNK = 1 << 20
-_OVERHEAD = 1 << 14
-"""What a compressed body may be longer than its content: nothing that compresses badly is much longer."""
+_LEAST, _WINDOW_SECONDS = 60_000, 60.0
+"""Bytes that come within so many seconds, or the server is given up."""
+_MOST_UNTOLD = 4 << 30
+"""Bytes of a file whose size the server does not tell."""
+_LOOK_AT_DISK = 32 << 20
+"""Bytes of such a file between looks at how much is free."""
 _MAX_HEAD = 1 << 20
 _ETAG = re.compile(r'"([0-9a-f]{64})(?:-zstd)?"')
 
@@ -71,40 +77,67 @@ def promised_size(response: aiohttp.ClientResponse, described: Mapping[str, str]
 class Sink:
     """Takes the decoded body piece by piece, so that a few bytes that unpack to gigabytes cost no memory."""
 
-    def __init__(self, file: BinaryIO, limit: int, count: Count, name: str) -> None:
-        self._file, self._limit, self._count, self._name = file, limit, count, name
+    def __init__(self, file: BinaryIO, folder: Path, size: int | None, count: Count, name: str) -> None:
+        """`size` is that of the whole file; where it is unknown, at most half of the free disk of `folder` is used."""
+        self._file, self._folder, self._size, self._count, self._name = file, folder, size, count, name
+        self._looked = 0
 
     def write(self, data: bytes) -> int:
-        """Write one piece. Raises IntegrityError for more than the limit."""
-        if self._file.tell() + len(data) > self._limit:
-            raise IntegrityError(f"{self._name}: more than {self._limit} bytes come")
+        """Write one piece. Raises IntegrityError for more than there may be."""
+        size = self._file.tell() + len(data)
+        limit = _MOST_UNTOLD if self._size is None else self._size
+        if size > limit:
+            raise IntegrityError(f"{self._name}: more than {limit} bytes come")
+        if self._size is None and size - self._looked > _LOOK_AT_DISK:
+            self._looked = size
+            if shutil.disk_usage(self._folder).free < size:
+                raise IntegrityError(f"{self._name}: {size} bytes come, no size is told, and less is left on the disk")
         self._file.write(data)
         self._count(len(data), 0)
         return len(data)
 
 
+async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the body as it comes. Raises TimeoutError where next to nothing does."""
+    clock = asyncio.get_running_loop().time
+    received, left = 0, _WINDOW_SECONDS
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(left):
+                chunk = await response.content.read(_CHUNK)
+        except TimeoutError as error:
+            raise TimeoutError(f"sends too slowly ({received} bytes in {_WINDOW_SECONDS:g} seconds)") from error
+        if not chunk:
+            return
+        received, left = received + len(chunk), left - (clock() - began)
+        yield chunk
+        if received >= _LEAST:
+            received, left = 0, _WINDOW_SECONDS
+
+
 async def save(response: aiohttp.ClientResponse, sink: Sink) -> None:
     """Write the body into `sink`, without its content encoding."""
     if not _is_packed(response):
-        async for chunk in response.content.iter_chunked(_CHUNK):
+        async for chunk in chunks(response):
             sink.write(chunk)
         return
     decoder = zstandard.ZstdDecompressor()
     writer = decoder.stream_writer(sink, write_size=_CHUNK, closefd=False)  # type: ignore[arg-type] # needs only write
     try:
-        async for chunk in response.content.iter_chunked(_CHUNK):
+        async for chunk in chunks(response):
             writer.write(chunk)
     except zstandard.ZstdError as error:
         raise IntegrityError(f"{response.url}: the body is no zstd: {error}") from error
 
 
-async def small_body(response: aiohttp.ClientResponse, name: str, size: int) -> bytes:
-    """Return the body as it comes, for a file of `size` bytes. Raises IntegrityError when it cannot be that one's."""
+async def read_body(response: aiohttp.ClientResponse, limit: int, name: str) -> bytes:
+    """Return the body as it is sent. Raises IntegrityError for more than `limit` bytes, TimeoutError as `chunks`."""
     body = bytearray()
-    async for chunk in response.content.iter_any():
+    async for chunk in chunks(response):
         body += chunk
-        if len(body) > size + _OVERHEAD:
-            raise IntegrityError(f"{name}: more than {size} bytes come")
+        if len(body) > limit:
+            raise IntegrityError(f"{name}: more than {limit} bytes come")
     return bytes(body)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +24,8 @@ from symcache.client.body import (
     content_headers,
     promised_hash,
     promised_size,
+    read_body,
     save,
-    small_body,
     unpacked,
 )
 from symcache.client.local_cache import IndexEntry, LocalCache
@@ -39,6 +42,8 @@ MAX_SIZE = 16 << 30
 """No Mach-O is larger; a server that says otherwise is not believed."""
 _SMALL = 1 << 20
 """A file of up to so many bytes is kept in memory until it has been checked, and never resumed."""
+_OVERHEAD = 1 << 14
+"""What a compressed body may be longer than its content: nothing that compresses badly is much longer."""
 _ATTEMPTS = 4
 _LOCKED_SECONDS = 0.05
 _BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -101,8 +106,12 @@ class Fetcher:
             )
             try:
                 return await retrying(self._attempt, url, request, path, file, count)
-            except _Retry as error:
-                raise RemoteError(f"{url}: {error}", hint="run the same command again: it continues") from error
+            except Exception as error:
+                if not self._cache.part_note(path):
+                    _restart(file)  # nobody could continue it
+                if isinstance(error, _Retry):
+                    raise RemoteError(f"{url}: {error}", hint="run the same command again: it continues") from error
+                raise
             finally:
                 if file.tell() == 0:
                     path.unlink(missing_ok=True)
@@ -183,17 +192,19 @@ class Fetcher:
         size = promised_size(response, described, start)
         if size is not None and size > MAX_SIZE:
             raise IntegrityError(f"{url}: offers {size} bytes for {request}: no binary is so large")
+        if size is not None and size - start > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         count(start, size or 0)
         if not start and size is not None and size <= _SMALL:
             # Not worth a note for a later run, and nothing is written before it has been checked.
-            body = await small_body(response, f"{url}: {request}", size)
+            body = await read_body(response, size + _OVERHEAD, f"{url}: {request}")
             fetched = await asyncio.to_thread(self._keep_small, url, request, response, described, body, path, file)
             count(size, 0)
             return fetched
         # Only what has a strong validator can be continued later.
         self._cache.write_part_note(path, {"etag": f'"{promised}"', "url": target} if promised else None)
         try:
-            await save(response, Sink(file, MAX_SIZE if size is None else size, count, f"{url}: {request}"))
+            await save(response, Sink(file, path.parent, size, count, f"{url}: {request}"))
         finally:
             file.flush()
         got = file.tell()

@@ -6,10 +6,13 @@ library for many at a time would have been imported.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -22,10 +25,12 @@ from symcache.macho import MAX_SOURCE_NOTES
 
 __all__ = ["UnreachableError", "look_up_images"]
 
-_MAX_RESPONSE = 256 << 20
+_MAX_RESPONSE, _MAX_OF_IMAGE = 256 << 20, 64 << 10
+"""Bytes, in all and for each image."""
 _AT_MOST = 10_000
 """Images in one call; the API allows no more."""
-_CONNECT_SECONDS, _READ_SECONDS = 10.0, 90.0
+_CONNECT_SECONDS, _READ_SECONDS, _ALL_SECONDS = 10.0, 90.0, 300.0
+"""For the connection, without a byte, and for the whole response."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,7 +59,8 @@ def look_up_images(
     if token:
         headers["Authorization"] = f"Bearer {token}"
     try:
-        response = _post(url, json.dumps(query).encode(), headers)
+        limit = min(_MAX_RESPONSE, (1 << 20) + _MAX_OF_IMAGE * len(loads))
+        response = _post(url, json.dumps(query).encode(), headers, limit)
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: what is no URL
         raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
     try:
@@ -63,7 +69,7 @@ def look_up_images(
         raise RemoteError(f"{url}: its answer to a look-up is not what the API promises") from error
 
 
-def _post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+def _post(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
     target = urlsplit(f"{url}/api/v1/uuids")
     kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
     connection = kind(target.hostname or "", target.port, timeout=_CONNECT_SECONDS)
@@ -73,16 +79,41 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         except OSError as error:
             raise UnreachableError(f"{url}: {error}", hint="check the URL, and that the server is up") from error
         connection.sock.settimeout(_READ_SECONDS)
-        connection.request("POST", target.path, body, headers)
-        with connection.getresponse() as response:
-            if response.status != 200:
-                raise RemoteError(f"{url}: answers {response.status} {response.reason} to a look-up")
-            data = response.read(_MAX_RESPONSE + 1)
-            if len(data) > _MAX_RESPONSE:
-                raise RemoteError(f"{url}: answers a look-up with more than {_MAX_RESPONSE} bytes")
-            return data
+        with _deadline(connection.sock):
+            connection.request("POST", target.path, body, headers)
+            with connection.getresponse() as response:
+                if response.status != 200:
+                    raise RemoteError(f"{url}: answers {response.status} {response.reason} to a look-up")
+                data = response.read(limit + 1)
+        if len(data) > limit:
+            raise RemoteError(f"{url}: answers a look-up with more than {limit} bytes")
+        return data
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def _deadline(connection: socket.socket) -> Iterator[None]:
+    """Cut a connection that is still read after the time for a response. Raises TimeoutError then."""
+    over = threading.Event()
+
+    def cut() -> None:
+        over.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the one of TLS, which would wait for the server
+
+    timer = threading.Timer(_ALL_SECONDS, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException):
+        if not over.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if over.is_set():
+        raise TimeoutError(f"sends too slowly: no whole response in {_ALL_SECONDS:g} seconds")
 
 
 def _parse(response: dict[str, Any], url: str) -> LookupResponse:

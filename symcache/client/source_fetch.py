@@ -12,6 +12,7 @@ import aiohttp
 import tenacity
 from yarl import URL
 
+from symcache.client.body import read_body
 from symcache.client.local_cache import LocalCache
 from symcache.client.sources import write_source
 from symcache.errors import IntegrityError, RemoteError
@@ -21,7 +22,6 @@ __all__ = ["SourceFetcher"]
 
 MAX_SOURCE = 16 << 20
 """Bytes; what is longer is not taken."""
-_CHUNK = 1 << 16
 _ATTEMPTS = 3
 
 
@@ -50,9 +50,7 @@ class SourceFetcher:
 
     async def _attempt(self, url: str, request: SourceRequest) -> bytes | None:
         target = URL(f"{url}/buildid/{request.uuid.hex}/source{quote(request.path)}", encoded=True)
-        headers = {"Accept-Encoding": "identity"}
-        if url in self._tokens:
-            headers["Authorization"] = f"Bearer {self._tokens[url]}"
+        headers = {"Authorization": f"Bearer {self._tokens[url]}"} if url in self._tokens else {}
         async with self._session.get(target, headers=headers) as response:
             if response.status in {401, 403}:
                 raise RemoteError(
@@ -65,13 +63,9 @@ class SourceFetcher:
                 return None
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise IntegrityError(f"{url}: answers in an encoding that was not asked for")
-            data = bytearray()
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                data += chunk
-                if len(data) > MAX_SOURCE:
-                    raise IntegrityError(f"{url}: more than {MAX_SOURCE} bytes come for {request}")
-            _check(bytes(data), response.headers, f"{url}: what came for {request}")
-            return bytes(data)
+            data = await read_body(response, MAX_SOURCE, f"{url}: {request}")
+            _check(data, response.headers, f"{url}: what came for {request}")
+            return data
 
 
 def _check(data: bytes, headers: Mapping[str, str], what: str) -> None:

@@ -14,9 +14,10 @@ import aiohttp
 import tenacity
 from pydantic import ValidationError
 
-from symcache import __version__
+from symcache.client.body import read_body
 from symcache.client.jobs import run_many
 from symcache.client.lookup import look_up_images
+from symcache.client.session import http_session
 from symcache.client.urls import retry_after, split_tokens
 from symcache.client.wire import Added, Response, Upload
 from symcache.errors import IncompleteError, RemoteError, UsageError
@@ -27,6 +28,7 @@ _CHUNK = 1 << 20
 _AT_ONCE = 4
 _ATTEMPTS = 5
 _ADD_AT_ONCE = 5000
+_MAX_RESPONSE = 16 << 20
 
 _Model = TypeVar("_Model", bound=Response)
 
@@ -68,11 +70,8 @@ class _Push:
         self._done = self._total = 0
 
     async def run(self, files: list[PushedFile]) -> tuple[int, int]:
-        headers = {"User-Agent": f"symcache/{__version__}"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        async with http_session(headers=headers, read_seconds=300, limit_head=False) as session:
             self._session = session
             uuids = {f.uuid: None for f in files}
             stored = await asyncio.to_thread(look_up_images, self._url, uuids, self._token, note_missing=False)
@@ -153,9 +152,11 @@ class _Push:
     async def _request(self, model: type[_Model], method: str, target: str, **options: Any) -> _Model:
         try:
             async with self._session.request(method, target, **options) as response:
+                body = await read_body(response, _MAX_RESPONSE, target)
+                text = body[:300].decode(errors="replace").strip()
                 if response.status in {401, 403}:
                     raise UsageError(
-                        f"{self._url}: {(await response.text())[:200].strip()}",
+                        f"{self._url}: {text}",
                         hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
                     )
                 if response.status == 429:
@@ -163,8 +164,8 @@ class _Push:
                 if response.status >= 500 or response.status in {408, 409, 429}:
                     raise _Retry(f"{response.status} {response.reason}")
                 if response.status >= 400:
-                    raise RemoteError(f"{self._url}: {response.status}: {(await response.text())[:300].strip()}")
-                return model.model_validate_json(await response.read())
+                    raise RemoteError(f"{self._url}: {response.status}: {text}")
+                return model.model_validate_json(body)
         except ValidationError as error:
             raise RemoteError(f"{self._url}: its answer to {method} is not what the API promises") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:

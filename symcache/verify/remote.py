@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from symcache import __version__
-from symcache.client import StoredImage, SymbolClient
+from symcache.client import StoredImage, SymbolClient, get_document, split_tokens
 from symcache.client.wire import Coverage, Missing, Releases, Response
 from symcache.errors import RemoteError
 from symcache.library import Library
@@ -26,9 +24,6 @@ from symcache.verify.modules import Holder, Holding
 __all__ = ["remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"]
 
 _AT_ONCE = 5_000
-_MAX_RESPONSE = 64 << 20
-_TIMEOUT = 300
-"""Seconds for one document."""
 _Model = TypeVar("_Model", bound=Response)
 
 
@@ -93,22 +88,23 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
     archs = expectations.archs
     for url in urls:
         versions = {r.build: r.version for r in _get(url, "releases", Releases).releases}
+        server = split_tokens([url])[0][0]
         wanted = list(dict.fromkeys(builds or [*versions, *expectations.expected_builds]))
         if not wanted:
-            report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{url}: has no release at all")])
+            report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{server}: has no release at all")])
         for build in wanted:
             if build not in versions:
-                report.add([Finding(FindingCode.NO_HARVEST, f"{url}: has nothing of {build}", build)])
+                report.add([Finding(FindingCode.NO_HARVEST, f"{server}: has nothing of {build}", build)])
                 continue
             coverage = _get(url, f"coverage/{quote(build, safe='')}", Coverage)
             report.releases.append(ReleaseSummary(build, versions[build], coverage.images))
             for found in coverage.findings:
                 if found.code not in set(FindingCode):
-                    raise RemoteError(f"{url}: reports {found.code!r:.60}, unknown here", hint="update symcache")
+                    raise RemoteError(f"{server}: reports {found.code!r:.60}, unknown here", hint="update symcache")
                 code = FindingCode(found.code)
                 if archs and code is FindingCode.CACHE_MISSING and found.arch and found.arch not in archs:
                     continue
-                text = f"{url}: {found.text}"
+                text = f"{server}: {found.text}"
                 report.add([Finding(code, text, build, found.path, found.arch, found.uuid, found.cache_uuid)])
     return report
 
@@ -141,26 +137,8 @@ def _holdings(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUI
 
 def _get(url: str, what: str, model: type[_Model]) -> _Model:
     """GET one document of a server's API. Raises RemoteError."""
-    import aiohttp  # noqa: PLC0415 - takes its time, and most verifications need none
-
-    async def fetch() -> bytes:
-        headers = {"User-Agent": f"symcache/{__version__}"}
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT, sock_connect=10), headers=headers) as session,
-            session.get(f"{url}/api/v1/{what}") as response,
-        ):
-            if response.status != 200:
-                raise RemoteError(f"{url}: answers {response.status} {response.reason} to /api/v1/{what}")
-            data = bytearray()
-            async for chunk in response.content.iter_chunked(1 << 16):
-                data += chunk
-                if len(data) > _MAX_RESPONSE:
-                    raise RemoteError(f"{url}: answers /api/v1/{what} with more than {_MAX_RESPONSE} bytes")
-            return bytes(data)
-
     try:
-        return model.model_validate_json(asyncio.run(fetch()))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
+        return model.model_validate_json(get_document(url, what))
     except ValidationError as error:
-        raise RemoteError(f"{url}: its answer to /api/v1/{what} is not what the API promises") from error
+        server = split_tokens([url])[0][0]
+        raise RemoteError(f"{server}: its answer to /api/v1/{what} is not what the API promises") from error

@@ -1,9 +1,10 @@
-"""Servers that send clients elsewhere: nobody is led astray."""
+"""Servers that send clients elsewhere, dawdle, or never end: nobody is led astray, kept waiting or filled up."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,13 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from symcache.client import FetchedImage, Fetcher, LocalCache, SymbolClient, http_session
+from symcache.client import FetchedImage, Fetcher, LocalCache, SymbolClient, body, get_document, http_session, lookup
 from symcache.client import session as session_module
-from symcache.errors import RemoteError
-from symcache.images import ImageRequest
+from symcache.errors import IntegrityError, RemoteError, StorageError, SymcacheError
+from symcache.images import ImageRequest, SourceRequest
 from tests.client.lying_server import LyingServer
-from tests.support.servers import Samples
+from tests.support.disks import mounted_disk
+from tests.support.servers import Samples, uuid_of
 
 
 def _fetch(url: str, folder: Path, request: ImageRequest, *, token: str = "") -> FetchedImage | None:
@@ -70,6 +72,8 @@ def test_a_redirect_is_followed_to_the_same_host_only(
             with pytest.raises(RemoteError, match="redirects to http://localhost, another host") as caught:
                 _fetch(server.url, tmp_path / "other", request, token="secret")
             assert len(store.requests) == len(server.requests) == 1
+            with pytest.raises(RemoteError, match="redirects to http://localhost"):
+                get_document(server.url, "releases")
             with SymbolClient([server.url], tmp_path / "other") as client, pytest.raises(RemoteError):
                 client.fetch_sources([SourceRequest(samples.uuid, "/a.c")])
             assert len(store.requests) == 1
@@ -174,3 +178,131 @@ async def test_addresses_are_told_apart() -> None:
         assert not await session_module._is_public(host), host
     for host in ("1.1.1.1", "2606:4700:4700::1111"):
         assert await session_module._is_public(host), host
+
+
+async def _trickle(request: web.Request, **headers: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    while True:
+        await response.write(b"\xcf")
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("told", ["", "100000", "100000000"], ids=["no-size", "small", "large"])
+def test_a_server_that_trickles_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setattr(body, "_WINDOW_SECONDS", 0.2)
+    headers = {"X-Symcache-Size": told} if told else {}
+    with (
+        LyingServer(lambda request: _trickle(request, **headers)) as server,
+        pytest.raises(RemoteError, match=rf"{server.url}: sends too slowly .* while fetching"),
+    ):
+        _fetch(server.url, tmp_path, ImageRequest(UUID(int=1)))
+    assert len(server.requests) == 2
+    assert _left(tmp_path) == []
+
+
+def test_what_comes_slowly_but_steadily_is_taken(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(body, "_LEAST", 1000)
+    data = samples.dylib.read_bytes()
+    step = len(data) // 5 + 1
+    assert step > 1000
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"X-Symcache-Size": str(len(data))})
+        await response.prepare(request)
+        for start in range(0, len(data), step):
+            await asyncio.sleep(0.1)  # all of it takes longer than the window
+            await response.write(data[start : start + step])
+        return response
+
+    with LyingServer(slow) as server:
+        fetched = _fetch(server.url, tmp_path, ImageRequest(samples.uuid))
+    assert fetched is not None
+    assert fetched.path.read_bytes() == data
+    assert len(server.requests) == 1
+
+
+def test_documents_look_ups_and_heads_that_trickle_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_WINDOW_SECONDS", 0.2)
+    monkeypatch.setattr(lookup, "_ALL_SECONDS", 0.2)
+    with LyingServer(_trickle) as server, SymbolClient([server.url], tmp_path) as client:
+        with pytest.raises(RemoteError, match="sends too slowly"):
+            get_document(server.url, "releases")
+        with pytest.raises(RemoteError, match="sends too slowly"):
+            client.look_up([UUID(int=1)])
+
+    async def trickle_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+
+    async def fetch() -> None:
+        async with await asyncio.start_server(trickle_head, "127.0.0.1", 0) as listening, http_session() as session:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            fetcher = Fetcher(session, LocalCache(tmp_path), attempts=1)
+            await fetcher.fetch(url, ImageRequest(UUID(int=1)), lambda *_: None)
+
+    monkeypatch.setattr(session_module, "_HEAD_SECONDS", 0.2)
+    with pytest.raises(RemoteError, match=r"no response within 0\.2 seconds"):
+        asyncio.run(fetch())
+
+
+async def _endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(bytes(1 << 18))
+
+
+def test_what_tells_no_size_ends_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_MOST_UNTOLD", 3 << 20)
+    monkeypatch.setattr(lookup, "_MAX_RESPONSE", 1 << 20)
+    with LyingServer(_endless) as server, SymbolClient([server.url], tmp_path) as client:
+        with pytest.raises(IntegrityError, match="more than 3145728 bytes come"):
+            _fetch(server.url, tmp_path, ImageRequest(UUID(int=1)))
+        with pytest.raises(RemoteError, match="more than 67108864 bytes come"):
+            get_document(server.url, "releases")
+        with pytest.raises(RemoteError, match="more than 1048576 bytes"):
+            client.look_up([UUID(int=1)])
+        assert client.fetch_sources([SourceRequest(UUID(int=1), "/a.c")]) == {}
+    assert _left(tmp_path) == []
+
+
+def test_no_server_fills_the_disk(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_LOOK_AT_DISK", 1 << 20)
+    request = ImageRequest(uuid_of(samples.large))
+    with mounted_disk(tmp_path / "disk", 8) as disk:
+        with LyingServer(_endless) as server, pytest.raises(IntegrityError, match="less is left on the disk"):
+            _fetch(server.url, disk / "cache", request)
+        assert _left(disk) == []
+
+        async def promise(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=b"x", headers={"X-Symcache-Size": str(9 << 20), "Content-Encoding": "zstd"})
+
+        with LyingServer(promise) as server, pytest.raises(StorageError, match="No space left on device"):
+            _fetch(server.url, disk / "cache", request)
+        assert _left(disk) == []
+        with LyingServer(_sends(samples.large.read_bytes())) as server:
+            assert _fetch(server.url, disk / "cache", request) is not None
+
+
+def test_a_full_disk_keeps_no_part_that_cannot_be_continued(samples: Samples, tmp_path: Path) -> None:
+    data = samples.large.read_bytes()
+
+    async def untold(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(data)
+        return response
+
+    with mounted_disk(tmp_path / "disk", 2) as disk, LyingServer(untold) as server:
+        with pytest.raises(SymcacheError):
+            _fetch(server.url, disk / "cache", ImageRequest(uuid_of(samples.large)))
+        assert _left(disk) == []
+        assert shutil.disk_usage(disk).free > 1 << 20

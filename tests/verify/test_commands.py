@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from aiohttp import web
 from click.testing import Result
 from defusedxml import ElementTree
 from typer.testing import CliRunner
@@ -24,6 +25,7 @@ from symcache.cli.app import application
 from symcache.library import Library
 from symcache_provisioning import DirectorySource, harvest
 from symcache_server.lookup.misses import MissLog
+from tests.client.lying_server import LyingServer
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 
 app = application("verify")
@@ -239,3 +241,17 @@ def test_a_server_is_complete_for_the_architectures_that_are_asked_for(workshop:
         assert whole.exit_code == 1
         assert [(f["code"], f["arch"]) for f in json.loads(whole.stdout)["findings"]] == [("cache-missing", "x86_64h")]
         assert run("verify", BUILD, "--server", url, "--arch", "x86_64", "--arch", "arm64e").exit_code == 0
+
+
+def test_a_token_is_sent_and_never_shown(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        releases: list[object] = []
+        return web.json_response({"releases": releases} if "Authorization" in request.headers else {})
+
+    with LyingServer(answer) as server:
+        named = server.url.replace("http://", "http://any:s3cret@")
+        result = run("verify", "--server", named, BUILD)
+        assert (result.exit_code, f"{server.url}: has nothing of {BUILD}" in result.output) == (1, True)
+        assert "s3cret" not in result.output
+    gone = run("verify", "--server", named)
+    assert (gone.exit_code, server.url in gone.output, "s3cret" in gone.output) == (3, True, False)
