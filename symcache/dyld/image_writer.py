@@ -1,7 +1,7 @@
 """From images in a cache to Mach-O files of their own, laid out and checked in memory.
 
 What a debugger needs and Apple's own extractor leaves out is done here too: pointers are made plain, segments lie at
-page-aligned offsets, the exports trie stays, and the symbol ranges are right.
+page-aligned offsets and end before their zero-fill, the exports trie stays, and the symbol ranges are right.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _INTEL = {CPU_TYPE.X86, CPU_TYPE.X86_64}
 _DECODE_BYTES = 48 << 20
 """Data of this many bytes is decoded side by side; images are grouped so that a group stays below it."""
 _MAX_UNBACKED = 64 << 20
+"""Bytes of an image that need not be in any file of the cache, zero-fill not counted."""
 _MAX_FILE = 0xFFFF_FFFF
 """Section offsets are 32 bits wide."""
 
