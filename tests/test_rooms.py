@@ -28,6 +28,7 @@ RANK = {
     "symcache.late_imports": 0,
     "symcache.lru_folder": 0,
     "symcache.own_program": 0,
+    "symcache.scratch": 0,
     "symcache.text": 0,
     "symcache.wal": 0,
     "symcache.errors": -1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
 from typing import Annotated
 
@@ -86,6 +87,9 @@ def run_dsymforuuid() -> None:
 
 def _run(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
     """Run the application; what no command prints, such as help, may go wrong, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # clean up as after Ctrl-C
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         with errors_to_exit():
             app(arguments, prog_name=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +35,7 @@ from symcache.images import ImageRequest
 from symcache.library import Library, ingest, stage_origin, stage_paths
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
+from symcache.scratch import ScratchFolder
 
 __all__ = ["register"]
 
@@ -60,7 +60,7 @@ def add(
     json: JsonOption = False,
 ) -> None:
     """Add own binaries: files, folders, .app and .dSYM bundles, zips of them."""
-    with errors_to_exit(), tempfile.TemporaryDirectory(prefix="symcache-add-") as scratch:
+    with errors_to_exit(), ScratchFolder("add") as scratch:
         if bool(paths) == (origin is not None):
             raise UsageError(
                 "nothing to add, or both PATH and --origin", hint="name files and folders, or --origin ROOT"

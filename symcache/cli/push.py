@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from symcache.client import PushedFile, push
 from symcache.errors import UsageError
 from symcache.library import stage_paths
 from symcache.model import uuid_text
+from symcache.scratch import ScratchFolder
 from symcache_server import Scope, TokenStore
 
 __all__ = ["register"]
@@ -32,7 +32,7 @@ def push_paths(
     paths: Annotated[list[Path], typer.Argument()], server: ServerOption = None, json: JsonOption = False
 ) -> None:
     """Send own binaries and dSYMs to a server: files, folders, .app and .dSYM bundles, zips of them."""
-    with errors_to_exit(), tempfile.TemporaryDirectory(prefix="symcache-push-") as scratch:
+    with errors_to_exit(), ScratchFolder("push") as scratch:
         urls = server_urls(server)
         if len(urls) != 1:
             raise UsageError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -24,6 +23,7 @@ from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
 from symcache.reports import is_report, read_report
 from symcache.resolve import ModuleResolver, Progress, SourceFiles
+from symcache.scratch import ScratchFolder
 
 __all__ = ["analyze", "open_in_lldb"]
 
@@ -47,7 +47,7 @@ def analyze(
     crash_report = read_report(path) if is_report(path) else None
     with (
         LldbProcess(Mode.ANALYZE, limits) as lldb,
-        tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder,
+        ScratchFolder("dump") as folder,
     ):
         load: Callable[..., LoadedDump]
         if crash_report:
@@ -80,7 +80,7 @@ def analyze(
     if thrown:  # among the threads until it has its source lines
         threads = (*threads, ThreadReport(len(threads), "", thrown))
     if sources is not None:
-        with tempfile.TemporaryDirectory(prefix="symcache-sources-") as folder:
+        with ScratchFolder("sources") as folder:
             noted = NotedSources(loaded.modules, Path(folder, "noted"), sources)
             threads = SourceFinder(loaded.plan.source_map, noted).with_lines(threads)
     return Analysis(
@@ -114,7 +114,7 @@ def open_in_lldb(
             f"{path}: is a crash report, without memory that a debugger could open",
             hint="`symcache analyze` names its frames",
         )
-    with tempfile.TemporaryDirectory(prefix="symcache-dump-") as folder:
+    with ScratchFolder("dump") as folder:
         scratch = Path(folder)
         open_it = load_minidump if is_minidump(path) else load_dump
         loaded = open_it(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)

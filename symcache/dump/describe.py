@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from symcache.errors import DumpError
 from symcache.kinds import uuid_text
 from symcache.macho import LITTLE_64, MH, mach_header
 from symcache.reports import is_report, read_report
+from symcache.scratch import ScratchFolder
 
 __all__ = ["describe", "dump_kind"]
 
@@ -53,7 +53,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _core(path: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="symcache-dump-") as scratch:
+    with ScratchFolder("dump") as scratch:
         dump = open_dump(path, Path(scratch))
         header = dump.header or header_of_core(path, dump.core)
     core = dump.core

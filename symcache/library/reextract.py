@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from symcache.library.storing import StoredAll, store_all
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, Origin
+from symcache.scratch import ScratchFolder
 from symcache.store import RecordKey, read_record
 
 __all__ = ["ReextractResult", "reextract"]
@@ -95,7 +95,7 @@ def _redo(
     objects = list(record.objects)
     problems: list[str] = []
     stored = StoredAll()
-    with tempfile.TemporaryDirectory(prefix="symcache-reextract-") as scratch:
+    with ScratchFolder("reextract") as scratch:
         for number, cache_uuid in enumerate(caches):
             folder = Path(scratch) / str(number)
             try:

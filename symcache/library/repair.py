@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -16,6 +15,7 @@ from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
 from symcache.library.library import Library
 from symcache.library.raw_caches import open_raw_cache
 from symcache.model import Kind, Origin
+from symcache.scratch import ScratchFolder
 from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
 
 __all__ = ["Fetch", "repair"]
@@ -35,7 +35,7 @@ def repair(
 ) -> None:
     """Repair what can be repaired, and note in each finding how. Nothing is believed without its hash."""
     library.refresh()  # what was found may be long ago
-    with tempfile.TemporaryDirectory(prefix="symcache-repair-") as folder:
+    with ScratchFolder("repair") as folder:
         for number, finding in enumerate(report.findings):
             try:
                 _repair_one(library, finding, others, fetch, Path(folder) / str(number))

@@ -19,6 +19,7 @@ import zstandard
 
 from symcache.catalog import SCHEMA_VERSION, Catalog, record_keys_in
 from symcache.errors import SymcacheError
+from symcache.scratch import ScratchFolder
 from symcache.store import RecordKey, Store, put_object
 
 __all__ = ["SNAPSHOT_KEY", "remove_database", "scratch_name", "start_from", "write", "write_if_due"]
@@ -75,7 +76,7 @@ def _records_exist(store: Store, database: Path) -> bool:
 
 def write(store: Store, catalog: Catalog) -> str:
     """Store a snapshot of the catalog as it is; return its key."""
-    with tempfile.TemporaryDirectory(prefix="symcache-snapshot-") as folder:
+    with ScratchFolder("snapshot") as folder:
         file = Path(folder) / "catalog.db"
         catalog.snapshot(file)
         with file.open("rb") as source:

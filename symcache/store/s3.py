@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from symcache.errors import NotFoundError, StorageError, UsageError
+from symcache.scratch import ScratchFolder
 from symcache.store.base import BLOB_KEY, MARKER, BlobStat
 
 try:
@@ -51,7 +52,7 @@ class S3Store:
         if not bucket:
             raise UsageError(f"{location}: names no bucket", hint="write s3://bucket/prefix")
         self._client = _client(bucket, prefix)
-        self._scratch = tempfile.TemporaryDirectory(prefix="symcache-s3-")
+        self._scratch = ScratchFolder("s3")
         try:
             found = json.loads(self._bytes(MARKER)).get("format")
         except NotFoundError:

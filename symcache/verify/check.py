@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from uuid import UUID
 from symcache.catalog import Catalog, Occurrence
 from symcache.errors import SharedCacheError, StorageError
 from symcache.library import Library
+from symcache.scratch import ScratchFolder
 from symcache.verify.catalog_level import check_images, check_release, summary_of
 from symcache.verify.contents import Content, check_content
 from symcache.verify.expectations import Expectations
@@ -75,7 +75,7 @@ def _from_records(library: Library, level: Level, scratch: Path | None) -> Itera
         yield library
         return
     made = False
-    with tempfile.TemporaryDirectory(prefix="symcache-verify-", dir=scratch) as folder:
+    with ScratchFolder("verify", scratch) as folder:
         try:
             catalog = Catalog(Path(folder) / "catalog.db")
             with closing(catalog):
@@ -128,7 +128,7 @@ class _Run:
         files = {id(unit): check_files(self.library, release.build, unit) for unit in raw}
         self.report.add(finding for found in files.values() for finding in found)
         if self.level is Level.BYTES and raw:
-            with tempfile.TemporaryDirectory(prefix="symcache-verify-", dir=scratch) as folder:
+            with ScratchFolder("verify", scratch) as folder:
                 for unit in raw:
                     found = files[id(unit)]
                     with materialised(self.library, release.build, unit, Path(folder), found, self.pool) as cache:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from symcache.errors import DumpError, UsageError
 from symcache.reports import Report
 from symcache.reports import parse_report as parse_whole_report
 from symcache.reports import read_report as read_whole_report
+from symcache.scratch import ScratchFolder
 
 __all__ = ["CrashReport", "ReportModule", "parse_report", "parse_uuid_list", "read_report", "wanted"]
 
@@ -64,7 +64,7 @@ def read_report(path: Path) -> CrashReport:
 
 
 def _read_dump(path: Path) -> CrashReport:
-    with tempfile.TemporaryDirectory(prefix="symcache-dump-") as scratch:
+    with ScratchFolder("dump") as scratch:
         dump = open_dump(path, Path(scratch))
         header = dump.header or header_of_core(dump.core_path, dump.core)
     return _headed(path, header, "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,12 +23,15 @@ from symcache.library import (
     FsckCode,
     Library,
     Staged,
+    StagedCacheFile,
     fsck,
     ingest,
     reextract,
     remove_build,
     repair,
 )
+from symcache.model import Release
+from symcache.scratch import ScratchFolder
 from symcache.store import blob_key
 from tests.dyld.tiny import Cache, Image
 from tests.library.hooked import Hooked
@@ -221,3 +226,47 @@ def test_a_lost_image_is_repaired_from_its_kept_cache(local: Library, cache_path
     repair(local, report)
     assert [f.repaired for f in report.findings] == ["extracted again from its shared cache"]
     assert fsck(local).clean
+
+
+# As `symcache reextract` runs: the signal comes while an image is extracted.
+REEXTRACT = """
+import sys, time
+from symcache.cli import main
+from symcache.library import reextract as _
+module = sys.modules["symcache.library.reextract"]
+def extract_all(cache, folder, **options):
+    print(folder, flush=True)
+    time.sleep(100)
+module.extract_all = extract_all
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_reextraction_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with Library.open(tmp_path / "library", create=True) as library:
+        main = Cache([Image("/usr/lib/a", UUID(int=1))], uuid=UUID(int=2)).write(tmp_path)
+        staged = Staged(Release(version="13.6", build="22G120"), "test")
+        staged.cache_files.append(StagedCacheFile(main, main.name, f"/System/{main.name}", "arm64e", UUID(int=2)))
+        ingest(library, staged)
+    command = [sys.executable, "-c", REEXTRACT, "reextract", "22G120", "--library", str(tmp_path / "library")]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith(str(temporary)), process.communicate()
+        assert list(temporary.glob("*/*/raw/*"))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    if number is signal.SIGKILL:
+        assert list(temporary.iterdir())
+        ScratchFolder("next", temporary).cleanup()
+    else:
+        assert process.returncode == 130
+        assert "interrupted" in said
+        assert "Traceback" not in said
+    assert list(temporary.iterdir()) == []

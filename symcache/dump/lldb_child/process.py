@@ -25,6 +25,7 @@ from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
 from symcache.dump.lldb_child.protocol import ChildReport, Plan
 from symcache.errors import DebuggerError, DumpError
 from symcache.own_program import user_site
+from symcache.scratch import ScratchFolder
 from symcache.text import encodable
 
 __all__ = ["FindSources", "Limits", "LldbProcess", "Mode", "require_lldb"]
@@ -79,7 +80,7 @@ class LldbProcess:
     def __enter__(self) -> Self:
         lldb = require_lldb()
         self._package = {"package_folder": lldb.package_folder, "library": lldb.library}
-        self._folder = tempfile.TemporaryDirectory(prefix="symcache-lldb-")
+        self._folder = ScratchFolder("lldb")
         interactive = self.mode is Mode.PROMPT
         try:
             empty = Path(self._folder.name, "empty")

@@ -1,0 +1,59 @@
+"""Temporary folders that do not outlive their process: those of one that was killed go with the next that needs any."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from symcache.files import is_named
+
+__all__ = ["ScratchFolder"]
+
+_PREFIX = "symcache-scratch-"
+
+
+class ScratchFolder(tempfile.TemporaryDirectory[str]):
+    """As tempfile.TemporaryDirectory, in `folder` or the system's folder; abandoned ones there are removed first.
+
+    Whoever uses one holds its lock, which the system releases when the process ends in whatever way.
+    """
+
+    def __init__(self, what: str, folder: Path | None = None) -> None:
+        parent = folder or Path(tempfile.gettempdir())
+        _remove_abandoned(parent)
+        while True:
+            super().__init__(prefix=f"{_PREFIX}{what}-", dir=parent, ignore_cleanup_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY)
+                self._unlock = weakref.finalize(self, os.close, descriptor)
+                with contextlib.suppress(OSError):  # where there are no locks, nobody else removes it
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if is_named(Path(self.name), descriptor):
+                    return
+                self._unlock()
+            super().cleanup()  # it was taken for abandoned before it was locked
+
+    def cleanup(self) -> None:
+        """Remove the folder now."""
+        super().cleanup()
+        self._unlock()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove this user's folders whose locks nobody holds."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if not entry.name.startswith(_PREFIX) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    continue
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
