@@ -1,18 +1,20 @@
 """Deleting what no live record names any more.
 
 Safe beside harvests that run at the same time: a blob goes only when nothing has named, made or refreshed it during the
-grace, counted on the store's own clock from the later of the blob and the record that took it back; and records are
-read again just before anything is deleted.
+grace, counted on the store's own clock from the later of the blob and the record that took it back. That is decided
+just before it is deleted, while the records that the catalog knows are exactly those that the store lists.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from symcache.catalog import SCHEMA_VERSION
+from symcache.errors import IncompleteError
 from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY
 from symcache.store import BLOB_KEY
@@ -25,6 +27,8 @@ MINIMUM_GRACE = 3600.0
 """Seconds: harvests take for granted that younger blobs stay."""
 _FRESH = 5.0
 """Seconds for which the records that were read count as all there are; well below every `Store.settle`."""
+_AT_ONCE = 10_000
+"""Blobs that are decided on at one moment; more than can be deleted while that holds."""
 _KEPT_SNAPSHOTS = 2
 
 
@@ -53,11 +57,11 @@ def gc(
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> GcReport:
-    """Delete unnamed blobs older than `grace` seconds. Raises IncompleteError while a record cannot be read."""
-    library.require_whole("collecting")
+    """Delete unnamed blobs older than `grace` seconds. Raises IncompleteError where the catalog may not know all."""
     store, report = library.store, GcReport(dry_run)
+    with _every_record(library):
+        retired = _retired_at(library)
     before = store.now() - grace
-    retired = _retired_at(library)
     condemned: list[tuple[str, str, int]] = []
     for key, found in store.scan("blobs/"):
         match = BLOB_KEY.fullmatch(key)
@@ -69,23 +73,29 @@ def gc(
             report.young += 1
         else:
             condemned.append((key, match[2], found.stored_size))
-    looked = 0.0
-    for number, (key, sha256, size) in enumerate(condemned):
-        if not dry_run:
-            if time.monotonic() - looked > _FRESH:
-                library.require_whole("collecting")
-                retired = _retired_at(library)
-                looked = time.monotonic()
-            if library.catalog.is_live(sha256) or retired.get(sha256, 0.0) >= before:
+    total = len(condemned)
+    while condemned and not dry_run:
+        with _every_record(library):
+            retired = _retired_at(library)
+            live = {
+                s for _, s, _ in condemned[:_AT_ONCE] if library.catalog.is_live(s) or retired.get(s, 0.0) >= before
+            }
+        looked = time.monotonic()
+        for done, (key, sha256, size) in enumerate(condemned[:_AT_ONCE], 1):
+            if sha256 in live:
                 report.live += 1
-                continue
-            if not store.delete_older(key, before):
+            elif not store.delete_older(key, before):
                 report.young += 1
-                continue
-        report.deleted += 1
-        report.deleted_bytes += size
-        if progress:
-            progress(number + 1, len(condemned))
+            else:
+                report.deleted += 1
+                report.deleted_bytes += size
+                if progress:
+                    progress(total - len(condemned) + done, total)
+            if time.monotonic() - looked > _FRESH:
+                break
+        del condemned[:done]
+    report.deleted += len(condemned)
+    report.deleted_bytes += sum(size for _, _, size in condemned)
     for key in [*_old_snapshots(library), *(k for k, _ in store.scan("quarantine/"))]:
         found_again = store.stat(key)
         if found_again and found_again.modified < before:
@@ -95,6 +105,39 @@ def gc(
     if not dry_run:
         report.leftovers += store.clean_scratch(before)
     return report
+
+
+@contextlib.contextmanager
+def _every_record(library: Library) -> Iterator[None]:
+    """Keep the catalog as it is at a moment at which its records are those that the store lists.
+
+    Raises IncompleteError where they are not: a record that is not known may name what would be deleted.
+    """
+    listed = set(library.store.list("records/"))
+    library.refresh(whole=True)
+    needed = f"{library.store.location}: collecting needs every record, but"
+    if library.unreadable:
+        raise IncompleteError(
+            f"{needed} {len(library.unreadable)} cannot be read: {next(iter(library.unreadable))}",
+            hint="run `symcache fsck`; if the record is newer than this program, update symcache",
+        )
+    if lost := library.lost():
+        raise IncompleteError(
+            f"{needed} {len(lost)} that there were are gone: {next(iter(lost))}",
+            hint="`symcache fsck` names them, `fsck --repair --from LIBRARY` may bring them back; if the library"
+            " was emptied or restored on purpose, `symcache rebuild` takes what is there for all there is",
+        )
+    with library.catalog.one_moment():
+        known = library.catalog.known_keys()
+        if strangers := listed - known:
+            raise IncompleteError(
+                f"{needed} {min(strangers)} is none that this machine's catalog knows",
+                hint="run `symcache fsck`: what is no record has to be moved away",
+            )
+        # What came since is there.
+        if gone := [key for key in known - listed if library.store.stat(key) is None]:
+            raise IncompleteError(f"{needed} {min(gone)} is gone", hint="run the same command again")
+        yield
 
 
 def _retired_at(library: Library) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Self
 from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
-from symcache.errors import IncompleteError, IntegrityError, StorageError
+from symcache.errors import IntegrityError, StorageError
 from symcache.images import ImageRequest
 from symcache.library import snapshots
 from symcache.library.record_log import RecordReader
@@ -143,23 +143,6 @@ class Library:
         known = self.catalog.lost().values()
         result = {key: f"{key}: the record that this machine's catalog knew there is gone" for key in known}
         return result | {key: f"{key}: not there, although it must have been written" for key in self.gaps()}
-
-    def require_whole(self, what: str) -> None:
-        """Refuse to delete anything while a record cannot be read, or is lost: it may name what would be deleted."""
-        self.refresh(whole=True)
-        if self.unreadable:
-            raise IncompleteError(
-                f"{self.store.location}: {what} needs every record, but {len(self.unreadable)} cannot be read:"
-                f" {next(iter(self.unreadable))}",
-                hint="run `symcache fsck`; if the record is newer than this program, update symcache",
-            )
-        if lost := self.lost():
-            raise IncompleteError(
-                f"{self.store.location}: {what} needs every record, but {len(lost)} that there were are gone:"
-                f" {next(iter(lost))}",
-                hint="`symcache fsck` names them, `fsck --repair --from LIBRARY` may bring them back; if the library"
-                " was emptied or restored on purpose, `symcache rebuild` takes what is there for all there is",
-            )
 
     def records(self) -> Iterator[tuple[RecordKey, str, Record]]:
         """Yield (key, id, record) of every readable record in the store."""

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog
+from symcache.errors import IncompleteError
 from symcache.images import ImageRequest
 from symcache.library import GcReport, Library, gc, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
@@ -232,6 +233,35 @@ def test_a_record_that_becomes_unreadable_during_the_collection_stops_it(world: 
 
     world.collector_store.scan = scan  # type: ignore[method-assign]
     with pytest.raises(Exception, match="cannot be read"):
+        world.collect()
+    assert (world.root / blob_key(world.sha256)).exists()
+
+
+def test_what_the_catalog_does_not_know_at_that_moment_is_not_deleted(world: World, tmp_path: Path) -> None:
+    """Another process folds the catalog anew, and began before the record was there that names the blob."""
+    with LibraryClass(Hooked(world.root), Catalog(tmp_path / "early.db")) as early:
+        world.ingest()
+        world.age(100 * DAY)
+
+        def take_its_place() -> None:
+            other = Catalog(tmp_path / "collector.db")
+            other.replace_with(early.catalog)
+            other.close()
+
+        def twice() -> None:
+            take_its_place()
+            world.collector_store.on("before", "stat records", take_its_place)
+
+        # When tombstones are looked at: at first, and again just before anything is deleted.
+        world.collector_store.on("before", "stat records", twice)
+        world.collect()
+        assert world.collector_store.hooks == {}
+    world.check()
+
+
+def test_nothing_is_deleted_while_something_else_lies_among_the_records(world: World) -> None:
+    (world.root / "records" / "0000000007.json.zst").write_bytes(b"whose?")
+    with pytest.raises(IncompleteError, match=r"records/0000000007\.json\.zst is none that"):
         world.collect()
     assert (world.root / blob_key(world.sha256)).exists()
 
