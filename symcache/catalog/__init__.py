@@ -1,7 +1,7 @@
 """The catalog: a SQLite index over the records of a store. Disposable: it can always be folded anew."""
 
 from symcache.catalog.catalog import Catalog
-from symcache.catalog.file import record_keys_in
+from symcache.catalog.file import copy_catalog
 from symcache.catalog.ranking import OWN_EXTRACTOR
 from symcache.catalog.rows import (
     CacheFileRow,
@@ -25,6 +25,6 @@ __all__ = [
     "MissingImage",
     "Occurrence",
     "ReleaseRow",
-    "record_keys_in",
+    "copy_catalog",
     "release_order",
 ]

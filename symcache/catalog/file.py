@@ -19,7 +19,7 @@ from symcache.errors import StorageError
 from symcache.model import Record
 from symcache.wal import enable_wal
 
-__all__ = ["FAILURES", "REBUILD", "CatalogFile", "record_keys_in"]
+__all__ = ["FAILURES", "REBUILD", "CatalogFile", "copy_catalog"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 
@@ -112,13 +112,14 @@ class CatalogFile:
             self._indexer.forget()
             self._seen = (-1, -1)
 
-    def snapshot(self, target: Path) -> None:
-        """Write a compact copy of this catalog to the new file `target`."""
+    def snapshot(self, target: Path) -> int:
+        """Write a compact copy of this catalog to the new file `target`; return how many records it holds."""
         self._all("VACUUM INTO ?", (str(target),))
         try:
             with contextlib.closing(sqlite3.connect(target)) as copy, copy:
                 # What was seen to vanish is this machine's own affair.
                 copy.execute("DROP TABLE IF EXISTS lost_records")
+                return int(copy.execute("SELECT count(*) FROM record_keys").fetchone()[0])
         except sqlite3.Error as error:
             raise StorageError(f"catalog {target}: {error}", hint="check space and permissions") from error
 
@@ -178,10 +179,10 @@ class CatalogFile:
         connection.execute("COMMIT")
 
 
-def record_keys_in(path: Path) -> list[str]:
-    """Return the store keys of the records in a catalog file that is not opened yet. Raises StorageError."""
+def copy_catalog(source: Path, target: Path) -> None:
+    """Write a compact copy of a catalog file, which others may have open, to the new file `target`."""
     try:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            return [row[0] for row in connection.execute("SELECT key FROM record_keys")]
+        with contextlib.closing(sqlite3.connect(source, timeout=60)) as connection:
+            connection.execute("VACUUM INTO ?", (str(target),))
     except FAILURES as error:
-        raise StorageError(f"catalog {path}: {error}", hint=REBUILD) from error
+        raise StorageError(f"catalog {source}: {error}", hint="delete this file: it is folded anew") from error

@@ -52,6 +52,17 @@ class Records(CatalogFile):
             rows = self._all(sql, parameters)
         return {key: FoldedRecord(sha256, mark) for key, sha256, mark in rows}
 
+    def library_id(self) -> str:
+        """Return the id of the library that this was folded from, or an empty string where nobody has noted it."""
+        with self._lock:
+            self._make_notes()
+            rows = self._all("SELECT value FROM library WHERE name = 'id'")
+        return str(rows[0][0]) if rows else ""
+
+    def note_library_id(self, identity: str) -> None:
+        """Note the id of the library that this was folded from."""
+        self._note("library", {"id": identity})
+
     def note_validators(self, validators: Mapping[str, str]) -> None:
         """Note {key: validator} of objects whose records are the ones that are folded in."""
         self._note("record_marks", validators)

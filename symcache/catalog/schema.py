@@ -30,10 +30,11 @@ table                 a row is
 ``sources``           a folder of the machine that built a binary, and where a dSYM says that it is
 ``record_marks``      what the store said of the object at a place when its record was folded in
 ``lost_records``      a record that was known, and is no longer in the store
+``library``           something about the library that the records are of: its id
 ====================  ==============================================================================================
 
-The last two say nothing of what the library holds. They tell a catalog of this library from one of another that was at
-its place, and are made where they lack: programs of the same version that know nothing of them can do without.
+The last three say nothing of what the library holds. They tell a catalog of this library from one of another that was
+at its place, and are made where they lack: programs of the same version that know nothing of them can do without.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ CREATE INDEX cache_files_sha256 ON cache_files (sha256);
 _NOTES = (
     "CREATE TABLE IF NOT EXISTS record_marks (key TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS lost_records (sha256 TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS library (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
 _INDEXES = {

@@ -16,9 +16,9 @@ from symcache.library.snapshots import write_if_due
 from symcache.library.staged import Staged, StagedObject
 from symcache.library.storing import SAFE_SECONDS, Progress, StoredAll, store_all
 from symcache.library.tombstones import take_back
-from symcache.library.user_dirs import now, operator, writer_id
+from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, encodable
-from symcache.store import blob_key, put_blob, write_record
+from symcache.store import blob_key, put_blob
 
 __all__ = ["ingest", "seal"]
 
@@ -115,7 +115,7 @@ def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str,
         library.refresh()
         if not all(map(library.catalog.is_live_record, record.supersedes)):
             return None
-    _, identity = write_record(library.store, record, writer_id())
+    identity = library.write(record)
     if done.refreshed:
         rest = max(done.refreshed.values()) + library.store.settle - time.monotonic()
         if rest > 0:

@@ -16,7 +16,7 @@ from symcache.images import ImageRequest
 from symcache.library import snapshots
 from symcache.library.record_log import RecordReader
 from symcache.library.results import Found, StoredCacheFile
-from symcache.library.user_dirs import catalog_path
+from symcache.library.user_dirs import catalog_path, writer_id
 from symcache.model import Kind, Record
 from symcache.store import (
     MARKER,
@@ -25,8 +25,11 @@ from symcache.store import (
     Store,
     blob_key,
     decode_to,
+    make_library_id,
     open_store,
+    read_library_id,
     read_record,
+    write_record,
 )
 
 __all__ = ["Found", "Library", "StoredCacheFile"]
@@ -55,8 +58,9 @@ class Library:
         With `repair`, a catalog that SQLite cannot open is thrown away and folded anew.
         """
         store = open_store(str(location), create=create)
-        path = catalog_path(store)
-        snapshots.start_from(store, path)
+        identity = make_library_id(store) if create else read_library_id(store)
+        path = catalog_path(store, identity)
+        snapshots.start_from(store, path, identity, earlier=catalog_path(store, ""))
         try:
             return cls(store, Catalog(path))
         except StorageError:
@@ -86,16 +90,29 @@ class Library:
         """Fold in the records that have come since; return True if there were any.
 
         Each writer counts its records, so that two requests a writer are enough where nothing is new: is its last
-        record still there, and is there a next? Records that could not be read are tried again. A catalog that is of
-        another library, which was at this place before, or of a later state of this one, is folded anew; `lost` tells
-        what it knew. With `whole`, every record is looked at. Raises StorageError where no library is any more.
+        record still there, and is there a next? Records that could not be read are tried again. With `whole`, every
+        record is looked at; so it is where the library has no id.
+
+        A catalog that is of another library, which was at this place before, is folded anew. So is one of a later state
+        of this one, or which may be of another one that had no id: `lost` tells what it knew. Raises StorageError where
+        no library is any more.
         """
         with self._lock:
             for _ in range(2):
-                known = self.catalog.known_keys() if whole else None  # first: what comes from now on is no loss
-                listing = self._reader.scan(whole=whole)
+                identity, noted = read_library_id(self.store), self.catalog.library_id()
+                if identity and noted and identity != noted:
+                    break
+                if noted != self._reader.library_id:
+                    self._reader.start(self.catalog)  # another process has folded it anew
+                # What is known comes first: what comes from now on is no loss.
+                known = self.catalog.known_keys() if whole or not identity or not noted else None
+                listing = self._reader.scan(whole=known is not None)
                 if not self._reader.gone(self.catalog, listing, known):
-                    return self._reader.fold(self.catalog, self._reader.new_records(listing, known))
+                    changed = self._reader.fold(self.catalog, self._reader.new_records(listing, known))
+                    if identity != noted and identity:
+                        self.catalog.note_library_id(identity)
+                        self._reader.library_id = identity
+                    return changed
                 self._reader.start(self.catalog)  # another process may have folded it anew already
             if self.store.stat(MARKER) is None:
                 raise StorageError(
@@ -115,9 +132,11 @@ class Library:
         return len(self.catalog.known_keys())
 
     def _fold_anew(self, *, accept_losses: bool = False) -> None:
+        identity, noted = read_library_id(self.store), ""
         before: dict[str, str] = {}
-        if not accept_losses:
-            with contextlib.suppress(StorageError):  # a damaged catalog remembers nothing
+        with contextlib.suppress(StorageError):  # a damaged catalog remembers nothing
+            noted = self.catalog.library_id()
+            if not accept_losses and not (identity and noted and identity != noted):
                 before = self.catalog.lost() | {r.sha256: key for key, r in self.catalog.folded().items()}
         path = self.catalog.path
         fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
@@ -126,8 +145,10 @@ class Library:
             reader.fold(fresh, reader.scan(whole=True).records())
             # One that cannot be read is known to be wrong anyway.
             fresh.note_lost({sha256: key for sha256, key in before.items() if key not in reader.unreadable})
+            fresh.note_library_id(identity or noted)
             fresh.filled()
             self.catalog.replace_with(fresh)
+            reader.library_id = identity or noted
             self._reader = reader
         finally:
             fresh.close()
@@ -143,6 +164,11 @@ class Library:
         known = self.catalog.lost().values()
         result = {key: f"{key}: the record that this machine's catalog knew there is gone" for key in known}
         return result | {key: f"{key}: not there, although it must have been written" for key in self.gaps()}
+
+    def write(self, record: Record) -> str:
+        """Add a record of this machine; return its id. The library gets an id, if it has none."""
+        make_library_id(self.store)
+        return write_record(self.store, record, writer_id())[1]
 
     def records(self) -> Iterator[tuple[RecordKey, str, Record]]:
         """Yield (key, id, record) of every readable record in the store."""

@@ -10,9 +10,9 @@ from symcache.catalog import Occurrence
 from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.library.library import Library
 from symcache.library.tombstones import take_back
-from symcache.library.user_dirs import now, operator, writer_id
+from symcache.library.user_dirs import now, operator
 from symcache.model import PreferenceRecord, uuid_text
-from symcache.store import blob_key, write_record
+from symcache.store import blob_key
 
 __all__ = ["prefer"]
 
@@ -41,7 +41,7 @@ def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:
         operator=operator(),
         finished=now(),
     )
-    _, identity = write_record(library.store, record, writer_id())
+    identity = library.write(record)
     library.refresh()
     contents = [o.sha256 for o in library.variants(uuid) if o.key[:3] == chosen.key[:3]]
     if chosen.sha256 not in contents:

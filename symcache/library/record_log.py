@@ -59,15 +59,15 @@ class RecordReader:
         self._holes: dict[str, set[int]] = {}
         self._newest: dict[str, int] = {}
         """The last record of each writer that was folded in."""
-        self._unvalidated: list[str] = []
-        """Keys of records whose validators nobody has noted yet."""
+        self.library_id = ""
+        """Which library all this is about, as the catalog says."""
 
     def start(self, catalog: Catalog) -> int:
         """Begin after what `catalog` has folded in; return how many records that is."""
         self.unreadable.clear()
         self._last.clear()
         self._holes.clear()
-        folded = catalog.folded()
+        folded = catalog.known_keys()
         by_writer: dict[str, set[int]] = {}
         for text in folded:
             if key := RecordKey.parse(text):
@@ -76,14 +76,14 @@ class RecordReader:
             self._last[writer] = max(numbers)
             self._holes[writer] = set(range(1, max(numbers) + 1)) - numbers
         self._newest = dict(self._last)
-        self._unvalidated = [key for key, record in folded.items() if not record.validator]
+        self.library_id = catalog.library_id()
         return len(folded)
 
     def scan(self, *, whole: bool = False) -> Listing:
         """List the writers of the store; with `whole`, or where there are many of them, all of its records, too."""
         writers = self._store.folders("records/")
         # Machines that forget their name between runs, or much to ask after: listing is cheaper than asking each.
-        many = whole or len(writers) > _FEW or len(self._unvalidated) > _FEW
+        many = whole or len(writers) > _FEW
         return Listing(writers, dict(self._store.scan("records/")) if many else None)
 
     def gone(self, catalog: Catalog, listing: Listing, keys: Iterable[str] | None = None) -> list[str]:
@@ -94,7 +94,7 @@ class RecordReader:
         is the same, else it is read. One that has become damaged is still there.
         """
         newest = (str(RecordKey(writer, number)) for writer, number in self._newest.items())
-        keys = list(dict.fromkeys([*newest, *self._unvalidated] if keys is None else keys))
+        keys = list(newest if keys is None else keys)
         folded = catalog.folded(keys)
         stat = self._store.stat if listing.listed is None else listing.listed.get
         stats = {key: stat(key) for key in folded}
@@ -105,7 +105,6 @@ class RecordReader:
                 holds = pool.map(lambda key: self._holds(key, folded[key].sha256), changed)
                 same = dict(zip(changed, holds, strict=True))
             catalog.note_validators({key: validator for key, validator in changed.items() if same[key]})
-        self._unvalidated = [key for key in self._unvalidated if key not in stats]
         return [key for key in keys if stats.get(key) is None or not same.get(key, True)]
 
     def _holds(self, key: str, sha256: str) -> bool:

@@ -1,7 +1,7 @@
 """Catalogs to start from: compact copies in the store, so that a new machine needs one download and a short fold.
 
-A snapshot holds the keys of the records that it contains, so nothing else has to be believed of it. Its name says its
-schema, the number of its records and the SHA-256 of the file; it is never changed.
+A snapshot holds the keys of the records that it contains, and the id of the library, so nothing else has to be believed
+of it. Its name says its schema, the number of its records and the SHA-256 of the file; it is never changed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import zstandard
 
-from symcache.catalog import SCHEMA_VERSION, Catalog, record_keys_in
-from symcache.errors import SymcacheError
+from symcache.catalog import SCHEMA_VERSION, Catalog, copy_catalog
+from symcache.errors import IntegrityError, SymcacheError
 from symcache.scratch import ScratchFolder
-from symcache.store import RecordKey, Store, put_object
+from symcache.store import Store, put_object
 
 __all__ = ["SNAPSHOT_KEY", "remove_database", "scratch_name", "start_from", "write", "write_if_due"]
 
@@ -31,57 +31,59 @@ _DUE = 32
 """New records that make a new snapshot worth its upload."""
 
 
-def start_from(store: Store, path: Path) -> bool:
-    """Make the catalog at `path` from the store's newest snapshot, if there is none yet; True if that was done.
+def start_from(store: Store, path: Path, identity: str, earlier: Path) -> None:
+    """Make the catalog at `path`, of the library with this id, from another one, if there is none yet.
 
-    A snapshot that is damaged, or of records that the store does not have, is passed over: folding always works.
+    That is `earlier`, which this machine has of the place from when the library had no id, or the store's newest
+    snapshot. One that is damaged, or of another library, is passed over: folding always works. Whether the records that
+    it knows are there is asked when it is opened, as of any catalog.
     """
     if path.exists():
-        return False
+        return
     known = [(int(m[2]), m[3], m[0]) for key in store.list("snapshots/") if (m := SNAPSHOT_KEY.fullmatch(key))
              and int(m[1]) == SCHEMA_VERSION]  # fmt: skip
-    for _, sha256, key in sorted(known, reverse=True):
+    sources: list[Callable[[Path], None]] = [partial(copy_catalog, earlier)] if earlier.exists() else []
+    sources += [partial(_download, store, key, sha256) for _, sha256, key in sorted(known, reverse=True)]
+    for write_to in sources:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".catalog-", dir=path.parent)
-        temporary = Path(name)
+        temporary = scratch_name(path)
         try:
-            digest = hashlib.sha256()
-            with (
-                os.fdopen(descriptor, "wb") as out,
-                store.open(key) as stored,
-                zstandard.ZstdDecompressor().stream_reader(stored) as reader,
-            ):
-                while chunk := reader.read(_CHUNK):
-                    digest.update(chunk)
-                    out.write(chunk)
-            if digest.hexdigest() == sha256 and _records_exist(store, temporary):
+            write_to(temporary)
+            with contextlib.closing(Catalog(temporary)) as catalog:
+                usable = catalog.known_keys() and catalog.library_id() in {"", identity}
+            if usable:
                 # Not a rename: another process may have begun a catalog meanwhile.
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, path)
-                return True
+                return
         except (SymcacheError, zstandard.ZstdError):
             continue
         finally:
             remove_database(temporary)
-    return False
 
 
-def _records_exist(store: Store, database: Path) -> bool:
-    last: dict[str, RecordKey] = {}
-    for key in map(RecordKey.parse, record_keys_in(database)):
-        if key and (key.writer not in last or last[key.writer] < key):
-            last[key.writer] = key
-    return all(store.stat(str(key)) for key in last.values())
+def _download(store: Store, key: str, sha256: str, target: Path) -> None:
+    digest = hashlib.sha256()
+    with (
+        target.open("xb") as out,
+        store.open(key) as stored,
+        zstandard.ZstdDecompressor().stream_reader(stored) as reader,
+    ):
+        while chunk := reader.read(_CHUNK):
+            digest.update(chunk)
+            out.write(chunk)
+    if digest.hexdigest() != sha256:
+        raise IntegrityError(f"{store.location}: {key} is damaged", hint="run `symcache fsck --read-data --repair`")
 
 
 def write(store: Store, catalog: Catalog) -> str:
     """Store a snapshot of the catalog as it is; return its key."""
     with ScratchFolder("snapshot") as folder:
         file = Path(folder) / "catalog.db"
-        catalog.snapshot(file)
+        count = catalog.snapshot(file)
         with file.open("rb") as source:
             sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-        key = f"snapshots/v{SCHEMA_VERSION}-{len(catalog.known_keys()):010d}-{sha256}.db.zst"
+        key = f"snapshots/v{SCHEMA_VERSION}-{count:010d}-{sha256}.db.zst"
         put_object(store, key, _compressed(file))
     return key
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from symcache import __version__
 from symcache.errors import NotFoundError
 from symcache.library.library import Library
-from symcache.library.user_dirs import now, operator, writer_id
+from symcache.library.user_dirs import now, operator
 from symcache.model import TombstoneRecord
-from symcache.store import write_record
 
 __all__ = ["remove_build", "take_back"]
 
@@ -40,5 +39,5 @@ def take_back(library: Library, ids: Sequence[str], build: str, reason: str) -> 
         operator=operator(),
         finished=now(),
     )
-    write_record(library.store, tombstone, writer_id())
+    library.write(tombstone)
     library.refresh()

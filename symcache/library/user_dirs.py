@@ -37,16 +37,17 @@ def operator() -> str:
         return ""
 
 
-def catalog_path(store: Store) -> Path:
+def catalog_path(store: Store, identity: str) -> Path:
     """Return where this machine keeps its catalog: in a local library that may be written, else in its caches.
 
-    SQLite's write-ahead log does not work between machines, so a library on a network file system does not count as
-    local.
+    There it is named by the id of the library, if it has one, and its location: a copy elsewhere has the same id, and
+    may lag behind. SQLite's write-ahead log does not work between machines, so a library on a network file system does
+    not count as local.
     """
     if isinstance(store, LocalStore) and os.access(store.root, os.W_OK) and not _on_network(store.root):
         return store.root / "catalog.db"
     where = str(store.root.resolve()) if isinstance(store, LocalStore) else store.location
-    name = hashlib.sha256(where.encode()).hexdigest()[:16]
+    name = hashlib.sha256((f"{identity} {where}" if identity else where).encode()).hexdigest()[:16]
     return platformdirs.user_cache_path("symcache") / "catalogs" / f"{name}.db"
 
 

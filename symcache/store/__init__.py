@@ -2,6 +2,7 @@
 
 from symcache.store.base import (
     BLOB_KEY,
+    LIBRARY_ID,
     MARKER,
     BlobStat,
     RecordKey,
@@ -11,6 +12,7 @@ from symcache.store.base import (
     last_sequence,
 )
 from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
+from symcache.store.library_id import make_library_id, read_library_id
 from symcache.store.local import LocalStore
 from symcache.store.opening import open_store
 from symcache.store.records import load_record, no_garbage_collection, parse_record, read_record, write_record
@@ -18,6 +20,7 @@ from symcache.store.records import load_record, no_garbage_collection, parse_rec
 __all__ = [
     "BLOB_KEY",
     "COMPRESSION_LEVEL",
+    "LIBRARY_ID",
     "MARKER",
     "BlobReader",
     "BlobStat",
@@ -30,11 +33,13 @@ __all__ = [
     "frame_sizes",
     "last_sequence",
     "load_record",
+    "make_library_id",
     "no_garbage_collection",
     "open_store",
     "parse_record",
     "put_blob",
     "put_object",
+    "read_library_id",
     "read_record",
     "write_record",
 ]

@@ -7,6 +7,8 @@ key                                          content
 ``records/<writer>/<sequence>.json.zst``     one record; the sequences of a writer have no gaps
 ``snapshots/v<schema>-<count>-<sha256>.db.zst``  a catalog of `count` records, to start from
 ``quarantine/…``                             damaged objects under the names they had
+``symcache-library.json``                    marks the place as a library; never changed
+``symcache-library-id.json``                 which library it is; see `library_id`
 ===========================================  ====================================================
 """
 
@@ -20,6 +22,7 @@ from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "BLOB_KEY",
+    "LIBRARY_ID",
     "MARKER",
     "BlobStat",
     "RecordKey",
@@ -31,6 +34,8 @@ __all__ = [
 
 MARKER = "symcache-library.json"
 """Key of what marks a place as a library, with the number of the format."""
+LIBRARY_ID = "symcache-library-id.json"
+"""Key of what says which library it is."""
 
 _RECORD = re.compile(r"records/([0-9a-z]{1,64})/([0-9]{10})\.json\.zst\Z")
 _MAX_GAP = 100_000

@@ -17,7 +17,6 @@ import zstandard
 
 from symcache.catalog import Catalog
 from symcache.library import Library, Staged, ingest, stage_paths, stats, write_snapshot
-from symcache.library.user_dirs import catalog_path
 from symcache.store import LocalStore, RecordKey, put_object
 from tests.bench.harness import ROUNDS, Row, compare, figure
 from tests.support.wheels import fetch_wheel
@@ -142,7 +141,8 @@ def _catalog(folder: Path) -> Iterator[Row]:
     yield figure("look-up among 5 million occurrences", statistics.median(rounds), "ms", at_most=0.2)
     write_snapshot(library.store, library.catalog)
     library.close()
-    path = catalog_path(store)
+    path = library.catalog.path
+    assert path
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     start = time.perf_counter()

@@ -424,6 +424,22 @@ def test_a_new_machine_starts_from_a_snapshot(
         assert _served(fresh) == sha256
 
 
+def test_the_name_of_a_snapshot_says_how_many_records_it_holds(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not how many there are: more come while it is written."""
+    _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    real = Catalog.snapshot
+
+    def slow(catalog: Catalog, target: Path) -> int:
+        count = real(catalog, target)
+        _put(local, tmp_path / "2", Image("/usr/lib/b", 2), build="23A1")
+        return count
+
+    monkeypatch.setattr(Catalog, "snapshot", slow)
+    assert "-0000000001-" in write_snapshot(local.store, local.catalog)
+
+
 def test_libraries_in_object_stores_get_a_snapshot_now_and_then(
     anywhere: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,22 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("symcache.library.user_dirs._on_network", lambda _: True)
 
 
+SAME = ("symcache-library.json", "symcache-library-id.json")
+"""What stays where a library is put back to an earlier state of itself, or emptied by hand."""
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what the library that comes to a place has: no id, as those of 0.1.0, the same one, or another one."""
+    if request.param == "no id":
+        monkeypatch.setattr("symcache.library.library.make_library_id", lambda _: "")
+    return str(request.param)
+
+
+def _make_way(location: str, kind: str, *, but: tuple[str, ...] = ()) -> None:
+    _empty(location, but=(*but, *(SAME if kind == "the same id" else ())))
+
+
 def _fill(location: str, images: list[Image], folder: Path) -> None:
     """Harvest images, each as a release of its own."""
     with Library.open(location, create=True) as library:
@@ -82,13 +98,20 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[], No
     return lambda: monkeypatch.setenv("XDG_CACHE_HOME", here)
 
 
-@pytest.mark.parametrize(("count", "looking"), [(3, True), (3, False), (1, False)])
+@pytest.mark.parametrize(
+    ("count", "looking", "kind"),
+    [
+        *[(3, True, "no id"), (3, False, "no id"), (1, False, "no id"), (1, False, "the same id")],
+        *[(3, True, "another id"), (1, False, "another id")],
+    ],
+    indirect=["kind"],
+)
 def test_a_library_that_was_emptied_and_made_anew_is_what_answers(
-    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, looking: bool
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, looking: bool, kind: str
 ) -> None:
     """The machine has seen that nothing was there; or, when it looks again, every place holds another record."""
     _fill(location, OLD[:count], tmp_path / "old")
-    _empty(location)
+    _make_way(location, kind)
     back = (lambda: None) if looking else _elsewhere(monkeypatch, tmp_path / "cache")
     _fill(location, NEW, tmp_path / "new")
     back()
@@ -97,13 +120,53 @@ def test_a_library_that_was_emptied_and_made_anew_is_what_answers(
             _check_new(library)
 
 
-@pytest.mark.parametrize("asked", [True, False])
+def _exchange(root: Path, folder: Path) -> None:
+    """Put another library in the place of one; its last record is the first one's, unchanged."""
+    other = folder / "other"
+    _fill(str(other), NEW[:2], folder / "new")
+    last = max(path.relative_to(root) for path in (root / "records").rglob("*.zst"))
+    for name in (last, Path(blob_key(_sha256(OLD[2])))):
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, other / name)
+    _empty(str(root))
+    shutil.copytree(other, root, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["no id", "another id"], indirect=True)
+def test_that_the_last_record_is_the_same_makes_it_no_other_library(tmp_path: Path, kind: str) -> None:
+    del kind
+    root = tmp_path / "library"
+    _fill(str(root), OLD, tmp_path / "old")
+    _exchange(root, tmp_path)
+    with Library.open(root) as library:
+        answers = [bool(library.resolve(ImageRequest(image.uuid))) for image in (*OLD, *NEW)]
+        assert answers == [False, False, True, True, True, False]
+
+
+def test_what_another_library_knew_is_not_lost_of_this_one(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(location, OLD, tmp_path / "old")
+    _empty(location)
+    back = _elsewhere(monkeypatch, tmp_path / "cache")
+    _fill(location, NEW, tmp_path / "new")
+    back()
+    with Library.open(location) as library:
+        assert fsck(library).clean
+        _wait(location)
+        assert gc(library, grace=0).deleted == 0
+        _check_new(library)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"), [(True, "no id"), (False, "no id"), (True, "the same id")], indirect=["kind"]
+)
 def test_gc_deletes_nothing_until_a_person_says_what_is_true(
-    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool, kind: str
 ) -> None:
     """What this machine knew may be in blobs that nobody names now; be the catalog folded anew before, or by gc."""
     _fill(location, OLD, tmp_path / "old")
-    _empty(location)
+    _make_way(location, kind)
     back = _elsewhere(monkeypatch, tmp_path / "cache")
     _fill(location, NEW, tmp_path / "new")
     back()
@@ -122,12 +185,13 @@ def test_gc_deletes_nothing_until_a_person_says_what_is_true(
         _check_new(library)
 
 
+@pytest.mark.parametrize("kind", ["no id", "the same id"], indirect=True)
 def test_a_library_that_was_put_back_to_an_earlier_state_and_went_on(
-    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The same numbers were given again."""
     _fill(location, OLD, tmp_path / "old")
-    _empty(location)
+    _make_way(location, kind)
     back = _elsewhere(monkeypatch, tmp_path / "cache")
     _fill(location, [OLD[0], *NEW[:2]], tmp_path / "new")  # as a backup brings it back, but that times differ
     back()
@@ -136,8 +200,9 @@ def test_a_library_that_was_put_back_to_an_earlier_state_and_went_on(
         assert answers == [True, False, False, True, True, False]
 
 
+@pytest.mark.parametrize("kind", ["no id", "another id"], indirect=True)
 def test_a_snapshot_of_the_library_that_was_here_before_is_not_believed(
-    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     _fill(location, OLD, tmp_path / "old")
     with Library.open(location) as library:
@@ -148,6 +213,18 @@ def test_a_snapshot_of_the_library_that_was_here_before_is_not_believed(
     _elsewhere(monkeypatch, tmp_path / "two")
     with Library.open(location) as library:
         _check_new(library)
+        assert bool(library.lost()) is (kind == "no id")  # whose it is, nobody can tell
+
+
+def test_a_server_follows_where_the_last_record_is_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "library"
+    _fill(str(root), OLD, tmp_path / "old")
+    old, new = (f"/buildid/{image.uuid.hex}/executable" for image in (OLD[0], NEW[0]))
+    with serve(root, tmp_path / "server") as server:
+        assert request(server.url, old).status == 200
+        _exchange(root, tmp_path)
+        until(lambda: request(server.url, new).status == 200)
+        until(lambda: request(server.url, old).status == 404)
 
 
 def test_a_server_follows(location: str, tmp_path: Path) -> None:
@@ -224,8 +301,9 @@ def test_a_record_that_is_gone_is_remembered_until_it_is_back(location: str, tmp
         assert gc(library, grace=0).deleted == 0
 
 
+@pytest.mark.parametrize("kind", ["the same id"], indirect=True)
 def test_a_record_of_another_library_is_not_put_in_the_place_of_one_that_is_there(
-    location: str, tmp_path: Path
+    location: str, tmp_path: Path, kind: str
 ) -> None:
     _fill(location, OLD[:1], tmp_path / "old")
     copy = tmp_path / "copy"
@@ -235,7 +313,7 @@ def test_a_record_of_another_library_is_not_put_in_the_place_of_one_that_is_ther
         with library.store.open(key) as stored:
             part.write_bytes(stored.read())
         other.store.create(key, part)
-    _empty(location)
+    _make_way(location, kind)
     _fill(location, NEW, tmp_path / "new")
     with Library.open(location) as library, Library.open(copy) as other:
         report = fsck(library)
