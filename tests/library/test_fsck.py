@@ -207,6 +207,7 @@ def test_a_damaged_blob_that_no_record_names_is_put_aside_and_not_searched_for(f
     _flip(path, 30)
     report = fsck(filled, read=Subset())
     assert (report.unnamed, [f.code for f in report.findings]) == (1, [FsckCode.BLOB_DAMAGED])
+    assert report.bytes_read == sum(len(i.data) for i in IMAGES[:3]) + 3000
     repair(filled, report, fetch=[lambda wanted, folder: pytest.fail(f"{wanted} was fetched")])
     assert report.clean
     assert not path.exists()

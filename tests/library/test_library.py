@@ -15,6 +15,7 @@ import pytest
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
+from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
 from symcache.model import Kind, ManifestEntry, Origin, Release, Trust, uuid_text
 from symcache.store import blob_key, put_blob
@@ -167,6 +168,11 @@ def test_a_file_that_is_built_anew_while_it_is_stored_is_none_of_the_uuid_that_i
     assert not result.sealed
     assert "changed while it was read" in result.problems[0]
     assert library.variants(UUID(int=1)) == []
+
+
+def test_raw_files_that_are_not_kept_are_said_not_to_be(library: Library, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="raw files are not kept"):
+        write_raw_cache(library, UUID(int=9), tmp_path / "raw")
 
 
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
