@@ -21,7 +21,7 @@ from symcache.errors import SymcacheError
 from tests.bench.synthetic_cache import Shape, build
 from tests.dyld.tiny import PAGE, Cache, Image, Symbol
 
-__all__ = ["Base", "bases", "extract_everything"]
+__all__ = ["Base", "apple_bases", "bases", "extract_everything", "own_bases"]
 
 _RECORD = struct.Struct("<BBIQ")
 _SETTERS = {0: "<B", 1: "<H", 2: "<I", 3: "<Q"}
@@ -150,8 +150,8 @@ def _tiny() -> list[Cache]:
 
 
 @functools.cache
-def bases() -> tuple[Base, ...]:
-    """Small caches to start from: one made here, and those that Apple's builder made where they are known."""
+def own_bases() -> tuple[Base, ...]:
+    """Small caches to start from that are made here."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         shape = Shape(images=4, size=400_000, symbols=40, largest_symbols=300, pointers=300)
@@ -160,10 +160,18 @@ def bases() -> tuple[Base, ...]:
         for number, cache in enumerate(_tiny()):
             main = cache.write(Path(folder) / str(number))
             found.append(_base(main.parent, main))
-    root = os.environ.get("SYMCACHE_TEST_CACHES")
-    for folder in sorted(Path(root).iterdir()) if root else ():
-        for main in find_caches(folder)[:1]:
-            base = _base(folder, main)
-            if sum(map(len, base.files.values())) <= _LARGEST:
-                found.append(base)
     return tuple(found)
+
+
+@functools.cache
+def apple_bases() -> tuple[Base, ...]:
+    """Those that Apple's builder made, where they are known."""
+    root = os.environ.get("SYMCACHE_TEST_CACHES")
+    mains = [main for f in sorted(Path(root).iterdir()) for main in find_caches(f)[:1]] if root else []
+    found = [_base(main.parent, main) for main in mains]
+    return tuple(base for base in found if sum(map(len, base.files.values())) <= _LARGEST)
+
+
+def bases() -> tuple[Base, ...]:
+    """All of them, in an order that stays."""
+    return own_bases() + apple_bases()
