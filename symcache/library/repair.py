@@ -107,7 +107,7 @@ def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Seque
             aside = f"moved to {library.store.quarantine(key)}; "
     if size is None or not library.catalog.is_live(sha256):
         return f"{aside}no live record names it"
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for other in others:
         if other.store.stat(blob_key(sha256)) is not None:
             try:
