@@ -40,7 +40,7 @@ def test_sqlite_is_not_trusted_to_a_network(
     )
     with Library.open(share / folder, create=True) as library:
         assert (library.catalog.path == share / folder / "catalog.db") is inside
-        assert library.catalog.path == catalog_path(library.store)
+        assert library.catalog.path == catalog_path(library.store, library.catalog.library_id())
 
 
 def test_a_library_that_may_only_be_read_has_its_catalog_elsewhere(
