@@ -74,6 +74,10 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 @web.middleware
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let pass who may have the handler run, and not too often."""
+    if not request.headers.get(hdrs.HOST, "").isascii():
+        refusal = _error_response(request, 400, "the Host field names no host")
+        refusal.force_close()  # as after all that is no HTTP
+        return refusal
     try:
         # aiohttp has handlers of its own for what is no path at all, such as `*`.
         no_path = request.match_info.http_exception is not None
