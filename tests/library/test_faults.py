@@ -76,7 +76,8 @@ def test_an_object_store_behind_a_broken_network(tmp_path: Path, monkeypatch: py
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("symcache.store.s3._RETRIES", 1)
         for number in range(100):
-            if number >= 4 and proxy.counts.get("pass"):  # how many connections a try makes, its timing decides
+            # How many connections a try makes, its timing decides.
+            if number >= 4 and failed and proxy.counts.get("pass"):
                 break
             try:
                 with Library.open(location) as library:
