@@ -1,6 +1,7 @@
 # make demo | test | check | bench | fuzz | mutants | soak | clean.   PYTHON=python3.12 chooses the Python.
 .PHONY: help demo test check bench fuzz mutants soak format clean
 PY = .venv/bin/python
+TEST_JOBS = 2
 PYTEST_FLAGS =
 BENCH =
 DEMO_FLAGS =
@@ -22,7 +23,7 @@ demo:
 
 test:
 	@.ci/bootstrap test
-	@$(PY) -m pytest $(PYTEST_FLAGS)
+	@$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_FLAGS)
 
 check:
 	@.ci/bootstrap test

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -50,7 +51,16 @@ def _unexplained() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist has seen: it tells of no module that is skipped as a whole."""
+    _skipped.extend(map(tuple, node.workeroutput.get("skipped_modules", ())))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["skipped_modules"] = [s for s in _skipped if "::" not in s[0]]
+        return
     if session.config.getoption("--strict-skips") and exitstatus == 0 and _unexplained():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

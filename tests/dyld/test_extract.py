@@ -214,7 +214,7 @@ def test_dyld_itself_is_an_image_like_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "without",
     [{"symtab"}, {"symtab", "dysymtab"}, {"dysymtab"}, {"symtab", "dysymtab", "linkedit"}, {"data"}],
-    ids=repr,
+    ids=lambda names: "-".join(sorted(names)),
 )
 def test_images_that_lack_the_usual_commands(tmp_path: Path, without: set[str]) -> None:
     image = Image("/a", UUID(int=1), without=without, defined=[Symbol("_a")])
