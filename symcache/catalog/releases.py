@@ -2,38 +2,82 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from symcache.catalog.file import CatalogFile
-from symcache.catalog.ranking import TRUSTS
+from symcache.catalog.ranking import TRUST_RANK, TRUSTS
 from symcache.catalog.rows import CacheFileRow, HarvestRow, ManifestRow, ReleaseRow
+from symcache.model import Trust
 
 __all__ = ["Releases"]
+
+_HARVEST = TRUST_RANK[Trust.HARVEST]
+_IN_UNNAMED_CACHES = "SELECT EXISTS (SELECT 1 FROM layouts WHERE origin = 'cache' AND cache_uuid = x'')"
+"""Whether anything lies in a shared cache without UUID: it is listed as the file at the same path is."""
+_COUNT_LISTED = (
+    "WITH entries AS (SELECT m.path, m.uuid, l.arch, l.kind, l.cache_uuid AS cache,"
+    " CASE WHEN l.cache_uuid = x'' THEN l.arch ELSE '' END AS of_arch,"
+    " m.record IN (SELECT value FROM json_each(?)) AS sealed"
+    " FROM manifest_entries m JOIN layouts l ON l.id = m.layout WHERE m.record IN (SELECT value FROM json_each(?)))"
+    " SELECT count(*) FROM (SELECT DISTINCT path, uuid, arch, kind, cache FROM entries"
+    " WHERE sealed OR (cache, of_arch) NOT IN (SELECT cache, of_arch FROM entries WHERE sealed))"
+)
 
 
 class Releases(CatalogFile):
     """Releases and their harvests."""
 
+    def __init__(self, path: Path | None, *, filling: bool = False) -> None:
+        self._counts: dict[tuple[str, ...], tuple[int, int]] = {}
+        """Different UUIDs and images, by the ids of a build's records: these never change."""
+        super().__init__(path, filling=filling)
+
     def releases(self) -> list[ReleaseRow]:
         """Return all builds, newest first."""
         groups: dict[str, list[tuple[Any, ...]]] = {}
         for row in self._all(
-            "SELECT build, product, version, extra, sealed, images, id FROM records"
+            "SELECT build, product, version, extra, sealed, images, id, trust, sha256 FROM records"
             " WHERE live AND type = 'harvest' AND build IS NOT NULL ORDER BY release_order DESC, build, sha256"
         ):
             groups.setdefault(row[0], []).append(row)
         result = []
         for build, rows in groups.items():
-            images = rows[0][5]
-            if len(rows) > 1:  # several harvests of one build mostly hold the same images
-                marks = ",".join("?" * len(rows))
-                sql = f"SELECT count(DISTINCT uuid) FROM objects WHERE record IN ({marks})"  # noqa: S608
-                images = self._one(sql, [r[6] for r in rows])[0]
+            ids = tuple(r[8] for r in rows)
+            if ids not in self._counts:
+                harvests = [(r[6], bool(r[4])) for r in rows if r[7] == _HARVEST]
+                images = self._count_images(harvests, [r[6] for r in rows])
+                self._counts[ids] = self._count_uuids([r[6] for r in rows]) if len(rows) > 1 else rows[0][5], images
             _, product, version, extra, *_ = rows[0]
-            result.append(ReleaseRow(product, version, extra, build, any(r[4] for r in rows), len(rows), images))
+            sealed = any(r[4] for r in rows)
+            result.append(ReleaseRow(product, version, extra, build, sealed, len(rows), *self._counts[ids]))
         return result
+
+    def _count_uuids(self, records: Sequence[int]) -> int:
+        """Return how many different UUIDs some records stored: those of one build mostly hold the same images."""
+        sql = "SELECT count(DISTINCT uuid) FROM objects WHERE record IN (SELECT value FROM json_each(?))"
+        return int(self._one(sql, [json.dumps(records)])[0])
+
+    def _count_images(self, harvests: Sequence[tuple[int, bool]], records: Sequence[int]) -> int:
+        """Return how many images a release has, from (row, sealed) of its harvests and the rows of all its records.
+
+        What its harvests list counts, stored or not: by path, architecture, kind, UUID and shared cache. Of each shared
+        cache, and of the files of each architecture, it is what sealed harvests list, where there are any: others may
+        have seen half of it. Of a release that was imported alone, it is what was stored.
+        """
+        if not harvests:
+            sql = (
+                "SELECT count(*) FROM (SELECT DISTINCT o.path, o.uuid, l.arch, l.kind, l.cache_uuid FROM objects o"
+                " JOIN layouts l ON l.id = o.layout WHERE o.record IN (SELECT value FROM json_each(?)))"
+            )
+            return int(self._one(sql, [json.dumps(records)])[0])
+        if len(harvests) == 1 and not self._one(_IN_UNNAMED_CACHES)[0]:  # then no two rows are of one image
+            return int(self._one("SELECT count(*) FROM manifest_entries WHERE record = ?", [harvests[0][0]])[0])
+        every, sealed = json.dumps([row for row, _ in harvests]), json.dumps([row for row, whole in harvests if whole])
+        return int(self._one(_COUNT_LISTED, [sealed, every])[0])
 
     def records_of(self, build: str) -> list[HarvestRow]:
         """Return the live harvests of one build, in a stable order."""

@@ -69,6 +69,9 @@ class ReleaseRow:
     sealed: bool
     harvests: int
     images: int
+    """Different UUIDs of what is stored."""
+    listed: int
+    """Images that it has, stored or not (docs/architecture.md): as harvests and `verify` count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ class BlobUse(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many live records there are, different (UUID, kind), and stored images."""
+    """How many live records there are, different (UUID, kind), and stored contents, once for each record and path."""
 
     records: int
     images: int

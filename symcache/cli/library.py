@@ -177,16 +177,17 @@ def releases(
                         "sealed": r.sealed,
                         "harvests": r.harvests,
                         "images": r.images,
+                        "listed": r.listed,
                     }
                     for r in rows
                 ]
             )
             return
-        table = Table("release", "build", "state", "harvests", "images")
+        table = Table("release", "build", "state", "harvests", "images", "UUIDs")
         for r in rows:
             state = "sealed" if r.sealed else "partial"
             version = f"{r.product} {r.version} {r.extra}".rstrip()
-            table.add_row(plain(version), r.build, state, str(r.harvests), str(r.images))
+            table.add_row(plain(version), r.build, state, str(r.harvests), str(r.listed), str(r.images))
         out.print(table)
 
 

@@ -286,7 +286,8 @@ def stats(library: LibraryOption = None, json: JsonOption = False) -> None:
         for name, value in (
             ("releases", f"{found.releases}, {found.sealed} of them sealed"),
             ("records", str(found.records)),
-            ("images", f"{found.images} different, {found.occurrences} occurrences"),
+            ("images", f"{found.listed} in releases"),
+            ("UUIDs", f"{found.images} of binaries and dSYMs, {found.occurrences} occurrences"),
             ("image contents", f"{found.image_blobs}, {decimal(found.image_content)}"),
             ("  as stored", decimal(found.image_stored) + share),
             ("raw cache files", f"{found.cache_blobs}, {decimal(found.cache_content)}"),

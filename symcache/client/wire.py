@@ -43,6 +43,9 @@ class Release(Response):
     sealed: bool
     harvests: int
     images: int
+    """Different UUIDs of what is stored."""
+    listed: int | None = None
+    """Images that it has, stored or not; None from a server that does not tell."""
 
 
 class Releases(Response):

@@ -19,9 +19,12 @@ class Stats:
     sealed: int
     """Releases with at least one sealed harvest."""
     records: int
+    listed: int
+    """Images of all releases, as `ReleaseRow` counts them."""
     images: int
     """Different (UUID, kind)."""
     occurrences: int
+    """Stored contents, once for each record and path."""
     image_blobs: int
     image_content: int
     image_stored: int
@@ -57,6 +60,7 @@ def stats(library: Library) -> Stats:
         releases=len(releases),
         sealed=sum(r.sealed for r in releases),
         records=counts.records,
+        listed=sum(r.listed for r in releases),
         images=counts.images,
         occurrences=counts.occurrences,
         image_blobs=len(images),

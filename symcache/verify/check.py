@@ -51,7 +51,7 @@ def verify(
         unreadable = library.unreadable | checked.unreadable
         report.add(Finding(FindingCode.UNREADABLE_RECORD, f"{k}: {why}") for k, why in sorted(unreadable.items()))
         report.add(Finding(FindingCode.RECORD_MISSING, reason) for _, reason in sorted(library.lost().items()))
-        held = {r.build: r.images for r in checked.releases()}
+        held = {r.build: r.listed for r in checked.releases()}
         wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
         if not wanted:
             report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])

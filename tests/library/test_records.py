@@ -175,7 +175,7 @@ def test_what_was_removed_is_not_taken_over_by_the_harvest_that_continues_it(tmp
             assert (result.carried, result.sealed, [m.path for m in result.missing]) == (0, False, [a.path])
             for one in (library, other):
                 one.refresh()
-                assert [(r.harvests, r.images) for r in one.releases()] == [(1, 1)]
+                assert [(r.harvests, r.listed, r.images) for r in one.releases()] == [(1, 2, 1)]
                 assert _served(one, a.uuid) is None
                 assert _served(one, b.uuid)
 

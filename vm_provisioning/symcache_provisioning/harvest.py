@@ -47,7 +47,7 @@ class HarvestResult:
     record_id: str
     sealed: bool
     images: int
-    """Size of the manifest."""
+    """Images that the manifest lists."""
     stored: int
     skipped: int
     caches: list[CacheSummary]
@@ -120,7 +120,7 @@ def harvest(
         staged.extractor,
         ingested.record_id,
         ingested.sealed,
-        len(staged.manifest),
+        len({(m.path, m.arch, m.key) for m in staged.manifest}),
         ingested.stored,
         ingested.skipped,
         summaries,
