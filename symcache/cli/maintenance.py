@@ -159,6 +159,12 @@ def gc(
             f"{verb} {report.deleted} blobs ({decimal(report.deleted_bytes)}) and {report.leftovers} leftovers;"
             f" kept {report.live} that are named and {report.young} that may still be needed"
         )
+        if report.first_expires and report.last_expires:
+            first, last = (moment[:16].replace("T", " ") for moment in (report.first_expires, report.last_expires))
+            out.print(
+                f"{decimal(report.young_bytes)} of these may go when their grace of {grace} is over:"
+                f" the first from {first} UTC on, the last from {last} UTC on"
+            )
 
 
 def _duration(text: str) -> float:

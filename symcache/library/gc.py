@@ -8,6 +8,7 @@ just before it is deleted, while the records that the catalog knows are exactly 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from symcache.catalog import SCHEMA_VERSION
 from symcache.errors import IncompleteError
 from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY
+from symcache.library.user_dirs import utc
 from symcache.store import BLOB_KEY
 
 __all__ = ["DEFAULT_GRACE", "MINIMUM_GRACE", "GcReport", "gc"]
@@ -41,6 +43,10 @@ class GcReport:
     deleted_bytes: int = 0
     young: int = 0
     """Blobs that no live record names, but whose grace is not over."""
+    young_bytes: int = 0
+    first_expires: str | None = None
+    last_expires: str | None = None
+    """When the grace of the first and of the last of these is over, unless they are named again: UTC, ISO 8601."""
     live: int = 0
     leftovers: int = 0
     """Temporary and quarantined files, and superseded catalog snapshots."""
@@ -63,14 +69,20 @@ def gc(
         retired = _retired_at(library)
     before = store.now() - grace
     condemned: list[tuple[str, str, int]] = []
+    expiries: list[float] = []
+
+    def keep(size: int, since: float) -> None:
+        report.young, report.young_bytes = report.young + 1, report.young_bytes + size
+        expiries.append(since + grace)
+
     for key, found in store.scan("blobs/"):
         match = BLOB_KEY.fullmatch(key)
         if match is None:
             continue  # not ours: fsck names it
         if library.catalog.is_live(match[2]):
             report.live += 1
-        elif max(found.modified, retired.get(match[2], 0.0)) >= before:
-            report.young += 1
+        elif (since := max(found.modified, retired.get(match[2], 0.0))) >= before:
+            keep(found.stored_size, since)
         else:
             condemned.append((key, match[2], found.stored_size))
     total = len(condemned)
@@ -85,7 +97,7 @@ def gc(
             if sha256 in live:
                 report.live += 1
             elif not store.delete_older(key, before):
-                report.young += 1
+                keep(size, before + grace)  # it was refreshed just now
             else:
                 report.deleted += 1
                 report.deleted_bytes += size
@@ -104,6 +116,8 @@ def gc(
                 store.delete_older(key, before)
     if not dry_run:
         report.leftovers += store.clean_scratch(before)
+    if known := [moment for moment in expiries if math.isfinite(moment)]:
+        report.first_expires, report.last_expires = utc(min(known)), utc(max(known))
     return report
 
 

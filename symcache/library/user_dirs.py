@@ -15,7 +15,7 @@ import platformdirs
 
 from symcache.store import LocalStore, Store
 
-__all__ = ["catalog_path", "now", "operator", "writer_id"]
+__all__ = ["catalog_path", "now", "operator", "utc", "writer_id"]
 
 _NETWORK = frozenset(
     ["afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3"]
@@ -27,6 +27,11 @@ _WRITER = re.compile(rb"[0-9a-z]{32}")
 def now() -> str:
     """Return the time in UTC, ISO 8601, to the microsecond: two records of one run differ in it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def utc(moment: float) -> str:
+    """Return seconds since the epoch in UTC, ISO 8601, to the second."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 def operator() -> str:

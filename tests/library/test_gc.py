@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -282,3 +283,28 @@ def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, 
     assert len(list(anywhere.store.list("blobs/"))) == 1
     assert anywhere.resolve(ImageRequest(UUID(int=3)))
     assert len(list(anywhere.store.list("records/"))) == 3
+
+
+def test_a_collection_says_when_space_comes_back(local: Library, tmp_path: Path) -> None:
+    root = Path(local.store.location)
+    ingest(local, harvest(tmp_path / "1", [IMAGE]))
+    for path in root.rglob("*.zst"):
+        os.utime(path, (time.time() - 100 * DAY,) * 2)
+    removed = time.time()
+    remove_build(local, "22G120")
+    ingest(local, harvest(tmp_path / "2", [Image("/usr/lib/b", 2)], build="23A1", version="14.0"))
+    remove_build(local, "23A1")
+    blob = root / blob_key(next(iter(local.catalog.blobs_of(local.catalog.retirements()[-1].record))))
+    os.utime(blob, (removed + 3 * DAY,) * 2)
+    report = gc(local, grace=GRACE)
+    assert report.young == 2
+    first, last = (_seconds(moment) for moment in (report.first_expires, report.last_expires))
+    # Not the age of the blobs counts, which is a hundred days, but when their record was taken back.
+    assert abs(first - removed - GRACE) < 60
+    assert abs(last - removed - GRACE - 3 * DAY) < 60
+    assert report.young_bytes == sum(p.stat().st_size for p in root.glob("blobs/*/*"))
+
+
+def _seconds(moment: str | None) -> float:
+    assert moment
+    return datetime.fromisoformat(moment).timestamp()
