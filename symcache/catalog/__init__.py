@@ -11,6 +11,7 @@ from symcache.catalog.rows import (
     MissingImage,
     Occurrence,
     ReleaseRow,
+    Removal,
 )
 from symcache.catalog.schema import SCHEMA_VERSION, release_order
 
@@ -25,6 +26,7 @@ __all__ = [
     "MissingImage",
     "Occurrence",
     "ReleaseRow",
+    "Removal",
     "copy_catalog",
     "release_order",
 ]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from symcache.catalog.file import FAILURES, REBUILD, CatalogFile
 from symcache.catalog.fold import NONE
-from symcache.catalog.rows import FoldedRecord, RecordId, Retirement
+from symcache.catalog.rows import FoldedRecord, RecordId, Removal, Retirement
 from symcache.catalog.schema import create_notes
 from symcache.errors import StorageError
 from symcache.model import Kind
@@ -147,6 +147,21 @@ class Records(CatalogFile):
         )
         return [row[0] for row in rows]
 
+    def removals(self) -> list[Removal]:
+        """Return the harvests of builds that a tombstone takes back, if no other has taken their place before or since.
+
+        Of several tombstones for one of them, the last counts.
+        """
+        rows = self._all(
+            "SELECT r.sha256, min(k.key), r.build, r.source, r.finished, t.tombstone, t.finished FROM records r"
+            " JOIN (SELECT t.sha256, x.sha256 AS tombstone, max(x.finished) AS finished FROM retired t"
+            " JOIN records x ON x.id = t.record WHERE x.type = 'tombstone' GROUP BY t.sha256) t ON t.sha256 = r.sha256"
+            " JOIN record_keys k ON k.record = r.id WHERE r.type = 'harvest' AND r.build IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM retired s JOIN records h ON h.id = s.record"
+            " WHERE s.sha256 = r.sha256 AND h.type = 'harvest') GROUP BY r.id ORDER BY t.finished, r.build, r.sha256"
+        )
+        return [Removal(*row) for row in rows]
+
     def retirements(self) -> list[Retirement]:
         """Return every record that is live no longer, once for each record that takes it back."""
         rows = self._all(
@@ -154,6 +169,22 @@ class Records(CatalogFile):
             " JOIN record_keys k ON k.record = t.record WHERE NOT r.live GROUP BY r.id, t.record"
         )
         return [Retirement(*row) for row in rows]
+
+    def blobs_of_only(self, records: Sequence[int]) -> list[str]:
+        """Return the SHA-256 of what these records stored or kept, and no live record besides."""
+        own = json.dumps(list(records))
+        rows = self._all(
+            "WITH own AS (SELECT value AS id FROM json_each(?)), blobs AS ("
+            "SELECT sha256 FROM objects WHERE record IN (SELECT id FROM own)"
+            " UNION SELECT sha256 FROM cache_files WHERE record IN (SELECT id FROM own))"
+            " SELECT b.sha256 FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM objects o JOIN records r ON r.id = o.record"
+            " WHERE substr(o.sha256, 1, 8) = substr(b.sha256, 1, 8) AND o.sha256 = b.sha256 AND r.live"
+            " AND r.id NOT IN (SELECT id FROM own))"
+            " AND NOT EXISTS (SELECT 1 FROM cache_files f JOIN records r ON r.id = f.record"
+            " WHERE f.sha256 = b.sha256 AND r.live AND r.id NOT IN (SELECT id FROM own)) ORDER BY b.sha256",
+            [own],
+        )
+        return [row[0].hex() for row in rows]
 
     def blobs_of(self, record: int) -> list[str]:
         """Return the SHA-256 of everything that one record stored or kept."""

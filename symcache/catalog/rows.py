@@ -22,6 +22,7 @@ __all__ = [
     "RecordId",
     "RecordRow",
     "ReleaseRow",
+    "Removal",
     "Retirement",
 ]
 
@@ -165,6 +166,22 @@ class Retirement(NamedTuple):
     """Number of the one that is taken back."""
     key: str
     """Where the one that takes it back lies in the store."""
+
+
+class Removal(NamedTuple):
+    """A harvest of a build that a tombstone takes back. Times are those of the machines that wrote the records."""
+
+    record: str
+    """The id of the harvest."""
+    key: str
+    """Where it lies in the store."""
+    build: str
+    source: str
+    finished: str
+    tombstone: str
+    """The id of the tombstone."""
+    removed: str
+    """When that was written."""
 
 
 class LiveBlobs(NamedTuple):

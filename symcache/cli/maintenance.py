@@ -1,4 +1,4 @@
-"""Commands that look after a library: fsck, gc, remove, prefer, rebuild, reextract, stats."""
+"""Commands that look after a library: fsck, gc, prefer, rebuild, reextract, stats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from symcache.library import (
     Library,
     Occurrence,
     Subset,
-    remove_build,
     write_snapshot,
 )
 from symcache.library import fsck as fsck_library
@@ -53,7 +52,7 @@ _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (fsck, gc, remove, prefer, rebuild, reextract, stats):
+    for command in (fsck, gc, prefer, rebuild, reextract, stats):
         app.command()(command)
 
 
@@ -178,22 +177,6 @@ def _duration(text: str) -> float:
             hint=f"give 1h or more; the default is {_DEFAULT_GRACE}",
         )
     return seconds
-
-
-def remove(
-    builds: Annotated[list[str], typer.Argument(metavar="BUILD...")],
-    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
-    library: LibraryOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Take back what was harvested of a build: it is no longer served, and `gc` deletes it in time."""
-    with errors_to_exit(), open_library(library) as opened:
-        removed = {build: remove_build(opened, build, reason=reason) for build in builds}
-        if json:
-            emit_json({build: {"records": ids} for build, ids in removed.items()})
-            return
-        for build, ids in removed.items():
-            out.print(f"{plain(build)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace")
 
 
 def prefer(

@@ -14,7 +14,9 @@ from symcache.library.results import Found, IngestResult, StoredCacheFile
 from symcache.library.snapshots import write as write_snapshot
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.stats import Stats, stats
-from symcache.library.tombstones import remove_build
+from symcache.library.tombstones import RemovalPlan, plan_removal, remove_build
+from symcache.library.undo import RestoredRecord, removals, undo_removal
+from symcache.library.user_dirs import utc
 
 __all__ = [
     "DEFAULT_GRACE",
@@ -30,6 +32,8 @@ __all__ = [
     "Library",
     "Occurrence",
     "ReextractResult",
+    "RemovalPlan",
+    "RestoredRecord",
     "Staged",
     "StagedCacheFile",
     "StagedObject",
@@ -39,12 +43,16 @@ __all__ = [
     "fsck",
     "gc",
     "ingest",
+    "plan_removal",
     "prefer",
     "reextract",
+    "removals",
     "remove_build",
     "repair",
     "stage_origin",
     "stage_paths",
     "stats",
+    "undo_removal",
+    "utc",
     "write_snapshot",
 ]

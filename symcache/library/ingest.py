@@ -20,7 +20,7 @@ from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, encodable
 from symcache.store import blob_key, put_blob
 
-__all__ = ["ingest", "seal"]
+__all__ = ["absent_blobs", "ingest", "seal"]
 
 
 def ingest(library: Library, staged: Staged, progress: Progress | None = None) -> IngestResult:
@@ -84,17 +84,19 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
     )
 
 
-def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str, HarvestRecord] | None:
+def seal(
+    library: Library, record: HarvestRecord, done: StoredAll, *, finished: str = "", restores: bool = False
+) -> tuple[str, HarvestRecord] | None:
     """Look once more at everything that `record` promises, write it, and fold it in. Returns (id, record).
 
-    Returns None, and writes nothing, when a record that it supersedes does not count any more.
+    Returns None, and writes nothing, when a record that it supersedes does not count any more, unless it `restores` it.
 
     Blobs that no live record names may be collected at any time. Those that are not quite new are refreshed, which
     keeps a collection that starts later away; one that had already decided is waited for, and what it took is stored
     again.
     """
     shas = {o.sha256 for o in record.objects} | {f.sha256 for f in record.cache_files}
-    gone = _gone(library, shas, done)
+    gone = absent_blobs(library, shas, done)
     for sha256 in list(gone):
         if _store_again(library, done, sha256):
             gone.discard(sha256)
@@ -108,10 +110,10 @@ def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str,
             ),
             "problems": (*record.problems, *lost),
             "sealed": record.sealed and not lost,
-            "finished": now(),
+            "finished": finished or now(),
         }
     )
-    if record.supersedes:
+    if record.supersedes and not restores:
         library.refresh()
         if not all(map(library.catalog.is_live_record, record.supersedes)):
             return None
@@ -120,14 +122,17 @@ def seal(library: Library, record: HarvestRecord, done: StoredAll) -> tuple[str,
         rest = max(done.refreshed.values()) + library.store.settle - time.monotonic()
         if rest > 0:
             time.sleep(rest)
-        for sha256 in _gone(library, done.refreshed):
+        for sha256 in absent_blobs(library, done.refreshed):
             _store_again(library, done, sha256)
     library.refresh()
     return identity, record
 
 
-def _gone(library: Library, shas: Iterable[str], refresh: StoredAll | None = None) -> set[str]:
-    """Return those whose blobs are not there. With `refresh`, unclaimed old ones are made young, and noted there."""
+def absent_blobs(library: Library, shas: Iterable[str], refresh: StoredAll | None = None) -> set[str]:
+    """Return those whose blobs are not there. With `refresh`, unclaimed old ones are made young, and noted there.
+
+    One that was refreshed is there for certain only if it is so `Store.settle` seconds later.
+    """
     store = library.store
     limit = store.now() - SAFE_SECONDS if refresh else 0.0
 

@@ -1,0 +1,150 @@
+"""`symcache remove`: taking a release back, gently: shown before, and undone while the files are there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+
+from symcache.cli.common import JsonOption, LibraryOption, Table, console, emit_json, errors_to_exit, out, plain
+from symcache.cli.settings import open_library
+from symcache.errors import IncompleteError, UsageError
+from symcache.library import (
+    DEFAULT_GRACE,
+    Library,
+    RemovalPlan,
+    plan_removal,
+    removals,
+    remove_build,
+    undo_removal,
+    utc,
+)
+
+__all__ = ["register"]
+
+_LISTED = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(remove)
+
+
+def remove(
+    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD|RECORD]...")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")] = False,
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="Have what was removed count again, as far as gc left it; alone: list it."),
+    ] = False,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take back what was harvested of a build: it is no longer served, and `gc` deletes it in time."""
+    with errors_to_exit(), open_library(library) as opened:
+        names = list(dict.fromkeys(builds or ()))
+        if undo and (dry_run or reason):
+            raise UsageError("--undo goes with neither --dry-run nor --reason", hint="leave them out")
+        if undo:
+            _undo(opened, names, json) if names else _list_removed(opened, json)
+            return
+        if not names:
+            raise UsageError("no build is named", hint="`symcache releases` lists what there is")
+        if dry_run:
+            _show_plans(opened, plan_removal(opened, names), json)
+            return
+        if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+            _print_plans(console, opened, plan_removal(opened, names))
+            if not typer.confirm("remove it?", err=True):
+                console.print("nothing was removed")
+                raise typer.Exit(1)
+        removed = {build: remove_build(opened, build, reason=reason) for build in names}
+        if json:
+            emit_json({build: {"records": ids} for build, ids in removed.items()})
+            return
+        for build, ids in removed.items():
+            out.print(
+                f"{plain(build)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace,"
+                f" until then `symcache remove --undo {plain(build)}` brings it back"
+            )
+
+
+def _show_plans(library: Library, plans: Sequence[RemovalPlan], json: bool) -> None:
+    if not json:
+        _print_plans(out, library, plans)
+        return
+    expires = _expires(library)
+    emit_json(
+        {
+            p.build: {"records": p.records, "images": p.images, "blobs": p.blobs, "bytes": p.bytes, "expires": expires}
+            for p in plans
+        }
+    )
+
+
+def _print_plans(target: Console, library: Library, plans: Sequence[RemovalPlan]) -> None:
+    expires = _expires(library)[:16].replace("T", " ")
+    for p in plans:
+        target.print(
+            f"{plain(p.build)}: {len(p.records)} records, {p.images} images; {p.blobs} files ({decimal(p.bytes)}) that"
+            f" nothing else names, which `symcache gc` may free from {expires} UTC on"
+        )
+
+
+def _expires(library: Library) -> str:
+    return utc(library.store.now() + DEFAULT_GRACE)
+
+
+def _undo(library: Library, names: list[str], json: bool) -> None:
+    restored = [record for name in names for record in undo_removal(library, name)]
+    if json:
+        emit_json(
+            [
+                {
+                    "build": r.build,
+                    "record": r.record,
+                    "removed": r.removed,
+                    "sealed": r.sealed,
+                    "stored": r.stored,
+                    "lost": r.lost,
+                }
+                for r in restored
+            ]
+        )
+    else:
+        for r in restored:
+            state = "sealed" if r.sealed else "partial"
+            out.print(f"{plain(r.build)}: {r.stored} contents are served again ({state}), by record {r.record}")
+    lost = [text for r in restored for text in r.lost]
+    for text in lost[:_LISTED]:
+        console.print(f"[yellow]lost:[/] {plain(text)}")
+    if lost:
+        raise IncompleteError(
+            f"{len(lost)} files were deleted by `symcache gc` since they were removed",
+            hint="harvest the release again: it continues what is there",
+        )
+
+
+def _list_removed(library: Library, json: bool) -> None:
+    rows = removals(library)
+    if json:
+        emit_json(
+            [
+                {"build": r.build, "record": r.record, "source": r.source, "finished": r.finished, "removed": r.removed}
+                for r in rows
+            ]
+        )
+        return
+    if not rows:
+        out.print("nothing is removed")
+        return
+    table = Table("build", "record", "harvested", "removed", "source")
+    for r in rows:
+        table.add_row(r.build, r.record[:12], plain(r.finished[:19]), plain(r.removed[:19]), plain(r.source))
+    out.print(table)
