@@ -75,11 +75,12 @@ def _changes(module: ast.Module) -> Iterator[tuple[*_Change, frozenset[int]]]:
                 yield *change, _lines(change[0], parents)
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value and _is_number(statement.value):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-            users = [n.lineno for n in ast.walk(module) if isinstance(n, ast.Name) and n.id == ast.unparse(target)]
+            users = [n for n in ast.walk(module) if isinstance(n, ast.Name) and n.id == ast.unparse(target)]
+            noticed = frozenset[int]().union(*(_lines(user, parents) for user in users))
             whole = type(eval(compile(ast.Expression(statement.value), "", "eval"), {})) is int
             for operator, factor in (("*", "* 1000"), ("//" if whole else "/", "/ 1000")):
                 after = f"({ast.unparse(statement.value)}) {operator} 1000"
-                yield statement.value, after, factor, frozenset(users)
+                yield statement.value, after, factor, noticed
 
 
 def _lines(node: ast.expr | ast.stmt, parents: dict[ast.AST, Any]) -> frozenset[int]:

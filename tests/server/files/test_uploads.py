@@ -1,0 +1,157 @@
+"""Files that clients send in parts: bounded, checked, added once, and forgotten after a day."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+
+from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.library import Library
+from symcache.model import SourceNote, Trust
+from symcache_server.files.uploads import SentFile, Uploads
+from tests.library.images import macho
+
+DATA = bytes(range(200)) * 5
+SHA256 = hashlib.sha256(DATA).hexdigest()
+HOUR = 3600.0
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path / "uploads", 2000, 3000)
+
+
+def send(
+    uploads: Uploads, data: bytes, place: str | None = None, *, sha256: str = SHA256, length: int | None = -1
+) -> tuple[int, bool]:
+    """Send a file, or a part of it with `place` as its Content-Range, as an HTTP client does."""
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 300):
+            yield data[start : start + 300]
+
+    request = SimpleNamespace(
+        headers={} if place is None else {"Content-Range": place},
+        content_length=len(data) if length == -1 else length,
+        content=SimpleNamespace(iter_chunked=chunks),
+    )
+    return asyncio.run(uploads.receive(sha256, request))  # type: ignore[arg-type]
+
+
+def test_parts_make_a_whole(uploads: Uploads, tmp_path: Path) -> None:
+    assert uploads.offset(SHA256) == (0, False)
+    assert send(uploads, DATA[:400], "bytes 0-399/1000") == (400, False)
+    assert uploads.offset(SHA256) == (400, False)
+    with pytest.raises(web.HTTPConflict) as gap:
+        send(uploads, DATA[401:], "bytes 401-999/1000")
+    assert gap.value.text is not None
+    assert gap.value.text.startswith("400 bytes are here")
+    assert send(uploads, DATA[300:600], "bytes 300-599/1000") == (600, False)  # what came twice counts once
+    assert send(uploads, DATA[600:], "bytes 600-999/1000") == (1000, True)
+    assert uploads.offset(SHA256) == (1000, True)
+    assert send(uploads, b"anything", "bytes 0-7/1000") == (1000, True)  # and is not looked at
+    assert [p.read_bytes() for p in (tmp_path / "uploads").iterdir()] == [DATA]
+    assert (tmp_path / "uploads").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_not_what_it_was_said_to_be_is_sent_again(uploads: Uploads) -> None:
+    with pytest.raises(IntegrityError, match=SHA256):
+        send(uploads, DATA[:-1] + b"x")
+    assert uploads.offset(SHA256) == (0, False)
+    with pytest.raises(UsageError, match="more than 100 bytes came"):
+        send(uploads, DATA[:200], "bytes 0-99/1000")
+    assert send(uploads, DATA) == (1000, True)
+
+
+@pytest.mark.parametrize(
+    "place", ["bytes 5-4/1000", "bytes 0-1000/1000", "bytes 0-0/0", "bytes 0-9/*", "0-9/1000", "bytes=0-9/1000"]
+)
+def test_a_part_lies_inside_of_its_file(uploads: Uploads, place: str) -> None:
+    with pytest.raises(UsageError, match="Content-Range"):
+        send(uploads, DATA[:10], place)
+
+
+def test_a_client_says_how_much_it_sends(uploads: Uploads) -> None:
+    with pytest.raises(web.HTTPLengthRequired):
+        send(uploads, DATA, length=None)
+
+
+def test_files_and_all_files_together_are_bounded(uploads: Uploads) -> None:
+    for place in (None, "bytes 0-9/2001"):
+        with pytest.raises(web.HTTPRequestEntityTooLarge):
+            send(uploads, bytes(2001 if place is None else 10), place)
+    assert send(uploads, DATA) == (1000, True)
+    for size, room in ((1999, True), (2, False), (1, True), (1, False)):
+        data = os.urandom(size)
+        if room:
+            assert send(uploads, data, sha256=hashlib.sha256(data).hexdigest()) == (size, True)
+        else:
+            with pytest.raises(web.HTTPInsufficientStorage):
+                send(uploads, data, sha256=hashlib.sha256(data).hexdigest())
+
+
+def test_what_nobody_adds_is_forgotten_after_a_day(uploads: Uploads, tmp_path: Path) -> None:
+    names = {"0" * 64: 23 * HOUR, "1" * 64 + ".part": 23 * HOUR, "2" * 64: 25 * HOUR, "3" * 64 + ".part": 25 * HOUR}
+    for name, age in names.items():
+        (tmp_path / "uploads" / name).write_bytes(bytes(10))
+        os.utime(tmp_path / "uploads" / name, (time.time() - age,) * 2)
+    send(uploads, DATA)
+    assert {p.name for p in (tmp_path / "uploads").iterdir()} == {"0" * 64, "1" * 64 + ".part", SHA256}
+
+
+def test_one_client_sends_a_file_at_a_time(uploads: Uploads, tmp_path: Path) -> None:
+    with (tmp_path / "uploads" / f"{SHA256}.part").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(web.HTTPConflict):
+            send(uploads, DATA)
+    assert send(uploads, DATA) == (1000, True)
+
+
+def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20)
+    images = [macho(UUID(int=1)), macho(UUID(int=2), filetype=10)]
+    files = [SentFile(hashlib.sha256(data).hexdigest(), f"build/{n}") for n, data in enumerate(images)]
+    notes = (SourceNote(recorded="/src", place="/elsewhere"),)
+    files = [file._replace(sources=notes) for file in files]
+    with Library.open(tmp_path / "library", create=True) as library:
+        with pytest.raises(NotFoundError, match=files[0].sha256):
+            uploads.add(library, files, "ci")
+        for file, data in zip(files, images, strict=True):
+            send(uploads, data, sha256=file.sha256)
+        added = uploads.add(library, files, "ci")
+        assert [(i["uuid"], i["kind"], i["arch"], i["sha256"], i["path"]) for i in added["images"]] == [
+            (UUID(int=1), "executable", "arm64e", files[0].sha256, "build/0"),
+            (UUID(int=2), "debuginfo", "arm64e", files[1].sha256, "build/1"),
+        ]
+        assert added["problems"] == []
+        ((_, identity, record),) = library.records()
+        assert identity == added["record"]
+        assert (record.trust, record.source) == (Trust.PUSHED, "push by ci")  # type: ignore[union-attr]
+        assert library.sources([UUID(int=1), UUID(int=2)]) == {UUID(int=2): [("/src", "/elsewhere")]}
+        assert list((tmp_path / "uploads").iterdir()) == []
+        # Where the response was lost, the client asks again.
+        assert uploads.add(library, files, "ci") == added
+        assert len(list(library.records())) == 1
+
+
+@pytest.mark.parametrize("data", [b"text", macho(UUID(int=1))[:-2], macho(UUID(int=0), filetype=1)])
+def test_what_is_not_one_whole_image_is_refused(tmp_path: Path, data: bytes) -> None:
+    """No Mach-O, one whose segment reaches beyond its end, and an object file, which nobody asks for."""
+    uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20)
+    sent = SentFile(hashlib.sha256(data).hexdigest(), "build/x")
+    send(uploads, data, sha256=sent.sha256)
+    with Library.open(tmp_path / "library", create=True) as library:
+        with pytest.raises(IntegrityError, match="build/x"):
+            uploads.add(library, [sent], "ci")
+        assert list(library.records()) == []
+    assert uploads.offset(sent.sha256) == (len(data), True)
