@@ -34,8 +34,8 @@ PROMISES = (
     Group(
         ("server/symcache_server/files", "server/symcache_server/http/auth.py"),
         (
-            *("tests/server/files", "tests/server/api", "tests/server/http/test_access.py", "tests/server/lookup"),
-            "tests/server/test_trust.py",
+            *("tests/server/files", "tests/server/api", "tests/server/lookup", "tests/server/test_trust.py"),
+            *("tests/server/http/test_access.py", "tests/server/http/test_tokens.py"),
         ),
     ),
     Group(("symcache/verify",), ("tests/verify",)),

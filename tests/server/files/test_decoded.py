@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import zstandard
 
 from symcache.errors import IntegrityError, StorageError
 from symcache.images import ImageRequest
@@ -20,6 +21,7 @@ from symcache.library import Library, ingest
 from symcache.store import blob_key
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.http.content import PlainFile
+from symcache_server.http.metrics import CACHE_FILLS
 from tests.library.images import Image, harvest
 from tests.support.disks import mounted_disk
 from tests.support.http import request
@@ -120,9 +122,30 @@ def test_a_stored_blob_is_proven_once_until_it_changes_or_a_week_is_over(
         broken = bytearray(stored.read_bytes())
         broken[-1] ^= 1
         stored.write_bytes(broken)
+        failed = CACHE_FILLS.labels("failed")._value.get()
         for _ in range(2):
             with pytest.raises(IntegrityError):
                 asyncio.run(cache.open_stored(sha256, size, stored.stat().st_size))
+        assert CACHE_FILLS.labels("failed")._value.get() == failed + 2
+        cache.close()
+
+
+def test_a_cached_file_that_is_not_whole_is_made_anew(tmp_path: Path) -> None:
+    """As a disk may leave it that lost its power."""
+    image = Image("/usr/lib/a", 1)
+    sha256, size = hashlib.sha256(image.data).hexdigest(), len(image.data)
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "staged", [image]))
+        cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
+        places = {"library": tmp_path / "library", "decoded": tmp_path / "cache"}
+        for _ in range(2):
+            with os.fdopen(asyncio.run(cache.open(sha256, size)), "rb") as file:
+                assert file.read() == image.data
+            top, _, rest = cache.name(sha256, stored=False).partition("/")
+            assert (places[top] / rest).read_bytes() == image.data
+            os.truncate(places[top] / rest, size // 2)
+        top, _, rest = cache.name(sha256, stored=True).partition("/")
+        assert zstandard.decompress((places[top] / rest).read_bytes()) == image.data
         cache.close()
 
 

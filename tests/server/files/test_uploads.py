@@ -17,7 +17,7 @@ from aiohttp import web
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library import Library
-from symcache.model import SourceNote, Trust
+from symcache.model import HarvestRecord, SourceNote, Trust
 from symcache_server.files.uploads import SentFile, Uploads
 from tests.library.images import macho
 
@@ -136,7 +136,9 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
         assert added["problems"] == []
         ((_, identity, record),) = library.records()
         assert identity == added["record"]
-        assert (record.trust, record.source) == (Trust.PUSHED, "push by ci")  # type: ignore[union-attr]
+        assert isinstance(record, HarvestRecord)
+        assert (record.trust, record.source, record.sealed) == (Trust.PUSHED, "push by ci", True)
+        assert [(m.path, m.uuid) for m in record.manifest] == [("build/0", UUID(int=1)), ("build/1", UUID(int=2))]
         assert library.sources([UUID(int=1), UUID(int=2)]) == {UUID(int=2): [("/src", "/elsewhere")]}
         assert list((tmp_path / "uploads").iterdir()) == []
         # Where the response was lost, the client asks again.
