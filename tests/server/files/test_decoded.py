@@ -7,6 +7,7 @@ import concurrent.futures
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import blob_key
 from symcache_server.files.decoded import DecodedCache
-from symcache_server.http.content import PlainFile
+from symcache_server.http.content import Content, PlainFile
 from symcache_server.http.metrics import CACHE_FILLS
 from tests.library.images import Image, harvest
 from tests.support.disks import mounted_disk
@@ -236,6 +237,35 @@ def test_what_cannot_be_made_is_not_tried_at_every_request(samples: Samples, tmp
         os.utime(note, (time.time() - 3700,) * 2)
         assert asyncio.run(ask(DecodedCache(library, tmp_path / "cache", 1 << 30))).read_bytes() == b"made"
         assert len(tried) == 4
+
+
+def test_what_many_ask_for_at_once_is_made_once(samples: Samples, tmp_path: Path) -> None:
+    made, begun, end = 0, threading.Event(), threading.Event()
+
+    def make(descriptors: Sequence[int], target: Path) -> None:
+        nonlocal made
+        made += 1
+        begun.set()
+        assert end.wait(60)
+        target.write_bytes(b"made")
+
+    async def ask_all(cache: DecodedCache) -> list[bytes]:
+        def ask() -> asyncio.Task[tuple[Path, Content]]:
+            parts = [(PlainFile(samples.dylib), "0" * 64, 1)]
+            return asyncio.ensure_future(cache.made(parts, "sym9", make))
+
+        asked = [ask(), ask()]  # at the same moment, and while it is being made
+        await asyncio.to_thread(begun.wait, 60)
+        asked.append(ask())
+        await asyncio.sleep(0.05)
+        end.set()
+        return [path.read_bytes() for path, _ in await asyncio.gather(*asked)]
+
+    with Library.open(samples.library) as library:
+        cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
+        assert asyncio.run(ask_all(cache)) == [b"made"] * 3
+        cache.close()
+    assert made == 1
 
 
 def test_the_cache_may_be_deleted_while_the_server_runs(

@@ -149,7 +149,7 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
 @pytest.mark.parametrize("data", [b"text", macho(UUID(int=1))[:-2], macho(UUID(int=0), filetype=1)])
 def test_what_is_not_one_whole_image_is_refused(tmp_path: Path, data: bytes) -> None:
     """No Mach-O, one whose segment reaches beyond its end, and an object file, which nobody asks for."""
-    uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20)
+    uploads = Uploads(tmp_path / "state" / "uploads", 1 << 20, 1 << 20)
     sent = SentFile(hashlib.sha256(data).hexdigest(), "build/x")
     send(uploads, data, sha256=sent.sha256)
     with Library.open(tmp_path / "library", create=True) as library:
