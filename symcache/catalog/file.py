@@ -52,11 +52,13 @@ class CatalogFile:
                 connection.execute("PRAGMA journal_mode = OFF")
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
                 create(self.database, indexes=False)
-            elif self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
-                if path is not None:
+            else:
+                # A copy that SQLite made is not in this mode, and whoever reads it would keep others from writing.
+                if path is not None and self._one("PRAGMA journal_mode")[0] != "wal":
                     enable_wal(connection)
-                with self._transaction():
-                    upgrade(self.database)
+                if self._one("PRAGMA user_version")[0] != SCHEMA_VERSION:
+                    with self._transaction():
+                        upgrade(self.database)
             connection.execute(f"PRAGMA synchronous = {'OFF' if filling else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -131072")  # KiB
             connection.execute("PRAGMA mmap_size = 8589934592")

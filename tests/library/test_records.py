@@ -424,6 +424,11 @@ def test_a_new_machine_starts_from_a_snapshot(
         assert not list(path.parent.glob(f".{path.name}-*"))
         assert fresh.catalog.fingerprint() == fingerprint
         assert _served(fresh) == sha256
+        with Library.open(location) as other, fresh.catalog.one_moment():
+            known = fresh.catalog.known_keys()
+            remove_build(other, "23A1")  # one who reads keeps nobody from writing
+            assert fresh.catalog.known_keys() == known
+        assert fresh.catalog.known_keys() > known
 
 
 def test_the_name_of_a_snapshot_says_how_many_records_it_holds(
