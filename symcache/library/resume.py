@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from symcache.errors import IntegrityError, NotFoundError
 from symcache.library.library import Library
 from symcache.library.staged import Staged
 from symcache.model import CacheFile, HarvestRecord, ImageKey, ManifestEntry, ObjectEntry, Trust, encodable
@@ -28,7 +29,10 @@ def continue_partial(
         place = RecordKey.parse(key)
         if place is None:
             continue
-        found, old = read_record(library.store, place)
+        try:
+            found, old = read_record(library.store, place)
+        except (IntegrityError, NotFoundError):
+            continue  # no reason to lose what has just been stored
         if found != identity or not isinstance(old, HarvestRecord):
             continue
         extra = [o for o in old.objects if _object_key(o) not in have]

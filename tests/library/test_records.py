@@ -239,6 +239,17 @@ def test_a_partial_harvest_that_somebody_else_has_continued_is_not_continued_aga
             assert [(r.sealed, r.harvests, r.images) for r in library.releases()] == [(True, 1, 3)]
 
 
+def test_a_partial_harvest_that_cannot_be_read_any_more_is_not_continued(local: Library, tmp_path: Path) -> None:
+    a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
+    ingest(local, harvest(tmp_path / "1", [a], lost=[b]))
+    (path,) = (Path(local.store.location) / "records").rglob("*.zst")
+    path.chmod(0o644)
+    path.write_bytes(b"rotten")
+    result = ingest(local, harvest(tmp_path / "2", [b], lost=[a]))
+    assert (result.carried, result.supersedes) == (0, ())
+    assert _served(local, b.uuid)
+
+
 def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:
     a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
     ingest(local, harvest(tmp_path / "1", [a, b], problems=["something"]))
