@@ -11,7 +11,7 @@ from typing import BinaryIO, Self
 from uuid import UUID
 
 from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
-from symcache.errors import IntegrityError, StorageError
+from symcache.errors import StorageError
 from symcache.images import ImageRequest
 from symcache.library import snapshots
 from symcache.library.record_log import RecordReader
@@ -21,14 +21,12 @@ from symcache.model import Kind, Record
 from symcache.store import (
     MARKER,
     BlobReader,
-    RecordKey,
     Store,
     blob_key,
     decode_to,
     make_library_id,
     open_store,
     read_library_id,
-    read_record,
     write_record,
 )
 
@@ -169,15 +167,6 @@ class Library:
         """Add a record of this machine; return its id. The library gets an id, if it has none."""
         make_library_id(self.store)
         return write_record(self.store, record, writer_id())[1]
-
-    def records(self) -> Iterator[tuple[RecordKey, str, Record]]:
-        """Yield (key, id, record) of every readable record in the store."""
-        for key in sorted(k for text in self.store.list("records/") if (k := RecordKey.parse(text))):
-            try:
-                identity, record = read_record(self.store, key)
-            except IntegrityError:
-                continue
-            yield key, identity, record
 
     # Look-up
 

@@ -99,6 +99,7 @@ def test_the_library_goes_on(upgraded: Upgraded) -> None:
     assert (partial["sealed"], continued["sealed"], whole["result"]["sealed"]) == (False, True, True)
     assert (continued["stored"], whole["result"]["stored"]) == (0, 0), "the same bytes have the same names"
     assert now["fsck-repair"]["clean"]
+    assert (upgraded.user.root / "library/symcache-library-id.json").is_file(), "its first writer gives it an id"
     assert {f.name for f in (upgraded.user.root / "library/records").iterdir()} == upgraded.writers
     is_well(upgraded.user)
 

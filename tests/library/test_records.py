@@ -17,7 +17,7 @@ from symcache.images import ImageRequest
 from symcache.library import Library, gc, ingest, prefer, remove_build, write_snapshot
 from symcache.library.snapshots import start_from
 from symcache.model import HarvestRecord, Kind, Trust
-from symcache.store import RecordKey, blob_key, load_record
+from symcache.store import RecordKey, blob_key, load_record, read_record
 from tests.library.hooked import Hooked
 from tests.library.images import Image, harvest
 
@@ -533,7 +533,9 @@ def test_notes_about_sources_follow_trust_and_time(anywhere: Library, tmp_path: 
 def test_records_without_notes_are_what_they_were(local: Library, tmp_path: Path) -> None:
     """A record is a file format: one that nobody has a note for has no field for it, and may lack it."""
     _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
-    ((key, _, record),) = local.records()
+    (key,) = map(RecordKey.parse, local.store.list("records/"))
+    assert key
+    _, record = read_record(local.store, key)
     assert isinstance(record, HarvestRecord)
     assert record.objects[0].sources == ()
     assert b"sources" not in load_record(local.store, key)[1]

@@ -18,7 +18,7 @@ from symcache.errors import IncompleteError, StorageError
 from symcache.images import ImageRequest
 from symcache.library import FsckCode, Library, fsck, gc, ingest, repair, write_snapshot
 from symcache.model import Kind
-from symcache.store import blob_key
+from symcache.store import RecordKey, blob_key, read_record
 from tests.library.images import Image, harvest
 from tests.support.http import request
 from tests.support.servers import serve
@@ -260,7 +260,8 @@ def test_what_an_earlier_program_mixed_is_sorted_out(
     back = _elsewhere(monkeypatch, tmp_path / "cache")
     _fill(location, NEW, tmp_path / "new")
     with Library.open(location) as library:
-        records = [(str(key), identity, record) for key, identity, record in library.records()]
+        keys = sorted(library.store.list("records/"))
+        records = [(key, *read_record(library.store, place)) for key in keys if (place := RecordKey.parse(key))]
     back()
     catalog.write_bytes(kept)
     from symcache.catalog import Catalog

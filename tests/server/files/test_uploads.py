@@ -18,6 +18,7 @@ from aiohttp import web
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library import Library
 from symcache.model import HarvestRecord, SourceNote, Trust
+from symcache.store import RecordKey, read_record
 from symcache_server.files.uploads import SentFile, Uploads
 from tests.library.images import macho
 
@@ -134,7 +135,9 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
             (UUID(int=2), "debuginfo", "arm64e", files[1].sha256, "build/1"),
         ]
         assert added["problems"] == []
-        ((_, identity, record),) = library.records()
+        (key,) = map(RecordKey.parse, library.store.list("records/"))
+        assert key
+        identity, record = read_record(library.store, key)
         assert identity == added["record"]
         assert isinstance(record, HarvestRecord)
         assert (record.trust, record.source, record.sealed) == (Trust.PUSHED, "push by ci", True)
@@ -143,7 +146,7 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
         assert list((tmp_path / "uploads").iterdir()) == []
         # Where the response was lost, the client asks again.
         assert uploads.add(library, files, "ci") == added
-        assert len(list(library.records())) == 1
+        assert len(list(library.store.list("records/"))) == 1
 
 
 @pytest.mark.parametrize("data", [b"text", macho(UUID(int=1))[:-2], macho(UUID(int=0), filetype=1)])
@@ -155,5 +158,5 @@ def test_what_is_not_one_whole_image_is_refused(tmp_path: Path, data: bytes) -> 
     with Library.open(tmp_path / "library", create=True) as library:
         with pytest.raises(IntegrityError, match="build/x"):
             uploads.add(library, [sent], "ci")
-        assert list(library.records()) == []
+        assert list(library.store.list("records/")) == []
     assert uploads.offset(sent.sha256) == (len(data), True)
