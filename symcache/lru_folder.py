@@ -14,7 +14,7 @@ from pathlib import Path
 from symcache.errors import StorageError
 from symcache.files import file_lock
 
-__all__ = ["LruFolder"]
+__all__ = ["LruFolder", "touch"]
 
 _COUNT_ANEW = 1 << 30
 """After so many bytes written by this process the folder is measured again: other processes write to it, too."""
@@ -30,8 +30,9 @@ _LOCK = ".lock-"
 class LruFolder:
     """At most `limit` bytes of files in the folders of `folder`, which may be deleted at any time.
 
-    A file counts as used at its modification time. Files that were used within the last `in_use_seconds` stay, whatever
-    the limit. Names that begin with a dot are locks and files that are being written: they count, and stay.
+    A file counts as used when it was written or read last (see `touch`). Files that were used within the last
+    `in_use_seconds` stay, whatever the limit. Names that begin with a dot are locks and files that are being written:
+    they count, and stay.
     """
 
     def __init__(self, folder: Path, limit: int, *, in_use_seconds: float = 0) -> None:
@@ -74,11 +75,10 @@ class LruFolder:
                         raise
         except OSError as error:
             raise StorageError(f"{path.parent}: {error.strerror or error}", hint="free some space") from error
-        with contextlib.suppress(FileNotFoundError):
-            self._count(path.stat().st_size)
+        self._count(size)
 
     def _count(self, size: int) -> None:
-        """Count a new file of `size` bytes, and evict if it is time to measure again."""
+        """Count a new file of about `size` bytes, and evict if it is time to measure again."""
         with self._lock:
             self._since_count += size
             if self._since_count < min(_COUNT_ANEW, self._limit // 8):
@@ -104,7 +104,7 @@ class LruFolder:
             for entry in _entries(folder.path):
                 with contextlib.suppress(OSError):
                     status = entry.stat()
-                    files.append((status.st_mtime, status.st_size, entry.path))
+                    files.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
         return files
 
     def _remove(self, files: list[tuple[float, int, str]], wanted: int) -> int:
@@ -120,6 +120,14 @@ class LruFolder:
                 Path(path).unlink()
                 removed += size
         return removed
+
+
+def touch(path: str | Path, status: os.stat_result) -> None:
+    """Have a file count as used now; it stays as it was last written: who has checked it need not do so again.
+
+    Its access time is set, since many systems are told not to keep it. Raises OSError.
+    """
+    os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:

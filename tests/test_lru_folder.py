@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from symcache.errors import StorageError
-from symcache.lru_folder import LruFolder
+from symcache.lru_folder import LruFolder, touch
 
 HOUR = 3600.0
 
@@ -43,6 +43,16 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
 def test_a_file_counts_as_used_when_it_was_touched(tmp_path: Path) -> None:
     old, newer = _put(tmp_path, "a/1", 100, 2 * HOUR), _put(tmp_path, "a/2", 100, HOUR)
     os.utime(old)
+    LruFolder(tmp_path, 100).evict()
+    assert old.exists() and not newer.exists()
+
+
+def test_a_touched_file_is_the_same_as_before(tmp_path: Path) -> None:
+    """Who remembers when it was written, because it was checked then, need not check it again."""
+    old, newer = _put(tmp_path, "a/1", 100, 2 * HOUR), _put(tmp_path, "a/2", 100, HOUR)
+    before = old.stat()
+    touch(old, before)
+    assert old.stat().st_mtime_ns == before.st_mtime_ns
     LruFolder(tmp_path, 100).evict()
     assert old.exists() and not newer.exists()
 

@@ -30,7 +30,7 @@ from symcache.client.model import FetchedImage
 from symcache.errors import StorageError
 from symcache.files import atomic_write_bytes, is_named
 from symcache.images import ImageRequest
-from symcache.lru_folder import LruFolder
+from symcache.lru_folder import LruFolder, touch
 
 __all__ = ["IndexEntry", "LocalCache"]
 
@@ -122,8 +122,8 @@ class LocalCache:
             if status.st_size != entry.size:  # somebody damaged it: fetch it again
                 blob.unlink(missing_ok=True)
                 return None
-            if time.time() - status.st_mtime > _TOUCH_SECONDS:
-                os.utime(blob)  # what was used longest ago is evicted first
+            if time.time() - max(status.st_atime, status.st_mtime) > _TOUCH_SECONDS:
+                touch(blob, status)  # what was used longest ago is evicted first
         except FileNotFoundError:
             return None
         except OSError:
