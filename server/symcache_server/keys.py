@@ -8,6 +8,8 @@ from symcache.dump import SourceTrees
 from symcache.library import Library
 from symcache_server.config import ServerConfig
 from symcache_server.files.decoded import DecodedCache
+from symcache_server.files.made import MadeFiles
+from symcache_server.files.scrubber import Scrubber
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
 from symcache_server.http.limits import Limits
@@ -24,10 +26,12 @@ __all__ = [
     "DECODED",
     "LIBRARY",
     "LIMITS",
+    "MADE",
     "MISS_LOG",
     "OFFLOAD",
     "REFRESHER",
     "RESOLVER",
+    "SCRUBBER",
     "SOURCES",
     "TOKENS",
     "UPLOADS",
@@ -42,7 +46,9 @@ REFRESHER = web.AppKey("refresher", Refresher)
 MISS_LOG = web.AppKey("miss_log", MissLog)
 CACHE_MATCHER = web.AppKey("cache_matcher", CacheMatcher)
 DECODED = web.AppKey("decoded", DecodedCache)
+MADE = web.AppKey("made", MadeFiles)
 UPLOADS = web.AppKey("uploads", Uploads)
+SCRUBBER = web.AppKey("scrubber", Scrubber)
 SOURCES = web.AppKey("sources", SourceTrees)
 TOKENS = web.AppKey("tokens", TokenStore)
 LIMITS = web.AppKey("limits", Limits)

@@ -15,6 +15,9 @@ from symcache.library import Library
 from symcache_server.config import ServerConfig
 from symcache_server.convert.breakpad import stop_making
 from symcache_server.files.decoded import DecodedCache
+from symcache_server.files.made import MadeFiles
+from symcache_server.files.repairs import Repairs
+from symcache_server.files.scrubber import Scrubber
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
 from symcache_server.http.limits import Limits
@@ -27,10 +30,12 @@ from symcache_server.keys import (
     DECODED,
     LIBRARY,
     LIMITS,
+    MADE,
     MISS_LOG,
     OFFLOAD,
     REFRESHER,
     RESOLVER,
+    SCRUBBER,
     SOURCES,
     TOKENS,
     UPLOADS,
@@ -39,7 +44,7 @@ from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
-from symcache_server.lookup.upstreams import Upstreams
+from symcache_server.lookup.upstreams import Upstreams, station
 
 __all__ = ["set_up"]
 
@@ -49,7 +54,9 @@ log = logging.getLogger("symcache.server")
 def set_up(app: web.Application, config: ServerConfig) -> None:
     """Make what the handlers of `app` share, and have it closed with it. Raises NotFoundError, StorageError."""
     library, background = Library.open(config.library), Library.open(config.library)
-    decoded = DecodedCache(library, config.cache_dir / "decoded", config.cache_bytes)
+    repairs = Repairs(config.library, config.upstreams, {"Via": station(config.identity)})
+    folder = config.cache_dir / "decoded"
+    decoded = DecodedCache(library, folder, config.cache_bytes, repairs.repair)
     limits = Limits(*config.rates, config.trusted_proxies, config.processes)
     if config.x_accel or config.redirect_to_store:
         app[OFFLOAD] = Offload(config, library.store, decoded)
@@ -59,7 +66,8 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     resolver = Resolver(library, upstreams)
     app[CONFIG], app[LIBRARY], app[BACKGROUND] = config, library, background
     app[RESOLVER], app[REFRESHER] = resolver, Refresher(library, background, resolver.forget)
-    app[DECODED], app[LIMITS] = decoded, limits
+    app[DECODED], app[MADE], app[LIMITS] = decoded, MadeFiles(decoded.files), limits
+    app[SCRUBBER] = Scrubber(library, folder, config.state_dir, repairs.repair)
     app[TOKENS] = TokenStore(config.tokens)
     app[UPLOADS] = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
     app[SOURCES] = SourceTrees(config.sources)
@@ -70,6 +78,7 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     upkeep = asyncio.create_task(_keep_up(app))
+    app[SCRUBBER].start()
     yield
     upkeep.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -77,9 +86,10 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     await app[RESOLVER].close()
     flush_access_log()
     await asyncio.to_thread(app[MISS_LOG].close)
-    app[DECODED].stop_making()
+    app[MADE].stop()
     stop_making()
-    await asyncio.to_thread(app[DECODED].close)
+    for part in (app[SCRUBBER], app[MADE], app[DECODED]):
+        await asyncio.to_thread(part.close)
     app[BACKGROUND].close()
     app[LIBRARY].close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,16 +21,13 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.cli.settings import library_location, open_library
-from symcache.client import SymbolClient
+from symcache.client import fetch_from
 from symcache.errors import IncompleteError, StorageError, UsageError
-from symcache.images import ImageRequest
 from symcache.library import (
     DEFAULT_GRACE,
     MINIMUM_GRACE,
-    Fetch,
     FsckReport,
     Library,
-    Occurrence,
     Subset,
     write_snapshot,
 )
@@ -102,23 +98,11 @@ def _repair(library: Library, report: FsckReport, sources: list[str], progress: 
     urls = [s for s in sources if s.startswith(("http://", "https://"))]
     others = [Library.open(s) for s in sources if s not in urls]
     try:
-        fetch = [_fetch_from(urls)] if urls else []
+        fetch = [fetch_from(urls)] if urls else []
         repair_library(library, report, others=others, fetch=fetch, progress=progress)  # type: ignore[arg-type]
     finally:
         for other in others:
             other.close()
-
-
-def _fetch_from(urls: list[str]) -> Fetch:
-    def fetch(wanted: Occurrence, folder: Path) -> Path | None:
-        if wanted.uuid is None:
-            return None
-        request = ImageRequest(wanted.uuid, wanted.kind, cache=wanted.cache_uuid)
-        with SymbolClient(urls, folder) as client:
-            found = client.fetch_many([request]).get(request)
-        return found.path if found else None
-
-    return fetch
 
 
 def _show_report(report: FsckReport) -> None:

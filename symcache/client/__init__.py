@@ -13,6 +13,7 @@ from symcache.late_imports import late_imports
 if TYPE_CHECKING:
     from symcache.client.documents import get_document
     from symcache.client.fetch import Fetcher
+    from symcache.client.repairing import fetch_from
     from symcache.client.session import http_session
     from symcache.client.uploading import PushedFile, push
 
@@ -25,6 +26,7 @@ __all__ = [
     "PushedFile",
     "StoredImage",
     "SymbolClient",
+    "fetch_from",
     "get_document",
     "http_session",
     "push",
@@ -36,6 +38,7 @@ __getattr__ = late_imports(
     __name__,
     {
         "Fetcher": "fetch",
+        "fetch_from": "repairing",
         "PushedFile": "uploading",
         "get_document": "documents",
         "http_session": "session",

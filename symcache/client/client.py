@@ -35,7 +35,16 @@ class SymbolClient:
     requires a token gets the password of its URL: `https://any:TOKEN@host`.
     """
 
-    def __init__(self, urls: Sequence[str], cache_dir: Path, *, max_bytes: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        cache_dir: Path,
+        *,
+        max_bytes: int = DEFAULT_LIMIT,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`headers` go with every request for an image."""
+        self._headers = headers
         self.urls, self._tokens = split_tokens(urls)
         """Without the tokens that they may have brought along: these are never shown."""
         self.failures: dict[ImageRequest, list[str]] = {}
@@ -85,7 +94,7 @@ class SymbolClient:
         count = ByteCount()
 
         async def fetch(session: ClientSession) -> FetchJob[ImageRequest, FetchedImage]:
-            fetcher = Fetcher(session, self._cache, tokens=self._tokens)
+            fetcher = Fetcher(session, self._cache, headers=self._headers, tokens=self._tokens)
             job: FetchJob[ImageRequest, FetchedImage] = FetchJob(
                 self.urls, lambda url, request: fetcher.fetch(url, request, count), self._down
             )

@@ -16,7 +16,8 @@ from symcache.errors import IntegrityError
 from symcache.files import atomic_write
 from symcache.macho import LITTLE_64, FatArch, fat_table, mach_header
 from symcache_server.files.decoded import DecodedCache
-from symcache_server.http.content import Content
+from symcache_server.files.made import MadeFiles
+from symcache_server.http.content import Content, Source
 
 __all__ = ["make_universal"]
 
@@ -27,9 +28,11 @@ _REVISION = 1
 """Part of the name that a made file is cached under."""
 
 
-async def make_universal(decoded: DecodedCache, slices: Sequence[Occurrence]) -> tuple[Path, Content]:
+async def make_universal(
+    made: MadeFiles, decoded: DecodedCache, slices: Sequence[Occurrence]
+) -> tuple[Source, Content]:
     """Return a universal file of these slices, made when it is first requested. Raises as `DecodedCache.open`."""
-    return await decoded.made([(decoded, one.sha256, one.size) for one in slices], f"fat{_REVISION}", _write)
+    return await made.get([(decoded, one.sha256, one.size) for one in slices], f"fat{_REVISION}", _write)
 
 
 def _write(descriptors: Sequence[int], target: Path) -> None:

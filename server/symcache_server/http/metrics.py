@@ -29,8 +29,10 @@ from prometheus_client import REGISTRY as DEFAULT_REGISTRY
 
 __all__ = [
     "CACHE_FILLS",
+    "DAMAGED",
     "LIBRARY_AGE",
     "MISSES",
+    "OLDEST_CHECK",
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
@@ -57,6 +59,13 @@ SECONDS = Histogram(
 MISSES = Counter("symcache_misses", "Look-ups of what nobody has.", ["type"])
 CACHE_FILLS = Counter("symcache_cache_fills", "Blobs decoded or proven for sending.", ["result"])
 UPSTREAM = Counter("symcache_upstream_requests", "Requests passed on to other servers.", ["result"])
+DAMAGED = Counter("symcache_damaged_files", "Files found damaged, by where they lie.", ["files"])
+OLDEST_CHECK = Gauge(
+    "symcache_oldest_check_timestamp_seconds",
+    "When that file was last read and checked which waits longest for it.",
+    ["files"],
+    multiprocess_mode="livemin",
+)
 LIBRARY_AGE = Gauge(
     "symcache_library_refreshed_timestamp_seconds",
     "When the library was last looked at for new records.",

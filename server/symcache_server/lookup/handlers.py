@@ -27,18 +27,21 @@ from symcache_server.http.content import (
     send_json,
 )
 from symcache_server.http.metrics import MISSES
-from symcache_server.keys import DECODED, LIBRARY, MISS_LOG, OFFLOAD, RESOLVER
+from symcache_server.keys import CONFIG, DECODED, LIBRARY, MADE, MISS_LOG, OFFLOAD, RESOLVER
 from symcache_server.layouts import Lookup, RawCacheFile, What
 from symcache_server.lookup.headers import fetched_headers, image_headers, not_found, size_headers
 from symcache_server.lookup.sections import send_section
 from symcache_server.lookup.sources import send_source
 from symcache_server.lookup.symbol_files import send_fetched_symbol_file, send_symbol_file
+from symcache_server.lookup.upstreams import came_through
 
 __all__ = ["send_lookup", "send_raw_cache"]
 
 
 async def send_lookup(request: web.Request, lookup: Lookup) -> web.StreamResponse:
     """Send what is requested in any layout, or 404."""
+    if came_through(request, request.app[CONFIG].identity):
+        return not_found("this server has passed the request on itself, so it has nothing")
     if lookup.what is What.SOURCE:
         return await send_source(request, lookup)
     if lookup.what is What.SECTION:
@@ -72,10 +75,10 @@ async def _send_image(request: web.Request, lookup: Lookup, image: Found) -> web
         return await send_symbol_file(request, lookup, image, headers)
     app = request.app
     if "universal" in request.query and len(slices := app[LIBRARY].catalog.slices_of(image.occurrence)) > 1:
-        path, content = await make_universal(app[DECODED], slices)
+        source, content = await make_universal(app[MADE], app[DECODED], slices)
         archs = header_text(" ".join(one.arch for one in slices))
         headers |= size_headers(content.size) | {"X-Symcache-Arch": archs}
-        return await send(request, PlainFile(path), content, headers)
+        return await send(request, source, content, headers)
     content = Content(image.sha256, image.size, image.stored_size)
     return await send(request, app[DECODED], content, headers, app.get(OFFLOAD))
 

@@ -15,7 +15,7 @@ from symcache.macho import identify
 from symcache.model import Kind
 from symcache_server.convert.breakpad import REVISION, make_symbol_file
 from symcache_server.http.content import REVALIDATE, PlainFile, Source, send
-from symcache_server.keys import DECODED, RESOLVER
+from symcache_server.keys import DECODED, MADE, RESOLVER
 from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import size_headers
 
@@ -53,9 +53,9 @@ async def send_fetched_symbol_file(
 async def _send_made(
     request: web.Request, parts: Sequence[_Part], make: Callable[..., None], headers: dict[str, str]
 ) -> web.StreamResponse:
-    path, content = await request.app[DECODED].made(
+    source, content = await request.app[MADE].get(
         parts, f"sym{REVISION}", lambda descriptors, target: make(tuple(descriptors), target=target)
     )
     # Revalidated: a dSYM may come, and the next version of this program may tell more.
     headers |= size_headers(content.size) | {"Cache-Control": REVALIDATE}
-    return await send(request, PlainFile(path), content, headers)
+    return await send(request, source, content, headers)

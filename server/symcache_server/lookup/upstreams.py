@@ -19,9 +19,10 @@ from aiohttp import web
 from symcache.client import FetchedImage, Fetcher, LocalCache, http_session, split_tokens
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageRequest
+from symcache_server.files.checked import Proofs, content_hash, put_aside
 from symcache_server.http.metrics import UPSTREAM
 
-__all__ = ["Upstreams"]
+__all__ = ["Upstreams", "came_through", "station"]
 
 _MOST_HOPS = 8
 """As debuginfod: a request that came through so many servers is not passed on."""
@@ -51,7 +52,7 @@ class Upstreams:
     def __init__(self, urls: tuple[str, ...], folder: Path, limit: int, identity: str) -> None:
         self._urls, self._tokens = split_tokens(urls)
         self._identity = identity
-        self._cache = LocalCache(folder, limit)
+        self._cache, self._proofs = LocalCache(folder, limit), Proofs()
         self._session: aiohttp.ClientSession | None = None
         self._running: dict[_Key, asyncio.Task[FetchedImage | None]] = {}
         self._misses: OrderedDict[_Key, float] = OrderedDict()
@@ -70,12 +71,12 @@ class Upstreams:
 
     async def fetch(self, image: ImageRequest, request: web.BaseRequest) -> FetchedImage | None:
         """Return what some server has, or None. Raises RemoteError when none of them could be reached."""
-        if cached := self._cache.find(image):
+        if (cached := self._cache.find(image)) and await self._is_intact(cached):
             UPSTREAM.labels("cached").inc()
             return cached
-        stations = frozenset(_STATION.findall(",".join(request.headers.getall("Via", []))))
+        stations = _stations(request)
         key = image, stations
-        if self._misses.get(key, 0) > time.monotonic() or not self._may_pass_on(request, stations):
+        if self._misses.get(key, 0) > time.monotonic() or not self._may_pass_on(request):
             return None
         until, error = self._wrong.get(key, (0.0, None))
         if error is not None and until > time.monotonic():
@@ -88,11 +89,28 @@ class Upstreams:
             task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
 
-    def _may_pass_on(self, request: web.BaseRequest, stations: frozenset[str]) -> bool:
+    async def _is_intact(self, cached: FetchedImage) -> bool:
+        """Return whether a cached file is what was fetched; what is not is put aside."""
+        path = cached.path
+        try:
+            status = path.stat()
+            if self._proofs.hold(cached.sha256, status):
+                return True
+            with path.open("rb") as file:
+                found = await asyncio.to_thread(content_hash, file)
+        except FileNotFoundError:
+            return False  # evicted
+        if found != cached.sha256:
+            await asyncio.to_thread(put_aside, self._cache.folder / "blobs", path, "upstream")
+            return False
+        self._proofs.add(cached.sha256, status)
+        return True
+
+    def _may_pass_on(self, request: web.BaseRequest) -> bool:
         """Return whether the request has not come through here already, nor through too many servers."""
         via = ",".join(request.headers.getall("Via", []))
         hops = max(via.count(",") + bool(via), len(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")))
-        return hops < _MOST_HOPS and f"symcache-{self._identity}" not in stations
+        return hops < _MOST_HOPS and not came_through(request, self._identity)
 
     def _finished(self, key: _Key, task: asyncio.Task[FetchedImage | None]) -> None:
         self._running.pop(key, None)
@@ -151,6 +169,21 @@ class Upstreams:
         return reason if until > time.monotonic() else ""
 
 
+def station(identity: str) -> str:
+    """Return the field Via (RFC 9110 7.6.3) of a request that the server of this identity passes on."""
+    return f"1.1 symcache-{identity}"
+
+
+def came_through(request: web.BaseRequest, identity: str) -> bool:
+    """Return whether a request was passed on by the server of this identity: then it waits for the response."""
+    return f"symcache-{identity}" in _stations(request)
+
+
+def _stations(request: web.BaseRequest) -> frozenset[str]:
+    """Return the symcache servers that a request came through."""
+    return frozenset(_STATION.findall(",".join(request.headers.getall("Via", []))))
+
+
 def _is_unreachable(error: BaseException | None) -> bool:
     """Return whether an error comes from a server that did not even take the connection."""
     while error is not None:
@@ -162,6 +195,6 @@ def _is_unreachable(error: BaseException | None) -> bool:
 
 def _passed_on(request: web.BaseRequest, identity: str) -> dict[str, str]:
     """Return the headers that tell an upstream server whose request it is (RFC 9110 7.6.3 for Via)."""
-    via = [*request.headers.getall("Via", []), f"1.1 symcache-{identity}"]
+    via = [*request.headers.getall("Via", []), station(identity)]
     forwarded = [*request.headers.getall("X-Forwarded-For", []), request.remote or "unknown"]
     return {"Via": ", ".join(via), "X-Forwarded-For": ", ".join(forwarded)}

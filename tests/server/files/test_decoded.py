@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -20,8 +20,10 @@ from symcache.errors import IntegrityError, StorageError
 from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import blob_key
+from symcache_server.files.checked import CheckedFolder
 from symcache_server.files.decoded import DecodedCache
-from symcache_server.http.content import Content, PlainFile
+from symcache_server.files.made import MadeFiles
+from symcache_server.http.content import PlainFile
 from symcache_server.http.metrics import CACHE_FILLS
 from tests.library.images import Image, harvest
 from tests.support.disks import mounted_disk
@@ -48,6 +50,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of eight megabytes."""
     with mounted_disk(tmp_path / "disk", 8) as folder:
         yield folder
+
+
+async def _made(made: MadeFiles, samples: Samples, make: Callable[[Sequence[int], Path], None]) -> bytes:
+    """Return the file that is made of a sample by `make`."""
+    source, content = await made.get([(PlainFile(samples.dylib), "0" * 64, 1)], "sym9", make)
+    with os.fdopen(await source.open(content.sha256, content.size), "rb") as file:
+        return file.read()
 
 
 def _path(image: Path) -> str:
@@ -85,7 +94,7 @@ def test_what_was_served_lately_outlives_what_was_not(many: tuple[Path, list[Pat
     assert [path.exists() for path in cached[:3]] == [True, False, True]
 
 
-def test_a_stored_blob_is_proven_once_until_it_changes_or_a_week_is_over(
+def test_each_process_proves_a_stored_blob_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = Image("/usr/lib/a", 1)
@@ -110,16 +119,14 @@ def test_a_stored_blob_is_proven_once_until_it_changes_or_a_week_is_over(
                 cache.close()
             return len(proofs)
 
-        assert [proofs_for_sending(), proofs_for_sending()] == [1, 0]
-        (note,) = (tmp_path / "cache").rglob("*.ok")
-        for days, expected in ((6.9, 0), (7.1, 1)):
-            os.utime(note, (time.time() - 86400 * days,) * 2)
-            assert proofs_for_sending() == expected
-        os.utime(stored, (1, 1))  # written to, in whatever way
-        assert [proofs_for_sending(), proofs_for_sending()] == [1, 0]
+        assert [proofs_for_sending(), proofs_for_sending()] == [1, 1]
 
         cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
-        os.close(asyncio.run(cache.open_stored(sha256, size, stored.stat().st_size)))
+        for _ in range(2):
+            proofs.clear()
+            os.close(asyncio.run(cache.open_stored(sha256, size, stored.stat().st_size)))
+            assert len(proofs) == 1
+            os.utime(stored, (1, 1))  # written to, in whatever way
         broken = bytearray(stored.read_bytes())
         broken[-1] ^= 1
         stored.write_bytes(broken)
@@ -216,27 +223,26 @@ def test_what_cannot_be_made_is_not_tried_at_every_request(samples: Samples, tmp
             raise errors[len(tried) - 1]
         target.write_bytes(b"made")
 
-    async def ask(cache: DecodedCache) -> Path:
-        return (await cache.made([(PlainFile(samples.dylib), "0" * 64, 1)], "sym9", make))[0]
+    async def ask(files: CheckedFolder) -> bytes:
+        return await _made(MadeFiles(files), samples, make)
 
-    with Library.open(samples.library) as library:
-        for again in range(2):  # what another process has found out holds as well
-            cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
-            if not again:
-                for error in (StorageError, StorageError):  # may be over at any time
-                    with pytest.raises(error):
-                        asyncio.run(ask(cache))
-                assert len(tried) == 2
-            for _ in range(3):
-                with pytest.raises(IntegrityError, match="cannot be read"):
-                    asyncio.run(ask(cache))
-            cache.close()
-        assert len(tried) == 3
-        # Not for ever: what reads it may have become better.
-        (note,) = (tmp_path / "cache").rglob("*.no")
-        os.utime(note, (time.time() - 3700,) * 2)
-        assert asyncio.run(ask(DecodedCache(library, tmp_path / "cache", 1 << 30))).read_bytes() == b"made"
-        assert len(tried) == 4
+    for again in range(2):  # what another process has found out holds as well
+        files = CheckedFolder(tmp_path / "cache", 1 << 30)
+        if not again:
+            for error in (StorageError, StorageError):  # may be over at any time
+                with pytest.raises(error):
+                    asyncio.run(ask(files))
+            assert len(tried) == 2
+        for _ in range(3):
+            with pytest.raises(IntegrityError, match="cannot be read"):
+                asyncio.run(ask(files))
+        files.close()
+    assert len(tried) == 3
+    # Not for ever: what reads it may have become better.
+    (note,) = (tmp_path / "cache").rglob("*.no")
+    os.utime(note, (time.time() - 3700,) * 2)
+    assert asyncio.run(ask(CheckedFolder(tmp_path / "cache", 1 << 30))) == b"made"
+    assert len(tried) == 4
 
 
 def test_what_many_ask_for_at_once_is_made_once(samples: Samples, tmp_path: Path) -> None:
@@ -249,22 +255,18 @@ def test_what_many_ask_for_at_once_is_made_once(samples: Samples, tmp_path: Path
         assert end.wait(60)
         target.write_bytes(b"made")
 
-    async def ask_all(cache: DecodedCache) -> list[bytes]:
-        def ask() -> asyncio.Task[tuple[Path, Content]]:
-            parts = [(PlainFile(samples.dylib), "0" * 64, 1)]
-            return asyncio.ensure_future(cache.made(parts, "sym9", make))
+    async def ask_all(made: MadeFiles) -> list[bytes]:
+        def ask() -> asyncio.Task[bytes]:
+            return asyncio.ensure_future(_made(made, samples, make))
 
         asked = [ask(), ask()]  # at the same moment, and while it is being made
         await asyncio.to_thread(begun.wait, 60)
         asked.append(ask())
         await asyncio.sleep(0.05)
         end.set()
-        return [path.read_bytes() for path, _ in await asyncio.gather(*asked)]
+        return await asyncio.gather(*asked)
 
-    with Library.open(samples.library) as library:
-        cache = DecodedCache(library, tmp_path / "cache", 1 << 30)
-        assert asyncio.run(ask_all(cache)) == [b"made"] * 3
-        cache.close()
+    assert asyncio.run(ask_all(MadeFiles(CheckedFolder(tmp_path / "cache", 1 << 30)))) == [b"made"] * 3
     assert made == 1
 
 

@@ -1,0 +1,176 @@
+"""A bounded folder of files that are named by their hash, each checked before this process gives it out.
+
+Disks decay, so nothing is believed that another process found, or this program before it was started anew; and a file
+that has changed is checked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from symcache.lru_folder import LruFolder, touch
+from symcache_server.http.metrics import CACHE_FILLS, DAMAGED
+
+__all__ = ["DAMAGED_FOLDER", "CheckedFolder", "Proofs", "content_hash", "decoded_hash", "put_aside"]
+
+log = logging.getLogger("symcache.server")
+DAMAGED_FOLDER = "damaged"
+"""Where files go that are not what their names say: not served any more, and evicted as any other."""
+_TOUCH_SECONDS = 60
+_REMEMBERED = 1_000_000
+
+_Signature = tuple[int, int, int]
+"""Inode, size and time of change (ns) of a file."""
+
+
+class Proofs:
+    """Files, by name, that this process has found to hold what they should. May be used from several threads."""
+
+    def __init__(self) -> None:
+        self._signatures: OrderedDict[str, _Signature] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def hold(self, name: str, status: os.stat_result) -> bool:
+        """Return whether a file was checked under this name, and has not changed since."""
+        return self._signatures.get(name) == _signature(status)
+
+    def add(self, name: str, status: os.stat_result) -> None:
+        """Take note that a file was found right; `status` is from before it was read."""
+        with self._lock:
+            self._signatures[name] = _signature(status)
+            while len(self._signatures) > _REMEMBERED:
+                self._signatures.popitem(last=False)
+
+
+class CheckedFolder:
+    """Files in the folders of `folder`, of `limit` bytes at most, and proofs of these and of others."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.bounded, self.proofs = folder, LruFolder(folder, limit), Proofs()
+        self._own = f"{folder}/"
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
+        self._touched: OrderedDict[str, float] = OrderedDict()
+
+    def close(self) -> None:
+        """Wait for what is being read and written; begin nothing more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def path(self, name: str) -> str:
+        """Return where the file of this name is, or would be."""
+        return f"{self.folder}/{name[:2]}/{name}"
+
+    async def open(self, path: str, prepare: Callable[[], None]) -> int:
+        """Return a descriptor of the file at `path`, once `prepare`, in a thread, has brought or checked it.
+
+        Raises what that raises. The file may lie elsewhere; it is not evicted then.
+        """
+        if (ready := self._open(path)) is not None:
+            return ready
+        with self.bounded.pinned(path):
+            while (descriptor := self._open(path)) is None:
+                await self.once(path, prepare)
+        return descriptor
+
+    def _open(self, path: str) -> int | None:
+        """Return a descriptor of a file that has been checked, or None."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        status = os.fstat(descriptor)
+        if not self.proofs.hold(path, status):
+            os.close(descriptor)
+            return None
+        if path.startswith(self._own):
+            self.touch(path, status)
+        return descriptor
+
+    async def once(self, key: str, work: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
+        """Do `work` in a thread, once for everybody who waits for `key` meanwhile."""
+        future = self._waiting.get(key)
+        if future is None:
+            future = asyncio.ensure_future(asyncio.wrap_future((pool or self._pool).submit(work)))
+            self._waiting[key] = future
+            future.add_done_callback(lambda done: self._finished(key, done))
+        # A client that goes away must not take the work from the others.
+        await asyncio.shield(future)
+
+    def under_way(self, key: str) -> asyncio.Future[None] | None:
+        """Return what somebody waits for under `key`."""
+        return self._waiting.get(key)
+
+    def _finished(self, key: str, future: asyncio.Future[None]) -> None:
+        self._waiting.pop(key, None)
+        failed = future.cancelled() or future.exception() is not None  # seen: every waiter may have gone
+        CACHE_FILLS.labels("failed" if failed else "done").inc()
+
+    def touch(self, path: str, status: os.stat_result) -> None:
+        """Have a file count as used now."""
+        now = time.monotonic()
+        if now - self._touched.get(path, -_TOUCH_SECONDS) >= _TOUCH_SECONDS:
+            with contextlib.suppress(OSError):
+                touch(path, status)
+            self._touched[path] = now
+            self._touched.move_to_end(path)
+            while len(self._touched) > _REMEMBERED:
+                self._touched.popitem(last=False)
+
+    def check(self, path: Path, sha256: str, hashed: Callable[[BinaryIO], str] | None = None) -> bool:
+        """Return whether a file is here whose content has this hash (by `hashed`); what has another is put aside."""
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                found = (hashed or content_hash)(file)
+        except FileNotFoundError:
+            return False
+        if found == sha256:
+            self.proofs.add(str(path), status)
+            return True
+        put_aside(self.folder, path, "decoded")
+        return False
+
+
+def content_hash(file: BinaryIO) -> str:
+    """Return the SHA-256 of what is in a file, in hex."""
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+def decoded_hash(stored: BinaryIO) -> str:
+    """Return the SHA-256, in hex, of what zstd frames decode to; an empty string for what does not decode."""
+    digest = hashlib.sha256()
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True, closefd=False) as reader:
+            while chunk := reader.read(1 << 20):
+                digest.update(chunk)
+    except zstandard.ZstdError:
+        return ""
+    return digest.hexdigest()
+
+
+def put_aside(folder: Path, path: Path, kind: str) -> None:
+    """Move a damaged file of the cache in `folder` to where nobody looks for it, and count it. Raises OSError."""
+    aside = folder / DAMAGED_FOLDER
+    aside.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        path.replace(aside / path.name)
+        DAMAGED.labels(kind).inc()
+        log.error("%s: damaged, and put aside", path)
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,60 @@
+"""Having a blob again that was found damaged: put aside, and taken from another server or out of its shared cache."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from symcache.client import fetch_from
+from symcache.errors import IntegrityError, NotFoundError
+from symcache.library import FsckCode, FsckReport, Library, repair
+from symcache.store import blob_key
+from symcache_server.http.metrics import DAMAGED
+
+__all__ = ["Repairs"]
+
+log = logging.getLogger("symcache.server")
+_FAILED_SECONDS = 600.0
+"""How long what could not be had again is not tried again: a whole shared cache may have to be read for it."""
+
+
+class Repairs:
+    """Repairs one library at `location`, by what it holds itself and by the servers at `urls`."""
+
+    def __init__(self, location: str, urls: Sequence[str], headers: Mapping[str, str]) -> None:
+        self._location = location
+        self._fetch = [fetch_from(urls, headers)] if urls else []
+        self._failed: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def repair(self, sha256: str, cause: IntegrityError | NotFoundError) -> None:
+        """Have a blob again. Raises IntegrityError where that cannot be done, and `cause` where nothing needs it.
+
+        May take minutes. Raises StorageError for a library that cannot be opened.
+        """
+        with self._lock:
+            if self._failed.get(sha256, 0.0) > time.monotonic():
+                raise _lost(sha256)
+            with Library.open(self._location) as library:
+                if not library.catalog.is_live(sha256):
+                    raise cause
+                damaged = isinstance(cause, IntegrityError)
+                report = FsckReport()
+                report.add(FsckCode.BLOB_DAMAGED if damaged else FsckCode.BLOB_MISSING, blob_key(sha256), str(cause))
+                repair(library, report, fetch=self._fetch)
+            finding = report.findings[0]
+            if damaged:
+                DAMAGED.labels("library").inc()
+            log.error("%s: %s", finding.message, finding.repaired or "not to be had again")
+            if not finding.repaired:
+                self._failed[sha256] = time.monotonic() + _FAILED_SECONDS
+                raise _lost(sha256)
+
+
+def _lost(sha256: str) -> IntegrityError:
+    return IntegrityError(
+        f"blob {sha256} is damaged or gone, and neither its shared cache nor another server has it",
+        hint="run `symcache fsck --repair --from` a library or server that has it",
+    )
