@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +20,14 @@ from symcache.errors import StorageError
 from symcache.model import Record
 from symcache.wal import enable_wal
 
-__all__ = ["FAILURES", "REBUILD", "CatalogFile", "copy_catalog"]
+__all__ = ["FAILURES", "REBUILD", "CatalogFile", "copy_catalog", "refusal"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
+_DELETE = "delete this file: it is folded anew"
+_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_PERMISSIONS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
+_OTHERS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_LEAST_ROOM = 1 << 20
 
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite raises; of a damaged schema it quotes bytes that Python cannot make a message of."""
@@ -41,6 +47,7 @@ class CatalogFile:
         """`data_version` when something was last folded in."""
         self._seen = (-1, -1)
         """`data_version` and `total_changes` of the connection when its records were last looked at."""
+        connection = None
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,8 +69,12 @@ class CatalogFile:
             connection.execute(f"PRAGMA synchronous = {'OFF' if filling else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -131072")  # KiB
             connection.execute("PRAGMA mmap_size = 8589934592")
-        except (*FAILURES, OSError) as error:
-            raise StorageError(f"catalog {path}: {error}", hint="delete this file: it is folded anew") from error
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, (*FAILURES, OSError)):
+                raise refusal(path, error, _DELETE) from error
+            raise
 
     def close(self) -> None:
         """Close the connection, once no other thread is in the midst of using it: SQLite would crash."""
@@ -94,7 +105,7 @@ class CatalogFile:
             except BaseException as error:
                 self._indexer.forget()
                 if isinstance(error, FAILURES):
-                    raise StorageError(f"catalog: {error}", hint=REBUILD) from error
+                    raise refusal(self.path, error) from error
                 raise
             self._seen = (-1, -1)
         return new
@@ -102,7 +113,10 @@ class CatalogFile:
     def filled(self) -> None:
         """Make the indexes that a catalog opened for `filling` still lacks."""
         with self._lock:
-            create_indexes(self.database)
+            try:
+                create_indexes(self.database)
+            except FAILURES as error:
+                raise refusal(self.path, error) from error
 
     def replace_with(self, other: Self) -> None:
         """Take over everything that another catalog holds, in one step for those who read."""
@@ -110,7 +124,7 @@ class CatalogFile:
             try:
                 other.database.conn.backup(self.database.conn)
             except FAILURES as error:
-                raise StorageError(f"catalog: {error}", hint="delete the catalog file: it is folded anew") from error
+                raise refusal(self.path, error, _DELETE) from error
             self._indexer.forget()
             self._seen = (-1, -1)
 
@@ -123,7 +137,7 @@ class CatalogFile:
                 copy.execute("DROP TABLE IF EXISTS lost_records")
                 return int(copy.execute("SELECT count(*) FROM record_keys").fetchone()[0])
         except sqlite3.Error as error:
-            raise StorageError(f"catalog {target}: {error}", hint="check space and permissions") from error
+            raise refusal(target, error) from error
 
     @contextlib.contextmanager
     def one_moment(self) -> Iterator[None]:
@@ -134,9 +148,10 @@ class CatalogFile:
                 try:
                     yield
                 finally:
-                    self.database.conn.execute("ROLLBACK")
+                    if self.database.conn.in_transaction:
+                        self.database.conn.execute("ROLLBACK")
             except FAILURES as error:
-                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+                raise refusal(self.path, error) from error
 
     def fingerprint(self) -> str:
         """Return a hash of everything that is held, whatever the order it was folded in: equal content, equal hash."""
@@ -164,7 +179,7 @@ class CatalogFile:
             try:
                 return list(self.database.conn.execute(sql, parameters).fetchall())
             except FAILURES as error:
-                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+                raise refusal(self.path, error) from error
 
     def _one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
         return self._all(sql, parameters)[0]
@@ -175,10 +190,11 @@ class CatalogFile:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite has ended it itself where a disk is full
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
 
 def copy_catalog(source: Path, target: Path) -> None:
@@ -187,4 +203,20 @@ def copy_catalog(source: Path, target: Path) -> None:
         with contextlib.closing(sqlite3.connect(source, timeout=60)) as connection:
             connection.execute("VACUUM INTO ?", (str(target),))
     except FAILURES as error:
-        raise StorageError(f"catalog {source}: {error}", hint="delete this file: it is folded anew") from error
+        raise refusal(source, error, _DELETE) from error
+
+
+def refusal(path: Path | None, error: BaseException, otherwise: str = REBUILD) -> StorageError:
+    """Return the error that says what SQLite refuses about a catalog, and what to do about it: `otherwise` last."""
+    # The low byte is the result code, whatever the extended one says beside.
+    code, text, hint = getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error), otherwise
+    if code in _DISK or isinstance(error, OSError):
+        hint = "free some space on its disk, or see what is wrong with that, and run the same command again"
+        with contextlib.suppress(OSError):
+            if path is not None and shutil.disk_usage(path.parent).free < _LEAST_ROOM:
+                text = f"the disk is full ({text})"
+    elif code in _PERMISSIONS:
+        hint = "check the permissions of this file and its folder"
+    elif code in _OTHERS:
+        hint = "another process has kept it for a minute: see which, and run the same command again"
+    return StorageError(f"catalog {path or ''}: {text}", hint=hint)

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from symcache.catalog.file import FAILURES, REBUILD, CatalogFile
+from symcache.catalog.file import FAILURES, CatalogFile, refusal
 from symcache.catalog.fold import NONE
 from symcache.catalog.rows import FoldedRecord, RecordId, Removal, Retirement
 from symcache.catalog.schema import create_notes
-from symcache.errors import StorageError
 from symcache.model import Kind
 
 __all__ = ["Records"]
@@ -85,14 +84,14 @@ class Records(CatalogFile):
                     create_notes(self.database)
                     self.database.conn.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?,?)", rows.items())  # noqa: S608
             except FAILURES as error:
-                raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+                raise refusal(self.path, error) from error
 
     def _make_notes(self) -> None:
         # Each time: another program may have put a catalog without them in the place of this one.
         try:
             create_notes(self.database)
         except FAILURES as error:
-            raise StorageError(f"catalog {self.path or ''}: {error}", hint=REBUILD) from error
+            raise refusal(self.path, error) from error
 
     def first_key_of(self, record: int) -> str:
         """Return where a record lies in the store; the first of the places, if there are several."""

@@ -60,12 +60,21 @@ class Library:
         path = catalog_path(store, identity)
         snapshots.start_from(store, path, identity, earlier=catalog_path(store, ""))
         try:
-            return cls(store, Catalog(path))
+            return cls._over(store, path)
         except StorageError:
             if not repair:
                 raise
             snapshots.remove_database(path)
-            return cls(store, Catalog(path))
+            return cls._over(store, path)
+
+    @classmethod
+    def _over(cls, store: Store, path: Path) -> Library:
+        catalog = Catalog(path)
+        try:
+            return cls(store, catalog)
+        except BaseException:
+            catalog.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -136,21 +145,20 @@ class Library:
             noted = self.catalog.library_id()
             if not accept_losses and not (identity and noted and identity != noted):
                 before = self.catalog.lost() | {r.sha256: key for key, r in self.catalog.folded().items()}
-        path = self.catalog.path
-        fresh = Catalog(snapshots.scratch_name(path) if path else None, filling=True)
-        reader = RecordReader(self.store)
+        scratch = snapshots.scratch_name(self.catalog.path) if self.catalog.path else None
         try:
-            reader.fold(fresh, reader.scan(whole=True).records())
-            # One that cannot be read is known to be wrong anyway.
-            fresh.note_lost({sha256: key for sha256, key in before.items() if key not in reader.unreadable})
-            fresh.note_library_id(identity or noted)
-            fresh.filled()
-            self.catalog.replace_with(fresh)
-            reader.library_id = identity or noted
-            self._reader = reader
+            with contextlib.closing(Catalog(scratch, filling=True)) as fresh:
+                reader = RecordReader(self.store)
+                reader.fold(fresh, reader.scan(whole=True).records())
+                # One that cannot be read is known to be wrong anyway.
+                fresh.note_lost({sha256: key for sha256, key in before.items() if key not in reader.unreadable})
+                fresh.note_library_id(identity or noted)
+                fresh.filled()
+                self.catalog.replace_with(fresh)
+                reader.library_id = identity or noted
+                self._reader = reader
         finally:
-            fresh.close()
-            snapshots.remove_database(fresh.path)
+            snapshots.remove_database(scratch)
 
     def gaps(self) -> list[str]:
         """Return the keys of records that must have been, since the same writer wrote later ones, but are not there."""
