@@ -16,6 +16,7 @@ from uuid import UUID
 import zstandard
 
 from symcache.catalog import Catalog
+from symcache.images import ImageRequest
 from symcache.library import Library, Staged, ingest, stage_paths, stats, write_snapshot
 from symcache.store import LocalStore, RecordKey, put_object
 from tests.bench.harness import ROUNDS, Row, compare, figure
@@ -148,5 +149,5 @@ def _catalog(folder: Path) -> Iterator[Row]:
     start = time.perf_counter()
     with Library.open(folder) as fresh:
         assert isinstance(fresh.catalog, Catalog)
-        assert fresh.resolve(asked[0]) is None  # its record is known; its blob was never made
+        assert fresh.resolve(ImageRequest(asked[0])) is None  # its record is known; its blob was never made
     yield figure("cold start from a snapshot of 5 million", time.perf_counter() - start, "s", at_most=20)

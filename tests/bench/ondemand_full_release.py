@@ -19,6 +19,7 @@ from typing import Any
 
 from symcache.library import Library, stats
 from symcache.library.user_dirs import catalog_path
+from symcache.store import read_library_id
 from tests.bench.harness import Row, figure
 
 __all__ = ["run"]
@@ -57,7 +58,7 @@ def run(scratch: Path, scale: float = 1) -> list[Row]:
         raise RuntimeError(f"{result['images']} of {images} images; {result['problems'][:3]}")
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     with Library.open(library) as opened:
-        found, catalog = stats(opened), catalog_path(opened.store).stat().st_size
+        found, catalog = stats(opened), catalog_path(opened.store, read_library_id(opened.store)).stat().st_size
     stored = _size(library)
     rest = stored - found.cache_stored - found.image_stored - catalog
     name = "a release" if scale == 1 else f"a release at scale {scale:g}"

@@ -203,8 +203,10 @@ def _write_part(
             file.write(code[: text_end - at])
     with data_file.path.open("r+b") as file:
         file.seek(const_at)
-        for piece in (*(words.data for words, _ in chained), *infos):
-            file.write(piece)
+        for words, _ in chained:
+            file.write(words.data)
+        for info in infos:
+            file.write(info)
     with link_file.path.open("r+b") as file:
         file.seek(link_at)
         for piece in (link, nlists.data, pool.data):

@@ -25,7 +25,8 @@ def spread(rng: np.random.Generator, median: int, count: int, sigma: float, leas
 def names(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return letters that repeat themselves as much as names of functions do."""
     syllables = _ALPHABET[rng.integers(0, len(_ALPHABET), (4096, 8), np.uint8)]
-    return syllables[rng.integers(0, len(syllables), size // 8 + 1, np.uint16)].reshape(-1)[:size].copy()
+    letters: np.ndarray = syllables[rng.integers(0, len(syllables), size // 8 + 1, np.uint16)].reshape(-1)
+    return letters[:size].copy()
 
 
 def chained_pointers(
@@ -135,8 +136,8 @@ def load_commands(
         )
     vmaddr, vmsize, fileoff = linkedit
     found.append(struct.pack("<2I16s4Q4I", 0x19, 72, b"__LINKEDIT", vmaddr, vmsize, fileoff, vmsize, 1, 1, 0, 0))
-    for command, name in ((0xD, path), (0xC, "/usr/lib/libSystem.B.dylib"), (0xC, "/usr/lib/libobjc.A.dylib")):
-        text = name.encode() + b"\0"
+    for command, dylib in ((0xD, path), (0xC, "/usr/lib/libSystem.B.dylib"), (0xC, "/usr/lib/libobjc.A.dylib")):
+        text = dylib.encode() + b"\0"
         text += bytes(-len(text) % 8)
         found.append(struct.pack("<6I", command, 24 + len(text), 24, 2, 0x10000, 0x10000) + text)
     symtab, dysymtab, indirect, starts, trie = tables

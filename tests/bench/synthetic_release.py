@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import plistlib
 import sys
+from functools import partial
 from pathlib import Path
 
 from tests.bench.synthetic_cache import Shape, build
@@ -18,7 +19,7 @@ __all__ = ["BUILD", "build_release"]
 
 BUILD = "25F71"
 _CRYPTEX = "System/Volumes/Preboot/Cryptexes/OS/System"
-_DRIVERKIT = {"platform": 10, "prefix": "/System/DriverKit", "largest_symbols": 5000}
+_DRIVERKIT = partial(Shape, platform=10, prefix="/System/DriverKit", largest_symbols=5000)
 
 
 def build_release(root: Path, scale: float) -> int:
@@ -29,14 +30,14 @@ def build_release(root: Path, scale: float) -> int:
     shapes = {
         Shape("arm64e", big, round(5.4e9 * scale), slide=5, parts=4, separate=True, seed=1): library,
         Shape("x86_64", big, round(4.6e9 * scale), slide=2, parts=6, seed=2): library,
-        Shape("arm64e", small, round(30e6 * scale), slide=3, seed=3, **_DRIVERKIT): driverkit,
-        Shape("x86_64", small, round(30e6 * scale), slide=2, seed=4, **_DRIVERKIT): driverkit,
+        _DRIVERKIT("arm64e", small, round(30e6 * scale), slide=3, seed=3): driverkit,
+        _DRIVERKIT("x86_64", small, round(30e6 * scale), slide=2, seed=4): driverkit,
     }
     for shape, folder in shapes.items():
         folder.mkdir(parents=True, exist_ok=True)
         build(folder, shape, code)
-    for number, folder in enumerate(("usr/lib", "usr/libexec", "usr/bin", "System/Library/PrivateFrameworks", "sbin")):
-        for _ in write_dylibs(root / folder, code, loose // 5, median=150 << 10, seed=10 + number):
+    for number, name in enumerate(("usr/lib", "usr/libexec", "usr/bin", "System/Library/PrivateFrameworks", "sbin")):
+        for _ in write_dylibs(root / name, code, loose // 5, median=150 << 10, seed=10 + number):
             pass
     version = root / "System/Library/CoreServices/SystemVersion.plist"
     version.parent.mkdir(parents=True)
