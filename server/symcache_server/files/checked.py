@@ -30,7 +30,7 @@ log = logging.getLogger("symcache.server")
 DAMAGED_FOLDER = "damaged"
 """Where files go that are not what their names say: not served any more, and evicted as any other."""
 _TOUCH_SECONDS = 60
-_REMEMBERED = 1_000_000
+_REMEMBERED = 200_000
 
 _Signature = tuple[int, int, int]
 """Inode, size and time of change (ns) of a file."""
