@@ -48,12 +48,15 @@ from symcache_server.lookup.upstreams import Upstreams, station
 
 __all__ = ["set_up"]
 
+_PATIENCE = 3.0
+"""Seconds that an object store may be away before clients are told: they ask again themselves."""
+
 log = logging.getLogger("symcache.server")
 
 
 def set_up(app: web.Application, config: ServerConfig) -> None:
     """Make what the handlers of `app` share, and have it closed with it. Raises NotFoundError, StorageError."""
-    library, background = Library.open(config.library), Library.open(config.library)
+    library, background = (Library.open(config.library, patience=_PATIENCE) for _ in range(2))
     repairs = Repairs(config.library, config.upstreams, {"Via": station(config.identity)})
     folder = config.cache_dir / "decoded"
     decoded = DecodedCache(library, folder, config.cache_bytes, repairs.repair)

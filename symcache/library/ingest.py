@@ -142,8 +142,9 @@ def absent_blobs(library: Library, shas: Iterable[str], refresh: StoredAll | Non
             return True
         if refresh is None or found.modified >= limit or library.catalog.is_live(sha256):
             return False
-        refresh.refreshed[sha256] = time.monotonic()
-        return not store.refresh(blob_key(sha256))
+        lost = not store.refresh(blob_key(sha256))
+        refresh.refreshed[sha256] = time.monotonic()  # when it was done: that may have taken long
+        return lost
 
     with ThreadPoolExecutor(8, thread_name_prefix="recheck") as pool:
         ordered = sorted(shas)

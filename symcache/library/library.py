@@ -20,6 +20,7 @@ from symcache.library.user_dirs import catalog_path, writer_id
 from symcache.model import Kind, Record
 from symcache.store import (
     MARKER,
+    PATIENCE,
     BlobReader,
     Store,
     blob_key,
@@ -50,12 +51,15 @@ class Library:
             self.refresh()
 
     @classmethod
-    def open(cls, location: str | Path, *, create: bool = False, repair: bool = False) -> Library:
+    def open(
+        cls, location: str | Path, *, create: bool = False, repair: bool = False, patience: float = PATIENCE
+    ) -> Library:
         """Open the library at `location`, making it if `create`. Raises NotFoundError, StorageError.
 
-        With `repair`, a catalog that SQLite cannot open is thrown away and folded anew.
+        With `repair`, a catalog that SQLite cannot open is thrown away and folded anew. `patience`: seconds that an
+        object store may be away before what needs it fails.
         """
-        store = open_store(str(location), create=create)
+        store = open_store(str(location), create=create, patience=patience)
         identity = make_library_id(store) if create else read_library_id(store)
         path = catalog_path(store, identity)
         snapshots.start_from(store, path, identity, earlier=catalog_path(store, ""))

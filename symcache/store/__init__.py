@@ -15,6 +15,7 @@ from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame
 from symcache.store.library_id import make_library_id, read_library_id
 from symcache.store.local import LocalStore
 from symcache.store.opening import open_store
+from symcache.store.outage import PATIENCE
 from symcache.store.records import load_record, no_garbage_collection, parse_record, read_record, write_record
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "COMPRESSION_LEVEL",
     "LIBRARY_ID",
     "MARKER",
+    "PATIENCE",
     "BlobReader",
     "BlobStat",
     "LocalStore",

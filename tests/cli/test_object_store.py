@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from symcache.library import Library
+from tests.support.flaky_proxy import FlakyProxy
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
 
@@ -36,3 +39,21 @@ def test_harvest_verify_serve_and_fetch(system: Path, tmp_path: Path, monkeypatc
     redone = answer("reextract", harvested["release"]["build"], "--force")[0]
     assert (redone["problems"], redone["changed"]) == ([], 0)
     assert answer("fsck", "--read-data")["clean"]
+
+
+def test_a_command_waits_for_its_store_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3_environment(seaweed()).items():
+        monkeypatch.setenv(name, value)
+    library = new_location()
+    Library.open(library, create=True).close()
+    with FlakyProxy(seaweed(), 1, faults=1.0, kinds=["drop"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        threading.Timer(3, lambda: setattr(proxy, "faults", 0.0)).start()
+        done = subprocess.run(
+            [sys.executable, "-m", "symcache", "stats", "--json", "--library", library],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{library}: does not respond (")

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from symcache.library import Library
-from tests.store.conftest import location
+from tests.store.conftest import make_location
 
-__all__ = ["location"]
+
+@pytest.fixture(params=["folder", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return where a new library may be made."""
+    return make_location(request.param, tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 
 from symcache.errors import SymcacheError
 from symcache.images import ImageRequest
-from symcache.library import Library, Subset, fsck, ingest
-from symcache.store import open_store
+from symcache.library import Library, Subset, fsck, ingest, remove_build
+from symcache.store import open_store, read_library_id
+from symcache.store.s3 import S3Store
 from tests.library.images import Image, harvest
 from tests.support.disks import mounted_disk
 from tests.support.flaky_proxy import FlakyProxy
@@ -74,7 +75,8 @@ def test_an_object_store_behind_a_broken_network(tmp_path: Path, monkeypatch: py
     with FlakyProxy(seaweed(), seed, faults=0.9) as proxy:
         for name, value in s3_environment(proxy.url).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("symcache.store.s3._RETRIES", 1)
+        monkeypatch.setattr("symcache.store.bucket._is_passing", lambda error: False)
+        monkeypatch.setattr(S3Store, "settle", 0.1)
         for number in range(100):
             # How many connections a try makes, its timing decides.
             if number >= 4 and failed and proxy.counts.get("pass"):
@@ -104,9 +106,8 @@ def new_location_with_environment(monkeypatch: pytest.MonkeyPatch, endpoint: str
 def test_the_network_gone_altogether_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3_environment("http://127.0.0.1:9").items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("symcache.store.s3._RETRIES", 0)
     with pytest.raises(SymcacheError, match=r"s3://bucket/x") as caught:
-        open_store("s3://bucket/x")
+        open_store("s3://bucket/x", patience=0)
     assert caught.value.exit_code == 3
     assert "AWS_ENDPOINT_URL" in caught.value.hint
 
@@ -132,3 +133,30 @@ def test_two_ingests_of_one_release_at_once_give_one_result(location: str, tmp_p
 def test_what_is_pinned_to_a_uuid_that_nobody_has_is_nothing(location: str) -> None:
     with Library.open(location, create=True) as library:
         assert library.resolve(ImageRequest(UUID(int=1))) is None
+
+
+def test_responses_that_are_lost_make_neither_a_second_record_nor_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has done what it was told, and whoever told it asks again: that there is one already is no news."""
+    monkeypatch.setattr("symcache.store.bucket._IDLE_CONNECTIONS", 0)  # so that every request may meet a fault
+    monkeypatch.setattr(S3Store, "settle", 0.1)
+    location = new_location_with_environment(monkeypatch, seaweed())
+    images = [Image(f"/usr/lib/{n}", n + 1) for n in range(4)]
+    with FlakyProxy(seaweed(), 1, faults=0.2, kinds=["lose answer"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with Library.open(location, create=True) as library:
+            identity = read_library_id(library.store)
+            results = [ingest(library, harvest(tmp_path / "1", images))]
+            removed = remove_build(library, "22G120")
+            results.append(ingest(library, harvest(tmp_path / "2", images, build="23A1")))
+        assert proxy.counts["lose answer"] > 10
+    assert removed == [results[0].record_id]
+    assert [(r.stored, r.skipped) for r in results] == [(4, 0), (0, 4)]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", seaweed())
+    with Library.open(location) as library:
+        assert read_library_id(library.store) == identity != ""
+        names = sorted(key.rpartition("/")[2] for key in library.store.list("records/"))
+        assert names == [f"000000000{n}.json.zst" for n in (1, 2, 3)]
+        assert [(r.build, r.sealed) for r in library.releases()] == [("23A1", True)]
+        _whole(library, images)

@@ -1,4 +1,4 @@
-"""A TCP proxy before an HTTP server that drops, delays, cuts and answers 500, as a seed decides."""
+"""A TCP proxy before an HTTP server that drops, delays, cuts, loses answers and answers 500, as a seed decides."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
-__all__ = ["FlakyProxy"]
+__all__ = ["FAULTS", "FlakyProxy"]
+
+FAULTS = ("drop", "delay", "cut request", "cut answer", "lose answer", "500")
 
 _ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -18,11 +21,12 @@ _ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection
 class FlakyProxy:
     """Relays to `upstream`; a share of the connections meets a fault, and every connection ends after some bytes."""
 
-    def __init__(self, upstream: str, seed: int, faults: float) -> None:
+    def __init__(self, upstream: str, seed: int, faults: float, kinds: Sequence[str] = FAULTS) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
+        self._kinds = kinds
         self.faults = faults
         """Share of connections that meet one; may be changed at any time."""
         self.counts: dict[str, int] = {}
@@ -53,7 +57,7 @@ class FlakyProxy:
             with self._lock:
                 fault = "pass"
                 if self._chance.random() < self.faults:
-                    fault = self._chance.choice(["drop", "delay", "cut request", "cut answer", "500"])
+                    fault = self._chance.choice(self._kinds)
                 budget = self._chance.randrange(200, 60_000)
                 self.counts[fault] = self.counts.get(fault, 0) + 1
             threading.Thread(target=self._serve, args=(client, fault, budget), daemon=True).start()
@@ -71,6 +75,12 @@ class FlakyProxy:
                 return
             with socket.create_connection(self._upstream) as server:
                 self._open.add(server)
+                if fault == "lose answer":  # the server has done what it was told
+                    threading.Thread(target=_relay, args=(client, server, 1 << 30), daemon=True).start()
+                    while server.recv(65536).startswith(b"HTTP/1.1 100 "):
+                        pass
+                    client.shutdown(socket.SHUT_RDWR)  # the other thread still reads from it
+                    return
                 # Even a good connection does not live long: else all would be said over the first good one.
                 up = budget if fault == "cut request" else 2 * budget
                 down = budget if fault == "cut answer" else 2 * budget
