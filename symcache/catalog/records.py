@@ -161,6 +161,10 @@ class Records(CatalogFile):
         )
         return [Removal(*row) for row in rows]
 
+    def last_finished(self) -> str:
+        """Return when the latest of all harvests was finished, as their records say, or an empty string."""
+        return str(self._one("SELECT coalesce(max(finished), '') FROM records WHERE type = 'harvest'")[0])
+
     def retirements(self) -> list[Retirement]:
         """Return every record that is live no longer, once for each record that takes it back."""
         rows = self._all(

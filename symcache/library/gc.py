@@ -16,6 +16,7 @@ from typing import Any
 
 from symcache.catalog import SCHEMA_VERSION
 from symcache.errors import IncompleteError
+from symcache.library.clock import StoreClock
 from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY
 from symcache.library.user_dirs import utc
@@ -63,11 +64,21 @@ def gc(
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> GcReport:
-    """Delete unnamed blobs older than `grace` seconds. Raises IncompleteError where the catalog may not know all."""
+    """Delete unnamed blobs older than `grace` seconds.
+
+    Raises IncompleteError where the catalog may not know all, or a clock is wrong.
+    """
     store, report = library.store, GcReport(dry_run)
     with _every_record(library):
         retired = _retired_at(library)
-    before = store.now() - grace
+    clock = StoreClock(store)
+    if abs(clock.start - time.time()) > MINIMUM_GRACE:
+        raise IncompleteError(
+            f"{store.location}: its clock says {utc(clock.start)}, this machine's {utc(time.time())}:"
+            " nobody can tell what is old enough to be collected",
+            hint="set the one that is wrong, then run the same command again",
+        )
+    before = clock.start - grace
     condemned: list[tuple[str, str, int]] = []
     expiries: list[float] = []
 
@@ -92,6 +103,12 @@ def gc(
             live = {
                 s for _, s, _ in condemned[:_AT_ONCE] if library.catalog.is_live(s) or retired.get(s, 0.0) >= before
             }
+        if clock.was_turned():
+            raise IncompleteError(
+                f"{store.location}: its clock was turned, or this machine slept, while this ran:"
+                f" {report.deleted} of {total} blobs are deleted",
+                hint="see that the clock is right, then run the same command again",
+            )
         looked = time.monotonic()
         for done, (key, sha256, size) in enumerate(condemned[:_AT_ONCE], 1):
             if sha256 in live:

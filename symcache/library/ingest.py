@@ -93,7 +93,7 @@ def seal(
 
     Blobs that no live record names may be collected at any time. Those that are not quite new are refreshed, which
     keeps a collection that starts later away; one that had already decided is waited for, and what it took is stored
-    again.
+    again. So it is with all of them when the store's clock has been turned since the start.
     """
     shas = {o.sha256 for o in record.objects} | {f.sha256 for f in record.cache_files}
     gone = absent_blobs(library, shas, done)
@@ -110,7 +110,8 @@ def seal(
             ),
             "problems": (*record.problems, *lost),
             "sealed": record.sealed and not lost,
-            "finished": finished or now(),
+            # Whoever knows another record comes after it, whatever the clocks say: what was there first is served.
+            "finished": finished or now(after=library.catalog.last_finished()),
         }
     )
     if record.supersedes and not restores:
@@ -118,6 +119,9 @@ def seal(
         if not all(map(library.catalog.is_live_record, record.supersedes)):
             return None
     identity = library.write(record)
+    if done.clock is not None and done.clock.was_turned():
+        # A collection may have taken for old what has just been stored.
+        done.refreshed |= dict.fromkeys(shas, time.monotonic())
     if done.refreshed:
         rest = max(done.refreshed.values()) + library.store.settle - time.monotonic()
         if rest > 0:

@@ -105,6 +105,7 @@ def _redo(
                 continue
             problems += failed
             done = store_all(library, made, [])
+            stored.clock = stored.clock or done.clock
             problems += done.problems
             stored.origins |= done.origins
             stored.refreshed |= done.refreshed

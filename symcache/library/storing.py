@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from symcache.errors import IntegrityError, StorageError, SymcacheError
+from symcache.library.clock import StoreClock
 from symcache.library.library import Library
 from symcache.library.staged import StagedCacheFile, StagedObject
 from symcache.macho import code_fingerprint, identify_bytes
@@ -35,8 +36,8 @@ _FRAME = 8 << 20
 class StoredAll:
     """What became of the staged files."""
 
-    clock: float = 0.0
-    """The store's time at the start."""
+    clock: StoreClock | None = None
+    """Read at the start."""
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the run ends early: what is being stored is given up."""
     objects: list[ObjectEntry] = field(default_factory=list)
@@ -61,7 +62,9 @@ def store_all(
 
     A file that cannot be used becomes a problem; a store that refuses ends the run.
     """
-    result = StoredAll(clock=library.store.now())
+    clock = StoreClock(library.store)
+    result = StoredAll(clock)
+    young = clock.start - SAFE_SECONDS
     done = 0
     total = sum(o.size for o in objects) + sum(f.file.stat().st_size for f in cache_files)
     # zstd and SHA-256 run without the interpreter's lock; twice the cores, since each also waits for the disk.
@@ -70,9 +73,9 @@ def store_all(
         # Large ones first: the last to end should not be the longest.
         jobs: dict[Future[Any], StagedObject | StagedCacheFile] = {}
         for f in cache_files:
-            jobs[pool.submit(_put_file, library, f, result)] = f
+            jobs[pool.submit(_put_file, library, f, result, young)] = f
         for o in sorted(objects, key=lambda o: -o.size):
-            jobs[pool.submit(_put_object, library, o, result)] = o
+            jobs[pool.submit(_put_object, library, o, result, young)] = o
         pending = set(jobs)
         while pending:
             finished, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
@@ -107,6 +110,7 @@ def store_all(
 def _put(
     library: Library,
     result: StoredAll,
+    young: float,
     file: Path,
     *place: int,
     start: bytes = b"",
@@ -121,15 +125,15 @@ def _put(
         *place,
         start=start,
         claimed=library.catalog.is_live,
-        young=result.clock - SAFE_SECONDS,
+        young=young,
         frame_size=frame_size,
         stopped=result.stopped,
         refreshed=note,
     )
 
 
-def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> tuple[CacheFile, bool]:
-    sha256, size, new = _put(library, result, staged.file, frame_size=_FRAME)
+def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll, young: float) -> tuple[CacheFile, bool]:
+    sha256, size, new = _put(library, result, young, staged.file, frame_size=_FRAME)
     entry = CacheFile(
         name=encodable(staged.name),
         cache_uuid=staged.cache_uuid,
@@ -142,7 +146,7 @@ def _put_file(library: Library, staged: StagedCacheFile, result: StoredAll) -> t
     return entry, new
 
 
-def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tuple[ObjectEntry, bool]:
+def _put_object(library: Library, staged: StagedObject, result: StoredAll, young: float) -> tuple[ObjectEntry, bool]:
     """Check that the bytes are the image they are said to be, and store them."""
     with staged.file.open("rb") as file:
         file.seek(staged.offset)
@@ -160,7 +164,7 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll) -> tu
         if fingerprint.text_size:
             file.seek(staged.offset + fingerprint.text_offset)
             code = hashlib.sha256(file.read(min(fingerprint.text_size, _CODE_LIMIT))).hexdigest()[:16]
-    sha256, size, new = _put(library, result, staged.file, staged.offset, staged.size, start=head)
+    sha256, size, new = _put(library, result, young, staged.file, staged.offset, staged.size, start=head)
     entry = ObjectEntry(
         path=encodable(staged.path),
         arch=staged.arch,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from symcache import __version__
 from symcache.catalog import Removal
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, UsageError
+from symcache.library.clock import StoreClock
 from symcache.library.ingest import absent_blobs, seal
 from symcache.library.library import Library
 from symcache.library.storing import StoredAll
@@ -85,7 +86,7 @@ def _restore(library: Library, removal: Removal) -> RestoredRecord:
         update={"supersedes": (removal.record,), "tool": f"symcache {__version__}", "operator": operator()}
     )
     # With its own time: among contents that contradict each other it stands where it stood.
-    sealed = seal(library, restored, StoredAll(), finished=record.finished, restores=True)
+    sealed = seal(library, restored, StoredAll(StoreClock(library.store)), finished=record.finished, restores=True)
     if sealed is None or not library.catalog.is_live_record(sealed[0]):
         raise IncompleteError(f"{removal.build}: was removed again meanwhile", hint="run the same command again")
     identity, restored = sealed

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import uuid as uuid_module
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import platformdirs
@@ -21,17 +21,27 @@ _NETWORK = frozenset(
     ["afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3"]
 )
 """Types of network file systems, as Linux names them."""
+_LAST = 253_402_300_799.0
+"""The last second of the year 9999."""
 _WRITER = re.compile(rb"[0-9a-z]{32}")
 
 
-def now() -> str:
-    """Return the time in UTC, ISO 8601, to the microsecond: two records of one run differ in it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def now(*, after: str = "") -> str:
+    """Return the time in UTC, ISO 8601, to the microsecond: two records of one run differ in it.
+
+    It is later than `after`, another such time, even if this machine's clock is behind that.
+    """
+    moment = datetime.now(UTC)
+    with contextlib.suppress(ValueError, OverflowError):  # whoever wrote that had no clock
+        known = datetime.fromisoformat(after) if after else moment
+        if known.tzinfo is not None:
+            moment = max(moment, known.astimezone(UTC) + timedelta(microseconds=1))
+    return moment.isoformat(timespec="microseconds")
 
 
 def utc(moment: float) -> str:
-    """Return seconds since the epoch in UTC, ISO 8601, to the second."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+    """Return seconds since the epoch in UTC, ISO 8601, to the second; what lies beyond the year 9999 as its end."""
+    return datetime.fromtimestamp(min(max(moment, 0.0), _LAST), UTC).isoformat(timespec="seconds")
 
 
 def operator() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import math
 import os
@@ -246,9 +247,11 @@ def _temporary(store: Store) -> Iterator[Path]:
         raise StorageError(
             f"{store.location}: {error.strerror or error}", hint="check space and permissions"
         ) from error
-    os.close(descriptor)
     try:
+        with contextlib.suppress(OSError):  # where there are no locks, its age has to do
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield Path(name)
     finally:
         with contextlib.suppress(OSError):
             Path(name).unlink(missing_ok=True)
+        os.close(descriptor)

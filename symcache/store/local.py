@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -35,6 +36,19 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether a running process writes to a temporary file, which an age by a wrong clock would not tell."""
+    try:
+        with path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+    return False
 
 
 class LocalStore:
@@ -248,7 +262,7 @@ class LocalStore:
                     with contextlib.suppress(FileExistsError):
                         os.link(path, self._path(key))
                     path.unlink()
-                elif path.is_file() and path.stat().st_mtime < before:
+                elif path.is_file() and path.stat().st_mtime < before and not _is_locked(path):
                     path.unlink()
                     count += 1
             except FileNotFoundError:
