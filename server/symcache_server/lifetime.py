@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
@@ -56,8 +57,9 @@ log = logging.getLogger("symcache.server")
 
 def set_up(app: web.Application, config: ServerConfig) -> None:
     """Make what the handlers of `app` share, and have it closed with it. Raises NotFoundError, StorageError."""
-    library, background = (Library.open(config.library, patience=_PATIENCE) for _ in range(2))
-    repairs = Repairs(config.library, config.upstreams, {"Via": station(config.identity)})
+    open_library = partial(Library.open, config.library, patience=_PATIENCE)
+    library, background = open_library(), open_library()
+    repairs = Repairs(open_library, config.upstreams, {"Via": station(config.identity)})
     folder = config.cache_dir / "decoded"
     decoded = DecodedCache(library, folder, config.cache_bytes, repairs.repair)
     limits = Limits(*config.rates, config.trusted_proxies, config.processes)

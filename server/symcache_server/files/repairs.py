@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from symcache.client import fetch_from
 from symcache.errors import IntegrityError, NotFoundError
@@ -21,10 +21,10 @@ _FAILED_SECONDS = 600.0
 
 
 class Repairs:
-    """Repairs one library at `location`, by what it holds itself and by the servers at `urls`."""
+    """Repairs one library, by what it holds itself and by the servers at `urls`, which get `headers`."""
 
-    def __init__(self, location: str, urls: Sequence[str], headers: Mapping[str, str]) -> None:
-        self._location = location
+    def __init__(self, open_library: Callable[[], Library], urls: Sequence[str], headers: Mapping[str, str]) -> None:
+        self._open_library = open_library
         self._fetch = [fetch_from(urls, headers)] if urls else []
         self._failed: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class Repairs:
         with self._lock:
             if self._failed.get(sha256, 0.0) > time.monotonic():
                 raise _lost(sha256)
-            with Library.open(self._location) as library:
+            with self._open_library() as library:
                 if not library.catalog.is_live(sha256):
                     raise cause
                 damaged = isinstance(cause, IntegrityError)
