@@ -23,6 +23,7 @@ RANK = {
     "symcache.macho": 1,
     "symcache.reports": 1,
     "symcache.crash": 0,
+    "symcache.demangle": 0,
     "symcache.model": 0,
     "symcache.images": 0,
     "symcache.late_imports": 0,

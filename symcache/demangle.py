@@ -1,0 +1,30 @@
+"""Names of functions as their source has them: C++, Swift and Rust, of what compilers made of these.
+
+Swift names are short, as in Apple's crash reports: without modules and types. The mangled name tells the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import multi_demangle
+
+__all__ = ["demangle"]
+
+_MANGLED = re.compile(r"_{1,4}Z[A-Za-z0-9]|_?\$[sSe]|_{1,2}T0|_{1,2}R[NIMXY]")
+"""Itanium C++ and Rust before v0, blocks in C++; Swift 5 and 4; Rust v0."""
+_SWIFT = re.compile(r"_?\$|_{1,2}T0")
+_MAX_NAME = 8192
+"""Characters; the longest names of real programs have some thousand."""
+_SHORT = multi_demangle.DemangleOptions.name_only()
+
+
+@functools.lru_cache(maxsize=4096)
+def demangle(name: str) -> str:
+    """Return what a mangled name stands for; a name that is none, or that nobody can read, as it is."""
+    if len(name) > _MAX_NAME or not _MANGLED.match(name):
+        return name
+    if _SWIFT.match(name):
+        return str(multi_demangle.demangle_symbol(name, _SHORT))[:_MAX_NAME] or name
+    return str(multi_demangle.demangle_symbol(name))[:_MAX_NAME] or name
