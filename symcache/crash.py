@@ -21,3 +21,10 @@ class CrashException:
     number: int | None = None
     code: int | None = None
     """As they stand in the core: x86 trapno and err, arm64 exception and esr."""
+    kind: str | None = None
+    """Of the Mach exception, as crash reports name it: `EXC_BAD_ACCESS`."""
+    subtype: str | None = None
+    """In a crash report's words: `KERN_INVALID_ADDRESS at 0x0000000000000010`."""
+    codes: str | None = None
+    message: str | None = None
+    """What a crash report says of a guard, or of a limit that was crossed."""

@@ -224,14 +224,21 @@ def _print(analysis: Analysis) -> None:
         cache = f", shared cache {uuid_text(mapped)}" if mapped else ""
         out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
     out.print(f"exception: {plain(analysis.exception.description)}")
-    for line in analysis.information:
+    report = analysis.report
+    for line in (*report.cause, *analysis.information) if report else ():
         out.print(f"           {plain(line)}")
+    for note in report.notes if report else ():
+        out.print(f"note:      {plain(note)}")
     out.print(f"signature: {analysis.signature()[0]}")
     if analysis.last_exception:
         out.print("\nlast exception, thrown at:")
         _print_frames(analysis.last_exception)
+    for number, frames in enumerate(analysis.backtraces[1:]):
+        if frames is not analysis.last_exception:
+            out.print(f"\napplication-specific backtrace {number}:")
+            _print_frames(frames)
     crashed = analysis.crashed
-    for thread in (crashed, *(t for t in analysis.threads if t is not crashed)):
+    for thread in (*([crashed] if crashed else []), *(t for t in analysis.threads if t is not crashed)):
         _print_thread(thread, crashed=thread is crashed)
         if thread is crashed:
             _print_registers(analysis.registers)
@@ -263,7 +270,7 @@ def _print_frames(frames: Sequence[Frame]) -> None:
 
 def _frame_text(frame: Frame) -> str:
     module = frame.module.loaded.module if frame.module else None
-    place = module.name if module else "?"
+    place = frame.module_name or "?"
     if frame.function:
         place += f"`{frame.function}"
         if frame.offset is not None and not frame.inlined:
@@ -272,6 +279,8 @@ def _frame_text(frame: Frame) -> str:
         place += f" + {frame.address - module.address:#x}"
     if frame.inlined:
         place += " [inlined]"
+    if frame.other_function:
+        place += f" (or {frame.other_function})"
     if frame.line:
         place += f" at {frame.file.rpartition('/')[2]}:{frame.line}"
     return place

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import bisect
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
+from symcache.demangle import demangle
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.formats.minidump import is_minidump
 from symcache.dump.lldb_child.process import FindSources, Limits, LldbProcess, Mode
-from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule
+from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule, ChildReport
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import load_minidump
 from symcache.dump.report_loader import load_report
@@ -45,19 +45,19 @@ def analyze(
     Raises DumpError, DebuggerError, OSError.
     """
     crash_report = read_report(path) if is_report(path) else None
-    with (
-        LldbProcess(Mode.ANALYZE, limits) as lldb,
-        ScratchFolder("dump") as folder,
-    ):
-        load: Callable[..., LoadedDump]
+    with ScratchFolder("dump") as folder:
+        scratch = Path(folder)
         if crash_report:
-            load = functools.partial(load_report, report=crash_report)
+            loaded = load_report(path, crash_report, scratch, resolver, cache=cache, build=build, progress=progress)
+            report = _name_frames(path, loaded, limits)
         else:
             load = load_minidump if is_minidump(path) else load_dump
-        loaded = load(path, scratch=Path(folder), resolver=resolver, cache=cache, build=build, progress=progress)
-        report = lldb.report(loaded.plan, str(path))
+            with LldbProcess(Mode.ANALYZE, limits) as lldb:
+                loaded = load(path, scratch, resolver, cache=cache, build=build, progress=progress)
+                report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
     names = dict(enumerate(loaded.names))
+    reported = crash_report.threads if crash_report else ()
     if len(report.threads) <= loaded.header.thread:
         raise DumpError(
             f"{path}: LLDB shows {len(report.threads)} threads where it has {len(loaded.dump.core.threads)}",
@@ -68,26 +68,39 @@ def analyze(
     silent = {t.number for t in loaded.dump.core.threads if not t.registers}
     threads = tuple(
         ThreadReport(
-            number,
+            reported[number].index if reported else number,
             thread.name or names.get(number, ""),
-            best_frames(thread.frames, finder.frame, crash_report.threads[number].frames)
-            if crash_report
+            best_frames(thread.frames, finder.frame, reported[number].frames)
+            if reported
             else tuple(finder.frame(f) for f in thread.frames if number not in silent),
+            reported[number].queue if reported else "",
         )
         for number, thread in enumerate(report.threads)
     )
-    thrown = best_frames(report.thrown, finder.frame, crash_report.last_exception) if crash_report else ()
-    if thrown:  # among the threads until it has its source lines
-        threads = (*threads, ThreadReport(len(threads), "", thrown))
+    known = (crash_report.last_exception, *crash_report.application_backtraces) if crash_report else ()
+    # Among the threads until they have their source lines.
+    threads += tuple(
+        ThreadReport(-1, "", best_frames(backtrace.frames, finder.frame, frames))
+        for backtrace, frames in zip(report.backtraces, known, strict=True)
+    )
     if sources is not None:
         with ScratchFolder("sources") as folder:
             noted = NotedSources(loaded.modules, Path(folder, "noted"), sources)
             threads = SourceFinder(loaded.plan.source_map, noted).with_lines(threads)
+    count = len(report.threads)
     return Analysis(
-        *(loaded, loaded.exception, threads[:-1] if thrown else threads, modules, report.version),
-        last_exception=threads[-1].frames if thrown else (),
-        information=crash_report.information if crash_report else (),
+        *(loaded, loaded.exception, threads[:count], modules, report.version),
+        report=crash_report,
+        backtraces=tuple(backtrace.frames for backtrace in threads[count:]),
     )
+
+
+def _name_frames(path: Path, loaded: LoadedDump, limits: Limits | None) -> ChildReport:
+    """Return what LLDB says of the frames of a crash report: nothing, without being started, if there is no binary."""
+    if not any(module.executable or module.debug_info for module in loaded.modules):
+        return ChildReport.without_names(loaded.plan)
+    with LldbProcess(Mode.ANALYZE, limits) as lldb:
+        return lldb.report(loaded.plan, str(path))
 
 
 def open_in_lldb(
@@ -151,9 +164,11 @@ class _ModuleFinder:
 
     def frame(self, frame: ChildFrame) -> Frame:
         module = self._by_path.get(frame.module) or self._by_uuid.get(frame.uuid) or self._covering(frame.pc)
+        function = demangle(frame.function)
         return Frame(
-            *(frame.pc, module, frame.function, frame.offset),
+            *(frame.pc, module, function, frame.offset),
             *(frame.file, frame.line, frame.column, frame.inlined),
+            mangled=frame.mangled or (frame.function if function != frame.function else ""),
         )
 
     def _covering(self, address: int) -> ModuleReport | None:

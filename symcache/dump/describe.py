@@ -62,6 +62,7 @@ def _core(path: Path) -> dict[str, Any]:
         arch=core.arch,
         exception=describe_exception(core, core.threads[header.thread]).description,
         threads=len(core.threads),
+        crashed=header.thread,
         modules=((m.address, m.path, m.uuid) for m in header.modules),
         memory=core.segments,
     )
@@ -76,6 +77,7 @@ def _minidump(path: Path) -> dict[str, Any]:
         os_version=minidump.os_version or None,
         exception=minidump.exception.description,
         threads=len(minidump.threads),
+        crashed=header.thread,
         modules=((m.address, m.path, m.uuid) for m in header.modules),
         memory=minidump.memory,
     )
@@ -89,6 +91,7 @@ def _report(path: Path) -> dict[str, Any]:
         os_version=report.os_version or None,
         exception=report.exception.description,
         threads=len(report.threads),
+        crashed=None if report.crashed_thread is None else report.threads[report.crashed_thread].index,
         modules=((i.address, i.path, i.uuid) for i in report.images),
     )
 
@@ -99,6 +102,7 @@ def _described(
     arch: str,
     exception: str,
     threads: int,
+    crashed: int | None,
     modules: Iterable[tuple[int | None, str, UUID | None]],
     memory: Sequence[Segment] | None = None,
     os_version: str | None = None,
@@ -111,7 +115,7 @@ def _described(
         "os_build": header.os_build,
         "cache_uuid": uuid_text(header.cache_uuid) if header.cache_uuid else None,
         "exception": exception,
-        "crashed_thread": header.thread if threads else None,
+        "crashed_thread": crashed if threads else None,
         "threads": threads,
         "regions": None if memory is None else len(memory),
         "bytes_kept": None if memory is None else sum(s.filesize for s in memory),

@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from symcache.crash import CrashException
-from symcache.dump.loader import LoadedDump, LoadedModule
-from symcache.kinds import uuid_text
+from symcache.dump.loader import LoadedDump
+from symcache.dump.rows import frames_json, hex_or_none, module_json, termination_json, thread_json, uuid_or_none
+from symcache.dump.stacks import Frame, ModuleReport, ThreadReport
+from symcache.reports import Report
 from symcache.text import encodable
 
 __all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport"]
@@ -30,47 +32,6 @@ _RAISING = _MACHINERY | {
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleReport:
-    """A module and whether its binary is there."""
-
-    index: int
-    loaded: LoadedModule
-    status: str
-    """`have`, `symbols` (only its dSYM), `memory` (the core holds it), `missing`, `rejected` (there is a file, but
-    of something else), `no-uuid`."""
-    debug_info: bool
-    detail: str
-    slide: int | None
-    """Load address less link address; None for placeholders."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame. Addresses and offsets in bytes; what is not known is None or empty."""
-
-    address: int
-    module: ModuleReport | None
-    function: str = ""
-    offset: int | None = None
-    """From the function's start."""
-    file: str = ""
-    line: int | None = None
-    column: int | None = None
-    inlined: bool = False
-    source_line: str = ""
-    """Text of the source line, without the space around it; empty where the source was not looked for or found."""
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadReport:
-    """One thread, top frame first."""
-
-    index: int
-    name: str
-    frames: tuple[Frame, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Analysis:
     """Everything there is to say about a dump. `to_json` is a documented format (docs/dump-format.md)."""
 
@@ -80,20 +41,31 @@ class Analysis:
     """In the order of the core."""
     modules: tuple[ModuleReport, ...]
     debugger: str
-    last_exception: tuple[Frame, ...] = ()
-    """Where an uncaught exception was thrown, as a crash report tells: the crashed thread only aborts then."""
-    information: tuple[str, ...] = ()
-    """Application-specific information of a crash report, line by line, printable."""
+    report: Report | None = None
+    """What a crash report says."""
+    backtraces: tuple[tuple[Frame, ...], ...] = ()
+    """Of a crash report: of its last exception, which may be empty, and its application-specific ones."""
 
     @property
-    def crashed(self) -> ThreadReport:
-        """The thread that crashed."""
-        return self.threads[self.loaded.header.thread]
+    def crashed(self) -> ThreadReport | None:
+        """The thread that crashed; None in a crash report that blames none."""
+        return self.threads[self.loaded.header.thread] if self.loaded.blamed else None
+
+    @property
+    def last_exception(self) -> tuple[Frame, ...]:
+        """Where an exception was thrown, as a crash report tells: the crashed thread only aborts then."""
+        return next(filter(None, self.backtraces), ())
+
+    @property
+    def information(self) -> tuple[str, ...]:
+        """Application-specific information of a crash report, line by line, printable."""
+        return self.report.information if self.report else ()
 
     @property
     def registers(self) -> dict[str, int]:
         """General-purpose registers of the crashed thread."""
-        return self.loaded.dump.core.threads[self.loaded.header.thread].registers
+        threads = self.loaded.dump.core.threads
+        return threads[self.loaded.header.thread].registers if self.loaded.blamed else {}
 
     @property
     def missing(self) -> list[ModuleReport]:
@@ -106,11 +78,13 @@ class Analysis:
         It holds the signal and the top frames as module and function, so addresses, slides and builds play no part; if
         an exception was thrown, the frames are its. A frame without a name counts by its offset in the module.
         """
-        frames = list(self.last_exception or self.crashed.frames)
+        frames = list(self.last_exception or (self.crashed.frames if self.crashed else ()))
         carried = _RAISING if self.last_exception else _MACHINERY
         while len(frames) > 1 and frames[0].function in carried:
             frames.pop(0)
         lines = [self.exception.signal or "no signal", *(_signature_line(f) for f in frames[:_SIGNATURE_FRAMES])]
+        if not frames and self.exception.kind:
+            lines.append(self.exception.kind)
         lines = [encodable(line) for line in lines]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16], lines
 
@@ -118,7 +92,8 @@ class Analysis:
         """Return the analysis as `symcache analyze --json` prints it; the crashed thread comes first."""
         loaded, header = self.loaded, self.loaded.header
         identity, lines = self.signature()
-        order = [self.crashed, *(t for t in self.threads if t is not self.crashed)]
+        crashed = self.crashed
+        order = [*([crashed] if crashed else []), *(t for t in self.threads if t is not crashed)]
         return {
             "schema_version": SCHEMA_VERSION,
             "dump": str(loaded.dump.path),
@@ -130,25 +105,33 @@ class Analysis:
             },
             "system": {
                 "build": loaded.build,
-                "cache_uuid": _uuid(self.cache_uuid()),
+                "cache_uuid": uuid_or_none(self.cache_uuid()),
                 "source": loaded.cache_origin or None,
                 "cache_slide": self.cache_slide(),
             },
             "exception": {
                 "description": self.exception.description,
                 "signal": self.exception.signal,
-                "address": _hex(self.exception.address),
+                "address": hex_or_none(self.exception.address),
                 "access": self.exception.access,
                 "number": self.exception.number,
                 "code": self.exception.code,
+                "type": self.exception.kind,
+                "subtype": self.exception.subtype,
+                "codes": self.exception.codes,
+                "message": self.exception.message,
             },
+            "termination": termination_json(self.report.termination) if self.report else None,
+            "cause": list(self.report.cause) if self.report else [],
+            "notes": list(self.report.notes) if self.report else [],
             "signature": {"id": identity, "frames": lines},
             "application_specific_information": list(self.information),
-            "last_exception": {"frames": _frames_json(self.last_exception)} if self.last_exception else None,
-            "crashed_thread": header.thread,
+            "last_exception": {"frames": frames_json(self.last_exception)} if self.last_exception else None,
+            "application_backtraces": [{"frames": frames_json(frames)} for frames in self.backtraces[1:]],
+            "crashed_thread": crashed.index if crashed else None,
             "registers": {name: hex(value) for name, value in self.registers.items()},
-            "threads": [_thread_json(t, t is self.crashed) for t in order],
-            "modules": [_module_json(m) for m in self.modules],
+            "threads": [thread_json(t, crashed=t is crashed) for t in order],
+            "modules": [module_json(m) for m in self.modules],
             "debugger": self.debugger,
         }
 
@@ -184,73 +167,9 @@ class Analysis:
 
 def _signature_line(frame: Frame) -> str:
     if frame.module is None:
-        return frame.function or "?"
+        return f"{frame.image}`{frame.function}" if frame.image and frame.function else frame.function or "?"
     module = frame.module.loaded.module
-    name = module.name if module.path else _uuid(module.uuid) or "?"  # a name that is made up holds the address
+    name = module.name if module.path else uuid_or_none(module.uuid) or "?"  # a name that is made up holds the address
     if frame.function:
         return f"{name}`{frame.function}"
     return f"{name}+{frame.address - module.address:#x}"
-
-
-def _thread_json(thread: ThreadReport, crashed: bool) -> dict[str, Any]:
-    return {
-        "index": thread.index,
-        "name": thread.name or None,
-        "crashed": crashed,
-        "frames": _frames_json(thread.frames),
-    }
-
-
-def _frames_json(frames: tuple[Frame, ...]) -> list[dict[str, Any]]:
-    return [_frame_json(n, f) for n, f in enumerate(frames)]
-
-
-def _frame_json(number: int, frame: Frame) -> dict[str, Any]:
-    module = frame.module
-    executable = module.loaded.executable if module else None
-    return {
-        "index": number,
-        "address": hex(frame.address),
-        "module": module.loaded.module.name if module else None,
-        "module_index": module.index if module else None,
-        "module_offset": frame.address - module.loaded.module.address if module else None,
-        "uuid": _uuid(module.loaded.module.uuid) if module else None,
-        "build": executable.build if executable else None,
-        "function": frame.function or None,
-        "offset": frame.offset,
-        "file": frame.file or None,
-        "line": frame.line,
-        "column": frame.column,
-        "source_line": frame.source_line or None,
-        "inlined": frame.inlined,
-    }
-
-
-def _module_json(module: ModuleReport) -> dict[str, Any]:
-    dumped, executable = module.loaded.module, module.loaded.executable
-    return {
-        "index": module.index,
-        "address": hex(dumped.address),
-        "path": dumped.path or None,
-        "name": dumped.name,
-        "uuid": _uuid(dumped.uuid),
-        "version": _version(dumped.version),
-        "status": module.status,
-        "detail": module.detail or None,
-        "debug_info": module.debug_info,
-        "build": executable.build if executable else None,
-        "cache_uuid": _uuid(executable.cache_uuid) if executable else None,
-        "origin": executable.origin if executable else None,
-    }
-
-
-def _version(packed: int | None) -> str | None:
-    return None if packed is None else f"{packed >> 16}.{packed >> 8 & 255}.{packed & 255}"
-
-
-def _uuid(uuid: UUID | None) -> str | None:
-    return uuid_text(uuid) if uuid else None
-
-
-def _hex(value: int | None) -> str | None:
-    return None if value is None else hex(value)

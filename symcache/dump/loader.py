@@ -67,6 +67,8 @@ class LoadedDump:
     """What stopped the crashed thread."""
     walked: bool = False
     """A report's, whose frames were known."""
+    blamed: bool = True
+    """Whether the thread of the header is to blame; a report may blame none."""
     names: tuple[str, ...] = ()
     """Of the threads, as far as the file tells them; LLDB may know others."""
 
@@ -77,8 +79,10 @@ class KnownStacks:
 
     frames: tuple[tuple[int, ...], ...]
     """Program counters of each thread, top frame first."""
-    thrown: tuple[int, ...]
-    """Return addresses from where an uncaught exception was thrown; empty if none was."""
+    backtraces: tuple[tuple[int, ...], ...]
+    """Other ones, of return addresses only."""
+    blamed: bool
+    """Whether the report blames a thread."""
 
 
 def load_dump(
@@ -139,12 +143,13 @@ def load(
         source_map=(*source_map, *noted_sources(debug_infos)),
         modules=tuple(_planned(m, place) for m, place in zip(modules, places, strict=True)),
         frames=stacks.frames if stacks else (),
-        thrown=stacks.thrown if stacks else (),
+        backtraces=stacks.backtraces if stacks else (),
     )
     return LoadedDump(
         *(dump, header, tuple(modules), cache, build, origin, plan),
         exception or describe_exception(dump.core, dump.core.threads[header.thread]),
         walked=stacks is not None,
+        blamed=stacks is None or stacks.blamed,
         names=tuple(names),
     )
 

@@ -10,6 +10,7 @@ from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread, Segment
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.loader import ARCHS, KnownStacks, LoadedDump, load
+from symcache.errors import DumpError
 from symcache.reports import Report, ReportFrame, physical_frames
 from symcache.resolve import ModuleResolver, Progress
 
@@ -28,14 +29,23 @@ def load_report(
     build: str | None = None,
     progress: Progress | None = None,
 ) -> LoadedDump:
-    """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else."""
+    """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else.
+
+    Raises DumpError for a process of another architecture, too.
+    """
     header = report_header(report)
     sizes = {image.address: image.size for image in report.images}
     regions = tuple(sorted(Segment(m.address, sizes[m.address], 0, 0, _READ_EXECUTE, 0) for m in header.modules))
     threads = tuple(
-        CoreThread(n, report.registers if n == header.thread else {}, None) for n in range(len(report.threads))
+        CoreThread(n, report.registers if n == report.crashed_thread else {}, None) for n in range(len(report.threads))
     )
-    cputype = next(number for number, name in ARCHS.items() if name == report.arch)
+    cputype = next((number for number, name in ARCHS.items() if name == report.arch), None)
+    if cputype is None:
+        raise DumpError(
+            f"{path}: is the report of a{'' if report.arch == 'ppc64' else ' 32-bit'} process ({report.arch});"
+            f" frames of {' and '.join(ARCHS.values())} are named",
+            hint="`symcache info` tells what else it says",
+        )
     dump = OpenedDump(path, header, Core(report.arch, cputype, regions, threads, ()), path)
     stacks = tuple(_counters(thread.frames) for thread in report.threads)
     return load(
@@ -45,8 +55,12 @@ def load_report(
         source_map=(),
         progress=progress,
         exception=report.exception,
-        stacks=KnownStacks(stacks, _counters(report.last_exception)),
-        names=[thread.name for thread in report.threads],
+        stacks=KnownStacks(
+            stacks,
+            tuple(map(_counters, (report.last_exception, *report.application_backtraces))),
+            blamed=report.crashed_thread is not None,
+        ),
+        names=[thread.label for thread in report.threads],
     )
 
 
@@ -59,7 +73,7 @@ def report_header(report: Report) -> DumpHeader:
     return DumpHeader(
         executable=report.executable,
         bundle_version=report.bundle_version,
-        thread=report.crashed_thread,
+        thread=report.crashed_thread or 0,
         modules=tuple(sorted(modules.values(), key=lambda m: not (m.path and m.path == report.executable))),
         os_build=report.os_build or None,
         cache_uuid=report.cache_uuid,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from symcache.dump.findings import Frame
+from symcache.demangle import demangle
+from symcache.dump.findings import Frame, ModuleReport
 from symcache.dump.lldb_child.protocol import ChildFrame
 from symcache.reports import ReportFrame, physical_frames
 
@@ -27,11 +29,35 @@ def best_frames(
     groups = itertools.groupby(frames, key=lambda frame: frame.number)
     for (_, group), reported in zip(groups, physical_frames(report_frames), strict=True):
         ours = [from_lldb(frame) for frame in group]
-        theirs = [
-            Frame(f.address, ours[-1].module, f.function, f.offset, f.file, f.line, None, f.inlined) for f in reported
-        ]
-        stack += theirs if _knowledge(theirs) > _knowledge(ours) else ours
+        module = ours[-1].module
+        theirs = [_of_report(frame, module) for frame in reported]
+        if _knowledge(theirs) > _knowledge(ours):
+            stack += [*theirs[:-1], _beside(theirs[-1], ours[-1])]
+        else:
+            stack += [*ours[:-1], replace(_beside(ours[-1], theirs[-1]), image=theirs[-1].image)]
     return tuple(stack)
+
+
+def _of_report(frame: ReportFrame, module: ModuleReport | None) -> Frame:
+    function = demangle(frame.function)
+    return Frame(
+        *(frame.address, module, function, frame.offset, frame.file, frame.line, None, frame.inlined),
+        mangled=frame.function if function != frame.function else "",
+        image=frame.image,
+    )
+
+
+def _beside(frame: Frame, other: Frame) -> Frame:
+    """Return a frame with the name that somebody else has for the same place, if it is another."""
+    names = [f.function for f in (frame, other) if f.function and not f.function.startswith(_MADE_UP)]
+    if len(names) < 2 or frame.mangled == other.mangled != "" or len({_plain(name) for name in names}) == 1:
+        return frame
+    return replace(frame, other_function=other.function)
+
+
+def _plain(name: str) -> str:
+    """Return a name without what is written in several ways."""
+    return "".join(name.replace("std::__1::", "std::").split()).removeprefix("_")
 
 
 def _knowledge(frames: Sequence[Frame]) -> tuple[bool, bool]:

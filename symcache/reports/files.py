@@ -2,72 +2,122 @@
 
 from __future__ import annotations
 
+import codecs
 import html
 import re
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from symcache.errors import DumpError
-from symcache.reports.ips import decode_ips, parse_ips
-from symcache.reports.model import Report
+from symcache.reports.document import Document, find_document, text_of
+from symcache.reports.ips import parse_ips
+from symcache.reports.kinds import MARKS, Kind, kind_of_document, kind_of_text
+from symcache.reports.model import Report, split_system
 from symcache.reports.text import parse_crash
 
 __all__ = ["is_report", "parse_report", "read_report"]
 
 _MAX_FILE = 64 << 20
+_SPACED = 8
 _MAX_START = 16 << 10
-_BEGINNINGS = (
-    *("Process:", "Incident Identifier:", "Hardware Model:", "Exception Type:", "Thread 0"),
-    *("-----", "Translated Report"),
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_TEXT = re.compile(
+    r"^([> \t|]*)(?:(?:Crashed Thread|Triggered by Thread|Exception Type|Incident Identifier|Hardware Model|Process):|"
+    r"Thread \d{1,7}(?: [A-Z][a-z]+)?:|Thread \d{1,7} (?:name:|crashed with)|Binary Images:|Translated Report)",
+    re.MULTILINE,
 )
-"""Of reports that are text."""
-_QUOTED = re.compile(r"^([> \t]*)(?:Crashed Thread|Triggered by Thread|Exception Type):", re.MULTILINE)
-"""A field that other tools' texts do not have, and what somebody's web page or mail has in front of every line."""
-_FULL_REPORT = re.compile(r"^-+\s+Full Report\s+-+\s+(?=\{)", re.MULTILINE)
-"""Between a report that was translated to text and that itself, which says more: in one file, as Console copies it."""
+"""What other tools' texts do not have, and what somebody's web page or mail has in front of every line."""
+_BLANK_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+")
+_JSON = re.compile(r"^([> \t|]*)\{[\s>|]*\"(?:app_name|bug_type|name|timestamp|uptime|procName)\"", re.MULTILINE)
+_ESCAPED_JSON = re.compile(r"^[> \t|]*\{[\s>|]*&quot;", re.MULTILINE)
+_CUT = "the file ends too early, or was damaged: have it copied whole"
 
 
 def is_report(path: Path) -> bool:
-    """Return whether a file begins as a crash report does, or with the words of somebody who quotes one."""
+    """Return whether a file begins as something does that one of Apple's reporters wrote, or somebody who quotes it."""
     with path.open("rb") as file:
-        start = file.read(_MAX_START).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if start.startswith((b"{", *(beginning.encode() for beginning in _BEGINNINGS))):
-        return True
-    return b"\0" not in start and _QUOTED.search(start.decode("utf-8", "replace")) is not None
+        start = file.read(_MAX_START)
+    if b"\0" in start and not start.startswith(_UTF_16):
+        return False
+    text = _decoded(start).lstrip("\ufeff \t\r\n")
+    return text.startswith("{") or any(p.search(text) for p in (_TEXT, _JSON, _ESCAPED_JSON, MARKS))
 
 
 def read_report(path: Path, *, threads: bool = True) -> Report:
     """Read a `.ips` or `.crash` file, as `parse_report`. Raises DumpError, OSError."""
     if (size := path.stat().st_size) > _MAX_FILE:
         raise DumpError(f"{path}: {size} bytes are too many for a crash report", hint=f"at most {_MAX_FILE} are read")
-    return parse_report(path.read_bytes().decode("utf-8", "replace"), str(path), threads=threads)
+    return parse_report(_decoded(path.read_bytes()), str(path), threads=threads)
 
 
 def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
-    """Parse a report of either kind; `name` stands in messages. Raises DumpError.
+    """Parse a report of either format; `name` stands in messages.
 
-    Without `threads`, a report is taken that has none, or whose images have no addresses: it still says which they are.
+    Without `threads`, a report is taken that has none: it still says which images there were. Raises DumpError; if the
+    file is of another kind, its message says of which.
     """
-    text = _unquoted(text.lstrip("\ufeff \t\r\n"))
-    if text.startswith("{"):
-        # Until macOS 11, what follows the object in the first line is text.
-        rest = text.partition("\n")[2].lstrip()
-        text = rest if rest.startswith(_BEGINNINGS) else text
-    document = decode_ips(text, name) if text.startswith("{") else None
-    if document is None and (full := _FULL_REPORT.search(text)):
-        with suppress(DumpError):  # cut: there is the text
-            document = decode_ips(text[full.end() :], name)
-    report = parse_ips(document, name, threads=threads) if document else parse_crash(text, name)
-    if not (any(i.address is not None for i in report.images) if threads else report.images):
-        raise DumpError(f"{name}: the crash report names no modules", hint="it is cut: copy it again")
+    text = _unquoted(_BLANK_LINES.sub("", text.lstrip("\ufeff")))
+    document = find_document(text)
+    if document is None:
+        report = _parse_text(text, name, {})
+    elif all(
+        isinstance(document.body.get(key), list) for key in (("usedImages", "threads") if threads else ("usedImages",))
+    ):
+        report = parse_ips(document, name)
+    else:
+        report = _parse_rest(text, document, name)
     if threads and not report.threads:
-        raise DumpError(f"{name}: the crash report has no thread", hint="it is cut: copy it again")
+        raise DumpError(f"{name}: the crash report has no thread", hint=_CUT)
     return report
 
 
+def _parse_rest(text: str, document: Document, name: str) -> Report:
+    """Parse what is not whole in JSON: text in front of or behind what is."""
+    head, body = document.head, document.body
+    if kind := kind_of_document(head, body):
+        raise _other_kind(name, kind)
+    if _TEXT.search(before := text[: document.start]):
+        return _parse_text(before, name, head)
+    if document.error:
+        raise DumpError(f"{name}: its JSON is damaged or cut: {document.error}", hint=_CUT)
+    if not body and document.rest:  # until macOS 11 and iOS 14
+        return _parse_text(document.rest, name, head)
+    known = f" (bug_type {text_of(head['bug_type'], 20)!r})" if "bug_type" in head else ""
+    missing = " and ".join(key for key in ("usedImages", "threads") if not isinstance(body.get(key), list))
+    raise DumpError(
+        f"{name}: is no crash report: its JSON{known} has no {missing}", hint="only reports of crashes name frames"
+    )
+
+
+def _parse_text(text: str, name: str, head: dict[str, object]) -> Report:
+    if kind := kind_of_text(text):
+        raise _other_kind(name, kind)
+    report = parse_crash(text, name)
+    if not report.images and not report.threads:
+        raise DumpError(
+            f"{name}: is no crash report, or too little of one: it has neither threads nor a list of images",
+            hint="name a whole .ips or .crash file; a zip with a core, a core or a minidump is read, too",
+        )
+    version, build = split_system(text_of(head.get("os_version")))
+    return report if report.os_build else replace(report, os_version=report.os_version or version, os_build=build)
+
+
+def _other_kind(name: str, kind: Kind) -> DumpError:
+    return DumpError(f"{name}: is {kind.name}, not the report of a crash", hint=kind.hint)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8", "replace")
+
+
 def _unquoted(text: str) -> str:
-    """Return a text report without what quoting has put in front of its lines, and made of its `<`."""
-    match = None if text.startswith("{") else _QUOTED.search(text)
+    """Return a report without what quoting has put in front of its lines, and made of its `<` and quotes."""
+    if _ESCAPED_JSON.search(text):
+        text = html.unescape(text)
+    lines = text.split("\n")
+    if len(lines) > _SPACED and not any(line.strip() for line in lines[1::2]):  # some web pages double every line end
+        text = "\n".join(lines[::2])
+    match = _JSON.search(text) or _TEXT.search(text)
     if match and match[1]:
-        text = re.sub(rf"^{re.escape(match[1])}", "", text, flags=re.MULTILINE)
-    return html.unescape(text) if match and "&lt;" in text else text
+        text = re.sub(rf"^(?:{re.escape(match[1])}|{re.escape(match[1].rstrip())}$)", "", text, flags=re.MULTILINE)
+    return html.unescape(text) if match and "&lt;" in text and not text.startswith("{") else text.lstrip()

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable
 
-from symcache.reports.model import MAX_FRAMES, MAX_LINE, MAX_TEXT, ReportFrame
+from symcache.reports.model import MAX_FRAMES, MAX_LINE, MAX_NAME, MAX_TEXT, ReportFrame
 
 __all__ = ["frame_of", "frames_of"]
 
@@ -56,7 +56,8 @@ def frame_of(line: str) -> ReportFrame | None:
     function = _IN_IMAGE.sub("", rest)
     if _NO_NAME.match(function) or (offset is not None and function == image):
         function, offset = "", None
-    return ReportFrame(int(address, 16), function[:MAX_TEXT], offset, file, source_line, inlined)
+    named = "" if image == "???" else image[:MAX_TEXT]
+    return ReportFrame(int(address, 16), function[:MAX_NAME], offset, file, source_line, inlined, named)
 
 
 def frames_of(lines: Iterable[str]) -> list[ReportFrame]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from symcache.crash import CrashException
+from symcache.reports.termination import Termination
 from symcache.text import printable
 
 __all__ = ["Report", "ReportFrame", "ReportImage", "ReportThread"]
@@ -19,8 +20,12 @@ MAX_THREADS = 16_384
 MAX_FRAMES = 4096
 """Of one thread; Apple's own writer stops at 512."""
 MAX_TEXT = 1024
-MAX_LINE = 8192
+MAX_NAME = 8192
+"""Characters of a function's name; the longest demangled ones of real programs have some thousand."""
+MAX_LINE = 16_384
 """Characters of a line of text; what is behind them is left out."""
+MAX_BACKTRACES = 16
+"""Application-specific ones."""
 MAX_INFORMATION = 200
 """Lines."""
 ADDRESS_END = 1 << 64
@@ -28,6 +33,11 @@ UUID_PATTERN = r"[0-9A-Fa-f]{8}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-
 _SYSTEM = re.compile(r"(.*?)\s*\(([A-Za-z0-9._-]{1,64})\)\s*\Z")
 """Version and build of macOS."""
 _AT = re.compile(r"\bat 0x([0-9A-Fa-f]{1,16})\b")
+_ACCESS = re.compile(r"KERN_|SEGV_|BUS_")
+"""What codes say of an access that failed: Mach's, and those of programs that catch signals."""
+_ZEROS = re.compile(r"[0x, ]*\Z")
+_ACCESS_CODES = re.compile(r"0x0*[12],\s*0x([0-9A-Fa-f]{1,16})\b")
+"""KERN_INVALID_ADDRESS and KERN_PROTECTION_FAILURE; others have no address there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,8 @@ class ReportFrame:
     line: int | None = None
     inlined: bool = False
     """The function was inlined into that of the next frame, which has the same address."""
+    image: str = field(default="", compare=False)
+    """As the text calls it: a file name, a bundle identifier, or the end of one. Its address tells which it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +62,15 @@ class ReportThread:
     """One thread, top frame first."""
 
     index: int
+    """Its number in the report, where threads may be missing."""
     name: str
-    """With its dispatch queue, as Apple writes both: `NAME  Dispatch queue: QUEUE`."""
+    queue: str
     frames: tuple[ReportFrame, ...]
+
+    @property
+    def label(self) -> str:
+        """Name and dispatch queue, as Apple writes both: `NAME  Dispatch queue: QUEUE`."""
+        return "  ".join(part for part in (self.name, self.queue and f"Dispatch queue: {self.queue}") if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +104,8 @@ class Report:
     images: tuple[ReportImage, ...]
     """In the order of the report."""
     threads: tuple[ReportThread, ...]
-    crashed_thread: int
-    """Position in `threads` of the thread that the report blames; the first if it blames none."""
+    crashed_thread: int | None
+    """Position in `threads` of the thread that the report blames; None if it blames none, or one that is not there."""
     registers: dict[str, int]
     """Of the crashed thread."""
     cache_uuid: UUID | None = None
@@ -95,12 +113,21 @@ class Report:
     cache_base: int | None = None
     """Where the shared cache began in the crashed process."""
     last_exception: tuple[ReportFrame, ...] = ()
-    """From where an uncaught exception was thrown, the innermost first; all of them return. Empty if none was.
-
-    AppKit catches it in its event loop and leaves the backtrace as application-specific, before it ends the process.
-    """
+    """From where an uncaught exception was thrown, the innermost first; all of them return. Empty if none was."""
+    application_backtraces: tuple[tuple[ReportFrame, ...], ...] = ()
+    """Likewise, backtraces that the program left to be reported: AppKit does of exceptions that it has caught."""
     information: tuple[str, ...] = ()
     """Application-specific information: what libraries and program left to be reported, line by line."""
+    termination: Termination | None = None
+    cause: tuple[str, ...] = ()
+    """Why the process ended, as far as anything but signal and application-specific information tells, in words."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What is wanting in the report, by its writer and by its reader, in words."""
+
+    @property
+    def thrown(self) -> tuple[ReportFrame, ...]:
+        """From where an exception was thrown; one that was caught before the process ended, as the program tells."""
+        return self.last_exception or next(iter(self.application_backtraces), ())
 
 
 def printable_lines(messages: Iterable[str]) -> tuple[str, ...]:
@@ -108,6 +135,11 @@ def printable_lines(messages: Iterable[str]) -> tuple[str, ...]:
     lines = (line.replace("\t", " ") for message in messages for line in message.splitlines())
     kept = (printable(line[:MAX_TEXT]).rstrip() for line in lines)
     return tuple(itertools.islice(filter(None, kept), MAX_INFORMATION))
+
+
+def statements(messages: Iterable[str]) -> tuple[str, ...]:
+    """Return what is said, line by line as `printable_lines`, and nothing twice."""
+    return tuple(dict.fromkeys(line.strip() for line in printable_lines(messages)))
 
 
 def physical_frames(frames: Iterable[ReportFrame]) -> list[list[ReportFrame]]:
@@ -120,17 +152,24 @@ def physical_frames(frames: Iterable[ReportFrame]) -> list[list[ReportFrame]]:
     return groups
 
 
-def thread_label(name: str, queue: str) -> str:
-    """Return a thread's name with its dispatch queue, as text reports have them."""
-    return "  ".join(part for part in (name, queue and f"Dispatch queue: {queue}") if part)
+def exception_of(signal: str, kind: str, subtype: str, codes: str, message: str = "") -> CrashException:
+    """Return the exception that a report has in words.
 
-
-def exception_of(signal: str, kind: str, detail: str) -> CrashException:
-    """Return the exception that a report has in words."""
-    at = _AT.search(detail)
-    words = ", ".join(word for word in (kind, detail) if word)
+    Where no words say so, the second code of an access that failed is its address.
+    """
+    detail = subtype or ("" if _ZEROS.match(codes) else codes)
+    at = _AT.search(subtype) if kind == "EXC_BAD_ACCESS" or _ACCESS.match(subtype) else None
+    if at is None and kind == "EXC_BAD_ACCESS" and not subtype:
+        at = _ACCESS_CODES.match(codes)
+    words = ", ".join(word for word in (kind, detail) if word and word != signal)
     description = f"{signal}: {words}" if signal and words else signal or words or "the report names no exception"
-    return CrashException(description, signal or None, int(at[1], 16) if at else None)
+    return CrashException(
+        *(description, signal or None, int(at[1], 16) if at else None),
+        kind=kind or None,
+        subtype=subtype or None,
+        codes=codes or None,
+        message=message or None,
+    )
 
 
 def split_system(text: str) -> tuple[str, str]:

@@ -1,16 +1,21 @@
-"""Crash reports as text (`.crash`): fields, threads, registers, images, section after section.
+"""Crash reports as text (`.crash`, and what Console and Xcode make of JSON): section after section.
 
-Source: Apple's "Examining the fields in a crash report".
+A section ends at an empty line, and at any line that begins another. Source: Apple's "Examining the fields in a crash
+report", and reports of Mac OS X 10.6 to macOS 26.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
 from symcache.errors import DumpError
+from symcache.reports.fields import IGNORED_SECTIONS, Fields, field_of, split_label
 from symcache.reports.frames import frame_of
+from symcache.reports.images import NOWHERE, image_of
 from symcache.reports.model import (
+    MAX_BACKTRACES,
     MAX_FRAMES,
     MAX_IMAGES,
     MAX_INFORMATION,
@@ -21,75 +26,54 @@ from symcache.reports.model import (
     ReportFrame,
     ReportImage,
     ReportThread,
-    exception_of,
     printable_lines,
-    split_system,
-    uuid_of,
+    statements,
 )
+from symcache.text import excerpt
 
 __all__ = ["parse_crash"]
 
-# `0x7ff80f1d5000 - 0x7ff80f26dfff libsystem_c.dylib (*) <23516be4-…> /usr/lib/system/libsystem_c.dylib`; a plus marks
-# what is not Apple's, iOS writes the architecture before the UUID, and an end that nobody knew is `???`.
-_IMAGE = re.compile(r"\s*0x([0-9A-Fa-f]{1,16})\s+-\s+(\S+)\s+(\S[^<]*)(?:<([^<>]*)>\s*(.*))?\Z")
-_NOWHERE = "???"
-"""Under which frames in no image are gathered."""
-_END = re.compile(r"0x[0-9A-Fa-f]{1,16}")
-_ARCHS = {"x86_64", "x86_64h", "arm64", "arm64e", "arm64_32", "armv7", "armv7s", "armv7k", "i386"}
-_THREAD = re.compile(r"Thread (\d{1,5})(?: ([A-Z][a-z]{1,20}))?:(:|\s*\Z|(?=  Dispatch queue: ))?(.*)\Z")
+_THREAD = re.compile(r"Thread (\d{1,7})(?: ([A-Z][a-z]{1,20}))?:(:|\s*\Z|(?=  Dispatch queue: ))?(.*)\Z")
 """`Thread 0 Crashed:: NAME`; with one colon until Mac OS X 10.6, and where other programs write reports.
 
 The third group is None where the line may as well be words that somebody wrote.
 """
+_NAME = re.compile(r"Thread (\d{1,7}) name:\s*(.*)\Z")
+_STATE = re.compile(r"(?:Thread (\d{1,7})|Unknown thread) crashed with (.*)\Z")
+_OF_A_THREAD = re.compile(r"Thread \d{1,7} (?:instruction stream|last branch register state)")
+"""Sections that say nothing here."""
 _BLAMED = ("Crashed", "Attributed", "Highlighted")
 """What the heading says of the thread that a report is about: of a crash, of a limit that was crossed."""
 _BLAMING = ("Crashed Thread", "Triggered by Thread", "Highlighted Thread", "Highlighted by Thread")
 """The fields that say so."""
-_INFORMATION = "Application Specific Information:"
-_LAST, _SPECIFIC = "Last Exception Backtrace:", "Application Specific Backtrace "
+_LEADING = re.compile(r"(\d{1,7})\b(.*)\Z")
 _BARE_FRAMES = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
 """The whole of a last exception's backtrace, as systems write it that have not looked for names."""
-_NAME = re.compile(r"Thread (\d{1,5}) name:\s*(.*)\Z")
-_STATE = re.compile(r"Thread (\d{1,5}) crashed with ")
+_WRAPPED = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*(?:\s0x[0-9A-Fa-f]{6,16}|\s0{10,18})?\s*\Z")
+"""A frame's line that was broken in front of its address, or behind it."""
 _REGISTER = re.compile(r"\b([a-z][a-z0-9]{1,5}):\s+0x([0-9A-Fa-f]{1,16})\b")
-_FIELD = re.compile(r"([A-Z][A-Za-z ]{1,30}):\s*(.*)\Z")
-_LEADING = re.compile(r"\d{1,5}\b")
-_SIGNAL = re.compile(r"\b(SIG[A-Z]{2,10})\b")
+_INFORMATION, _LAST, _SPECIFIC = (
+    *("Application Specific Information:", "Last Exception Backtrace:", "Application Specific Backtrace "),
+)
+_IMAGES = re.compile(r"Binary Images(?: \([^()]{1,40}\))?:")
+_REGION, _FAILED = "VM Region Info:", "Error Formulating Crash Report:"
+_TOLD = (
+    *("Dyld Error Message:", "Application Specific Signatures:", _REGION, "Kernel Triage:", "kernel messages:"),
+    *("External Modification Warnings:", _FAILED),
+)
+"""Sections whose lines are words that say more of the cause."""
+_ENDS_A_REPORT = ("Process", "Incident Identifier")
+_SKIPPED = IGNORED_SECTIONS[0]
 
 
 def parse_crash(text: str, name: str) -> Report:
     """Parse a text report; `name` stands in messages. Raises DumpError."""
     sections = _Sections(name)
-    for line in text.splitlines():
-        sections.take(line[:MAX_LINE])
-    if not sections.listed:
-        raise DumpError(
-            f"{name}: names no modules: it has no list of binary images", hint="name a .zip, .ips or .crash"
-        )
-    fields, frames, names = sections.fields, sections.frames, sections.names
-    order = sorted(frames)
-    blamed = next((number for number in sections.blamed() if number in frames), None)
-    kind = fields.get("Exception Type", "")
-    version, build = split_system(fields.get("OS Version", ""))
-    exception = exception_of(
-        _match(_SIGNAL, kind),
-        kind.partition(" (")[0],
-        fields.get("Exception Subtype") or fields.get("Exception Codes", ""),
-    )
-    return Report(
-        executable=fields.get("Path") or fields.get("Process", "").partition(" [")[0],
-        bundle_version=fields.get("Version", "").partition(" (")[0],
-        os_version=version,
-        os_build=build,
-        arch="arm64" if fields.get("Code Type", "").upper().startswith("ARM") else "x86_64",
-        exception=exception,
-        images=tuple(sections.images),
-        threads=tuple(ReportThread(number, names.get(number, ""), tuple(frames[number])) for number in order),
-        crashed_thread=0 if blamed is None else order.index(blamed),
-        registers=sections.registers,
-        last_exception=tuple(sections.thrown[_LAST] or sections.thrown[_SPECIFIC]),
-        information=printable_lines(sections.information),
-    )
+    lines = (line[:MAX_LINE] for line in text.splitlines())
+    for line, following in itertools.pairwise(itertools.chain(lines, [""])):
+        if not sections.take(line, following):
+            break
+    return sections.report()
 
 
 class _Sections:
@@ -97,119 +81,197 @@ class _Sections:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._section = "fields"
+        self._section = ""
+        """Empty among fields."""
         self._thread = 0
         self._marked: dict[str, int] = {}
         """Threads by what their headings say of them; `state`: the one whose registers are listed."""
-        self.fields: dict[str, str] = {}
-        self.names: dict[int, str] = {}
-        self.frames: dict[int, list[ReportFrame]] = {}
-        self.images: list[ReportImage] = []
-        self.registers: dict[str, int] = {}
-        self.thrown: dict[str, list[ReportFrame]] = {_LAST: [], _SPECIFIC: []}
-        """Frames of exceptions, by the section's title."""
-        self.information: list[str] = []
-        self.listed = False
-        """Whether there is a list of images."""
+        self._state = ""
+        """Of which kind the registers are."""
+        self._fields = Fields()
+        self._labels: dict[int, str] = {}
+        self._frames: dict[int, list[ReportFrame]] = {}
+        self._images: list[ReportImage] = []
+        self._registers: dict[str, int] = {}
+        self._last: list[ReportFrame] = []
+        self._specific: list[list[ReportFrame]] = []
+        self._information: list[str] = []
+        self._told: dict[str, list[str]] = {title: [] for title in _TOLD}
+        self._unknown = ""
+        """The first line that is part of the report, but of nothing that is known."""
+        self._unknown_count = 0
+        self._wrapped = ""
+        """The last line, if it is the beginning of a frame and nothing more, as mail programs wrap them."""
+        self._more = False
+        """Whether another report follows."""
 
-    def take(self, line: str) -> None:
-        """Begin a section, if the line is its title, or else take what the line says."""
-        certain = (heading := _THREAD.match(line)) and heading[3] is not None
-        if self._section == _INFORMATION and line.strip() and not certain:
-            if len(self.information) < MAX_INFORMATION:
-                self.information.append(line)
-        elif not self._begin(line):
-            self._read(line)
+    def take(self, line: str, following: str) -> bool:
+        """Begin a section, if the line is its title, or else take what the line says. Return whether to go on."""
+        if self._begin(line, following):
+            return not self._more
+        if self._section == _INFORMATION:
+            if len(self._information) < MAX_INFORMATION:
+                self._information.append(line)
+        elif not line.strip():
+            self._fields.end()
+            # Of the list of images and of summaries, the first line may be empty.
+            if self._section != _SKIPPED and not (self._section == "images" and not self._images):
+                self._section = ""
+        elif not self._read(line):
+            if self._fields or self._frames or self._images:  # else it is one of the words in front of a report
+                self._unknown = self._unknown or line
+                self._unknown_count += 1
+            if line.rstrip().endswith(":"):
+                self._section = "unknown"
+            elif self._section not in {"images", "registers"}:
+                self._section = ""
+        return True
 
-    def blamed(self) -> Iterator[int]:
-        """Yield the threads that the report may be about, the likeliest first."""
-        marks = (self._marked.get(mark) for mark in (_BLAMED[0], "state", *_BLAMED[1:]))
-        yield from (number for number in marks if number is not None)
-        numbers = (_LEADING.match(self.fields.get(field, "")) for field in _BLAMING)
-        yield from (int(number[0]) for number in numbers if number)
-
-    def _begin(self, line: str) -> bool:
+    def _begin(self, line: str, following: str) -> bool:
         if match := _THREAD.match(line):
-            self._begin_thread(int(match[1]), match[2] or "", match[4].strip(), certain=match[3] is not None)
+            if match[3] is None and frame_of(following) is None:
+                return False
+            self._begin_thread(int(match[1]), match[2] or "", match[4].strip())
+        elif match := _NAME.match(line):
+            self._section = ""
+            self._labels.setdefault(int(match[1]), match[2][:MAX_TEXT].strip())
         elif match := _STATE.match(line):
-            self._section = "registers"
-            self._marked.setdefault("state", int(match[1]))
-        elif line.startswith("Binary Images:") and not self.images:
-            self._section, self.listed = "images", True
-        elif line.startswith(_INFORMATION) and not self.information:
+            self._section = "" if self._registers else "registers"
+            self._state = self._state or match[2]
+            if match[1]:
+                self._marked.setdefault("state", int(match[1]))
+        elif match := _IMAGES.match(line):
+            self._section = "images" if not self._images or "(" in match[0] else "unknown"
+        elif line.startswith(_INFORMATION) and not self._information:
             self._section = _INFORMATION
-        elif title := next((t for t, frames in self.thrown.items() if line.startswith(t) and not frames), None):
-            self._section = title
+        elif line.startswith(_LAST):
+            self._section = "unknown" if self._last else _LAST
+        elif line.startswith(_SPECIFIC):
+            self._section = _SPECIFIC if len(self._specific) < MAX_BACKTRACES else "ignored"
+            if self._section == _SPECIFIC:
+                self._specific.append([])
+        elif title := next((title for title in _TOLD if line.startswith(title)), ""):
+            self._section = title if title != _REGION else _SKIPPED  # below is a table
+            self._told[title] += filter(None, [line[len(title) :].strip()])
+        elif line.startswith(IGNORED_SECTIONS) or _OF_A_THREAD.match(line):
+            self._section = _SKIPPED
+        elif self._section != _INFORMATION and (known := field_of(line)):
+            self._section = ""
+            self._more = known[0] in _ENDS_A_REPORT and bool(self._images and self._frames) and known[0] in self._fields
+            self._fields.add(*known)
         else:
             return False
         return True
 
-    def _begin_thread(self, number: int, mark: str, name: str, *, certain: bool) -> None:
-        """Begin the stack of a thread, whose first one counts; if its heading is not `certain`, its frames decide."""
-        if self.frames.get(number):
-            self._section = "fields"
+    def _begin_thread(self, number: int, mark: str, label: str) -> None:
+        """Begin the stack of a thread, whose first one counts."""
+        if self._frames.get(number):
+            self._section = "unknown"
             return
+        if number not in self._frames and len(self._frames) >= MAX_THREADS:
+            raise DumpError(f"{self._name}: more than {MAX_THREADS} threads", hint="no process has so many")
         self._thread, self._section = number, "frames"
-        if certain:
-            self._stack()
-        if name and (certain or number not in self.names):
-            self.names[number] = name[:MAX_TEXT]
+        self._frames.setdefault(number, [])
+        if label:
+            self._labels[number] = label[:MAX_TEXT]
         if mark:
             self._marked.setdefault(mark, number)
 
-    def _stack(self) -> list[ReportFrame]:
-        """Return the frames that this section adds to."""
-        if self._section in self.thrown:
-            return self.thrown[self._section]
-        if self._thread not in self.frames and len(self.frames) >= MAX_THREADS:
-            raise DumpError(f"{self._name}: more than {MAX_THREADS} threads")
-        return self.frames.setdefault(self._thread, [])
+    def _read(self, line: str) -> bool:
+        """Take a line of a section. Return whether it is one of it."""
+        if self._section == "images":
+            return self._read_image(line)
+        if self._section in {"frames", _LAST, _SPECIFIC}:
+            return self._read_frame(line)
+        if self._section == "registers":
+            found = _REGISTER.findall(line)
+            self._registers |= {key: int(value, 16) for key, value in found}
+            return bool(found) or "<unavailable>" in line
+        if self._section in self._told:
+            if len(self._told[self._section]) < MAX_INFORMATION:
+                self._told[self._section].append(line.strip())
+            return True
+        if self._section:
+            return self._section == _SKIPPED
+        return self._fields.continues(line)
 
-    def _read(self, line: str) -> None:
-        if match := _NAME.match(line):
-            self._section = "fields"
-            self.names.setdefault(int(match[1]), match[2][:MAX_TEXT].strip())
-        elif self._section == "frames" or self._section in self.thrown:
-            self._read_frame(line)
-        elif self._section == _INFORMATION:
-            self._section = "fields"
-        elif self._section == "registers":
-            self.registers |= {key: int(value, 16) for key, value in _REGISTER.findall(line)}
-        elif self._section == "images":
-            self._read_image(line)
-        elif self._section == "fields" and (match := _FIELD.match(line)):
-            self.fields.setdefault(match[1], match[2].strip()[:MAX_TEXT])
-
-    def _read_frame(self, line: str) -> None:
-        """Take a frame; any other line is the end of the stack, whatever it begins."""
-        if frame := frame_of(line):
-            if len(stack := self._stack()) < MAX_FRAMES:
+    def _read_frame(self, line: str) -> bool:
+        stack = {"frames": self._frames.get(self._thread, []), _LAST: self._last}.get(self._section)
+        if stack is None:
+            stack = self._specific[-1]
+        frame, wrapped = frame_of(line), self._wrapped
+        self._wrapped = line if _WRAPPED.match(line) else ""
+        if frame is None and wrapped and (whole := frame_of(f"{wrapped} {line.strip()}")):
+            if frame_of(wrapped):
+                stack[-1] = whole
+                return True
+            frame = whole
+        if frame:
+            if len(stack) < MAX_FRAMES:
                 stack.append(frame)
-        else:
-            if self._section == _LAST and not self.thrown[_LAST] and (match := _BARE_FRAMES.match(line)):
-                self.thrown[_LAST] += [ReportFrame(int(one, 16)) for one in match[1].split()[:MAX_FRAMES]]
-            self._section = "fields"
+            return True
+        match = _BARE_FRAMES.match(line) if self._section != "frames" and not stack else None
+        if match:
+            stack += [ReportFrame(int(one, 16)) for one in match[1].split()[:MAX_FRAMES]]
+        return match is not None or bool(self._wrapped)
 
-    def _read_image(self, line: str) -> None:
-        if match := _IMAGE.match(line):
-            if len(self.images) >= MAX_IMAGES:
-                raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images")
-            image = _crash_image(match)
-            if image.uuid or image.path != _NOWHERE:
-                self.images.append(image)
-        elif self.images and not line.strip():
-            self._section = "rest"
+    def _read_image(self, line: str) -> bool:
+        image = image_of(line)
+        if image is None:
+            return False
+        if len(self._images) >= MAX_IMAGES:
+            raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images", hint="no process has so many")
+        if image.uuid or image.path != NOWHERE:
+            self._images.append(image)
+        return True
 
+    def _blamed(self) -> Iterator[tuple[int, str]]:
+        """Yield the threads that the report may be about, the likeliest first, with name and queue as told there."""
+        marks = (self._marked.get(mark) for mark in (_BLAMED[0], "state", *_BLAMED[1:]))
+        yield from ((number, "") for number in marks if number is not None)
+        told = (_LEADING.match(self._fields.get(field)) for field in _BLAMING)
+        yield from ((int(match[1]), match[2].lstrip(", ")) for match in told if match)
 
-def _crash_image(match: re.Match[str]) -> ReportImage:
-    named, slash, bare = (match[3], "", "") if match[4] is not None else match[3].partition(" /")  # without a UUID
-    start, words = int(match[1], 16), named.split()
-    size = max(0, int(match[2], 16) + 1 - start) if _END.fullmatch(match[2]) else 0
-    path = (match[5] or slash[1:] + bare).strip() or words[0].lstrip("+")
-    arch = next((word for word in reversed(words) if word in _ARCHS), "")
-    return ReportImage(start, size, path[:MAX_TEXT], uuid_of(match[4]), arch)
+    def report(self) -> Report:
+        """Return all that was read."""
+        fields, order = self._fields, sorted(self._frames)
+        blamed = list(self._blamed())
+        crashed = next((number for number, _ in blamed if number in self._frames), None)
+        label = next((label for number, label in blamed if number == crashed and label), "")
+        if crashed is not None and label:
+            self._labels.setdefault(crashed, label)
+        version, build = fields.system()
+        return Report(
+            executable=fields.get("Path") or fields.get("Process").partition(" [")[0],
+            bundle_version=fields.version(),
+            os_version=version,
+            os_build=build,
+            arch=fields.arch(self._state, self._images),
+            exception=fields.exception(),
+            images=tuple(self._images),
+            threads=tuple(
+                ReportThread(number, *split_label(self._labels.get(number, "")), tuple(self._frames[number]))
+                for number in order
+            ),
+            crashed_thread=None if crashed is None else order.index(crashed),
+            registers=self._registers,
+            last_exception=tuple(self._last),
+            application_backtraces=tuple(tuple(frames) for frames in self._specific if frames),
+            information=printable_lines(self._information),
+            termination=fields.termination(),
+            cause=statements(
+                [*fields.cause(), *(line for title in _TOLD if title != _FAILED for line in self._told[title])]
+            ),
+            notes=statements([*self._told[_FAILED], *self._notes(blamed, crashed)]),
+        )
 
-
-def _match(pattern: re.Pattern[str], text: str) -> str:
-    match = pattern.search(text)
-    return match[1] if match else ""
+    def _notes(self, blamed: list[tuple[int, str]], crashed: int | None) -> Iterator[str]:
+        if blamed and crashed is None:
+            yield f"thread {blamed[0][0]}, which it blames, is not among those that it lists"
+        if not self._images:
+            yield "the list of binary images is missing: only what the report itself says of its frames is known"
+        if self._more:
+            yield "another report follows in the file, and is left out"
+        if self._unknown:
+            lines = f"{self._unknown_count} line" + ("" if self._unknown_count == 1 else "s")
+            yield f"not understood: {lines}, the first of which is {excerpt(self._unknown, 80)!r}"

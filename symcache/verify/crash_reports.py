@@ -85,6 +85,8 @@ def parse_report(text: str, name: str) -> CrashReport:
 
 
 def _named(report: Report, name: str) -> CrashReport:
+    if not report.images:
+        raise DumpError(f"{name}: the crash report lists no modules", hint="it is cut: have it copied whole")
     modules = [ReportModule(image.uuid, image.path, image.arch, image.address) for image in report.images]
     return CrashReport(name, report.os_build, report.os_version, report.cache_uuid, modules)
 

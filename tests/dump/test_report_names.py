@@ -89,10 +89,38 @@ def test_binaries_know_better(arch: str, write: Any, system: Any, tmp_path: Path
     assert [(f.function, f.file, f.line) for t in known.threads for f in t.frames] == [
         (f["function"], f["file"] or "", f["line"]) for f in frames
     ]
+    # Both are shown where they contradict each other.
+    assert [f.other_function for t in known.threads for f in t.frames] == [f["function"] for f in told]
+    assert known.to_json()["threads"][0]["frames"][0]["other_function"].startswith("told::")
+    assert ">or told::" in to_html([known.to_json()]).replace("&gt;", ">")
     alone = analyze(path, app)
     assert [f.function for t in alone.threads for f in t.frames] == [
         f["function"] if "Ledger" in f["module"] else other["function"] for f, other in zip(frames, told, strict=True)
     ]
+
+
+@pytest.mark.parametrize("write", [ips, crash])
+def test_one_name_is_no_contradiction(write: Any, system: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text(with_names(write, truth("arm64")))
+    known = analyze(path, ChainResolver([FolderResolver([ASSETS / "app" / "arm64"]), system]))
+    assert {f.other_function for t in known.threads for f in t.frames} == {""}
+
+
+def test_mangled_names_stand_beside(tmp_path: Path) -> None:
+    names = {"main": "_ZN6Ledger4postEi", "start": "$s4main1fyyFyycfU_"}
+    real = truth("arm64")
+    for thread in real["threads"]:
+        for frame in thread["frames"]:
+            frame["function"] = names.get(frame["function"], frame["function"])
+    path = tmp_path / "x.crash"
+    path.write_text(crash(real))
+    report = analyze(path, FolderResolver([])).to_json()
+    shown = {frame["mangled"]: frame["function"] for thread in report["threads"] for frame in thread["frames"]}
+    assert shown["_ZN6Ledger4postEi"] == "Ledger::post(int)"
+    assert shown["$s4main1fyyFyycfU_"] == "closure #1 in f()"
+    assert any("`Ledger::post(int)" in line for line in report["signature"]["frames"])
+    assert "_ZN" not in "".join(report["signature"]["frames"])
 
 
 def test_one_signature_with_and_without_binaries(system: Any, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from symcache.reports import Report, ReportFrame, is_report, parse_report
+from symcache.reports import Report, ReportFrame, is_report, parse_report, read_report
 
 KERNEL_BASE, LEDGER_BASE = 0x7FFF602B4000, 0x10A3F2000
 HEAD = """\
@@ -70,7 +71,7 @@ def stacks_of(report: Report) -> dict[int, list[int]]:
 def test_headings_of_threads(heading: str, name: str, crashed: bool) -> None:
     report = read(f"Thread 0:\n{MAIN}\n{heading}\n{WAITING}\nThread 2:\n{WAITING}")
     assert stacks_of(report) == {0: [0x10A3F4A54], 1: [0x7FFF602B6D5C], 2: [0x7FFF602B6D5C]}
-    assert report.threads[1].name == name
+    assert report.threads[1].label == name
     assert report.crashed_thread == int(crashed)
 
 
@@ -96,7 +97,7 @@ def test_what_is_no_frame_ends_a_stack(line: str) -> None:
 def test_words_of_a_program_are_no_heading() -> None:
     said = "Application Specific Information:\nThread 7: waits for Thread 9:\n\nThread 0: it stops\n\n"
     report = read(f"{said}Thread 0 Crashed:: main\n{MAIN}\nThread 7: is what a log may say, too\n\n")
-    assert report.information == ("Thread 7: waits for Thread 9:",)
+    assert report.information == ("Thread 7: waits for Thread 9:", "Thread 0: it stops")
     assert stacks_of(report) == {0: [0x10A3F4A54]}
     assert report.threads[0].name == "main"
 
@@ -123,11 +124,12 @@ def test_a_thread_without_frames_is_one() -> None:
         ("Triggered by Thread: 1, Dispatch Queue: com.example.q\n", 1),
         ("Highlighted by Thread: 1\n", 1),
         ("Highlighted Thread:  1\n", 1),
-        ("Crashed Thread:        Unknown\n", 0),
-        ("Crashed Thread:        7\n", 0),  # of a list that was cut
+        ("Crashed Thread:        Unknown\n", None),
+        ("Crashed Thread:        7\n", None),  # of a list that was cut
+        ("", None),
     ],
 )
-def test_the_fields_tell_who_is_to_blame(fields: str, expected: int) -> None:
+def test_the_fields_tell_who_is_to_blame(fields: str, expected: int | None) -> None:
     report = read(f"Thread 0:\n{MAIN}\nThread 1:\n{WAITING}", fields + "\n")
     assert report.crashed_thread == expected
 
@@ -195,7 +197,7 @@ def test_a_name_without_end_is_no_end_of_the_stack() -> None:
     name = "Ledger::Page<" + "int, " * 5000 + ">"
     (thread,) = read(f"Thread 0 Crashed:\n0   Ledger  \t0x000000010a3f4a50 {name} + 12\n1{MAIN[1:]}").threads
     assert [f.address for f in thread.frames] == [0x10A3F4A50, 0x10A3F4A54]
-    assert thread.frames[0].function == name[:1024]
+    assert thread.frames[0].function == name[:8192]
 
 
 def test_images_without_uuid() -> None:
@@ -230,6 +232,7 @@ def test_quoted(quote: str, tmp_path: Path) -> None:
     path = tmp_path / "mail.txt"
     path.write_text(quoted)
     assert is_report(path)
+    assert parse_report("\n\n".join(lines), "x") == parse_report(text, "x")
 
 
 @pytest.mark.parametrize("first", ["Hardware Model:      iPhone12,1\n", "Exception Type:  EXC_CRASH (SIGABRT)\n", ""])
@@ -297,7 +300,7 @@ def test_names_in_json() -> None:
         ReportFrame(0x1040, "post", 20),
         ReportFrame(0x1050, "start"),
     )
-    assert [t.name for t in report.threads] == [
+    assert [t.label for t in report.threads] == [
         "Ledger Import  Dispatch queue: com.example.ledger.import",
         "Dispatch queue: com.apple.main-thread",
     ]
@@ -321,3 +324,181 @@ def test_names_in_json_that_are_none(key: str, value: object) -> None:
     body = payload()
     body["threads"][0]["frames"] = [{"imageIndex": 0, "imageOffset": 64, "symbol": "post", key: value}]
     assert parse_report(LINE + json.dumps(body), "x").threads[0].frames == (ReportFrame(0x1040, "post"),)
+
+
+EARLY: dict[str, Any] = {
+    "cpuType": "ARM-64",
+    "threads": [
+        {"frames": [[0, 64], [1, 0]], "threadState": {"x": [1, 2], "pc": 4160, "flavor": "ARM_THREAD_STATE64"}},
+        {"frames": []},
+    ],
+    "usedImages": [["e68de610-908a-4061-9f1d-429bde8842d7", 4096, "P"], [str(UUID(int=0)), 0, "A"]],
+    "legacyInfo": {
+        "imageExtraInfo": [{"size": 4096, "arch": "arm64", "path": "/x/Ledger", "name": "Ledger"}],
+        "threadTriggered": {"queue": "com.example.q", "name": "import"},
+    },
+    "faultingThread": 0,
+}
+
+
+def test_lists_in_the_place_of_objects() -> None:
+    """As the first versions of the format had it."""
+    report = parse_report(LINE + json.dumps(EARLY), "x")
+    assert stacks_of(report) == {0: [0x1040, 0], 1: []}
+    assert (report.threads[0].name, report.threads[0].queue) == ("import", "com.example.q")
+    assert [(i.path, i.address, i.size, i.arch) for i in report.images] == [("/x/Ledger", 4096, 4096, "arm64")]
+    assert report.registers == {"x0": 1, "x1": 2, "pc": 4160}
+
+
+@pytest.mark.parametrize(
+    ("told", "blamed"),
+    [
+        ({"faultingThread": 1}, 1),
+        ({"legacyInfo": {"threadHighlighted": 1}}, 1),
+        ({}, None),  # simulated, hung, or a fault that was survived
+        ({"faultingThread": 7}, None),
+        ({"faultingThread": None}, None),
+    ],
+)
+def test_nobody_is_blamed_without_a_reason(told: dict[str, Any], blamed: int | None) -> None:
+    body = payload()
+    del body["faultingThread"], body["threads"][0]["triggered"]
+    report = parse_report(LINE + json.dumps(body | told), "x")
+    assert report.crashed_thread == blamed
+    assert report.registers == {}
+    assert bool(report.notes) == (told.get("faultingThread") == 7)
+
+
+def test_frames_that_refer_to_nothing_are_counted() -> None:
+    body = payload()
+    body["threads"][0]["frames"][1:1] = [{"imageIndex": 9, "imageOffset": 1}, {"imageOffset": 1}, None]
+    report = parse_report(LINE + json.dumps(body), "x")
+    assert len(report.threads[0].frames) == 4
+    assert any("3 frames" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("code_type", "arch"),
+    [
+        *(("X86-64 (Native)", "x86_64"), ("X86-64 (Translated)", "x86_64"), ("X86 (Native)", "i386")),
+        *(("ARM-64 (Native)", "arm64"), ("ARM64", "arm64"), ("ARM (Native)", "armv7"), ("PPC (Native)", "ppc")),
+    ],
+)
+def test_architectures(code_type: str, arch: str) -> None:
+    text = HEAD.replace("X86-64 (Native)", code_type) + f"Thread 0:\n{MAIN}\n{IMAGES}"
+    assert parse_report(text, "x").arch == arch
+
+
+@pytest.mark.parametrize(
+    ("rest", "arch"),
+    [
+        ("Thread 0 crashed with X86 Thread State (64-bit):\n  rax: 0x1\n\n", "x86_64"),
+        ("Thread 0 crashed with ARM Thread State (64-bit):\n  x0: 0x1\n\n", "arm64"),
+        ("Binary Images:\n0x100 - 0x1ff Ledger arm64e  <51614a37062f4a2ea83e1a0092554cb6> /x/Ledger\n", "arm64"),
+        (f"Binary Images:\n{KERNEL}", "x86_64"),  # high up, where only Intel Macs have their libraries
+    ],
+)
+def test_architectures_of_what_was_cut(rest: str, arch: str) -> None:
+    assert parse_report(f"Thread 0 Crashed:\n{MAIN}\n{rest}", "x").arch == arch
+
+
+def test_a_report_that_was_cut_says_what_it_has() -> None:
+    text = f"{HEAD}{FIELDS}Thread 0 Crashed:\n{MAIN}\nThread 3:\n{WAITING}"
+    report = parse_report(text, "x")
+    assert stacks_of(report) == {0: [0x10A3F4A54], 3: [0x7FFF602B6D5C]}
+    assert report.threads[0].frames[0].image == "com.example.ledger"
+    assert report.images == ()
+    assert any("binary images" in note for note in report.notes)
+    (blamed,) = parse_report(f"Thread 3 Crashed:: x\n{MAIN}", "x").threads
+    assert (blamed.index, blamed.name) == (3, "x")
+
+
+def test_names_of_the_blamed_thread_may_stand_in_its_field() -> None:
+    report = read(f"Thread 0 Crashed:\n{MAIN}", "Triggered by Thread: 0  import, Dispatch Queue: com.example.q\n\n")
+    assert (report.threads[0].name, report.threads[0].queue) == ("import", "com.example.q")
+
+
+def test_what_is_not_understood_is_counted() -> None:
+    """And never hung onto what stands in front of it."""
+    report = read(f"Thread 0 Crashed:\n{MAIN}New Section:\n  a line\n  another\n\nThread 1:\n{WAITING}")
+    assert stacks_of(report) == {0: [0x10A3F4A54], 1: [0x7FFF602B6D5C]}
+    assert [note for note in report.notes if "3 lines" in note and "New Section:" in note]
+    tail = "VM Region Summary:\nReadOnly portion of Libraries: 1\n\nREGION TYPE\n\nModel: Mac14,7, 16 GB\nDisplay: x\n"
+    assert read(f"Thread 0 Crashed:\n{MAIN}", images=f"Binary Images:\n{LEDGER}{KERNEL}\n{tail}").notes == ()
+
+
+def test_a_damaged_line_ends_no_list() -> None:
+    images = f"Binary Images:\n{LEDGER}   0xzz - damaged\n{KERNEL}\n"
+    assert len(read(f"Thread 0 Crashed:\n{MAIN}", images=images).images) == 2
+
+
+def test_fields_behind_a_table_of_memory() -> None:
+    """iOS has them there."""
+    fields = (
+        "Exception Type:  EXC_BAD_ACCESS (SIGSEGV)\nVM Region Info: 0x99 is not in any region.\n"
+        "      REGION TYPE  START - END\n--->  \nTermination Reason: SIGNAL 11 Segmentation fault: 11\n"
+        "Terminating Process: exc handler [2415]\n\nTriggered by Thread:  1\n\n"
+    )
+    report = read(f"Thread 0:\n{MAIN}\nThread 1:\n{WAITING}", fields)
+    assert report.crashed_thread == 1
+    assert report.termination
+    assert (report.termination.namespace, report.termination.by) == ("SIGNAL", "exc handler [2415]")
+    assert report.notes == ()
+
+
+def test_lines_that_a_mail_program_has_wrapped() -> None:
+    stack = (
+        "0   Ledger                        \t0x000000010a3f4a50\nLedgerKitPostEntry + 132\n"
+        "1   com.example.a.very.long.identifier\n  0x000000010a3f4a54 main + 68\n"
+        "2   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
+    )
+    (thread,) = read(f"Thread 0 Crashed:\n{stack}").threads
+    assert thread.frames == (
+        ReportFrame(0x10A3F4A50, "LedgerKitPostEntry", 132),
+        ReportFrame(0x10A3F4A54, "main", 68),
+        ReportFrame(0x7FFF602B6D5C),
+    )
+
+
+def test_several_reports_in_one_file() -> None:
+    one = f"{HEAD}{FIELDS}Thread 0 Crashed:\n{MAIN}\n{IMAGES}\n"
+    other = one.replace("[712]", "[713]").replace("Thread 0", "Thread 1").replace("10.15.7 (19H15)", "11.0 (20A1)")
+    report = parse_report(one + other, "x")
+    assert report == parse_report(one, "x")
+    assert any("another report" in note for note in report.notes)
+
+
+def test_lists_of_images_in_parts() -> None:
+    """As reporters of jailbroken phones write them, with what they know of each package."""
+    images = (
+        "Binary Images (App Store):\n0x100d1c000 - 0x100d9ffff Ledger arm64  <51614a37062f4a2ea83e1a0092554cb6> "
+        '/x/Ledger {"identifier": "com.example.ledger"}\n\nBinary Images (Other):\n'
+        "0x1a05e0000 - ??? dyld arm64e  <8d58f8034fc54933b33c81424a3b5260> /usr/lib/dyld\n\n"
+    )
+    report = read(f"Thread 0 Crashed:\n{MAIN}", images=images)
+    assert [(i.path, i.size, i.arch) for i in report.images] == [
+        ("/x/Ledger", 0x84000, "arm64"),
+        ("/usr/lib/dyld", 0, "arm64e"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_encodings(encoding: str, tmp_path: Path) -> None:
+    """Windows' editor saves text so."""
+    path = tmp_path / "x.txt"
+    text = f"{HEAD}{FIELDS}Thread 0 Crashed:: Über\n{MAIN}\n{IMAGES}"
+    path.write_bytes(text.encode(encoding))
+    assert is_report(path)
+    assert read_report(path) == parse_report(text, "x")
+
+
+@pytest.mark.parametrize("quote", ["> ", "    ", ""])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_quoted_json(quote: str, indent: int | None, tmp_path: Path) -> None:
+    body = LINE + json.dumps(payload(), indent=indent)
+    quoted = "It stops:\n\n" + "".join(f"{quote}{line}\n" for line in body.splitlines()) + "\nCan you help?\n"
+    path = tmp_path / "mail.txt"
+    path.write_text(quoted)
+    assert is_report(path)
+    assert parse_report(quoted, "x") == parse_report(body, "x")
+    assert parse_report(quoted.replace('"', "&quot;"), "x") == parse_report(body, "x")

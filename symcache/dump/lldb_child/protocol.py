@@ -55,8 +55,8 @@ class Plan:
     modules: tuple[ModulePlan, ...]
     frames: tuple[tuple[int, ...], ...] = ()
     """Without a core: the program counters of each thread, top frame first."""
-    thrown: tuple[int, ...] = ()
-    """Without a core: return addresses from where an exception was thrown."""
+    backtraces: tuple[tuple[int, ...], ...] = ()
+    """Without a core: other backtraces, of return addresses only, such as from where an exception was thrown."""
 
     def mapped_files(self) -> Iterator[Path]:
         """Yield the files that LLDB maps into memory."""
@@ -94,11 +94,13 @@ class ChildFrame:
     pc: int
     inlined: bool
     number: int | None = None
-    """Of the address among those of the plan's `frames` or `thrown`; None if LLDB has walked the stack."""
+    """Of the address among those of the plan's `frames` or `backtraces`; None if LLDB has walked the stack."""
     module: str = ""
     """Path of the module's file."""
     uuid: str = ""
     function: str = ""
+    mangled: str = ""
+    """The function's name in the binary, where that is another."""
     offset: int | None = None
     """Bytes from the function's start."""
     file: str = ""
@@ -119,10 +121,21 @@ class ChildReport:
     """What the child says of a plan, module by module, thread by thread."""
 
     version: str
-    """Of LLDB."""
+    """Of LLDB; empty where it was not needed."""
     modules: tuple[ChildModule, ...]
     threads: tuple[ChildThread, ...]
-    thrown: tuple[ChildFrame, ...]
+    backtraces: tuple[ChildThread, ...]
+
+    @classmethod
+    def without_names(cls, plan: Plan) -> ChildReport:
+        """Return the report on a plan without core and files, of which there is nothing to say."""
+        stacks = [
+            ChildThread("", tuple(ChildFrame(pc, inlined=False, number=number) for number, pc in enumerate(addresses)))
+            for addresses in (*plan.frames, *plan.backtraces)
+        ]
+        count = len(plan.frames)
+        modules = tuple(ChildModule("missing", False, None, "") for _ in plan.modules)
+        return cls("", modules, tuple(stacks[:count]), tuple(stacks[count:]))
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> ChildReport:
@@ -142,7 +155,7 @@ class ChildReport:
                     report["version"],
                     tuple(ChildModule(**module) for module in report["modules"]),
                     tuple(_thread(thread) for thread in report["threads"]),
-                    _thread(report["thrown"]).frames if "thrown" in report else (),
+                    tuple(_thread(backtrace) for backtrace in report.get("backtraces", ())),
                 )
         except (TypeError, KeyError, AttributeError) as error:
             what = f"{type(error).__name__} {error}"

@@ -72,7 +72,9 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
             else [_target.symbolicated_frames(lldb, target, addresses) for addresses in plan["frames"]],
         }
         if process is None:
-            result["thrown"] = _target.symbolicated_frames(lldb, target, plan["thrown"], returns=True)
+            result["backtraces"] = [
+                _target.symbolicated_frames(lldb, target, addresses, returns=True) for addresses in plan["backtraces"]
+            ]
         json.dump(result, channel)
         channel.flush()
         os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash

@@ -158,7 +158,10 @@ def walked_frames(target: Any, thread: Any) -> dict[str, Any]:
         if name:
             entry["function"] = name
             function = frame.GetFunction()
-            start = function.GetStartAddress() if function.IsValid() else frame.GetSymbol().GetStartAddress()
+            named = function if function.IsValid() else frame.GetSymbol()
+            start = named.GetStartAddress()
+            if not entry["inlined"]:
+                _add_mangled(entry, named)
             begin = start.GetLoadAddress(target)
             if begin != _NONE and pc >= begin:
                 entry["offset"] = pc - begin
@@ -189,6 +192,7 @@ def symbolicated_frames(lldb: Any, target: Any, addresses: list[int], *, returns
                 entry["function"], entry["inlined"] = inlined.GetInlinedName() or "", True
             elif named.IsValid() and named.GetName():
                 entry["function"] = named.GetName()
+                _add_mangled(entry, named)
             begin = named.GetStartAddress().GetLoadAddress(target) if named.IsValid() else _NONE
             if begin != _NONE and pc >= begin:
                 entry["offset"] = pc - begin
@@ -202,6 +206,12 @@ def symbolicated_frames(lldb: Any, target: Any, addresses: list[int], *, returns
                 break
             address = outer
     return {"name": "", "frames": frames}
+
+
+def _add_mangled(entry: dict[str, Any], named: Any) -> None:
+    mangled = named.GetMangledName()
+    if mangled and mangled != entry["function"]:
+        entry["mangled"] = mangled
 
 
 def _add_line(entry: dict[str, Any], line: Any) -> None:

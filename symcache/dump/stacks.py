@@ -1,0 +1,65 @@
+"""Threads, their frames, and the modules that these are in, as an analysis finds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from symcache.dump.loader import LoadedModule
+
+__all__ = ["Frame", "ModuleReport", "ThreadReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleReport:
+    """A module and whether its binary is there."""
+
+    index: int
+    loaded: LoadedModule
+    status: str
+    """`have`, `symbols` (only its dSYM), `memory` (the core holds it), `missing`, `rejected` (there is a file, but
+    of something else), `no-uuid`."""
+    debug_info: bool
+    detail: str
+    slide: int | None
+    """Load address less link address; None for placeholders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame. Addresses and offsets in bytes; what is not known is None or empty."""
+
+    address: int
+    module: ModuleReport | None
+    function: str = ""
+    """Demangled."""
+    offset: int | None = None
+    """From the function's start."""
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+    inlined: bool = False
+    source_line: str = ""
+    """Text of the source line, without the space around it; empty where the source was not looked for or found."""
+    mangled: str = ""
+    """The function's name as the binary or the report has it, where that is another."""
+    image: str = ""
+    """What a crash report calls the module, for where it lists none."""
+    other_function: str = ""
+    """Where a crash report and the binaries at hand contradict each other: the name of the one that is not shown."""
+
+    @property
+    def module_name(self) -> str:
+        """Name of the module, empty where none is known."""
+        return self.module.loaded.module.name if self.module else self.image
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """One thread, top frame first."""
+
+    index: int
+    """In the order of the core; of crash reports, the number that they have for it."""
+    name: str
+    """In crash reports with its queue: `NAME  Dispatch queue: QUEUE`."""
+    frames: tuple[Frame, ...]
+    queue: str = ""
