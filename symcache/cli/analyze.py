@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.text import Text
 
+from symcache.cli.analysis_output import output_of
 from symcache.cli.common import (
     BuildOption,
     CacheOption,
@@ -24,24 +23,17 @@ from symcache.cli.common import (
     ServerOption,
     complain,
     count_progress,
-    emit_json,
     errors_to_exit,
     existing_dump,
-    out,
-    plain,
     state,
-    takes_utf8,
-    to_output,
 )
 from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, warn
 from symcache.cli.settings import binary_sources
-from symcache.dump import Analysis, Frame, Limits, ThreadReport, analyze
-from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
+from symcache.dump import Analysis, Limits, analyze
+from symcache.errors import EnvironmentFailure, SymcacheError
 from symcache.images import SourceRequest
-from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
 from symcache.resolve import Progress
-from symcache.text import printable
 
 __all__ = ["register"]
 
@@ -66,47 +58,46 @@ def analyze_(
     source: Annotated[bool, typer.Option("--source", help="Fetch sources; print the line of each frame.")] = False,
     json: JsonOption = False,
     html: Annotated[bool, typer.Option("--html", help="Print a page to keep or send.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Write a file for each, JSON or a page (--html)."),
+    ] = None,
+    group: Annotated[bool, typer.Option("--group", help="Print signatures, the most frequent first.")] = False,
 ) -> None:
     """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
     with errors_to_exit():
-        if json and html:
-            raise UsageError("--json and --html exclude each other", hint="run it once for each")
         paths = [Path(text).expanduser() for text in dumps]
+        results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
         work = _Work(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source)
         worst = 0
-        reports: list[dict[str, Any]] = []
         warned: set[str] = set()
         for path, result in _results(work, paths, jobs or os.cpu_count() or 1):
             # One server that is away is one warning, not one a dump.
             warn([p for p in result.problems if p not in warned])
             warned.update(result.problems)
             if result.analysis:
-                missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in result.analysis.missing]
-                name_missing(missing, path, reported=result.analysis.loaded.walked)
-                if not result.analysis.loaded.walked:  # a report needs no code
-                    symbols_only = [m for m in result.analysis.modules if m.status == "symbols"]
-                    name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in symbols_only], path)
+                if not results.quiet:
+                    _name_wanting(path, result.analysis)
                 with _error_as_result(path, result, printing=True):
-                    if json or html:
-                        reports.append(result.analysis.to_json())
-                    else:
-                        _print(result.analysis)
+                    results.take(path, result.analysis)
             if result.error:
                 if len(paths) == 1 or state.debug:
                     raise result.error
                 worst = max(worst, result.error.exit_code)
-                reports.append({"dump": str(path), "error": str(result.error), "hint": result.error.hint})
+                results.fail(path, result.error)
                 complain(str(result.error), result.error.hint)
-        if json:
-            emit_json(reports[0] if len(paths) == 1 else reports)
-        if html:
-            from symcache.dump.html import to_html  # noqa: PLC0415 (templates take their time to import)
-
-            page = to_html(reports)  # which says that it is UTF-8
-            with to_output():
-                sys.stdout.write(page if takes_utf8() else page.encode("ascii", "xmlcharrefreplace").decode())
+        results.close()
         if worst:
             raise typer.Exit(worst)
+
+
+def _name_wanting(path: Path, analysis: Analysis) -> None:
+    """Say of which modules there is nothing, or no code."""
+    missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing]
+    name_missing(missing, path, reported=analysis.loaded.walked)
+    if not analysis.loaded.walked:  # a report needs no code
+        symbols_only = [m for m in analysis.modules if m.status == "symbols"]
+        name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in symbols_only], path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,82 +203,3 @@ class _NoSources:
         """Return nothing."""
         del requests
         return {}
-
-
-def _print(analysis: Analysis) -> None:
-    loaded, header = analysis.loaded, analysis.loaded.header
-    title = plain(header.executable.rpartition("/")[2] or "core")
-    version = f" {plain(header.bundle_version)}" if header.bundle_version else ""
-    out.print(f"[bold]{title}[/]{version}, {loaded.dump.core.arch}: {plain(str(loaded.dump.path))}")
-    if loaded.build or loaded.cache_uuid:
-        mapped = analysis.cache_uuid()
-        cache = f", shared cache {uuid_text(mapped)}" if mapped else ""
-        out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
-    out.print(f"exception: {plain(analysis.exception.description)}")
-    report = analysis.report
-    for line in (*report.cause, *analysis.information) if report else ():
-        out.print(f"           {plain(line)}")
-    for note in report.notes if report else ():
-        out.print(f"note:      {plain(note)}")
-    out.print(f"signature: {analysis.signature()[0]}")
-    if analysis.last_exception:
-        out.print("\nlast exception, thrown at:")
-        _print_frames(analysis.last_exception)
-    for number, frames in enumerate(analysis.backtraces[1:]):
-        if frames is not analysis.last_exception:
-            out.print(f"\napplication-specific backtrace {number}:")
-            _print_frames(frames)
-    crashed = analysis.crashed
-    for thread in (*([crashed] if crashed else []), *(t for t in analysis.threads if t is not crashed)):
-        _print_thread(thread, crashed=thread is crashed)
-        if thread is crashed:
-            _print_registers(analysis.registers)
-    out.print("\nmodules:")
-    for module in analysis.modules:
-        dumped, executable = module.loaded.module, module.loaded.executable
-        uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
-        note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
-        symbols = " +dSYM" if module.debug_info and module.status in {"have", "memory"} else ""
-        out.print(
-            f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}  {plain(dumped.path or dumped.name)}"
-            + (f"  ({plain(note)})" if note else "")
-        )
-
-
-def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
-    name = f" {plain(thread.name)}" if thread.name else ""
-    out.print(f"\nthread {thread.index}{name}{' [bold red]crashed[/]' if crashed else ''}:")
-    _print_frames(thread.frames)
-
-
-def _print_frames(frames: Sequence[Frame]) -> None:
-    for number, frame in enumerate(frames):
-        out.print(f"  #{number:<3} {frame.address:#018x}  {plain(_frame_text(frame))}")
-        if frame.source_line:
-            line = printable(frame.source_line, keep="\t")
-            out.print(Text(f"  {'':23} {line}", style="dim"))
-
-
-def _frame_text(frame: Frame) -> str:
-    module = frame.module.loaded.module if frame.module else None
-    place = frame.module_name or "?"
-    if frame.function:
-        place += f"`{frame.function}"
-        if frame.offset is not None and not frame.inlined:
-            place += f" + {frame.offset}"
-    elif module:
-        place += f" + {frame.address - module.address:#x}"
-    if frame.inlined:
-        place += " [inlined]"
-    if frame.other_function:
-        place += f" (or {frame.other_function})"
-    if frame.line:
-        place += f" at {frame.file.rpartition('/')[2]}:{frame.line}"
-    return place
-
-
-def _print_registers(registers: dict[str, int]) -> None:
-    out.print("  registers:")
-    items = [f"{name:>6} {value:#018x}" for name, value in registers.items()]
-    for start in range(0, len(items), 4):
-        out.print("  " + "  ".join(items[start : start + 4]))

@@ -39,6 +39,7 @@ __all__ = [
     "console",
     "count_progress",
     "emit_json",
+    "emit_text",
     "errors_to_exit",
     "fail",
     "out",
@@ -128,9 +129,18 @@ def emit_json(value: object) -> None:
 
     What is not printable are `\\u` escapes in it, in a pipe, too: it may end in a terminal all the same.
     """
-    text = json_printable(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    emit_text(json_printable(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
+
+
+def emit_text(document: str) -> None:
+    """Print a piece of a JSON document, which may be no whole value, on standard output."""
     with to_output():
-        sys.stdout.write((text if takes_utf8() else json.dumps(json.loads(text), indent=2)) + "\n")
+        sys.stdout.write(document if takes_utf8() else _ascii(document))
+
+
+def _ascii(document: str) -> str:
+    """Return JSON in ASCII: what is beyond stands in strings only."""
+    return "".join(character if character < "\x80" else json.dumps(character)[1:-1] for character in document)
 
 
 def takes_utf8() -> bool:
