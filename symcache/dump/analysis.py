@@ -159,11 +159,14 @@ class _ModuleFinder:
     def __init__(self, loaded: LoadedDump, modules: Sequence[ModuleReport]) -> None:
         self._by_path = {str(p.file): module for p, module in zip(loaded.plan.modules, modules, strict=True)}
         self._by_uuid = {uuid_text(m.loaded.module.uuid): m for m in modules if m.loaded.module.uuid}
+        self._at = {module.loaded.module.address: module for module in modules}
         self._by_address = sorted(modules, key=lambda m: m.loaded.module.address)
         self._addresses = [m.loaded.module.address for m in self._by_address]
 
-    def frame(self, frame: ChildFrame) -> Frame:
-        module = self._by_path.get(frame.module) or self._by_uuid.get(frame.uuid) or self._covering(frame.pc)
+    def frame(self, frame: ChildFrame, base: int | None = None) -> Frame:
+        """Return a frame; `base` is the address of its module, where that is told."""
+        module = self._at.get(base) if base is not None else None
+        module = module or self._by_path.get(frame.module) or self._by_uuid.get(frame.uuid) or self._covering(frame.pc)
         function = demangle(frame.function)
         return Frame(
             *(frame.pc, module, function, frame.offset),

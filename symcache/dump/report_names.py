@@ -18,17 +18,19 @@ _MADE_UP = "___lldb_unnamed_symbol"
 
 
 def best_frames(
-    frames: Iterable[ChildFrame], from_lldb: Callable[[ChildFrame], Frame], report_frames: Sequence[ReportFrame]
+    frames: Iterable[ChildFrame],
+    from_lldb: Callable[[ChildFrame, int | None], Frame],
+    report_frames: Sequence[ReportFrame],
 ) -> tuple[Frame, ...]:
     """Return the frames of a stack: of each address, what LLDB knows, or what the report does if that is more.
 
     `frames` are those of the child, whose `number` is the position of the address in the stack. `from_lldb` makes
-    a frame of one of them.
+    a frame of one of them, and of the address of the image that the report says it is in.
     """
     stack: list[Frame] = []
     groups = itertools.groupby(frames, key=lambda frame: frame.number)
     for (_, group), reported in zip(groups, physical_frames(report_frames), strict=True):
-        ours = [from_lldb(frame) for frame in group]
+        ours = [from_lldb(frame, reported[-1].base) for frame in group]
         module = ours[-1].module
         theirs = [_of_report(frame, module) for frame in reported]
         if _knowledge(theirs) > _knowledge(ours):

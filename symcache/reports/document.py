@@ -13,9 +13,11 @@ from symcache.text import encodable
 __all__ = ["Document", "address_of", "dict_of", "find_document", "strings_of", "text_of"]
 
 _MAX_JSON = 32 << 20
-"""Characters of what is parsed, which takes some twenty times as many bytes. Reports have some millions at most."""
+"""Characters of what is parsed. Reports have some millions at most."""
+_MAX_VALUES = 2_000_000
+"""Objects and lists, which take the most memory: some hundred bytes each."""
 _MAX_STARTS = 16
-_START = re.compile(r"^\{(?=\s*(?:\"|\}|\Z))", re.MULTILINE)
+_START = re.compile(r"^\{(?=\s{0,80}(?:\"|\}|\Z))", re.MULTILINE)
 _DECODER = json.JSONDecoder(strict=False)
 """Some reporters leave line ends in strings as they are."""
 _KEYS = frozenset(
@@ -76,7 +78,10 @@ def _decode(text: str, start: int) -> Document:
 
 
 def _raw_decode(text: str, start: int) -> tuple[Any, int]:
-    return _DECODER.raw_decode(text[: start + _MAX_JSON] if len(text) - start > _MAX_JSON else text, start)
+    text = text[: start + _MAX_JSON] if len(text) - start > _MAX_JSON else text
+    if (values := text.count("{", start) + text.count("[", start)) > _MAX_VALUES:
+        raise ValueError(f"{values} objects and lists where at most {_MAX_VALUES} are read")
+    return _DECODER.raw_decode(text, start)
 
 
 def _reason(error: Exception) -> str:

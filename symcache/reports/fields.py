@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from symcache.crash import CrashException
 from symcache.reports.model import MAX_TEXT, ReportImage, exception_of, split_system
-from symcache.reports.termination import Termination, code_words, parse_termination
+from symcache.reports.termination import Termination, exception_words, parse_termination
 
 __all__ = ["IGNORED_SECTIONS", "Fields", "arch_name", "field_of", "split_label"]
 
 _FIELD = re.compile(r"([A-Z][A-Za-z/ -]{1,40}?)\s?:\s*(.*)\Z")
 _SAID = (
-    *("Exception Reason", "Exception Message", "Exception Note", "Termination Description", "Wakeups", "CPU"),
-    *("CPU Time", "Writes", "Memory", "Footprint", "Limit", "Action taken", "Dispatch Thread Hard Limit Reached"),
-    "Dispatch Thread Soft Limit Reached",
+    *("Exception Reason", "Exception Message", "Exception Note", "Termination Description", "Wakeups"),
+    *("CPU", "CPU Time", "Writes", "Memory", "Footprint", "Limit", "Action taken"),
+    *("Dispatch Thread Hard Limit Reached", "Dispatch Thread Soft Limit Reached"),
 )
 """Fields whose words say more of the cause."""
 _READ = {
@@ -27,54 +27,26 @@ _READ = {
     *("Exception Codes", "Termination Signal", "Termination Reason", "Terminating Process", *_SAID),
 }
 _SKIPPED = {
-    *("Identifier", "Build Info", "App Item ID", "App External ID", "AppStoreTools", "AppVariant", "Beta", "Platform"),
-    *(
-        "Parent Process",
-        "Responsible",
-        "Responsible Process",
-        "Responsible PID",
-        "User ID",
-        "UDID",
-        "Device Model",
-        "Role",
-        "Coalition",
-        "Date/Time",
-        "Launch Time",
-        "End Time",
-    ),
-    *("Sleep/Wake UUID", "Time Awake Since Boot", "Time Since Wake", "Time Since Boot", "Bridge OS Version"),
-    *("Baseband Version", "Hardware Model", "Release Type", "Crash Reporter Key", "CrashReporter Key"),
-    *("Incident Identifier", "Beta Identifier", "Anonymous UUID", "System Integrity Protection", "Architecture"),
-    *("PlugIn Path", "PlugIn Identifier", "PlugIn Version", "Interval Since Last Report", "Notes", "Distributor ID"),
-    *("Crashes Since Last Report", "Per-App Interval Since Last Report", "Per-App Crashes Since Last Report"),
-    *(
-        "Logical CPU",
-        "Error Code",
-        "Trap Number",
-        "Physical CPU",
-        "Duration",
-        "Event",
-        "Heaviest stack",
-        "Hang Duration",
-    ),
+    *("Identifier", "Build Info", "App Item ID", "App External ID", "AppStoreTools", "AppVariant", "Beta"),
+    *("Platform", "Parent Process", "Responsible", "Responsible Process", "Responsible PID", "User ID"),
+    *("UDID", "Device Model", "Role", "Coalition", "Date/Time", "Launch Time", "End Time"),
+    *("Sleep/Wake UUID", "Time Awake Since Boot", "Time Since Wake", "Time Since Boot"),
+    *("Bridge OS Version", "Baseband Version", "Hardware Model", "Release Type", "Crash Reporter Key"),
+    *("CrashReporter Key", "Incident Identifier", "Beta Identifier", "Anonymous UUID"),
+    *("System Integrity Protection", "Architecture", "PlugIn Path", "PlugIn Identifier", "PlugIn Version"),
+    *("Interval Since Last Report", "Notes", "Distributor ID", "Crashes Since Last Report"),
+    *("Per-App Interval Since Last Report", "Per-App Crashes Since Last Report", "Logical CPU"),
+    *("Error Code", "Trap Number", "Physical CPU", "Duration", "Event", "Heaviest stack", "Hang Duration"),
     *("Device Identifier", "Install Identifier", "Trial Allocations", "Activity ID", "Share With App Devs"),
 }
 """Fields that are known and of no use here."""
+_KNOWN = _READ | _SKIPPED
 IGNORED_SECTIONS = (
-    *("External Modification Summary:", "VM Region Summary:", "VM Regions Near ", "Model:", "Filtered syslog:"),
-    *(
-        "Filtered Log",
-        "Filtered log",
-        "Diagnostic Output:",
-        "No thread state",
-        "External GPU",
-        "Translated Code Information:",
-        "Thread State",
-        "Global Trace Buffer",
-        "System Profile:",
-    ),
-    *("MTE ", "Full Report", "Backtrace not available", "EOF", "Trial Information:", "AppleInternal info:"),
-    *("Binary images description not available", "Binary Images Description", "Bundle ", "Heap corruption"),
+    *("External Modification Summary:", "VM Region Summary:", "VM Regions Near ", "Model:"),
+    *("Filtered syslog:", "Filtered Log", "Filtered log", "No thread state", "External GPU"),
+    *("Translated Code Information:", "Thread State", "Global Trace Buffer", "System Profile:", "MTE "),
+    *("Full Report", "Backtrace not available", "EOF", "Trial Information:", "AppleInternal info:"),
+    *("Binary images description not available", "Binary Images Description"),
 )
 """Sections with nothing in them that is shown; lines may be empty, and the last ones are the rest of the file."""
 _NUMBERS = re.compile(r"(?:#\d+\s+)?0x[0-9A-Fa-f]+(?:,?\s+(?:at\s+)?0x[0-9A-Fa-f]+)*\Z")
@@ -90,7 +62,7 @@ _HIGH = 0x7F00_0000_0000
 def field_of(line: str) -> tuple[str, str] | None:
     """Return name and value of a known field. Return None if the line is none."""
     match = _FIELD.match(line)
-    return (match[1], match[2].strip()[:MAX_TEXT]) if match and match[1] in _READ | _SKIPPED else None
+    return (match[1], match[2].strip()[:MAX_TEXT]) if match and match[1] in _KNOWN else None
 
 
 def split_label(label: str) -> tuple[str, str]:
@@ -198,9 +170,8 @@ class Fields:
         yield self.get("Exception Reason")
         if ended := self.termination():
             yield from ended.words()
-        for code in re.findall(r"0x[0-9A-Fa-f]{1,16}", self.get("Exception Codes"))[:1]:
-            if words := code_words(int(code, 16)):
-                yield f"code {int(code, 16):#x} ({words})"
+        exception = self.exception()
+        yield exception_words(exception.codes or "", exception.kind or "")
         for name in _SAID[1:]:
             if (value := self.get(name)) and value != _EVERY:
                 yield value if name.startswith(("Exception", "Termination")) else f"{name}: {value}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from symcache.errors import DumpError
 from symcache.reports.document import Document, find_document, text_of
 from symcache.reports.ips import parse_ips
-from symcache.reports.kinds import MARKS, Kind, kind_of_document, kind_of_text
+from symcache.reports.kinds import CRASHES, MARKS, Kind, kind_of_document, kind_of_text
 from symcache.reports.model import Report, split_system
 from symcache.reports.text import parse_crash
 
@@ -19,17 +18,22 @@ __all__ = ["is_report", "parse_report", "read_report"]
 
 _MAX_FILE = 64 << 20
 _SPACED = 8
+_SINGLE = re.compile(r"[^\n]\n[^\n]")
+_ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&"))
 _MAX_START = 16 << 10
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXT = re.compile(
-    r"^([> \t|]*)(?:(?:Crashed Thread|Triggered by Thread|Exception Type|Incident Identifier|Hardware Model|Process):|"
+    r"^([> \t|]{0,80})(?:"
+    r"(?:Crashed Thread|Triggered by Thread|Exception Type|Incident Identifier|Hardware Model|Process):|"
     r"Thread \d{1,7}(?: [A-Z][a-z]+)?:|Thread \d{1,7} (?:name:|crashed with)|Binary Images:|Translated Report)",
     re.MULTILINE,
 )
 """What other tools' texts do not have, and what somebody's web page or mail has in front of every line."""
 _BLANK_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+")
-_JSON = re.compile(r"^([> \t|]*)\{[\s>|]*\"(?:app_name|bug_type|name|timestamp|uptime|procName)\"", re.MULTILINE)
-_ESCAPED_JSON = re.compile(r"^[> \t|]*\{[\s>|]*&quot;", re.MULTILINE)
+_JSON = re.compile(
+    r"^([> \t|]{0,80})\{[\s>|]{0,80}\"(?:app_name|bug_type|name|timestamp|uptime|procName)\"", re.MULTILINE
+)
+_ESCAPED_JSON = re.compile(r"^[> \t|]{0,80}\{[\s>|]{0,80}&quot;", re.MULTILINE)
 _CUT = "the file ends too early, or was damaged: have it copied whole"
 
 
@@ -82,10 +86,13 @@ def _parse_rest(text: str, document: Document, name: str) -> Report:
         raise DumpError(f"{name}: its JSON is damaged or cut: {document.error}", hint=_CUT)
     if not body and document.rest:  # until macOS 11 and iOS 14
         return _parse_text(document.rest, name, head)
-    known = f" (bug_type {text_of(head['bug_type'], 20)!r})" if "bug_type" in head else ""
     missing = " and ".join(key for key in ("usedImages", "threads") if not isinstance(body.get(key), list))
+    number = str(head.get("bug_type", body.get("bug_type", "")))[:20]
+    if number in CRASHES:
+        raise DumpError(f"{name}: the crash report is cut: its JSON has no {missing}", hint=_CUT)
     raise DumpError(
-        f"{name}: is no crash report: its JSON{known} has no {missing}", hint="only reports of crashes name frames"
+        f"{name}: is no crash report that is known: its JSON (bug_type {number!r}) has no {missing}",
+        hint="only reports of crashes name frames",
     )
 
 
@@ -111,13 +118,19 @@ def _decoded(data: bytes) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Return a report without what quoting has put in front of its lines, and made of its `<` and quotes."""
+    """Return a report without what quoting has put in front of its lines, and made of its `<` and line ends."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n\n") > _SPACED and not _SINGLE.search(text):  # some web pages double every line end
+        text = text.replace("\n\n", "\n")
     if _ESCAPED_JSON.search(text):
-        text = html.unescape(text)
-    lines = text.split("\n")
-    if len(lines) > _SPACED and not any(line.strip() for line in lines[1::2]):  # some web pages double every line end
-        text = "\n".join(lines[::2])
+        text = _unescaped(text)
     match = _JSON.search(text) or _TEXT.search(text)
     if match and match[1]:
         text = re.sub(rf"^(?:{re.escape(match[1])}|{re.escape(match[1].rstrip())}$)", "", text, flags=re.MULTILINE)
-    return html.unescape(text) if match and "&lt;" in text and not text.startswith("{") else text.lstrip()
+    return _unescaped(text) if match and "&lt;" in text and not text.startswith("{") else text.lstrip()
+
+
+def _unescaped(text: str) -> str:
+    for escape, character in _ESCAPES:
+        text = text.replace(escape, character)
+    return text

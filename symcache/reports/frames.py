@@ -28,8 +28,8 @@ _IN_IMAGE = re.compile(r" \(in [^()]+\)\Z")
 """As atos writes it."""
 _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
 """The last plus: Swift and C++ names have some, too."""
-_NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?)?\Z")
-"""In place of a name: the image's address, nothing where there is no image."""
+_NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>)?\Z")
+"""In place of a name: the image's address, nothing where there is no image; old iOS told no names of its own."""
 
 
 def frame_of(line: str) -> ReportFrame | None:
@@ -57,7 +57,7 @@ def frame_of(line: str) -> ReportFrame | None:
     if _NO_NAME.match(function) or (offset is not None and function == image):
         function, offset = "", None
     named = "" if image == "???" else image[:MAX_TEXT]
-    return ReportFrame(int(address, 16), function[:MAX_NAME], offset, file, source_line, inlined, named)
+    return ReportFrame(int(address, 16), function[:MAX_NAME], offset, file, source_line, inlined, None, named)
 
 
 def frames_of(lines: Iterable[str]) -> list[ReportFrame]:

@@ -44,6 +44,7 @@ def image_of(line: str) -> ReportImage | None:
     if uuid is None:
         named, slash, bare = named.partition(" /")
         path = slash[1:] + bare
+    named, path = named[:MAX_TEXT], path[: 4 * MAX_TEXT]
     words = named.split()
     arch = words[-1] if words[-1] in _ARCHS else ""
     path = _PACKAGE.sub("", path).strip() or _name(named, arch)

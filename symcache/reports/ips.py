@@ -33,7 +33,7 @@ from symcache.reports.model import (
     statements,
     uuid_of,
 )
-from symcache.reports.termination import Termination, namespace_name
+from symcache.reports.termination import Termination, exception_words, namespace_name
 
 __all__ = ["parse_ips"]
 
@@ -46,6 +46,11 @@ _NO_CRASH = {"308": "a fault that the process survived", "385": "a limit that wa
 """By their `bug_type`: reports with threads that are not of crashes."""
 _SIMULATED, _NOT_FATAL = "SIMULATED (this is NOT a crash)", "NON-FATAL CONDITION (this is NOT a crash)"
 """As text reports have it."""
+_MODIFICATIONS = (
+    ("targeted", "thread_create", "Thread creation by external task."),
+    ("targeted", "thread_set_state", "Debugger attached to process."),
+    ("caller", "task_for_pid", "Process used task_for_pid()."),
+)
 _SAID = ("dyldMessages", "fatalDyldError", "vmRegionInfo", "vmregioninfo", "ktriageinfo")
 """Texts that say more of the cause; of those about memory, the first line does."""
 
@@ -78,6 +83,9 @@ class _Reader:
         version, build = split_system(text_of(self._head.get("os_version")) or text_of(body.get("osVersion")))
         if _BUILD.fullmatch(stated := text_of(system.get("build"))):
             build = stated
+        # Faults name no shared cache, but list it as an image.
+        caches = [one for one in map(dict_of, body["usedImages"]) if one.get("source") == "S"]
+        whole = caches[0] if len(caches) == 1 else {}
         crashed = self._crashed()
         images = tuple(image for image in self._images if image.uuid or image.path)  # else it is of frames in none
         raised = dict_of(body.get("exception"))
@@ -106,8 +114,8 @@ class _Reader:
             threads=threads,
             crashed_thread=crashed,
             registers={} if crashed is None else _registers(dict_of(self._threads[crashed].get("threadState"))),
-            cache_uuid=uuid_of(cache.get("uuid")),
-            cache_base=address_of(cache.get("base")),
+            cache_uuid=uuid_of(cache.get("uuid")) or uuid_of(whole.get("uuid")),
+            cache_base=address_of(cache.get("base")) or address_of(whole.get("base")),
             last_exception=tuple(self._frames(body.get("lastExceptionBacktrace"))),
             application_backtraces=tuple(
                 frames
@@ -161,6 +169,7 @@ class _Reader:
                     text_of(told.get("sourceFile")) if known else "",
                     line if known else None,
                     told.get("inline") is True,
+                    image.address if image.uuid or image.path else None,
                     image.path.rpartition("/")[2],
                 )
             )
@@ -174,7 +183,10 @@ class _Reader:
         yield ": ".join(part for part in (named, composed) if part)
         if termination:
             yield from termination.words()
-        yield text_of(dict_of(body.get("exception")).get("message"))
+        raised = dict_of(body.get("exception"))
+        codes = text_of(raised.get("codes")) or _codes(raised.get("rawCodes"))
+        yield exception_words(codes, text_of(raised.get("type")))
+        yield text_of(raised.get("message"))
         if (kind := str(self._head.get("bug_type", body.get("bug_type")))) in _NO_CRASH:
             yield f"no crash, but {_NO_CRASH[kind]}"
         if body.get("isSimulated") is True or "simulatedCaller" in body:
@@ -187,7 +199,13 @@ class _Reader:
         for key in _SAID:
             said = [line for text in strings_of(body.get(key)) for line in text.strip().splitlines()]
             yield from said[:1] if key.lower() == "vmregioninfo" else said
+        modified = dict_of(body.get("extMods"))
+        for whose, what, words in _MODIFICATIONS if modified.get("warnings") else ():
+            if dict_of(modified.get(whose)).get(what):
+                yield words
         yield from strings_of(body.get("asiSignatures"))
+        for output in dict_of(body.get("diagnosticOutput")).values():
+            yield from strings_of(output)
 
     def _notes(self, crashed: int | None) -> Iterator[str]:
         faulting = self._body.get("faultingThread")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-__all__ = ["MARKS", "Kind", "kind_of_document", "kind_of_text"]
+__all__ = ["CRASHES", "MARKS", "Kind", "kind_of_document", "kind_of_text"]
 
 
 class Kind(NamedTuple):
@@ -51,6 +51,8 @@ _GPU = Kind("the report of a GPU event", _NO_FRAMES)
 _MEMORY = Kind("a report of memory use", _NO_FRAMES)
 _RICH_TEXT = Kind("a rich-text document (RTF)", "save it as plain text: `textutil -convert txt FILE`")
 
+CRASHES = {"9", "109", "309", "308", "185", "385", "22", "227", "327"}
+"""`bug_type` of reports that have threads and images."""
 _BUG_TYPES = {
     **dict.fromkeys(("10", "110", "205", "210", "410"), _PANIC),
     **dict.fromkeys(("11", "12", "45", "207", "222", "223", "228", "243", "302", "310", "328"), _SPIN),
@@ -93,19 +95,21 @@ _EVENTS = {
 }
 """By the first word of the event that samples were taken for."""
 _CRASH = re.compile(r"^(?:Exception Type|Crashed Thread|Triggered by Thread):", re.MULTILINE)
-_EVENT = re.compile(r"^Event:\s+([A-Za-z]+)", re.MULTILINE)
-_TOOL = re.compile(r"^Analysis Tool:\s+(?:\S*/)?([a-z_]{1,20})\s*$", re.MULTILINE)
+_EVENT = re.compile(r"^[> \t|]{0,80}Event:\s+([A-Za-z]+)", re.MULTILINE)
+_TOOL = re.compile(r"^[> \t|]{0,80}Analysis Tool:\s+(?:\S*/)?([a-z_]{1,20})\s*$", re.MULTILINE)
 _TEXTS = (
     (_PANIC, r'^"?panic\(cpu \d+ caller|^\*\*\* Panic Report \*\*\*|^Panicked (?:task|thread):|"panicString"'),
     (Kind("what the command `sample` printed", _SAMPLES), r"^(?:Analysis of sampling|Sampling process|Call graph:)"),
-    (_SPIN, r"^Data Source:|^Steps:\s+\d|^Heaviest stack |^\s+\*?\d+ +\S.* \(.+ \+ \d+\) \[\*?0x[0-9a-f]+\]"),
-    (_JETSAM, r"^Largest process:|^Free pages:|^\s*rpages\b"),
+    (_SPIN, r"^Data Source:|^Steps:\s+\d|^Heaviest stack | \+ \d{1,18}\) \[\*?0x[0-9a-f]{1,16}\]"),
+    (_JETSAM, r"^Largest process:|^Free pages:"),
     (_SLEEP, r"^(?:Sleep/?Wake|Sleep Wake|Sleep transition|Wake transition) [Ff]ailure|^Failure code::?"),
     (_MEMORY, r"^leaks Report Version:|^Virtual Memory Map of process|^Process \d+: \d+ (?:nodes malloced|leaks)"),
     (_RICH_TEXT, r"\A\{\\rtf"),
 )
-_PATTERNS = [(kind, re.compile(pattern, re.MULTILINE)) for kind, pattern in _TEXTS]
-MARKS = re.compile("|".join(f"(?:{pattern})" for _, pattern in _TEXTS), re.MULTILINE)
+_QUOTE = r"^[> \t|]{0,80}"
+"""What mail programs put in front of lines."""
+_PATTERNS = [(kind, re.compile(pattern.replace("^", _QUOTE), re.MULTILINE)) for kind, pattern in _TEXTS]
+MARKS = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern in _PATTERNS), re.MULTILINE)
 """What is only in texts of these kinds."""
 
 

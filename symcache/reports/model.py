@@ -36,8 +36,8 @@ _AT = re.compile(r"\bat 0x([0-9A-Fa-f]{1,16})\b")
 _ACCESS = re.compile(r"KERN_|SEGV_|BUS_")
 """What codes say of an access that failed: Mach's, and those of programs that catch signals."""
 _ZEROS = re.compile(r"[0x, ]*\Z")
-_ACCESS_CODES = re.compile(r"0x0*[12],\s*0x([0-9A-Fa-f]{1,16})\b")
-"""KERN_INVALID_ADDRESS and KERN_PROTECTION_FAILURE; others have no address there."""
+_ACCESS_CODES = re.compile(r"0x0*(?!d,)[1-9A-Fa-f][0-9A-Fa-f]*,\s*0x([0-9A-Fa-f]{1,16})\b")
+"""Kind and address of an access; a general protection fault (13) has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class ReportFrame:
     line: int | None = None
     inlined: bool = False
     """The function was inlined into that of the next frame, which has the same address."""
+    base: int | None = field(default=None, compare=False)
+    """Address of the image that the report says the frame is in; None where only the address tells."""
     image: str = field(default="", compare=False)
     """As the text calls it: a file name, a bundle identifier, or the end of one. Its address tells which it is."""
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Termination", "code_words", "namespace_name", "parse_termination"]
+__all__ = ["Termination", "exception_words", "namespace_name", "parse_termination"]
 
 _NAMESPACES = (
     *("INVALID", "JETSAM", "SIGNAL", "CODESIGNING", "HANGTRACER", "TEST", "DYLD", "LIBXPC", "OBJC", "EXEC"),
@@ -28,6 +28,9 @@ _CODES = {
     0xDEADFA11: "the user forced it to quit",
 }
 _CODES_OF = {
+    ("EXC_BAD_ACCESS", 0x105): "a pointer authentication code is not right",
+    ("EXC_BAD_ACCESS", 0x106): "a memory tag is not that of the pointer",
+    ("EXC_BAD_ACCESS", 0x107): "a pointer with a memory tag that is not canonical",
     ("CODESIGNING", 1): "the code signature is not valid",
     ("CODESIGNING", 2): "a page does not have the content that the code signature says",
     ("CODESIGNING", 3): "a task port that its code signature does not allow",
@@ -36,6 +39,7 @@ _CODES_OF = {
     ("EXEC", 13): "the system runs no 32-bit programs",
     ("EXEC", 14): "the executable is for another platform",
 }
+_FIRST_CODE = re.compile(r"(?:#\d\s+)?(0x[0-9A-Fa-f]{1,16})\b")
 _REASON = re.compile(
     r"(?:Namespace\s+)?(?P<namespace><0x[0-9A-Fa-f]{1,8}>|[A-Z][A-Z0-9_]{2,30}(?=[\s,]|\Z))"
     r"(?:\s*,)?\s*(?:Code\s+)?(?:\[?(?P<code>0x[0-9A-Fa-f]{1,16}|\d{1,20})\]?(?=[\s,]|\Z))?\s*,?\s*(?P<words>.*)\Z"
@@ -62,7 +66,7 @@ class Termination:
     def words(self) -> Iterator[str]:
         """Yield sentences, the first of which names namespace and code."""
         code = "" if self.code is None else f", code {self.code if self.code < _DECIMAL else hex(self.code)}"
-        meaning = code_words(self.code, self.namespace)
+        meaning = _code_words(self.code, self.namespace)
         explained = f" ({meaning})" if meaning else ""
         if self.namespace or code or self.indicator:
             said = f": {self.indicator}" if self.indicator else ""
@@ -70,11 +74,19 @@ class Termination:
         yield from self.reasons
 
 
-def code_words(code: int | None, namespace: str = "") -> str:
+def _code_words(code: int | None, namespace: str = "") -> str:
     """Return what a code means, empty if that is not known."""
     if code is None:
         return ""
     return _CODES_OF.get((namespace, code)) or _CODES.get(code, "")
+
+
+def exception_words(codes: str, kind: str) -> str:
+    """Return what the codes of an exception mean beyond its kind, empty if that is not known."""
+    match = _FIRST_CODE.match(codes)
+    code = int(match[1], 16) if match else None
+    words = _code_words(code, kind)
+    return f"code {code:#x} ({words})" if words else ""
 
 
 def namespace_name(text: str) -> str:

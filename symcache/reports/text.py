@@ -49,7 +49,7 @@ _BLAMING = ("Crashed Thread", "Triggered by Thread", "Highlighted Thread", "High
 _LEADING = re.compile(r"(\d{1,7})\b(.*)\Z")
 _BARE_FRAMES = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
 """The whole of a last exception's backtrace, as systems write it that have not looked for names."""
-_WRAPPED = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*(?:\s0x[0-9A-Fa-f]{6,16}|\s0{10,18})?\s*\Z")
+_WRAPPED = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*(?:\s0x[0-9A-Fa-f]{6,16}|\s0{10,18})?\Z")
 """A frame's line that was broken in front of its address, or behind it."""
 _REGISTER = re.compile(r"\b([a-z][a-z0-9]{1,5}):\s+0x([0-9A-Fa-f]{1,16})\b")
 _INFORMATION, _LAST, _SPECIFIC = (
@@ -59,21 +59,37 @@ _IMAGES = re.compile(r"Binary Images(?: \([^()]{1,40}\))?:")
 _REGION, _FAILED = "VM Region Info:", "Error Formulating Crash Report:"
 _TOLD = (
     *("Dyld Error Message:", "Application Specific Signatures:", _REGION, "Kernel Triage:", "kernel messages:"),
-    *("External Modification Warnings:", _FAILED),
+    *("External Modification Warnings:", "Diagnostic Output:", _FAILED),
 )
 """Sections whose lines are words that say more of the cause."""
 _ENDS_A_REPORT = ("Process", "Incident Identifier")
+_BEHIND_INFORMATION = ("VM Regions Near ", "Backtrace not available", "Global Trace Buffer", "Filtered syslog:")
+"""Of ignored sections, those that may follow words of a program, which may begin as the others do."""
+_MAX_LINES = 1_000_000
 _SKIPPED = IGNORED_SECTIONS[0]
 
 
 def parse_crash(text: str, name: str) -> Report:
     """Parse a text report; `name` stands in messages. Raises DumpError."""
     sections = _Sections(name)
-    lines = (line[:MAX_LINE] for line in text.splitlines())
-    for line, following in itertools.pairwise(itertools.chain(lines, [""])):
+    for number, (line, following) in enumerate(itertools.pairwise(itertools.chain(_lines(text), [""]))):
+        if number >= _MAX_LINES:
+            raise DumpError(
+                f"{name}: more than {_MAX_LINES} lines", hint="no crash report has so many: cut off the rest"
+            )
         if not sections.take(line, following):
             break
     return sections.report()
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text, as far as they are looked at, without having all of them in memory."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start : min(end, start + MAX_LINE)]
+        start = end + 1
 
 
 class _Sections:
@@ -128,6 +144,8 @@ class _Sections:
         return True
 
     def _begin(self, line: str, following: str) -> bool:
+        if not line[:1].isupper() and not line.startswith("kernel "):
+            return False
         if match := _THREAD.match(line):
             if match[3] is None and frame_of(following) is None:
                 return False
@@ -147,13 +165,15 @@ class _Sections:
         elif line.startswith(_LAST):
             self._section = "unknown" if self._last else _LAST
         elif line.startswith(_SPECIFIC):
-            self._section = _SPECIFIC if len(self._specific) < MAX_BACKTRACES else "ignored"
+            self._section = _SPECIFIC if len(self._specific) < MAX_BACKTRACES else _SKIPPED
             if self._section == _SPECIFIC:
                 self._specific.append([])
         elif title := next((title for title in _TOLD if line.startswith(title)), ""):
             self._section = title if title != _REGION else _SKIPPED  # below is a table
             self._told[title] += filter(None, [line[len(title) :].strip()])
-        elif line.startswith(IGNORED_SECTIONS) or _OF_A_THREAD.match(line):
+        elif line.startswith(
+            _BEHIND_INFORMATION if self._section == _INFORMATION else IGNORED_SECTIONS
+        ) or _OF_A_THREAD.match(line):
             self._section = _SKIPPED
         elif self._section != _INFORMATION and (known := field_of(line)):
             self._section = ""
@@ -200,7 +220,7 @@ class _Sections:
         if stack is None:
             stack = self._specific[-1]
         frame, wrapped = frame_of(line), self._wrapped
-        self._wrapped = line if _WRAPPED.match(line) else ""
+        self._wrapped = line if _WRAPPED.match(line.rstrip()) else ""
         if frame is None and wrapped and (whole := frame_of(f"{wrapped} {line.strip()}")):
             if frame_of(wrapped):
                 stack[-1] = whole
@@ -209,6 +229,9 @@ class _Sections:
         if frame:
             if len(stack) < MAX_FRAMES:
                 stack.append(frame)
+            return True
+        if self._section == "frames" and not stack and self._labels.get(self._thread, "").endswith(" queue:"):
+            self._labels[self._thread] += f" {line.strip()[:MAX_TEXT]}"  # which was wrapped, too
             return True
         match = _BARE_FRAMES.match(line) if self._section != "frames" and not stack else None
         if match:

@@ -243,3 +243,21 @@ def null_as_apple_writes_it(write: Any, real: dict[str, Any]) -> str:
     body = json.loads(rest)
     body["usedImages"][len(real["modules"])] = {"source": "A", "base": 0, "size": 0, "uuid": str(UUID(int=0))}
     return f"{head}\n{json.dumps(body)}"
+
+
+def test_a_frame_is_in_the_image_that_the_report_says(tmp_path: Path) -> None:
+    """Images may lie in others, as libraries in the shared cache that is listed as one."""
+    images = [
+        {"base": 0x180000000, "size": 0x10000000, "source": "S", "uuid": str(UUID(int=1))},
+        {"base": 0x180001000, "size": 0x1000, "source": "C", "uuid": str(UUID(int=2)), "path": "/usr/lib/libz.dylib"},
+    ]
+    frames = [{"imageIndex": 0, "imageOffset": offset} for offset in (0x40, 0x1800, 0x5000)]
+    frames.append({"imageIndex": 1, "imageOffset": 0x800})
+    path = tmp_path / "x.ips"
+    body = {"usedImages": images, "threads": [{"triggered": True, "frames": frames}], "cpuType": "ARM-64"}
+    path.write_text('{"bug_type": "308"}\n' + json.dumps(body))
+    (thread,) = analyze(path, FolderResolver([])).to_json()["threads"]
+    assert [(f["uuid"], f["module_offset"]) for f in thread["frames"]] == [
+        *((str(UUID(int=1)), offset) for offset in (0x40, 0x1800, 0x5000)),
+        (str(UUID(int=2)), 0x800),
+    ]

@@ -105,6 +105,21 @@ def from_text(before: str) -> Report:
         ),
         ({"fatalDyldError": "cannot be mapped"}, "Dyld Error Message:\n  cannot be mapped\n", ("cannot be mapped",)),
         (
+            {"exception": {"type": "EXC_BAD_ACCESS", "codes": "0x0000000000000106, 0x0a00000000000010"}},
+            "Exception Type:    EXC_BAD_ACCESS\nException Codes:   0x0000000000000106, 0x0a00000000000010\n",
+            ("code 0x106 (a memory tag is not that of the pointer)",),
+        ),
+        (
+            {"extMods": {"warnings": 1, "targeted": {"thread_set_state": 2, "thread_create": 0}}},
+            "External Modification Warnings:\nDebugger attached to process.\n",
+            ("Debugger attached to process.",),
+        ),
+        (
+            {"diagnosticOutput": {"sanitizer": "heap-use-after-free"}},
+            "Diagnostic Output:\nheap-use-after-free\n",
+            ("heap-use-after-free",),
+        ),
+        (
             {"workQueueLimits": {"Dispatch Thread Hard Limit": 64}},
             "Dispatch Thread Hard Limit Reached: 64\n",
             ("Dispatch Thread Hard Limit Reached: 64",),

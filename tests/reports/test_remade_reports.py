@@ -78,6 +78,27 @@ def test_a_file_of_another_kind_is_named(path: Path, expected: dict[str, Any]) -
     assert raised.value.hint
 
 
+def _others() -> list[Any]:
+    folder = os.environ.get("SYMCACHE_TEST_REPORTS", "")
+    files = sorted(path for path in Path(folder).glob("*") if path.is_file()) if folder else []
+    known = {path.name.removesuffix(".expected.json") for path in files if path.name.endswith(".expected.json")}
+    skipped = (".expected.json", ".py", ".md")
+    return [path for path in files if path.name not in known and not path.name.endswith(skipped)]
+
+
+@pytest.mark.parametrize("path", _others() or [None], ids=lambda path: path.name if path else "none")
+def test_a_report_without_expectations_is_read_or_refused_with_a_sentence(path: Path | None) -> None:
+    """Whoever has real reports may put them there."""
+    if path is None or not is_report(path):
+        return
+    try:
+        report = read_report(path)
+    except DumpError as error:
+        assert error.hint
+    else:
+        assert any(thread.frames for thread in report.threads)
+
+
 def _seen(report: Report, frames: tuple[ReportFrame, ...]) -> list[tuple[Any, ...]]:
     out = []
     for f in frames:

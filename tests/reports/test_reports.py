@@ -102,10 +102,13 @@ def test_exceptions_and_information_that_are_none(value: object) -> None:
         ('{"bug_type": "288"}\n{}', "a stackshot"),
         ('{"bug_type": "210"}\npanic(cpu 0 caller 0xf): x', "a kernel panic"),
         ('{"bug_type": "309"}\n{"usedImages": [', "JSON is damaged or cut"),
-        ('{"bug_type": "309"}\n', "neither threads nor a list of images|has no usedImages"),
-        ('{"bug_type": "309"}\n{"usedImages": []}', r"bug_type '309'\) has no threads"),
+        ('{"bug_type": "309"}\n', "is cut: its JSON has no usedImages and threads"),
+        ('{"bug_type": "309"}\n{"usedImages": []}', "is cut: its JSON has no threads"),
+        ('{"bug_type": "999"}\n{"usedImages": []}', r"bug_type '999'\) has no threads"),
         ('{"usedImages": [], "threads": []}', "has no thread"),
         ('{"usedImages": [{"base": 1, "path": "/x"}], "threads": []}', "has no thread"),
+        ('{"bug_type": "309"}\n{"threads": [' + "[]," * 2_100_000 + "[]]}", "2100004 objects and lists"),
+        ("Process: x [1]\n" + "".join(f"Thread {n}:\n" for n in range(20_000)), "more than 16384 threads"),
         ("[" * 100_000, "neither threads nor a list of images"),
         ("{" + '"a":{' * 50_000, "nests too deep"),
         ("Process: x [1]\n", "neither threads nor a list of images"),
@@ -116,6 +119,14 @@ def test_exceptions_and_information_that_are_none(value: object) -> None:
 def test_reports_that_are_none(text: str, expected: str) -> None:
     with pytest.raises(DumpError, match="x.ips: .*" + expected):
         parse_report(text, "x.ips")
+
+
+def test_a_text_of_too_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = crash(truth("x86_64"))
+    monkeypatch.setattr("symcache.reports.text._MAX_LINES", text.count("\n") + 100)
+    parse_report(text + "x\n" * 50, "x")
+    with pytest.raises(DumpError, match=r"more than \d+ lines"):
+        parse_report(text + "x\n" * 200, "x")
 
 
 @settings(max_examples=150, deadline=None)

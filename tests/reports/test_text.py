@@ -452,7 +452,8 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         "1   com.example.a.very.long.identifier\n  0x000000010a3f4a54 main + 68\n"
         "2   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
     )
-    (thread,) = read(f"Thread 0 Crashed:\n{stack}").threads
+    (thread,) = read(f"Thread 0 Crashed:: Dispatch queue:\n com.example.q\n{stack}").threads
+    assert thread.queue == "com.example.q"
     assert thread.frames == (
         ReportFrame(0x10A3F4A50, "LedgerKitPostEntry", 132),
         ReportFrame(0x10A3F4A54, "main", 68),
@@ -502,3 +503,28 @@ def test_quoted_json(quote: str, indent: int | None, tmp_path: Path) -> None:
     assert is_report(path)
     assert parse_report(quoted, "x") == parse_report(body, "x")
     assert parse_report(quoted.replace('"', "&quot;"), "x") == parse_report(body, "x")
+
+
+def test_the_shared_cache_as_one_image() -> None:
+    """Faults (308) list it so, and name it nowhere else; their other images are an address and a UUID."""
+    whole = {"base": 0x180000000, "size": 0x100000000, "source": "S", "uuid": "49bb9b67-8dc7-4706-b7e8-b2e419d80b16"}
+    own = {"base": 4096, "source": "P", "uuid": "e68de610-908a-4061-9f1d-429bde8842d7"}
+    frames = [{"imageIndex": 0, "imageOffset": 64}, {"imageIndex": 1, "imageOffset": 32}]
+    report = parse_report(LINE + json.dumps({"usedImages": [whole, own], "threads": [{"frames": frames}]}), "x")
+    assert (str(report.cache_uuid), report.cache_base) == (whole["uuid"], 0x180000000)
+    assert [(i.address, i.path) for i in report.images] == [(0x180000000, ""), (4096, "")]
+    assert [(f.address, f.base) for f in report.threads[0].frames] == [(0x180000040, 0x180000000), (0x1020, 4096)]
+
+
+@pytest.mark.parametrize("said", ["Model: the new one", "MTE is on", "EOF", "Thread State: waits", "Full Report: no"])
+def test_words_of_a_program_end_nothing(said: str) -> None:
+    text = f"Application Specific Information:\nabort() called\n\n{said}\nlast words\n\nThread 0 Crashed:\n{MAIN}"
+    report = read(text)
+    assert report.information == ("abort() called", said, "last words")
+    assert stacks_of(report) == {0: [0x10A3F4A54]}
+
+
+def test_names_that_old_systems_kept_to_themselves() -> None:
+    """Else all crashes in them would have one signature."""
+    line = "1   UIKit                         \t0x0000000187bf0860 <redacted> + 320\n"
+    assert read(f"Thread 0 Crashed:\n{MAIN}{line}").threads[0].frames[1] == ReportFrame(0x187BF0860)
