@@ -127,7 +127,7 @@ def load(
     cache, build, origin = pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
     files = resolve_files(resolver, uuids, cache, build, progress)
-    header = replace(header, modules=named(header, files))
+    header = replace(header, modules=named(header, files, executable_first=stacks is None))
     sizes = _text_sizes(dump, header)
     placeholders = rewrite_core(dump, header, sizes, files, walk=stacks is None, memory=memory)
     places = _places(header.modules, scratch)

@@ -92,16 +92,20 @@ def noted_sources(dsyms: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, st
     return list(pairs.items())
 
 
-def named(header: DumpHeader, files: Mapping[tuple[UUID, Kind], ImageFile]) -> tuple[DumpModule, ...]:
+def named(
+    header: DumpHeader, files: Mapping[tuple[UUID, Kind], ImageFile], *, executable_first: bool
+) -> tuple[DumpModule, ...]:
     """Return the modules; one of which the dump has no path under that which its binary was linked with, or its name.
 
-    The first is the executable, which has none: it may be named in the header, or by a file in somebody's folder.
+    The executable was linked with none: it may be named by a file in somebody's folder, or, where it is the first of
+    the modules (`executable_first`), in the header.
     """
     modules = header.modules
     if all(module.path for module in modules):
         return modules
     paths = [module.path or _path_of(module, files) for module in modules]
-    paths[0] = paths[0] or header.executable
+    if executable_first:
+        paths[0] = paths[0] or header.executable
     return tuple(m if m.path else replace(m, path=path) for m, path in zip(modules, paths, strict=True))
 
 

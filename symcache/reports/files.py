@@ -21,6 +21,8 @@ _SPACED = 8
 _SINGLE = re.compile(r"[^\n]\n[^\n]")
 _ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&"))
 _MAX_START = 16 << 10
+_MAX_WORDS = 1 << 20
+"""Characters within which a report begins."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXT = re.compile(
     r"^([> \t|]{0,80})(?:"
@@ -122,9 +124,9 @@ def _unquoted(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\n\n") > _SPACED and not _SINGLE.search(text):  # some web pages double every line end
         text = text.replace("\n\n", "\n")
-    if _ESCAPED_JSON.search(text):
+    if _ESCAPED_JSON.search(text, 0, _MAX_WORDS):
         text = _unescaped(text)
-    match = _JSON.search(text) or _TEXT.search(text)
+    match = _JSON.search(text, 0, _MAX_WORDS) or _TEXT.search(text, 0, _MAX_WORDS)
     if match and match[1]:
         text = re.sub(rf"^(?:{re.escape(match[1])}|{re.escape(match[1].rstrip())}$)", "", text, flags=re.MULTILINE)
     return _unescaped(text) if match and "&lt;" in text and not text.startswith("{") else text.lstrip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from symcache.errors import DumpError
@@ -87,16 +88,20 @@ class _Reader:
         caches = [one for one in map(dict_of, body["usedImages"]) if one.get("source") == "S"]
         whole = caches[0] if len(caches) == 1 else {}
         crashed = self._crashed()
-        images = tuple(image for image in self._images if image.uuid or image.path)  # else it is of frames in none
+        executable = text_of(body.get("procPath")) or text_of(body.get("procName")) or text_of(self._head.get("name"))
+        main = uuid_of(self._head.get("slice_uuid"))
+        images = tuple(
+            replace(image, path=executable) if main and image.uuid == main and not image.path else image
+            for image in self._images
+            if image.uuid or image.path  # else it is of frames in none
+        )
         raised = dict_of(body.get("exception"))
         signal = _SIGNAL.search(text_of(raised.get("signal")))
         termination = _termination(dict_of(body.get("termination")))
         backtraces = body.get("asiBacktraces")
         threads = tuple(self._thread(number, thread, crashed) for number, thread in enumerate(self._threads))
         return Report(
-            executable=text_of(body.get("procPath"))
-            or text_of(body.get("procName"))
-            or text_of(self._head.get("name")),
+            executable=executable,
             bundle_version=text_of(dict_of(body.get("bundleInfo")).get("CFBundleShortVersionString"))
             or text_of(self._head.get("app_version")),
             os_version=text_of(system.get("train")) or version,

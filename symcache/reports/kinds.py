@@ -51,6 +51,8 @@ _GPU = Kind("the report of a GPU event", _NO_FRAMES)
 _MEMORY = Kind("a report of memory use", _NO_FRAMES)
 _RICH_TEXT = Kind("a rich-text document (RTF)", "save it as plain text: `textutil -convert txt FILE`")
 
+_MAX_START = 256 << 10
+"""Characters in which a text says what it is."""
 CRASHES = {"9", "109", "309", "308", "185", "385", "22", "227", "327"}
 """`bug_type` of reports that have threads and images."""
 _BUG_TYPES = {
@@ -122,6 +124,7 @@ def kind_of_document(head: dict[str, Any], body: dict[str, Any]) -> Kind | None:
 
 def kind_of_text(text: str) -> Kind | None:
     """Return the kind of a text that is not of a crash, None if it may be of one."""
+    text = text[:_MAX_START]
     if _CRASH.search(text):
         return None
     if tool := _TOOL.search(text):

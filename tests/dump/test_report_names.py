@@ -254,9 +254,16 @@ def test_a_frame_is_in_the_image_that_the_report_says(tmp_path: Path) -> None:
     frames = [{"imageIndex": 0, "imageOffset": offset} for offset in (0x40, 0x1800, 0x5000)]
     frames.append({"imageIndex": 1, "imageOffset": 0x800})
     path = tmp_path / "x.ips"
-    body = {"usedImages": images, "threads": [{"triggered": True, "frames": frames}], "cpuType": "ARM-64"}
+    body = {
+        "procPath": "/x/Ledger",
+        "usedImages": images,
+        "threads": [{"triggered": True, "frames": frames}],
+        "cpuType": "ARM-64",
+    }
     path.write_text('{"bug_type": "308"}\n' + json.dumps(body))
-    (thread,) = analyze(path, FolderResolver([])).to_json()["threads"]
+    report = analyze(path, FolderResolver([])).to_json()
+    (thread,) = report["threads"]
+    assert [m["path"] for m in report["modules"]] == [None, "/usr/lib/libz.dylib"]  # the first is no executable
     assert [(f["uuid"], f["module_offset"]) for f in thread["frames"]] == [
         *((str(UUID(int=1)), offset) for offset in (0x40, 0x1800, 0x5000)),
         (str(UUID(int=2)), 0x800),

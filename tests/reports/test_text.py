@@ -509,10 +509,11 @@ def test_the_shared_cache_as_one_image() -> None:
     """Faults (308) list it so, and name it nowhere else; their other images are an address and a UUID."""
     whole = {"base": 0x180000000, "size": 0x100000000, "source": "S", "uuid": "49bb9b67-8dc7-4706-b7e8-b2e419d80b16"}
     own = {"base": 4096, "source": "P", "uuid": "e68de610-908a-4061-9f1d-429bde8842d7"}
+    line = json.dumps({"bug_type": "308", "name": "Ledger", "slice_uuid": own["uuid"]}) + "\n"
     frames = [{"imageIndex": 0, "imageOffset": 64}, {"imageIndex": 1, "imageOffset": 32}]
-    report = parse_report(LINE + json.dumps({"usedImages": [whole, own], "threads": [{"frames": frames}]}), "x")
+    report = parse_report(line + json.dumps({"usedImages": [whole, own], "threads": [{"frames": frames}]}), "x")
     assert (str(report.cache_uuid), report.cache_base) == (whole["uuid"], 0x180000000)
-    assert [(i.address, i.path) for i in report.images] == [(0x180000000, ""), (4096, "")]
+    assert [(i.address, i.path) for i in report.images] == [(0x180000000, ""), (4096, "Ledger")]
     assert [(f.address, f.base) for f in report.threads[0].frames] == [(0x180000040, 0x180000000), (0x1020, 4096)]
 
 
