@@ -31,14 +31,14 @@ def dump_kind(path: Path) -> str | None:
     `dump` (header and core in a zip file), `core` (a bare Mach-O one), `minidump`, `crash report`.
     """
     with path.open("rb") as file:
-        header = mach_header(file.read(32))
+        header = mach_header(start := file.read(32))
     if header and header.structs is LITTLE_64 and header.filetype == MH.CORE:
         return "core"
     if is_minidump(path):
         return "minidump"
     if is_report(path):
         return "crash report"
-    return "dump" if zipfile.is_zipfile(path) else None
+    return "dump" if start.startswith(b"PK\3\4") or zipfile.is_zipfile(path) else None
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _minidump(path: Path) -> dict[str, Any]:
         os_version=minidump.os_version or None,
         exception=minidump.exception.description,
         threads=len(minidump.threads),
-        crashed=header.thread,
+        crashed=minidump.crashed,
         modules=((m.address, m.path, m.uuid) for m in header.modules),
         memory=minidump.memory,
     )

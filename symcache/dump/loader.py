@@ -68,7 +68,7 @@ class LoadedDump:
     walked: bool = False
     """A report's, whose frames were known."""
     blamed: bool = True
-    """Whether the thread of the header is to blame; a report may blame none."""
+    """Whether the thread of the header is to blame; a report may blame none, and a dump that was asked for."""
     names: tuple[str, ...] = ()
     """Of the threads, as far as the file tells them; LLDB may know others."""
 

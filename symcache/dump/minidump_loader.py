@@ -10,7 +10,6 @@ it would not see the registers, or not stop.
 from __future__ import annotations
 
 import bisect
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, Segment
 from symcache.dump.formats.header import DumpHeader
 from symcache.dump.formats.minidump import Minidump, read_minidump
-from symcache.dump.formats.minidump_edits import add_regions, name_parts, stop_at_exception
+from symcache.dump.formats.minidump_copy import write_copy
 from symcache.dump.formats.registers import FLAVORS
 from symcache.dump.loader import LoadedDump, load
 from symcache.dump.placeholders.backing import framed_modules
@@ -62,19 +61,14 @@ def load_minidump(
         memory=memory,
         names=minidump.names,
     )
+    loaded = replace(loaded, blamed=minidump.crashed is not None)
     frameless = _frameless(replace(dump, core=memory), minidump, loaded)
     if frameless and path.stat().st_size > _MAX_COPY:
         frameless = []
-    if not frameless and not minidump.partless and minidump.passing is None:
-        return loaded
     copy = scratch / "minidump.dmp"
-    shutil.copyfile(path, copy)
-    if frameless:
-        add_regions(copy, frameless)
-    name_parts(copy, minidump.partless)
-    if minidump.passing is not None:
-        stop_at_exception(copy, minidump.passing)
-    return replace(loaded, plan=replace(loaded.plan, core=copy.absolute()))
+    if (frameless or minidump.needs_copy) and write_copy(path, copy, minidump, frameless):
+        return replace(loaded, plan=replace(loaded.plan, core=copy.absolute()))
+    return loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +100,8 @@ def _frameless(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list
     missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
     if not missing or minidump.has_regions:
         return []
-    framed = set(framed_modules(dump, minidump.crashed, missing))
-    counters = [t.registers[FLAVORS[minidump.cputype].counter] for t in minidump.threads]
+    framed = set(framed_modules(dump, loaded.header.thread, missing))
+    counters = [t.registers[FLAVORS[minidump.cputype].counter] for t in minidump.threads if t.registers]
     counters.sort()
 
     def visited(address: int, size: int) -> bool:
@@ -122,7 +116,7 @@ def minidump_header(minidump: Minidump) -> DumpHeader:
     modules = tuple(m.module for m in minidump.modules)
     return DumpHeader(
         executable=modules[0].path if modules else "",
-        thread=minidump.crashed,
+        thread=minidump.crashed or 0,
         modules=modules,
         os_build=minidump.os_build,
     )

@@ -66,13 +66,15 @@ def minidump(
     information: Sequence[int] = (),
     names: Sequence[str] = (),
     flags: int = 0x10000F,
+    stopped: Sequence[int] = (),
 ) -> bytes:
     """Return a minidump of modules (address, size, path, UUID).
 
     `crashed` is a thread, `exception` Mach's type, code and the address. `old`: the arm64 context and processor of
     older Breakpads. `memory64`: memory is listed as Crashpad's full dumps and Microsoft's have it. `padded`: lists have
     4 bytes between count and entries, as some writers align them. `flags`: of the x86_64 contexts; Breakpad's on macOS
-    say which processor it is, and not which parts are there.
+    say which processor it is, and not which parts are there. `stopped`: threads that have an exception of their own, as
+    LLDB writes one for each that a signal stopped (17: SIGSTOP).
     """
     out = bytearray()
     directory: list[tuple[int, int, int]] = []
@@ -95,7 +97,7 @@ def minidump(
     def listed(kind: int, count: int, entries: bytes) -> None:
         stream(kind, struct.pack("<I", count) + (bytes(4) if padded else b"") + entries)
 
-    put(bytes(32 + 12 * 8))
+    put(bytes(32 + 12 * 16))
     stream(_COMMENT, b"LLDB has no use for this one\0")
     stream(_SYSTEM, struct.pack("<3H2B5I2H24x", processor, 6, 0, 8, 1, 13, 6, 9, platform, text(build), 0, 0))
     entries = b""
@@ -129,6 +131,9 @@ def minidump(
     if names:  # packed: 12 bytes each
         table = b"".join(struct.pack("<IQ", 100 + number, text(name)) for number, name in enumerate(names) if name)
         listed(_NAMES, len(table) // 12, table)
+    for number in stopped:
+        record = struct.pack("<2I2Q2I15Q", 17, 0, 0, 0x1000, 0, 0, *[0] * 15)
+        stream(_EXCEPTION, struct.pack("<2I", 100 + number, 0) + record + struct.pack("<2I", *contexts[number]))
     if exception is not None:
         kind, code, address = exception
         words = [*information, *[0] * 15][:15]

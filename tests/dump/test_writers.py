@@ -46,7 +46,7 @@ def test_what_happened_in_every_dump(reports: list[tuple[dict[str, Any], dict[st
         if truth["exception"]:
             assert told["signal"] == truth["exception"]["signal"], name
             assert told["address"] == truth["exception"]["address"], name
-            assert found["crashed_thread"] == truth["crashed_thread"], name
+        assert found["crashed_thread"] == truth["crashed_thread"], name
         assert found["process"]["arch"] == truth["arch"], name
         assert found["system"]["build"] == truth["os_build"], name
         assert {n: found["registers"][n] for n in truth["registers"]} == truth["registers"], name

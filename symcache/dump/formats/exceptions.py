@@ -12,7 +12,7 @@ from symcache.dump.formats.core import Core, CoreThread
 from symcache.dump.formats.registers import ExceptionState
 from symcache.macho import CPU_TYPE
 
-__all__ = ["describe_exception", "mach_exception"]
+__all__ = ["describe_exception", "mach_exception", "signal_name"]
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 _ACCESS = {"read": _READ, "write": _WRITE, "execute": _EXECUTE}
@@ -74,10 +74,18 @@ _MACH: dict[int, tuple[str, str | None]] = {
     13: ("EXC_CORPSE_NOTIFY", None),
 }
 _ACCESS_CODES = {1: "KERN_INVALID_ADDRESS", 2: "KERN_PROTECTION_FAILURE", 13: "EXC_I386_GPFLT"}
-_SEGMENTATION = frozenset({1, 13})
+_GENERAL_PROTECTION = 13
+_SEGMENTATION = frozenset({1, _GENERAL_PROTECTION})
 """Codes of EXC_BAD_ACCESS that become SIGSEGV; others become SIGBUS."""
 _SOFT_SIGNAL = 0x10003
 """EXC_SOFT_SIGNAL: the second code is the number of a signal."""
+_SOFT_CODES = {
+    0x10000: ("bad system call", "SIGSYS"),
+    0x10001: ("write to a pipe that nobody reads", "SIGPIPE"),
+    0x10002: ("abort", "SIGABRT"),
+    0xDEAD_C0DE: ("an uncaught NSException", None),
+}
+"""Others of EXC_SOFTWARE; the last is Breakpad's own."""
 
 
 def describe_exception(core: Core, thread: CoreThread) -> CrashException:
@@ -90,19 +98,28 @@ def describe_exception(core: Core, thread: CoreThread) -> CrashException:
     return _arm64(core, thread, state)
 
 
-def mach_exception(kind: int, code: int, subcode: int) -> CrashException:
-    """Return what a Mach exception with its two codes means."""
-    name, signal = _MACH.get(kind, (f"Mach exception {kind:#x}", None))
+def mach_exception(kind: int, code: int, subcode: int, signal: str | None = None) -> CrashException:
+    """Return what a Mach exception with its two codes means; `signal` is that which it became, where that is known."""
+    name, usual = _MACH.get(kind, (f"Mach exception {kind:#x}", None))
+    words, address = name + (f", code {code:#x}" if code else ""), None
     if kind == _BAD_ACCESS and code:  # without one, LLDB wrote it, and the address is the program counter
-        signal = "SIGSEGV" if code in _SEGMENTATION else "SIGBUS"
-        words = f"{name}, {_ACCESS_CODES.get(code, f'code {code:#x}')} at {subcode:#x}"
-        return CrashException(f"{signal}: {words}", signal, subcode)
-    if kind == _SOFTWARE and code == _SOFT_SIGNAL:
-        signal = _SIGNALS.get(subcode)
+        usual = "SIGSEGV" if code in _SEGMENTATION else "SIGBUS"
+        words = f"{name}, {_ACCESS_CODES.get(code, f'code {code:#x}')}"
+        if code != _GENERAL_PROTECTION:  # whose address the processor does not tell
+            words, address = f"{words} at {subcode:#x}", subcode
+    elif kind == _SOFTWARE and code == _SOFT_SIGNAL:
+        usual = signal_name(subcode)
+    elif kind == _SOFTWARE and code in _SOFT_CODES:
+        words, usual = f"{name}, {_SOFT_CODES[code][0]}", _SOFT_CODES[code][1]
     elif kind == _CRASH:
-        signal = _SIGNALS.get(code >> 24 & 0xFF)
-    words = name + (f", code {code:#x}" if code else "")
-    return CrashException(f"{signal}: {words}" if signal else words, signal)
+        usual = signal_name(code >> 24 & 0xFF)
+    signal = signal or usual
+    return CrashException(f"{signal}: {words}" if signal else words, signal, address)
+
+
+def signal_name(number: int) -> str | None:
+    """Return the name of a signal of macOS, if it is one that ends a process."""
+    return _SIGNALS.get(number)
 
 
 def _x86_64(core: Core, thread: CoreThread, state: ExceptionState) -> CrashException:
@@ -162,7 +179,7 @@ def _rights(protection: int) -> str:
 
 def _syscall(state: ExceptionState, kind: int, number: int, argument: int) -> CrashException:
     if kind == 2 and number in {_PTHREAD_KILL, _KILL}:
-        signal = _SIGNALS.get(argument & 0xFFFF_FFFF, f"signal {argument & 0xFFFF_FFFF}")
+        signal = signal_name(argument & 0xFFFF_FFFF) or f"signal {argument & 0xFFFF_FFFF}"
         words = f"{signal}: sent by the process itself" + (" (abort)" if signal == "SIGABRT" else "")
         return CrashException(words, signal, None, None, state.number, state.code)
     name = {1: "Mach trap", 2: "system call", 3: "machine-dependent call"}.get(kind, f"system call of class {kind}")

@@ -19,15 +19,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symcache.dump import Limits, LldbProcess, Mode, analyze, open_in_lldb
+from symcache.dump import Limits, LldbProcess, Mode, analyze, describe, open_in_lldb
 from symcache.dump.formats.minidump import Minidump, read_minidump
+from symcache.dump.formats.minidump_contexts import context_for_lldb, read_context
 from symcache.errors import DebuggerError, DumpError
 from symcache.images import ImageFile, ImageRequest
+from symcache.macho import CPU_TYPE
 from symcache.model import uuid_text
 from symcache.resolve import CacheGuess, ChainResolver, FolderResolver, LibraryResolver
 from tests.dump.builder import X86_REGISTERS
 from tests.dump.formats.test_core_images import for_lldb, saved_by_lldb
-from tests.dump.minidump import LINUX, MiniThread, minidump
+from tests.dump.minidump import LINUX, MiniThread, arm_context, minidump, old_arm_context
 from tests.dump.scene import Scene
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import dump, expected, found, truth
@@ -299,13 +301,23 @@ def read(data: bytes, folder: Path) -> Minidump:
     ("exception", "information", "words", "signal"),
     [
         ((1, 2, 0x5000), (), "SIGBUS: EXC_BAD_ACCESS, KERN_PROTECTION_FAILURE at 0x5000", "SIGBUS"),
-        ((1, 13, 0), (), "SIGSEGV: EXC_BAD_ACCESS, EXC_I386_GPFLT at 0x0", "SIGSEGV"),
+        ((1, 13, 0), (), "SIGSEGV: EXC_BAD_ACCESS, EXC_I386_GPFLT", "SIGSEGV"),
         ((2, 1, 0x1000), (), "SIGILL: EXC_BAD_INSTRUCTION, code 0x1", "SIGILL"),
         # Crashpad: the type and both codes, of 64 bits; the address is then that of the instruction.
         ((5, 0x10003, 0x1000), (5, 0x10003, 6), "SIGABRT: EXC_SOFTWARE, code 0x10003", "SIGABRT"),
         ((1, 1, 0x1000), (1, 1, 0xFFFF_8000_0000_0010), "SIGSEGV: EXC_BAD_ACCESS, KERN_INVALID_ADDRESS", "SIGSEGV"),
         ((10, 0x0600_0000, 0), (), "SIGABRT: EXC_CRASH, code 0x6000000", "SIGABRT"),
-        ((0x43507378, 0, 0), (), "Mach exception 0x43507378", None),
+        # What EXC_CRASH came from, if anything: Crashpad keeps it as it was delivered, rust-minidump's writer does not.
+        ((1, 1, 8), (10, 0x0B10_0001, 0), "SIGSEGV: EXC_BAD_ACCESS, KERN_INVALID_ADDRESS at 0x8", "SIGSEGV"),
+        ((1, 2, 8), (1, 0x0A10_0002, 8), "SIGBUS: EXC_BAD_ACCESS, KERN_PROTECTION_FAILURE at 0x8", "SIGBUS"),
+        ((0, 0, 0x1000), (10, 0x0600_0000, 0), "SIGABRT: EXC_CRASH", "SIGABRT"),
+        ((0, 0, 0x1000), (0, 0x0600_0000, 0), "SIGABRT: EXC_CRASH", "SIGABRT"),
+        ((12, 0x4000_0010, 0x1000), (12, 0x4000_0010_0000_0003, 8), "EXC_GUARD, code 0x4000001000000003", None),
+        ((12, 0x4000_0010, 0x1000), (), "EXC_GUARD, code 0x4000001000000000", None),
+        ((5, 0x10002, 0x1000), (), "SIGABRT: EXC_SOFTWARE, abort", "SIGABRT"),
+        ((5, 0xDEAD_C0DE, 0x1000), (), "EXC_SOFTWARE, an uncaught NSException", None),
+        ((0x43507378, 0, 0), (), "no crash: the program asked Crashpad for this dump", None),
+        ((17, 0, 0x1000), (), "signal 17", None),
     ],
 )
 def test_exceptions(
@@ -355,7 +367,7 @@ def test_names_of_threads(tmp_path: Path) -> None:
 
 def test_without_exception_build_or_uuid(tmp_path: Path) -> None:
     told = read(small(exception=None, build=""), tmp_path)
-    assert (told.crashed, told.os_build, told.os_version) == (0, None, "macOS 13.6.9")
+    assert (told.crashed, told.os_build, told.os_version) == (None, None, "macOS 13.6.9")
     assert told.exception.description == "the minidump names no exception"
     assert [m.module.uuid for m in told.modules] == [UUID(int=5), None]
 
@@ -366,6 +378,11 @@ def _directory(data: bytearray, kind: int) -> int:
     return next(at + 12 * n for n in range(count) if struct.unpack_from("<I", data, at + 12 * n)[0] == kind)
 
 
+def _stream(data: bytearray, kind: int) -> int:
+    """Return where a stream lies."""
+    return int(struct.unpack_from("<I", data, _directory(data, kind) + 8)[0])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -374,12 +391,15 @@ def _directory(data: bytearray, kind: int) -> int:
         (lambda d: struct.pack_into("<H", d, 4, 1), "is no minidump"),
         (lambda d: struct.pack_into("<I", d, _directory(d, 7), 99), "does not say of what system"),
         (lambda d: struct.pack_into("<I", d, _directory(d, 3), 99), "has no thread"),
-        (lambda d: struct.pack_into("<I", d, _directory(d, 4) + 8, len(d) - 2), "list of modules"),
-        (lambda d: struct.pack_into("<I", d, struct.unpack_from("<I", d, _directory(d, 3) + 8)[0], 1 << 31), "threads"),
-        (lambda d: struct.pack_into("<I", d, struct.unpack_from("<I", d, _directory(d, 4) + 8)[0], 70000), "modules"),
+        (lambda d: struct.pack_into("<I", d, _directory(d, 3) + 8, len(d)), "has no thread"),
+        (lambda d: struct.pack_into("<H", d, _stream(d, 7), 0), r"of a 32-bit process \(i386\) of macOS"),
+        (lambda d: struct.pack_into("<H", d, _stream(d, 7), 5), r"of a 32-bit process \(arm\) of macOS"),
         (
-            lambda d: struct.pack_into("<I", d, struct.unpack_from("<I", d, _directory(d, 3) + 8)[0] + 48, 1 << 31),
-            "the registers of thread 0",
+            lambda d: (
+                [struct.pack_into("<2I", d, _stream(d, 3) + 44 + 48 * n, 4, len(d)) for n in range(2)]
+                + [struct.pack_into("<I", d, _directory(d, 6), 99)]
+            ),
+            "the registers of none of its 2 threads",
         ),
     ],
 )
@@ -390,6 +410,91 @@ def test_each_wrong_minidump_is_told_what_is_wrong(
     change(data)
     with pytest.raises(DumpError, match=words):
         read(bytes(data), tmp_path)
+
+
+OUTSIDE = 0x7FFF_FFF0
+DAMAGE: dict[str, Callable[[bytearray], None]] = {
+    "context": lambda d: struct.pack_into("<I", d, _stream(d, 3) + 4 + 44, OUTSIDE),
+    "no context": lambda d: struct.pack_into("<2I", d, _stream(d, 3) + 4 + 40, 0, 0),
+    "module's record": lambda d: struct.pack_into("<2I", d, _stream(d, 4) + 4 + 108 + 76, 24, OUTSIDE),
+    "module's address": lambda d: struct.pack_into("<Q", d, _stream(d, 4) + 4 + 108, (1 << 64) - 1),
+    "module's text": lambda d: struct.pack_into("<I", d, _stream(d, 4) + 4 + 108 + 20, OUTSIDE),
+    "number of names": lambda d: struct.pack_into("<I", d, _stream(d, 24), 1 << 31),
+    "names": lambda d: struct.pack_into("<I", d, _directory(d, 24) + 8, OUTSIDE),
+    "memory": lambda d: struct.pack_into("<I", d, _directory(d, 5) + 8, OUTSIDE),
+    "exception": lambda d: struct.pack_into("<I", d, _directory(d, 6) + 8, OUTSIDE),
+    "a stream that nobody reads": lambda d: struct.pack_into("<2I", d, _directory(d, 10) + 4, 64, OUTSIDE),
+    "a stream twice": lambda d: struct.pack_into("<I", d, _directory(d, 24), 5),
+}
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+def test_one_bad_thread_module_or_stream_costs_itself_only(arch: str, tmp_path: Path) -> None:
+    """LLDB refuses most of these, or shows no threads: it gets a copy without what is bad."""
+    counter, stack = ("rip", "rsp") if arch == "x86_64" else ("pc", "sp")
+    threads = [
+        MiniThread({counter: 0x1_0000_1000 * (1 + n), stack: 0x8000 + n * 0x1000}, 0x8000 + n * 0x1000, bytes(64))
+        for n in range(2)
+    ]
+    modules = [(0x1_0000_0000, 0x8000, "/bin/a", UUID(int=5)), (0x2_0000_0000, 0x8000, "/bin/b", UUID(int=6))]
+    whole = minidump(modules, threads, 1, (1, 1, 8), arch=arch, names=["one", "two"])
+    for what, damage in list(DAMAGE.items())[:: 1 if arch == "x86_64" else 4]:
+        data = bytearray(whole)
+        damage(data)
+        path = tmp_path / "crash.dmp"
+        path.write_bytes(data)
+        told = analyze(path, FolderResolver([]), limits=Limits(seconds=120)).to_json()
+        lost = "context" in what
+        frames = {t["index"]: [f["address"] for f in t["frames"]] for t in told["threads"]}
+        assert frames == {0: [] if lost else [hex(0x1_0000_1000)], 1: [hex(0x2_0000_2000)]}, what
+        assert told["crashed_thread"] == (None if what == "exception" else 1), what
+        uuids = [m["uuid"] and UUID(m["uuid"]).int for m in told["modules"]]
+        assert uuids == {"module's record": [5, None], "module's address": [5]}.get(what, [5, 6]), what
+        assert [t["name"] for t in told["threads"] if t["index"] == 1] == [
+            None if what in {"names", "a stream twice"} else "two"
+        ], what
+        assert path.read_bytes() == data
+
+
+def test_of_several_exceptions_that_of_the_crash_counts(tmp_path: Path) -> None:
+    path = tmp_path / "crash.dmp"
+    threads = [MiniThread({"pc": 0x1_0000_1000 + n, "sp": 0x8000}, 0x8000, bytes(64)) for n in range(3)]
+    modules = [(0x1_0000_0000, 0x8000, "/bin/x", UUID(int=5))]
+    path.write_bytes(minidump(modules, threads, 2, (1, 0, 0x1_0000_1002), arch="arm64", stopped=[0, 1]))
+    analysis = analyze(path, FolderResolver([]), limits=Limits(seconds=120))
+    assert (analysis.exception.description, analysis.loaded.header.thread) == ("EXC_BAD_ACCESS", 2)
+    assert [t.frames[0].address for t in analysis.threads] == [0x1_0000_1000, 0x1_0000_1001, 0x1_0000_1002]
+
+
+@pytest.mark.parametrize("exception", [None, (0x43507378, 0, 0)])
+def test_a_dump_that_was_asked_for(exception: tuple[int, int, int] | None, tmp_path: Path) -> None:
+    """Nobody crashed in it; Crashpad tells who asked."""
+    path = tmp_path / "asked.dmp"
+    path.write_bytes(small(exception=exception))
+    told = analyze(path, FolderResolver([]), limits=Limits(seconds=120)).to_json()
+    asked = 1 if exception else None
+    assert (told["crashed_thread"], [t["index"] for t in told["threads"] if t["crashed"]]) == (
+        asked,
+        [1] if asked else [],
+    )
+    assert told["exception"]["signal"] is None
+    assert describe(path)["crashed_thread"] == asked
+
+
+@pytest.mark.parametrize("size", [796, 800, 912])
+@pytest.mark.parametrize("flags", [0, 7, 0x0040_0007, 0x8000_0006, 0x8040_0007])
+def test_the_size_of_an_arm64_context_tells_its_layout(size: int, flags: int) -> None:
+    registers = {"pc": 0x1_0000_1000, "sp": 0x8000, "x28": 28, "cpsr": 0x2000_0000}
+    raw = bytearray(arm_context(registers) if size == 912 else old_arm_context(registers).ljust(size, b"\0"))
+    assert len(raw) == size
+    struct.pack_into("<I", raw, 0, flags)
+    found = read_context(CPU_TYPE.ARM64, bytes(raw))
+    assert {name: found[name] for name in registers} == registers
+    # LLDB knows the old one only.
+    again = context_for_lldb(CPU_TYPE.ARM64, bytes(raw))
+    assert read_context(CPU_TYPE.ARM64, again) == found
+    assert again[284:796] == b"\x77" * 512
+    assert struct.unpack_from("<I", again, 272)[0] == registers["cpsr"]
 
 
 def test_another_system(tmp_path: Path) -> None:
