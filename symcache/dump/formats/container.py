@@ -16,17 +16,25 @@ from pathlib import Path
 from typing import IO
 
 from symcache.dump.formats.core import Core, check_crashed, read_core
-from symcache.dump.formats.header import DumpHeader, parse_header
+from symcache.dump.formats.header import DumpHeader, header_encoding, parse_header
+from symcache.dump.formats.zip_member import archives, open_member
 from symcache.errors import DumpError
 from symcache.macho import LITTLE_64
 
 __all__ = ["MEMBER", "OpenedDump", "open_dump"]
 
 MEMBER = "minidump.dmp"
-_END = re.compile(rb"</root\s*>")
-_LONGEST_END = 64
+_ENDS = {
+    encoding: re.compile(re.escape("</root".encode(encoding)) + b"(?:%b)*" % space + re.escape(end))
+    for encoding, space, end in (
+        ("utf-8", rb"\s", b">"),
+        ("utf-16-le", rb"[ \t\r\n]\0", b">\0"),
+        ("utf-16-be", rb"\0[ \t\r\n]", b"\0>"),
+    )
+}
+_LONGEST_END = 128
 """Bytes of an end tag with white space in it, and of the white space behind it; no known writer puts any there."""
-_SPACE = b" \t\r\n"
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 _CHUNK = 1 << 20
 _MAX_HEADER = 16 << 20
 _MAX_CORE = 16 << 30
@@ -93,7 +101,11 @@ def _make_readable(target: Path, core: Core) -> None:
 def _unpack_zip(path: Path, target: Path) -> DumpHeader:
     name = str(path)
     try:
-        with zipfile.ZipFile(path) as archive, _open_member(archive, path.stat().st_size, name) as member:
+        with (
+            path.open("rb") as file,
+            _with_member(file) as archive,
+            _open_member(archive, path.stat().st_size, name) as member,
+        ):
             xml, rest = _split_header(member, name)
             header = parse_header(xml, name)
             _unpack(member, rest, target, name)
@@ -118,6 +130,18 @@ def _is_text(path: Path) -> bool:
     return bool(start) and all(c.isprintable() or c.isspace() for c in start)
 
 
+def _with_member(file: IO[bytes]) -> zipfile.ZipFile:
+    """Return the zip file that a file is. Raises BadZipFile."""
+    first = None
+    for archive in archives(file):
+        first = first or archive
+        if any(i.filename == MEMBER for i in archive.infolist()):
+            return archive
+    if first is None:
+        raise zipfile.BadZipFile("File is not a zip file")
+    return first
+
+
 def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[bytes]:
     members = [i for i in archive.infolist() if i.filename == MEMBER]
     if not members:
@@ -132,9 +156,10 @@ def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[byte
     member = members[0]
     if member.flag_bits & 1:
         raise DumpError(f"{name}: {MEMBER} is encrypted", hint="unpack it with its password and zip it again")
-    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+    if member.compress_type not in _METHODS:
         raise DumpError(
-            f"{name}: {MEMBER} is compressed by method {member.compress_type} where deflate was expected",
+            f"{name}: {MEMBER} is compressed by method {member.compress_type} where deflate, bzip2 or LZMA was"
+            " expected",
             hint="unpack it with what packed it, and zip it again",
         )
     size, packed = member.file_size, member.compress_size
@@ -145,7 +170,7 @@ def _open_member(archive: zipfile.ZipFile, path_size: int, name: str) -> IO[byte
         )
     if not 0 <= member.header_offset < path_size:
         raise DumpError(f"{name}: {MEMBER} is said to begin at byte {member.header_offset} of {path_size}")
-    return archive.open(member)
+    return open_member(archive, member)
 
 
 def _split_header(member: IO[bytes], name: str) -> tuple[bytes, bytes]:
@@ -158,12 +183,13 @@ def _split_header(member: IO[bytes], name: str) -> tuple[bytes, bytes]:
     while True:
         chunk = member.read(_CHUNK)
         data += chunk
-        for match in _END.finditer(data, position):
+        encoding = header_encoding(data)
+        for match in _ENDS[encoding].finditer(data, position):
             end = match.end()
             if len(data) - end < _LONGEST_END and chunk:
                 break  # what follows it is not there yet
             first = first or end
-            core = data[end : end + _LONGEST_END].lstrip(_SPACE)
+            core = data[end : end + _LONGEST_END].lstrip(b" \t\r\n" if encoding == "utf-8" else b" \t\r\n\0")
             if core.startswith(LITTLE_64.magic):
                 return data[:end], core + data[end + _LONGEST_END :]
             position = end

@@ -6,6 +6,9 @@ for strings, in the element's text; elements that nobody here knows are skipped,
 
 from __future__ import annotations
 
+import re
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 from xml.etree.ElementTree import ParseError  # the exception class only: parsing goes through defusedxml
@@ -16,12 +19,17 @@ from defusedxml.ElementTree import DefusedXMLParser
 from symcache.errors import DumpError, UsageError
 from symcache.macho import parse_uuid
 
-__all__ = ["DumpHeader", "DumpModule", "parse_header"]
+__all__ = ["DumpHeader", "DumpModule", "header_encoding", "parse_header"]
 
 _MAX_DEPTH = 32
 _MAX_MODULES = 65_536
 _MAX_TEXT = 64 << 10
 _ADDRESS = 1 << 64
+_STARTS = {b"\xff\xfe": "utf-16-le", b"<\0": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\0<": "utf-16-be"}
+_DECLARATION = re.compile(r"\A\s*<\?xml[^>]{0,200}\?>")
+_UTF_16 = re.compile(rb"\A(?:\xef\xbb\xbf)?<\?xml[^>]{0,200}encoding\s?=\s?[\"']utf-?16", re.IGNORECASE)
+_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
+_FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _MAX_DIGITS = 20
 """Of 2**64: `int` takes time that grows with the square of the length."""
 
@@ -129,12 +137,46 @@ class _Target:
         return self.draft
 
 
+def header_encoding(xml: bytes) -> str:
+    """Return how a header is encoded, by its beginning: a writer may have UTF-16 behind a declaration of UTF-8."""
+    for start, encoding in _STARTS.items():
+        if xml.startswith(start):
+            return encoding
+    return "utf-8"
+
+
+def _as_utf_8(xml: bytes) -> bytes:
+    """Return the header in UTF-8, without a declaration that says something else."""
+    encoding = header_encoding(xml)
+    if encoding == "utf-8" and not _UTF_16.match(xml):
+        return xml
+    text = xml.decode(encoding, "backslashreplace").removeprefix("\ufeff")
+    return _DECLARATION.sub("", text, count=1).encode("utf-8", "backslashreplace")
+
+
+def _repaired(xml: bytes) -> bytes:
+    """Return the header with `\\xff` in the place of bytes and characters that XML does not allow."""
+    text = xml.decode("utf-8", "backslashreplace")
+
+    def referred(match: re.Match[str]) -> str:
+        number = int(match[1], 16) if match[1] else int(match[2])
+        return match[0] if _is_allowed(number) else f"\\x{number:02x}"
+
+    text = _REFERENCE.sub(referred, text)
+    return _FORBIDDEN.sub(lambda m: f"\\x{ord(m[0]):02x}", text).encode()
+
+
+def _is_allowed(character: int) -> bool:
+    return character <= sys.maxunicode and not 0xD800 <= character < 0xE000 and not _FORBIDDEN.match(chr(character))
+
+
 def parse_header(xml: bytes, name: str) -> DumpHeader:
     """Return the header that `xml` (up to and with `</root>`) holds; `name` is the dump in messages. Raises DumpError.
 
     Checked here: numbers and UUIDs are such, and the executable is the first module. Whether the thread exists
     is known only with the core: see `check_crashed`.
     """
+    xml = _as_utf_8(xml)
     parser = DefusedXMLParser(target=_Target(name), forbid_dtd=True)
     try:
         parser.feed(xml)
@@ -145,8 +187,8 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
             hint="the file was not written by a crash handler: do not trust it",
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
-        if (repaired := xml.decode("utf-8", "backslashreplace").encode()) != xml:
-            return parse_header(repaired, name)  # a path or name that is no UTF-8 is no reason to refuse a dump
+        if (repaired := _repaired(xml)) != xml:
+            return parse_header(repaired, name)  # a path or name that is no text is no reason to refuse a dump
         raise DumpError(f"{name}: the XML header cannot be parsed: {error}") from error
     fields = draft.fields
     if not fields.keys() - {"version"} and not draft.modules:
@@ -154,12 +196,12 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
             f"{name}: the XML header has no <PersistentType> with an executable, a thread and modules",
             hint="docs/dump-format.md describes what a dump must hold",
         )
-    modules = tuple(_module(m, number, name) for number, m in enumerate(draft.modules))
+    modules = tuple(module for fields_of in draft.modules if (module := _module(fields_of)))
     if draft.announced is not None:
         announced = _number(draft.announced, "m_vecmodule length", name, below=_ADDRESS)
-        if announced != len(modules):
+        if announced != len(draft.modules):
             raise DumpError(
-                f"{name}: the XML header announces {announced} modules, but lists {len(modules)}",
+                f"{name}: the XML header announces {announced} modules, but lists {len(draft.modules)}",
                 hint="the dump is cut or damaged: copy it again",
             )
     executable = fields.get("m_strExecutable", "")
@@ -189,24 +231,33 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
     )
 
 
-def _module(fields: dict[str, str], number: int, name: str) -> DumpModule:
-    path = fields.get("m_strPath", "")
-    what = f"module {number} ({path or 'without path'})"
-    if not fields.get("m_pvStartAddress"):
-        raise DumpError(f"{name}: {what} has no <m_pvStartAddress>")
-    version, uuid = fields.get("m_modver"), fields.get("m_uuid")
+def _module(fields: dict[str, str]) -> DumpModule | None:
+    """Return the module, as far as it is told; without an address it is none."""
+    address = _number_or_none(fields.get("m_pvStartAddress", ""), below=_ADDRESS)
+    if address is None:
+        return None
+    uuid = None
+    with suppress(UsageError):
+        uuid = parse_uuid(fields.get("m_uuid", ""))
     return DumpModule(
-        address=_number(fields["m_pvStartAddress"], f"m_pvStartAddress of {what}", name, below=_ADDRESS),
-        path=path,
-        uuid=_uuid(uuid, what, name) if uuid else None,
-        version=_number(version, f"m_modver of {what}", name, below=1 << 32) if version else None,
+        address=address,
+        path=fields.get("m_strPath", ""),
+        uuid=uuid if uuid and uuid.int else None,
+        version=_number_or_none(fields.get("m_modver", ""), below=1 << 32),
     )
 
 
-def _number(text: str, what: str, name: str, *, below: int) -> int:
+def _number_or_none(text: str, *, below: int) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and (value := int(text)) < below:
         return value
-    raise DumpError(f"{name}: {what} is {text[:40]!r} where a decimal number below {below} was expected")
+    return None
+
+
+def _number(text: str, what: str, name: str, *, below: int) -> int:
+    value = _number_or_none(text, below=below)
+    if value is None:
+        raise DumpError(f"{name}: {what} is {text[:40]!r} where a decimal number below {below} was expected")
+    return value
 
 
 def _uuid(text: str, what: str, name: str) -> UUID | None:
