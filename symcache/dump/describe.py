@@ -18,7 +18,7 @@ from symcache.dump.minidump_loader import minidump_header
 from symcache.dump.report_loader import report_header
 from symcache.errors import DumpError
 from symcache.kinds import uuid_text
-from symcache.macho import LITTLE_64, MH, mach_header
+from symcache.macho import MH, mach_header
 from symcache.reports import is_report, read_report
 from symcache.scratch import ScratchFolder
 
@@ -32,7 +32,7 @@ def dump_kind(path: Path) -> str | None:
     """
     with path.open("rb") as file:
         header = mach_header(start := file.read(32))
-    if header and header.structs is LITTLE_64 and header.filetype == MH.CORE:
+    if header and header.filetype == MH.CORE:
         return "core"
     if is_minidump(path):
         return "minidump"

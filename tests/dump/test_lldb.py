@@ -157,8 +157,10 @@ def test_a_thread_without_registers_costs_only_its_own_frames(scenes: Scenes, ar
     )
     assert frames(analysis) == scene.frames
     assert [len(t.frames) for t in analysis.threads] == [2, 0, len(scene.frames), 0]
-    with pytest.raises(DumpError, match="thread 1 has no general-purpose registers"):
-        analyze(write_dump(tmp_path / "e.zip", header(scene.modules, thread=1), core), FolderResolver([]))
+    path = write_dump(tmp_path / "d.zip", header(scene.modules, thread=1), core)
+    lost = analyze(path, FolderResolver([scene.folder])).to_json()
+    assert (lost["crashed_thread"], lost["registers"]) == (1, {})
+    assert {t["index"]: len(t["frames"]) for t in lost["threads"]} == {0: 2, 1: 0, 2: len(scene.frames), 3: 0}
 
 
 @ARCHES
@@ -558,3 +560,55 @@ def test_a_dsym_whose_code_would_lie_over_another_module_is_left_out(scenes: Sce
     analysis = analyze(path, FolderResolver([_dsym_alone(scene, tmp_path / "alone", change)]))
     assert analysis.modules[1].status == "missing"
     assert [m for m, _, _ in frames(analysis)] == [m for m, _, _ in scene.frames]
+
+
+def _as_mac_mini_dump(scene: Scene) -> bytes:
+    """Return the scene's core as macMiniDump writes it: notes, threads, then what is around each address on a stack.
+
+    Its executable is in the note `main bin spec` only, with a slide in the place of an address.
+    """
+    exe, lib = scene.modules
+    stack = scene.core.regions[-1]
+    threads, windows = [], [(stack.address, stack.data, 3)]
+    for thread in scene.core.threads:
+        kept = dict(states(thread))
+        general, exception = (4, 6) if scene.arch == "x86_64" else (6, 7)
+        syscall = (
+            struct.pack("<2HIQ", 0x85, 0, 0x0100_001F, 0) if general == 4 else struct.pack("<Q2I", 0, 0x5600_0080, 0)
+        )
+        told = {general: kept[general], exception: kept.get(exception, syscall)}
+        threads.append(b"".join(struct.pack("<2I", f, len(d) // 4) + d for f, d in told.items()))
+        pc = struct.unpack_from("<Q", kept[general], 128 if general == 4 else 256)[0]
+        windows.append((pc - 256, bytes(513), 5))
+    regions = [Region(address, len(data), data, protection) for address, data, protection in windows]
+    slide = exe.address - 0x1_0000_0000
+    main = struct.pack("<2I2Q16s2I", 2, 0, (1 << 64) - 1, slide, UUID(exe.uuid).bytes, 0, 0)
+    path = (lib.path or "").encode() + b"\0"
+
+    def core(at: int) -> CoreFile:
+        images = struct.pack("<2IQ2I", 1, 1, at + 24, 48, 0)
+        images += struct.pack("<Q16s2Q2I", at + 104, UUID(lib.uuid).bytes, lib.address, at + 72, 1, 1)
+        images += struct.pack("<16s2Q", b"__TEXT", lib.address, 0) + path
+        metadata = b'{"threads":[{"thread_id":259},{"thread_id":1234}]}'
+        notes = [(b"all image infos", images), (b"addrable bits", struct.pack("<2IQ", 3, 47, 0)),
+                 (b"main bin spec", main), (b"process metadata", metadata)]  # fmt: skip
+        return CoreFile(
+            scene.core.cputype, scene.core.subtype, sorted(regions, key=lambda r: r.address), threads, notes
+        )
+
+    data = core(0).bytes()
+    return core(data.index(struct.pack("<2IQ2I", 1, 1, 24, 48, 0))).bytes()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm64"])
+def test_a_core_by_mac_mini_dump(arch: str, scenes: Callable[..., Scene], tmp_path: Path) -> None:
+    scene = scenes(arch)
+    path = tmp_path / "mini.core"
+    path.write_bytes(_as_mac_mini_dump(scene))
+    analysis = analyze(path, FolderResolver([scene.folder]))
+    assert analysis.loaded.header.thread == 1
+    assert [
+        (f.module.loaded.module.name if f.module else "?", f.function, f.line) for f in analysis.crashed.frames
+    ] == scene.frames
+    assert [m.loaded.module.address for m in analysis.modules] == [m.address for m in scene.modules]
+    assert analysis.to_json()["process"]["executable"].endswith("Ledger")

@@ -19,7 +19,7 @@ from symcache.dump.formats.core import Core, check_crashed, read_core
 from symcache.dump.formats.header import DumpHeader, header_encoding, parse_header
 from symcache.dump.formats.zip_member import archives, open_member
 from symcache.errors import DumpError
-from symcache.macho import LITTLE_64
+from symcache.macho import LITTLE_64, MH, mach_header
 
 __all__ = ["MEMBER", "OpenedDump", "open_dump"]
 
@@ -69,7 +69,8 @@ def open_dump(path: Path, scratch: Path) -> OpenedDump:
 def _open(path: Path, scratch: Path) -> OpenedDump:
     core: Core | None = None
     with path.open("rb") as file:
-        if file.read(4) == LITTLE_64.magic:
+        head = mach_header(file.read(LITTLE_64.header.size))
+        if head and head.filetype == MH.CORE:
             core = read_core(path)
             if not core.odd_states:
                 return OpenedDump(path, None, core, path)

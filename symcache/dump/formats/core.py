@@ -29,6 +29,10 @@ __all__ = ["Core", "CoreThread", "Segment", "check_crashed", "parse_core", "read
 
 _THREADS = frozenset({LC.THREAD, LC.UNIXTHREAD})
 _READ = _THREADS | {LC.SEGMENT_64, LC.NOTE}
+_HEADER_32 = 28
+"""Size of mach_header."""
+_NOTE_AT, _NOTE = 8, 32
+"""Offset and size of what says which note it is, and where, in note_command."""
 _MAX_COMMANDS = 64 << 20
 _MAX_THREADS = 16_384
 _MAX_SEGMENTS = 1 << 19
@@ -95,8 +99,15 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     file.seek(0)
     head = file.read(LITTLE_64.header.size)
     header = mach_header(head)
-    if header is None or header.structs is not LITTLE_64:
+    if header is None:
         raise DumpError(f"{name}: holds no 64-bit Mach-O core", hint="the core must begin right behind </root>")
+    if header.structs is not LITTLE_64:
+        what = arch_name(header.cputype, header.cpusubtype)
+        width = 32 if header.structs.header.size == _HEADER_32 else 64
+        raise DumpError(
+            f"{name}: is a Mach-O core of a {width}-bit process ({what})",
+            hint="cores of x86_64 and arm64 can be opened",
+        )
     cputype, arch = header.cputype, arch_name(header.cputype, header.cpusubtype)
     if header.filetype != MH.CORE:
         raise DumpError(f"{name}: is a Mach-O file of type {header.filetype} where a core ({MH.CORE}) was expected")
@@ -128,12 +139,10 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                 if command.cmd == LC.UNIXTHREAD:
                     odd.append((command.offset, struct.pack("<I", LC.THREAD)))
             elif note := command.note():
-                if note.offset + note.size > size:
-                    raise DumpError(
-                        f"{name}: the note {note.data_owner!r} at {note.offset:#x}, {note.size} bytes, lies outside"
-                        " the core"
-                    )
-                notes.append(note)
+                if note.offset + note.size <= size:
+                    notes.append(note)
+                else:
+                    odd.append((command.offset + _NOTE_AT, bytes(_NOTE)))
             elif segment := _segment(command, size, name):
                 segments.append(segment)
     except MachOError as error:
@@ -198,14 +207,12 @@ def _thread(cputype: int, states: Sequence[tuple[int, bytes]], index: int) -> Co
 
 
 def check_crashed(core: Core, thread: int, name: str) -> None:
-    """Raise DumpError unless the core has the thread that crashed, and its registers."""
+    """Raise DumpError unless the core has the thread that crashed."""
     if thread >= len(core.threads):
         raise DumpError(
             f"{name}: thread {thread} is said to have crashed, but the core has {len(core.threads)} threads",
             hint="header and core do not belong together, or the core is cut",
         )
-    if not core.threads[thread].registers:
-        raise _no_registers(name, core.cputype, thread)
 
 
 def _no_registers(name: str, cputype: int, thread: int) -> DumpError:

@@ -128,7 +128,7 @@ def _x86_64(core: Core, thread: CoreThread, state: ExceptionState) -> CrashExcep
         access = "execute" if instruction else "write" if write else "read"
         return _memory(core, state, access, translated=bool(present))
     if state.number == _X86_SYSCALL:
-        return _syscall(state, state.code >> 24, state.code & 0xFF_FFFF, thread.registers["rsi"])
+        return _syscall(state, state.code >> 24, state.code & 0xFF_FFFF, thread.registers.get("rsi", 0))
     signal, words = _X86.get(state.number, (None, f"processor exception {state.number}"))
     return _plain(state, signal, words)
 
@@ -144,9 +144,9 @@ def _arm64(core: Core, thread: CoreThread, state: ExceptionState) -> CrashExcept
         # Fault status: 0b0001LL translation, 0b0010LL access flag, 0b0011LL permission (LL: table level).
         return _memory(core, state, access, translated=status >> 2 == 3)
     if kind == 0x15:
-        number = thread.registers["x16"]
+        number = thread.registers.get("x16", 0)
         number = (number & 0xFFFF_FFFF) - ((number & 0x8000_0000) << 1)  # Mach traps are negative 32-bit numbers
-        return _syscall(state, 2 if number >= 0 else 1, abs(number) & 0xFF_FFFF, thread.registers["x1"])
+        return _syscall(state, 2 if number >= 0 else 1, abs(number) & 0xFF_FFFF, thread.registers.get("x1", 0))
     signal, words = _ARM64.get(kind, (None, f"processor exception of class {kind:#x}"))
     return _plain(state, signal, words)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.dump.formats.core import Core, read_note, uuid_or_none
+from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.image_infos import ENTRY, HEADER, OWNER
-from symcache.errors import DumpError
+from symcache.macho import CPU_TYPE
 
 __all__ = ["header_of_core"]
 
@@ -21,7 +22,9 @@ _BINARY = struct.Struct("<I16s2Q")
 _SPEC_1, _SPEC_2 = struct.Struct("<2IQ16s"), struct.Struct("<2I2Q16s")
 """Version, type, address; from version 2 on the slide; UUID."""
 _MAX_IMAGES = 65_536
+_MAX_ENTRY = 4096
 _MAX_PATH = 4096
+_LINKED_AT = 1 << 32
 _UNKNOWN = (1 << 64) - 1
 
 
@@ -30,19 +33,34 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
 
     Raises DumpError, OSError.
     """
-    header = DumpHeader(modules=_noted(path, core))
-    if not header.modules:
+    noted, main = _noted(path, core), _main_binary(path, core)
+    header = DumpHeader(modules=noted)
+    if not noted:
         from symcache.dump.formats.core_images import find_images  # noqa: PLC0415 (numpy takes its time to import)
 
         loaded = find_images(path, core)
         modules = (DumpModule(i.address, i.path, _real(i.uuid), i.version) for i in loaded.images)
-        unique = tuple({m.address: m for m in modules}.values()) or _main_binary(path, core)
+        unique = tuple({m.address: m for m in modules}.values())
         header = DumpHeader(modules=unique, cache_uuid=loaded.cache_uuid, cache_base=loaded.cache_base or None)
-    # A core of LLDB's own says nothing of an exception: the thread that has one is the one that crashed.
-    known = [t for t in core.threads if t.registers]
-    faulting = [t.number for t in known if t.exception is not None and t.exception.code]
+    if main and main.uuid not in {m.uuid for m in header.modules}:
+        others = tuple(m for m in header.modules if m.address != main.address)
+        header = replace(header, modules=(main, *others))
     executable = header.modules[0].path if header.modules else ""
-    return replace(header, executable=executable, thread=faulting[0] if faulting else known[0].number)
+    return replace(header, executable=executable, thread=_crashed(core))
+
+
+def _crashed(core: Core) -> int:
+    """Return the thread with an exception that becomes a signal: a core says no more of which one crashed.
+
+    The state of a thread that is in the kernel by its own wish is not zero, either.
+    """
+    known = [thread for thread in core.threads if thread.registers]
+    for thread in known:
+        state = thread.exception
+        is_set = state and (state.code or (state.number and core.cputype == CPU_TYPE.X86_64))
+        if is_set and describe_exception(core, thread).signal:
+            return thread.number
+    return known[0].number
 
 
 def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
@@ -60,21 +78,26 @@ def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
     return tuple({m.address: m for m in modules}.values())
 
 
-def _main_binary(path: Path, core: Core) -> tuple[DumpModule, ...]:
-    """Return the one binary that the core names, if it says where that is: all there is of programs without dyld."""
+def _main_binary(path: Path, core: Core) -> DumpModule | None:
+    """Return the one binary that the core names: all there is of programs without dyld, and macMiniDump's executable.
+
+    That has a slide in the place of an address: executables are linked for 4 GiB.
+    """
     for note in core.notes:
         if note.data_owner == "main bin spec":
             raw = read_note(path, note, _SPEC_2.size)
-            version = int.from_bytes(raw[:4], "little")
+            version, slide = int.from_bytes(raw[:4], "little"), _UNKNOWN
             if version >= 2 and len(raw) >= _SPEC_2.size:
-                _, _, address, _, uuid = _SPEC_2.unpack_from(raw)
+                _, _, address, slide, uuid = _SPEC_2.unpack_from(raw)
             elif version == 1 and len(raw) >= _SPEC_1.size:
                 _, _, address, uuid = _SPEC_1.unpack_from(raw)
             else:
                 continue
+            if address == _UNKNOWN and slide != _UNKNOWN:
+                address = (slide + _LINKED_AT) % (1 << 64)
             if address != _UNKNOWN and any(uuid):
-                return (DumpModule(address, uuid=uuid_or_none(uuid)),)
-    return ()
+                return DumpModule(address, uuid=uuid_or_none(uuid))
+    return None
 
 
 def _real(uuid: UUID | None) -> UUID | None:
@@ -89,12 +112,11 @@ def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
         if len(raw) < HEADER.size:
             return []
         _, count, entries, entry_size, _ = HEADER.unpack(raw)
-        if count > _MAX_IMAGES or (count and entry_size < ENTRY.size) or entry_size > 1 << 12:
-            raise DumpError(f"{path}: its note lists {count} images of {entry_size} bytes, which cannot be")
+        if entry_size < ENTRY.size or entry_size > _MAX_ENTRY:
+            return []
         file.seek(min(entries, end))
-        table = file.read(count * entry_size)
-        if len(table) < count * entry_size:
-            raise DumpError(f"{path}: its table of {count} images lies outside the core")
+        table = file.read(min(count, _MAX_IMAGES) * entry_size)
+        count = len(table) // entry_size
         modules = []
         for number in range(count):
             name_offset, uuid, address, _, _, _ = ENTRY.unpack_from(table, number * entry_size)

@@ -71,11 +71,17 @@ ARM64_EXCEPTION = (7, struct.Struct("<QII"))
 _COUNTS: dict[int, tuple[tuple[int, int], ...]] = {
     CPU_TYPE.X86_64: (
         *((4, 42), (5, 131), (6, 4), (7, 44), (8, 133), (9, 6), (11, 16), (12, 18)),
-        *((17, 211), (18, 213), (20, 611), (21, 613), (23, 50)),
+        *((17, 211), (18, 213), (20, 611), (21, 613), (22, 2), (23, 50)),
     ),
-    CPU_TYPE.ARM64: ((1, 70), (6, 67), (6, 68), (7, 4), (10, 4), (15, 130), (17, 132)),
+    CPU_TYPE.ARM64: (
+        *((1, 70), (6, 67), (6, 68), (7, 4), (10, 4), (15, 130), (17, 132), (27, 1)),
+        *((28, 6), (29, 1024), (30, 1024), (31, 128), *((n, 1024) for n in range(32, 48)), (48, 16)),
+    ),
 }
-"""(flavor, its count) of the states of 64-bit threads: general, floating-point, exception, debug and vector states."""
+"""(flavor, its count) of the states of 64-bit threads: general, floating-point, exception, debug and vector states;
+last those of a page that is read in, SVE and SME."""
+_X86_FULL, _ARM_EXCEPTION_2 = 23, 10
+"""x86_THREAD_FULL_STATE64 begins as flavor 4 does; ARM_EXCEPTION_STATE64_V2 has an esr of 64 bits."""
 _UNIFIED: dict[int, frozenset[int]] = {CPU_TYPE.X86_64: frozenset({7, 8, 9}), CPU_TYPE.ARM64: frozenset({1})}
 """x86_THREAD_STATE, x86_FLOAT_STATE, x86_EXCEPTION_STATE, ARM_THREAD_STATE: the real flavor, its count and the state
 follow."""
@@ -135,6 +141,13 @@ def _unwrapped(cputype: int, flavor: int, state: bytes) -> tuple[int, bytes]:
         inner, count = _HEADER.unpack_from(state)
         if (inner, count) in _COUNTS[cputype] and _HEADER.size + 4 * count <= len(state):
             return inner, state[_HEADER.size : _HEADER.size + 4 * count]
+    if cputype == CPU_TYPE.X86_64 and flavor == _X86_FULL:
+        general = FLAVORS[cputype]
+        return general.number, state[: 4 * general.words]
+    if cputype == CPU_TYPE.ARM64 and flavor == _ARM_EXCEPTION_2:
+        flavor, layout = ARM64_EXCEPTION
+        far, esr = struct.unpack("<2Q", state)
+        return flavor, layout.pack(far, esr & 0xFFFF_FFFF, 0)
     return flavor, state
 
 
