@@ -3,6 +3,7 @@
 from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache import Image, MissingFile, SharedCache
 from symcache.dyld.cache_file import CacheFilePart
+from symcache.dyld.code_signature import SignedPages, check_pages
 from symcache.dyld.extract import (
     EXTRACTOR,
     REVISION,
@@ -22,7 +23,15 @@ from symcache.dyld.header import (
     parse_subcaches,
 )
 from symcache.dyld.images import ImageTable, read_images, tables_end
-from symcache.dyld.names import Companion, companions, find_caches, is_cache_name
+from symcache.dyld.names import (
+    Companion,
+    cache_arch,
+    canonical_arch,
+    companions,
+    find_caches,
+    is_cache_name,
+    is_main_name,
+)
 from symcache.dyld.symbols import LocalSymbols, read_local_symbols
 
 __all__ = [
@@ -43,11 +52,16 @@ __all__ = [
     "Mapping",
     "MissingFile",
     "SharedCache",
+    "SignedPages",
+    "cache_arch",
+    "canonical_arch",
+    "check_pages",
     "companions",
     "extract_all",
     "extract_image",
     "find_caches",
     "is_cache_name",
+    "is_main_name",
     "parse_header",
     "parse_mappings",
     "parse_subcaches",

@@ -57,6 +57,8 @@ _FIELDS = (
     ("images_offset_new", 0x1C0, "I"),
     ("images_count_new", 0x1C4, "I"),
     ("cache_sub_type", 0x1C8, "I"),
+    ("cputype", 0x228, "I"),
+    ("cpusubtype", 0x22C, "I"),
 )
 _IMAGES_TABLE_MOVED = 0x1C8
 _SUFFIXES_STORED = 0x1C8
@@ -101,6 +103,8 @@ class Header:
     images_offset_new: int
     images_count_new: int
     cache_sub_type: int
+    cputype: int
+    cpusubtype: int
 
     @property
     def images_table(self) -> tuple[int, int]:

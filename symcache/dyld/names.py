@@ -10,10 +10,22 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.dyld.header import Header, parse_header, parse_subcaches
+from symcache.macho import arch_name
 
-__all__ = ["Companion", "base_name", "companions", "companions_of", "find_caches", "is_cache_name"]
+__all__ = [
+    "Companion",
+    "base_name",
+    "cache_arch",
+    "canonical_arch",
+    "companions",
+    "companions_of",
+    "find_caches",
+    "is_cache_name",
+    "is_main_name",
+]
 
 _MAIN = re.compile(r"dyld(_sim)?_shared_cache_[A-Za-z0-9_]+(\.development)?\Z")
+_VARIANT = re.compile(r"(arm64e?)[_.]?(x[0-9]+)")
 _DEVELOPMENT = ".development"
 _UNIVERSAL = 2
 
@@ -38,6 +50,23 @@ def is_cache_name(name: str) -> bool:
     Sub-caches (`.01`), maps (`.map`) and Rosetta's translations (`aot_shared_cache`) are not.
     """
     return _MAIN.fullmatch(name) is not None
+
+
+def is_main_name(name: str) -> bool:
+    """Return whether a file that begins as one of a shared cache may be a main file: all others have a suffix."""
+    return "." not in name.removesuffix(_DEVELOPMENT)
+
+
+def canonical_arch(arch: str) -> str:
+    """Return Apple's toolchain name of an architecture as a file's name (`arm64e_x1`) or magic (`arm64ex1`) has it."""
+    variant = _VARIANT.fullmatch(arch)
+    return f"{variant[1]}.{variant[2]}" if variant else arch
+
+
+def cache_arch(header: Header) -> str:
+    """Return the architecture of a cache by its header: by its processor where that has a name, else by its magic."""
+    named = arch_name(header.cputype, header.cpusubtype) if header.cputype else ""
+    return canonical_arch(header.arch) if not named or named.startswith("cpu-") else named
 
 
 def find_caches(directory: Path) -> list[Path]:
