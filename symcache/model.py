@@ -184,6 +184,8 @@ class HarvestRecord(_Frozen):
     release: Release | None = None
     """None for binaries that belong to no macOS release (`symcache add`)."""
     source: str = ""
+    host: str = Field(default="", max_length=256)
+    """Which Mac it was: its model identifier (`Mac14,8`), or the products that a firmware is for; empty if unknown."""
     extractor: str = ""
     tool: str = ""
     """Name and version of the program that wrote this record."""

@@ -17,7 +17,6 @@ from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError
 from symcache_provisioning import (
-    DEFAULT_ROOTS,
     DirectorySource,
     HostKeyTrust,
     Interrupts,
@@ -141,7 +140,7 @@ def harvest_command(
                 opened,
                 staging=staging or platformdirs.user_cache_path("symcache") / "staging",
                 extractor=extractor.value,
-                roots=roots or own_roots or DEFAULT_ROOTS,
+                roots=roots or own_roots or None,
                 archs=tuple(arch or ()),
                 keep_caches=not no_keep_caches,
                 util_path=util_path,

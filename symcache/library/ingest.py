@@ -45,6 +45,7 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
             trust=staged.trust,
             release=staged.release,
             source=encodable(staged.source),
+            host=staged.host,
             extractor=staged.extractor,
             tool=f"symcache {__version__}",
             operator=operator(),

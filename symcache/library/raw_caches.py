@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld import SharedCache, is_cache_name
+from symcache.dyld import SharedCache, is_main_name
 from symcache.errors import NotFoundError, SharedCacheError
 from symcache.library.library import Library
 
@@ -33,7 +33,7 @@ def write_raw_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
             hint="harvest the release again without --no-keep-caches",
         )
     # Of a development cache the names of companions, to which it adds a suffix of its own, may be shorter.
-    return names[min(filter(is_cache_name, names), key=len, default=min(names, key=len))]
+    return names[min(filter(is_main_name, names), key=len, default=min(names, key=len))]
 
 
 @contextlib.contextmanager

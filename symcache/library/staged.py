@@ -50,6 +50,7 @@ class Staged:
     release: Release | None
     source: str
     extractor: str = ""
+    host: str = ""
     trust: Trust = Trust.HARVEST
     manifest: list[ManifestEntry] = field(default_factory=list)
     objects: list[StagedObject] = field(default_factory=list)

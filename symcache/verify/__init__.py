@@ -3,10 +3,11 @@
 from symcache.verify.check import verify
 from symcache.verify.crash_reports import CrashReport, ReportModule, parse_uuid_list, read_report
 from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
-from symcache.verify.expectations import Expectations, lacking_families
+from symcache.verify.expectations import Expectations, family_of_path
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
 from symcache.verify.missing import MissedRequest, Wanted, missing_images
 from symcache.verify.modules import library_holder, read_reports, verify_modules
+from symcache.verify.musts import Had, Lack, lost_cryptexes, musts_lacking
 from symcache.verify.remote import (
     remote_builds,
     remote_holder,
@@ -23,6 +24,8 @@ __all__ = [
     "Expectations",
     "Finding",
     "FindingCode",
+    "Had",
+    "Lack",
     "Level",
     "MissedRequest",
     "ReleaseDiff",
@@ -34,13 +37,15 @@ __all__ = [
     "Wanted",
     "apply_waivers",
     "diff_releases",
+    "family_of_path",
     "github_lines",
     "junit_xml",
-    "lacking_families",
     "library_holder",
     "load_waivers",
+    "lost_cryptexes",
     "markdown",
     "missing_images",
+    "musts_lacking",
     "parse_uuid_list",
     "read_report",
     "read_reports",

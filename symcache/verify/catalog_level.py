@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from symcache.catalog import Occurrence
-from symcache.model import uuid_text
+from symcache.model import Release, uuid_text
 from symcache.verify.expectations import FILES, Expectations, Expected
 from symcache.verify.findings import Finding, FindingCode, ReleaseSummary
 from symcache.verify.holdings import ListedImage, ReleaseHoldings, Unit
+from symcache.verify.musts import Had, Lack, hosts_with, musts_lacking
 
 __all__ = ["check_images", "check_release", "summary_of"]
 
@@ -38,6 +39,8 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
     findings: list[Finding] = []
     notes: list[str] = []
     name = f"{release.product} {release.version} ({release.build})"
+    found = Release(product=release.product, version=release.version, build=release.build)
+    lacks = musts_lacking(found, _had(release))
     expected = expectations.of(release.product, release.version, release.build)
     if expected is None:
         findings.append(
@@ -53,10 +56,28 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             continue
         what = f"{want.arch} images outside of caches" if want.family == FILES else f"{want.family} cache {want.arch}"
         if want.required:
-            text = f"{name}: nothing harvested of its {what}"
-            findings.append(Finding(FindingCode.CACHE_MISSING, text, release.build, arch=want.arch))
+            hosts = hosts_with(found, want.family, want.arch)
+            elsewhere = (
+                bool(hosts) and Lack(want.family, want.arch) not in lacks and any(u.sealed for u in release.units)
+            )
+            text = f"{name}: nothing harvested of its {what}: harvest {hosts or 'a host that has it'}"
+            findings.append(
+                Finding(FindingCode.CACHE_MISSING, text, release.build, arch=want.arch, elsewhere=elsewhere)
+            )
         else:
             notes.append(f"{name}: no {what}; this version may have it")
+    if expectations.has_shipped_only(release.product, release.version, release.build):
+        asked = [w for w in expected or () if w.required]
+        findings += [
+            Finding(
+                FindingCode.CACHE_MISSING,
+                f"{name}: no {lack} was harvested, and every harvest of this release must have one: harvest it again",
+                release.build,
+                arch=lack.arch,
+            )
+            for lack in lacks
+            if not any(w.family == lack.family and w.arch.startswith(lack.arch.rstrip("*")) for w in asked)
+        ]
     for unit in release.units:
         cache = uuid_text(unit.cache_uuid) if unit.cache_uuid else ""
         if not unit.expected:
@@ -69,6 +90,13 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             findings.append(Finding(FindingCode.NOT_SEALED, text, release.build, arch=unit.arch, cache_uuid=cache))
     findings += _source_problems(release)
     return findings, notes + _twins(release, name)
+
+
+def _had(release: ReleaseHoldings) -> Had:
+    caches = [u for u in release.units if u.family != FILES]
+    files = frozenset(u.arch for u in release.units if u.family == FILES)
+    paths = [raw.path for u in caches for raw in u.kept]
+    return Had([(u.family, u.arch) for u in caches], files, cryptexes=paths)
 
 
 def _twins(release: ReleaseHoldings, name: str) -> list[str]:

@@ -6,7 +6,7 @@ The shipped table is `releases.toml` beside this module; a site's table of the s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,31 +15,22 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from symcache.model import Release
+from symcache.dyld import canonical_arch
 from symcache.verify.tables import load_table, parse_table
 
-__all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "canonical_arch", "family_of_path", "lacking_families"]
+__all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "ShippedTable", "family_of_path", "shipped_table"]
 
 SYSTEM, FILES = "system", "files"
-_FAMILIES = {
-    "/System/DriverKit/": "driverkit",
-    "/System/ExclaveKit/": "exclavekit",
-    "/System/x86Support/": "x86support",
-}
-# Three spellings of one architecture: file name, magic, toolchain.
-_SPELLINGS = {"arm64ex1": "arm64e.x1", "arm64e_x1": "arm64e.x1"}
-
-
-def canonical_arch(arch: str) -> str:
-    """Return Apple's toolchain name of an architecture as a cache's name or magic spells it."""
-    return _SPELLINGS.get(arch, arch)
+# Each family has a folder in /System that is laid out as a system itself; iOSSupport has none of its own caches.
+_FAMILY = re.compile(r"/System/(?!iOSSupport/)([A-Za-z0-9-]{1,32})/(?:System|usr)/")
 
 
 def family_of_path(path: str) -> str:
     """Return the family of a shared cache by its path, or of an image by its install name."""
     if "/dyld_sim_shared_cache_" in path:
         return "simulator"
-    return next((family for part, family in _FAMILIES.items() if part in path), SYSTEM)
+    folder = _FAMILY.search(path)
+    return folder[1].lower() if folder else SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +45,7 @@ class Expected:
 _Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 _Family = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 _Arch = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+_Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*-]{1,32}$")]
 _Build = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -84,7 +76,16 @@ class _Entry(_Bounds):
 
 
 class _Harvest(_Bounds):
-    families: tuple[_Family, ...]
+    hosts: tuple[str, ...] = ()
+    """Kinds of hosts, or models; without any, the row is about all of them."""
+    cryptex: str = ""
+    """It is about hosts that have this cryptex."""
+    families: tuple[_Family, ...] = ()
+    """Of each, one cache at least, of whatever architecture."""
+    must: dict[_Family, tuple[_Pattern, ...]] = {}
+    """By family, architectures each of which must be there, as globs."""
+    idle_cryptexes: tuple[str, ...] | None = None
+    """Cryptexes that are listed on Macs that do not have them; since there are cryptexes at all."""
 
 
 class _Table(BaseModel):
@@ -92,9 +93,13 @@ class _Table(BaseModel):
 
     release: tuple[_Entry, ...] = ()
     expect_builds: tuple[_Build, ...] = ()
+    archs: tuple[_Arch, ...] = ()
+    families: tuple[_Family, ...] = ()
 
 
-class _ShippedTable(_Table):
+class ShippedTable(_Table):
+    """The table that is part of the program."""
+
     harvest: tuple[_Harvest, ...]
 
 
@@ -115,6 +120,10 @@ class Expectations:
         self.archs = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
         """Asked for on the command line; empty for what the tables say."""
         self._nothing = False
+        self.wanted_archs = self.archs or tuple(canonical_arch(a) for a in self._site.archs)
+        """What the site wants of each release; empty for every architecture."""
+        self.wanted_families = self._site.families
+        """Likewise the families of caches. Files outside of caches are wanted in any case."""
         self.expected_builds = self._site.expect_builds
         """Builds that the site's table says must be in the library."""
 
@@ -133,11 +142,29 @@ class Expectations:
         expectations._nothing = True
         return expectations
 
+    def _wanted(self, caches: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Return what the site wants of caches or files."""
+        archs, families = self.wanted_archs, self.wanted_families
+        return {
+            family: tuple(a for a in found if not archs or canonical_arch(a) in archs)
+            for family, found in caches.items()
+            if not families or family in {*families, FILES}
+        }
+
+    def has_shipped_only(self, product: str, version: str, build: str) -> bool:
+        """Return whether neither the site nor the command line says what such a release should have."""
+        return not (
+            self._nothing
+            or self.wanted_archs
+            or self.wanted_families
+            or any(e.fits(product, version, build) for e in self._site.release)
+        )
+
     def of(self, product: str, version: str, build: str) -> list[Expected] | None:
         """Return what a release should have, or None if no table says anything about it."""
         if self._nothing:
             return []
-        tables = (_shipped(), self._site)
+        tables = (shipped_table(), self._site)
         entries = [next((e for e in table.release if e.fits(product, version, build)), None) for table in tables]
         if not any(entries) and not self.archs:
             return None
@@ -151,8 +178,7 @@ class Expectations:
             # The system's caches, or before macOS 11 its files, of just these architectures.
             main = FILES if required.get(FILES) and not required.get(SYSTEM) else SYSTEM
             required[main], optional[main] = self.archs, ()
-            required = {f: tuple(a for a in archs if a in self.archs) for f, archs in required.items()}
-            optional = {f: tuple(a for a in archs if a in self.archs) for f, archs in optional.items()}
+        required, optional = self._wanted(required), self._wanted(optional)
         return [
             Expected(family, canonical_arch(arch), must)
             for families, must in ((required, True), (optional, False))
@@ -162,18 +188,8 @@ class Expectations:
         ]
 
 
-def lacking_families(release: Release, caches: Iterable[str]) -> list[str]:
-    """Return the families of which a harvest of `release` must have a shared cache, and has none.
-
-    `caches` are the paths of those that it has. That goes for every harvest, whichever Mac it is of; what all harvests
-    of a release should have together, `Expectations` tells.
-    """
-    entries = (e for e in _shipped().harvest if e.fits(release.product, release.version, release.build))
-    there = {family_of_path(path) for path in caches}
-    return [family for entry in entries for family in entry.families if family not in there]
-
-
 @cache
-def _shipped() -> _ShippedTable:
+def shipped_table() -> ShippedTable:
+    """Return the table that is part of this program."""
     text = (resources.files("symcache.verify") / "releases.toml").read_text(encoding="utf-8")
-    return parse_table(_ShippedTable, text, "releases.toml")
+    return parse_table(ShippedTable, text, "releases.toml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -101,6 +101,37 @@ class FindingCode(StrEnum):
     """A crash dump or report in which no modules could be read."""
 
 
+_AGAIN = "harvest it again"
+_NEXT_STEP = {
+    FindingCode.EMPTY_LIBRARY: "harvest one (symcache harvest), or name another library",
+    FindingCode.NO_HARVEST: "harvest it (symcache harvest)",
+    FindingCode.UNREADABLE_RECORD: "update symcache; if it is the newest, symcache fsck --repair",
+    FindingCode.RECORD_MISSING: "bring it back from a backup, or harvest what it held again",
+    FindingCode.SOURCE_PROBLEM: "then harvest it again",
+    FindingCode.EMPTY_CACHE: _AGAIN,
+    FindingCode.MISSING: _AGAIN,
+    FindingCode.WRONG_UUID: _AGAIN,
+    FindingCode.WRONG_ARCH: _AGAIN,
+    FindingCode.WRONG_KIND: _AGAIN,
+    FindingCode.UNEXPECTED: "harvest it again, or take the record back (symcache remove)",
+    FindingCode.BLOB_MISSING: "symcache fsck --repair",
+    FindingCode.WRONG_SIZE: "symcache fsck --repair",
+    FindingCode.DAMAGED: "symcache fsck --repair",
+    FindingCode.MALFORMED: _AGAIN,
+    FindingCode.TRUNCATED: "symcache reextract",
+    FindingCode.TRUNCATED_LINKEDIT: "symcache reextract",
+    FindingCode.COMPANION_MISSING: _AGAIN,
+    FindingCode.COMPANION_MISMATCH: _AGAIN,
+    FindingCode.CACHE_UNREADABLE: _AGAIN,
+    FindingCode.NOT_IN_CACHE: _AGAIN,
+    FindingCode.NOT_IN_MANIFEST: _AGAIN,
+    FindingCode.SYMBOL_COUNT: "symcache reextract",
+    FindingCode.WRONG_ADDRESS: "symcache reextract",
+    FindingCode.TEXT_DIFFERS: "symcache reextract",
+}
+"""What to do; the messages of other codes say it themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing found wanting. Empty fields do not apply."""
@@ -113,6 +144,8 @@ class Finding:
     uuid: str = ""
     """As Apple's tools print it."""
     cache_uuid: str = ""
+    elsewhere: bool = False
+    """Nothing is wrong with what was harvested: other hosts have this, and none of those was."""
 
     @classmethod
     def of_image(
@@ -179,6 +212,22 @@ class VerifyReport:
         """True when nothing is wanting that no waiver excuses."""
         return not self.findings
 
+    def name_next_steps(self) -> None:
+        """End the message of each finding with what to do about it."""
+        for number, finding in enumerate(self.findings):
+            step = _NEXT_STEP.get(finding.code, "")
+            if step and step not in finding.message:
+                self.findings[number] = replace(finding, message=f"{finding.message}: {step}")
+
+    @property
+    def verdict(self) -> str:
+        """One phrase: `complete`, or how many findings there are, those that only other hosts can mend apart."""
+        here = sum(not f.elsewhere for f in self.findings)
+        parts = [f"{here} finding{'' if here == 1 else 's'}" if here else ""]
+        if elsewhere := len(self.findings) - here:
+            parts.append(f"{elsewhere} missing that other hosts have, which were not harvested")
+        return " and ".join(p for p in parts if p) or "complete"
+
     def add(self, findings: Iterable[Finding]) -> None:
         """Add findings, each only once."""
         for finding in findings:
@@ -193,9 +242,14 @@ class VerifyReport:
             "level": self.level.value,
             "builds": self.builds,
             "images": self.images,
-            "findings": [asdict(f) for f in self.findings],
-            "waived": [{**asdict(w.finding), "reason": w.reason, "until": w.until} for w in self.waived],
+            "findings": [_plain(f) for f in self.findings],
+            "waived": [{**_plain(w.finding), "reason": w.reason, "until": w.until} for w in self.waived],
             "notes": self.notes,
             "releases": [asdict(r) for r in self.releases],
             "modules": self.modules,
         }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    """Return a finding as plain data; `elsewhere` only where it is so."""
+    return {name: value for name, value in asdict(finding).items() if name != "elsewhere" or value}

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from symcache.catalog import CacheFileRow, HarvestRow, ManifestRow, Occurrence
+from symcache.dyld import canonical_arch
 from symcache.library import Library
 from symcache.model import Trust
-from symcache.verify.expectations import FILES, SYSTEM, canonical_arch, family_of_path
+from symcache.verify.expectations import FILES, SYSTEM, family_of_path
 
 __all__ = ["ListedImage", "RawFile", "ReleaseHoldings", "Unit", "gather"]
 

@@ -21,8 +21,9 @@ from symcache.dyld import (
     ImageTable,
     LocalSymbols,
     SharedCache,
+    check_pages,
     companions,
-    is_cache_name,
+    is_main_name,
     parse_header,
     parse_mappings,
     read_images,
@@ -47,14 +48,14 @@ def check_files(library: Library, build: str, unit: Unit) -> list[Finding]:
     headers: dict[str, bytes] = {}
     for raw in unit.kept:
         try:
-            amount = HEAD_SIZE if is_cache_name(raw.name) else MAX_HEADER
+            amount = HEAD_SIZE if is_main_name(raw.name) else MAX_HEADER
             headers[raw.name] = read_head(library.store, raw.sha256, raw.size, amount)
         except NotFoundError:
             findings.append(_about(FindingCode.BLOB_MISSING, build, unit, raw, f"its blob {raw.sha256} is gone"))
         except ContentError as error:
             findings.append(_about(error.problem[0], build, unit, raw, error.problem[1]))
     files = {raw.name: raw for raw in reversed(unit.kept)}
-    mains = [name for name in files if is_cache_name(name)]
+    mains = [name for name in files if is_main_name(name)]
     if not mains:
         text = f"{unit.title}: its main file was not kept beside {', '.join(sorted(files))}"
         findings.append(_about(FindingCode.COMPANION_MISSING, build, unit, None, text))
@@ -116,7 +117,7 @@ def materialised(
                 hint="name another folder with --scratch, or use --level blobs",
             )
         written = _write(library, build, unit, folder, findings, pool)
-        main = next((raw for raw in sorted(written, key=lambda r: len(r.name)) if is_cache_name(raw.name)), None)
+        main = next((raw for raw in sorted(written, key=lambda r: len(r.name)) if is_main_name(raw.name)), None)
         if main is None:
             yield None
             return
@@ -136,7 +137,7 @@ def materialised(
         except SharedCacheError as error:
             if opened:
                 raise
-            if len(written) == len(unit.kept):
+            if len(written) == len(unit.kept) and main.path not in {f.path for f in findings}:
                 findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, main, str(error)))
             yield None
     finally:
@@ -167,7 +168,22 @@ def _write(
             written.append(raw)
         else:
             findings.append(wrong)
+    whole = [raw for raw in written if raw not in unit.heads]
+    for raw, text in zip(whole, pool.map(_damage, [places[raw] for raw in whole]), strict=True):
+        if text:
+            findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, raw, text))
     return written
+
+
+def _damage(file: Path) -> str:
+    """Return what of a whole cache file is not what its code signature says; nothing for one that carries none."""
+    try:
+        pages = check_pages(file)
+    except SharedCacheError as error:
+        return str(error)
+    if pages is None or not pages.damaged:
+        return ""
+    return f"{pages} are not what its code signature says: harvest it again, from another Mac if that says the same"
 
 
 @contextmanager

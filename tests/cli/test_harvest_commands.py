@@ -64,13 +64,13 @@ def fails(ran: subprocess.CompletedProcess[str], code: int, *texts: str) -> None
 def test_a_harvest_over_ssh_can_be_asked_for(openssh: OpenSshServer, system: Path, tmp_path: Path) -> None:
     url = openssh.url(system)
     result = answer("harvest", url, *openssh.login(), "--util-path", str(make_util(tmp_path / "bin")))
-    assert result["release"] == {"product": "macOS", "version": "13.5.1", "extra": "", "build": BUILD}
+    assert result["release"] == {"product": "macOS", "version": "28.0", "extra": "", "build": BUILD}
     assert (result["sealed"], result["images"], result["extractor"]) == (True, IMAGES, "raw+util")
     assert (result["missing"], result["problems"], result["source"]) == ([], [], url)
     assert [c["arch"] for c in result["caches"]] == ["arm64e"]
 
     (release,) = answer("releases")
-    assert (release["build"], release["version"], release["sealed"]) == (BUILD, "13.5.1", True)
+    assert (release["build"], release["version"], release["sealed"]) == (BUILD, "28.0", True)
     tool = system / "usr/bin/tool"
     uuid = identify(tool)[0].uuid
     assert uuid is not None
@@ -88,7 +88,7 @@ def test_what_a_person_sees(openssh: OpenSshServer, system: Path) -> None:
     ran = symcache("harvest", openssh.url(system), *openssh.login(), "--extractor", "raw")
     assert ran.returncode == 0
     assert "dyld_shared_cache_arm64e" in ran.stdout
-    assert f"macOS 13.5.1 ({BUILD}): sealed, {IMAGES} images by raw" in ran.stdout
+    assert f"macOS 28.0 ({BUILD}): sealed, {IMAGES} images by raw" in ran.stdout
     assert "copying dyld_shared_cache_arm64e" in ran.stderr
     again = symcache("harvest", openssh.url(system), *openssh.login(), "--extractor", "raw")
     assert "0 files new" in again.stdout

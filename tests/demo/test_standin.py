@@ -56,7 +56,7 @@ def options(host: StandInHost, tmp_path: Path) -> list[str]:
 def test_openssh_runs_programs_there(host: StandInHost, tmp_path: Path) -> None:
     command = ["ssh", *options(host, tmp_path), "-p", str(host.port), f"{host.username}@{host.address}"]
     ran = subprocess.run([*command, "/bin/sh -c 'exec /usr/bin/sw_vers'"], check=True, capture_output=True, text=True)
-    assert ran.stdout == f"ProductName:\t\tmacOS\nProductVersion:\t\t13.5.1\nBuildVersion:\t\t{BUILD}\n"
+    assert ran.stdout == f"ProductName:\t\tmacOS\nProductVersion:\t\t28.0\nBuildVersion:\t\t{BUILD}\n"
     failed = subprocess.run([*command, "/bin/ls"], check=False, capture_output=True, text=True)
     assert failed.returncode == 2
 

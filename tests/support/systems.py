@@ -48,11 +48,14 @@ def make_system(
 ) -> Path:
     """Make a system of macOS 13: caches in the cryptex, links to it, and Mach-O files outside of them.
 
-    `apple` names caches that Apple's builder made, to be used beside those of `caches`.
+    Without all caches that each Mac of 13 has, it is called one of 28. `apple` names caches that Apple's builder made,
+    to be used beside those of `caches`.
     """
     services = root / "System/Library/CoreServices"
     services.mkdir(parents=True)
-    (services / "SystemVersion.plist").write_bytes(system_version())
+    # Each Mac of macOS 13 has both; of a later one nobody can say yet what it has.
+    version = {} if {"arm64e", "x86_64"} <= {*caches, *apple} else {"ProductVersion": "28.0"}
+    (services / "SystemVersion.plist").write_bytes(system_version(**version))
     folder = root / CACHE_FOLDER
     folder.mkdir(parents=True)
     for arch in caches:

@@ -430,6 +430,18 @@ def raw_cache_whose_local_symbols_lie(w: Workshop) -> Expected:
     return {("cache-unreadable", file.path, "x86_64h")}
 
 
+def page_that_was_never_signed(w: Workshop) -> Expected:
+    """As when a Mac's disk, or the way from it, changes a byte before it is stored: every hash of ours is right."""
+    file = w.cache_file("dyld_shared_cache_arm64e.01")
+    with w.open() as library:
+        data = bytearray(b"".join(library.read_blob(file.sha256, file.size)))
+        data[struct.unpack_from("<Q", data, 0x28)[0] - 1] ^= 1  # the last byte before codeSignatureOffset
+        (w.location.parent / "page").write_bytes(data)
+        sha256, size, _ = put_blob(library.store, w.location.parent / "page")
+    w.rewrite(replace_cache_file(file, file.model_copy(update={"sha256": sha256, "size": size})))
+    return {("cache-unreadable", file.path, "arm64e")}
+
+
 CATALOG = (
     lost_image,
     lost_dyld,
@@ -481,6 +493,7 @@ BYTES = (
     image_that_was_never_listed,
     raw_cache_cut,
     raw_cache_whose_local_symbols_lie,
+    page_that_was_never_signed,
 )
 CASES = [
     pytest.param(damage, level, id=damage.__name__)

@@ -11,7 +11,7 @@ import pytest
 from symcache.errors import UsageError
 from symcache.library import Library
 from symcache.model import Release
-from symcache.verify import Expectations, FindingCode, Level, VerifyReport, lacking_families, verify
+from symcache.verify import Expectations, FindingCode, Had, Level, VerifyReport, musts_lacking, verify
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop, make_library
 
 
@@ -37,7 +37,10 @@ ALL_THREE = {("system", "arm64e"), ("system", "x86_64"), ("system", "x86_64h")}
         ("14.4", ALL_THREE),
         ("15.6.1", ALL_THREE),
         ("26.1", ALL_THREE),
-        ("27.0", {("system", "arm64e"), ("system", "arm64e.x1"), ("system", "x86_64")}),
+        (
+            "27.0",
+            {("system", "arm64e"), ("system", "arm64e.x1"), ("system", "x86_64"), ("x86support", "x86_64")},
+        ),
     ],
 )
 def test_each_macos_ships_its_caches(version: str, expected: set[tuple[str, str]]) -> None:
@@ -100,9 +103,23 @@ def test_a_site_narrows_extends_and_adds(tmp_path: Path) -> None:
     assert site.expected_builds == ("22G720",)
 
 
+def test_a_site_says_which_architectures_and_families_it_wants(tmp_path: Path) -> None:
+    site = table(tmp_path, 'archs = ["arm64e", "arm64e_x1"]\nfamilies = ["system"]')
+    assert required("13.6.9", site) == {("system", "arm64e")}
+    assert required("27.0", site) == {("system", "arm64e"), ("system", "arm64e.x1")}
+    assert (site.wanted_archs, site.wanted_families) == (("arm64e", "arm64e.x1"), ("system",))
+    found = site.of("macOS", "14.6", "1A1")
+    assert found
+    assert {e.family for e in found} <= {"system", "files"}
+    assert required("13.6.9", table(tmp_path, 'families = ["driverkit"]')) == set()
+    assert required("10.15.7", table(tmp_path, 'families = ["driverkit"]')) == {("files", "x86_64")}
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
+        ('archs = ["a b"]', "archs"),
+        ("families = 3", "families"),
         ("[[release]", "TOML"),
         (f"x = {'[' * 20_000}", "TOML"),
         ("[[release]]\nexpects = {}", "expects"),
@@ -149,6 +166,21 @@ def test_a_guest_on_apple_silicon_lacks_the_cache_of_intel_macs(workshop: Worksh
         assert codes(verify(library, [BUILD], expectations=wider)) == [(FindingCode.CACHE_MISSING, "arm64e.x1")]
 
 
+def test_what_other_hosts_have_is_told_apart_from_what_is_wrong_here(workshop: Workshop) -> None:
+    without_haswell(workshop)
+    with workshop.open() as library:
+        report = verify(library, [BUILD], level=Level.CATALOG)
+        assert [f.elsewhere for f in report.findings] == [True]
+        assert report.findings[0].message.endswith("harvest a Mac with an Intel processor")
+        assert report.verdict == "1 missing that other hosts have, which were not harvested"
+    without(workshop, {workshop.object("/usr/lib/libplain.dylib", "x86_64").cache_uuid})
+    with workshop.open() as library:
+        report = verify(library, [BUILD], level=Level.CATALOG)
+        assert [(f.arch, f.elsewhere) for f in report.findings] == [("x86_64", False), ("x86_64h", True)]
+        assert report.verdict == "1 finding and 1 missing that other hosts have, which were not harvested"
+        assert "harvest a Mac with Apple silicon" in report.findings[0].message
+
+
 def test_a_harvest_that_was_sealed_without_any_cache_is_not_complete(workshop: Workshop) -> None:
     """Which earlier versions did."""
     record = workshop.records()[BUILD]
@@ -162,20 +194,48 @@ def test_a_harvest_that_was_sealed_without_any_cache_is_not_complete(workshop: W
 @pytest.mark.parametrize(
     ("product", "version", "lacking"),
     [
-        ("Mac OS X", "10.13.6", []),
-        ("Mac OS X", "10.15.7", []),
-        ("macOS", "10.16", ["system"]),
-        ("macOS", "11", ["system"]),
-        ("macOS", "27.1", ["system"]),
-        ("macOS", "99.0", ["system"]),
+        ("Mac OS X", "10.13.6", ["Mach-O file of x86_64"]),
+        ("Mac OS X", "10.15.7", ["Mach-O file of x86_64"]),
+        ("macOS", "10.16", ["system shared cache"]),
+        ("macOS", "11", ["system shared cache"]),
+        ("macOS", "27.1", ["system shared cache", "x86support shared cache of x86_64"]),
+        ("macOS", "99.0", ["system shared cache"]),
         ("iPhone OS", "18.0", []),
     ],
 )
 def test_every_harvest_since_macos_11_must_have_a_system_cache(product: str, version: str, lacking: list[str]) -> None:
     release = Release(product=product, version=version, build="1A1")
-    others = ["/System/DriverKit/System/Library/dyld/dyld_shared_cache_arm64e", "/usr/lib/dyld_sim_shared_cache_arm64"]
-    assert lacking_families(release, others) == lacking
-    assert lacking_families(release, [*others, "/System/Library/dyld/dyld_shared_cache_x86_64h"]) == []
+    assert [str(lack) for lack in musts_lacking(release, Had([("driverkit", "arm64e")]))] == lacking
+
+
+@pytest.mark.parametrize(
+    ("version", "model", "archs", "lacking"),
+    [
+        ("12.7", "", "arm64e x86_64", ["x86_64h"]),
+        ("13.6.9", "", "arm64e", ["x86_64"]),
+        ("13.6.9", "", "x86_64", ["arm64e"]),
+        ("13.6.9", "", "x86_64h", []),
+        ("26.5", "MacBookPro16,1", "x86_64h", []),
+        ("26.5", "VirtualMac2,1", "arm64e", ["x86_64"]),
+        ("27", "", "arm64e.x1 x86_64", []),
+        ("27", "", "x86_64", ["arm64e*"]),
+        ("27", "Mac18,5", "arm64e x86_64", ["arm64e.x1"]),
+        ("27", "Mac14,8", "arm64e", ["x86_64"]),
+        ("27", "VirtualMac2,1", "arm64e", []),
+        ("28", "Mac20,1", "arm64e.x3", []),
+    ],
+)
+def test_what_a_harvest_must_have_depends_on_the_host(version: str, model: str, archs: str, lacking: list[str]) -> None:
+    release = Release(product="macOS", version=version, build="1A1")
+    had = Had([*(("system", arch) for arch in archs.split()), ("x86support", "x86_64")], model=model)
+    assert [lack.arch for lack in musts_lacking(release, had)] == lacking
+
+
+def test_who_has_the_rosetta_cryptex_has_both_of_its_caches() -> None:
+    release = Release(version="27.0", build="1A1")
+    cryptexes = ["/System/Volumes/Preboot/Cryptexes/Rosetta"]
+    lacks = musts_lacking(release, Had([("system", "arm64e")], model="VirtualMac2,1", cryptexes=cryptexes))
+    assert [(lack.family, lack.arch) for lack in lacks] == [("system", "x86_64"), ("x86support", "x86_64")]
 
 
 def test_a_build_that_the_site_expects_is_missed_without_being_named(harvested: Path, tmp_path: Path) -> None:

@@ -62,12 +62,36 @@ def test_a_closed_folder_keeps_a_harvest_open(
         assert harvest(DirectorySource(root), library, staging=tmp_path / "staging").sealed
 
 
-def test_a_closed_folder_inside_of_others_is_a_note(root: Path, library: Library, tmp_path: Path) -> None:
-    (root / "usr/lib/private").chmod(0)
+@pytest.mark.parametrize(
+    ("place", "mode", "sealed"),
+    [
+        ("usr/lib/private", 0o700, True),  # the system's own, as on every Mac
+        ("usr/lib/private", 0o711, True),
+        ("usr/lib/private", 0o000, False),  # no macOS has such
+        ("usr/lib/system", 0o700, False),  # an image of the cache belongs there
+        ("usr/bin/sudo", 0o4511, True),
+        ("usr/bin/sudo", 0o000, False),
+    ],
+)
+def test_what_no_user_of_a_mac_may_read_is_a_note(
+    place: str, mode: int, sealed: bool, root: Path, library: Library, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make files of the system's")
+    closed = root / place
+    closed.parent.mkdir(parents=True, exist_ok=True)
+    if closed.name == "sudo":
+        closed.write_bytes(bytes(64))
+    else:
+        closed.mkdir(exist_ok=True)
+    os.chown(closed, 1, 1)  # one of the system's accounts, and not who runs this
+    closed.chmod(mode)
     with bound_by_modes():
         result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
-    assert (result.sealed, result.problems) == (True, [])
-    assert result.notes == ["/usr/lib/private: not readable for this user"]
+    assert result.sealed == sealed
+    noted = any(f"/{place}: not readable for this user" in n for n in result.notes)
+    assert noted == (mode != 0)
+    assert [p.partition(": ")[0] for p in result.problems] == ([] if sealed else [f"/{place}"])
 
 
 def test_what_is_not_there_is_no_problem(root: Path) -> None:

@@ -205,14 +205,24 @@ def test_a_folder_cannot_run_a_tool(
         harvest(DirectorySource(system), library, staging=tmp_path / "staging", extractor=extractor)
 
 
-def test_a_missing_companion_is_named_and_keeps_the_harvest_open(library: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [None, 0x300, 0x8000])
+def test_images_in_a_companion_that_is_gone_or_cut_are_missing(
+    left: int | None, library: Library, tmp_path: Path
+) -> None:
     root = make_system(tmp_path / "root", caches=("arm64e",), files=False)
     lost = root / CACHE_FOLDER / "dyld_shared_cache_arm64e.02"
     kept = lost.read_bytes()
-    lost.unlink()
+    if left is None:
+        lost.unlink()
+    else:
+        lost.write_bytes(kept[:left])
     result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
     assert not result.sealed
-    assert any("dyld_shared_cache_arm64e.02 is missing" in p for p in result.problems)
+    assert any("dyld_shared_cache_arm64e.02" in p for p in result.problems)
+    assert len(result.problems) < 4
+    assert result.images == images_in("arm64e")
+    assert 0 < len(result.missing) < result.images
+    assert {m.path for m in result.missing}.isdisjoint(o.path for o in library.by_name("*"))
     lost.write_bytes(kept)
     assert clean(harvest(DirectorySource(root), library, staging=tmp_path / "staging"))
 
@@ -242,6 +252,19 @@ def test_what_the_tool_leaves_out_or_cuts_is_noticed(
     )
     assert not both.sealed  # the two ways disagree, though nothing is missing
     assert not both.missing
+
+
+@pytest.mark.parametrize("verb", ["-info", "-text_info", "-extract"])
+def test_a_tool_that_is_older_than_the_system_takes_no_part(
+    verb: str, source: SshSource, util: Path, library: Library, tmp_path: Path
+) -> None:
+    old = tmp_path / "dyld_shared_cache_util"
+    old.write_text(f'#!/bin/sh\n[ "$1" != {verb} ] || {{ echo "unknown cache" >&2; exit 1; }}\nexec {util} "$@"\n')
+    old.chmod(0o755)
+    result = harvest(source, library, staging=tmp_path / "staging", util_path=str(old), archs=("arm64e",))
+    assert clean(result)
+    assert result.extractor == "raw"
+    assert [n for n in result.notes if "is it older than the system?" in n and "--extractor raw" in n]
 
 
 @pytest.mark.parametrize("status", [0, 255])

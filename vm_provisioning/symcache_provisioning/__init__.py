@@ -13,7 +13,6 @@ from symcache_provisioning.machines.provision import Provisioner, remote_login_o
 from symcache_provisioning.machines.runs import Run, RunStore
 from symcache_provisioning.sources.firmware import IpswSource
 from symcache_provisioning.sources.folder import DirectorySource
-from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
@@ -21,7 +20,6 @@ from symcache_provisioning.ssh.login import Login, SshTarget
 from symcache_provisioning.ssh.session import SshSession
 
 __all__ = [
-    "DEFAULT_ROOTS",
     "DRIVERS",
     "GUEST_LIMIT",
     "Check",

@@ -5,72 +5,38 @@ Results are checked after all caches were copied: while one cache is extracted h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld import EXTRACTOR, REVISION, SharedCache
-from symcache.errors import HostKeyError, IntegrityError, StorageError, SymcacheError
+from symcache.dyld import EXTRACTOR, REVISION, SharedCache, check_pages
+from symcache.errors import (
+    IntegrityError,
+    RemoteError,
+    SharedCacheError,
+    StorageError,
+    SymcacheError,
+)
 from symcache.library import Staged, StagedCacheFile, StagedObject
 from symcache.macho import identify
 from symcache.model import Kind, ManifestEntry, Origin, uuid_text
 from symcache.text import excerpt
+from symcache_provisioning.cache_results import FATAL, CacheResults, CacheSummary, Identity, add_problem
 from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
 from symcache_provisioning.progress import HarvestProgress, SummedProgress
-from symcache_provisioning.sources.entries import RemoteCache
+from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.source import Source
-from symcache_provisioning.ssh.login import UnreachableError
-from symcache_provisioning.ssh.packets import SessionError
 from symcache_provisioning.staging import Staging
 
-__all__ = ["CacheSummary", "Caches", "add_problem"]
+__all__ = ["Caches"]
 
-Identity = tuple[str, UUID | None]
-"""Path and LC_UUID: what two extractors must agree on."""
-
-_FATAL = (StorageError, SessionError, UnreachableError, HostKeyError)
+_ELSEWHERE = "reinstall that system or copy it anew, or harvest another Mac of the build"
 _LISTED_DIFFERENCES = 5
+_LONGEST_REASON = 1000
 _COMPANION_HEAD = 16 << 10
 _LONGEST_HEAD = 64 << 20
 _GUEST_SPACE = 2
 """Space that an extracted cache needs, in sizes of the raw one."""
-
-
-def add_problem(staged: Staged, where: str, error: SymcacheError) -> None:
-    """Add an error about one file or cache to the problems; raise it if the harvest cannot go on after it."""
-    if isinstance(error, _FATAL):
-        raise error
-    text = str(error)
-    staged.problems.append(text if where in text else f"{where}: {text}")
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSummary:
-    """One shared cache of a harvest; `images` is how many its image table lists."""
-
-    path: str
-    arch: str
-    uuid: UUID | None
-    images: int
-
-
-@dataclass
-class _CacheResults:
-    """What has been collected about one cache."""
-
-    remote: RemoteCache
-    uuid: UUID | None
-    manifest: dict[Identity, ManifestEntry] = field(default_factory=dict)
-    """From the cache's own image table, with the architecture of what was extracted."""
-    listed: set[Identity] = field(default_factory=set)
-    extracted: dict[str, set[Identity]] = field(default_factory=dict)
-    """By extractor."""
-    extraction: Extraction | None = None
-    tool: str = ""
-    """Name of the tool that extracted it in the guest."""
-    from_tool: list[tuple[ListedImage, Path | SymcacheError]] = field(default_factory=list)
-    """The images that the tool extracted, as copied and not yet checked."""
 
 
 class Caches:
@@ -90,31 +56,40 @@ class Caches:
         self.keep = keep
         self.notes: list[str] = []
         self._extractions = extractions
-        self._results: list[_CacheResults] = []
+        self._results: list[CacheResults] = []
 
     def copy(self, remote: RemoteCache, *, raw: bool, tool: GuestTool | None) -> None:
         """Copy one shared cache, and what the tool in the guest extracts from it."""
-        results = _CacheResults(remote, remote.uuid)
+        results = CacheResults(remote, remote.uuid)
         self._results.append(results)
         where = excerpt(remote.path)
         for name in remote.missing:
-            self.staged.problems.append(f"{where}: its companion {name} is missing on {self.source.name}")
-        if raw and not remote.missing:
+            self.staged.problems.append(
+                f"{where}: its companion {name} is missing or unreadable on {self.source.name}: {_ELSEWHERE}"
+            )
+        if raw:
             try:
                 self._copy_raw(results)
             except SymcacheError as error:
                 add_problem(self.staged, where, error)
         if tool is not None:
             try:
-                self._extract_in_guest(results, tool, with_raw=raw)
+                self._extract_in_guest(results, tool, optional=raw)
             except SymcacheError as error:
-                add_problem(self.staged, where, error)
+                if not raw or not results.listed or isinstance(error, FATAL):
+                    add_problem(self.staged, where, error)
+                    return
+                results.from_tool = []
+                self.notes.append(
+                    f"{where}: {tool.name} there was not used: {error}: is it older than the system? Build it from the"
+                    " sources of that release, or harvest with --extractor raw"
+                )
 
     def finish(self) -> list[CacheSummary]:
         """Wait for the extractions, check their images, and stage them."""
         return [self._finish(results) for results in self._results]
 
-    def _finish(self, results: _CacheResults) -> CacheSummary:
+    def _finish(self, results: CacheResults) -> CacheSummary:
         remote = results.remote
         if results.extraction is not None:
             try:
@@ -129,24 +104,56 @@ class Caches:
         self.staged.manifest += results.manifest.values()
         return CacheSummary(remote.path, remote.arch, results.uuid, len(results.manifest))
 
-    def _copy_raw(self, results: _CacheResults) -> None:
+    def _copy_raw(self, results: CacheResults) -> None:
         remote = results.remote
         folder = self.stage.folder_for("caches", remote.path)
         self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
         self.progress.step(f"copying {remote.name}", unit="bytes", total=remote.size)
         count = SummedProgress(self.progress, remote.size)
-        files = [self.source.fetch(entry, folder / entry.name, count) for entry in remote.files]
-        cache = SharedCache.open(files[0])
+        files: dict[Entry, Path] = {}
+        for entry in remote.files:
+            try:
+                files[entry] = self.source.fetch(entry, folder / entry.name, count)
+            except SymcacheError as error:
+                if not files:
+                    raise
+                add_problem(self.staged, excerpt(entry.path), error)
+            else:
+                self._prove(entry, files[entry])
+        cache = SharedCache.open(files[remote.files[0]], partial=True)
+        results.cut = [m.reason for m in cache.missing if not m.companion.optional]
+        self.staged.problems += [
+            f"{excerpt(remote.path)}: {excerpt(reason, _LONGEST_REASON)}: what lies in it is missing: {_ELSEWHERE}"
+            for reason in results.cut
+            if not any(name in reason for name in remote.missing)  # said already
+        ]
         results.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
         results.uuid = cache.uuid
         results.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
-        self.notes += cache.warnings
+        self.notes += [w for w in cache.warnings if w not in results.cut]
         if not cache.images:
             self.staged.problems.append(f"{excerpt(remote.path)}: lists no image at all")
-        for file, entry in zip(files, remote.files, strict=True):
+        for entry, file in files.items():
             stored = file if self.keep else self._head(cache, file, remote)
             self.staged.cache_files.append(
                 StagedCacheFile(stored, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
+            )
+
+    def _prove(self, entry: Entry, file: Path) -> None:
+        """Hold every page of a cache file against the code signature that it carries; once more for a bad copy."""
+        try:
+            pages = check_pages(file)
+            if pages and pages.damaged and self.stage.holds(file):
+                file.unlink()
+                self.source.fetch(entry, file)
+                pages = check_pages(file)
+        except SharedCacheError as error:
+            self.staged.problems.append(f"{excerpt(entry.path)}: {error}")
+            return
+        if pages and pages.damaged:
+            self.staged.problems.append(
+                f"{excerpt(entry.path)}: {pages} are not what its code signature says: it is damaged on"
+                f" {self.source.name}: {_ELSEWHERE}"
             )
 
     def _head(self, cache: SharedCache, file: Path, remote: RemoteCache) -> Path:
@@ -166,7 +173,7 @@ class Caches:
             ) from error
         return target
 
-    def _stage_extracted(self, results: _CacheResults, extraction: Extraction) -> None:
+    def _stage_extracted(self, results: CacheResults, extraction: Extraction) -> None:
         """Stage what was extracted here."""
         where, cache = excerpt(results.remote.path), extraction.cache
         report = extraction.result(self.progress)
@@ -181,17 +188,18 @@ class Caches:
             self._expect(results, image.path, image.uuid, arch)
             if extracted:
                 self._store(results, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
-        self.staged.problems += [f"{where}: {excerpt(f.path)}: {excerpt(f.reason)}" for f in report.failed]
+        if not results.cut:  # else it is said what they lie in, and they are listed as missing
+            self.staged.problems += [f"{where}: {excerpt(f.path)}: {excerpt(f.reason)}" for f in report.failed]
 
-    def _extract_in_guest(self, results: _CacheResults, tool: GuestTool, *, with_raw: bool) -> None:
+    def _extract_in_guest(self, results: CacheResults, tool: GuestTool, *, optional: bool) -> None:
         remote, where = results.remote, excerpt(results.remote.path)
         results.tool = tool.name
         self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
         listing = tool.list_images(remote, self.stage.empty_folder_for("tables", remote.path))
+        listed = {image[:2] for image in listing.images}
+        if optional and results.listed and (listing.problems or listed != results.listed):
+            raise RemoteError(f"{listing.origin} is not what the cache's own table says")
         self.staged.problems += listing.problems
-        if results.listed:
-            listed = {image[:2] for image in listing.images}
-            self._compare(where, "the cache's own table", results.listed, listing.origin, listed)
         try:
             with tool.extract(remote.path, _GUEST_SPACE * remote.size) as (tree, errors):
                 self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in errors]
@@ -221,11 +229,11 @@ class Caches:
                     for path in sorted(extracted)[:_LISTED_DIFFERENCES]
                 ]
         except NoSpaceError as error:
-            if not with_raw:
+            if not optional:
                 raise
             self.notes.append(f"{where}: not extracted in the guest too: {error}")
 
-    def _check_extracted(self, results: _CacheResults, image: ListedImage, file: Path | SymcacheError) -> None:
+    def _check_extracted(self, results: CacheResults, image: ListedImage, file: Path | SymcacheError) -> None:
         """Check one image that the tool extracted against the cache's list, and stage it."""
         path, uuid = image.path, image.uuid
         tool, where = results.tool, f"{excerpt(results.remote.path)}: {excerpt(path)}"
@@ -249,13 +257,13 @@ class Caches:
         self._expect(results, path, uuid, extracted.arch)
         self._store(results, path, uuid, extracted.arch, file, extracted.size, tool)
 
-    def _expect(self, results: _CacheResults, path: str, uuid: UUID | None, arch: str) -> None:
+    def _expect(self, results: CacheResults, path: str, uuid: UUID | None, arch: str) -> None:
         # The cache's own table, if there is one, takes precedence over the list of the guest's tool.
         entry = ManifestEntry(path=path, arch=arch, uuid=uuid, origin=Origin.CACHE, cache_uuid=results.uuid)
         results.manifest.setdefault((path, uuid), entry)
 
     def _store(
-        self, results: _CacheResults, path: str, uuid: UUID | None, arch: str, file: Path, size: int, extractor: str
+        self, results: CacheResults, path: str, uuid: UUID | None, arch: str, file: Path, size: int, extractor: str
     ) -> None:
         results.extracted.setdefault(extractor, set()).add((path, uuid))
         self.staged.objects.append(

@@ -13,20 +13,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from symcache.dyld import EXTRACTOR, canonical_arch
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedObject, ingest
 from symcache.macho import identify
 from symcache.model import ManifestEntry, Origin, Release
 from symcache.text import excerpt
-from symcache_provisioning.caches import Caches, CacheSummary, add_problem
+from symcache_provisioning.cache_results import CacheSummary, add_problem
+from symcache_provisioning.caches import Caches
 from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE, CacheBundle
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.extractors.guest_tool import GuestTool
 from symcache_provisioning.extractors.local_extraction import Extractions
 from symcache_provisioning.progress import HarvestProgress, NoProgress
-from symcache_provisioning.sources.locations import DEFAULT_ROOTS
 from symcache_provisioning.sources.machine import SshSource
-from symcache_provisioning.sources.required_caches import lacking_caches
+from symcache_provisioning.sources.required_caches import closed_folders, lacking_caches
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.staging import Staging
 
@@ -43,7 +44,7 @@ class HarvestResult:
     release: Release
     source: str
     extractor: str
-    """What was used, e.g. `raw`, `util` or `raw+util`; empty if there was no shared cache."""
+    """What was used, e.g. `raw`, `util` or `raw+util`; empty if no image came of a cache."""
     record_id: str
     sealed: bool
     images: int
@@ -63,8 +64,9 @@ def harvest(
     *,
     staging: Path,
     extractor: Extractor = "auto",
-    roots: Iterable[str] = DEFAULT_ROOTS,
+    roots: Iterable[str] | None = None,
     archs: Sequence[str] = (),
+    wanted: tuple[Sequence[str], Sequence[str]] = ((), ()),
     keep_caches: bool = True,
     util_path: str | None = None,
     bundle_path: str | None = None,
@@ -76,6 +78,8 @@ def harvest(
     checks the result, `bundle` does so with `dsc_extractor.bundle`; `auto` is `raw`, and `util` too if the guest has
     the tool, and compares both. `archs` restricts caches and slices to these architectures. `staging` keeps copies
     until the harvest is sealed.
+    `wanted` are the architectures and families that the site wants, of which nothing may be lacking; all, if empty.
+    `roots` are where Mach-O files outside of caches are looked for, by default wherever the system has them.
 
     Raises UsageError, NotFoundError when nothing is found, RemoteError and StorageError when it cannot go on.
     """
@@ -88,27 +92,42 @@ def harvest(
     raw = extractor not in _IN_GUEST
     release = source.identity()
     with Staging(staging, source.name, release.build) as stage:
-        staged = Staged(release, source.name, started=started)
+        staged = Staged(release, source.name, started=started, host=source.host())
         progress.step(f"looking for shared caches of {release}", unit="things")
-        all_caches = source.caches()
-        caches = [c for c in all_caches if not archs or c.arch in archs]
+        all_caches = source.caches(release.build)
+        caches = [c for c in all_caches if not archs or c.arch in {canonical_arch(a) for a in archs}]
         in_guest = "bundle" if extractor == "bundle" else "util"
-        used = [name for name, on in (("raw", raw), (in_guest, tool is not None)) if on and caches]
-        staged.extractor = "+".join(used)
         with Extractions() as extractions:
             run = Caches(source, stage, staged, extractions, progress, keep=keep_caches)
             for cache in caches:
                 run.copy(cache, raw=raw, tool=tool)
-            _files(source, stage, staged, roots, frozenset(archs), progress)
+            _files(
+                source,
+                stage,
+                staged,
+                source.discovery.roots(release.build) if roots is None else roots,
+                archs,
+                progress,
+            )
             summaries = run.finish()
+        makers = {o.extractor for o in staged.objects}
+        took_part = (("raw", EXTRACTOR), (in_guest, tool.name if tool else None))
+        staged.extractor = "+".join(name for name, maker in took_part if maker in makers)
         if not staged.manifest and not staged.problems and not source.problems:
             raise NotFoundError(
                 f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
             )
-        left_out = ", ".join(excerpt(c.path) for c in all_caches if c not in caches)
-        lacking = lacking_caches(release, all_caches, source.cache_advice) or lacking_caches(
-            release, caches, f"--arch leaves out {left_out}"
+        lacking = lacking_caches(
+            source,
+            release,
+            all_caches,
+            taken=caches,
+            files={m.arch for m in staged.manifest if m.cache_uuid is None},
+            host=staged.host,
+            archs=archs or wanted[0],
+            families=wanted[1],
         )
+        lacking += closed_folders(source, staged.manifest)
         staged.problems = list(dict.fromkeys([*lacking, *staged.problems, *source.problems]))
         progress.step("storing", unit="bytes")
         ingested: IngestResult = ingest(library, staged, progress.advance)
@@ -158,7 +177,7 @@ def _files(
     stage: Staging,
     staged: Staged,
     roots: Iterable[str],
-    archs: frozenset[str],
+    archs: Sequence[str],
     progress: HarvestProgress,
 ) -> None:
     """Stage the Mach-O files outside the caches, slice by slice."""
@@ -183,3 +202,12 @@ def _files(
                     file, image.offset, image.size, entry.path, image.arch, image.uuid, image.kind, Origin.FILE
                 )
             )
+    # What lies in a prepared cryptex is mostly what lies in the one that is in use.
+    listed = {(m.path, m.arch, m.key) for m in staged.manifest}
+    again = {m.path for m in staged.manifest if (source.discovery.doubles(m.path), m.arch, m.key) in listed}
+    if again:
+        staged.manifest = [
+            m for m in staged.manifest if (source.discovery.doubles(m.path), m.arch, m.key) not in listed
+        ]
+        left = {(m.path, m.arch, m.uuid) for m in staged.manifest}
+        staged.objects = [o for o in staged.objects if (o.path, o.arch, o.uuid) in left or o.path not in again]

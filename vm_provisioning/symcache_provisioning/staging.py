@@ -105,6 +105,10 @@ class Staging:
                 hint="free some space, or name another folder with --staging",
             )
 
+    def holds(self, file: Path) -> bool:
+        """Return whether a file is a copy in this folder, which may be made again."""
+        return file.is_relative_to(self.folder)
+
     def remove(self) -> None:
         """Remove everything: the library has stored it."""
         shutil.rmtree(self.folder, ignore_errors=True)

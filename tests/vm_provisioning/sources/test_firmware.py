@@ -17,7 +17,7 @@ from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
 from symcache.library import Library
 from symcache_provisioning import DirectorySource, IpswSource, harvest
 from symcache_provisioning.sources.firmware import OverlaidSource
-from tests.cachewriter import build_cache
+from tests.cachewriter import CacheOptions, build_cache
 from tests.cachewriter.samples import sample
 from tests.support.permissions import bound_by_modes
 from tests.support.systems import BUILD, CACHES, images_in, make_system, system_version
@@ -221,10 +221,14 @@ def test_before_macos_13_the_caches_lie_in_the_system_volume(ipsw: Ipsw, library
     say_version(ipsw, "12.7.6", "21H1320")
     (ipsw.volumes / "sys/System/Library/dyld").rename(ipsw.volumes / "fs/System/Library/dyld")
     shutil.rmtree(ipsw.volumes / "sys")
+    for arch in ("x86_64", "x86_64h"):
+        options = CacheOptions(arch=arch)
+        build_cache(sample(options)[:2], options).write(ipsw.volumes / "fs/System/Library/dyld")
     with IpswSource(ipsw.image) as source:
         result = harvest(source, library, staging=tmp_path / "staging")
     assert (result.sealed, result.problems) == (True, [])
-    assert [c.path for c in result.caches] == ["/System/Library/dyld/dyld_shared_cache_arm64e"]
+    caches = [f"/System/Library/dyld/dyld_shared_cache_{arch}" for arch in ("arm64e", "x86_64", "x86_64h")]
+    assert [c.path for c in result.caches] == caches
     assert ipsw.said()[-2:] == ["unmounted sys", "unmounted fs"]
 
 

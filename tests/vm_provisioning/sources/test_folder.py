@@ -103,7 +103,7 @@ def test_a_rapid_security_response_is_told_by_the_cryptex(root: Path) -> None:
     extra = b"<key>ProductVersionExtra</key><string>(a)</string><key>ProductVersion</key>"
     plist = plist.replace(BUILD.encode(), b"22G90a").replace(b"<key>ProductVersion</key>", extra)
     (services / "SystemVersion.plist").write_bytes(plist)
-    assert str(DirectorySource(root).identity()) == "macOS 13.5.1 (a) (22G90a)"
+    assert str(DirectorySource(root).identity()) == "macOS 28.0 (a) (22G90a)"
 
 
 def test_a_file_that_changes_after_it_was_listed(root: Path, tmp_path: Path) -> None:

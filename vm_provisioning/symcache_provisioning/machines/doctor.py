@@ -147,7 +147,7 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     except SymcacheError as error:
         yield _failed("caches", error)
     else:
-        yield _caches(source, caches, lacking_caches(release, caches, source.cache_advice) if release else [])
+        yield _caches(source, caches, lacking_caches(source, release, caches, host=source.host()) if release else [])
     largest = max((c.size for c in caches), default=0)
     try:
         yield _extractor(source, machine.definition.name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass
 from uuid import UUID
 
 from symcache_provisioning.ssh.packets import Attributes
 
-__all__ = ["Entry", "Limits", "RemoteCache", "refusal"]
+__all__ = ["Entry", "Limits", "RemoteCache", "closed_by_design", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class RemoteCache:
 
     path: str
     arch: str
-    """As the file name spells it."""
+    """As Apple's toolchain spells what its header says."""
     uuid: UUID | None
     files: tuple[Entry, ...]
     missing: tuple[str, ...] = ()
@@ -69,6 +70,15 @@ class RemoteCache:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(f.size for f in self.files)
+
+
+def closed_by_design(attributes: Attributes) -> bool:
+    """Return whether a file or folder is its owner's alone, as many of macOS are.
+
+    The mode of what privacy protection closes says otherwise, and no file of macOS is closed to its owner, too.
+    """
+    mode, wanted = attributes.mode, 0o5 if stat.S_ISDIR(attributes.mode) else 0o4
+    return mode & wanted != wanted and mode & 0o700 != 0
 
 
 def refusal(name: bytes) -> str:

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +28,7 @@ from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.locations import ROSETTA_CRYPTEX, SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.release import system_versions
+from symcache_provisioning.ssh.packets import Attributes, NoSuchFileError
 
 __all__ = ["IpswSource", "OverlaidSource"]
 
@@ -82,6 +83,19 @@ class OverlaidSource(DirectorySource):
             if path in self._parts or entry is None or not stat.S_ISLNK(entry.mode):
                 return Entry(path, stat.S_IFDIR | 0o755, 0, 0)
         return super().lstat(path)
+
+    def scan(self, path: str) -> Iterator[tuple[bytes, Attributes]]:
+        """See Source. What is mounted in a folder is listed there, whether the folder itself is there or not."""
+        inside = {p[len(path) :].strip("/").partition("/")[0] for p in self._parts if p.startswith(f"{path}/")}
+        try:
+            for name, attributes in super().scan(path):
+                if os.fsdecode(name) not in inside:
+                    yield name, attributes
+        except NoSuchFileError:
+            if not inside:
+                raise
+        for folder in sorted(inside):
+            yield folder.encode(), Attributes(stat.S_IFDIR | 0o755, 0, 0)
 
     def _at(self, path: str) -> Path:
         for part, folder in self._parts.items():

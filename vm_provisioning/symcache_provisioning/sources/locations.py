@@ -1,57 +1,42 @@
-"""Where macOS 10.13 to 27 keeps what is harvested. All paths are absolute in the harvested system."""
+"""Where macOS keeps what is harvested, as rules: what lies in these places is found by looking, not by its name."""
 
 from __future__ import annotations
 
-__all__ = ["CACHE_FOLDERS", "DEFAULT_ROOTS", "ROSETTA_CRYPTEX", "SKIPPED_FOLDERS", "SYSTEM_VERSION_PLISTS"]
+__all__ = [
+    "BUILT_CACHES",
+    "CACHE_FOLDERS",
+    "CRYPTEX_FOLDERS",
+    "FAMILY_CACHES",
+    "OS_CRYPTEX",
+    "PENDING_CRYPTEXES",
+    "ROSETTA_CRYPTEX",
+    "SKIPPED_FOLDERS",
+    "SYSTEM_ROOTS",
+    "SYSTEM_VERSION",
+    "SYSTEM_VERSION_PLISTS",
+    "UNSEALED_APPLICATIONS",
+    "UNWALKED",
+]
 
-_CRYPTEX = "/System/Volumes/Preboot/Cryptexes/OS"
-"""The OS cryptex itself; /System/Cryptexes/OS is a link to it, and on some images a folder."""
+CRYPTEX_FOLDERS = ("/System/Volumes/Preboot/Cryptexes", "/System/Cryptexes")
+"""Since 13: where cryptexes are grafted, and the links to them. Each entry is one."""
+PENDING_CRYPTEXES = "Incoming"
+"""An entry that holds cryptexes itself: those of the system once more, or those of an update."""
+OS_CRYPTEX = f"{CRYPTEX_FOLDERS[0]}/OS"
+ROSETTA_CRYPTEX = f"{CRYPTEX_FOLDERS[0]}/Rosetta"
 
-ROSETTA_CRYPTEX = "/System/Volumes/Preboot/Cryptexes/Rosetta"
-"""Of 27, which has it whether Rosetta is installed or not; linked to as the OS cryptex is."""
-_ROSETTA = (
-    ROSETTA_CRYPTEX,
-    "/System/Cryptexes/Rosetta",
-    "/System/Cryptexes/RosettaOS",  # what a restore image's manifest calls it; no Mac was seen with such a folder
-)
+CACHE_FOLDERS = ("System/Library/dyld", "System/Library/Caches/com.apple.dyld")
+"""Folders of shared caches, below the root of a system or of a cryptex."""
+FAMILY_CACHES = "System/Library/dyld"
+"""Below any folder in `System`, such as `DriverKit`: the caches of another family, which that folder names."""
+BUILT_CACHES = "/private/var/db/dyld"
+"""Until 10.15: caches that were built on the machine."""
 
-CACHE_FOLDERS = (
-    f"{_CRYPTEX}/System/Library/dyld",  # 13 and later
-    f"{_CRYPTEX}/System/DriverKit/System/Library/dyld",
-    f"{_CRYPTEX}/System/x86Support/System/Library/dyld",
-    *(f"{cryptex}/System/Library/dyld" for cryptex in _ROSETTA),  # 27
-    # Another cache of x86_64, whose files are named as those of the first.
-    *(f"{cryptex}/System/x86Support/System/Library/dyld" for cryptex in _ROSETTA),
-    "/System/Cryptexes/OS/System/Library/dyld",
-    "/System/Cryptexes/OS/System/DriverKit/System/Library/dyld",
-    "/System/Cryptexes/OS/System/x86Support/System/Library/dyld",
-    "/System/Cryptexes/ExclaveOS/System/ExclaveKit/System/Library/dyld",  # 14.4 and later
-    "/System/ExclaveKit/System/Library/dyld",
-    "/System/DriverKit/System/Library/dyld",
-    "/System/x86Support/System/Library/dyld",
-    "/System/Library/dyld",  # 11 and 12
-    "/private/var/db/dyld",  # 10.13 to 10.15, built on the machine
-)
-"""Folders of shared caches; folders that resolve to the same one are read once. An update that is only staged
-(`Cryptexes/Incoming`) is no part of the running system."""
-
-DEFAULT_ROOTS = (
-    "/System/Library",
-    "/System/iOSSupport",
-    "/System/DriverKit",
-    "/System/Applications",
-    "/System/Cryptexes/OS",
-    "/System/Cryptexes/App",
-    *_ROSETTA,
-    "/Library/Apple",
-    "/usr/lib",
-    "/usr/libexec",
-    "/usr/bin",
-    "/usr/sbin",
-    "/bin",
-    "/sbin",
-)
-"""Where Mach-O files outside the shared caches are searched; folders that a release lacks are skipped."""
+SYSTEM_ROOTS = ("/Library/Apple", "/usr/lib", "/usr/libexec", "/usr/bin", "/usr/sbin", "/bin", "/sbin")
+"""Where Mach-O files outside the shared caches are searched, beside all folders in /System and all cryptexes."""
+UNSEALED_APPLICATIONS = "/Applications"
+UNWALKED = ("/System/Volumes", "/System/Cryptexes")
+"""Folders in /System that lead to other volumes, and are looked into in their own way."""
 
 SKIPPED_FOLDERS = (
     "/System/Library/Assets",
@@ -60,14 +45,15 @@ SKIPPED_FOLDERS = (
     "/System/Library/Desktop Pictures",
     "/System/Library/Fonts",
     "/System/Library/Sounds",
-    "/System/Library/Speech",
+    "/System/Library/Speech/Voices",
     "/System/Library/User Template",
 )
 """Large, and without code of the release."""
 
+SYSTEM_VERSION = "System/Library/CoreServices/SystemVersion.plist"
 SYSTEM_VERSION_PLISTS = (
-    f"{_CRYPTEX}/System/Library/CoreServices/SystemVersion.plist",
-    "/System/Cryptexes/OS/System/Library/CoreServices/SystemVersion.plist",
-    "/System/Library/CoreServices/SystemVersion.plist",
+    f"{OS_CRYPTEX}/{SYSTEM_VERSION}",
+    f"/System/Cryptexes/OS/{SYSTEM_VERSION}",
+    f"/{SYSTEM_VERSION}",
 )
 """The cryptex first: a Rapid Security Response changes only that one."""

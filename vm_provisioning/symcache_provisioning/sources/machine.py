@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file,
 __all__ = ["SshSource"]
 
 _T = TypeVar("_T")
+_MODEL = re.compile(r"[A-Za-z]{1,32}[0-9]{1,4},[0-9]{1,4}")
 _BATCH = 256
 """Files whose transfer is planned together."""
 
@@ -70,6 +72,14 @@ class SshSource(Source):
                 hint="let it finish its update and restart it",
             )
         return running
+
+    def host(self) -> str:
+        """See Source: what runs there says it, not a system that is mounted there."""
+        if self.root != "/":
+            return ""
+        output = self.run(["/usr/sbin/sysctl", "-n", "hw.model"], max_output=4096)
+        model = output.stdout.decode("ascii", "replace").strip()
+        return model if output.status == 0 and _MODEL.fullmatch(model) else ""
 
     def lstat(self, path: str) -> Entry | None:
         """See Source."""

@@ -12,7 +12,7 @@ from symcache.errors import RemoteError
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
-from symcache_provisioning.sources.source import Source
+from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoAccessError
 
 __all__ = ["parse_sw_vers", "parse_system_version", "system_versions"]
@@ -29,7 +29,7 @@ _RULES = {
 }
 
 
-def system_versions(source: Source) -> list[Release]:
+def system_versions(source: Tree) -> list[Release]:
     """Return the release that each SystemVersion.plist of a system names, the OS cryptex's first."""
     releases = []
     for path in SYSTEM_VERSION_PLISTS:

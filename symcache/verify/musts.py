@@ -1,0 +1,117 @@
+"""What one harvest must have brought, by version and kind of host: the rows `[[harvest]]` of `releases.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from symcache.model import Release
+from symcache.verify.expectations import FILES, shipped_table
+
+__all__ = ["Had", "Host", "Lack", "hosts_with", "lost_cryptexes", "musts_lacking"]
+
+
+class Host(StrEnum):
+    """Kinds of Macs, which have different caches."""
+
+    APPLE_SILICON = "apple-silicon"
+    INTEL = "intel"
+    VM = "vm"
+    """A virtual machine on Apple silicon."""
+
+
+_HOST_WORDS = {
+    "": "any Mac",
+    Host.APPLE_SILICON: "a Mac with Apple silicon",
+    Host.INTEL: "a Mac with an Intel processor",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Had:
+    """What a harvest has: `caches` by (family, architecture), architectures of `files` outside of them, and of whom."""
+
+    caches: Sequence[tuple[str, str]]
+    files: frozenset[str] = frozenset()
+    model: str = ""
+    """The Mac's model identifier, if it is known."""
+    cryptexes: Sequence[str] = ()
+    """Their paths, or those of what lies in them."""
+
+    @property
+    def host(self) -> Host | None:
+        """The kind of host: by its model, else by its caches, of which Intel and Apple silicon share none since 13."""
+        archs = {arch for _, arch in self.caches}
+        if self.model.startswith("VirtualMac"):
+            return Host.VM
+        if any(arch.startswith("arm64") for arch in archs):
+            return Host.APPLE_SILICON
+        if "x86_64h" in archs:
+            return Host.INTEL
+        return Host.APPLE_SILICON if archs else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A cache that a harvest must have and has not; `arch` is empty where any one of the family would do."""
+
+    family: str
+    arch: str = ""
+
+    def __str__(self) -> str:
+        """Return e.g. `system shared cache of x86_64`."""
+        if self.family == FILES:
+            return f"Mach-O file of {self.arch}"
+        return f"{self.family} shared cache" + (f" of {self.arch.replace('*', ' or a newer one')}" if self.arch else "")
+
+
+def musts_lacking(release: Release, had: Had, archs: Sequence[str] = (), families: Sequence[str] = ()) -> list[Lack]:
+    """Return what a harvest of `release` must have, and has not; with `archs` or `families`, only of these."""
+    there = {*had.caches, *((FILES, arch) for arch in had.files)}
+    lacks: list[Lack] = []
+    for row in shipped_table().harvest:
+        if not row.fits(release.product, release.version, release.build):
+            continue
+        if row.hosts and had.host not in row.hosts and had.model not in row.hosts:
+            continue
+        if row.cryptex and not any(f"/{row.cryptex}/" in f"{path}/" for path in had.cryptexes):
+            continue
+        lacks += [
+            Lack(family)
+            for family in row.families
+            if family not in {f for f, _ in there} and (not families or family in families)
+        ]
+        lacks += [
+            Lack(family, arch)
+            for family, wanted in row.must.items()
+            for arch in wanted
+            if not any(f == family and fnmatchcase(a, arch) for f, a in there)
+            and (not archs or any(fnmatchcase(a, arch) for a in archs))
+            and (not families or family in {*families, FILES})
+        ]
+    nothing = {lack.family for lack in lacks if not lack.arch}
+    return list(dict.fromkeys(lack for lack in lacks if not lack.arch or lack.family not in nothing))
+
+
+def hosts_with(release: Release, family: str, arch: str) -> str:
+    """Return which hosts of a release must have a cache, in words; an empty string where no row says it."""
+    words = [
+        _HOST_WORDS.get(host, host)
+        for row in shipped_table().harvest
+        if row.fits(release.product, release.version, release.build)
+        and any(fnmatchcase(arch, wanted) for wanted in row.must.get(family, ()))
+        for host in row.hosts or ("",)
+        if host != Host.VM
+    ]
+    return " or ".join(dict.fromkeys(words))
+
+
+def lost_cryptexes(release: Release, cryptexes: Iterable[str]) -> list[str]:
+    """Return those of `cryptexes` (paths) that lead nowhere and must not, on a system of `release` that is whole."""
+    rows = [r for r in shipped_table().harvest if r.fits(release.product, release.version, release.build)]
+    idle = [row.idle_cryptexes for row in rows if row.idle_cryptexes is not None]
+    if not idle:
+        return []  # before there were cryptexes
+    return [path for path in cryptexes if not any(path.rpartition("/")[2] in names for names in idle)]

@@ -1,0 +1,269 @@
+"""Where macOS of any version keeps its caches, and where none has kept them yet: all are found, named and sealed."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from symcache.library import Library
+from symcache.verify import Expectations, Level, verify
+from symcache_provisioning import DirectorySource, HarvestResult, harvest
+from tests.cachewriter import CacheOptions, build_cache
+from tests.cachewriter.samples import sample
+from tests.support.systems import system_version
+from tests.support.toolchain import compile_image
+
+_PREBOOT = "System/Volumes/Preboot/Cryptexes"
+_DYLD = "System/Library/dyld"
+_IMAGES = 3
+_OPTIONS = {
+    "arm64e": CacheOptions(arch="arm64e"),
+    "x86_64": CacheOptions(arch="x86_64"),
+    "x86_64h": CacheOptions(arch="x86_64h"),
+    "x86_64 support": CacheOptions(arch="x86_64", layout_seed=1),
+    "arm64e driverkit": CacheOptions(arch="arm64e", layout_seed=2),
+    "arm64e exclavekit": CacheOptions(arch="arm64e", layout_seed=3),
+    "arm64e_x1": CacheOptions(arch="arm64e", magic="arm64ex1", layout_seed=4),
+    "arm64e_x3": CacheOptions(arch="arm64e", magic="arm64ex3", layout_seed=5),
+    "arm64e update": CacheOptions(arch="arm64e", layout_seed=6),
+    "arm64e many": CacheOptions(arch="arm64e", split=tuple(f".{n:02}" for n in range(1, 101)), layout_seed=7),
+}
+
+Caches = dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def files_of(cache: str) -> dict[str, bytes]:
+    """The files of one cache by name, made once."""
+    options, name = _OPTIONS[cache], f"dyld_shared_cache_{cache.partition(' ')[0]}"
+    built = build_cache(sample(options)[:_IMAGES], options)
+    return {name + suffix: data for suffix, data in built.files.items()}
+
+
+def put(root: Path, folder: str, *caches: str) -> None:
+    place = root / folder
+    place.mkdir(parents=True, exist_ok=True)
+    for cache in caches:
+        for name, data in files_of(cache).items():
+            (place / name).write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_image(tmp_path_factory.mktemp("loose"), "libloose.dylib", "int loose(void) { return 1; }")
+
+
+def system(root: Path, version: str, caches: Caches, build: str = "1A1") -> Path:
+    services = root / "System/Library/CoreServices"
+    services.mkdir(parents=True)
+    product = "Mac OS X" if version.startswith("10.") else "macOS"
+    plist = system_version(ProductName=product, ProductVersion=version, ProductBuildVersion=build)
+    (services / "SystemVersion.plist").write_bytes(plist)
+    for folder, names in caches.items():
+        put(root, folder, *names)
+        if folder.startswith(_PREBOOT):
+            name = folder.split("/")[4]
+            link = root / "System/Cryptexes" / name
+            link.parent.mkdir(exist_ok=True)
+            if name != "Incoming" and not link.is_symlink():
+                link.symlink_to(f"../../{_PREBOOT}/{name}")
+    return root
+
+
+_OS, _ROSETTA = f"{_PREBOOT}/OS", f"{_PREBOOT}/Rosetta"
+LAYOUTS: dict[str, tuple[str, Caches, set[tuple[str, str]]]] = {
+    "10.13": ("10.13.6", {"private/var/db/dyld": ("x86_64h",)}, {("system", "x86_64h")}),
+    "10.15": ("10.15.7", {}, set()),
+    "11": (
+        "11.7.10",
+        {_DYLD: ("arm64e", "x86_64", "x86_64h")},
+        {("system", "arm64e"), ("system", "x86_64"), ("system", "x86_64h")},
+    ),
+    "12": (
+        "12.7.6",
+        {_DYLD: ("arm64e", "x86_64", "x86_64h"), f"System/DriverKit/{_DYLD}": ("arm64e driverkit",)},
+        {("system", "arm64e"), ("system", "x86_64"), ("system", "x86_64h"), ("driverkit", "arm64e")},
+    ),
+    "13 Intel": ("13.6.9", {f"{_OS}/{_DYLD}": ("x86_64h",)}, {("system", "x86_64h")}),
+    "14": (
+        "14.6.1",
+        {
+            f"{_OS}/{_DYLD}": ("arm64e", "x86_64"),
+            f"{_OS}/System/DriverKit/{_DYLD}": ("arm64e driverkit",),
+            f"{_PREBOOT}/ExclaveOS/System/ExclaveKit/{_DYLD}": ("arm64e exclavekit",),
+            f"{_PREBOOT}/Incoming/OS/{_DYLD}": ("arm64e", "x86_64"),
+        },
+        {("system", "arm64e"), ("system", "x86_64"), ("driverkit", "arm64e"), ("exclavekit", "arm64e")},
+    ),
+    "27": (
+        "27.0",
+        {
+            f"{_OS}/{_DYLD}": ("arm64e",),
+            f"{_ROSETTA}/{_DYLD}": ("x86_64",),
+            f"{_ROSETTA}/System/x86Support/{_DYLD}": ("x86_64 support",),
+        },
+        {("system", "arm64e"), ("system", "x86_64"), ("x86support", "x86_64")},
+    ),
+    "27 M6": (
+        "27.0",
+        {
+            f"{_OS}/{_DYLD}": ("arm64e_x1",),
+            f"{_ROSETTA}/{_DYLD}": ("x86_64",),
+            f"{_ROSETTA}/System/x86Support/{_DYLD}": ("x86_64 support",),
+        },
+        {("system", "arm64e.x1"), ("system", "x86_64"), ("x86support", "x86_64")},
+    ),
+    # No macOS is like these.
+    "NewOS": (
+        "28.0",
+        {f"{_PREBOOT}/NewOS/System/NewKit/{_DYLD}": ("arm64e driverkit",), f"{_OS}/{_DYLD}": ("arm64e",)},
+        {("newkit", "arm64e"), ("system", "arm64e")},
+    ),
+    "arm64e_x3": ("28.0", {f"{_PREBOOT}/NewOS/{_DYLD}": ("arm64e_x3",)}, {("system", "arm64e.x3")}),
+    "100 sub-caches": (
+        "28.0",
+        {f"{_OS}/System/Library/Caches/com.apple.dyld": ("arm64e many",)},
+        {("system", "arm64e")},
+    ),
+}
+
+
+def compiled_i386() -> bytes:
+    """A Mach-O header of i386 (mach_header, MH_EXECUTE) without commands."""
+    return struct.pack("<7I", 0xFEEDFACE, 7, 3, 2, 0, 0, 0) + bytes(100)
+
+
+def run(root: Path, library: Library, tmp_path: Path) -> HarvestResult:
+    return harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_sealed_with_all_its_images(layout: str, loose: Path, library: Library, tmp_path: Path) -> None:
+    version, caches, families = LAYOUTS[layout]
+    root = system(tmp_path / "root", version, caches)
+    for folder in ("usr/lib", *{f.partition("/System/")[0] for f in caches if f.startswith(_PREBOOT)}):
+        (root / folder / "usr/lib").mkdir(parents=True, exist_ok=True)
+        shutil.copy(loose, root / folder / "usr/lib")
+    result = run(root, library, tmp_path)
+    assert (result.problems, result.missing, result.sealed) == ([], [], True)
+    assert all(c.images == _IMAGES for c in result.caches)
+    report = verify(library, level=Level.BYTES, expectations=Expectations.nothing())
+    assert report.complete, report.findings
+    assert {(c["family"], c["arch"]) for c in report.releases[0].caches if c["uuid"]} == families
+    held = {o.path for o in library.by_name("libloose.dylib")}
+    cryptexes = {f.split("/")[4] for f in caches if f.startswith(_PREBOOT)} - {"Incoming"}
+    assert {"/" + p for p in (f"{_PREBOOT}/{c}/usr/lib/libloose.dylib" for c in cryptexes)} <= held
+    assert not [p for p in held if "Incoming" in p]
+
+
+def test_applications_until_12_and_synthesizers_are_code(loose: Path, library: Library, tmp_path: Path) -> None:
+    places = ["Applications/Safari.app/Contents/MacOS", "System/Library/Speech/Synthesizers/A.bundle", "usr/lib"]
+    data = "System/Library/Speech/Voices/B.bundle"
+    root = system(tmp_path / "root", "10.15.7", {})
+    for place in (*places, data):
+        (root / place).mkdir(parents=True)
+        shutil.copy(loose, root / place)
+    assert run(root, library, tmp_path).sealed
+    assert {o.path for o in library.by_name("libloose.dylib")} == {f"/{p}/libloose.dylib" for p in places}
+
+
+LACKING: dict[str, tuple[str, Caches, str]] = {
+    "no Rosetta": ("27.0", {f"{_OS}/{_DYLD}": ("arm64e",)}, "system shared cache of x86_64"),
+    "no x86 support": (
+        "27.0",
+        {f"{_OS}/{_DYLD}": ("arm64e",), f"{_ROSETTA}/{_DYLD}": ("x86_64",)},
+        "x86support shared cache of x86_64",
+    ),
+    "no x86_64 in 13": ("13.6.9", {f"{_OS}/{_DYLD}": ("arm64e",)}, "system shared cache of x86_64"),
+    "no arm64e in 13": ("13.6.9", {f"{_OS}/{_DYLD}": ("x86_64",)}, "system shared cache of arm64e"),
+    "no x86_64h in 12": ("12.7.6", {_DYLD: ("arm64e", "x86_64")}, "system shared cache of x86_64h"),
+    "an update only": ("14.6.1", {f"{_PREBOOT}/Incoming/OS/{_DYLD}": ("arm64e update",)}, "system shared cache"),
+    "no files in 10.15": ("10.15.7", {"private/var/db/dyld": ("x86_64h",)}, "Mach-O file of x86_64"),
+}
+
+
+@pytest.mark.parametrize("lack", LACKING)
+def test_what_a_release_must_have_is_missed_by_name(lack: str, library: Library, tmp_path: Path) -> None:
+    version, caches, what = LACKING[lack]
+    root = system(tmp_path / "root", version, caches)
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/libold.dylib").write_bytes(compiled_i386())
+    result = run(root, library, tmp_path)
+    assert not result.sealed
+    assert [p for p in result.problems if f"no {what} was found" in p]
+    assert all("start it and harvest it over SSH" in p for p in result.problems)
+
+
+def test_nobody_misses_what_the_site_does_not_want(library: Library, tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "13.6.9", {f"{_OS}/{_DYLD}": ("arm64e",)})
+    assert harvest(DirectorySource(root), library, staging=tmp_path / "1", wanted=(("arm64e",), ())).sealed
+    assert harvest(DirectorySource(root), library, staging=tmp_path / "2", wanted=((), ("driverkit",))).sealed
+    assert not harvest(DirectorySource(root), library, staging=tmp_path / "3", wanted=(("x86_64",), ())).sealed
+
+
+def test_an_update_is_left_out_and_what_is_staged_of_this_build_is_not(library: Library, tmp_path: Path) -> None:
+    pending = f"{_PREBOOT}/Incoming/OS"
+    root = system(tmp_path / "root", "28.0", {f"{_OS}/{_DYLD}": ("arm64e",), f"{pending}/{_DYLD}": ("arm64e update",)})
+    services = root / pending / "System/Library/CoreServices"
+    services.mkdir()
+    plist = services / "SystemVersion.plist"
+    plist.write_bytes(system_version(ProductVersion="28.1", ProductBuildVersion="2A2"))
+    result = run(root, library, tmp_path)
+    assert (result.sealed, len(result.caches)) == (True, 1)
+    assert any("is of an update that is prepared, not of 1A1" in n for n in result.notes)
+    plist.write_bytes(system_version(ProductVersion="28.0", ProductBuildVersion="1A1"))
+    assert len(run(root, library, tmp_path).caches) == 2
+
+
+def fault(root: Path, name: str) -> str:
+    """Do one harm to a good system; return what must be named."""
+    folder = root / _OS / _DYLD
+    main, driver = folder / "dyld_shared_cache_arm64e", root / _OS / "System/DriverKit" / _DYLD
+    match name:
+        case "a link to no cryptex":
+            (root / "System/Cryptexes/App").symlink_to("../../System/Volumes/Preboot/Cryptexes/App")
+            return "/System/Cryptexes/App: is listed, and leads to no cryptex"
+        case "a cache without its main file":
+            (driver / "dyld_shared_cache_arm64e").rename(driver / "dyld_shared_cache_arm64e.01")
+            return "dyld_shared_cache_arm64e.01: is a part of a shared cache"
+        case "a cache that is none":
+            (driver / "dyld_shared_cache_arm64e").write_bytes(bytes(4096))
+            return "is called a shared cache, and begins with"
+        case "one UUID twice":
+            data = bytearray(files_of("x86_64")["dyld_shared_cache_x86_64"])
+            data[0x58:0x68] = main.read_bytes()[0x58:0x68]
+            (folder / "dyld_shared_cache_x86_64").write_bytes(data)
+            return "dyld_shared_cache_x86_64: has the UUID of "
+        case "one bit":
+            data = bytearray(main.read_bytes())
+            data[0x4000 * 3 + 5] ^= 1
+            main.write_bytes(data)
+            return "dyld_shared_cache_arm64e: page 3 of "
+        case _:
+            raise ValueError(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a link to no cryptex", "a cache without its main file", "a cache that is none", "one UUID twice", "one bit"],
+)
+def test_what_is_wrong_is_named_and_never_sealed(name: str, library: Library, tmp_path: Path) -> None:
+    caches: Caches = {
+        f"{_OS}/{_DYLD}": ("arm64e", "x86_64"),
+        f"{_OS}/System/DriverKit/{_DYLD}": ("arm64e driverkit",),
+    }
+    root = system(tmp_path / "root", "28.0", caches)
+    said = fault(root, name)
+    result = run(root, library, tmp_path)
+    assert not result.sealed
+    assert [p for p in result.problems if said in p], result.problems
+
+
+def test_a_link_to_exclaves_that_this_mac_does_not_run_is_no_problem(library: Library, tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "14.6.1", {f"{_OS}/{_DYLD}": ("arm64e", "x86_64")})
+    (root / "System/Cryptexes/ExclaveOS").symlink_to("../../System/Volumes/Preboot/Cryptexes/ExclaveOS")
+    assert run(root, library, tmp_path).sealed
