@@ -40,6 +40,8 @@ class ServerConfig:
     """Anybody who can connect may read. On loopback that is always so."""
     require_token: bool = False
     """Reading needs a token on loopback, too: for a server behind a proxy, where everybody comes from there."""
+    releases: Path | None = None
+    """The site's table of what releases should have."""
     refresh_seconds: float = 2.0
     stop_seconds: float = 30.0
     """How long downloads that are under way may take to finish when the server stops."""

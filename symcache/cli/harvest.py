@@ -14,7 +14,7 @@ import typer
 
 from symcache.cli.common import JsonOption, LibraryOption, console, emit_json, errors_to_exit, plain
 from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
-from symcache.cli.settings import open_library
+from symcache.cli.settings import open_library, site_wants
 from symcache.errors import IncompleteError, UsageError
 from symcache_provisioning import (
     DirectorySource,
@@ -142,6 +142,7 @@ def harvest_command(
                 extractor=extractor.value,
                 roots=roots or own_roots or None,
                 archs=tuple(arch or ()),
+                wanted=site_wants(),
                 keep_caches=not no_keep_caches,
                 util_path=util_path,
                 bundle_path=bundle_path,

@@ -47,22 +47,22 @@ class HarvestDisplay:
 
 
 def show_result(result: HarvestResult) -> None:
-    """Print a result for people: caches and totals on stdout, problems on stderr."""
+    """Print a result for people, the verdict last: caches and totals on stdout, problems on stderr."""
     for cache in result.caches:
         uuid = uuid_text(cache.uuid) if cache.uuid else "no UUID"
         out.print(f"{plain(cache.path)}  {plain(cache.arch)}  {uuid}  {cache.images} images")
+    missing = [f"{m.path} ({m.arch}, {uuid_text(m.uuid) if m.uuid else 'no UUID'})" for m in result.missing]
+    for title, texts in (("note", result.notes), ("missing", missing), ("problem", result.problems)):
+        for text in texts[:_LISTED]:
+            console.print(f"[yellow]{title}:[/] {plain(text)}", soft_wrap=True)
+        if len(texts) > _LISTED:
+            console.print(f"[yellow]{title}:[/] and {len(texts) - _LISTED} more (--json lists them all)")
     state = "[green]sealed[/]" if result.sealed else "[yellow]partial[/]"
     by = f" by {result.extractor}" if result.extractor else ""
     out.print(
         f"{plain(str(result.release))}: {state}, {result.images} images{by}, {result.stored} files new,"
         f" {result.skipped} stored before"
     )
-    missing = [f"{m.path} ({m.arch}, {uuid_text(m.uuid) if m.uuid else 'no UUID'})" for m in result.missing]
-    for title, texts in (("missing", missing), ("problem", result.problems), ("note", result.notes)):
-        for text in texts[:_LISTED]:
-            console.print(f"[yellow]{title}:[/] {plain(text)}", soft_wrap=True)
-        if len(texts) > _LISTED:
-            console.print(f"[yellow]{title}:[/] and {len(texts) - _LISTED} more (--json lists them all)")
 
 
 def result_json(result: HarvestResult) -> dict[str, object]:

@@ -11,8 +11,9 @@ import platformdirs
 import typer
 
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit, to_output
-from symcache.cli.settings import library_location, server_urls
+from symcache.cli.settings import library_location, path_setting, server_urls
 from symcache.dump import SourceTree
+from symcache.verify import Expectations
 from symcache_server import ServerConfig, parse_network, run
 
 __all__ = ["register"]
@@ -97,6 +98,8 @@ def serve(
 
     with errors_to_exit():
         location = library_location(library)
+        releases = path_setting(None, "releases")
+        Expectations.load(releases)  # refused now, not at the first request
         run(
             ServerConfig(
                 library=location,
@@ -105,6 +108,7 @@ def serve(
                 host=host,
                 port=port,
                 processes=processes,
+                releases=releases,
                 cache_bytes=int(cache_gib * (1 << 30)),
                 public_reads=public_reads,
                 require_token=require_token,

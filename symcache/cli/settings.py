@@ -108,6 +108,14 @@ def path_setting(option: Path | None, key: str) -> Path | None:
     return Path(named).expanduser() if named else None
 
 
+def site_wants() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which architectures and families of caches the site's table of releases wants; all, where it is silent."""
+    from symcache.verify import Expectations  # noqa: PLC0415 (all of verify takes its time to import)
+
+    site = Expectations.load(path_setting(None, "releases"))
+    return site.wanted_archs, site.wanted_families
+
+
 def cache_dir() -> Path:
     """Return the folder of the local cache of fetched binaries."""
     named = os.environ.get("SYMCACHE_CACHE_DIR") or _file_settings().get("cache_dir")

@@ -276,8 +276,10 @@ def _show(report: VerifyReport) -> None:
     for waived in report.waived[:_SHOWN]:
         message, reason = plain(waived.finding.message), plain(waived.reason)
         out.print(f"[yellow]waived[/]  {waived.finding.code}  {message} (until {waived.until}: {reason})")
-    for note in report.notes:
+    for note in report.notes[:_SHOWN]:
         console.print(f"[dim]note:[/] {plain(note)}")
+    if len(report.notes) > _SHOWN:
+        console.print(f"[dim]note:[/] and {len(report.notes) - _SHOWN} more (--json lists them all)")
     if report.releases:
         table = Table("build", "version", "images", "shared caches", "verdict")
         for release in report.releases:
@@ -301,5 +303,6 @@ def _show(report: VerifyReport) -> None:
         served = sum(m["served"] for m in report.modules)
         out.print(f"{served} of {len(report.modules)} modules can be served")
         return
-    verdict = "[green]complete[/]" if report.complete else f"[red]{len(report.findings)} findings[/]"
-    out.print(f"{verdict} ({report.images} images, level {report.level})")
+    out.print(
+        f"[{'green' if report.complete else 'red'}]{report.verdict}[/] ({report.images} images, level {report.level})"
+    )

@@ -65,6 +65,7 @@ def verify(
             except BaseException:
                 run.pool.shutdown(cancel_futures=True)
                 raise
+    report.name_next_steps()
     return report
 
 

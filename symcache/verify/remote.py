@@ -67,6 +67,7 @@ def verify_against_library(
                 for uuid, contents in _holdings(client, list({k.uuid for k in expected if k.uuid})):
                     held.setdefault(uuid, []).extend(contents)
         report.add(_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held))
+    report.name_next_steps()
     return report
 
 
@@ -106,6 +107,7 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
                     continue
                 text = f"{server}: {found.text}"
                 report.add([Finding(code, text, build, found.path, found.arch, found.uuid, found.cache_uuid)])
+    report.name_next_steps()
     return report
 
 

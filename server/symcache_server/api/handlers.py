@@ -15,13 +15,13 @@ from symcache.errors import NotFoundError
 from symcache.library import Library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, SourceNote, uuid_text
-from symcache.verify import Level, verify
+from symcache.verify import Expectations, Level, verify
 from symcache_server.api import models, uploads
 from symcache_server.api.messages import json_response, read_body, read_parameters
 from symcache_server.api.openapi import document
 from symcache_server.http.auth import Scope, requires
 from symcache_server.http.content import REVALIDATE, send_json
-from symcache_server.keys import BACKGROUND, CACHE_MATCHER, LIBRARY, MISS_LOG, TOKENS
+from symcache_server.keys import BACKGROUND, CACHE_MATCHER, CONFIG, LIBRARY, MISS_LOG, TOKENS
 from symcache_server.layouts import What
 from symcache_server.lookup.cache_match import CacheMatch, CacheMatcher
 from symcache_server.lookup.misses import MissLog
@@ -133,7 +133,8 @@ async def coverage(request: web.Request) -> web.Response:
     """Return whether a release is complete."""
     library = request.app[BACKGROUND]
     release = await asyncio.to_thread(release_of_build, library, request.match_info["build"])
-    report = await asyncio.to_thread(verify, library, [release.build], level=Level.CATALOG)
+    site = await asyncio.to_thread(Expectations.load, request.app[CONFIG].releases)
+    report = await asyncio.to_thread(verify, library, [release.build], level=Level.CATALOG, expectations=site)
     return json_response(
         models.Coverage(
             build=release.build,
