@@ -562,6 +562,18 @@ def test_a_dsym_whose_code_would_lie_over_another_module_is_left_out(scenes: Sce
     assert [m for m, _, _ in frames(analysis)] == [m for m, _, _ in scene.frames]
 
 
+@ARCHES
+def test_code_of_no_module_keeps_its_place_in_the_chain(scenes: Scenes, arch: str, tmp_path: Path) -> None:
+    """Made at run time, or of a module whose address in the header makes no sense."""
+    scene = scenes(arch)
+    exe, lib = scene.modules
+    for listed in ([exe], [exe, replace(lib, address=1 << 64)]):
+        path = write_dump(tmp_path / "d.zip", header(listed, thread=1), scene.core.bytes())
+        analysis = analyze(path, FolderResolver([scene.folder]))
+        assert [f.function for f in analysis.crashed.frames] == ["", "", *(name for _, name, _ in scene.frames[2:])]
+        assert [f.module.index if f.module else None for f in analysis.crashed.frames] == [None, None, 0, 0]
+
+
 def _as_mac_mini_dump(scene: Scene) -> bytes:
     """Return the scene's core as macMiniDump writes it: notes, threads, then what is around each address on a stack.
 

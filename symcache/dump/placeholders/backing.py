@@ -16,10 +16,11 @@ from typing import BinaryIO
 
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread
+from symcache.dump.formats.header import DumpHeader
 from symcache.dump.formats.registers import FLAVORS
 from symcache.macho import CPU_TYPE
 
-__all__ = ["back_code", "framed_modules", "frameless_counters", "hide_code"]
+__all__ = ["back_code", "framed_modules", "frameless_counters", "hide_code", "unlisted_code"]
 
 _MAX_BACKED = 1 << 30
 _EXECUTE = 4
@@ -60,6 +61,23 @@ def frameless_counters(dump: OpenedDump, crashed: int) -> list[int]:
     with dump.core_path.open("rb") as file:
         lacking = [thread for thread in order if thread.registers and _is_frameless(file, core, thread)]
     return [t.registers[FLAVORS[core.cputype].counter] for t in lacking]
+
+
+def unlisted_code(dump: OpenedDump, header: DumpHeader) -> list[tuple[int, int]]:
+    """Return code (address, size) that no module of the header is in: made at run time, or of one not listed right.
+
+    Without that where a thread is in a function that keeps no frame.
+    """
+    addresses = sorted(module.address for module in header.modules)
+    found = []
+    for region in dump.core.segments:
+        place = bisect.bisect_left(addresses, region.address)
+        is_listed = place < len(addresses) and addresses[place] < region.end
+        if region.protection & _EXECUTE and not region.filesize and not is_listed:
+            found.append((region.address, region.size))
+    counters = [t.registers[FLAVORS[dump.core.cputype].counter] for t in dump.core.threads if t.registers]
+    framed = set(framed_modules(dump, header.thread, found))
+    return [one for one in found if one in framed or not any(one[0] <= pc < sum(one) for pc in counters)]
 
 
 def back_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core
 from symcache.dump.formats.header import DumpHeader, DumpModule
-from symcache.dump.placeholders.backing import back_code, framed_modules, frameless_counters, hide_code
+from symcache.dump.placeholders.backing import back_code, framed_modules, frameless_counters, hide_code, unlisted_code
 from symcache.dump.placeholders.dsym_layout import Layout
 from symcache.dump.placeholders.image import unknown_layout, write_placeholder
 from symcache.dump.placeholders.images_in_core import images_in_core, note_images
@@ -78,7 +78,7 @@ def rewrite_core(
         # Where a dSYM names the functions, content that is none would be taken for their instructions, and what is
         # there is right.
         unnamed = {ranges[n] for n in missing if n not in layouts}
-        back_code(dump, [m for m in framed if m in unnamed])
+        back_code(dump, [*(m for m in framed if m in unnamed), *unlisted_code(dump, header)])
         hide_code(dump, [m for m in without_code if m not in framed and m in unnamed])
     frameless: list[int] = []
     if layouts and walk:
