@@ -55,14 +55,14 @@ def read_exception(raw: bytes) -> Raised:
     thread, kind, code, address, count, *rest = EXCEPTION_STREAM.unpack_from(raw)
     *parameters, size, place = rest
     context = (size, place)
-    if kind in _ASKED_FOR:
-        return Raised(thread, CrashException(_ASKED_FOR[kind]), context, is_mach=False)
     if code == _LLDB:
         text = struct.pack("<15Q", *parameters).partition(b"\0")[0].decode("ascii", "replace")
         words = printable(text) or NO_EXCEPTION
         at = _FAULT.search(words)
         exception = CrashException(words, None, int(at[1], 16) if at else None)
-        return Raised(thread, exception, context, is_mach=words.startswith("EXC_"))
+        return Raised(thread, exception, context, is_mach=not words.startswith("signal "))
+    if kind in _ASKED_FOR:
+        return Raised(thread, CrashException(_ASKED_FOR[kind]), context, is_mach=False)
     if not code and not count and kind > _LAST:  # LLDB's, of before it wrote words
         return Raised(thread, CrashException(f"signal {signal_name(kind) or kind}"), context, is_mach=False)
     return Raised(thread, _mach(kind, code, address, parameters[:count]), context, is_mach=kind <= _LAST)

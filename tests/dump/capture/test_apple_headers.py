@@ -53,6 +53,7 @@ FLAVORS = {
         18: "AVX_STATE",
         20: "AVX512_STATE64",
         21: "AVX512_STATE",
+        22: "PAGEIN_STATE",
         23: "THREAD_FULL_STATE64",
     },
     "aarch64-macos": {
@@ -62,6 +63,13 @@ FLAVORS = {
         10: "EXCEPTION_STATE64_V2",
         15: "DEBUG_STATE64",
         17: "NEON_STATE64",
+        27: "PAGEIN_STATE",
+        28: "SME_STATE",
+        29: "SVE_Z_STATE1",
+        30: "SVE_Z_STATE2",
+        31: "SVE_P_STATE",
+        **{31 + n: f"SME_ZA_STATE{n}" for n in range(1, 17)},
+        48: "SME2_STATE",
     },
 }
 
@@ -108,7 +116,9 @@ def _assertions(target: str) -> str:
     counts = dict(registers._COUNTS[cputype])
     assert counts.keys() == FLAVORS[target].keys()
     for flavor, name in FLAVORS[target].items():
-        lines += [f"SAME({prefix}{name}, {flavor});", f"SAME({prefix}{name}_COUNT, {counts[flavor]});"]
+        numbered = "Z_STATE" in name or "ZA_STATE" in name  # they share a count
+        count = f"{name.rstrip('0123456789') if numbered else name}_COUNT"
+        lines += [f"SAME({prefix}{name}, {flavor});", f"SAME({prefix}{count}, {counts[flavor]});"]
     members = " ".join(f"{kind} s{flavor};" for flavor, kind, _ in THREADS[target])
     lines.append(f"struct whole_thread {{ struct thread_command command; {members} }};")
     size, places = THREAD_STRUCTURES[cputype]
