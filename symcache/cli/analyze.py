@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -27,13 +27,22 @@ from symcache.cli.common import (
     existing_dump,
     state,
 )
-from symcache.cli.dumps import FetchBar, SymbolsOption, TimeoutOption, name_missing, name_symbols_only, warn
+from symcache.cli.dumps import (
+    FetchBar,
+    SourceMapOption,
+    SymbolsOption,
+    TimeoutOption,
+    name_missing,
+    name_symbols_only,
+    source_pair,
+    warn,
+)
 from symcache.cli.settings import binary_sources
 from symcache.dump import Analysis, Limits, analyze
 from symcache.errors import EnvironmentFailure, SymcacheError
 from symcache.images import SourceRequest
 from symcache.macho import parse_uuid
-from symcache.resolve import Progress
+from symcache.resolve import Progress, SourceFiles
 
 __all__ = ["register"]
 
@@ -55,6 +64,7 @@ def analyze_(
     cache: CacheOption = None,
     timeout: TimeoutOption = Limits.seconds,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Dumps at a time; 0: as many as cores.")] = 0,
+    source_map: SourceMapOption = None,
     source: Annotated[bool, typer.Option("--source", help="Fetch sources; print the line of each frame.")] = False,
     json: JsonOption = False,
     html: Annotated[bool, typer.Option("--html", help="Print a page to keep or send.")] = False,
@@ -69,6 +79,7 @@ def analyze_(
         paths = [Path(text).expanduser() for text in dumps]
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
         work = _Work(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source)
+        work = replace(work, source_map=[source_pair(text) for text in source_map or ()])
         worst = 0
         warned: set[str] = set()
         for path, result in _results(work, paths, jobs or os.cpu_count() or 1):
@@ -111,6 +122,8 @@ class _Work:
     build: str | None
     timeout: float
     source: bool
+    source_map: Sequence[tuple[str, str]] = ()
+    """Folders in which sources were compiled, and where they are; the frames then have their lines."""
 
     def run(self, path: Path, progress: Progress | None = None) -> _Result:
         """Analyze one dump, with library and connections of its own: any number of them run at a time."""
@@ -126,11 +139,17 @@ class _Work:
                         build=self.build,
                         limits=Limits(seconds=self.timeout),
                         progress=progress,
-                        sources=(sources.files or _NoSources()) if self.source else None,
+                        source_map=self.source_map,
+                        sources=self._sources(sources.files),
                     )
                 finally:
                     result.problems += sources.problems
         return result
+
+    def _sources(self, fetched: SourceFiles | None) -> SourceFiles | None:
+        if self.source:
+            return fetched or _NoSources()
+        return _NoSources() if self.source_map else None
 
 
 @dataclass(slots=True)

@@ -41,14 +41,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FetchBar",
+    "SourceMapOption",
     "SymbolsOption",
     "TimeoutOption",
     "name_missing",
     "name_symbols_only",
     "register",
+    "source_pair",
     "warn",
 ]
 
+SourceMapOption = Annotated[
+    list[str] | None,
+    typer.Option("--source-map", metavar="FROM=TO", help="Where sources built at FROM are; repeatable."),
+]
 SymbolsOption = Annotated[
     list[Path] | None,
     typer.Option("--symbols", metavar="DIR", help="Folder of own binaries and dSYMs, looked at first; repeatable."),
@@ -70,16 +76,13 @@ def open_(
     server: ServerOption = None,
     build: BuildOption = None,
     cache: CacheOption = None,
-    source_map: Annotated[
-        list[str] | None,
-        typer.Option("--source-map", metavar="FROM=TO", help="Where sources built at FROM are; repeatable."),
-    ] = None,
+    source_map: SourceMapOption = None,
     timeout: TimeoutOption = Limits.seconds,
 ) -> None:
     """Open a crash dump in LLDB: crashed thread selected, backtrace printed. Without a terminal it stops there."""
     with errors_to_exit():
         path = existing_dump(dump)
-        pairs = [_pair(text) for text in source_map or ()]
+        pairs = [source_pair(text) for text in source_map or ()]
         wanted_cache = parse_uuid(cache) if cache else None
         mode = Mode.PROMPT if sys.stdin.isatty() and sys.stdout.isatty() else Mode.PRINT
         with (
@@ -187,7 +190,8 @@ def _say(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def source_pair(text: str) -> tuple[str, str]:
+    """Return the folders of FROM=TO."""
     source, equals, target = text.partition("=")
     if not (source and equals and target):
         raise typer.BadParameter(f"{text!r}: write FROM=TO", param_hint="--source-map")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -35,12 +36,14 @@ def analyze(
     cache: UUID | None = None,
     build: str | None = None,
     limits: Limits | None = None,
+    source_map: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
     sources: SourceFiles | None = None,
 ) -> Analysis:
     """Open a dump in LLDB, or name the frames of a crash report, and return what it says.
 
-    With `sources`, the frames have the text of their source lines, too.
+    With `sources`, the frames have the text of their source lines, too; of those compiled below the first folder of a
+    pair in `source_map`, from the second.
 
     Raises DumpError, DebuggerError, OSError.
     """
@@ -49,11 +52,13 @@ def analyze(
         scratch = Path(folder)
         if crash_report:
             loaded = load_report(path, crash_report, scratch, resolver, cache=cache, build=build, progress=progress)
+            loaded = _with_sources(loaded, source_map)
             report = _name_frames(path, loaded, limits)
         else:
             load = load_minidump if is_minidump(path) else load_dump
             with LldbProcess(Mode.ANALYZE, limits) as lldb:
                 loaded = load(path, scratch, resolver, cache=cache, build=build, progress=progress)
+                loaded = _with_sources(loaded, source_map)
                 report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
     names = dict(enumerate(loaded.names))
@@ -93,6 +98,11 @@ def analyze(
         report=crash_report,
         backtraces=tuple(backtrace.frames for backtrace in threads[count:]),
     )
+
+
+def _with_sources(loaded: LoadedDump, source_map: Sequence[tuple[str, str]]) -> LoadedDump:
+    """Return it with more pairs of folders for sources, before those that it has."""
+    return replace(loaded, plan=replace(loaded.plan, source_map=(*source_map, *loaded.plan.source_map)))
 
 
 def _name_frames(path: Path, loaded: LoadedDump, limits: Limits | None) -> ChildReport:

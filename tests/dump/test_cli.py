@@ -164,7 +164,12 @@ def test_sources_are_found_where_the_user_says(crash: Path, tmp_path: Path) -> N
     assert code == 0
     top = truth("arm64")["threads"][0]["frames"][0]
     assert f"line {top['line']} of the sources" in seen
-    assert run("open", crash, "--source-map", "no-equals-sign").returncode == 2
+    analyzed = run("analyze", *command[4:], "--json")
+    assert analyzed.returncode == 0, analyzed.stderr
+    top = json.loads(analyzed.stdout)["threads"][0]["frames"][0]
+    assert top["source_line"] == f"line {top['line']} of the sources"
+    for how in ("open", "analyze"):
+        assert run(how, crash, "--source-map", "no-equals-sign").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["open", "analyze"])
