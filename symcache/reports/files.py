@@ -31,7 +31,6 @@ _TEXT = re.compile(
     re.MULTILINE,
 )
 """What other tools' texts do not have, and what somebody's web page or mail has in front of every line."""
-_BLANK_LINES = re.compile(r"\A(?:[ \t]*\r?\n)+")
 _JSON = re.compile(
     r"^([> \t|]{0,80})\{[\s>|]{0,80}\"(?:app_name|bug_type|name|timestamp|uptime|procName)\"", re.MULTILINE
 )
@@ -62,7 +61,9 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
     Without `threads`, a report is taken that has none: it still says which images there were. Raises DumpError; if the
     file is of another kind, its message says of which.
     """
-    text = _unquoted(_BLANK_LINES.sub("", text.lstrip("\ufeff")))
+    text = text.lstrip("\ufeff")
+    begin = len(text) - len(text.lstrip())
+    text = _unquoted(text[text.rfind("\n", 0, begin) + 1 :])  # with the blanks in front of the first line
     document = find_document(text)
     if document is None:
         report = _parse_text(text, name, {})
@@ -85,7 +86,7 @@ def _parse_rest(text: str, document: Document, name: str) -> Report:
     if _TEXT.search(before := text[: document.start]):
         return _parse_text(before, name, head)
     if document.error:
-        raise DumpError(f"{name}: its JSON is damaged or cut: {document.error}", hint=_CUT)
+        raise DumpError(f"{name}: its JSON is damaged, cut or too large: {document.error}", hint=_CUT)
     if not body and document.rest:  # until macOS 11 and iOS 14
         return _parse_text(document.rest, name, head)
     missing = " and ".join(key for key in ("usedImages", "threads") if not isinstance(body.get(key), list))

@@ -124,12 +124,14 @@ class _Sections:
     def take(self, line: str, following: str) -> bool:
         """Begin a section, if the line is its title, or else take what the line says. Return whether to go on."""
         if self._begin(line, following):
+            self._wrapped = ""
             return not self._more
         if self._section == _INFORMATION:
             if len(self._information) < MAX_INFORMATION:
                 self._information.append(line)
         elif not line.strip():
             self._fields.end()
+            self._wrapped = ""
             # Of the list of images and of summaries, the first line may be empty.
             if self._section != _SKIPPED and not (self._section == "images" and not self._images):
                 self._section = ""
@@ -219,10 +221,10 @@ class _Sections:
         stack = {"frames": self._frames.get(self._thread, []), _LAST: self._last}.get(self._section)
         if stack is None:
             stack = self._specific[-1]
-        frame, wrapped = frame_of(line), self._wrapped
+        frame, wrapped = frame_of(line), "" if line.rstrip().endswith(":") else self._wrapped
         self._wrapped = line if _WRAPPED.match(line.rstrip()) else ""
         if frame is None and wrapped and (whole := frame_of(f"{wrapped} {line.strip()}")):
-            if frame_of(wrapped):
+            if frame_of(wrapped) and stack:
                 stack[-1] = whole
                 return True
             frame = whole

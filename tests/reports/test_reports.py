@@ -97,11 +97,11 @@ def test_exceptions_and_information_that_are_none(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{", "JSON is damaged or cut"),
+        ("{", "JSON is damaged, cut or too large"),
         ("{}", "neither threads nor a list of images"),
         ('{"bug_type": "288"}\n{}', "a stackshot"),
         ('{"bug_type": "210"}\npanic(cpu 0 caller 0xf): x', "a kernel panic"),
-        ('{"bug_type": "309"}\n{"usedImages": [', "JSON is damaged or cut"),
+        ('{"bug_type": "309"}\n{"usedImages": [', "JSON is damaged, cut or too large"),
         ('{"bug_type": "309"}\n', "is cut: its JSON has no usedImages and threads"),
         ('{"bug_type": "309"}\n{"usedImages": []}', "is cut: its JSON has no threads"),
         ('{"bug_type": "999"}\n{"usedImages": []}', r"bug_type '999'\) has no threads"),

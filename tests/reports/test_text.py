@@ -461,6 +461,15 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
     )
 
 
+@pytest.mark.parametrize("between", ["\n", "", "New Section:\n\n"])
+def test_a_broken_line_is_no_part_of_another_stack(between: str) -> None:
+    cut = "1   Ledger                        \t0x000000010a3f4a50\n"
+    report = read(f"Thread 0 Crashed:\n{MAIN}{cut}{between}Thread 1:\npost + 3\n{WAITING}\nThread 2:\n{WAITING}")
+    assert stacks_of(report)[0] == [0x10A3F4A54, 0x10A3F4A50]
+    assert stacks_of(report)[2] == [0x7FFF602B6D5C]
+    assert report.threads[0].frames[1].function == ""
+
+
 def test_several_reports_in_one_file() -> None:
     one = f"{HEAD}{FIELDS}Thread 0 Crashed:\n{MAIN}\n{IMAGES}\n"
     other = one.replace("[712]", "[713]").replace("Thread 0", "Thread 1").replace("10.15.7 (19H15)", "11.0 (20A1)")
