@@ -221,6 +221,8 @@ class _Sections:
         stack = {"frames": self._frames.get(self._thread, []), _LAST: self._last}.get(self._section)
         if stack is None:
             stack = self._specific[-1]
+        if len(stack) >= MAX_FRAMES and line.lstrip()[:1].isdigit():
+            return True
         frame, wrapped = frame_of(line), "" if line.rstrip().endswith(":") else self._wrapped
         self._wrapped = line if _WRAPPED.match(line.rstrip()) else ""
         if frame is None and wrapped and (whole := frame_of(f"{wrapped} {line.strip()}")):
@@ -229,8 +231,7 @@ class _Sections:
                 return True
             frame = whole
         if frame:
-            if len(stack) < MAX_FRAMES:
-                stack.append(frame)
+            stack.append(frame)
             return True
         if self._section == "frames" and not stack and self._labels.get(self._thread, "").endswith(" queue:"):
             self._labels[self._thread] += f" {line.strip()[:MAX_TEXT]}"  # which was wrapped, too
