@@ -67,24 +67,24 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
     document = find_document(text)
     if document is None:
         report = _parse_text(text, name, {})
-    elif all(
-        isinstance(document.body.get(key), list) for key in (("usedImages", "threads") if threads else ("usedImages",))
-    ):
+    elif all(isinstance(document.body.get(key), list) for key in ("usedImages", "threads")):
         report = parse_ips(document, name)
     else:
-        report = _parse_rest(text, document, name)
+        report = _parse_rest(text, document, name, threads=threads)
     if threads and not report.threads:
         raise DumpError(f"{name}: the crash report has no thread", hint=_CUT)
     return report
 
 
-def _parse_rest(text: str, document: Document, name: str) -> Report:
+def _parse_rest(text: str, document: Document, name: str, *, threads: bool) -> Report:
     """Parse what is not whole in JSON: text in front of or behind what is."""
     head, body = document.head, document.body
     if kind := kind_of_document(head, body):
         raise _other_kind(name, kind)
     if _TEXT.search(before := text[: document.start]):
         return _parse_text(before, name, head)
+    if not threads and isinstance(body.get("usedImages"), list):
+        return parse_ips(document, name)
     if document.error:
         raise DumpError(f"{name}: its JSON is damaged, cut or too large: {document.error}", hint=_CUT)
     if not body and document.rest:  # until macOS 11 and iOS 14

@@ -48,9 +48,12 @@ def image_of(line: str) -> ReportImage | None:
     words = named.split()
     arch = words[-1] if words[-1] in _ARCHS else ""
     path = _PACKAGE.sub("", path).strip() or _name(named, arch)
+    identity = uuid_of(uuid)
+    if not path and identity is None:
+        return None
     address = int(start, 16)
     size = 0 if end == NOWHERE else max(0, int(end, 16) + 1 - address)
-    return ReportImage(address, size, path[:MAX_TEXT], uuid_of(uuid), arch)
+    return ReportImage(address, size, path[:MAX_TEXT], identity, arch)
 
 
 def _name(named: str, arch: str) -> str:

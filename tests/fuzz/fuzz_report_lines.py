@@ -35,7 +35,7 @@ def one_input(data: bytes) -> None:
         if (frame := frame_of(line)) and not (0 <= frame.address < 1 << 64 and len(frame.function) <= 8192):
             raise AssertionError("a frame without bounds")
         if (image := image_of(line)) and not (
-            image.address is not None and 0 <= image.address < 1 << 64 and image.path
+            image.address is not None and 0 <= image.address < 1 << 64 and (image.path or image.uuid)
         ):
             raise AssertionError("an image without bounds, or a name")
         if known := field_of(line):

@@ -292,6 +292,14 @@ def test_text_behind_json(indent: int | None) -> None:
     assert parse_report(("\ufeff" + LINE + body + PROFILE).replace("\n", "\r\n"), "x.ips") == report
 
 
+def test_images_alone_behind_a_text_with_threads() -> None:
+    """Whoever needs no threads reads the same report."""
+    text = f"{HEAD}{FIELDS}Thread 0 Crashed:\n{MAIN}\n{IMAGES}\n"
+    listing = LINE + json.dumps({"usedImages": payload()["usedImages"]})
+    assert parse_report(text + listing, "x", threads=False) == parse_report(text + listing, "x")
+    assert len(parse_report(listing, "x", threads=False).images) == 1
+
+
 def test_names_in_json() -> None:
     report = parse_report(LINE + json.dumps(payload()), "x.ips")
     assert report.threads[0].frames == (
@@ -428,7 +436,7 @@ def test_what_is_not_understood_is_counted() -> None:
 
 
 def test_a_damaged_line_ends_no_list() -> None:
-    images = f"Binary Images:\n{LEDGER}   0xzz - damaged\n{KERNEL}\n"
+    images = f"Binary Images:\n{LEDGER}   0xzz - damaged\n 0x1000 - 0x1fff + <>\n{KERNEL}\n"
     assert len(read(f"Thread 0 Crashed:\n{MAIN}", images=images).images) == 2
 
 
