@@ -10,6 +10,7 @@ are executable or not, and the core gets content, accordingly.
 from __future__ import annotations
 
 import bisect
+import itertools
 import struct
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -66,7 +67,7 @@ def frameless_counters(dump: OpenedDump, crashed: int) -> list[int]:
 def unlisted_code(dump: OpenedDump, header: DumpHeader) -> list[tuple[int, int]]:
     """Return code (address, size) that no module of the header is in: made at run time, or of one not listed right.
 
-    Without that where a thread is in a function that keeps no frame.
+    Without that where a thread is in a function that keeps no frame, and not more than a gigabyte.
     """
     addresses = sorted(module.address for module in header.modules)
     found = []
@@ -75,9 +76,17 @@ def unlisted_code(dump: OpenedDump, header: DumpHeader) -> list[tuple[int, int]]
         is_listed = place < len(addresses) and addresses[place] < region.end
         if region.protection & _EXECUTE and not region.filesize and not is_listed:
             found.append((region.address, region.size))
-    counters = [t.registers[FLAVORS[dump.core.cputype].counter] for t in dump.core.threads if t.registers]
+    counters = sorted(t.registers[FLAVORS[dump.core.cputype].counter] for t in dump.core.threads if t.registers)
     framed = set(framed_modules(dump, header.thread, found))
-    return [one for one in found if one in framed or not any(one[0] <= pc < sum(one) for pc in counters)]
+
+    def is_visited(address: int, size: int) -> bool:
+        place = bisect.bisect_left(counters, address)
+        return place < len(counters) and counters[place] < address + size
+
+    found = [one for one in found if one in framed or not is_visited(*one)]
+    found.sort(key=lambda one: one not in framed)
+    sizes = itertools.accumulate(size for _, size in found)
+    return [one for one, whole in zip(found, sizes, strict=True) if whole <= _MAX_BACKED]
 
 
 def back_code(dump: OpenedDump, modules: Sequence[tuple[int, int]]) -> None:
