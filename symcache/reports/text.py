@@ -118,8 +118,7 @@ class _Sections:
         self._unknown_count = 0
         self._wrapped = ""
         """The last line, if it is the beginning of a frame and nothing more, as mail programs wrap them."""
-        self._more = False
-        """Whether another report follows."""
+        self._more = False  # whether another report follows
 
     def take(self, line: str, following: str) -> bool:
         """Begin a section, if the line is its title, or else take what the line says. Return whether to go on."""
@@ -218,9 +217,8 @@ class _Sections:
         return self._fields.continues(line)
 
     def _read_frame(self, line: str) -> bool:
-        stack = {"frames": self._frames.get(self._thread, []), _LAST: self._last}.get(self._section)
-        if stack is None:
-            stack = self._specific[-1]
+        thrown = self._last if self._section == _LAST else self._specific[-1] if self._specific else []
+        stack = self._frames[self._thread] if self._section == "frames" else thrown
         if len(stack) >= MAX_FRAMES and line.lstrip()[:1].isdigit():
             return True
         frame, wrapped = frame_of(line), "" if line.rstrip().endswith(":") else self._wrapped
@@ -242,8 +240,7 @@ class _Sections:
         return match is not None or bool(self._wrapped)
 
     def _read_image(self, line: str) -> bool:
-        image = image_of(line)
-        if image is None:
+        if (image := image_of(line)) is None:
             return False
         if len(self._images) >= MAX_IMAGES:
             raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images", hint="no process has so many")
