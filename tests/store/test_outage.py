@@ -17,7 +17,7 @@ from obstore.exceptions import AlreadyExistsError, GenericError
 
 from symcache.errors import StorageError
 from symcache.model import HarvestRecord
-from symcache.store import MARKER, Store, open_store, read_record, write_record
+from symcache.store import MARKER, Store, make_library_id, open_store, read_record, write_record
 from symcache.store.outage import PATIENCE, Outage
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.moto_store import moto, new_location
@@ -179,6 +179,32 @@ def test_what_is_said_to_be_there_and_is_not_is_made(location: str, monkeypatch:
     monkeypatch.setattr(obstore, "put", put)
     assert _put(store, KEY, b"content")
     assert _content(store, KEY) == b"content"
+
+
+def test_what_was_made_although_nobody_said_so_is_not_made_again(
+    location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first response to every object that is made on condition is lost."""
+    store = open_store(location, create=True)
+    real, sent = obstore.put, set()
+
+    def put(client: Any, key: str, *arguments: Any, mode: str, **options: Any) -> Any:
+        result = real(client, key, *arguments, mode=mode, **options)
+        if mode == "create" and key not in sent:
+            sent.add(key)
+            raise LOST
+        return result
+
+    monkeypatch.setattr(obstore, "put", put)
+    assert _put(store, KEY, b"content")
+    assert not _put(store, KEY, b"content")
+    sent.clear()
+    assert not _put(store, KEY, b"other")  # the first attempt found one, so no response was in doubt
+    identity = make_library_id(store)
+    assert make_library_id(open_store(location)) == identity
+    key, record = write_record(store, HarvestRecord(source="one"), "w")
+    assert read_record(store, key)[0] == record
+    assert list(store.list("records/")) == [str(key)] == ["records/w/0000000001.json.zst"]
 
 
 @pytest.mark.parametrize("operation", ["delete_older", "quarantine"])
