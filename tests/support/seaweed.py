@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -50,8 +51,12 @@ class SeaweedServer:
         command += ["-master.volumeSizeLimitMB=64", "-volume.max=100", "-volume.index=memory"]
         command += ["-master.electionTimeout=1s"]  # a master that is alone wins, but waits for it when it comes back
         with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder)
-        end = time.monotonic() + 120
+            # With a key in its environment it would believe no other, and answer nobody without one.
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, env=environment
+            )
+        end = time.monotonic() + 60
         while time.monotonic() < end and self._process.poll() is None:
             with contextlib.suppress(OSError):
                 # Only a whole write shows that all of its parts run.
