@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -20,7 +19,7 @@ from symcache.errors import IncompleteError
 from symcache.images import ImageRequest
 from symcache.library import Subset, fsck, gc, ingest, prefer, remove_build, undo_removal, utc
 from symcache.library.library import Library as LibraryClass
-from symcache.model import Trust
+from symcache.model import HarvestRecord, Trust
 from symcache.store import LocalStore, RecordKey, Store, open_store, read_record
 from symcache.store.s3 import S3Store
 from tests.library.images import Image, harvest
@@ -177,8 +176,9 @@ def test_a_collection_takes_nothing_from_a_harvest_whenever_the_clock_is_turned(
         assert b"".join(world.library.read_blob(found.sha256, found.size)) == image.data
 
 
-@pytest.mark.parametrize("whose", ["store", "machine"])
-@pytest.mark.parametrize("jump", [2 * HOUR, -2 * HOUR, YEAR, -YEAR])
+@pytest.mark.parametrize(
+    ("whose", "jump"), [("store", YEAR), ("store", -2 * HOUR), ("machine", 2 * HOUR), ("machine", -YEAR)]
+)
 def test_nothing_is_collected_by_clocks_that_contradict_each_other(world: World, whose: str, jump: float) -> None:
     setattr(world.clock, whose, jump)
     with pytest.raises(IncompleteError, match="clock says"):
@@ -203,7 +203,7 @@ def test_a_collection_ends_when_the_clock_is_turned_below_it(world: World) -> No
     assert gc(world.other, grace=GRACE).deleted == 1
 
 
-@pytest.mark.parametrize("jump", JUMPS)
+@pytest.mark.parametrize("jump", [YEAR, -YEAR])
 def test_what_was_removed_comes_back_whatever_the_clock_said(world: World, jump: float) -> None:
     assert ingest(world.library, world.staged).sealed
     world.clock.turn(jump)
@@ -250,7 +250,7 @@ def _sha256(image: Image) -> str:
     return hashlib.sha256(image.data).hexdigest()
 
 
-@pytest.mark.parametrize("jump", JUMPS)
+@pytest.mark.parametrize("jump", [YEAR, -YEAR])
 @pytest.mark.parametrize("less", [Trust.ADDED, Trust.PUSHED])
 def test_no_clock_puts_what_is_trusted_less_first(world: World, less: Trust, jump: float, tmp_path: Path) -> None:
     own, forged = Image("/usr/lib/c", 3, seed=1), Image("/usr/lib/c", 3, seed=2)
@@ -270,10 +270,9 @@ def test_no_time_is_beyond_what_can_be_said(moment: float) -> None:
     assert utc(moment)[:4].isdigit()
 
 
-@pytest.mark.parametrize("said", ["9999-12-31T23:59:59.999999+00:00", "soon", "", "2031-01-01T00:00:00", "\u0661"])
-def test_a_time_that_is_none_stops_nobody(world: World, said: str, tmp_path: Path) -> None:
-    from symcache.model import HarvestRecord
-
-    world.library.write(HarvestRecord(source="odd", finished=said))
-    assert ingest(world.library, world.staged).sealed
-    assert world.library.resolve(ImageRequest(UUID(int=2)))
+def test_a_time_that_is_none_stops_nobody(world: World, tmp_path: Path) -> None:
+    for said in ("9999-12-31T23:59:59.999999+00:00", "soon", "", "2031-01-01T00:00:00", "\u0661"):
+        world.library.write(HarvestRecord(source="odd", finished=said))
+        staged = harvest(tmp_path / "again", [A, B], build="23A1", version="14.0")
+        assert ingest(world.library, staged).sealed
+    assert world.library.resolve(ImageRequest(B.uuid))

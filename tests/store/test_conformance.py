@@ -89,9 +89,9 @@ def test_more_keys_than_fit_one_answer_are_all_listed(
 ) -> None:
     count = 1100
     if any_store.location.startswith(MOTO):  # which takes its time
-        monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "40")
-        monkeypatch.setattr("symcache.store.bucket._PAGE", 100)
-        count = 200  # also a multiple of the page
+        monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "12")
+        monkeypatch.setattr("symcache.store.bucket._PAGE", 30)
+        count = 60  # also a multiple of the page
     keys = [f"blobs/{n % 7:02x}/{n:064x}.zst" for n in range(count)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda k: make(k, b"1", f"part-{k[-40:]}"), keys))
