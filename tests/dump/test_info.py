@@ -69,10 +69,10 @@ def test_info_tells_what_is_in_it(kind: str, arch: str, tmp_path: Path) -> None:
 
 
 def test_a_report_that_names_images_only(tmp_path: Path) -> None:
-    """Reports of other kinds have images without addresses, and no threads."""
+    """A report of a kind that is not known has images without addresses, and no threads."""
     path = tmp_path / "x.ips"
     image = {"uuid": "0123abcd-0000-0000-0000-000000000001", "path": "/bin/a"}
-    path.write_text(json.dumps({"bug_type": "211"}) + "\n" + json.dumps({"usedImages": [image]}))
+    path.write_text(json.dumps({"bug_type": "999"}) + "\n" + json.dumps({"usedImages": [image]}))
     told = json.loads(run("info", path, "--json").stdout)
     assert told["modules"] == [{"address": None, "path": "/bin/a", "uuid": "0123ABCD-0000-0000-0000-000000000001"}]
     assert (told["threads"], told["crashed_thread"]) == (0, None)
