@@ -235,7 +235,7 @@ def print_analysis(analysis: Analysis) -> None:
             out.print(f"\napplication-specific backtrace {number}:")
             _print_frames(frames)
     crashed = analysis.crashed
-    for thread in (*([crashed] if crashed else []), *(t for t in analysis.threads if t is not crashed)):
+    for thread in analysis.crashed_first:
         _print_thread(thread, crashed=thread is crashed)
         if thread is crashed:
             _print_registers(analysis.registers)

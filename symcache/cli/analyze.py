@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -78,8 +78,10 @@ def analyze_(
     with errors_to_exit():
         paths = [Path(text).expanduser() for text in dumps]
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
-        work = _Work(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source)
-        work = replace(work, source_map=[source_pair(text) for text in source_map or ()])
+        work = _Work(
+            *(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source),
+            source_map=[source_pair(text) for text in source_map or ()],
+        )
         worst = 0
         warned: set[str] = set()
         for path, result in _results(work, paths, jobs or os.cpu_count() or 1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -51,14 +50,20 @@ def analyze(
     with ScratchFolder("dump") as folder:
         scratch = Path(folder)
         if crash_report:
-            loaded = load_report(path, crash_report, scratch, resolver, cache=cache, build=build, progress=progress)
-            loaded = _with_sources(loaded, source_map)
+            loaded = load_report(
+                *(path, crash_report, scratch, resolver),
+                cache=cache,
+                build=build,
+                source_map=source_map,
+                progress=progress,
+            )
             report = _name_frames(path, loaded, limits)
         else:
             load = load_minidump if is_minidump(path) else load_dump
             with LldbProcess(Mode.ANALYZE, limits) as lldb:
-                loaded = load(path, scratch, resolver, cache=cache, build=build, progress=progress)
-                loaded = _with_sources(loaded, source_map)
+                loaded = load(
+                    *(path, scratch, resolver), cache=cache, build=build, source_map=source_map, progress=progress
+                )
                 report = lldb.report(loaded.plan, str(path))
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
     names = dict(enumerate(loaded.names))
@@ -98,11 +103,6 @@ def analyze(
         report=crash_report,
         backtraces=tuple(backtrace.frames for backtrace in threads[count:]),
     )
-
-
-def _with_sources(loaded: LoadedDump, source_map: Sequence[tuple[str, str]]) -> LoadedDump:
-    """Return it with more pairs of folders for sources, before those that it has."""
-    return replace(loaded, plan=replace(loaded.plan, source_map=(*source_map, *loaded.plan.source_map)))
 
 
 def _name_frames(path: Path, loaded: LoadedDump, limits: Limits | None) -> ChildReport:

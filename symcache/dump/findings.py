@@ -52,6 +52,11 @@ class Analysis:
         return self.threads[self.loaded.header.thread] if self.loaded.blamed else None
 
     @property
+    def crashed_first(self) -> list[ThreadReport]:
+        """All threads, that which crashed before the others."""
+        return sorted(self.threads, key=lambda thread: thread is not self.crashed)
+
+    @property
     def last_exception(self) -> tuple[Frame, ...]:
         """Where an exception was thrown, as a crash report tells: the crashed thread only aborts then."""
         return next(filter(None, self.backtraces), ())
@@ -93,7 +98,6 @@ class Analysis:
         loaded, header = self.loaded, self.loaded.header
         identity, lines = self.signature()
         crashed = self.crashed
-        order = [*([crashed] if crashed else []), *(t for t in self.threads if t is not crashed)]
         return {
             "schema_version": SCHEMA_VERSION,
             "dump": str(loaded.dump.path),
@@ -130,7 +134,7 @@ class Analysis:
             "application_backtraces": [{"frames": frames_json(frames)} for frames in self.backtraces[1:]],
             "crashed_thread": crashed.index if crashed else None,
             "registers": {name: hex(value) for name, value in self.registers.items()},
-            "threads": [thread_json(t, crashed=t is crashed) for t in order],
+            "threads": [thread_json(t, crashed=t is crashed) for t in self.crashed_first],
             "modules": [module_json(m) for m in self.modules],
             "debugger": self.debugger,
         }

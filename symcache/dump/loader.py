@@ -81,8 +81,6 @@ class KnownStacks:
     """Program counters of each thread, top frame first."""
     backtraces: tuple[tuple[int, ...], ...]
     """Other ones, of return addresses only."""
-    blamed: bool
-    """Whether the report blames a thread."""
 
 
 def load_dump(
@@ -118,11 +116,13 @@ def load(
     stacks: KnownStacks | None = None,
     memory: Core | None = None,
     names: Sequence[str] = (),
+    blamed: bool = True,
 ) -> LoadedDump:
     """Find the modules of a dump that has been opened; see `load_dump`.
 
     `exception` is None if the core tells, `stacks` if LLDB has to walk them. `memory`: what the dump has of the memory
-    of the process, if its core does not tell. `names`: of the threads.
+    of the process, if its core does not tell. `names`: of the threads. `blamed`: whether the thread of the header is to
+    blame.
     """
     cache, build, origin = pin(header, resolver, cache, build)
     uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
@@ -151,7 +151,7 @@ def load(
         *(dump, header, tuple(modules), cache, build, origin, plan),
         exception or describe_exception(dump.core, dump.core.threads[header.thread]),
         walked=stacks is not None,
-        blamed=stacks is None or stacks.blamed,
+        blamed=blamed,
         names=tuple(names),
     )
 

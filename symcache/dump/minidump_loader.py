@@ -60,8 +60,8 @@ def load_minidump(
         exception=minidump.exception,
         memory=memory,
         names=minidump.names,
+        blamed=minidump.crashed is not None,
     )
-    loaded = replace(loaded, blamed=minidump.crashed is not None)
     frameless = _frameless(replace(dump, core=memory), minidump, loaded)
     if frameless and path.stat().st_size > _MAX_COPY:
         frameless = []

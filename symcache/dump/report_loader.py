@@ -27,6 +27,7 @@ def load_report(
     *,
     cache: UUID | None = None,
     build: str | None = None,
+    source_map: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
 ) -> LoadedDump:
     """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else.
@@ -52,14 +53,14 @@ def load_report(
         *(dump, header, scratch, resolver),
         cache=cache,
         build=build,
-        source_map=(),
+        source_map=source_map,
         progress=progress,
         exception=report.exception,
         stacks=KnownStacks(
             stacks,
             tuple(map(_counters, (report.last_exception, *report.application_backtraces))),
-            blamed=report.crashed_thread is not None,
         ),
+        blamed=report.crashed_thread is not None,
         names=[thread.label for thread in report.threads],
     )
 
