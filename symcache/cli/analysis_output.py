@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections import Counter
@@ -13,12 +12,12 @@ from typing import Any
 
 from rich.text import Text
 
-from symcache.cli.common import emit_json, emit_text, out, plain, takes_utf8, to_output
+from symcache.cli.common import emit_json, emit_text, json_text, out, plain, takes_utf8, to_output
 from symcache.dump import Analysis, Frame, ThreadReport
 from symcache.errors import SymcacheError, UsageError
 from symcache.files import atomic_write
 from symcache.kinds import uuid_text
-from symcache.text import json_printable, printable
+from symcache.text import printable
 
 __all__ = ["Output", "output_of"]
 
@@ -78,8 +77,7 @@ class _JsonOutput(Output):
 
     def emit(self, value: dict[str, Any]) -> None:
         if self._many:
-            text = textwrap.indent(json.dumps(value, indent=2, ensure_ascii=False, default=str), "  ")
-            emit_text(json_printable(("[\n" if self._count == 0 else ",\n") + text))
+            emit_text(("[\n" if self._count == 0 else ",\n") + textwrap.indent(json_text(value), "  "))
         else:
             emit_json(value)
         self._count += 1
@@ -151,7 +149,7 @@ class _Files(Output):
         if self._html:
             text = _page([findings])
         else:
-            text = json_printable(json.dumps(findings, indent=2, ensure_ascii=False, default=str)) + "\n"
+            text = json_text(findings) + "\n"
         with atomic_write(target) as part:
             part.write_text(text, "utf-8", errors="backslashreplace")
         return target

@@ -42,6 +42,7 @@ __all__ = [
     "emit_text",
     "errors_to_exit",
     "fail",
+    "json_text",
     "out",
     "percent_progress",
     "plain",
@@ -129,7 +130,12 @@ def emit_json(value: object) -> None:
 
     What is not printable are `\\u` escapes in it, in a pipe, too: it may end in a terminal all the same.
     """
-    emit_text(json_printable(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
+    emit_text(json_text(value) + "\n")
+
+
+def json_text(value: object) -> str:
+    """Return a value as one JSON document, printable, on several lines."""
+    return json_printable(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def emit_text(document: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -104,19 +105,7 @@ def _expires(library: Library) -> str:
 def _undo(library: Library, names: list[str], json: bool) -> None:
     restored = [record for name in names for record in undo_removal(library, name)]
     if json:
-        emit_json(
-            [
-                {
-                    "build": r.build,
-                    "record": r.record,
-                    "removed": r.removed,
-                    "sealed": r.sealed,
-                    "stored": r.stored,
-                    "lost": r.lost,
-                }
-                for r in restored
-            ]
-        )
+        emit_json([asdict(r) for r in restored])
     else:
         for r in restored:
             state = "sealed" if r.sealed else "partial"

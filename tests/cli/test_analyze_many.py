@@ -129,3 +129,13 @@ def test_names_in_files_cannot_drive_a_terminal(tmp_path: Path) -> None:
     done = analyze("-o", str(tmp_path / "out"), "--group", str(path))
     assert done.exit_code == 0
     assert "\x1b" not in done.stdout + (tmp_path / "out" / "x.ips.json").read_text()
+
+
+def test_what_a_name_holds_is_the_same_in_a_list(tmp_path: Path) -> None:
+    """U+2028 and U+0085 end lines in some eyes; in a name they are what they are."""
+    paths = [tmp_path / "one.ips", tmp_path / "two.ips"]
+    for path in paths:
+        path.write_text(ips(0x1000, "post\u2028it\u0085now", "main"))
+    listed = json.loads(analyze("--json", *map(str, paths)).stdout)
+    alone = [json.loads(analyze("--json", str(path)).stdout) for path in paths]
+    assert listed == alone
