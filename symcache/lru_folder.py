@@ -24,6 +24,7 @@ _TRIES = 3
 """How often it is tried to write to a full disk, after removing files: others fill it, too."""
 _LEAST = 64 << 20
 """Bytes that are removed then at least."""
+_TOUCH_SECONDS = 60.0
 _LOCK = ".lock-"
 
 
@@ -104,7 +105,7 @@ class LruFolder:
             for entry in _entries(folder.path):
                 with contextlib.suppress(OSError):
                     status = entry.stat()
-                    files.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
+                    files.append((_used(status), status.st_size, entry.path))
         return files
 
     def _remove(self, files: list[tuple[float, int, str]], wanted: int) -> int:
@@ -123,11 +124,16 @@ class LruFolder:
 
 
 def touch(path: str | Path, status: os.stat_result) -> None:
-    """Have a file count as used now; it stays as it was last written: who has checked it need not do so again.
+    """Have a file count as used now, within a minute; it stays as it was last written: who checked it need not again.
 
     Its access time is set, since many systems are told not to keep it. Raises OSError.
     """
-    os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
+    if not 0 <= time.time() - _used(status) < _TOUCH_SECONDS:
+        os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
+
+
+def _used(status: os.stat_result) -> float:
+    return max(status.st_atime, status.st_mtime)
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -37,7 +37,6 @@ __all__ = ["IndexEntry", "LocalCache"]
 DEFAULT_LIMIT = 16 << 30
 """Bytes."""
 _IN_USE_SECONDS = 3600
-_TOUCH_SECONDS = 60
 _PART_SECONDS = 7 * 86400
 """A part that nobody resumed for so long is thrown away."""
 
@@ -122,8 +121,7 @@ class LocalCache:
             if status.st_size != entry.size:  # somebody damaged it: fetch it again
                 blob.unlink(missing_ok=True)
                 return None
-            if time.time() - max(status.st_atime, status.st_mtime) > _TOUCH_SECONDS:
-                touch(blob, status)  # what was used longest ago is evicted first
+            touch(blob, status)  # what was used longest ago is evicted first
         except FileNotFoundError:
             return None
         except OSError:

@@ -11,7 +11,7 @@ from symcache.store.base import (
     blob_key,
     last_sequence,
 )
-from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, frame_sizes, put_blob, put_object
+from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, decoded, frame_sizes, put_blob, put_object
 from symcache.store.library_id import make_library_id, read_library_id
 from symcache.store.local import LocalStore
 from symcache.store.opening import open_store
@@ -32,6 +32,7 @@ __all__ = [
     "Store",
     "blob_key",
     "decode_to",
+    "decoded",
     "frame_sizes",
     "last_sequence",
     "load_record",

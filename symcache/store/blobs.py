@@ -19,7 +19,7 @@ from symcache.errors import IntegrityError, StorageError
 from symcache.files import atomic_write
 from symcache.store.base import Store, blob_key
 
-__all__ = ["COMPRESSION_LEVEL", "BlobReader", "decode_to", "frame_sizes", "put_blob", "put_object"]
+__all__ = ["COMPRESSION_LEVEL", "BlobReader", "decode_to", "decoded", "frame_sizes", "put_blob", "put_object"]
 
 COMPRESSION_LEVEL = 3
 """The knee of the curve: 3.4 times smaller at 225 MB/s a core; level 9 gains 6 % for a quarter of the speed."""
@@ -128,19 +128,12 @@ class BlobReader:
         digest, total = hashlib.sha256(), 0
         with self._store.open(blob_key(self._sha256)) as stored:
             try:
-                with zstandard.ZstdDecompressor().stream_reader(
-                    stored, read_across_frames=True, closefd=False
-                ) as reader:
-                    while chunk := reader.read(_CHUNK):
-                        total += len(chunk)
-                        if self._size is not None and total > self._size:
-                            break
-                        digest.update(chunk)
-                        yield chunk
-                # A frame that lacks some of its checksum decodes here, but not with everybody who gets it as it lies.
-                frame_sizes(stored)
-            except zstandard.ZstdError as error:
-                raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck --repair`") from error
+                for chunk in decoded(stored):
+                    total += len(chunk)
+                    if self._size is not None and total > self._size:
+                        break
+                    digest.update(chunk)
+                    yield chunk
             except IntegrityError as error:
                 raise IntegrityError(f"{name}: {error}", hint="run `symcache fsck --repair`") from error
         if (self._size is not None and total != self._size) or digest.hexdigest() != self._sha256:
@@ -148,6 +141,18 @@ class BlobReader:
                 f"{name}: {total} bytes where {self._size or 'others'} were stored, or another hash",
                 hint="run `symcache fsck --repair`",
             )
+
+
+def decoded(stored: BinaryIO) -> Iterator[bytes]:
+    """Yield what the zstd frames of a blob decode to, in chunks of at most 1 MiB. Raises IntegrityError."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True, closefd=False) as reader:
+            while chunk := reader.read(_CHUNK):
+                yield chunk
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"damaged: {error}") from error
+    # A frame that lacks some of its checksum decodes here, but not with everybody who gets it as it lies.
+    frame_sizes(stored)
 
 
 def frame_sizes(stored: BinaryIO) -> tuple[int, int]:

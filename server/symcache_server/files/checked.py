@@ -12,24 +12,22 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import zstandard
-
+from symcache.errors import IntegrityError
 from symcache.lru_folder import LruFolder, touch
+from symcache.store import decoded
 from symcache_server.http.metrics import CACHE_FILLS, DAMAGED
 
-__all__ = ["DAMAGED_FOLDER", "CheckedFolder", "Proofs", "content_hash", "decoded_hash", "put_aside"]
+__all__ = ["CheckedFolder", "Proofs", "content_hash", "decoded_hash", "put_aside"]
 
 log = logging.getLogger("symcache.server")
-DAMAGED_FOLDER = "damaged"
+_DAMAGED = "damaged"
 """Where files go that are not what their names say: not served any more, and evicted as any other."""
-_TOUCH_SECONDS = 60
 _REMEMBERED = 200_000
 
 _Signature = tuple[int, int, int]
@@ -37,20 +35,38 @@ _Signature = tuple[int, int, int]
 
 
 class Proofs:
-    """Files, by name, that this process has found to hold what they should. May be used from several threads."""
+    """Files that this process has found to hold what they should. May be used from several threads.
 
-    def __init__(self) -> None:
+    What does not is put aside in the cache in `folder`, and counted as of this `kind`.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder, self._kind = folder, kind
         self._signatures: OrderedDict[str, _Signature] = OrderedDict()
         self._lock = threading.Lock()
 
-    def hold(self, name: str, status: os.stat_result) -> bool:
-        """Return whether a file was checked under this name, and has not changed since."""
-        return self._signatures.get(name) == _signature(status)
+    def hold(self, path: str, status: os.stat_result) -> bool:
+        """Return whether a file was checked, and has not changed since."""
+        return self._signatures.get(path) == _signature(status)
 
-    def add(self, name: str, status: os.stat_result) -> None:
+    def check(self, path: Path, sha256: str, hashed: Callable[[BinaryIO], str] | None = None) -> bool:
+        """Return whether a file is here whose content has this hash (by `hashed`); what has another is put aside."""
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                found = (hashed or content_hash)(file)
+        except FileNotFoundError:
+            return False
+        if found != sha256:
+            put_aside(self._folder, path, self._kind)
+            return False
+        self.add(str(path), status)
+        return True
+
+    def add(self, path: str, status: os.stat_result) -> None:
         """Take note that a file was found right; `status` is from before it was read."""
         with self._lock:
-            self._signatures[name] = _signature(status)
+            self._signatures[path] = _signature(status)
             while len(self._signatures) > _REMEMBERED:
                 self._signatures.popitem(last=False)
 
@@ -60,11 +76,10 @@ class CheckedFolder:
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.bounded, self.proofs = folder, LruFolder(folder, limit), Proofs()
+        self.folder, self.bounded, self.proofs = folder, LruFolder(folder, limit), Proofs(folder, "decoded")
         self._own = f"{folder}/"
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
-        self._touched: OrderedDict[str, float] = OrderedDict()
 
     def close(self) -> None:
         """Wait for what is being read and written; begin nothing more."""
@@ -97,7 +112,8 @@ class CheckedFolder:
             os.close(descriptor)
             return None
         if path.startswith(self._own):
-            self.touch(path, status)
+            with contextlib.suppress(OSError):
+                touch(path, status)
         return descriptor
 
     async def once(self, key: str, work: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
@@ -119,31 +135,6 @@ class CheckedFolder:
         failed = future.cancelled() or future.exception() is not None  # seen: every waiter may have gone
         CACHE_FILLS.labels("failed" if failed else "done").inc()
 
-    def touch(self, path: str, status: os.stat_result) -> None:
-        """Have a file count as used now."""
-        now = time.monotonic()
-        if now - self._touched.get(path, -_TOUCH_SECONDS) >= _TOUCH_SECONDS:
-            with contextlib.suppress(OSError):
-                touch(path, status)
-            self._touched[path] = now
-            self._touched.move_to_end(path)
-            while len(self._touched) > _REMEMBERED:
-                self._touched.popitem(last=False)
-
-    def check(self, path: Path, sha256: str, hashed: Callable[[BinaryIO], str] | None = None) -> bool:
-        """Return whether a file is here whose content has this hash (by `hashed`); what has another is put aside."""
-        try:
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                found = (hashed or content_hash)(file)
-        except FileNotFoundError:
-            return False
-        if found == sha256:
-            self.proofs.add(str(path), status)
-            return True
-        put_aside(self.folder, path, "decoded")
-        return False
-
 
 def content_hash(file: BinaryIO) -> str:
     """Return the SHA-256 of what is in a file, in hex."""
@@ -154,17 +145,16 @@ def decoded_hash(stored: BinaryIO) -> str:
     """Return the SHA-256, in hex, of what zstd frames decode to; an empty string for what does not decode."""
     digest = hashlib.sha256()
     try:
-        with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True, closefd=False) as reader:
-            while chunk := reader.read(1 << 20):
-                digest.update(chunk)
-    except zstandard.ZstdError:
+        for chunk in decoded(stored):
+            digest.update(chunk)
+    except IntegrityError:
         return ""
     return digest.hexdigest()
 
 
 def put_aside(folder: Path, path: Path, kind: str) -> None:
     """Move a damaged file of the cache in `folder` to where nobody looks for it, and count it. Raises OSError."""
-    aside = folder / DAMAGED_FOLDER
+    aside = folder / _DAMAGED
     aside.mkdir(exist_ok=True)
     with contextlib.suppress(FileNotFoundError):  # another process was faster
         path.replace(aside / path.name)

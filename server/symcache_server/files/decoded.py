@@ -62,7 +62,7 @@ class DecodedCache:
 
     def _fill(self, sha256: str, size: int, path: Path) -> None:
         def fill() -> None:
-            if not self.files.check(path, sha256):
+            if not self.files.proofs.check(path, sha256):
                 self._library.materialize(sha256, size, path)
                 self.files.proofs.add(str(path), path.stat())
 
@@ -84,7 +84,7 @@ class DecodedCache:
         """Bring a blob of a remote store here as it lies there, proven."""
 
         def fill() -> None:
-            if self.files.check(path, sha256, decoded_hash):
+            if self.files.proofs.check(path, sha256, decoded_hash):
                 return
             with atomic_write(path, mode=0o600) as part:
                 with part.open("w+b") as out, self._library.open_stored(sha256) as stored:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from symcache.errors import IntegrityError, NotFoundError
 from symcache.files import atomic_write_bytes
+from symcache.lru_folder import touch
 from symcache_server.files.checked import CheckedFolder, content_hash
 from symcache_server.http.content import Content, Source
 
@@ -81,7 +82,8 @@ class MadeFiles:
         try:
             with open(note, "rb") as file:  # noqa: PTH123 - on the event loop
                 match = _NOTE.fullmatch(file.read(100).decode("ascii", "replace"))
-                self._files.touch(str(note), os.fstat(file.fileno()))
+                with contextlib.suppress(OSError):
+                    touch(note, os.fstat(file.fileno()))
             if match is None:
                 return None
             source = _MadeFile(self._files, match[1])
@@ -94,7 +96,7 @@ class MadeFiles:
         def fill() -> None:
             with contextlib.suppress(FileNotFoundError):
                 match = _NOTE.fullmatch(_note(path).read_text("ascii", "replace"))
-                if match and self._files.check(Path(self._files.path(match[1])), match[1]):
+                if match and self._files.proofs.check(Path(self._files.path(match[1])), match[1]):
                     return  # another process was faster
             _raise_if_noted(path)
             try:
@@ -129,7 +131,7 @@ class _MadeFile:
         path = self._files.path(self._sha256)
 
         def check() -> None:
-            if not self._files.check(Path(path), self._sha256):
+            if not self._files.proofs.check(Path(path), self._sha256):
                 raise NotFoundError(f"{self._sha256}: made room in the cache", hint="ask again")
 
         return await self._files.open(path, check)

@@ -24,7 +24,7 @@ from typing import IO, BinaryIO, NamedTuple
 from symcache.errors import IntegrityError, SymcacheError
 from symcache.files import atomic_write_bytes
 from symcache.library import Library
-from symcache.store import LocalStore
+from symcache.store import BLOB_KEY, LocalStore
 from symcache_server.files.checked import content_hash, decoded_hash, put_aside
 from symcache_server.files.decoded import Repair
 from symcache_server.http.metrics import OLDEST_CHECK
@@ -41,7 +41,6 @@ _LOOK_SECONDS = 60.0
 _SAVE_SECONDS = 60.0
 _SINCE = "since"
 _DECODED = re.compile(r"([0-9a-f]{64})(\.zst)?")
-_BLOB = re.compile(r"([0-9a-f]{64})\.zst")
 _PREFIXES = tuple(f"{number:02x}" for number in range(256))
 
 
@@ -144,9 +143,9 @@ class Scrubber:
             put_aside(self._decoded, path, "decoded")
 
     def _check_blob(self, path: Path) -> None:
-        match = _BLOB.fullmatch(path.name)
-        if match and _read(path, decoded_hash) != match[1]:
-            self._repair(match[1], IntegrityError(f"{path}: damaged"))
+        match = BLOB_KEY.fullmatch(f"blobs/{path.parent.name}/{path.name}")
+        if match and _read(path, decoded_hash) != match[2]:
+            self._repair(match[2], IntegrityError(f"{path}: damaged"))
 
 
 class _State:

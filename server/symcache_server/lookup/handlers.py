@@ -40,7 +40,8 @@ __all__ = ["send_lookup", "send_raw_cache"]
 
 async def send_lookup(request: web.Request, lookup: Lookup) -> web.StreamResponse:
     """Send what is requested in any layout, or 404."""
-    if came_through(request, request.app[CONFIG].identity):
+    config = request.app[CONFIG]
+    if config.upstreams and came_through(request, config.identity):
         return not_found("this server has passed the request on itself, so it has nothing")
     if lookup.what is What.SOURCE:
         return await send_source(request, lookup)

@@ -19,7 +19,7 @@ from aiohttp import web
 from symcache.client import FetchedImage, Fetcher, LocalCache, http_session, split_tokens
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageRequest
-from symcache_server.files.checked import Proofs, content_hash, put_aside
+from symcache_server.files.checked import Proofs
 from symcache_server.http.metrics import UPSTREAM
 
 __all__ = ["Upstreams", "came_through", "station"]
@@ -52,7 +52,7 @@ class Upstreams:
     def __init__(self, urls: tuple[str, ...], folder: Path, limit: int, identity: str) -> None:
         self._urls, self._tokens = split_tokens(urls)
         self._identity = identity
-        self._cache, self._proofs = LocalCache(folder, limit), Proofs()
+        self._cache, self._proofs = LocalCache(folder, limit), Proofs(folder / "blobs", "upstream")
         self._session: aiohttp.ClientSession | None = None
         self._running: dict[_Key, asyncio.Task[FetchedImage | None]] = {}
         self._misses: OrderedDict[_Key, float] = OrderedDict()
@@ -91,20 +91,13 @@ class Upstreams:
 
     async def _is_intact(self, cached: FetchedImage) -> bool:
         """Return whether a cached file is what was fetched; what is not is put aside."""
-        path = cached.path
         try:
-            status = path.stat()
-            if self._proofs.hold(cached.sha256, status):
-                return True
-            with path.open("rb") as file:
-                found = await asyncio.to_thread(content_hash, file)
+            status = cached.path.stat()
         except FileNotFoundError:
             return False  # evicted
-        if found != cached.sha256:
-            await asyncio.to_thread(put_aside, self._cache.folder / "blobs", path, "upstream")
-            return False
-        self._proofs.add(cached.sha256, status)
-        return True
+        if self._proofs.hold(str(cached.path), status):
+            return True
+        return await asyncio.to_thread(self._proofs.check, cached.path, cached.sha256)
 
     def _may_pass_on(self, request: web.BaseRequest) -> bool:
         """Return whether the request has not come through here already, nor through too many servers."""
