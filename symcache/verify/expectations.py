@@ -18,7 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from symcache.dyld import canonical_arch
 from symcache.verify.tables import load_table, parse_table
 
-__all__ = ["FILES", "SYSTEM", "Expectations", "Expected", "ShippedTable", "family_of_path", "shipped_table"]
+__all__ = [
+    "FILES",
+    "SYSTEM",
+    "Expectations",
+    "Expected",
+    "HarvestRow",
+    "ShippedTable",
+    "family_of_path",
+    "shipped_table",
+]
 
 SYSTEM, FILES = "system", "files"
 # Each family has a folder in /System that is laid out as a system itself; iOSSupport has none of its own caches.
@@ -75,7 +84,9 @@ class _Entry(_Bounds):
     optional: dict[_Family, tuple[_Arch, ...]] = {}
 
 
-class _Harvest(_Bounds):
+class HarvestRow(_Bounds):
+    """What every harvest of some releases must have."""
+
     hosts: tuple[str, ...] = ()
     """Kinds of hosts, or models; without any, the row is about all of them."""
     cryptex: str = ""
@@ -100,7 +111,7 @@ class _Table(BaseModel):
 class ShippedTable(_Table):
     """The table that is part of the program."""
 
-    harvest: tuple[_Harvest, ...]
+    harvest: tuple[HarvestRow, ...]
 
 
 def _number(version: str) -> tuple[int, ...]:

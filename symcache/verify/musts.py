@@ -8,7 +8,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from symcache.model import Release
-from symcache.verify.expectations import FILES, shipped_table
+from symcache.verify.expectations import FILES, HarvestRow, shipped_table
 
 __all__ = ["Had", "Host", "Lack", "hosts_with", "lost_cryptexes", "musts_lacking"]
 
@@ -70,10 +70,9 @@ class Lack:
 def musts_lacking(release: Release, had: Had, archs: Sequence[str] = (), families: Sequence[str] = ()) -> list[Lack]:
     """Return what a harvest of `release` must have, and has not; with `archs` or `families`, only of these."""
     there = {*had.caches, *((FILES, arch) for arch in had.files)}
+    families_there = {family for family, _ in there}
     lacks: list[Lack] = []
-    for row in shipped_table().harvest:
-        if not row.fits(release.product, release.version, release.build):
-            continue
+    for row in _rows(release):
         if row.hosts and had.host not in row.hosts and had.model not in row.hosts:
             continue
         if row.cryptex and not any(f"/{row.cryptex}/" in f"{path}/" for path in had.cryptexes):
@@ -81,7 +80,7 @@ def musts_lacking(release: Release, had: Had, archs: Sequence[str] = (), familie
         lacks += [
             Lack(family)
             for family in row.families
-            if family not in {f for f, _ in there} and (not families or family in families)
+            if family not in families_there and (not families or family in families)
         ]
         lacks += [
             Lack(family, arch)
@@ -99,9 +98,8 @@ def hosts_with(release: Release, family: str, arch: str) -> str:
     """Return which hosts of a release must have a cache, in words; an empty string where no row says it."""
     words = [
         _HOST_WORDS.get(host, host)
-        for row in shipped_table().harvest
-        if row.fits(release.product, release.version, release.build)
-        and any(fnmatchcase(arch, wanted) for wanted in row.must.get(family, ()))
+        for row in _rows(release)
+        if any(fnmatchcase(arch, wanted) for wanted in row.must.get(family, ()))
         for host in row.hosts or ("",)
         if host != Host.VM
     ]
@@ -110,8 +108,11 @@ def hosts_with(release: Release, family: str, arch: str) -> str:
 
 def lost_cryptexes(release: Release, cryptexes: Iterable[str]) -> list[str]:
     """Return those of `cryptexes` (paths) that lead nowhere and must not, on a system of `release` that is whole."""
-    rows = [r for r in shipped_table().harvest if r.fits(release.product, release.version, release.build)]
-    idle = [row.idle_cryptexes for row in rows if row.idle_cryptexes is not None]
+    idle = [row.idle_cryptexes for row in _rows(release) if row.idle_cryptexes is not None]
     if not idle:
         return []  # before there were cryptexes
     return [path for path in cryptexes if not any(path.rpartition("/")[2] in names for names in idle)]
+
+
+def _rows(release: Release) -> list[HarvestRow]:
+    return [row for row in shipped_table().harvest if row.fits(release.product, release.version, release.build)]

@@ -219,6 +219,23 @@ def test_an_update_is_left_out_and_what_is_staged_of_this_build_is_not(library: 
     assert len(run(root, library, tmp_path).caches) == 2
 
 
+def test_a_file_that_lies_in_a_prepared_cryptex_as_well_is_listed_once(
+    loose: Path, library: Library, tmp_path: Path
+) -> None:
+    pending = f"{_PREBOOT}/Incoming/OS"
+    root = system(tmp_path / "root", "28.0", {f"{_OS}/{_DYLD}": ("arm64e",), f"{pending}/{_DYLD}": ("arm64e",)})
+    services = root / pending / "System/Library/CoreServices"
+    services.mkdir()
+    (services / "SystemVersion.plist").write_bytes(system_version(ProductVersion="28.0", ProductBuildVersion="1A1"))
+    other = compile_image(tmp_path / "other", "libother.dylib", "int other(void) { return 2; }")
+    for file, folder in ((loose, _OS), (loose, pending), (other, pending)):
+        (root / folder / "usr/lib").mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, root / folder / "usr/lib")
+    assert run(root, library, tmp_path).sealed
+    assert {o.path for o in library.by_name("libloose.dylib")} == {f"/{_OS}/usr/lib/libloose.dylib"}
+    assert {o.path for o in library.by_name("libother.dylib")} == {f"/{pending}/usr/lib/libother.dylib"}
+
+
 def fault(root: Path, name: str) -> str:
     """Do one harm to a good system; return what must be named."""
     folder = root / _OS / _DYLD

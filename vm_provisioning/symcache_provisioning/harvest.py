@@ -17,7 +17,7 @@ from symcache.dyld import EXTRACTOR, canonical_arch
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedObject, ingest
 from symcache.macho import identify
-from symcache.model import ManifestEntry, Origin, Release
+from symcache.model import ImageKey, ManifestEntry, Origin, Release
 from symcache.text import excerpt
 from symcache_provisioning.cache_results import CacheSummary, add_problem
 from symcache_provisioning.caches import Caches
@@ -204,10 +204,9 @@ def _files(
             )
     # What lies in a prepared cryptex is mostly what lies in the one that is in use.
     listed = {(m.path, m.arch, m.key) for m in staged.manifest}
-    again = {m.path for m in staged.manifest if (source.discovery.doubles(m.path), m.arch, m.key) in listed}
+    again = {i for i in listed if (source.discovery.doubles(i[0]), *i[1:]) in listed}
     if again:
-        staged.manifest = [
-            m for m in staged.manifest if (source.discovery.doubles(m.path), m.arch, m.key) not in listed
+        staged.manifest = [m for m in staged.manifest if (m.path, m.arch, m.key) not in again]
+        staged.objects = [
+            o for o in staged.objects if (o.path, o.arch, ImageKey(o.uuid, o.kind, o.cache_uuid)) not in again
         ]
-        left = {(m.path, m.arch, m.uuid) for m in staged.manifest}
-        staged.objects = [o for o in staged.objects if (o.path, o.arch, o.uuid) in left or o.path not in again]
