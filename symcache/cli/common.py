@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,7 @@ __all__ = [
     "errors_to_exit",
     "fail",
     "json_text",
+    "name_some",
     "out",
     "percent_progress",
     "plain",
@@ -103,6 +104,14 @@ ArchOption = Annotated[str | None, typer.Option("--arch", help="Only this archit
 def plain(text: str) -> str:
     """Return foreign text as `printable` does, safe for rich's markup, too."""
     return escape(printable(text))
+
+
+def name_some(title: str, texts: Sequence[str], *, style: str = "yellow", most: int = 20) -> None:
+    """Print foreign texts on standard error, each behind the title; of many, only the first `most`."""
+    for text in texts[:most]:
+        console.print(f"[{style}]{title}:[/] {plain(text)}", soft_wrap=True)
+    if len(texts) > most:
+        console.print(f"[{style}]{title}:[/] and {len(texts) - most} more (--json lists them all)")
 
 
 class Table:

@@ -6,13 +6,11 @@ from typing import Literal
 
 from rich.progress import Progress, TaskID
 
-from symcache.cli.common import byte_progress, console, count_progress, out, plain
+from symcache.cli.common import byte_progress, console, count_progress, name_some, out, plain
 from symcache.model import uuid_text
 from symcache_provisioning import HarvestResult
 
 __all__ = ["HarvestDisplay", "result_json", "show_result"]
-
-_LISTED = 20
 
 
 class HarvestDisplay:
@@ -53,10 +51,7 @@ def show_result(result: HarvestResult) -> None:
         out.print(f"{plain(cache.path)}  {plain(cache.arch)}  {uuid}  {cache.images} images")
     missing = [f"{m.path} ({m.arch}, {uuid_text(m.uuid) if m.uuid else 'no UUID'})" for m in result.missing]
     for title, texts in (("note", result.notes), ("missing", missing), ("problem", result.problems)):
-        for text in texts[:_LISTED]:
-            console.print(f"[yellow]{title}:[/] {plain(text)}", soft_wrap=True)
-        if len(texts) > _LISTED:
-            console.print(f"[yellow]{title}:[/] and {len(texts) - _LISTED} more (--json lists them all)")
+        name_some(title, texts)
     state = "[green]sealed[/]" if result.sealed else "[yellow]partial[/]"
     by = f" by {result.extractor}" if result.extractor else ""
     out.print(

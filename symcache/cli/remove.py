@@ -11,7 +11,17 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from symcache.cli.common import JsonOption, LibraryOption, Table, console, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import (
+    JsonOption,
+    LibraryOption,
+    Table,
+    console,
+    emit_json,
+    errors_to_exit,
+    name_some,
+    out,
+    plain,
+)
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError
 from symcache.library import (
@@ -26,8 +36,6 @@ from symcache.library import (
 )
 
 __all__ = ["register"]
-
-_LISTED = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -111,8 +119,7 @@ def _undo(library: Library, names: list[str], json: bool) -> None:
             state = "sealed" if r.sealed else "partial"
             out.print(f"{plain(r.build)}: {r.stored} contents are served again ({state}), by record {r.record}")
     lost = [text for r in restored for text in r.lost]
-    for text in lost[:_LISTED]:
-        console.print(f"[yellow]lost:[/] {plain(text)}")
+    name_some("lost", lost)
     if lost:
         raise IncompleteError(
             f"{len(lost)} files were deleted by `symcache gc` since they were removed",

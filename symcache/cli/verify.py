@@ -20,6 +20,7 @@ from symcache.cli.common import (
     emit_json,
     errors_to_exit,
     existing_path,
+    name_some,
     out,
     plain,
 )
@@ -276,10 +277,7 @@ def _show(report: VerifyReport) -> None:
     for waived in report.waived[:_SHOWN]:
         message, reason = plain(waived.finding.message), plain(waived.reason)
         out.print(f"[yellow]waived[/]  {waived.finding.code}  {message} (until {waived.until}: {reason})")
-    for note in report.notes[:_SHOWN]:
-        console.print(f"[dim]note:[/] {plain(note)}")
-    if len(report.notes) > _SHOWN:
-        console.print(f"[dim]note:[/] and {len(report.notes) - _SHOWN} more (--json lists them all)")
+    name_some("note", report.notes, style="dim", most=_SHOWN)
     if report.releases:
         table = Table("build", "version", "images", "shared caches", "verdict")
         for release in report.releases:
