@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from symcache.cli.common import emit_json, emit_text, json_text, out, plain, takes_utf8, to_output
-from symcache.dump import Analysis, Frame, ThreadReport
+from symcache.dump import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.errors import SymcacheError, UsageError
 from symcache.files import atomic_write
 from symcache.kinds import uuid_text
@@ -239,14 +240,19 @@ def print_analysis(analysis: Analysis) -> None:
             _print_registers(analysis.registers)
     out.print("\nmodules:")
     for module in analysis.modules:
-        dumped, executable = module.loaded.module, module.loaded.executable
-        uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
-        note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
-        symbols = " +dSYM" if module.debug_info and module.status in {"have", "memory"} else ""
-        out.print(
-            f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}  {plain(dumped.path or dumped.name)}"
-            + (f"  ({plain(note)})" if note else "")
-        )
+        _print_module(module)
+
+
+def _print_module(module: ModuleReport) -> None:
+    """Print a module on one line, or its path on a second one if it does not fit: paths and UUIDs are never cut."""
+    dumped, executable = module.loaded.module, module.loaded.executable
+    uuid = uuid_text(dumped.uuid) if dumped.uuid else "-"
+    note = " ".join(p for p in (executable.build if executable else "", module.detail) if p)
+    symbols = " +dSYM" if module.debug_info and module.status in {"have", "memory"} else ""
+    start = f"  {dumped.address:#018x}  {uuid:36}  {module.status + symbols:10}"
+    path = plain(dumped.path or dumped.name) + (f"  ({plain(note)})" if note else "")
+    line = f"{start}  {path}"
+    out.print(line if cell_len(line) <= out.width else f"{start.rstrip()}\n      {path}")
 
 
 def _print_thread(thread: ThreadReport, *, crashed: bool) -> None:
@@ -284,5 +290,5 @@ def _frame_text(frame: Frame) -> str:
 def _print_registers(registers: dict[str, int]) -> None:
     out.print("  registers:")
     items = [f"{name:>6} {value:#018x}" for name, value in registers.items()]
-    for start in range(0, len(items), 4):
-        out.print("  " + "  ".join(items[start : start + 4]))
+    for start in range(0, len(items), 3):  # in 80 columns
+        out.print("  ".join(items[start : start + 3]))

@@ -82,3 +82,16 @@ def test_on_a_narrow_screen() -> None:
         "path                 [UUID]",
         f"/usr/lib/libz.dylib  {uuid_text(UNKNOWN)}",
     ]
+
+
+def test_an_analysis_fits_80_columns() -> None:
+    dump = str(ASSETS / "dumps" / "crash-x86_64.zip")
+    lines = _lines("analyze", dump)
+    registers = lines[lines.index("  registers:") + 1 :]
+    registers = registers[: registers.index("")]
+    assert registers[0].split()[::2] == ["rax", "rbx", "rcx"]
+    modules = lines[lines.index("modules:") + 1 :]
+    # Nothing is cut: what is too long has a line of its own.
+    assert all(len(line) <= 80 or line.split() == [line.strip()] for line in registers + modules)
+    paths = [line.split()[-1] for line in modules if "/" in line]
+    assert len(paths) == 11 and all(Path(path).is_absolute() for path in paths)
