@@ -28,7 +28,10 @@ from symcache.macho import CPU_TYPE, LC, LITTLE_64, MH, LoadCommand, Note, arch_
 __all__ = ["Core", "CoreThread", "Segment", "check_crashed", "parse_core", "read_core"]
 
 _THREADS = frozenset({LC.THREAD, LC.UNIXTHREAD})
-_READ = _THREADS | {LC.SEGMENT_64, LC.NOTE}
+_GCORE_OWN = frozenset({0x141, 0x142})
+"""proto_LC_FILEREF and proto_LC_COREDATA (loader_additions.h of Apple's gcore): memory that lies in other files, or may
+be packed. No debugger reads them."""
+_READ = _THREADS | {LC.SEGMENT_64, LC.NOTE} | _GCORE_OWN
 _HEADER_32 = 28
 """Size of mach_header."""
 _NOTE_AT, _NOTE = 8, 32
@@ -143,6 +146,12 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                     notes.append(note)
                 else:
                     odd.append((command.offset + _NOTE_AT, bytes(_NOTE)))
+            elif command.cmd in _GCORE_OWN:
+                raise DumpError(
+                    f"{name}: keeps its memory in a form of gcore's own (load command {command.cmd:#x}), which no"
+                    " debugger reads",
+                    hint="convert it on a Mac: gcore conv CORE CONVERTED",
+                )
             elif segment := _segment(command, size, name):
                 segments.append(segment)
     except MachOError as error:

@@ -226,6 +226,13 @@ def test_threads_in_the_kernel_did_not_crash(arch: int, tmp_path: Path) -> None:
             CoreFile(threads=[x86_thread()], extra_commands=[struct.pack("<2I56x2I", 0x19, 72, 64, 0)]),
             "64 sections do not fit into a segment command of 72 bytes",
         ),
+        (  # proto_coredata_command, packed by LZFSE
+            CoreFile(
+                threads=[x86_thread()],
+                extra_commands=[struct.pack("<2I4Q3I4x", 0x142, 56, 0x1000, 1 << 20, 0x1000, 512, 7, 3, 0x40)],
+            ),
+            "a form of gcore's own (load command 0x142)",
+        ),
         (CoreFile(threads=[arm_thread()]), "no general-purpose registers"),
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 0x2000), Region(0x2000, 0x1000)]), "overlap"),
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 1 << 20)] * 2), "overlap"),
