@@ -27,7 +27,7 @@ from symcache.resolve import ModuleResolver, Progress
 
 __all__ = ["load_minidump", "minidump_header"]
 
-_READ_WRITE, _READ_EXECUTE = 3, 5
+_READ, _READ_WRITE, _READ_EXECUTE = 1, 3, 5
 _MAX_COPY = 1 << 30
 """Bytes; a larger minidump is not copied for the sake of a guess."""
 
@@ -62,11 +62,11 @@ def load_minidump(
         names=minidump.names,
         blamed=minidump.crashed is not None,
     )
-    frameless = _frameless(replace(dump, core=memory), minidump, loaded)
-    if frameless and path.stat().st_size > _MAX_COPY:
-        frameless = []
+    guesses = _guesses(replace(dump, core=memory), minidump, loaded)
+    if guesses and path.stat().st_size > _MAX_COPY:
+        guesses = []
     copy = scratch / "minidump.dmp"
-    if (frameless or minidump.needs_copy) and write_copy(path, copy, minidump, frameless):
+    if (guesses or minidump.needs_copy) and write_copy(path, copy, minidump, guesses):
         return replace(loaded, plan=replace(loaded.plan, core=copy.absolute()))
     return loaded
 
@@ -95,8 +95,12 @@ def _core_with_memory(core: Core, minidump: Minidump) -> _CoreWithMemory:
     return _CoreWithMemory(core.arch, core.cputype, core.segments, core.threads, (), tuple(memory))
 
 
-def _frameless(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list[tuple[int, int]]:
-    """Return the missing modules (address, size) in which threads are, in functions that keep no frame."""
+def _guesses(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list[Segment]:
+    """Return all memory, in which missing modules are not executable where threads are in functions without a frame.
+
+    Empty if threads are in no missing module, or the minidump lists its memory itself. What such a list does not have,
+    LLDB takes for unmapped: it lists modules and stacks as well.
+    """
     missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
     if not missing or minidump.has_regions:
         return []
@@ -108,7 +112,12 @@ def _frameless(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list
         position = bisect.bisect_left(counters, address)
         return position < len(counters) and counters[position] < address + size
 
-    return [(address, size) for address, size in missing if (address, size) not in framed and visited(address, size)]
+    if not any(visited(address, size) for address, size in missing):
+        return []
+    hidden = {address for address, size in missing if (address, size) not in framed and visited(address, size)}
+    modules = [s._replace(protection=_READ) if s.address in hidden else s for s in dump.core.segments]
+    memory = [s._replace(protection=_READ_WRITE) for s in minidump.memory if not Core.segment_at(dump.core, s.address)]
+    return sorted(modules + memory)
 
 
 def minidump_header(minidump: Minidump) -> DumpHeader:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from symcache.dump.formats.core import Segment
 from symcache.dump.formats.minidump import (
     MEMORY,
     MEMORY64,
@@ -33,17 +34,19 @@ __all__ = ["write_copy"]
 
 _THREAD = struct.Struct("<I20xQ4I")
 _REGION = struct.Struct("<2QI4xQ3I4x")
-_COMMITTED, _PAGE_READONLY, _MEM_IMAGE = 0x1000, 2, 0x0100_0000
+_COMMITTED, _MEM_PRIVATE = 0x1000, 0x2_0000
+_PAGES = {1: 0x02, 3: 0x04, 5: 0x20}
+"""PAGE_READONLY, PAGE_READWRITE, PAGE_EXECUTE_READ by VM_PROT bits."""
 _STREAMS_AT = 8
 """Offset of number and place of the directory's entries in the header."""
 _MAX_PLACE = 1 << 32
 
 
-def write_copy(source: Path, target: Path, minidump: Minidump, regions: Sequence[tuple[int, int]]) -> bool:
+def write_copy(source: Path, target: Path, minidump: Minidump, regions: Sequence[Segment]) -> bool:
     """Write a copy of the minidump, as it was read, to `target`; return whether it could be: it must be below 4 GiB.
 
-    `regions` (address, size) become memory that may be read, and not executed; if there are none, a list of regions
-    that is there stays. Raises OSError.
+    `regions` are listed as what memory there is; if there are none, a list of regions that is there stays. Raises
+    OSError.
     """
     if source.stat().st_size >= _MAX_PLACE - _needed(minidump, regions):
         return False
@@ -53,7 +56,7 @@ def write_copy(source: Path, target: Path, minidump: Minidump, regions: Sequence
     return True
 
 
-def _needed(minidump: Minidump, regions: Sequence[tuple[int, int]]) -> int:
+def _needed(minidump: Minidump, regions: Sequence[Segment]) -> int:
     """Return a number of bytes that what is added does not exceed."""
     return 4096 * (1 + len(minidump.threads)) + 128 * (len(minidump.modules) + len(minidump.memory) + len(regions))
 
@@ -64,7 +67,7 @@ class _Copy:
         self._size = file.seek(0, os.SEEK_END)
         self._directory = b""
 
-    def write(self, regions: Sequence[tuple[int, int]]) -> None:
+    def write(self, regions: Sequence[Segment]) -> None:
         minidump = self._minidump
         near = [s for s in minidump.memory if s.offset < _MAX_PLACE and s.filesize < _MAX_PLACE]
         kept = {SYSTEM, MISC} | (set() if regions else {REGIONS})
@@ -89,8 +92,9 @@ class _Copy:
             self._add(EXCEPTION, stopping(minidump.raised, contexts[minidump.crashed]))
         if regions:
             listed = struct.pack("<2IQ", 16, _REGION.size, len(regions)) + b"".join(
-                _REGION.pack(address, address, _PAGE_READONLY, size, _COMMITTED, _PAGE_READONLY, _MEM_IMAGE)
-                for address, size in regions
+                _REGION.pack(s.address, s.address, page, s.size, _COMMITTED, page, _MEM_PRIVATE)
+                for s in regions
+                for page in (_PAGES[s.protection],)
             )
             self._add(REGIONS, listed)
         place = self._append(self._directory)

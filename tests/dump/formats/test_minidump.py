@@ -208,6 +208,33 @@ def test_a_dsym_alone_names_its_frames(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("framed", [0, 1])
+def test_where_nobody_has_any_module(framed: int, tmp_path: Path) -> None:
+    """A function that has only saved rbp crashed, while the other thread is in a system call; or the other way round.
+
+    Compilers write such functions, and what is on top of their stack looks like a return address to LLDB.
+    """
+    app, kernel, stacks = 0x1_0000_0000, 0x7FFF_2000_0000, (0x7FFE_0000_0100, 0x7000_0000_0100)
+    chain = struct.pack("<4Q", stacks[framed] + 0x10, app + 0x2005, stacks[framed] + 0x20, app + 0x3005) + bytes(64)
+    call = struct.pack("<6Q", app + 0x4005, 0, 0, 0, stacks[not framed] + 0x30, app + 0x5005) + bytes(64)
+    threads = [
+        MiniThread({"rip": app + 0x1000, "rsp": stacks[framed], "rbp": stacks[framed]}, stacks[framed], chain),
+        MiniThread(
+            {"rip": kernel + 0x1000, "rsp": stacks[not framed], "rbp": stacks[not framed] + 0x20},
+            *(stacks[not framed], call),
+        ),
+    ]
+    path = tmp_path / "crash.dmp"
+    modules = [
+        (app, 0x1_0000, "/Applications/App.app/Contents/MacOS/App", UUID(int=1)),
+        (kernel, 0x3_0000, "/usr/lib/system/libsystem_kernel.dylib", UUID(int=2)),
+    ]
+    path.write_bytes(minidump(modules, threads if framed == 0 else threads[::-1], 0, (1, 1, 0x10)))
+    frames = [[f.address for f in t.frames] for t in analyze(path, FolderResolver([])).threads]
+    true = [[app + 0x1000, app + 0x2005, app + 0x3005], [kernel + 0x1000, app + 0x4005, app + 0x5005]]
+    assert frames == (true if framed == 0 else true[::-1])
+
+
 def test_signed_return_addresses(emulated: Callable[..., Emulated], system: LibraryResolver, tmp_path: Path) -> None:
     one = emulated("arm64", signed=True)
     assert any(word >> 47 & 0xFFFF for t in one.threads for word in struct.unpack(f"<{len(t.stack) // 8}Q", t.stack))
