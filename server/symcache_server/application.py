@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from symcache.errors import EnvironmentFailure, FormatError, IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache.text import printable
 from symcache_server import api, pages
 from symcache_server.config import ServerConfig
 from symcache_server.http import health
-from symcache_server.http.auth import Scope, required_scope, requires, token_of
+from symcache_server.http.auth import Scope, required_scope, requires, token_of, wait_for_access
 from symcache_server.http.content import MISSING, SIGNATURE
 from symcache_server.http.metrics import TYPE
 from symcache_server.keys import CONFIG, LIMITS, TOKENS
@@ -38,7 +39,8 @@ def create_app(config: ServerConfig) -> web.Application:
     health.register(app)
     api.register(app)
     pages.register(app)
-    app.router.add_route("*", "/{path:.*}", _look_up)  # whatever has none of the paths above
+    # Whatever has none of the paths above.
+    app.router.add_route("*", "/{path:.*}", _look_up, expect_handler=wait_for_access)
     for route in app.router.routes():
         required_scope(route.handler)
     return app
@@ -78,6 +80,11 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
         refusal = _error_response(request, 400, "the Host field names no host")
         refusal.force_close()  # as after all that is no HTTP
         return refusal
+    if not request.app[CONFIG].is_own_name(request.headers.get(hdrs.HOST, "")):
+        raise web.HTTPMisdirectedRequest(
+            text="this server responds under the names of its own machine alone: if it is reached by another one, as"
+            " through a proxy, start it with --host-name NAME"
+        )
     try:
         # aiohttp has handlers of its own for what is no path at all, such as `*`.
         no_path = request.match_info.http_exception is not None
@@ -86,6 +93,10 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise web.HTTPForbidden(text="nobody may use this: it does not say who may") from None
     private = scope is not None and _check_token(request, scope)
     request[TYPE] = "api" if request.path.startswith("/api/") else "page"
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        # Not by aiohttp, before anybody was asked for a token: see `wait_for_access`.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     response = await handler(request)
     if private and "Cache-Control" in response.headers:  # what needs a token is for nobody else's cache
         response.headers["Cache-Control"] = response.headers["Cache-Control"].replace("public", "private")
@@ -100,11 +111,14 @@ def _check_token(request: web.Request, scope: Scope) -> bool:
     if not open_to_all or limits.on:
         token = app[TOKENS].find(token_of(request) or "")
     if limits.on:  # guesses at tokens are counted, too
-        limits.check(request, token, upload=request.path.startswith("/api/v1/uploads"))
+        known = token if token and not token.has_expired else None
+        limits.check(request, known, upload=request.path.startswith("/api/v1/uploads"))
     if open_to_all:
         return False
     if token is None:
         raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
+    if token.has_expired:
+        raise web.HTTPUnauthorized(text=f"the token {token.name} has expired: ask for another one")
     if not token.may(scope):
         raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
     return True
@@ -151,7 +165,8 @@ def _error_response(
     if status == web.HTTPNotFound.status_code:
         caching = MISSING if request.app[CONFIG].open_reads else MISSING.replace("public", "private")
     headers = {"Cache-Control": caching} | (headers or {})
+    reason, hint = (request.app[CONFIG].without_paths(text) for text in (reason, hint))
     if request.path.startswith("/api/"):
         return web.json_response({"error": reason, "hint": hint}, status=status, headers=headers)
     text = f"{reason}\n" + (f"next: {hint}\n" if hint else "")
-    return web.Response(status=status, text=text, headers=headers)
+    return web.Response(status=status, text=printable(text, keep="\n"), headers=headers)

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import secrets
 import ssl
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from symcache_server.http.limits import Network
 __all__ = ["ServerConfig"]
 
 _LOOKUP_RATE, _UPLOAD_RATE = 200.0, 50.0
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:/@]+)(?::[0-9]{1,5})?")
 _LOCATION = re.compile(r"(?:/[A-Za-z0-9._-]{1,64}){1,8}")
 
 
@@ -32,6 +34,8 @@ class ServerConfig:
     state_dir: Path
     """Folder of what the server has to remember: the log of misses."""
     host: str = "127.0.0.1"
+    host_names: tuple[str, ...] = ()
+    """By which clients reach a server on loopback, through a proxy, beside localhost and its addresses."""
     port: int = 8080
     """0: any free port."""
     processes: int = 1
@@ -70,6 +74,25 @@ class ServerConfig:
         except ValueError:
             return False
 
+    def is_own_name(self, host: str) -> bool:
+        """Return whether a request's Host names this server; "" is what no browser sends.
+
+        A web page may have its own name resolved to 127.0.0.1, and would then be read from as one of the same origin.
+        Everywhere else names say nothing.
+        """
+        if not self.is_loopback or not host:
+            return True
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match[1].strip("[]").removesuffix(".").lower()
+        if name == "localhost" or name in {known.lower() for known in self.host_names}:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
     @cached_property
     def open_reads(self) -> bool:
         """Whether reading needs no token."""
@@ -101,6 +124,13 @@ class ServerConfig:
             uploads if self.upload_rate is None else self.upload_rate,
         )
 
+    def without_paths(self, text: str) -> str:
+        """Return a message to a client, in which no folder of the server is named."""
+        folders = [self.library, str(self.cache_dir), str(self.state_dir), tempfile.gettempdir()]
+        for folder, name in zip(folders, ("LIBRARY", "CACHE", "STATE", "TMPDIR"), strict=True):
+            text = text.replace(folder.rstrip("/"), name) if len(folder) > 1 else text
+        return text
+
     def tls(self) -> ssl.SSLContext | None:
         """Return what speaks TLS, or None for plain HTTP. Raises UsageError for files that are none of the kind."""
         if self.tls_cert is None and self.tls_key is None:
@@ -122,7 +152,8 @@ class ServerConfig:
         """Raise UsageError for settings that contradict each other or would expose the library unintentionally."""
         if self.public_reads and self.require_token:
             raise UsageError("--public-reads and --require-token contradict each other", hint="choose one of them")
-        if not self.open_reads and not any(t.may(Scope.READ) for t in TokenStore(self.tokens).all()):
+        tokens = [t for t in TokenStore(self.tokens).all() if not t.has_expired]
+        if not self.open_reads and not any(t.may(Scope.READ) for t in tokens):
             raise UsageError(
                 f"{self.host}: reading needs a token there, and there is none that may read",
                 hint="make a token with `symcache token create NAME`, or add --public-reads if everybody may read",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import multiprocessing
 import os
@@ -35,7 +36,11 @@ log = logging.getLogger("symcache.server")
 _BACKLOG = 1024
 _START_SECONDS = 120.0
 _RESTART_SECONDS = 1.0
-"""A process that ends by itself is started again, but not more often than this."""
+"""A process that ends by itself is started again after that, and after twice as long each time that it ends soon."""
+_LONGEST_PAUSE = 60.0
+"""Seconds; what has lived so long ended for another reason."""
+_LATER = frozenset({signal.SIGHUP, signal.SIGINT})
+"""They wait until there is a handler: without one they would kill what is just starting, Ctrl-C with a traceback."""
 
 Ready = Callable[[str], None]
 
@@ -73,6 +78,12 @@ def run(config: ServerConfig, ready: Ready) -> None:
     """
     config.check()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    if config.public_reads and (addresses := _public_addresses(config.host)):
+        log.warning(
+            "whoever can connect to %s may read, without a token, and most of these files are Apple's: leave out"
+            " --public-reads, or let a firewall decide who can connect",
+            ", ".join(addresses),
+        )
     if config.processes == 1:
         asyncio.run(_serve(config, listen(config.host, config.port), ready))
         return
@@ -81,6 +92,17 @@ def run(config: ServerConfig, ready: Ready) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         keep_working_folder_out()
         _Supervisor(config).run(ready)
+
+
+def _public_addresses(host: str) -> list[str]:
+    """Return at which addresses of the public internet a server on `host` listens; best effort."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        if found & {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+            found = {str(address[0]) for *_, address in socket.getaddrinfo(socket.gethostname(), None)}
+    except (OSError, UnicodeError):
+        return []
+    return sorted(a for a in found if ipaddress.ip_address(a.partition("%")[0]).is_global)
 
 
 async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> None:
@@ -92,6 +114,7 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
         loop.add_reader(supervisor.sentinel, stop.set)  # killed: nobody else would end this process
     tls = config.tls()
     loop.add_signal_handler(signal.SIGHUP, _reload, config, tls)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _LATER)
     logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
     runner = web.AppRunner(
         create_app(config),
@@ -159,7 +182,7 @@ class _Supervisor:
         port = first.getsockname()[1]
         more = [listen(config.host, port, shared=True) if spread else first for _ in range(config.processes - 1)]
         self._sockets = [first, *more]
-        self._processes: list[SpawnProcess] = []
+        self._slots = [_Slot() for _ in self._sockets]
         self._stopping = False
 
     def run(self, ready: Ready) -> None:
@@ -167,15 +190,19 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._hand_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _LATER)
         try:
             pipes = [self._start(n) for n in range(self._config.processes)]
-            for pipe in pipes:
+            for slot, pipe in zip(self._slots, pipes, strict=True):
                 if not pipe.poll(_START_SECONDS) or self._stopping:
                     break
                 try:
                     pipe.recv()
                 except EOFError:
-                    raise EnvironmentFailure("a server process ended at once", hint="see its messages above") from None
+                    if not slot.was_killed():  # which says nothing of the others, and of its replacement
+                        raise EnvironmentFailure(
+                            "a server process ended at once", hint="see its messages above"
+                        ) from None
             else:
                 ready(_url(self._config, self._sockets[0]))
                 self._watch()
@@ -187,42 +214,78 @@ class _Supervisor:
         process = self._context.Process(
             target=_child, args=(self._config, self._sockets[number], sender), name=f"server-{number}"
         )
-        process.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LATER)  # which it inherits
+        try:
+            process.start()
+            self._slots[number].take(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()
-        self._processes[number:] = [process, *self._processes[number + 1 :]]
         return receiver
 
     def _watch(self) -> None:
         while not self._stopping:
-            wait([p.sentinel for p in self._processes], timeout=1.0)
-            for number, process in enumerate(self._processes):
-                if not process.is_alive() and not self._stopping:
-                    log.error("server process %s ended with %s: it is started again", process.pid, process.exitcode)
-                    forget_process(process.pid or 0)
-                    time.sleep(_RESTART_SECONDS)
-                    self._start(number)
+            wait([slot.process.sentinel for slot in self._slots if slot.process], timeout=0.5)
+            for number, slot in enumerate(self._slots):
+                if slot.is_due() and not self._stopping:
+                    self._start(number).close()
+
+    def _running(self) -> list[SpawnProcess]:
+        return [slot.process for slot in self._slots if slot.process and slot.process.is_alive()]
 
     def _stop(self, *_: Any) -> None:
         self._stopping = True
-        for process in self._processes:
-            if process.pid and process.is_alive():
-                process.terminate()
+        for process in self._running():
+            process.terminate()
 
     def _hand_on(self, number: int, _: Any) -> None:
-        for process in self._processes:
-            if process.pid and process.is_alive():
-                os.kill(process.pid, number)
+        for process in self._running():
+            os.kill(cast(int, process.pid), number)
 
     def _end(self) -> None:
         self._stop()
         deadline = time.monotonic() + self._config.stop_seconds + 5
-        for process in self._processes:
+        for process in self._running():
             process.join(max(0.1, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
         for sock in {s.fileno(): s for s in self._sockets}.values():
             sock.close()
+
+
+class _Slot:
+    """The place of one process, and when the next one may start in it."""
+
+    def __init__(self) -> None:
+        self.process: SpawnProcess | None = None
+        self._started = self._due = 0.0
+        self._soon = 0
+
+    def take(self, process: SpawnProcess) -> None:
+        """Note a process that was just started."""
+        self.process, self._started = process, time.monotonic()
+
+    def was_killed(self) -> bool:
+        """Return whether a signal has ended the process."""
+        if self.process is None:
+            return False
+        self.process.join(1.0)
+        return (self.process.exitcode or 0) < 0
+
+    def is_due(self) -> bool:
+        """Return whether the process has ended, and another one may take its place now; tell the former once."""
+        now = time.monotonic()
+        if self.process is not None:
+            if self.process.is_alive():
+                return False
+            pid, code, self.process = self.process.pid, self.process.exitcode, None
+            pause = min(_RESTART_SECONDS * 2 ** min(self._soon, 10), _LONGEST_PAUSE)
+            self._soon = 0 if now - self._started > _LONGEST_PAUSE else self._soon + 1
+            self._due = now + pause
+            log.error("server process %s ended with %s: another is started in %.0f s", pid, code, pause)
+            forget_process(pid or 0)
+        return now >= self._due
 
 
 def _url(config: ServerConfig, sock: socket.socket) -> str:

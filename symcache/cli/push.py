@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -74,10 +75,28 @@ def _store() -> TokenStore:
 def create(
     name: Annotated[str, typer.Argument(help="Whom it is for.")],
     scope: Annotated[list[Scope] | None, typer.Option("--scope", help="May be repeated; default: read.")] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="WHEN", help="90d, or a date: 2027-01-31. Default: never.")
+    ] = None,
 ) -> None:
     """Make a token and print it, this once."""
     with errors_to_exit():
-        out.print(_store().create(name, scope or [Scope.READ]), markup=False)
+        out.print(_store().create(name, scope or [Scope.READ], _end(expires) if expires else None), markup=False)
+
+
+def _end(text: str) -> datetime:
+    """Return when a token expires: after so many days, or with the end of a date, UTC. Raises UsageError."""
+    now = datetime.now(UTC)
+    try:
+        if text.endswith("d"):
+            end = now + timedelta(days=int(text[:-1]))
+        else:
+            end = datetime.combine(date.fromisoformat(text), time.max, UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text[:80]!r}: no time for a token to expire", hint="write 90d, or 2027-01-31") from None
+    if end <= now:
+        raise UsageError(f"{text}: is over", hint="name a day to come, or leave --expires out")
+    return end
 
 
 @_tokens.command(name="list")
@@ -86,11 +105,15 @@ def list_tokens(json: JsonOption = False) -> None:
     with errors_to_exit():
         rows = _store().all()
         if json:
-            emit_json([{"name": t.name, "scopes": sorted(t.scopes), "created": t.created} for t in rows])
+            listed = [
+                {"name": t.name, "scopes": sorted(t.scopes), "created": t.created, "expires": t.expires} for t in rows
+            ]
+            emit_json(listed)
             return
-        table = Table("name", "may", "created")
+        table = Table("name", "may", "created", "expires")
         for t in rows:
-            table.add_row(plain(t.name), ", ".join(sorted(t.scopes)), t.created)
+            ends = "never" if t.expires is None else f"{t.expires} (is over)" if t.has_expired else t.expires
+            table.add_row(plain(t.name), ", ".join(sorted(t.scopes)), t.created, ends)
         out.print(table)
 
 

@@ -28,6 +28,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine can connect.")] = (
         "127.0.0.1"
     ),
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-name", metavar="NAME", help="Name by which a proxy on this machine is reached; may be repeated."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
     processes: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port.")] = 1,
     public_reads: Annotated[
@@ -106,6 +112,7 @@ def serve(
                 cache_dir=platformdirs.user_cache_path("symcache") / "server",
                 state_dir=Path(platformdirs.user_state_path("symcache")),
                 host=host,
+                host_names=tuple(host_name or ()),
                 port=port,
                 processes=processes,
                 releases=releases,

@@ -19,7 +19,7 @@ from symcache.verify import Expectations, Level, verify
 from symcache_server.api import models, uploads
 from symcache_server.api.messages import json_response, read_body, read_parameters
 from symcache_server.api.openapi import document
-from symcache_server.http.auth import Scope, requires
+from symcache_server.http.auth import Scope, requires, wait_for_access
 from symcache_server.http.content import REVALIDATE, send_json
 from symcache_server.keys import BACKGROUND, CACHE_MATCHER, CONFIG, LIBRARY, MISS_LOG, TOKENS
 from symcache_server.layouts import What
@@ -38,7 +38,7 @@ def register(app: web.Application) -> None:
     """Add the routes of this module."""
     router = app.router
     router.add_get(f"{_PREFIX}/openapi.json", openapi)
-    router.add_post(f"{_PREFIX}/uuids", uuids)
+    router.add_post(f"{_PREFIX}/uuids", uuids, expect_handler=wait_for_access)
     router.add_get(f"{_PREFIX}/uuids/{{uuid}}", one_uuid)
     router.add_get(f"{_PREFIX}/images", images)
     router.add_get(f"{_PREFIX}/releases", releases)
@@ -178,7 +178,9 @@ async def missing(request: web.Request) -> web.Response:
 async def tokens(request: web.Request) -> web.Response:
     """List who has a token, and for what."""
     rows = await asyncio.to_thread(request.app[TOKENS].all)
-    issued = [models.IssuedToken(name=t.name, scopes=sorted(t.scopes), created=t.created) for t in rows]
+    issued = [
+        models.IssuedToken(name=t.name, scopes=sorted(t.scopes), created=t.created, expires=t.expires) for t in rows
+    ]
     return json_response(models.Tokens(tokens=issued))
 
 

@@ -141,6 +141,7 @@ class IssuedToken(Response):
     name: str
     scopes: list[Scope]
     created: str
+    expires: str | None = None
 
 
 class Tokens(Response):

@@ -11,7 +11,7 @@ from symcache.errors import UsageError
 from symcache_server.api import models
 from symcache_server.api.messages import json_response, read_body
 from symcache_server.files.uploads import SentFile
-from symcache_server.http.auth import Scope, requires, token_of
+from symcache_server.http.auth import Scope, requires, token_of, wait_for_access
 from symcache_server.keys import BACKGROUND, RESOLVER, TOKENS, UPLOADS
 
 __all__ = ["register"]
@@ -23,8 +23,8 @@ _PATH = "/api/v1/uploads"
 def register(app: web.Application) -> None:
     """Add the routes of this module."""
     app.router.add_get(f"{_PATH}/{{sha256}}", progress)
-    app.router.add_put(f"{_PATH}/{{sha256}}", receive)
-    app.router.add_post(_PATH, add)
+    app.router.add_put(f"{_PATH}/{{sha256}}", receive, expect_handler=wait_for_access)
+    app.router.add_post(_PATH, add, expect_handler=wait_for_access)
 
 
 @requires(Scope.READ)

@@ -20,14 +20,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from symcache.errors import NotFoundError, StorageError, UsageError
 from symcache.files import atomic_write, file_lock
 from symcache.model import Sha256
 
-__all__ = ["Scope", "Token", "TokenStore", "required_scope", "requires", "token_of"]
+__all__ = ["Scope", "Token", "TokenStore", "required_scope", "requires", "token_of", "wait_for_access"]
 
 _LOOK_SECONDS = 1.0
 _REQUIRED = "required_scope"
@@ -72,6 +72,13 @@ class Token(BaseModel):
     sha256: Sha256
     scopes: frozenset[Scope]
     created: str
+    expires: str | None = None
+    """When it ends to be one, UTC, ISO 8601; never without. Versions before 0.2 do not know of it."""
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether it is none any more."""
+        return self.expires is not None and datetime.now(UTC) >= datetime.fromisoformat(self.expires)
 
     def may(self, scope: Scope) -> bool:
         """Return whether it allows what needs `scope`."""
@@ -101,7 +108,7 @@ class TokenStore:
         except (OSError, ValidationError) as error:
             raise StorageError(f"{self._path}: not readable as tokens", hint="restore or delete this file") from error
 
-    def create(self, name: str, scopes: Iterable[Scope]) -> str:
+    def create(self, name: str, scopes: Iterable[Scope], expires: datetime | None = None) -> str:
         """Add a token and return its text, which is never returned again. Raises UsageError for a name in use."""
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name[:80]!r}: not a name for a token", hint="letters, digits and . _ @ -")
@@ -113,7 +120,9 @@ class TokenStore:
                 raise UsageError(
                     f"{name}: there is a token of this name", hint="revoke it first, or choose another name"
                 )
-            self._write([*tokens, Token(name=name, sha256=_hash(text), scopes=frozenset(scopes), created=now)])
+            end = expires.astimezone(UTC).isoformat(timespec="seconds") if expires else None
+            token = Token(name=name, sha256=_hash(text), scopes=frozenset(scopes), created=now, expires=end)
+            self._write([*tokens, token])
         return text
 
     def revoke(self, name: str) -> None:
@@ -126,7 +135,7 @@ class TokenStore:
             self._write(left)
 
     def find(self, text: str) -> Token | None:
-        """Return the token that a client sent, or None."""
+        """Return the token that a client sent, or None; it may have expired."""
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
@@ -154,9 +163,18 @@ class TokenStore:
 
     def _write(self, tokens: list[Token]) -> None:
         """Raises OSError."""
-        data = json.dumps([t.model_dump(mode="json") for t in tokens], indent=2)
+        data = json.dumps([t.model_dump(mode="json", exclude_none=True) for t in tokens], indent=2)
         with atomic_write(self._path, mode=0o600) as part:
             part.write_text(data + "\n")
+
+
+async def wait_for_access(request: web.Request) -> None:
+    """Leave it to the middleware to say `100 Continue` (aiohttp: `expect_handler`): who may not send does not begin to.
+
+    Raises HTTPExpectationFailed for what else is expected (RFC 9110, 10.1.1).
+    """
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="nothing but 100-continue can be expected\n")
 
 
 def token_of(request: web.BaseRequest) -> str | None:

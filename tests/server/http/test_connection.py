@@ -63,7 +63,7 @@ class _Reader:
 
 
 def _ask(path: str, *fields: str, method: str = "GET", body: bytes = b"") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: symbols", *fields]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *fields]
     if body:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -85,6 +87,45 @@ def test_a_process_that_dies_is_replaced(samples: Samples, tmp_path: Path) -> No
         until(lambda: _metrics(server)[name, ""] > killed + 5)  # how old the library is, tell those that live
         assert server.stop() == 0
         assert not [p for p in before if Path(f"/proc/{p}").exists()]
+
+
+def test_one_that_dies_again_and_again_is_replaced_ever_more_slowly(samples: Samples, tmp_path: Path) -> None:
+    with serve(samples.library, tmp_path / "server", "--processes", "2") as server:
+        lives, *_ = _workers(server)
+        pauses = []
+        for _ in range(3):
+            killed = next(w for w in _workers(server) if w != lives)
+            os.kill(killed, signal.SIGKILL)
+            start = time.monotonic()
+            until(lambda: set(_workers(server)) - {lives, killed})  # noqa: B023 - called at once
+            pauses.append(time.monotonic() - start)
+            assert request(server.url, "/healthz").status == 200  # the other one responds meanwhile
+        assert pauses[2] > pauses[0] + 2
+        assert lives in _workers(server)
+        assert server.stop() == 0
+
+
+def _blocks_hang_ups(pid: int) -> bool:
+    """Return whether SIGHUP waits (proc_pid_status(5)): the first thing that the command does."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigBlk:")[2].split()[0], 16) & 1)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_hang_up_while_it_starts_ends_nothing(samples: Samples, tmp_path: Path, processes: str) -> None:
+    command = [sys.executable, "-m", "symcache", "serve", "--library", str(samples.library), "--port", "0", "--json"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, "--processes", processes], stdout=subprocess.PIPE, env=environment, text=True
+    ) as server:
+        assert server.stdout
+        until(lambda: _blocks_hang_ups(server.pid))
+        while not select.select([server.stdout], [], [], 0.05)[0]:
+            server.send_signal(signal.SIGHUP)
+        url = json.loads(server.stdout.readline())["url"]
+        assert request(url, "/readyz").status == 200
+        server.terminate()
+        assert server.wait(60) == 0
 
 
 def test_two_servers_never_share_a_port(samples: Samples, tmp_path: Path) -> None:
@@ -174,7 +215,7 @@ async def test_who_does_not_read_holds_up_a_stop_no_longer_than_downloads_may(sa
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(sock.getsockname())
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await asyncio.sleep(1)
         start = loop.time()
         os.kill(os.getpid(), signal.SIGTERM)
