@@ -184,8 +184,11 @@ class HarvestRecord(_Frozen):
     release: Release | None = None
     """None for binaries that belong to no macOS release (`symcache add`)."""
     source: str = ""
-    host: str = Field(default="", max_length=256)
-    """Which Mac it was: its model identifier (`Mac14,8`), or the products that a firmware is for; empty if unknown."""
+    host: str = Field(default="", max_length=4096)
+    """Which Mac it was: its model identifier (`Mac14,8`), or the products that a firmware is for, apart by spaces;
+    empty if unknown."""
+    archs: tuple[str, ...] = ()
+    """Architectures that the harvest was restricted to by whoever ran it; all, if empty."""
     extractor: str = ""
     tool: str = ""
     """Name and version of the program that wrote this record."""

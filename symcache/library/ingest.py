@@ -46,6 +46,7 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
             release=staged.release,
             source=encodable(staged.source),
             host=staged.host,
+            archs=staged.archs,
             extractor=staged.extractor,
             tool=f"symcache {__version__}",
             operator=operator(),

@@ -51,6 +51,8 @@ class Staged:
     source: str
     extractor: str = ""
     host: str = ""
+    archs: tuple[str, ...] = ()
+    """What it was restricted to; all, if empty."""
     trust: Trust = Trust.HARVEST
     manifest: list[ManifestEntry] = field(default_factory=list)
     objects: list[StagedObject] = field(default_factory=list)

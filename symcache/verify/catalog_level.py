@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from symcache.catalog import Occurrence
-from symcache.model import Release, uuid_text
+from symcache.model import uuid_text
 from symcache.verify.expectations import FILES, Expectations, Expected
 from symcache.verify.findings import Finding, FindingCode, ReleaseSummary
 from symcache.verify.holdings import ListedImage, ReleaseHoldings, Unit
@@ -37,10 +37,10 @@ def summary_of(release: ReleaseHoldings) -> ReleaseSummary:
 def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple[list[Finding], list[str]]:
     """Hold a release against what its version should have. Returns findings and notes."""
     findings: list[Finding] = []
+    missing: list[Expected] = []
     notes: list[str] = []
     name = f"{release.product} {release.version} ({release.build})"
-    found = Release(product=release.product, version=release.version, build=release.build)
-    lacks = musts_lacking(found, _had(release))
+    lacks = _lacks(release, expectations)
     expected = expectations.of(release.product, release.version, release.build)
     if expected is None:
         findings.append(
@@ -56,28 +56,27 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             continue
         what = f"{want.arch} images outside of caches" if want.family == FILES else f"{want.family} cache {want.arch}"
         if want.required:
-            hosts = hosts_with(found, want.family, want.arch)
-            elsewhere = (
-                bool(hosts) and Lack(want.family, want.arch) not in lacks and any(u.sealed for u in release.units)
-            )
+            hosts = hosts_with(release.named, want.family, want.arch)
+            lacked = any(lack.covers(want.family, want.arch) for _, lack in lacks)
+            elsewhere = bool(hosts) and not lacked and bool(release.sealed)
+            missing.append(want)
             text = f"{name}: nothing harvested of its {what}: harvest {hosts or 'a host that has it'}"
             findings.append(
                 Finding(FindingCode.CACHE_MISSING, text, release.build, arch=want.arch, elsewhere=elsewhere)
             )
         else:
             notes.append(f"{name}: no {what}; this version may have it")
-    if expectations.has_shipped_only(release.product, release.version, release.build):
-        asked = [w for w in expected or () if w.required]
-        findings += [
-            Finding(
-                FindingCode.CACHE_MISSING,
-                f"{name}: no {lack} was harvested, and every harvest of this release must have one: harvest it again",
-                release.build,
-                arch=lack.arch,
-            )
-            for lack in lacks
-            if not any(w.family == lack.family and w.arch.startswith(lack.arch.rstrip("*")) for w in asked)
-        ]
+    findings += [
+        Finding(
+            FindingCode.CACHE_MISSING,
+            f"{name}: {source}: is sealed without a {lack}, and no harvest of such a host is whole without: harvest it"
+            " again; if that Mac is no more, accept it with a waiver",
+            release.build,
+            arch=lack.arch,
+        )
+        for source, lack in lacks
+        if not any(lack.covers(want.family, want.arch) for want in missing)
+    ]
     for unit in release.units:
         cache = uuid_text(unit.cache_uuid) if unit.cache_uuid else ""
         if not unit.expected:
@@ -92,11 +91,29 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
     return findings, notes + _twins(release, name)
 
 
-def _had(release: ReleaseHoldings) -> Had:
-    caches = [u for u in release.units if u.family != FILES]
-    files = frozenset(u.arch for u in release.units if u.family == FILES)
-    paths = [raw.path for u in caches for raw in u.kept]
-    return Had([(u.family, u.arch) for u in caches], files, cryptexes=paths)
+def _lacks(release: ReleaseHoldings, expectations: Expectations) -> list[tuple[str, Lack]]:
+    """Return what sealed harvests lack of what each must have, by source: what none of that source has."""
+    by_source: dict[str, list[list[Lack]]] = {}
+    named = release.named
+    for record in release.records:
+        if origin := release.sealed.get(record.id):
+            lacks = musts_lacking(named, _had(release, record.id, origin.host), origin.archs)
+            by_source.setdefault(record.source, []).append(lacks)
+    return [
+        (source, lack)
+        for source, harvests in by_source.items()
+        for lack in harvests[0]
+        if all(lack in lacks for lacks in harvests) and not expectations.leaves_out(named, lack.family, lack.arch)
+    ]
+
+
+def _had(release: ReleaseHoldings, record: int, host: str) -> Had:
+    """Return what one harvest has."""
+    caches = [(u.family, u.arch) for u in release.units if u.family != FILES and record in u.records]
+    files = [image for image in release.manifests[record] if image.cache_uuid is None]
+    grafted = (image.path for image in files if "/Cryptexes/" in image.path)
+    paths = [*(raw.path for raw in release.raws[record]), *grafted]
+    return Had(caches, frozenset(image.arch for image in files), host, paths)
 
 
 def _twins(release: ReleaseHoldings, name: str) -> list[str]:

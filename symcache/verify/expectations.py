@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from symcache.dyld import canonical_arch
+from symcache.model import Release
 from symcache.verify.tables import load_table, parse_table
 
 __all__ = [
@@ -162,13 +164,19 @@ class Expectations:
             if not families or family in {*families, FILES}
         }
 
-    def has_shipped_only(self, product: str, version: str, build: str) -> bool:
-        """Return whether neither the site nor the command line says what such a release should have."""
-        return not (
+    def leaves_out(self, release: Release, family: str, arch: str) -> bool:
+        """Return whether site or command line say that nobody wants such a cache: `arch` is a pattern, or empty."""
+
+        def none_of(archs: Sequence[str]) -> bool:
+            return not any(fnmatchcase(canonical_arch(a), arch or "*") for a in archs)
+
+        entry = next((e for e in self._site.release if e.fits(release.product, release.version, release.build)), None)
+        named = entry is not None and family in {*entry.expect, *entry.optional}
+        return (
             self._nothing
-            or self.wanted_archs
-            or self.wanted_families
-            or any(e.fits(product, version, build) for e in self._site.release)
+            or bool(self.wanted_archs and none_of(self.wanted_archs))
+            or bool(self.wanted_families and family not in {*self.wanted_families, FILES})
+            or (entry is not None and named and none_of(entry.expect.get(family, ())))
         )
 
     def of(self, product: str, version: str, build: str) -> list[Expected] | None:

@@ -9,13 +9,17 @@ from functools import cached_property
 from typing import NamedTuple
 from uuid import UUID
 
+from pydantic import BaseModel, ValidationError
+
 from symcache.catalog import CacheFileRow, HarvestRow, ManifestRow, Occurrence
 from symcache.dyld import canonical_arch
+from symcache.errors import IntegrityError, NotFoundError
 from symcache.library import Library
-from symcache.model import Trust
+from symcache.model import Release, Trust
+from symcache.store import RecordKey, load_record
 from symcache.verify.expectations import FILES, SYSTEM, family_of_path
 
-__all__ = ["ListedImage", "RawFile", "ReleaseHoldings", "Unit", "gather"]
+__all__ = ["ListedImage", "Provenance", "RawFile", "ReleaseHoldings", "Unit", "gather"]
 
 
 class ListedImage(NamedTuple):
@@ -68,6 +72,13 @@ class Unit:
         return f"{self.arch} files" if self.family == FILES else f"{self.family} cache {self.arch}"
 
 
+class Provenance(BaseModel):
+    """What a record says of where it comes from, and of how much of that was wanted; see `HarvestRecord`."""
+
+    host: str = ""
+    archs: tuple[str, ...] = ()
+
+
 @dataclass
 class ReleaseHoldings:
     """One build: its records, units, and every content stored under it."""
@@ -80,6 +91,15 @@ class ReleaseHoldings:
     stored: dict[ListedImage, list[Occurrence]]
     manifests: dict[int, set[ListedImage]]
     """What each record lists, by the record's row."""
+    raws: dict[int, list[CacheFileRow]]
+    """Likewise the raw files that it kept."""
+    sealed: dict[int, Provenance]
+    """The records that are sealed."""
+
+    @property
+    def named(self) -> Release:
+        """The build with its product and version."""
+        return Release(product=self.product, version=self.version, build=self.build)
 
     @cached_property
     def listed(self) -> set[ListedImage]:
@@ -102,7 +122,7 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
         return None
     manifests = {r.id: {_key(row) for row in library.catalog.manifest_of(r.id)} for r in records}
     raws = {r.id: library.catalog.cache_files_of_record(r.id) for r in records}
-    sealed = {r.id for r in records if r.sealed}
+    sealed = {r.id: _provenance(library, r) for r in records if r.sealed}
     stored: dict[ListedImage, list[Occurrence]] = {}
     for record in records:
         for occurrence in library.catalog.objects_of(record.id):
@@ -113,10 +133,23 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
         newest.product,
         newest.version,
         records,
-        _units(manifests, raws, sealed),
+        _units(manifests, raws, set(sealed)),
         stored,
         manifests,
+        raws,
+        sealed,
     )
+
+
+def _provenance(library: Library, record: HarvestRow) -> Provenance:
+    """Read it from the record itself: it is in no catalog. Of one that cannot be read, nothing is known."""
+    key = RecordKey.parse(library.catalog.first_key_of(record.id))
+    if key is None:
+        return Provenance()
+    try:
+        return Provenance.model_validate_json(load_record(library.store, key)[1])
+    except (IntegrityError, NotFoundError, ValidationError):
+        return Provenance()
 
 
 def _key(row: ManifestRow) -> ListedImage:

@@ -36,15 +36,20 @@ class Had:
     caches: Sequence[tuple[str, str]]
     files: frozenset[str] = frozenset()
     model: str = ""
-    """The Mac's model identifier, if it is known."""
+    """The Mac's model identifier, or those of all that a firmware is for, apart by spaces; empty if unknown."""
     cryptexes: Sequence[str] = ()
     """Their paths, or those of what lies in them."""
 
     @property
+    def models(self) -> set[str]:
+        """Model identifiers."""
+        return set(self.model.split())
+
+    @property
     def host(self) -> Host | None:
         """The kind of host: by its model, else by its caches, of which Intel and Apple silicon share none since 13."""
-        archs = {arch for _, arch in self.caches}
-        if self.model.startswith("VirtualMac"):
+        archs, models = {arch for _, arch in self.caches}, self.models
+        if models and all(model.startswith("VirtualMac") for model in models):
             return Host.VM
         if any(arch.startswith("arm64") for arch in archs):
             return Host.APPLE_SILICON
@@ -60,6 +65,10 @@ class Lack:
     family: str
     arch: str = ""
 
+    def covers(self, family: str, arch: str) -> bool:
+        """Return whether a cache of this family and architecture is one of those that are lacking."""
+        return family == self.family and (not self.arch or fnmatchcase(arch, self.arch))
+
     def __str__(self) -> str:
         """Return e.g. `system shared cache of x86_64`."""
         if self.family == FILES:
@@ -73,7 +82,7 @@ def musts_lacking(release: Release, had: Had, archs: Sequence[str] = (), familie
     families_there = {family for family, _ in there}
     lacks: list[Lack] = []
     for row in _rows(release):
-        if row.hosts and had.host not in row.hosts and had.model not in row.hosts:
+        if row.hosts and not {had.host, *had.models} & {*row.hosts}:
             continue
         if row.cryptex and not any(f"/{row.cryptex}/" in f"{path}/" for path in had.cryptexes):
             continue

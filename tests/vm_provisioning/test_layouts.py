@@ -205,6 +205,13 @@ def test_nobody_misses_what_the_site_does_not_want(library: Library, tmp_path: P
     assert not harvest(DirectorySource(root), library, staging=tmp_path / "3", wanted=(("x86_64",), ())).sealed
 
 
+def test_a_harvest_of_some_architectures_says_so(library: Library, tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "13.6.9", {f"{_OS}/{_DYLD}": ("arm64e", "x86_64")})
+    assert harvest(DirectorySource(root), library, staging=tmp_path / "staging", archs=("arm64e",)).sealed
+    found = verify(library, level=Level.CATALOG).findings
+    assert [(f.arch, f.elsewhere) for f in found] == [("x86_64", True), ("x86_64h", True)]
+
+
 def test_an_update_is_left_out_and_what_is_staged_of_this_build_is_not(library: Library, tmp_path: Path) -> None:
     pending = f"{_PREBOOT}/Incoming/OS"
     root = system(tmp_path / "root", "28.0", {f"{_OS}/{_DYLD}": ("arm64e",), f"{pending}/{_DYLD}": ("arm64e update",)})

@@ -92,10 +92,11 @@ def harvest(
     raw = extractor not in _IN_GUEST
     release = source.identity()
     with Staging(staging, source.name, release.build) as stage:
-        staged = Staged(release, source.name, started=started, host=source.host())
+        narrowed = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
+        staged = Staged(release, source.name, started=started, host=source.host(), archs=narrowed)
         progress.step(f"looking for shared caches of {release}", unit="things")
         all_caches = source.caches(release.build)
-        caches = [c for c in all_caches if not archs or c.arch in {canonical_arch(a) for a in archs}]
+        caches = [c for c in all_caches if not archs or c.arch in narrowed]
         in_guest = "bundle" if extractor == "bundle" else "util"
         with Extractions() as extractions:
             run = Caches(source, stage, staged, extractions, progress, keep=keep_caches)
