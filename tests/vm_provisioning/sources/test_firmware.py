@@ -7,6 +7,7 @@ output, behind the usage; Go's panics end it with 2.
 from __future__ import annotations
 
 import os
+import plistlib
 import shutil
 import zipfile
 from pathlib import Path
@@ -280,3 +281,22 @@ def test_parts_lie_where_they_belong(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="holds no macOS system"):
         source.identity()
     assert DirectorySource(tmp_path).name == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "host"),
+    [
+        ({"SupportedProductTypes": ["VirtualMac2,1", "Mac14,8", "Mac14,8"]}, "Mac14,8 VirtualMac2,1"),
+        ({"SupportedProductTypes": ["../../etc", 3, "x" * 5000, "Mac18,5"]}, "Mac18,5"),
+        ({"SupportedProductTypes": "Mac14,8"}, ""),
+        ({}, ""),
+        (b"no property list", ""),
+    ],
+)
+def test_the_record_names_the_models_that_the_image_is_for(
+    manifest: dict[str, object] | bytes, host: str, ipsw: Ipsw
+) -> None:
+    with zipfile.ZipFile(ipsw.image, "w") as archive:
+        data = manifest if isinstance(manifest, bytes) else plistlib.dumps(manifest)
+        archive.writestr("BuildManifest.plist", data)
+    assert IpswSource(ipsw.image).host() == host

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +15,7 @@ from symcache.errors import RemoteError, SymcacheError
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.sources.entries import Entry, Limits
-from symcache_provisioning.sources.release import parse_sw_vers, system_versions
+from symcache_provisioning.sources.release import MODEL, parse_sw_vers, system_versions
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError, NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession
@@ -25,7 +24,6 @@ from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file,
 __all__ = ["SshSource"]
 
 _T = TypeVar("_T")
-_MODEL = re.compile(r"[A-Za-z]{1,32}[0-9]{1,4},[0-9]{1,4}")
 _BATCH = 256
 """Files whose transfer is planned together."""
 
@@ -79,7 +77,7 @@ class SshSource(Source):
             return ""
         output = self.run(["/usr/sbin/sysctl", "-n", "hw.model"], max_output=4096)
         model = output.stdout.decode("ascii", "replace").strip()
-        return model if output.status == 0 and _MODEL.fullmatch(model) else ""
+        return model if output.status == 0 and MODEL.fullmatch(model) else ""
 
     def lstat(self, path: str) -> Entry | None:
         """See Source."""

@@ -6,6 +6,7 @@ import plistlib
 import re
 import stat
 from collections.abc import Mapping
+from typing import Any
 from xml.parsers.expat import ExpatError
 
 from symcache.errors import RemoteError
@@ -15,7 +16,10 @@ from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoAccessError
 
-__all__ = ["parse_sw_vers", "parse_system_version", "system_versions"]
+__all__ = ["MODEL", "parse_property_list", "parse_sw_vers", "parse_system_version", "system_versions"]
+
+MODEL = re.compile(r"[A-Za-z]{1,32}[0-9]{1,4},[0-9]{1,4}")
+"""A model identifier, e.g. `Mac14,8`."""
 
 _PLIST_LIMIT = 64 << 10
 """Bytes of a SystemVersion.plist that are read at most."""
@@ -61,6 +65,15 @@ def parse_sw_vers(output: bytes, host: str) -> Release:
 
 def parse_system_version(data: bytes, where: str) -> Release:
     """Parse a SystemVersion.plist. Raises RemoteError for anything that macOS would not write there."""
+    plist = parse_property_list(data, where)
+    values = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
+    if _PLIST_BUILD in plist:
+        values[_BUILD] = plist[_PLIST_BUILD]
+    return _release(values, where)
+
+
+def parse_property_list(data: bytes, where: str) -> dict[str, Any]:
+    """Parse a property list that is a dictionary. Raises RemoteError for what is none, or none that Apple writes."""
     if not data.startswith(b"<?xml"):
         # The binary form, which macOS never uses here, may announce more objects than fit into memory.
         raise RemoteError(f"{where}: begins with {excerpt(data[:8])!r}, which is no XML property list")
@@ -71,10 +84,7 @@ def parse_system_version(data: bytes, where: str) -> Release:
         raise RemoteError(f"{where}: not a property list: {excerpt(str(error))}") from error
     if not isinstance(plist, dict):
         raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
-    values = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
-    if _PLIST_BUILD in plist:
-        values[_BUILD] = plist[_PLIST_BUILD]
-    return _release(values, where)
+    return plist
 
 
 def _release(values: Mapping[str, object], where: str) -> Release:
