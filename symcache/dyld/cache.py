@@ -22,7 +22,7 @@ __all__ = ["Image", "MissingFile", "SharedCache"]
 
 @dataclass(frozen=True, slots=True)
 class MissingFile:
-    """A companion that the header names and that is not there, or is not the one that it names."""
+    """A companion that the header names and that is not there, or is not the one that it names; or a cut main file."""
 
     companion: Companion
     reason: str
@@ -63,7 +63,7 @@ class SharedCache:
 
         Raises SharedCacheError when a companion is missing or of another build, or anything is cut or absurd; OSError
         when the main file cannot be read. With `partial` such companions are noted in `missing` instead, and what lies
-        in the files that are there can be read.
+        in the files that are there can be read; so is the main file, if it is cut behind its tables.
         """
         if not is_cache_name(path.name) and ("." in path.name):
             base = path.name.partition(".")[0]
@@ -71,9 +71,15 @@ class SharedCache:
             raise SharedCacheError(f"{path}: not the name of a main shared-cache file", hint=hint)
         opened: list[CacheFilePart] = []
         try:
-            main = open_part(path)
-            opened.append(main)
             missing: list[MissingFile] = []
+            try:
+                main = open_part(path)
+            except SharedCacheError as error:
+                if not partial:
+                    raise
+                main = open_part(path, cut=True)
+                missing.append(MissingFile(Companion(path.name, main.header.uuid, "", None, False), str(error)))
+            opened.append(main)
             symbols = None
             for wanted in companions_of(path, main.data, main.header):
                 try:

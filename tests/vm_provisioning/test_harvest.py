@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -225,6 +226,44 @@ def test_images_in_a_companion_that_is_gone_or_cut_are_missing(
     assert {m.path for m in result.missing}.isdisjoint(o.path for o in library.by_name("*"))
     lost.write_bytes(kept)
     assert clean(harvest(DirectorySource(root), library, staging=tmp_path / "staging"))
+
+
+_APPLE = "macos26-arm64e-objc-swift-tpro"
+
+
+@pytest.mark.parametrize(
+    ("apple", "name", "left"),
+    [
+        *(((), "", left) for left in (0.9, 0.5, 0.2)),
+        *(((), ".02", left) for left in (0.5, 0)),
+        ((_APPLE,), ".02.dylddata", 0),  # since 12, images have their data in another file than their code
+    ],
+)
+def test_what_is_stored_of_a_cut_cache_is_what_the_whole_one_has(
+    apple: tuple[str, ...], name: str, left: float, library: Library, tmp_path: Path
+) -> None:
+    root = make_system(tmp_path / "root", caches=() if apple else ("arm64e",), apple=apple, files=False)
+    shutil.copytree(root, tmp_path / "whole", symlinks=True)
+    cut = root / CACHE_FOLDER / f"dyld_shared_cache_arm64e{name}"
+    os.truncate(cut, int(cut.stat().st_size * left))
+    result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+    assert not result.sealed
+    assert result.images == (20 if apple else images_in("arm64e"))
+    assert len(result.missing) + len(library.by_name("*")) == result.images
+    assert all("reinstall that system or copy it anew" in p for p in result.problems)
+    with Library.open(tmp_path / "other", create=True) as other:
+        assert clean(harvest(DirectorySource(tmp_path / "whole"), other, staging=tmp_path / "staging"))
+        contents = {(o.path, o.sha256) for o in other.by_name("*")}
+    assert {(o.path, o.sha256) for o in library.by_name("*")} <= contents
+
+
+def test_a_main_file_that_is_cut_within_its_tables_is_a_problem(library: Library, tmp_path: Path) -> None:
+    root = make_system(tmp_path / "root", caches=("arm64e",))
+    for length in (0, 8, 0x200, 0x400, 0x1000):
+        os.truncate(root / CACHE_FOLDER / "dyld_shared_cache_arm64e", length)
+        result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+        assert not result.sealed
+        assert [p for p in result.problems if "dyld_shared_cache_arm64e: " in p], length
 
 
 def test_what_the_tool_leaves_out_or_cuts_is_noticed(

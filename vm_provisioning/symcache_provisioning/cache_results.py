@@ -56,7 +56,7 @@ class CacheResults:
     """By extractor."""
     extraction: Extraction | None = None
     cut: list[str] = field(default_factory=list)
-    """Why companions could not be read."""
+    """Why companions could not be read, or the main file not to its end."""
     tool: str = ""
     """Name of the tool that extracted it in the guest."""
     from_tool: list[tuple[ListedImage, Path | SymcacheError]] = field(default_factory=list)

@@ -148,7 +148,7 @@ class Caches:
                 self.source.fetch(entry, file)
                 pages = check_pages(file)
         except SharedCacheError as error:
-            self.staged.problems.append(f"{excerpt(entry.path)}: {error}")
+            self.staged.problems.append(f"{excerpt(entry.path)}: {error}: {_ELSEWHERE}")
             return
         if pages and pages.damaged:
             self.staged.problems.append(
@@ -184,6 +184,8 @@ class Caches:
                 self.staged.problems.append(f"{where}: an image's path is not UTF-8: {excerpt(image.path)}")
                 continue
             extracted = done.get((image.path, image.uuid))
+            if extracted and extracted.unbacked and results.cut:
+                extracted = None  # a part of it lies in what is gone
             arch = extracted.arch if extracted else cache.arch
             self._expect(results, image.path, image.uuid, arch)
             if extracted:
