@@ -269,6 +269,7 @@ def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, 
 
 
 def _show(report: VerifyReport) -> None:
+    name_some("note", report.notes, style="dim")
     for finding in report.findings[:_SHOWN]:
         build = f"{finding.build}  " if finding.build else ""
         out.print(f"[red]{finding.code}[/]  {plain(build)}{plain(finding.message)}")
@@ -277,7 +278,6 @@ def _show(report: VerifyReport) -> None:
     for waived in report.waived[:_SHOWN]:
         message, reason = plain(waived.finding.message), plain(waived.reason)
         out.print(f"[yellow]waived[/]  {waived.finding.code}  {message} (until {waived.until}: {reason})")
-    name_some("note", report.notes, style="dim", most=_SHOWN)
     if report.releases:
         table = Table("build", "version", "images", "shared caches", "verdict")
         for release in report.releases:

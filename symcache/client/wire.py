@@ -63,6 +63,9 @@ class CoverageFinding(Response):
     arch: str
     uuid: str
     cache_uuid: str
+    elsewhere: bool | None = None
+    """Nothing is wrong with what was harvested: other hosts have this, and none of those was. None from a server that
+    does not tell."""
 
 
 class Coverage(Response):

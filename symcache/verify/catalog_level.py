@@ -46,8 +46,7 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
         findings.append(
             Finding(
                 FindingCode.UNKNOWN_RELEASE,
-                f"{name}: no table says which shared caches it has; add it to a table of your own (--releases), or"
-                " name the architectures (--arch)",
+                f"{name}: no table says which shared caches it has",
                 release.build,
             )
         )
@@ -60,19 +59,20 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             lacked = any(lack.covers(want.family, want.arch) for _, lack in lacks)
             elsewhere = bool(hosts) and not lacked and bool(release.sealed)
             missing.append(want)
-            text = f"{name}: nothing harvested of its {what}: harvest {hosts or 'a host that has it'}"
+            text = f"{name}: nothing harvested of its {what}"
+            step = f"harvest {hosts}" if hosts else ""
             findings.append(
-                Finding(FindingCode.CACHE_MISSING, text, release.build, arch=want.arch, elsewhere=elsewhere)
+                Finding(FindingCode.CACHE_MISSING, text, release.build, arch=want.arch, elsewhere=elsewhere, step=step)
             )
         else:
             notes.append(f"{name}: no {what}; this version may have it")
     findings += [
         Finding(
             FindingCode.CACHE_MISSING,
-            f"{name}: {source}: is sealed without a {lack}, and no harvest of such a host is whole without: harvest it"
-            " again; if that Mac is no more, accept it with a waiver",
+            f"{name}: {source}: is sealed without a {lack}, and no harvest of such a host is whole without",
             release.build,
             arch=lack.arch,
+            step="harvest it again; if that Mac is no more, accept it with a waiver",
         )
         for source, lack in lacks
         if not any(lack.covers(want.family, want.arch) for want in missing)
@@ -85,7 +85,7 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
                 Finding(FindingCode.EMPTY_CACHE, text, release.build, arch=unit.arch, cache_uuid=cache),
             )
         elif not unit.sealed:
-            text = f"{name}: {unit.title}: no harvest of it is sealed; harvest it again"
+            text = f"{name}: {unit.title}: no harvest of it is sealed"
             findings.append(Finding(FindingCode.NOT_SEALED, text, release.build, arch=unit.arch, cache_uuid=cache))
     findings += _source_problems(release)
     return findings, notes + _twins(release, name)

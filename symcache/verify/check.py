@@ -65,7 +65,6 @@ def verify(
             except BaseException:
                 run.pool.shutdown(cancel_futures=True)
                 raise
-    report.name_next_steps()
     return report
 
 

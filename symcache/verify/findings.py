@@ -128,8 +128,13 @@ _NEXT_STEP = {
     FindingCode.SYMBOL_COUNT: "symcache reextract",
     FindingCode.WRONG_ADDRESS: "symcache reextract",
     FindingCode.TEXT_DIFFERS: "symcache reextract",
+    FindingCode.UNKNOWN_RELEASE: "add it to a table of your own (--releases), or name the architectures (--arch)",
+    FindingCode.CACHE_MISSING: "harvest a host that has it",
+    FindingCode.NOT_SEALED: _AGAIN,
+    FindingCode.MODULE_MISSING: "harvest the release that it is of, or `symcache add` it",
+    FindingCode.DUMP_UNREADABLE: "make it anew, or name another file",
 }
-"""What to do; the messages of other codes say it themselves."""
+"""What to do, where a finding does not say it more precisely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,16 @@ class Finding:
     cache_uuid: str = ""
     elsewhere: bool = False
     """Nothing is wrong with what was harvested: other hosts have this, and none of those was."""
+    step: str | None = ""
+    """What to do; empty for what the code says, None if the message ends with it."""
+
+    def with_step(self) -> Finding:
+        """Return it with a message that ends with the next step."""
+        if self.step is None:
+            return self
+        step = self.step or _NEXT_STEP[self.code]
+        message = self.message if step in self.message else f"{self.message}: {step}"
+        return replace(self, message=message, step=None)
 
     @classmethod
     def of_image(
@@ -212,13 +227,6 @@ class VerifyReport:
         """True when nothing is wanting that no waiver excuses."""
         return not self.findings
 
-    def name_next_steps(self) -> None:
-        """End the message of each finding with what to do about it."""
-        for number, finding in enumerate(self.findings):
-            step = _NEXT_STEP.get(finding.code, "")
-            if step and step not in finding.message:
-                self.findings[number] = replace(finding, message=f"{finding.message}: {step}")
-
     @property
     def verdict(self) -> str:
         """One phrase: `complete`, or how many findings there are, those that only other hosts can mend apart."""
@@ -229,8 +237,8 @@ class VerifyReport:
         return " and ".join(p for p in parts if p) or "complete"
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Add findings, each only once."""
-        for finding in findings:
+        """Add findings, each only once; their messages will end with what to do."""
+        for finding in (f.with_step() for f in findings):
             if finding not in self._known:
                 self._known.add(finding)
                 self.findings.append(finding)
@@ -252,4 +260,5 @@ class VerifyReport:
 
 def _plain(finding: Finding) -> dict[str, Any]:
     """Return a finding as plain data; `elsewhere` only where it is so."""
-    return {name: value for name, value in asdict(finding).items() if name != "elsewhere" or value}
+    values = asdict(finding)
+    return {name: value for name, value in values.items() if name != "step" and (name != "elsewhere" or value)}

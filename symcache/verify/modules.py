@@ -58,7 +58,7 @@ def read_reports(paths: Iterable[Path]) -> tuple[list[CrashReport], list[Finding
         try:
             reports.append(read_report(path))
         except DumpError as error:
-            findings.append(Finding(FindingCode.DUMP_UNREADABLE, str(error), path=str(path)))
+            findings.append(Finding(FindingCode.DUMP_UNREADABLE, str(error), path=str(path), step=error.hint))
     return reports, findings
 
 
@@ -127,21 +127,23 @@ def _finding(uuid: UUID, sightings: Sequence[_Sighting], known: set[str]) -> Fin
     where = ", ".join(names[:_SHOWN_DUMPS]) + (f" and {len(names) - _SHOWN_DUMPS} more" if len(names) > 3 else "")
     what = first.module.path or "a module"
     if first.report.build and first.report.build not in known:
-        hint = f"macOS {first.report.build} is not in the library: harvest it"
+        why, step = f"macOS {first.report.build} is not in the library", "harvest it"
     elif first.module.path and not first.module.of_system:
-        hint = "it is no part of macOS: `symcache add` it"
+        why, step = "it is no part of macOS", "`symcache add` it"
     elif first.report.build:
-        hint = f"the library has {first.report.build}, but not this image"
+        why, step = f"the library has {first.report.build}, but not this image", "harvest that again"
     elif first.likely:
-        hint = f"a release near {first.likely}, which has most of the other modules, probably holds it"
+        why = f"a release near {first.likely}, which has most of the other modules, probably holds it"
+        step = "harvest that"
     else:
-        hint = "no module of this dump is known"
+        why, step = "no module of this dump is known", "harvest the release that it was made on"
     return Finding(
         FindingCode.MODULE_MISSING,
-        f"{what} ({uuid_text(uuid)}), in {where}: nobody has it; {hint}",
+        f"{what} ({uuid_text(uuid)}), in {where}: nobody has it; {why}",
         first.report.build,
         first.module.path,
         first.module.arch,
         uuid_text(uuid),
         uuid_text(first.report.cache_uuid) if first.report.cache_uuid else "",
+        step=step,
     )

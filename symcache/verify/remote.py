@@ -67,7 +67,6 @@ def verify_against_library(
                 for uuid, contents in _holdings(client, list({k.uuid for k in expected if k.uuid})):
                     held.setdefault(uuid, []).extend(contents)
         report.add(_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held))
-    report.name_next_steps()
     return report
 
 
@@ -105,9 +104,19 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
                 code = FindingCode(found.code)
                 if archs and code is FindingCode.CACHE_MISSING and found.arch and found.arch not in archs:
                     continue
-                text = f"{server}: {found.text}"
-                report.add([Finding(code, text, build, found.path, found.arch, found.uuid, found.cache_uuid)])
-    report.name_next_steps()
+                finding = Finding(
+                    code,
+                    f"{server}: {found.text}",
+                    build,
+                    found.path,
+                    found.arch,
+                    found.uuid,
+                    found.cache_uuid,
+                    elsewhere=bool(found.elsewhere),
+                    # A server that tells this says what to do, too.
+                    step="" if found.elsewhere is None else None,
+                )
+                report.add([finding])
     return report
 
 

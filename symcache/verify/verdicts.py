@@ -98,7 +98,9 @@ def markdown(report: VerifyReport) -> str:
             for w in report.waived[:_MAX_ROWS]
         ]
         lines.append("")
-    lines += [f"- {_cell(note)}" for note in report.notes]
+    lines += [f"- {_cell(note)}" for note in report.notes[:_MAX_ROWS]]
+    if len(report.notes) > _MAX_ROWS:
+        lines.append(f"- and {len(report.notes) - _MAX_ROWS} more notes")
     return "\n".join(lines).rstrip() + "\n"
 
 

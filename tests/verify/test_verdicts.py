@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from defusedxml import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symcache.cli.verify import _show
 from symcache.verify import (
     Finding,
     FindingCode,
@@ -43,7 +45,7 @@ def test_junit_counts_failures_by_release() -> None:
     assert second.get("failures") == "1"
     failure = first.find("testcase/failure")
     assert failure is not None
-    assert (failure.get("type"), failure.get("message")) == ("missing", "gone")
+    assert (failure.get("type"), failure.get("message")) == ("missing", "gone: harvest it again")
     assert all(len(suite) == int(suite.get("tests", "0")) for suite in (first, second))
 
 
@@ -69,7 +71,7 @@ def test_github_annotates_ten_and_counts_the_rest() -> None:
     findings = [Finding(FindingCode.MISSING, f"gone {n}", "22G830", f"/l{n}") for n in range(25)]
     lines = list(github_lines(report(*findings)))
     assert len(lines) == 11
-    assert lines[0] == "::error title=missing 22G830::gone 0"
+    assert lines[0] == "::error title=missing 22G830::gone 0: harvest it again"
     assert "25 missing" in lines[-1]
 
 
@@ -92,5 +94,27 @@ def test_junit_of_any_text_is_xml(text: str) -> None:
 def test_markdown_names_releases_and_findings() -> None:
     text = markdown(report(MISSING))
     assert "| 13.6.9 (22G830) | 3 | arm64e (system) | 1 missing |" in text
-    assert "| `missing` | 22G830 | gone |" in text
+    assert "| `missing` | 22G830 | gone: harvest it again |" in text
     assert "complete" in markdown(report())
+
+
+@pytest.mark.parametrize("code", FindingCode)
+def test_every_finding_ends_with_what_to_do(code: FindingCode) -> None:
+    (found,) = report(Finding(code, "gone")).findings
+    assert len(found.message) > len("gone: ")
+    assert report(found).findings == [found]  # said once
+    (other,) = report(Finding(code, "gone", step="do this")).findings
+    assert other.message == "gone: do this"
+
+
+def test_notes_come_before_findings_and_the_verdict_last(capfd: pytest.CaptureFixture[str]) -> None:
+    checked = report(MISSING)
+    checked.notes += [f"note {n}" for n in range(300)]
+    _show(checked)
+    shown = capfd.readouterr()
+    assert len(shown.err.splitlines()) < 30
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("missing")
+    assert lines[-1].startswith("1 finding")
+    assert "note" not in shown.out
+    assert len(markdown(checked).splitlines()) < 100

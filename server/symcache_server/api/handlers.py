@@ -143,7 +143,13 @@ async def coverage(request: web.Request) -> web.Response:
             images=report.images,
             findings=[
                 models.CoverageFinding(
-                    code=f.code, text=f.message, path=f.path, arch=f.arch, uuid=f.uuid, cache_uuid=f.cache_uuid
+                    code=f.code,
+                    text=f.message,
+                    path=f.path,
+                    arch=f.arch,
+                    uuid=f.uuid,
+                    cache_uuid=f.cache_uuid,
+                    elsewhere=f.elsewhere,
                 )
                 for f in report.findings
             ],

@@ -108,7 +108,10 @@ def test_coverage_names_what_a_release_lacks(server: Server) -> None:
     found = _get(server, "/api/v1/coverage/22G120")
     assert found["build"] == "22G120"
     assert found["complete"] is False  # one image is no macOS
-    assert {"code", "text", "path", "arch", "uuid", "cache_uuid"} == set(found["findings"][0])
+    assert {"code", "text", "path", "arch", "uuid", "cache_uuid", "elsewhere"} == set(found["findings"][0])
+    by_arch = {f["arch"]: f for f in found["findings"] if f["code"] == "cache-missing"}
+    assert by_arch["x86_64h"]["elsewhere"] is True
+    assert by_arch["x86_64h"]["text"].endswith("harvest a Mac with an Intel processor")
     assert request(server.url, "/api/v1/coverage/99Z9").status == 404
 
 
