@@ -103,7 +103,9 @@ def seal(
         if _store_again(library, done, sha256):
             gone.discard(sha256)
     promised = [(o.path, o.sha256) for o in record.objects] + [(f.path, f.sha256) for f in record.cache_files]
-    lost = [f"{path}: its blob {sha256} is gone" for path, sha256 in promised if sha256 in gone]
+    lost = [
+        f"{path}: its blob {sha256} is gone: harvest or add it again" for path, sha256 in promised if sha256 in gone
+    ]
     record = record.model_copy(
         update={
             "objects": tuple(sorted((o for o in record.objects if o.sha256 not in gone), key=object_order)),

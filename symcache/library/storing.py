@@ -85,7 +85,8 @@ def store_all(
                 except StorageError:
                     raise  # the store refuses: nothing further can succeed
                 except (SymcacheError, OSError) as error:
-                    result.problems.append(str(error))
+                    hint = getattr(error, "hint", "") or "harvest or add it again"
+                    result.problems.append(f"{error}: {hint}")
                     continue
                 done += entry.size
                 result.stored, result.skipped = result.stored + new, result.skipped + (not new)

@@ -18,7 +18,15 @@ from symcache.macho import identify
 from symcache.model import uuid_text
 from tests.support.openssh import OpenSshServer
 from tests.support.processes import command_lines
-from tests.support.systems import BUILD, CACHE_FOLDER, images_in, make_endless_util, make_system, make_util
+from tests.support.systems import (
+    BUILD,
+    CACHE_FOLDER,
+    images_in,
+    make_endless_util,
+    make_system,
+    make_util,
+    system_version,
+)
 from tests.support.waiting import until
 
 IMAGES = images_in("arm64e") + 4
@@ -119,6 +127,18 @@ def test_a_system_without_its_caches_ends_with_1(tmp_path: Path) -> None:
     fails(symcache("harvest", str(root)), 1, "not sealed", "problem: no system shared cache was found", "os.dmg")
     (release,) = answer("releases")
     assert release["sealed"] is False
+
+
+def test_what_a_site_wants_decides_what_may_be_lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_system(tmp_path / "root", caches=("arm64e",), files=False)
+    (root / "System/Library/CoreServices/SystemVersion.plist").write_bytes(system_version(ProductVersion="13.5.1"))
+    fails(symcache("harvest", str(root)), 1, "no system shared cache of x86_64 was found")
+    table = tmp_path / "releases.toml"
+    monkeypatch.setenv("SYMCACHE_RELEASES", str(table))
+    table.write_text('archs = ["arm64e"]')
+    assert symcache("harvest", str(root)).returncode == 0
+    table.write_text("archs = 3")
+    fails(symcache("harvest", str(root)), 2, "releases.toml: archs")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_what_is_not_there_is_no_problem(root: Path) -> None:
     (root / "System/ExclaveKit").symlink_to("/nowhere")
     source = DirectorySource(root)
     assert len(source.caches()) == 1
-    assert (source.problems, source.notes) == ([], [])
+    assert [*source.problems, *source.notes] == []
 
 
 def test_where_macos_itself_forbids_it_full_disk_access_is_the_way(

@@ -262,6 +262,19 @@ def fault(root: Path, name: str) -> str:
             data[0x58:0x68] = main.read_bytes()[0x58:0x68]
             (folder / "dyld_shared_cache_x86_64").write_bytes(data)
             return "dyld_shared_cache_x86_64: has the UUID of "
+        case "one UUID twice, and as large":
+            other = root / "System/Library/Caches/com.apple.dyld"
+            other.mkdir(parents=True)
+            for file, data in files_of("arm64e").items():
+                (other / file).write_bytes(data.replace(b"/libplain.dylib", b"/libother.dylib"))
+            return "com.apple.dyld/dyld_shared_cache_arm64e: has the UUID of "
+        case "two builds":
+            services = root / _OS / "System/Library/CoreServices"
+            services.mkdir()
+            (services / "SystemVersion.plist").write_bytes(
+                system_version(ProductVersion="28.0", ProductBuildVersion="1A0")
+            )
+            return "SystemVersion.plist: is of macOS 28.0 (1A1), and other parts of macOS 28.0 (1A0)"
         case "one bit":
             data = bytearray(main.read_bytes())
             data[0x4000 * 3 + 5] ^= 1
@@ -273,7 +286,15 @@ def fault(root: Path, name: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["a link to no cryptex", "a cache without its main file", "a cache that is none", "one UUID twice", "one bit"],
+    [
+        "a link to no cryptex",
+        "a cache without its main file",
+        "a cache that is none",
+        "one UUID twice",
+        "one UUID twice, and as large",
+        "two builds",
+        "one bit",
+    ],
 )
 def test_what_is_wrong_is_named_and_never_sealed(name: str, library: Library, tmp_path: Path) -> None:
     caches: Caches = {
@@ -285,6 +306,16 @@ def test_what_is_wrong_is_named_and_never_sealed(name: str, library: Library, tm
     result = run(root, library, tmp_path)
     assert not result.sealed
     assert [p for p in result.problems if said in p], result.problems
+
+
+def test_a_rapid_security_response_is_no_mixture(library: Library, tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "13.3.1", {f"{_OS}/{_DYLD}": ("arm64e", "x86_64")}, build="22E261")
+    services = root / _OS / "System/Library/CoreServices"
+    services.mkdir()
+    response = {"ProductVersion": "13.3.1", "ProductVersionExtra": "(a)", "ProductBuildVersion": "22E772610a"}
+    (services / "SystemVersion.plist").write_bytes(system_version(**response))
+    result = run(root, library, tmp_path)
+    assert (result.sealed, result.release.build) == (True, "22E772610a")
 
 
 def test_a_link_to_exclaves_that_this_mac_does_not_run_is_no_problem(library: Library, tmp_path: Path) -> None:

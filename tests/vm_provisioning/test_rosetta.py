@@ -72,4 +72,4 @@ def test_every_spelling_of_the_cryptex_is_looked_into(
     shutil.copytree(macos_27 / _CRYPTEX / folder, root / cryptex / folder)
     source = DirectorySource(root)
     assert [c.path for c in source.caches() if c.arch == "x86_64"] == [f"/{cryptex}/{folder}/{_NAME}"]
-    assert source.problems == []
+    assert list(source.problems) == []

@@ -7,12 +7,11 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.errors import HostKeyError, StorageError, SymcacheError
-from symcache.library import Staged
 from symcache.model import ManifestEntry
 from symcache_provisioning.extractors.guest_tool import ListedImage
 from symcache_provisioning.extractors.local_extraction import Extraction
+from symcache_provisioning.remarks import Problems
 from symcache_provisioning.sources.entries import RemoteCache
-from symcache_provisioning.sources.tree import with_hint
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.packets import SessionError
 
@@ -25,12 +24,11 @@ FATAL = (StorageError, SessionError, UnreachableError, HostKeyError)
 """Errors after which a harvest cannot go on."""
 
 
-def add_problem(staged: Staged, where: str, error: SymcacheError) -> None:
+def add_problem(problems: Problems, where: str, error: SymcacheError) -> None:
     """Add an error about one file or cache to the problems; raise it if the harvest cannot go on after it."""
     if isinstance(error, FATAL):
         raise error
-    text = with_hint(error)
-    staged.problems.append(text if where in text else f"{where}: {text}")
+    problems.add_error(error, where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,22 @@ from symcache.errors import (
     SymcacheError,
 )
 from symcache.library import Staged, StagedCacheFile, StagedObject
-from symcache.macho import identify
-from symcache.model import Kind, ManifestEntry, Origin, uuid_text
+from symcache.macho import Slice
+from symcache.model import Kind, ManifestEntry, Origin
 from symcache.text import excerpt
 from symcache_provisioning.cache_results import FATAL, CacheResults, CacheSummary, Identity, add_problem
-from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_whole
+from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_image
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
 from symcache_provisioning.progress import HarvestProgress, SummedProgress
+from symcache_provisioning.remarks import ANOTHER_MAC, Problems
 from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.staging import Staging
 
 __all__ = ["Caches"]
 
-_ELSEWHERE = "reinstall that system or copy it anew, or harvest another Mac of the build"
+_OTHER_EXTRACTOR = f"harvest with --extractor bundle, too; if that fails as well, {ANOTHER_MAC}"
+_ONE_EXTRACTOR = "see which one is right, and harvest with that alone (--extractor)"
 _LISTED_DIFFERENCES = 5
 _LONGEST_REASON = 1000
 _COMPANION_HEAD = 16 << 10
@@ -47,12 +49,14 @@ class Caches:
         source: Source,
         stage: Staging,
         staged: Staged,
+        problems: Problems,
         extractions: Extractions,
         progress: HarvestProgress,
         *,
         keep: bool,
     ) -> None:
         self.source, self.stage, self.staged, self.progress = source, stage, staged, progress
+        self.problems = problems
         self.keep = keep
         self.notes: list[str] = []
         self._extractions = extractions
@@ -64,26 +68,22 @@ class Caches:
         self._results.append(results)
         where = excerpt(remote.path)
         for name in remote.missing:
-            self.staged.problems.append(
-                f"{where}: its companion {name} is missing or unreadable on {self.source.name}: {_ELSEWHERE}"
+            self.problems.add(
+                f"{where}: its companion {name} is missing or unreadable on {self.source.name}", ANOTHER_MAC
             )
         if raw:
             try:
                 self._copy_raw(results)
             except SymcacheError as error:
-                add_problem(self.staged, where, error)
+                add_problem(self.problems, where, error)
         if tool is not None:
             try:
                 self._extract_in_guest(results, tool, optional=raw)
             except SymcacheError as error:
                 if not raw or not results.listed or isinstance(error, FATAL):
-                    add_problem(self.staged, where, error)
+                    add_problem(self.problems, where, error)
                     return
-                results.from_tool = []
-                self.notes.append(
-                    f"{where}: {tool.name} there was not used: {error}: is it older than the system? Build it from the"
-                    " sources of that release, or harvest with --extractor raw"
-                )
+                self._leave_out(results, error)
 
     def finish(self) -> list[CacheSummary]:
         """Wait for the extractions, check their images, and stage them."""
@@ -95,9 +95,8 @@ class Caches:
             try:
                 self._stage_extracted(results, results.extraction)
             except SymcacheError as error:
-                add_problem(self.staged, excerpt(remote.path), error)
-        for image, file in results.from_tool:
-            self._check_extracted(results, image, file)
+                add_problem(self.problems, excerpt(remote.path), error)
+        self._stage_from_tool(results)
         ours, theirs = results.extracted.get(EXTRACTOR), results.extracted.get(results.tool)
         if ours is not None and theirs is not None:
             self._compare(excerpt(remote.path), "symcache", ours, results.tool, theirs)
@@ -117,22 +116,21 @@ class Caches:
             except SymcacheError as error:
                 if not files:
                     raise
-                add_problem(self.staged, excerpt(entry.path), error)
+                add_problem(self.problems, excerpt(entry.path), error)
             else:
                 self._prove(entry, files[entry])
         cache = SharedCache.open(files[remote.files[0]], partial=True)
         results.cut = [m.reason for m in cache.missing if not m.companion.optional]
-        self.staged.problems += [
-            f"{excerpt(remote.path)}: {excerpt(reason, _LONGEST_REASON)}: what lies in it is missing: {_ELSEWHERE}"
-            for reason in results.cut
-            if not any(name in reason for name in remote.missing)  # said already
-        ]
+        for reason in results.cut:
+            if not any(name in reason for name in remote.missing):  # said already
+                text = f"{excerpt(remote.path)}: {excerpt(reason, _LONGEST_REASON)}: what lies in it is missing"
+                self.problems.add(text, ANOTHER_MAC)
         results.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
         results.uuid = cache.uuid
         results.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
         self.notes += [w for w in cache.warnings if w not in results.cut]
         if not cache.images:
-            self.staged.problems.append(f"{excerpt(remote.path)}: lists no image at all")
+            self.problems.add(f"{excerpt(remote.path)}: lists no image at all", ANOTHER_MAC)
         for entry, file in files.items():
             stored = file if self.keep else self._head(cache, file, remote)
             self.staged.cache_files.append(
@@ -148,13 +146,11 @@ class Caches:
                 self.source.fetch(entry, file)
                 pages = check_pages(file)
         except SharedCacheError as error:
-            self.staged.problems.append(f"{excerpt(entry.path)}: {error}: {_ELSEWHERE}")
+            self.problems.add(f"{excerpt(entry.path)}: {error}", ANOTHER_MAC)
             return
         if pages and pages.damaged:
-            self.staged.problems.append(
-                f"{excerpt(entry.path)}: {pages} are not what its code signature says: it is damaged on"
-                f" {self.source.name}: {_ELSEWHERE}"
-            )
+            text = f"{pages} are not what its code signature says: it is damaged on {self.source.name}"
+            self.problems.add(f"{excerpt(entry.path)}: {text}", ANOTHER_MAC)
 
     def _head(self, cache: SharedCache, file: Path, remote: RemoteCache) -> Path:
         """Return a copy of a cache file's beginning: its header and tables, which say what the cache consists of."""
@@ -181,7 +177,7 @@ class Caches:
         results.extracted[EXTRACTOR] = set()
         for image in cache.images:
             if not _is_text(image.path):
-                self.staged.problems.append(f"{where}: an image's path is not UTF-8: {excerpt(image.path)}")
+                self.problems.add(f"{where}: an image's path is not UTF-8: {excerpt(image.path)}", ANOTHER_MAC)
                 continue
             extracted = done.get((image.path, image.uuid))
             if extracted and extracted.unbacked and results.cut:
@@ -191,7 +187,8 @@ class Caches:
             if extracted:
                 self._store(results, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
         if not results.cut:  # else it is said what they lie in, and they are listed as missing
-            self.staged.problems += [f"{where}: {excerpt(f.path)}: {excerpt(f.reason)}" for f in report.failed]
+            for failed in report.failed:
+                self.problems.add(f"{where}: {excerpt(failed.path)}: {excerpt(failed.reason)}", _OTHER_EXTRACTOR)
 
     def _extract_in_guest(self, results: CacheResults, tool: GuestTool, *, optional: bool) -> None:
         remote, where = results.remote, excerpt(results.remote.path)
@@ -199,12 +196,16 @@ class Caches:
         self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
         listing = tool.list_images(remote, self.stage.empty_folder_for("tables", remote.path))
         listed = {image[:2] for image in listing.images}
-        if optional and results.listed and (listing.problems or listed != results.listed):
+        if optional and results.listed and (listing.doubts or listed != results.listed):
             raise RemoteError(f"{listing.origin} is not what the cache's own table says")
-        self.staged.problems += listing.problems
+        for doubt in listing.doubts:
+            self.problems.add(doubt, tool.advice)
         try:
             with tool.extract(remote.path, _GUEST_SPACE * remote.size) as (tree, errors):
-                self.staged.problems += [f"{where}: {tool.name} says: {c}" for c in errors]
+                if errors and optional and results.listed:
+                    raise RemoteError(f"it says: {errors[0]}")
+                for line in errors:
+                    self.problems.add(f"{where}: {tool.name} says: {line}", tool.advice)
                 extracted = {entry.path: entry for entry in tree.walk(["/"], skip=())}
                 wanted = [(image, extracted.pop(image.path, None)) for image in listing.images]
                 total = sum(entry.size for _, entry in wanted if entry)
@@ -213,9 +214,8 @@ class Caches:
                 count = SummedProgress(self.progress, total)
                 for image, entry in wanted:
                     if entry is None:
-                        lost = IntegrityError(
-                            f"{where}: {excerpt(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
-                        )
+                        text = f"{excerpt(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
+                        lost = IntegrityError(f"{where}: {text}", hint=tool.advice)
                         results.from_tool.append((image, lost))
                 images = {entry.path: image for image, entry in wanted if entry}
                 copies = (
@@ -225,7 +225,7 @@ class Caches:
                 )
                 for entry, file in tree.fetch_all(copies, count):
                     results.from_tool.append((images[entry.path], file))
-                self.staged.problems += tree.problems
+                self.problems.update(tree.problems)
                 self.notes += [
                     f"{where}: {tool.name} also wrote {excerpt(path)}"
                     for path in sorted(extracted)[:_LISTED_DIFFERENCES]
@@ -235,29 +235,33 @@ class Caches:
                 raise
             self.notes.append(f"{where}: not extracted in the guest too: {error}")
 
-    def _check_extracted(self, results: CacheResults, image: ListedImage, file: Path | SymcacheError) -> None:
-        """Check one image that the tool extracted against the cache's list, and stage it."""
-        path, uuid = image.path, image.uuid
-        tool, where = results.tool, f"{excerpt(results.remote.path)}: {excerpt(path)}"
-        try:
-            if isinstance(file, SymcacheError):
-                raise file
-            slices = identify(file)
-            if len(slices) != 1:
-                raise IntegrityError(f"{where}: {tool} made a file of {len(slices)} images")
-            extracted = slices[0]
-            check_whole(file, extracted)
-            if extracted.arch[:5] != results.remote.arch[:5]:  # x86_64h has images of x86_64, too
-                raise IntegrityError(f"{where}: {tool} made an image for {extracted.arch}")
-            if extracted.uuid != uuid:
-                got = uuid_text(extracted.uuid) if extracted.uuid else "none"
-                raise IntegrityError(f"{where}: {tool} made an image of UUID {got}, the cache lists another")
-        except SymcacheError as error:
-            add_problem(self.staged, where, error)
-            self._expect(results, path, uuid, results.remote.arch)
-            return
-        self._expect(results, path, uuid, extracted.arch)
-        self._store(results, path, uuid, extracted.arch, file, extracted.size, tool)
+    def _leave_out(self, results: CacheResults, error: SymcacheError) -> None:
+        """Note that the tool takes no part in a cache, which was extracted here: it may well be an old one."""
+        results.from_tool = []
+        self.notes.append(
+            f"{excerpt(results.remote.path)}: {results.tool} there was not used: {error}: is it older than the system?"
+            " Build it from the sources of that release, or harvest with --extractor raw"
+        )
+
+    def _stage_from_tool(self, results: CacheResults) -> None:
+        """Stage what the tool extracted; all or nothing of it, where the same was extracted here."""
+        optional = bool(results.extracted.get(EXTRACTOR))
+        checked: list[tuple[ListedImage, Path, Slice]] = []
+        for image, file in results.from_tool:
+            where = f"{excerpt(results.remote.path)}: {excerpt(image.path)}"
+            try:
+                if isinstance(file, SymcacheError):
+                    raise file
+                checked.append((image, file, check_image(file, image, results.remote.arch, results.tool)))
+            except SymcacheError as error:
+                if optional and not isinstance(error, FATAL):
+                    self._leave_out(results, error)
+                    return
+                add_problem(self.problems, where, error)
+                self._expect(results, image.path, image.uuid, results.remote.arch)
+        for image, file, extracted in checked:
+            self._expect(results, image.path, image.uuid, extracted.arch)
+            self._store(results, image.path, image.uuid, extracted.arch, file, extracted.size, results.tool)
 
     def _expect(self, results: CacheResults, path: str, uuid: UUID | None, arch: str) -> None:
         # The cache's own table, if there is one, takes precedence over the list of the guest's tool.
@@ -289,7 +293,7 @@ class Caches:
             if missing:
                 some = ", ".join(excerpt(path) for path, _ in sorted(missing, key=str)[:_LISTED_DIFFERENCES])
                 more = f" and {len(missing) - _LISTED_DIFFERENCES} more" if len(missing) > _LISTED_DIFFERENCES else ""
-                self.staged.problems.append(f"{where}: {name} lacks, or has with another UUID: {some}{more}")
+                self.problems.add(f"{where}: {name} lacks, or has with another UUID: {some}{more}", _ONE_EXTRACTOR)
 
 
 def _is_text(path: str) -> bool:

@@ -26,6 +26,7 @@ from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheU
 from symcache_provisioning.extractors.guest_tool import GuestTool
 from symcache_provisioning.extractors.local_extraction import Extractions
 from symcache_provisioning.progress import HarvestProgress, NoProgress
+from symcache_provisioning.remarks import Problems
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.required_caches import closed_folders, lacking_caches
 from symcache_provisioning.sources.source import Source
@@ -93,19 +94,21 @@ def harvest(
     release = source.identity()
     with Staging(staging, source.name, release.build) as stage:
         narrowed = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
+        problems = Problems()
         staged = Staged(release, source.name, started=started, host=source.host(), archs=narrowed)
         progress.step(f"looking for shared caches of {release}", unit="things")
         all_caches = source.caches(release.build)
         caches = [c for c in all_caches if not archs or c.arch in narrowed]
         in_guest = "bundle" if extractor == "bundle" else "util"
         with Extractions() as extractions:
-            run = Caches(source, stage, staged, extractions, progress, keep=keep_caches)
+            run = Caches(source, stage, staged, problems, extractions, progress, keep=keep_caches)
             for cache in caches:
                 run.copy(cache, raw=raw, tool=tool)
             _files(
                 source,
                 stage,
                 staged,
+                problems,
                 source.discovery.roots(release.build) if roots is None else roots,
                 archs,
                 progress,
@@ -114,7 +117,7 @@ def harvest(
         makers = {o.extractor for o in staged.objects}
         took_part = (("raw", EXTRACTOR), (in_guest, tool.name if tool else None))
         staged.extractor = "+".join(name for name, maker in took_part if maker in makers)
-        if not staged.manifest and not staged.problems and not source.problems:
+        if not staged.manifest and not problems and not source.problems:
             raise NotFoundError(
                 f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
             )
@@ -128,8 +131,8 @@ def harvest(
             archs=archs or wanted[0],
             families=wanted[1],
         )
-        lacking += closed_folders(source, staged.manifest)
-        staged.problems = list(dict.fromkeys([*lacking, *staged.problems, *source.problems]))
+        lacking.update(closed_folders(source, staged.manifest))
+        staged.problems = list(dict.fromkeys([*lacking, *problems, *source.problems]))
         progress.step("storing", unit="bytes")
         ingested: IngestResult = ingest(library, staged, progress.advance)
         if ingested.sealed:
@@ -177,6 +180,7 @@ def _files(
     source: Source,
     stage: Staging,
     staged: Staged,
+    problems: Problems,
     roots: Iterable[str],
     archs: Sequence[str],
     progress: HarvestProgress,
@@ -192,7 +196,7 @@ def _files(
                 raise file
             slices = identify(file)
         except SymcacheError as error:
-            add_problem(staged, where, error)
+            add_problem(problems, where, error)
             continue
         for image in slices:
             if image.kind is None or (archs and image.arch not in archs):

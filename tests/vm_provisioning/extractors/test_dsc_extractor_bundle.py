@@ -243,7 +243,7 @@ def test_the_list_is_what_was_built_into_the_cache(
     listing = CacheBundle(source, str(bundle)).list_images(cache, tmp_path)
     copy = tmp_path / cache.name
     assert not any(copy.read_bytes()[cache.files[0].size // 2 :])  # its beginning alone was fetched
-    assert listing.problems == []
+    assert listing.doubts == []
     assert {i.path for i in listing.images} == {i.path for i in sample(CACHES[arch])}
     assert len(listing.images) == images_in(arch)
 

@@ -49,7 +49,7 @@ def test_links_out_of_the_root_lead_nowhere(target: str, root: Path, tmp_path: P
     (root / CACHE_FOLDER).symlink_to(target.format(outside=outside))
     source = DirectorySource(root)
     assert source.caches() == []
-    assert source.problems == []
+    assert list(source.problems) == []
 
 
 def test_a_loop_of_links_is_a_problem_and_no_more(root: Path, library: Library, tmp_path: Path) -> None:
@@ -120,7 +120,8 @@ def test_limits_hold_for_folders_too(root: Path) -> None:
         (root / f"usr/lib/{number}").touch()
     source = DirectorySource(root, limits=Limits(folder_entries=10))
     list(source.walk(["/usr/lib"]))
-    assert source.problems == ["/usr/lib: holds more than 10 names: the rest was not read"]
+    (problem,) = source.problems
+    assert problem.startswith("/usr/lib: holds more than 10 names: the rest was not read: ")
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from symcache.errors import RemoteError
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import parse_info, parse_text_info
-from symcache_provisioning.remarks import Remarks
+from symcache_provisioning.remarks import Problems, Remarks
 from symcache_provisioning.sources.entries import refusal
 from symcache_provisioning.sources.release import parse_sw_vers, parse_system_version
 from tests.support.apple import apple_caches, listed_caches, util_output
@@ -151,3 +151,20 @@ def test_remarks_end_somewhere() -> None:
         remarks.append(str(number))
     assert len(remarks) == 1001
     assert "more" in remarks[-1]
+
+
+def test_a_problem_ends_with_what_to_do_and_problems_end_somewhere() -> None:
+    problems = Problems()
+    with pytest.raises(ValueError, match="what to do"):
+        problems.add("/usr/lib: is gone", "")
+    problems.add_error(RemoteError("/usr/lib: not readable", hint="log in as another user"), "/usr/lib")
+    problems.add_error(RemoteError("not readable"), "/usr/bin")
+    assert list(problems) == [
+        "/usr/lib: not readable: log in as another user",
+        "/usr/bin: not readable: harvest again; if it stays so, harvest another Mac of the build",
+    ]
+    for number in range(5000):
+        problems.add(str(number), "look")
+        problems.add(str(number), "look")
+    assert len(problems) == 1001
+    assert "more" in list(problems)[-1]

@@ -42,6 +42,7 @@ class CacheBundle:
     """dsc_extractor.bundle at a path on a machine."""
 
     name = BUNDLE
+    advice = "name another bundle with --bundle-path, or harvest with --extractor raw"
 
     def __init__(self, source: SshSource, path: str) -> None:
         self._source, self.path = source, path
@@ -62,7 +63,7 @@ class CacheBundle:
 
     def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
         """See GuestTool: from the cache's own image table, which is at the beginning of its main file."""
-        where, problems = excerpt(cache.path), []
+        where, doubts = excerpt(cache.path), []
         images = []
         file = folder / cache.name
         self._copy_tables(cache.files[0], file)
@@ -75,12 +76,12 @@ class CacheBundle:
                 )
             for image in opened.images:
                 if not image.path.startswith("/") or ".." in image.path.split("/") or not image.path.isprintable():
-                    problems.append(f"{where}: lists {excerpt(image.path)!r}, which is no path of an image")
+                    doubts.append(f"{where}: lists {excerpt(image.path)!r}, which is no path of an image")
                 else:
                     images.append(ListedImage(image.path, image.uuid, image.address))
         if not images:
-            problems.append(f"{where}: lists no image at all")
-        return Listing("the cache's own table", images, problems)
+            doubts.append(f"{where}: lists no image at all")
+        return Listing("the cache's own table", images, doubts)
 
     def _copy_tables(self, entry: Entry, target: Path) -> None:
         """Copy the tables at the beginning of a main file; the rest of the copy is a hole."""

@@ -108,6 +108,7 @@ class CacheUtil:
     """dyld_shared_cache_util at a path on a machine."""
 
     name = TOOL
+    advice = "build it from Apple's dyld sources of that release, or harvest with --extractor raw"
 
     def __init__(self, source: SshSource, path: str) -> None:
         self._source, self.path = source, path
@@ -148,19 +149,19 @@ class CacheUtil:
     def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
         """See GuestTool: by `-text_info`, compared with `-info` and with the cache's header."""
         del folder
-        where, problems = excerpt(cache.path), []
+        where, doubts = excerpt(cache.path), []
         info, images = self.info(cache.path), self.images(cache.path)
         if info.uuid != cache.uuid:
             printed = uuid_text(info.uuid) if info.uuid else "none"
             in_header = uuid_text(cache.uuid) if cache.uuid else "none"
-            problems.append(f"{where}: {TOOL} says its UUID is {printed}, its header says {in_header}")
+            doubts.append(f"{where}: {TOOL} says its UUID is {printed}, its header says {in_header}")
         if info.image_count is not None and info.image_count != len(images):
-            problems.append(
+            doubts.append(
                 f"{where}: {TOOL} counts {info.image_count} images and lists {len(images)}: is it older than the cache?"
             )
         if not images:
-            problems.append(f"{where}: {TOOL} lists no image at all")
-        return Listing(f"{TOOL} -text_info", images, problems)
+            doubts.append(f"{where}: {TOOL} lists no image at all")
+        return Listing(f"{TOOL} -text_info", images, doubts)
 
     @contextmanager
     def extract(self, cache: str, need: int) -> Iterator[tuple[SshSource, list[str]]]:

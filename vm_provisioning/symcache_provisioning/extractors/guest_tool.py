@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from symcache.errors import MachOError, RemoteError
-from symcache.macho import Slice, mach_header
+from symcache.errors import IntegrityError, MachOError, RemoteError
+from symcache.macho import Slice, identify, mach_header
+from symcache.model import uuid_text
 from symcache.text import excerpt
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.machine import SshSource
@@ -27,7 +28,7 @@ __all__ = [
     "ListedImage",
     "Listing",
     "NoSpaceError",
-    "check_whole",
+    "check_image",
     "free_bytes",
     "run_extractor",
     "stderr_lines",
@@ -59,8 +60,8 @@ class Listing(NamedTuple):
     origin: str
     """Where the list comes from, for messages."""
     images: list[ListedImage]
-    problems: list[str]
-    """Reasons to doubt the list."""
+    doubts: list[str]
+    """Reasons not to believe the list."""
 
 
 class GuestTool(Protocol):
@@ -69,6 +70,10 @@ class GuestTool(Protocol):
     @property
     def name(self) -> str:
         """Name in records of the extractor of its images."""
+
+    @property
+    def advice(self) -> str:
+        """What to do when it fails."""
 
     def list_images(self, cache: RemoteCache, folder: Path) -> Listing:
         """Return the images of a cache, each once; `folder` is for files. Raises RemoteError, SharedCacheError."""
@@ -136,7 +141,22 @@ def free_bytes(source: SshSource, folder: str) -> int | None:
     return int(match[1]) * 1024 if match and output.status == 0 else None
 
 
-def check_whole(file: Path, image: Slice) -> None:
+def check_image(file: Path, image: ListedImage, arch: str, tool: str) -> Slice:
+    """Return what lies in a file that `tool` extracted of a cache of `arch`. Raises SymcacheError if it is not that."""
+    slices = identify(file)
+    if len(slices) != 1:
+        raise IntegrityError(f"{excerpt(image.path)}: {tool} made a file of {len(slices)} images")
+    extracted = slices[0]
+    _check_whole(file, extracted)
+    if extracted.arch[:5] != arch[:5]:  # x86_64h has images of x86_64, too
+        raise IntegrityError(f"{excerpt(image.path)}: {tool} made an image for {extracted.arch}")
+    if extracted.uuid != image.uuid:
+        got = uuid_text(extracted.uuid) if extracted.uuid else "none"
+        raise IntegrityError(f"{excerpt(image.path)}: {tool} made an image of UUID {got}, the cache lists another")
+    return extracted
+
+
+def _check_whole(file: Path, image: Slice) -> None:
     """Make sure that an extracted image holds the bytes its load commands speak of. Raises MachOError.
 
     Apple's extractor goes on after errors in one image and leaves it cut. Looks at segment_command, segment_command_64

@@ -147,7 +147,8 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     except SymcacheError as error:
         yield _failed("caches", error)
     else:
-        yield _caches(source, caches, lacking_caches(source, release, caches, host=source.host()) if release else [])
+        lacking = list(lacking_caches(source, release, caches, host=source.host())) if release else []
+        yield _caches(source, caches, lacking)
     largest = max((c.size for c in caches), default=0)
     try:
         yield _extractor(source, machine.definition.name)
@@ -159,7 +160,7 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
 
 def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]) -> Check:
     incomplete = [f"{c.name} lacks {', '.join(c.missing)}" for c in caches if c.missing]
-    if problems := [*incomplete, *dict.fromkeys(source.problems), *lacking]:
+    if problems := [*incomplete, *source.problems, *lacking]:
         hint = "check what is named, and `root` in the inventory"
         if incomplete:
             hint = "let the machine finish its update, and restart it"

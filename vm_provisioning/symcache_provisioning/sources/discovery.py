@@ -6,6 +6,7 @@ lies where a system keeps them. Which files belong to a cache is in its header, 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import stat
@@ -17,6 +18,7 @@ from uuid import UUID
 from symcache.dyld import HEAD_SIZE, cache_arch, companions, is_cache_name, is_main_name, parse_header
 from symcache.errors import SharedCacheError, SymcacheError
 from symcache.text import excerpt
+from symcache_provisioning.remarks import ANOTHER_MAC, CLEAR_THERE
 from symcache_provisioning.sources.entries import Entry, RemoteCache, refusal
 from symcache_provisioning.sources.locations import (
     BUILT_CACHES,
@@ -29,7 +31,7 @@ from symcache_provisioning.sources.locations import (
     UNSEALED_APPLICATIONS,
     UNWALKED,
 )
-from symcache_provisioning.sources.tree import Tree, with_hint
+from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoSuchFileError, SessionError
 
 __all__ = ["Cryptex", "Discovery"]
@@ -91,7 +93,7 @@ class Discovery:
         except SessionError:
             raise
         except SymcacheError as error:
-            self._tree.problems.append(with_hint(error))
+            self._tree.problems.add_error(error)
             return None
         if target is None or not stat.S_ISDIR(target.mode):
             self.dangling.append(entry.path)
@@ -153,10 +155,10 @@ class Discovery:
                         )
                         continue
                     caches[cache.uuid or cache.path] = cache
-                elif (known.arch, known.size) != (cache.arch, cache.size) and not (cryptex and cryptex.pending):
-                    self._tree.problems.append(
-                        f"{excerpt(cache.path)}: has the UUID of {excerpt(known.path)}, and is another cache:"
-                        " reinstall that system, or harvest another Mac of the build"
+                elif (known.head, known.size) != (cache.head, cache.size) and not (cryptex and cryptex.pending):
+                    self._tree.problems.add(
+                        f"{excerpt(cache.path)}: has the UUID of {excerpt(known.path)}, and is another cache",
+                        ANOTHER_MAC,
                     )
         return list(caches.values())
 
@@ -178,18 +180,20 @@ class Discovery:
         claimed: set[str] = set()
         mains = [entry for name, entry in files.items() if is_main_name(name)]
         if len(mains) > _MAX_MAINS:
-            self._tree.problems.append(f"{excerpt(folder)}: holds more than {_MAX_MAINS} caches: the rest was not read")
+            self._tree.problems.add(
+                f"{excerpt(folder)}: holds more than {_MAX_MAINS} caches: the rest was not read", CLEAR_THERE
+            )
         for main in mains[:_MAX_MAINS]:
             try:
                 yield self._cache(main, entries, claimed)
             except SessionError:
                 raise
             except SymcacheError as error:
-                self._tree.problems.append(f"{excerpt(main.path)}: {error}")
+                self._tree.problems.add(f"{excerpt(main.path)}: {error}", error.hint or ANOTHER_MAC)
         for name in sorted(files.keys() - claimed - {m.name for m in mains}):
-            self._tree.problems.append(
-                f"{excerpt(files[name].path)}: is a part of a shared cache, and no main file beside it names it: copy"
-                " or attach the whole folder again"
+            self._tree.problems.add(
+                f"{excerpt(files[name].path)}: is a part of a shared cache, and no main file beside it names it",
+                "copy or attach the whole folder again",
             )
 
     def _cache_files(self, entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], set[str]]:
@@ -205,14 +209,14 @@ class Discovery:
                 if isinstance(head, NoSuchFileError):
                     continue
                 if isinstance(head, SymcacheError):
-                    self._tree.problems.append(with_hint(head))
+                    self._tree.problems.add_error(head)
                     unreadable.add(entry.name)
                 elif head.startswith(_MAGIC):
                     files[entry.name] = entry
                 elif is_cache_name(entry.name):
-                    self._tree.problems.append(
-                        f"{excerpt(entry.path)}: is called a shared cache, and begins with {excerpt(head)!r}: reinstall"
-                        " that system, or harvest another Mac of the build"
+                    self._tree.problems.add(
+                        f"{excerpt(entry.path)}: is called a shared cache, and begins with {excerpt(head)!r}",
+                        ANOTHER_MAC,
                     )
         return files, unreadable
 
@@ -228,4 +232,5 @@ class Discovery:
                 files.append(entries[companion.name])
             elif not companion.optional:
                 missing.append(companion.name)
-        return RemoteCache(main.path, cache_arch(header), header.uuid, tuple(files), tuple(missing))
+        tables = hashlib.sha256(head).digest()
+        return RemoteCache(main.path, cache_arch(header), header.uuid, tuple(files), tuple(missing), tables)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from symcache_provisioning.ssh.packets import Attributes
@@ -60,6 +60,8 @@ class RemoteCache:
     files: tuple[Entry, ...]
     missing: tuple[str, ...] = ()
     """Companions that the header names and the source lacks."""
+    head: bytes = field(default=b"", repr=False)
+    """SHA-256 of the main file's header and tables."""
 
     @property
     def name(self) -> str:

@@ -23,6 +23,7 @@ MODEL = re.compile(r"[A-Za-z]{1,32}[0-9]{1,4},[0-9]{1,4}")
 
 _PLIST_LIMIT = 64 << 10
 """Bytes of a SystemVersion.plist that are read at most."""
+_FINISH = "let the update finish, or copy the system anew, and harvest again"
 _BUILD, _PLIST_BUILD = "BuildVersion", "ProductBuildVersion"
 """Names of the build in the output of sw_vers and in the property list."""
 _RULES = {
@@ -34,8 +35,11 @@ _RULES = {
 
 
 def system_versions(source: Tree) -> list[Release]:
-    """Return the release that each SystemVersion.plist of a system names, the OS cryptex's first."""
-    releases = []
+    """Return the release that each SystemVersion.plist of a system names, the OS cryptex's first.
+
+    That several builds are mixed becomes a problem: all but a Rapid Security Response bring all of them at once.
+    """
+    releases: list[Release] = []
     for path in SYSTEM_VERSION_PLISTS:
         try:
             entry = source.resolve(path)
@@ -44,7 +48,10 @@ def system_versions(source: Tree) -> list[Release]:
             data = source.read_head(entry.path, _PLIST_LIMIT)
         except NoAccessError:
             continue
-        releases.append(parse_system_version(data, f"{excerpt(entry.path)} of the source"))
+        release = parse_system_version(data, f"{excerpt(entry.path)} of the source")
+        if releases and release.build != releases[0].build and not releases[0].extra:
+            source.problems.add(f"{excerpt(entry.path)}: is of {release}, and other parts of {releases[0]}", _FINISH)
+        releases.append(release)
     return releases
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from symcache.dyld import canonical_arch
 from symcache.model import ManifestEntry, Release
 from symcache.text import excerpt
+from symcache_provisioning.remarks import Problems
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.source import Source
 
@@ -23,44 +24,48 @@ def lacking_caches(
     host: str = "",
     archs: Iterable[str] = (),
     families: Sequence[str] = (),
-) -> list[str]:
-    """Return a sentence for each thing that a harvest must have and has not, which says what to do.
+) -> Problems:
+    """Return a problem for each thing that a harvest must have and has not, which says what to do.
 
     `caches` are those that the source has, `taken` those that are harvested (all), `files` the architectures of what
     lies outside of them, and `host` is the model of Mac. Only what is of `archs` and `families` must be there, or all,
     where those are empty. Raises SessionError.
     """
-    from symcache.verify import Had, family_of_path, lost_cryptexes, musts_lacking  # noqa: PLC0415 (it takes its time)
+    from symcache.verify import Had, Lack, family_of_path, lost_cryptexes, musts_lacking  # noqa: PLC0415 (it takes its time)
 
     cryptexes = [c.path for c in source.discovery.cryptexes]
     wanted = [canonical_arch(a) for a in archs]
 
-    def sentences(present: Sequence[RemoteCache], advice: str) -> list[str]:
+    def lacks(present: Sequence[RemoteCache]) -> list[Lack]:
         had = Had([(family_of_path(c.path), c.arch) for c in present], frozenset(files), host, cryptexes)
-        lacks = musts_lacking(release, had, wanted, families)
-        return [f"no {lack} was found, and no harvest of {release} is whole without: {advice}" for lack in lacks]
+        return musts_lacking(release, had, wanted, families)
 
-    lacking = sentences(caches, source.cache_advice)
+    problems = Problems()
+    lacking, advice = lacks(caches), source.cache_advice
     if not lacking and taken is not None:
-        left_out = ", ".join(excerpt(c.path) for c in caches if c not in taken)
-        lacking = sentences(taken, f"--arch leaves out {left_out}")
+        lacking = lacks(taken)
+        advice = f"--arch leaves out {', '.join(excerpt(c.path) for c in caches if c not in taken)}"
     lost = lost_cryptexes(release, source.discovery.dangling)
     if lacking and lost:
-        lacking[0] += f"; {', '.join(map(excerpt, lost))} lead nowhere"
-        return lacking
-    return lacking + [
-        f"{excerpt(path)}: is listed, and leads to no cryptex: start that system and harvest it over SSH, or attach the"
-        " disk image of that cryptex and harvest it, too"
-        for path in lost
-    ]
+        advice = f"nothing lies behind {', '.join(map(excerpt, lost))}: {advice}"
+    for lack in lacking:
+        problems.add(f"no {lack} was found, and no harvest of {release} is whole without", advice)
+    for path in () if lacking else lost:
+        problems.add(
+            f"{excerpt(path)}: is listed, and leads to no cryptex",
+            "start that system and harvest it over SSH, or attach the disk image of that cryptex and harvest it, too",
+        )
+    return problems
 
 
-def closed_folders(source: Source, manifest: Iterable[ManifestEntry]) -> list[str]:
-    """Return a sentence for each folder that seemed to be closed by design, and in which images of the release lie."""
+def closed_folders(source: Source, manifest: Iterable[ManifestEntry]) -> Problems:
+    """Return a problem for each folder that seemed to be closed by design, and in which images of the release lie."""
     paths = [m.path for m in manifest] if source.closed else []
-    return [
-        f"{excerpt(folder)}: is closed to this user, and images of this release lie in it: log in as a user who may"
-        " read it"
-        for folder in source.closed
-        if any(path.startswith(f"{folder}/") for path in paths)
-    ]
+    problems = Problems()
+    for folder in source.closed:
+        if any(path.startswith(f"{folder}/") for path in paths):
+            problems.add(
+                f"{excerpt(folder)}: is closed to this user, and images of this release lie in it",
+                "log in as a user who may read it",
+            )
+    return problems

@@ -16,10 +16,11 @@ from symcache.errors import StorageError, SymcacheError
 from symcache.macho import begins_as_macho
 from symcache.model import Release
 from symcache.text import excerpt
+from symcache_provisioning.remarks import CLEAR_THERE
 from symcache_provisioning.sources.discovery import Discovery
 from symcache_provisioning.sources.entries import Entry, RemoteCache, closed_by_design
 from symcache_provisioning.sources.locations import SKIPPED_FOLDERS
-from symcache_provisioning.sources.tree import Tree, with_hint
+from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoAccessError, NoSuchFileError, SessionError
 
 __all__ = ["Source"]
@@ -102,18 +103,20 @@ class Source(Tree):
                 for entry in self.entries(folder, needed=folder == top):
                     seen += 1
                     if seen > self.limits.entries:
-                        self.problems.append(f"{excerpt(top)}: holds more than {seen - 1} names: the rest was not read")
+                        self.problems.add(
+                            f"{excerpt(top)}: holds more than {seen - 1} names: the rest was not read", CLEAR_THERE
+                        )
                         return
                     if stat.S_ISDIR(entry.mode):
                         if entry.path in skipped:
                             continue
                         if depth >= self.limits.depth:
-                            self.problems.append(
-                                f"{excerpt(entry.path)}: lies deeper than {depth} folders: not followed"
+                            self.problems.add(
+                                f"{excerpt(entry.path)}: lies deeper than {depth} folders: not followed", CLEAR_THERE
                             )
                             continue
                         if len(stack) >= self.limits.pending:
-                            self.problems.append(f"{excerpt(entry.path)}: one folder too many: not followed")
+                            self.problems.add(f"{excerpt(entry.path)}: one folder too many: not followed", CLEAR_THERE)
                             continue
                         stack.append((entry.path, depth + 1))
                     elif stat.S_ISREG(entry.mode):
@@ -130,7 +133,7 @@ class Source(Tree):
             for entry in self._mach_o(batch):
                 count += 1
                 if count > self.limits.images:
-                    self.problems.append(f"more than {count - 1} Mach-O files: the rest was not read")
+                    self.problems.add(f"more than {count - 1} Mach-O files: the rest was not read", CLEAR_THERE)
                     return
                 yield entry
 
@@ -141,6 +144,6 @@ class Source(Tree):
             elif isinstance(head, NoSuchFileError):
                 pass
             elif isinstance(head, SymcacheError):
-                self.problems.append(with_hint(head))
+                self.problems.add_error(head)
             elif begins_as_macho(head):
                 yield entry

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 from symcache.errors import RemoteError, SymcacheError
 from symcache.text import excerpt
-from symcache_provisioning.remarks import Remarks
+from symcache_provisioning.remarks import ANOTHER_MAC, CLEAR_THERE, Problems, Remarks
 from symcache_provisioning.sources.entries import Entry, Limits, closed_by_design, refusal
 from symcache_provisioning.ssh.packets import Attributes, NoAccessError, NoSuchFileError, SessionError
 
-__all__ = ["Tree", "with_hint"]
+__all__ = ["Tree"]
 
 _MAX_LINKS = 40
 
@@ -26,7 +26,7 @@ class Tree(ABC):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.problems: list[str] = Remarks()
+        self.problems = Problems()
         """What was refused or could not be read, and may have held an image."""
         self.notes: list[str] = Remarks()
         """What was skipped: what no user may read on any Mac, and what is no file."""
@@ -88,10 +88,12 @@ class Tree(ABC):
             links += 1
             target = self.readlink(entry.path)
             if links > _MAX_LINKS:
-                raise RemoteError(f"{excerpt(path)}: more than {_MAX_LINKS} links lead on and on")
+                raise RemoteError(f"{excerpt(path)}: more than {_MAX_LINKS} links lead on and on", hint=ANOTHER_MAC)
             parts = [p for p in target.split(b"/") if p not in {b"", b"."}]
             if any(p != b".." and refusal(p) for p in parts):
-                raise RemoteError(f"{excerpt(entry.path)}: links to {excerpt(target)}, which is not a path")
+                raise RemoteError(
+                    f"{excerpt(entry.path)}: links to {excerpt(target)}, which is not a path", hint=ANOTHER_MAC
+                )
             if target.startswith(b"/"):
                 done.clear()
             todo += [p.decode() for p in reversed(parts)]
@@ -110,17 +112,21 @@ class Tree(ABC):
         try:
             for count, (name, attributes) in enumerate(self.scan(folder)):
                 if count >= self.limits.folder_entries:
-                    self.problems.append(f"{excerpt(folder)}: holds more than {count} names: the rest was not read")
+                    self.problems.add(
+                        f"{excerpt(folder)}: holds more than {count} names: the rest was not read", CLEAR_THERE
+                    )
                     break
                 if name in {b".", b"..", b"Icon\r"}:  # the last is the Finder's, and no file of code
                     continue
                 if why := refusal(name):
-                    self.problems.append(f"{excerpt(folder)}: the name {excerpt(name)!r} {why}: not followed")
+                    self.problems.add(f"{excerpt(folder)}: the name {excerpt(name)!r} {why}: not followed", CLEAR_THERE)
                 elif name not in seen:
                     seen.add(name)
                     path = f"{folder.rstrip('/')}/{name.decode()}"
                     if len(path.encode()) > self.limits.path:
-                        self.problems.append(f"{excerpt(path)}: is a path longer than macOS allows: not followed")
+                        self.problems.add(
+                            f"{excerpt(path)}: is a path longer than macOS allows: not followed", CLEAR_THERE
+                        )
                         continue
                     entries.append(Entry(path, *attributes))
         except NoSuchFileError:
@@ -132,7 +138,7 @@ class Tree(ABC):
                 self.notes.append(str(error))
                 self.closed.append(folder)
             else:
-                self.problems.append(with_hint(error))
+                self.problems.add_error(error)
         return sorted(entries, key=lambda e: e.path)
 
     def _closed_to_all(self, folder: str) -> bool:
@@ -151,11 +157,6 @@ class Tree(ABC):
         except SessionError:
             raise
         except SymcacheError as error:
-            self.problems.append(with_hint(error))
+            self.problems.add_error(error)
             return None
         return entry if entry and stat.S_ISDIR(entry.mode) else None
-
-
-def with_hint(error: SymcacheError) -> str:
-    """Return an error with what to do about it."""
-    return f"{error}: {error.hint}" if error.hint else str(error)
