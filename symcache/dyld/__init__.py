@@ -3,7 +3,7 @@
 from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache import Image, MissingFile, SharedCache
 from symcache.dyld.cache_file import CacheFilePart
-from symcache.dyld.code_signature import SignedPages, check_pages
+from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
 from symcache.dyld.extract import (
     EXTRACTOR,
     REVISION,
@@ -65,6 +65,7 @@ __all__ = [
     "parse_header",
     "parse_mappings",
     "parse_subcaches",
+    "platform_identifier",
     "read_images",
     "read_local_symbols",
     "tables_end",

@@ -18,7 +18,7 @@ import numpy as np
 from symcache.dyld.header import MAX_HEADER, parse_header
 from symcache.errors import SharedCacheError
 
-__all__ = ["SignedPages", "check_pages"]
+__all__ = ["SignedPages", "check_pages", "platform_identifier"]
 
 _SUPER_BLOB, _DIRECTORY = 0xFADE0CC0, 0xFADE0C02
 _DIRECTORY_SLOTS = (0, *range(0x1000, 0x1005))
@@ -81,6 +81,14 @@ def check_pages(path: Path) -> SignedPages | None:
                 hint="the copy is cut: copy the file again",
             )
         return _compare(file, at, _directories(signature, str(path)), str(path))
+
+
+def platform_identifier(signature: bytes, name: str) -> int:
+    """Return the platform that a code signature says its code is a part of; 0 for all code that comes with no system.
+
+    Raises SharedCacheError for what is no signature.
+    """
+    return max(int(_FIXED.unpack_from(directory)[11]) for directory in _directories(signature, name).values())
 
 
 def _directories(signature: bytes, name: str) -> dict[int, bytes]:

@@ -6,7 +6,7 @@ And what a dSYM bundle says beside its Mach-O file of where its sources are.
 from symcache.macho.constants import CPU_SUBTYPE_X86_64_ALL, CPU_TYPE, LC, MH, N, S, arch_name
 from symcache.macho.dsym_sources import MAX_SOURCE_NOTES, noted_sources, source_maps, source_revisions
 from symcache.macho.fingerprint import CodeFingerprint, code_fingerprint
-from symcache.macho.identify import Slice, begins_as_macho, identify, identify_bytes
+from symcache.macho.identify import Slice, begins_as_macho, identify, identify_at, identify_bytes
 from symcache.macho.load_commands import (
     MAX_COMMANDS,
     LoadCommand,
@@ -54,6 +54,7 @@ __all__ = [
     "fat_table",
     "file_end",
     "identify",
+    "identify_at",
     "identify_bytes",
     "is_zerofill",
     "mach_header",

@@ -18,7 +18,7 @@ from symcache.macho.constants import LC, MH, arch_name
 from symcache.macho.load_commands import MAX_COMMANDS, mach_header
 from symcache.macho.structs import FAT_ARCHES, FAT_HEADER, MAX_SLICES, STRUCTS
 
-__all__ = ["Slice", "begins_as_macho", "identify", "identify_bytes"]
+__all__ = ["Slice", "begins_as_macho", "identify", "identify_at", "identify_bytes"]
 
 _HEAD = 8 << 10
 """Enough for the load commands of nearly every image in one read."""
@@ -85,6 +85,11 @@ def identify_bytes(head: bytes, size: int, name: str = "image") -> list[Slice]:
     if head[:4] not in _MAGICS:
         return []
     return _identify(lambda offset, length: head[offset : offset + length], size, name)
+
+
+def identify_at(read_at: ReadAt, size: int, name: str) -> list[Slice]:
+    """Return the images of a file of `size` bytes that lies elsewhere. Raises MachOError, and what `read_at` raises."""
+    return _identify(read_at, size, name) if read_at(0, 4) in _MAGICS else []
 
 
 def begins_as_macho(head: bytes) -> bool:

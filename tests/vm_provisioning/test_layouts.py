@@ -15,7 +15,7 @@ from symcache_provisioning import DirectorySource, HarvestResult, harvest
 from tests.cachewriter import CacheOptions, build_cache
 from tests.cachewriter.samples import sample
 from tests.support.systems import system_version
-from tests.support.toolchain import compile_image
+from tests.support.toolchain import compile_image, lipo
 
 _PREBOOT = "System/Volumes/Preboot/Cryptexes"
 _DYLD = "System/Library/dyld"
@@ -160,8 +160,8 @@ def test_every_layout_is_sealed_with_all_its_images(layout: str, loose: Path, li
     assert not [p for p in held if "Incoming" in p]
 
 
-def test_applications_until_12_and_synthesizers_are_code(loose: Path, library: Library, tmp_path: Path) -> None:
-    places = ["Applications/Safari.app/Contents/MacOS", "System/Library/Speech/Synthesizers/A.bundle", "usr/lib"]
+def test_synthesizers_are_code_and_voices_are_not(loose: Path, library: Library, tmp_path: Path) -> None:
+    places = ["System/Library/Speech/Synthesizers/A.bundle", "usr/lib"]
     data = "System/Library/Speech/Voices/B.bundle"
     root = system(tmp_path / "root", "10.15.7", {})
     for place in (*places, data):
@@ -169,6 +169,49 @@ def test_applications_until_12_and_synthesizers_are_code(loose: Path, library: L
         shutil.copy(loose, root / place)
     assert run(root, library, tmp_path).sealed
     assert {o.path for o in library.by_name("libloose.dylib")} == {f"/{p}/libloose.dylib" for p in places}
+
+
+def program(folder: Path, *, platform: int) -> Path:
+    """Make a program with a code signature, as codesign leaves one that is, or is not, of a system."""
+    image = compile_image(folder, "program", "int main(void) { return 0; }", arch="arm64", dylib=False)
+    data = bytearray(image.read_bytes())
+    blob = data.rindex(struct.pack(">I", 0xFADE0CC0))  # CS_SuperBlob: magic, length, count, (type, offset)...
+    (offset,) = struct.unpack_from(">I", data, blob + 16)
+    assert data[blob + offset : blob + offset + 4] == struct.pack(">I", 0xFADE0C02)  # CS_CodeDirectory
+    data[blob + offset + 38] = platform  # behind nine uint32_t, hashSize and hashType
+    image.write_bytes(data)
+    return image
+
+
+def test_until_12_only_those_applications_are_taken_that_came_with_macos(
+    loose: Path, library: Library, tmp_path: Path
+) -> None:
+    """codesign -dvv says of Siri.app "Platform identifier=2"; of Xcode.app, which Apple signs, too, nothing like it."""
+    root = system(tmp_path / "root", "10.15.7", {})
+    (root / "usr/lib").mkdir(parents=True)
+    shutil.copy(loose, root / "usr/lib")
+    own, other = program(tmp_path / "own", platform=2), program(tmp_path / "other", platform=0)
+    fat = lipo(tmp_path / "fat", own, compile_image(tmp_path / "x", "x", "int main(void) { return 1; }", dylib=False))
+    malformed = tmp_path / "malformed"
+    malformed.write_bytes(other.read_bytes()[:100])
+    for app, made in {
+        "Safari": own,
+        "Utilities/Terminal": fat,
+        "Xcode": other,
+        "Unsigned": compile_image(tmp_path / "u", "u", "int main(void) { return 2; }", dylib=False),
+        "Malformed": malformed,
+    }.items():
+        for inner, file in (("MacOS", made), ("Frameworks", loose)):
+            (root / f"Applications/{app}.app/Contents/{inner}").mkdir(parents=True)
+            shutil.copy(file, root / f"Applications/{app}.app/Contents/{inner}")
+    (root / "Applications/Empty.app").mkdir()
+    shutil.copy(own, root / "Applications")
+    result = run(root, library, tmp_path)
+    assert result.sealed, result.problems
+    taken = {o.path for o in library.by_name("*") if o.path.startswith("/Applications")}
+    assert {p.partition(".app")[0] for p in taken} == {"/Applications/Safari", "/Applications/Utilities/Terminal"}
+    assert {p for p in taken if p.endswith("dylib")}
+    assert [n for n in result.notes if "4 of 6 programs did not come with macOS" in n]
 
 
 LACKING: dict[str, tuple[str, Caches, str]] = {

@@ -19,6 +19,7 @@ from symcache.dyld import HEAD_SIZE, cache_arch, companions, is_cache_name, is_m
 from symcache.errors import SharedCacheError, SymcacheError
 from symcache.text import excerpt
 from symcache_provisioning.remarks import ANOTHER_MAC, CLEAR_THERE
+from symcache_provisioning.sources.applications import system_applications
 from symcache_provisioning.sources.entries import Entry, RemoteCache, refusal
 from symcache_provisioning.sources.locations import (
     BUILT_CACHES,
@@ -28,7 +29,6 @@ from symcache_provisioning.sources.locations import (
     PENDING_CRYPTEXES,
     SYSTEM_ROOTS,
     SYSTEM_VERSION,
-    UNSEALED_APPLICATIONS,
     UNWALKED,
 )
 from symcache_provisioning.sources.tree import Tree
@@ -111,7 +111,7 @@ class Discovery:
         own = [c.path for c in self.cryptexes if not c.pending or not self._of_another_build(c, build)]
         roots += [*SYSTEM_ROOTS, *own]
         # Until 12, which has no cryptexes, some of the system's applications are among the user's.
-        return roots if self.cryptexes or self.dangling else [*roots, UNSEALED_APPLICATIONS]
+        return roots if self.cryptexes or self.dangling else [*roots, *system_applications(self._tree)]
 
     @cached_property
     def folders(self) -> dict[str, Cryptex | None]:

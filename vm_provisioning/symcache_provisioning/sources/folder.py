@@ -73,16 +73,23 @@ class DirectorySource(Source):
 
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
         """See Source."""
-        return [self._head(path, length) for path in paths]
+        return [self._range(path, 0, length) for path in paths]
 
-    def _head(self, path: str, length: int) -> bytes | SymcacheError:
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """See Source."""
+        found = self._range(path, offset, length)
+        if isinstance(found, SymcacheError):
+            raise found
+        return found
+
+    def _range(self, path: str, offset: int, length: int) -> bytes | SymcacheError:
         try:
             # Not blocking: a file that became a FIFO since it was listed must not stop us.
             descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     return RemoteError(f"{excerpt(path)}: is no regular file any more")
-                return os.pread(descriptor, length, 0)
+                return os.pread(descriptor, length, offset)
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -119,15 +119,19 @@ class SshSource(Source):
         result: list[bytes | SymcacheError] = []
         for path in remote:
             try:
-                result.append(self._retry(functools.partial(self._read, path, length)))
+                result.append(self._retry(functools.partial(self._read, path, 0, length)))
             except ConnectionLostError:
                 raise
             except SymcacheError as error:
                 result.append(error)
         return result
 
-    def _read(self, remote: bytes, length: int) -> bytes:
-        return b"".join(data for _, data in self.session.sftp.read(remote, 0, length))
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """See Source."""
+        return self._retry(lambda: self._read(self.remote(path), offset, length))
+
+    def _read(self, remote: bytes, offset: int, length: int) -> bytes:
+        return b"".join(data for _, data in self.session.sftp.read(remote, offset, offset + length))
 
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Copy a file to `local`; see `copy_file`. Resumes after lost connections as long as there is progress."""

@@ -57,6 +57,10 @@ class Tree(ABC):
     def read_heads(self, paths: Sequence[str], length: int) -> list[bytes | SymcacheError]:
         """Return the first bytes of each of several files, or the error."""
 
+    @abstractmethod
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """Return bytes of a file, fewer where it ends. Raises RemoteError."""
+
     def read_head(self, path: str, length: int) -> bytes:
         """Return the first bytes of one file. Raises RemoteError."""
         head = self.read_heads([path], length)[0]
