@@ -12,6 +12,7 @@ import pytest
 from symcache.library import Library
 from symcache.verify import Expectations, Level, verify
 from symcache_provisioning import DirectorySource, HarvestResult, harvest
+from symcache_provisioning.sources.entries import Limits
 from tests.cachewriter import CacheOptions, build_cache
 from tests.cachewriter.samples import sample
 from tests.support.systems import system_version
@@ -349,6 +350,24 @@ def test_what_is_wrong_is_named_and_never_sealed(name: str, library: Library, tm
     result = run(root, library, tmp_path)
     assert not result.sealed
     assert [p for p in result.problems if said in p], result.problems
+
+
+def test_more_than_any_macos_could_have_ends_somewhere(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache_provisioning.sources.discovery._MAX_PLACES", 5)
+    monkeypatch.setattr("symcache_provisioning.sources.discovery._MAX_CACHES", 2)
+    caches: Caches = {f"{_OS}/{_DYLD}": ("arm64e", "x86_64"), f"{_OS}/System/DriverKit/{_DYLD}": ("arm64e driverkit",)}
+    root = system(tmp_path / "root", "28.0", caches)
+    for number in range(9):
+        (root / _PREBOOT / f"C{number}").mkdir()
+        (root / _OS / f"System/F{number}").mkdir()
+    source = DirectorySource(root, limits=Limits(images=_IMAGES))
+    result = harvest(source, library, staging=tmp_path / "staging")
+    assert not result.sealed
+    for said in ("cryptexes: only 5", "folders: only 5", "more than 2 shared caches", f"more than {_IMAGES} images"):
+        assert [p for p in result.problems if said in p], (said, result.problems)
+    assert result.images == _IMAGES
 
 
 def test_a_rapid_security_response_is_no_mixture(library: Library, tmp_path: Path) -> None:

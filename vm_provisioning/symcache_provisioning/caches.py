@@ -13,18 +13,18 @@ from symcache.errors import (
     IntegrityError,
     RemoteError,
     SharedCacheError,
-    StorageError,
     SymcacheError,
 )
 from symcache.library import Staged, StagedCacheFile, StagedObject
 from symcache.macho import Slice
 from symcache.model import Kind, ManifestEntry, Origin
 from symcache.text import excerpt
+from symcache_provisioning.cache_heads import copy_head
 from symcache_provisioning.cache_results import FATAL, CacheResults, CacheSummary, Identity, add_problem
 from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_image
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
 from symcache_provisioning.progress import HarvestProgress, SummedProgress
-from symcache_provisioning.remarks import ANOTHER_MAC, Problems
+from symcache_provisioning.remarks import ANOTHER_MAC, CLEAR_THERE, Problems
 from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.staging import Staging
@@ -35,8 +35,6 @@ _OTHER_EXTRACTOR = f"harvest with --extractor bundle, too; if that fails as well
 _ONE_EXTRACTOR = "see which one is right, and harvest with that alone (--extractor)"
 _LISTED_DIFFERENCES = 5
 _LONGEST_REASON = 1000
-_COMPANION_HEAD = 16 << 10
-_LONGEST_HEAD = 64 << 20
 _GUEST_SPACE = 2
 """Space that an extracted cache needs, in sizes of the raw one."""
 
@@ -61,6 +59,8 @@ class Caches:
         self.notes: list[str] = []
         self._extractions = extractions
         self._results: list[CacheResults] = []
+        self._images = 0
+        """Images that the tables of all caches list."""
 
     def copy(self, remote: RemoteCache, *, raw: bool, tool: GuestTool | None) -> None:
         """Copy one shared cache, and what the tool in the guest extracts from it."""
@@ -120,6 +120,12 @@ class Caches:
             else:
                 self._prove(entry, files[entry])
         cache = SharedCache.open(files[remote.files[0]], partial=True)
+        self._images += len(cache.images)
+        if self._images > self.source.limits.images:
+            cache.close()
+            raise SharedCacheError(
+                f"its caches list more than {self.source.limits.images} images: this one was not read", hint=CLEAR_THERE
+            )
         results.cut = [m.reason for m in cache.missing if not m.companion.optional]
         for reason in results.cut:
             if not any(name in reason for name in remote.missing):  # said already
@@ -132,7 +138,7 @@ class Caches:
         if not cache.images:
             self.problems.add(f"{excerpt(remote.path)}: lists no image at all", ANOTHER_MAC)
         for entry, file in files.items():
-            stored = file if self.keep else self._head(cache, file, remote)
+            stored = file if self.keep else copy_head(cache, file, self.stage.folder_for("heads", remote.path))
             self.staged.cache_files.append(
                 StagedCacheFile(stored, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
             )
@@ -151,23 +157,6 @@ class Caches:
         if pages and pages.damaged:
             text = f"{pages} are not what its code signature says: it is damaged on {self.source.name}"
             self.problems.add(f"{excerpt(entry.path)}: {text}", ANOTHER_MAC)
-
-    def _head(self, cache: SharedCache, file: Path, remote: RemoteCache) -> Path:
-        """Return a copy of a cache file's beginning: its header and tables, which say what the cache consists of."""
-        length = _COMPANION_HEAD
-        if file == cache.path:
-            # Tables and paths of images come first, then the images themselves, unless others have those.
-            locations = (cache.space.locate(image.address) for image in cache.images)
-            length = min((x.offset for x in locations if x and x.part is cache.main), default=_LONGEST_HEAD)
-        target = self.stage.folder_for("heads", remote.path) / file.name
-        try:
-            with file.open("rb") as source:
-                target.write_bytes(source.read(min(length, _LONGEST_HEAD)))
-        except OSError as error:
-            raise StorageError(
-                f"{target}: cannot be written: {error.strerror}", hint="name another folder with --staging"
-            ) from error
-        return target
 
     def _stage_extracted(self, results: CacheResults, extraction: Extraction) -> None:
         """Stage what was extracted here."""

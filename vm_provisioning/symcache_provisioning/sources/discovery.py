@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 from uuid import UUID
 
 from symcache.dyld import HEAD_SIZE, cache_arch, companions, is_cache_name, is_main_name, parse_header
@@ -36,10 +37,16 @@ from symcache_provisioning.ssh.packets import NoSuchFileError, SessionError
 
 __all__ = ["Cryptex", "Discovery"]
 
+_T = TypeVar("_T")
+
 _MAGIC = b"dyld_v1"
 """What every file of a shared cache begins with; translations, maps and atlases do not."""
 _MAX_MAINS = 64
 """Caches in one folder."""
+_MAX_PLACES = 256
+"""Cryptexes, and families in one of them."""
+_MAX_CACHES = 256
+"""Caches of one system: no macOS has had ten."""
 _HEADS_AT_ONCE = 64
 _PLIST_BUILD = re.compile(rb"<key>ProductBuildVersion</key>\s*<string>([A-Za-z0-9]{1,16})</string>")
 
@@ -79,10 +86,19 @@ class Discovery:
                     listed += [(e, True) for e in self._tree.entries(pending.path, needed=True)]
         found: dict[str, Cryptex] = {}
         # Of a cache that lies in several, the system's own cryptex names the path.
-        for entry, pending_too in sorted(listed, key=lambda e: (e[1], e[0].name != "OS")):
+        ordered = sorted(listed, key=lambda e: (e[1], e[0].name != "OS"))
+        for entry, pending_too in self._some(ordered, "cryptexes"):
             if target := self._entered(entry):
                 found.setdefault(target, Cryptex(target, pending_too))
         return list(found.values())
+
+    def _some(self, things: list[_T], what: str, where: str = "this system") -> list[_T]:
+        """Return as many as any system might have; more than these are a problem."""
+        if len(things) > _MAX_PLACES:
+            self._tree.problems.add(
+                f"{excerpt(where)}: has {len(things)} {what}: only {_MAX_PLACES} were looked at", CLEAR_THERE
+            )
+        return things[:_MAX_PLACES]
 
     def _entered(self, entry: Entry) -> str | None:
         """Return where a cryptex really lies; None, with a problem or in `dangling`, if it cannot be entered."""
@@ -123,8 +139,9 @@ class Discovery:
         for base, cryptex in bases:
             places = [f"{base}/{place}" for place in CACHE_FOLDERS]
             system = self._tree.folder(f"{base}/System")
-            families = self._tree.entries(system.path, needed=True) if system else []
-            places += [f"{e.path}/{FAMILY_CACHES}" for e in families if stat.S_ISDIR(e.mode) or stat.S_ISLNK(e.mode)]
+            inner = self._tree.entries(system.path, needed=True) if system else []
+            families = [e.path for e in inner if stat.S_ISDIR(e.mode) or stat.S_ISLNK(e.mode)]
+            places += [f"{path}/{FAMILY_CACHES}" for path in self._some(families, "folders", f"{base}/System")]
             for place in [*places, *([] if base else [BUILT_CACHES])]:
                 if folder := self._tree.folder(place):
                     found.setdefault(folder.path, cryptex)
@@ -146,6 +163,11 @@ class Discovery:
         caches: dict[UUID | str, RemoteCache] = {}
         for folder, cryptex in self.folders.items():
             for cache in self._caches_in(folder):
+                if len(caches) >= _MAX_CACHES:
+                    self._tree.problems.add(
+                        f"more than {_MAX_CACHES} shared caches: the rest was not read", CLEAR_THERE
+                    )
+                    return list(caches.values())
                 known = caches.get(cache.uuid or cache.path)
                 if known is None:
                     if cryptex and cryptex.pending and self._of_another_build(cryptex, build):
