@@ -129,7 +129,7 @@ def harvest_command(
             return
         if tag or junit:
             raise UsageError("--tag and --junit go with --all", hint="leave them out, or harvest --all")
-        roots = _roots(root)
+        roots, wanted = _roots(root), site_wants()  # refused before anything is mounted
         with (
             _source(source, identity, host_key, trust_new_host, password_env) as (opened_source, own_roots),
             open_library(library, create=True) as opened,
@@ -142,7 +142,7 @@ def harvest_command(
                 extractor=extractor.value,
                 roots=roots or own_roots or None,
                 archs=tuple(arch or ()),
-                wanted=site_wants(),
+                wanted=wanted,
                 keep_caches=not no_keep_caches,
                 util_path=util_path,
                 bundle_path=bundle_path,
