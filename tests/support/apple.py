@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-__all__ = ["AppleCache", "apple_caches", "every_apple_cache", "listed_caches", "util_output", "written_dumps"]
+__all__ = [
+    "AppleCache",
+    "apple_caches",
+    "every_apple_cache",
+    "listed_caches",
+    "made_firmware",
+    "util_output",
+    "written_dumps",
+]
 
 
 def _folder(variable: str) -> Path:
@@ -71,3 +79,8 @@ def util_output() -> Path:
 def written_dumps() -> Path:
     """Return the folder of dumps as several writers lay them out, each with its `expected.json`, or skip."""
     return _folder("SYMCACHE_TEST_DUMPS")
+
+
+def made_firmware() -> Path:
+    """Return the folder of made firmware: disk images, plain, sealed and encrypted, and an archive of them; or skip."""
+    return _folder("SYMCACHE_TEST_FIRMWARE")

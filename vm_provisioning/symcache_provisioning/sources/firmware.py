@@ -17,19 +17,17 @@ import stat
 import subprocess
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from symcache.errors import EnvironmentFailure, NotFoundError, RemoteError, UsageError
+from symcache.errors import EnvironmentFailure, NotFoundError, UsageError
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.locations import ROSETTA_CRYPTEX, SYSTEM_VERSION_PLISTS
-from symcache_provisioning.sources.release import MODEL, parse_property_list, system_versions
+from symcache_provisioning.sources.release import system_versions
 from symcache_provisioning.ssh.packets import Attributes, NoSuchFileError
 
 __all__ = ["IpswSource", "OverlaidSource"]
@@ -53,9 +51,6 @@ _MOUNT_SECONDS = 1800
 """Decrypting and decompressing one volume of 10 GB takes minutes."""
 _UNMOUNT_SECONDS = 60
 _MAX_OUTPUT = 1 << 20
-_MANIFEST = "BuildManifest.plist"
-_LARGEST_MANIFEST = 64 << 20
-_MOST_PRODUCTS = 100
 
 
 class OverlaidSource(DirectorySource):
@@ -131,10 +126,6 @@ class IpswSource(OverlaidSource):
     def file(self) -> str:
         """The restore image."""
         return str(self._image)
-
-    def host(self) -> str:
-        """See Source: all models that it is for."""
-        return " ".join(_products(self._image))
 
     def __enter__(self) -> Self:
         self._points = Path(tempfile.mkdtemp(prefix="symcache-ipsw-"))
@@ -250,18 +241,6 @@ class _Mount:
                 self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-
-def _products(image: Path) -> list[str]:
-    """Return the models that its manifest says a restore image is for; none where that cannot be read."""
-    try:
-        with zipfile.ZipFile(image) as archive, archive.open(_MANIFEST) as member:
-            manifest = parse_property_list(member.read(_LARGEST_MANIFEST), _MANIFEST)
-    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, RemoteError):
-        return []
-    named = manifest.get("SupportedProductTypes")
-    products = [p for p in named if isinstance(p, str) and MODEL.fullmatch(p)] if isinstance(named, list) else []
-    return sorted(set(products))[:_MOST_PRODUCTS]
 
 
 def _check(path: Path) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 from xml.parsers.expat import ExpatError
 
-from symcache.errors import RemoteError
+from symcache.errors import FormatError, RemoteError
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoAccessError
 
-__all__ = ["MODEL", "parse_property_list", "parse_sw_vers", "parse_system_version", "system_versions"]
+__all__ = ["MODEL", "parse_sw_vers", "parse_system_version", "system_versions", "xml_property_list"]
 
 MODEL = re.compile(r"[A-Za-z]{1,32}[0-9]{1,4},[0-9]{1,4}")
 """A model identifier, e.g. `Mac14,8`."""
@@ -72,25 +72,28 @@ def parse_sw_vers(output: bytes, host: str) -> Release:
 
 def parse_system_version(data: bytes, where: str) -> Release:
     """Parse a SystemVersion.plist. Raises RemoteError for anything that macOS would not write there."""
-    plist = parse_property_list(data, where)
+    try:
+        plist = xml_property_list(data, where)
+    except FormatError as error:
+        raise RemoteError(str(error)) from error
     values = {k: v for k, v in plist.items() if k in _RULES and k != _BUILD}
     if _PLIST_BUILD in plist:
         values[_BUILD] = plist[_PLIST_BUILD]
     return _release(values, where)
 
 
-def parse_property_list(data: bytes, where: str) -> dict[str, Any]:
-    """Parse a property list that is a dictionary. Raises RemoteError for what is none, or none that Apple writes."""
+def xml_property_list(data: bytes, where: str) -> dict[str, Any]:
+    """Parse a property list in XML that holds a dictionary. Raises FormatError."""
     if not data.startswith(b"<?xml"):
-        # The binary form, which macOS never uses here, may announce more objects than fit into memory.
-        raise RemoteError(f"{where}: begins with {excerpt(data[:8])!r}, which is no XML property list")
+        # The binary form, which Apple does not use for these, may announce more objects than fit into memory.
+        raise FormatError(f"{where}: begins with {excerpt(data[:8])!r}, which is no XML property list")
     try:
         plist = plistlib.loads(data, fmt=plistlib.FMT_XML)
     except (ExpatError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         # What plistlib raises on malformed dates, numbers and nesting is not one family.
-        raise RemoteError(f"{where}: not a property list: {excerpt(str(error))}") from error
+        raise FormatError(f"{where}: not a property list: {excerpt(str(error))}") from error
     if not isinstance(plist, dict):
-        raise RemoteError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
+        raise FormatError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")
     return plist
 
 
