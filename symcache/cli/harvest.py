@@ -216,7 +216,7 @@ def _source(
     if host_key or identity or password_env or (trust_new_host and ("/" in text or "." in text)):
         raise UsageError(f"{text}: SSH options go with an ssh:// URL", hint="write ssh://user@host")
     if text.endswith(".ipsw"):
-        image = IpswSource(path)
+        image = IpswSource(path, announce=_announce)
         with contextlib.closing(image):
             with console.status(f"mounting {plain(text)}"):
                 image.__enter__()

@@ -68,6 +68,8 @@ class Discovery:
         self._tree = tree
         self.dangling: list[str] = []
         """Cryptexes that are listed and lead nowhere, as on a volume that is not booted."""
+        self.cache_folders: set[str] = set()
+        """Folders in which `caches` found some, also ones that lie elsewhere, too."""
 
     @cached_property
     def cryptexes(self) -> list[Cryptex]:
@@ -168,6 +170,7 @@ class Discovery:
                         f"more than {_MAX_CACHES} shared caches: the rest was not read", CLEAR_THERE
                     )
                     return list(caches.values())
+                self.cache_folders.add(folder)
                 known = caches.get(cache.uuid or cache.path)
                 if known is None:
                     if cryptex and cryptex.pending and self._of_another_build(cryptex, build):
