@@ -53,10 +53,10 @@ def test_each_image_is_named_once(tmp_path: Path) -> None:
 
 
 def test_one_of_several_is_asked_for_by_what_only_it_is_for(tmp_path: Path) -> None:
-    other = _FILES | {SYSTEM: "ros.dmg"}
+    one, other = ({FILE_SYSTEM: "fs.dmg.aea", SYSTEM: name} for name in ("sys.dmg.aea", "ros.dmg"))
     identities = [
         # One product with boards of both kinds; what the program knows as targets it compares in any case.
-        identity("Mac13,1", "j375cap", _FILES),
+        identity("Mac13,1", "j375cap", one),
         identity("mac13,1", "j375dap", other),
     ]
     firmware = read_firmware(archive(tmp_path, manifest(identities)))
@@ -112,6 +112,7 @@ _HEAD = b'<?xml version="1.0" encoding="UTF-8"?>\n<plist version="1.0">'
         (plistlib.dumps({"BuildIdentities": {}}), "has no list of BuildIdentities"),
         (manifest(identity("Mac13,1", "b", {FILE_SYSTEM: f"{n}.dmg"}) for n in range(2)), "names 2 disk images as sys"),
         (manifest(identity("Mac13,1", "b", {FILE_SYSTEM: f"{n}.dmg"}) for n in range(40)), "more than 32 disk images"),
+        (manifest([identity("A1", "b", {FILE_SYSTEM: "x.dmg", APP: "X.dmg.aea"})]), "one file twice: x.dmg (OS), X.d"),
         (manifest([identity("--key", "b", _FILES)]), "names '--key' as a product or board"),
         (manifest([identity("Mac13,1", "a\nb", _FILES)]), "as a product or board"),
         (_HEAD + b"<dict><key>BuildIdentities</key>" + nested(20000) + b"</dict></plist>", "has no list of BuildIdent"),

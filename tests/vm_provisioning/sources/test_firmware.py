@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -272,6 +273,40 @@ def test_what_stays_mounted_is_told(ipsw: RestoreImage, tmp_path: Path) -> None:
     assert (folder / "sys-01/System").is_dir()
 
 
+def test_what_killed_harvests_left_is_removed_unless_it_is_mounted(ipsw: RestoreImage, tmp_path: Path) -> None:
+    root = os.geteuid() == 0
+    names = ["idle", "mounted", "young", "used", *(["foreign"] if root else [])]
+    folders = {name: tmp_path / f"symcache-ipsw-{name}" for name in names}
+    for name, folder in folders.items():
+        for part in ("images", "fs-00", "sys-01"):
+            (folder / part).mkdir(parents=True)
+        (folder / "images/098-1.dmg").touch()
+        if name == "mounted":
+            (folder / "fs-00/System").mkdir()
+        if name == "foreign":
+            os.chown(folder, 12345, -1)
+        if name != "young":
+            os.utime(folder, (0, 0))
+    used = os.open(folders["used"], os.O_RDONLY)
+    fcntl.flock(used, fcntl.LOCK_EX)
+    told: list[str] = []
+    with IpswSource(ipsw.file, announce=told.append):
+        (own,) = {*leftovers(tmp_path)} - {*folders.values()}
+        os.utime(own, (0, 0))
+        with IpswSource(ipsw.file):
+            assert own.exists()
+    os.close(used)
+    assert [name for name, folder in folders.items() if not folder.exists()] == ["idle"]
+    mounted = folders["mounted"]
+    assert names_in(mounted) == ["fs-00", "images"]
+    assert names_in(mounted / "images") == ["098-1.dmg"]
+    (sentence,) = told
+    assert sentence == (
+        f"{mounted}/fs-00: is mounted since a harvest that was killed: unmount it by `umount {mounted}/fs-00`, then"
+        f" remove {mounted}"
+    )
+
+
 def test_what_a_person_sees(ipsw: RestoreImage, tmp_path: Path) -> None:
     ipsw.state("fs", "stuck")
     ipsw.write((["Mac13,1"], _FILES | {ROSETTA: "098-4.dmg"}))
@@ -389,6 +424,7 @@ def test_an_image_without_the_cryptex_that_it_must_have(ipsw: RestoreImage, libr
     assert "see whether `ipsw mount sys` of this image shows a folder System/Library/dyld" in problem
 
 
+@pytest.mark.timeout(40)
 def test_a_mount_that_hangs(ipsw: RestoreImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ipsw.state("sys", "slow")
     monkeypatch.setattr("symcache_provisioning.sources.ipsw_mount._MOUNT_SECONDS", 0.5)

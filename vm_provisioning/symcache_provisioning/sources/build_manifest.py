@@ -180,6 +180,9 @@ class _Reader:
                 products[checked] = None
         build = self._manifest.get("ProductBuildVersion", "")
         images = tuple(self._images())
+        if len({i.plain_name.casefold() for i in images}) < len(images):
+            # They are unpacked into one folder, where one would overwrite the other.
+            raise self._absurd(f"names one file twice: {', '.join(map(str, images))}")
         if lacking := [i for i in images if i.name.casefold() not in self._sizes]:
             raise IntegrityError(
                 f"{self._path}: lacks {', '.join(map(str, lacking))}, which its {_MANIFEST} names",

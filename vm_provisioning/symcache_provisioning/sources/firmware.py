@@ -6,10 +6,12 @@ The system volume and the cryptexes are disk images of their own; here they beco
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -21,13 +23,17 @@ from symcache_provisioning.interrupts import defer_interrupts
 from symcache_provisioning.sources.build_manifest import Firmware, read_firmware
 from symcache_provisioning.sources.entries import Entry, Limits, RemoteCache
 from symcache_provisioning.sources.folder import DirectorySource
-from symcache_provisioning.sources.ipsw_mount import PROGRAM, IpswMount
+from symcache_provisioning.sources.ipsw_mount import PROGRAM, UNMOUNT, IpswMount, removed
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.release import system_versions
 from symcache_provisioning.ssh.packets import Attributes, NoSuchFileError
 
 __all__ = ["IpswSource", "OverlaidSource"]
 
+_PREFIX = "symcache-ipsw-"
+_UNPACKED = "images"
+_YOUNG_SECONDS = 60
+"""A folder may be so old before it is locked."""
 _RESERVE = 64 << 20
 """Bytes that unpacked disk images leave free on the disk."""
 _LONGEST_HOST = 4096
@@ -100,6 +106,7 @@ class IpswSource(OverlaidSource):
         self._announce = announce or (lambda _: None)
         self._mounts: list[IpswMount] = []
         self._folder: Path | None = None
+        self._lock = -1
         program = shutil.which(PROGRAM)
         if program is None:
             raise EnvironmentFailure(
@@ -140,9 +147,11 @@ class IpswSource(OverlaidSource):
         return caches
 
     def __enter__(self) -> Self:
-        folder = self._folder = Path(tempfile.mkdtemp(prefix="symcache-ipsw-"))
+        folder = self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         try:
-            unpacked = folder / "images"
+            self._lock = _locked(folder)
+            self._sweep(folder.parent)
+            unpacked = folder / _UNPACKED
             unpacked.mkdir()
             self._require_room(folder)
             parts, absent = {}, []
@@ -176,6 +185,27 @@ class IpswSource(OverlaidSource):
             )
         return self
 
+    def _sweep(self, parent: Path) -> None:
+        """Remove what harvests that were killed have left; tell what is still mounted, and needs its disk image."""
+        for folder in parent.glob(f"{_PREFIX}*"):
+            try:
+                if time.time() - folder.lstat().st_mtime < _YOUNG_SECONDS:
+                    continue
+                lock = _locked(folder)
+            except OSError:
+                continue  # in use, another user's, or gone
+            try:
+                mounted = [point for point in folder.glob("*-[0-9][0-9]") if not removed(point)]
+                for point in mounted:
+                    self._announce(
+                        f"{point}: is mounted since a harvest that was killed: unmount it by `{UNMOUNT} {point}`, then"
+                        f" remove {folder}"
+                    )
+                if not mounted:
+                    _remove(folder)
+            finally:
+                os.close(lock)
+
     def _require_room(self, folder: Path) -> None:
         """Raise StorageError if not all disk images fit into the folder, unpacked."""
         free, need = shutil.disk_usage(folder).free, self._firmware.room + _RESERVE
@@ -202,6 +232,27 @@ class IpswSource(OverlaidSource):
                 self._announce(f"{told}, then remove {folder}")
             if not any(left):
                 # What is mounted needs its disk image; and nothing may be removed inside of a volume.
-                shutil.rmtree(folder / "images", ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+                _remove(folder)
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+
+def _locked(folder: Path) -> int:
+    """Open a folder of this user's alone. Raises OSError, also if another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove(folder: Path) -> None:
+    """Remove the unpacked disk images, and the folder if nothing else is in it."""
+    shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

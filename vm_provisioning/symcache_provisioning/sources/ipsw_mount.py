@@ -22,9 +22,10 @@ from symcache.errors import EnvironmentFailure
 from symcache.text import excerpt
 from symcache_provisioning.sources.build_manifest import DiskImage
 
-__all__ = ["PROGRAM", "IpswMount"]
+__all__ = ["PROGRAM", "UNMOUNT", "IpswMount", "removed"]
 
 PROGRAM = "ipsw"
+UNMOUNT = "hdiutil detach -force" if sys.platform == "darwin" else "umount"
 
 _READY = re.compile(rb"Press Ctrl\+C to unmount '([^'\n]+)'")
 _MOUNTED = re.compile(rb"Mounted \w+ DMG ([^\n]+)\n")
@@ -144,26 +145,23 @@ class IpswMount:
             with pipe, contextlib.suppress(BlockingIOError):
                 os.set_blocking(pipe.fileno(), False)
                 self._output += os.read(pipe.fileno(), 65536)
-        return "" if self._removed() else self._left_behind()
-
-    def _removed(self) -> bool:
-        """Remove the mount point, which only works where nothing is mounted any more."""
         deadline = time.monotonic() + _DETACH_SECONDS
-        while True:
-            try:
-                self._target.rmdir()
-            except FileNotFoundError:
-                return True
-            except OSError:
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.1)
-            else:
-                return True
+        while not removed(self._target):
+            if time.monotonic() > deadline:
+                return (
+                    f"{self._target}: is still mounted, as `{self._command}` ended with {self._process.returncode}"
+                    f" ({self._error_text()}): unmount it by `{UNMOUNT} {self._target}`"
+                )
+            time.sleep(0.1)
+        return ""
 
-    def _left_behind(self) -> str:
-        command = "hdiutil detach -force" if sys.platform == "darwin" else "umount"
-        return (
-            f"{self._target}: is still mounted, as `{self._command}` ended with {self._process.returncode}"
-            f" ({self._error_text()}): unmount it by `{command} {self._target}`"
-        )
+
+def removed(mount_point: Path) -> bool:
+    """Remove a mount point, and return whether it is gone: it stays as long as something is mounted there."""
+    try:
+        mount_point.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
