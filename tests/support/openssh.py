@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 class OpenSshServer:
     """Started by `start`, ended by `stop`; keys stay the same in between."""
 
-    def __init__(self, folder: Path, *, sftp: str = SFTP_SERVER) -> None:
+    def __init__(
+        self, folder: Path, *, sftp: str = SFTP_SERVER, options: Sequence[str] = (), password: str = ""
+    ) -> None:
+        """Add `options` to the configuration; with `password`, the user has that one there, and nowhere else."""
         self.folder = folder
         self.user = getpass.getuser()
         self.address = "127.0.0.1"
@@ -39,6 +43,7 @@ class OpenSshServer:
         shutil.copy(self.identity.with_suffix(".pub"), folder / "authorized_keys")
         self.port = free_port()
         lines = [
+            *options,  # the first of a name is the one that counts
             f"ListenAddress {self.address}",
             f"Port {self.port}",
             f"HostKey {self.host_key}",
@@ -57,14 +62,29 @@ class OpenSshServer:
         self.config = folder / "sshd_config"
         self.config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
+        self._command = [_SSHD, "-D", "-f", str(self.config), "-E", str(self.log)]
+        if password:
+            self._command = [*self._with_password(password), *self._command]
+
+    def _with_password(self, password: str) -> list[str]:
+        """Return the command that runs another with a shadow(5) of its own."""
+        hashed = subprocess.run(
+            ["openssl", "passwd", "-6", password], check=True, capture_output=True, text=True
+        ).stdout
+        shadow = self.folder / "shadow"
+        shadow.write_text(f"{self.user}:{hashed.strip()}:20000:0:99999:7:::\n")
+        shadow.chmod(0o600)
+        bind = f"mount --bind {shlex.quote(str(shadow))} /etc/shadow && "
+        apart = ["unshare", "--mount", "sh", "-c", bind + 'exec "$@"', "sh"]
+        if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("a server cannot be given a password of its own here, which needs root")
+        return apart
 
     def start(self) -> None:
         """Start and wait until it answers."""
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd as root locks its children in
-        self._process = subprocess.Popen(
-            [_SSHD, "-D", "-f", self.config, "-E", self.log], stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
         until(self._answers_or_ended, "sshd does not answer")
         if self._process.poll() is not None:
             raise RuntimeError(f"sshd did not start: {self.log.read_text()[-2000:]}")

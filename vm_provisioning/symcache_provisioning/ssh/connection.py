@@ -12,8 +12,9 @@ import paramiko
 import tenacity
 
 from symcache.text import excerpt
+from symcache_provisioning.ssh.authentication import Authentication
 from symcache_provisioning.ssh.host_keys import HostKeyTrust, prepare_client
-from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts, UnreachableError, locked_key_error
+from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts, UnreachableError
 
 __all__ = ["connect"]
 
@@ -50,17 +51,14 @@ def _connect_once(
     where = f"{target.host} port {target.port}"
     client = paramiko.SSHClient()
     prepare_client(client, trust, announce)
-    password, key = login.password(), login.key()
+    authentication = Authentication(target, login)
     done = False
     try:
         client.connect(
             target.host,
             target.port,
             target.user,
-            password=password,
-            pkey=key,
-            allow_agent=login.agent and key is None,
-            look_for_keys=login.agent and key is None,
+            auth_strategy=authentication,
             timeout=timeouts.connect,
             banner_timeout=timeouts.connect,
             auth_timeout=timeouts.reply,
@@ -71,11 +69,7 @@ def _connect_once(
         done = True
     except paramiko.BadHostKeyException as error:
         raise trust.changed(target.host, target.port, error) from error
-    except paramiko.AuthenticationException as error:
-        raise _refused(target, login, error) from error
     except paramiko.SSHException as error:
-        if client.get_transport() is not None and client.get_transport().initial_kex_done:
-            raise _refused(target, login, error) from error  # the host is the right one, but accepts no key of ours
         if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
             raise UnreachableError(
                 f"{where} speaks no SSH algorithm that is still thought safe: {excerpt(str(error))}",
@@ -104,20 +98,6 @@ def _connect_once(
         if not done:
             client.close()
     return client
-
-
-def _refused(target: SshTarget, login: Login, error: Exception) -> UnreachableError:
-    if isinstance(error, paramiko.PasswordRequiredException):
-        return locked_key_error("a key in ~/.ssh")
-    tried = [f"the key {login.identity}"] if login.identity else ["your agent's keys and those in ~/.ssh"]
-    if login.password_env:
-        tried.append(f"the password in {login.password_env}")
-    return UnreachableError(
-        f"{target.host} refused {target.user}: it accepted neither {' nor '.join(tried)}"
-        if len(tried) > 1
-        else f"{target.host} refused {target.user}: it did not accept {tried[0]}",
-        hint=f"try `ssh -p {target.port} {target.user}@{target.host}`, or name a key with --identity",
-    )
 
 
 def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:

@@ -16,7 +16,7 @@ import paramiko
 from symcache.errors import RemoteError, UsageError
 from symcache.text import excerpt
 
-__all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "locked_key_error"]
+__all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "load_key", "locked_key_error"]
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
@@ -72,7 +72,7 @@ class SshTarget:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Credentials: keys first; a password only from the environment variable named here."""
+    """Credentials: what is named here, then keys that are found; a password only from an environment variable."""
 
     identity: Path | None = None
     password_env: str | None = None
@@ -93,30 +93,38 @@ class Login:
 
     def key(self) -> Any:
         """Return the private key in `identity`, or None without one. Raises UsageError, UnreachableError."""
-        if self.identity is None:
-            return None
-        try:
-            return paramiko.PKey.from_path(self.identity)
-        except paramiko.PasswordRequiredException as error:
-            raise locked_key_error(str(self.identity)) from error
-        except FileNotFoundError as error:
-            raise UsageError(f"{self.identity}: no such file", hint="name the private key, not the .pub") from error
-        except OSError as error:
-            raise UsageError(f"{self.identity}: {error.strerror}", hint="check who may read it") from error
-        except (
-            paramiko.SSHException,
-            paramiko.UnknownKeyType,
-            ValueError,
-            TypeError,
-            LookupError,
-            struct.error,
-        ) as error:
-            if "password" in str(error).lower() or "encrypted" in str(error).lower():
-                raise locked_key_error(str(self.identity)) from error
-            raise UsageError(
-                f"{self.identity}: not a private SSH key: {excerpt(str(error))}",
-                hint="name the private key, not the .pub; `ssh-keygen -yf FILE` checks it",
-            ) from error
+        return None if self.identity is None else load_key(self.identity)
+
+    @property
+    def searches(self) -> bool:
+        """Whether keys are looked for, as none is named."""
+        return self.agent and self.identity is None
+
+
+def load_key(file: Path) -> Any:
+    """Return the private key in a file. Raises UsageError, UnreachableError if it is protected by a passphrase."""
+    try:
+        return paramiko.PKey.from_path(file)
+    except paramiko.PasswordRequiredException as error:
+        raise locked_key_error(str(file)) from error
+    except FileNotFoundError as error:
+        raise UsageError(f"{file}: no such file", hint="name the private key, not the .pub") from error
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}", hint="check who may read it") from error
+    except (
+        paramiko.SSHException,
+        paramiko.UnknownKeyType,
+        ValueError,
+        TypeError,
+        LookupError,
+        struct.error,
+    ) as error:
+        if "password" in str(error).lower() or "encrypted" in str(error).lower():
+            raise locked_key_error(str(file)) from error
+        raise UsageError(
+            f"{file}: not a private SSH key: {excerpt(str(error))}",
+            hint="name the private key, not the .pub; `ssh-keygen -yf FILE` checks it",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
