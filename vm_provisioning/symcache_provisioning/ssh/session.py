@@ -28,6 +28,8 @@ from symcache_provisioning.ssh.sftp import Sftp
 
 __all__ = ["RemoteOutput", "SshSession"]
 
+_MOST_CONNECTIONS = 4
+"""To one host, where it grants one channel to each: for SFTP, for a program, for an upload, and one to spare."""
 _ENDING_SECONDS = 10.0
 """Longest wait for a watched program that was told to end."""
 
@@ -62,6 +64,7 @@ class SshSession:
         self._login = login or Login()
         self._announce = announce or (lambda _: None)
         self._client: paramiko.SSHClient | None = None
+        self._further: list[paramiko.SSHClient] = []
         self._sftp: Sftp | None = None
 
     def __enter__(self) -> Self:
@@ -74,14 +77,18 @@ class SshSession:
 
     def close(self) -> None:
         """End the session; a closed session may be connected again."""
-        client, self._client, self._sftp = self._client, None, None
-        if client is not None:
+        clients = [*self._further, *([self._client] if self._client else [])]
+        self._client, self._further, self._sftp = None, [], None
+        for client in clients:
             client.close()
 
     def connect(self) -> None:
         """Connect, with retries. Raises what `connection.connect` raises."""
         self.close()
-        self._client = connect(self.target, self._trust, self._login, self.timeouts, self._announce)
+        self._client = self._new_connection()
+
+    def _new_connection(self) -> paramiko.SSHClient:
+        return connect(self.target, self._trust, self._login, self.timeouts, self._announce)
 
     @property
     def connected(self) -> bool:
@@ -100,28 +107,43 @@ class SshSession:
     def sftp(self) -> Sftp:
         """The session's SFTP channel, opened on first use. Raises RemoteError."""
         if self._sftp is None:
-            channel = self._open_channel()
-            try:
-                self._request(channel, channel.invoke_subsystem, "sftp")
-            except (paramiko.SSHException, EOFError, OSError) as error:
-                channel.close()
-                raise RemoteError(
-                    f"{self.target.host} offers no SFTP: {excerpt(str(error))}",
-                    hint="the host's sshd_config needs `Subsystem sftp /usr/libexec/sftp-server`",
-                ) from error
-            self._sftp = Sftp(channel, self.target.host, self.timeouts.reply)
+            self._sftp = Sftp(self._sftp_channel(), self.target.host, self.timeouts.reply)
         return self._sftp
 
-    def _open_channel(self) -> Any:
+    def _sftp_channel(self) -> Any:
+        channel = self._open_channel()
         try:
-            channel = self._transport.open_session(timeout=self.timeouts.reply)
+            self._request(channel, channel.invoke_subsystem, "sftp")
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise ConnectionLostError(
-                f"{self.target.host} opens no channel: {excerpt(str(error)) or 'connection lost'}",
-                hint="run the same command again",
+            channel.close()
+            raise RemoteError(
+                f"{self.target.host} offers no SFTP: {excerpt(str(error))}",
+                hint="the host's sshd_config needs `Subsystem sftp /usr/libexec/sftp-server`",
             ) from error
-        channel.settimeout(self.timeouts.reply)
         return channel
+
+    def _open_channel(self) -> Any:
+        """Return a new channel: of another connection where the host grants no more to this one (MaxSessions)."""
+        transport = self._transport
+        for number in range(_MOST_CONNECTIONS):
+            if number > len(self._further):
+                self._further.append(self._new_connection())
+            if number:
+                transport = self._further[number - 1].get_transport()
+            try:
+                channel = transport.open_session(timeout=self.timeouts.reply)
+            except paramiko.ChannelException as error:
+                refusal: Exception = error
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                refusal = error
+                break
+            else:
+                channel.settimeout(self.timeouts.reply)
+                return channel
+        raise ConnectionLostError(
+            f"{self.target.host} opens no channel: {excerpt(str(refusal)) or 'connection lost'}",
+            hint="run the same command again; if that does not help, see MaxSessions in the host's sshd_config",
+        ) from refusal
 
     def _request(self, channel: Any, request: Callable[[str], None], what: str) -> None:
         """Send a channel request. The channel is closed, and this raises, where paramiko would wait for ever."""
@@ -176,7 +198,7 @@ class SshSession:
         A file that is cut short by a lost connection stays: upload to a name of your own, and rename what is whole.
         """
         try:
-            with paramiko.SFTPClient.from_transport(self._transport) as sftp:
+            with paramiko.SFTPClient(self._sftp_channel()) as sftp:
                 sftp.get_channel().settimeout(self.timeouts.reply)
                 with sftp.open(remote, "wx") as empty:  # never through what is there already
                     empty.chmod(0o600)

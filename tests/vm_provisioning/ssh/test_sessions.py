@@ -1,0 +1,47 @@
+"""Sessions with real SSH servers that grant little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from symcache.errors import RemoteError
+from symcache_provisioning import SshSource
+from symcache_provisioning.extractors.dyld_shared_cache_util import CacheUtil
+from tests.support.openssh import OpenSshServer, need_openssh
+from tests.vm_provisioning.conftest import session_of
+
+
+def test_a_host_that_grants_one_channel_to_a_connection_is_enough(tmp_path: Path) -> None:
+    need_openssh()
+    server = OpenSshServer(tmp_path / "server", options=["MaxSessions 1"])
+    server.start()
+    tool = tmp_path / "dyld_shared_cache_util"
+    tool.write_text('#!/bin/sh\nmkdir "$2/usr"\n')
+    tool.chmod(0o755)
+    try:
+        with session_of(server) as session:
+            source = SshSource(session)
+            for _ in range(2):  # beside the channel of SFTP, which stays open
+                assert source.lstat(str(tool)) is not None
+                assert source.run(["/bin/echo", "hello"]).stdout == b"hello\n"
+                with CacheUtil(source, str(tool)).extract("/cache", 0) as (extracted, _):
+                    assert b"usr" in [name for name, _ in extracted.scan("/")]
+            session.upload(tool, str(tmp_path / "uploaded"))
+            assert (tmp_path / "uploaded").read_bytes() == tool.read_bytes()
+            assert server.log.read_text().count("Accepted publickey") <= 4
+    finally:
+        server.stop()
+
+
+def test_a_host_that_grants_no_channel_at_all_is_told(tmp_path: Path) -> None:
+    need_openssh()
+    server = OpenSshServer(tmp_path / "server", options=["MaxSessions 0"])
+    server.start()
+    try:
+        with session_of(server) as session, pytest.raises(RemoteError, match="opens no channel") as raised:
+            session.run(["/bin/echo"])
+        assert "MaxSessions" in raised.value.hint
+    finally:
+        server.stop()
