@@ -21,6 +21,7 @@ from symcache_provisioning.machines.runs import Run
 from symcache_provisioning.machines.session import MachineSource
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.required_caches import lacking_caches
+from symcache_provisioning.ssh.local_network import LocalNetworkError
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
@@ -82,7 +83,12 @@ def _driver(machine: Machine) -> Iterator[Check]:
 def _connection(machine: Machine, run: Run | None) -> Iterator[Check]:
     definition, target = machine.definition, machine.target(run)
     where = f"{target.host} port {target.port}"
-    if not speaks_ssh(target.host, target.port, 10):
+    try:
+        answers = speaks_ssh(target.host, target.port, 10)
+    except LocalNetworkError as error:
+        yield _failed("local network", error)
+        return
+    if not answers:
         hint = "start it, and switch on Remote Login there: System Settings, General, Sharing"
         yield Check("remote login", Outcome.FAIL, f"{where} does not answer as an SSH server does", hint)
         return

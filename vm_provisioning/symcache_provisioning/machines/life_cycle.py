@@ -21,6 +21,7 @@ from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.machines.runs import Phase, Run, RunStore
 from symcache_provisioning.machines.session import MachineSession, MachineSource
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
+from symcache_provisioning.ssh.local_network import LocalNetworkError
 from symcache_provisioning.ssh.login import SshTarget, Timeouts
 from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
@@ -31,6 +32,7 @@ GUEST_LIMIT = 2
 """macOS guests that may run on one Mac at a time, by Apple's licence, and on Apple silicon by its kernel."""
 _STOP_GRACE = 30.0
 _BANNER_SECONDS = 5.0
+_UNROUTABLE_SECONDS = 20.0
 SHUT_DOWN = [
     "/bin/sh",
     "-c",
@@ -140,7 +142,7 @@ class Machine:
 
     def _wait_for_ssh(self, run: Run, deadline: float, rescue: Callable[[Run], None] | None) -> Endpoint:
         self._announce(f"waiting for {run.vm} to answer over SSH")
-        started = time.monotonic()
+        started = unroutable = time.monotonic()
         while True:
             check_interrupts()
             left = deadline - time.monotonic()
@@ -148,8 +150,14 @@ class Machine:
             endpoint = self.driver.endpoint(run.vm, max(0.1, left), run.child)
             if self.definition.port != 22 and endpoint.port == 22:
                 endpoint = Endpoint(endpoint.host, self.definition.port)
-            if speaks_ssh(*endpoint, max(0.1, min(left, _BANNER_SECONDS))):
-                return endpoint
+            try:
+                if speaks_ssh(*endpoint, max(0.1, min(left, _BANNER_SECONDS))):
+                    return endpoint
+                unroutable = time.monotonic()
+            except LocalNetworkError:
+                # For a moment this may be true: an address may be that of an earlier run, before the guest is there.
+                if time.monotonic() - unroutable > _UNROUTABLE_SECONDS:
+                    raise
             self.driver.check_child(run.vm, run.child)
             left = deadline - time.monotonic()
             if rescue is not None and time.monotonic() - started > self.definition.boot_timeout / 2:

@@ -1,6 +1,6 @@
 """Logging in: what is tried, in which order, and what is said when the host accepts none of it.
 
-Servers count what they refuse (`MaxAuthTries` of sshd_config(5), 6 unless it says otherwise) and then end the connection.
+Servers count what they refuse (`MaxAuthTries` of sshd_config(5), 6 unless it says otherwise), then end the connection.
 So the host is asked first which methods it takes, which costs no try; what was named comes before what is found in the
 agent and in ~/.ssh, and no key is offered twice.
 """

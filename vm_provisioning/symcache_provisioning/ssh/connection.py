@@ -14,6 +14,7 @@ import tenacity
 from symcache.text import excerpt
 from symcache_provisioning.ssh.authentication import Authentication
 from symcache_provisioning.ssh.host_keys import HostKeyTrust, prepare_client
+from symcache_provisioning.ssh.local_network import check_local_network
 from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts, UnreachableError
 
 __all__ = ["connect"]
@@ -35,7 +36,7 @@ def connect(
     """Return a connected client, after as many attempts as `timeouts` allows. `announce` is called for new host keys.
 
     Raises HostKeyError when the host has another key than the one we know, RemoteError when it cannot be reached or
-    refuses us.
+    refuses us; LocalNetworkError at once.
     """
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(timeouts.attempts),
@@ -84,6 +85,7 @@ def _connect_once(
             f"{target.host}: no such host: {error.strerror}", hint="check the spelling of the host name"
         ) from error
     except (OSError, EOFError) as error:
+        check_local_network(error, target.host, target.port)
         cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
         raise _TransientError(
             f"{where} cannot be reached: {excerpt(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",

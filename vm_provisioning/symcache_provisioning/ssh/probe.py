@@ -8,6 +8,7 @@ import paramiko
 
 from symcache.errors import RemoteError
 from symcache.text import excerpt
+from symcache_provisioning.ssh.local_network import check_local_network
 
 __all__ = ["server_host_key", "speaks_ssh"]
 
@@ -15,12 +16,16 @@ _BANNER = b"SSH-"
 
 
 def speaks_ssh(host: str, port: int, timeout: float) -> bool:
-    """Return whether an SSH server sends its banner. A forwarded port may be open long before that."""
+    """Return whether an SSH server sends its banner. A forwarded port may be open long before that.
+
+    Raises LocalNetworkError.
+    """
     try:
         with socket.create_connection((host, port), timeout=timeout) as connection:
             connection.settimeout(timeout)
             return connection.recv(len(_BANNER)) == _BANNER
-    except OSError:
+    except OSError as error:
+        check_local_network(error, host, port)
         return False
 
 
@@ -36,6 +41,7 @@ def server_host_key(host: str, port: int, timeout: float = 15) -> str:
             finally:
                 transport.close()
     except (OSError, EOFError, paramiko.SSHException) as error:
+        check_local_network(error, host, port)
         raise RemoteError(
             f"{host} port {port} shows no host key: {excerpt(str(error)) or 'it broke off'}",
             hint="check that an SSH server listens there (Remote Login)",
