@@ -523,6 +523,31 @@ def test_a_real_qemu_lives_from_overlay_to_destruction(qemu: Driver[Any], tmp_pa
         qemu.destroy(image)
 
 
+def test_a_monitor_below_a_long_path_is_reached_as_macos_allows(
+    qemu: Driver[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the path of a socket has 103 bytes at most, and there is no /proc."""
+    connect = socket.socket.connect
+
+    def narrow(self: socket.socket, address: Any) -> None:
+        if self.family == socket.AF_UNIX and (len(os.fsencode(address)) > 103 or "/proc/" in os.fsdecode(address)):
+            raise OSError("AF_UNIX path too long")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", narrow)
+    deep = tmp_path / "Library" / "Application Support" / ("of somebody " * 6)
+    driver = make_driver("qemu", qemu.options, deep)
+    driver.clone(str(tmp_path / "base.qcow2"), RUN)
+    child = driver.start(RUN, tmp_path / "log")
+    assert child is not None
+    try:
+        until(lambda: driver.state(RUN) is MachineState.RUNNING)
+        driver.stop(RUN, 0.1)
+        assert driver.state(RUN) is MachineState.STOPPED
+    finally:
+        child.end()
+
+
 def test_what_qemu_says_when_it_does_not_start_is_told(qemu: Driver[Any], tmp_path: Path) -> None:
     broken = driver_of("qemu", tmp_path, arguments=["-machine", "mac", "{disk}"], nic="none")
     broken.clone(str(tmp_path / "base.qcow2"), RUN)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from symcache.errors import EnvironmentFailure
+from symcache.scratch import ScratchFolder
 from symcache.text import excerpt
 
 __all__ = ["Qmp", "QmpError"]
 
 _MAX_LINE = 1 << 20
-_MAX_SOCKET_PATH = 100
-"""Bytes of a Unix socket's path that every system takes."""
+_MAX_SOCKET_PATH = 103
+"""Bytes of a Unix socket's path that every system takes: macOS fewest, sun_path of its <sys/un.h> without the NUL."""
 
 
 class QmpError(EnvironmentFailure):
@@ -43,15 +44,14 @@ class Qmp:
             raise
 
     def _connect(self) -> None:
-        path = os.fsencode(self._path)
-        if len(path) <= _MAX_SOCKET_PATH or not Path("/proc/self/fd").exists():
-            self._socket.connect(path)
+        if len(os.fsencode(self._path)) <= _MAX_SOCKET_PATH:
+            self._socket.connect(str(self._path))
             return
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._socket.connect(f"/proc/self/fd/{folder}/{self._path.name}")
-        finally:
-            os.close(folder)
+        # The user's folder for state may be deep. QEMU made the socket by its name alone, in its working folder.
+        with ScratchFolder("qmp", Path("/tmp")) as folder:  # noqa: S108 - private, and with a name of its own
+            short = Path(folder) / "home"
+            short.symlink_to(self._path.parent)
+            self._socket.connect(str(short / self._path.name))
 
     def __enter__(self) -> Self:
         return self
