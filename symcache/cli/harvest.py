@@ -15,7 +15,7 @@ import typer
 from symcache.cli.common import JsonOption, LibraryOption, console, emit_json, errors_to_exit, plain
 from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
 from symcache.cli.settings import open_library, site_wants
-from symcache.errors import IncompleteError, UsageError
+from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache_provisioning import (
     DirectorySource,
     HostKeyTrust,
@@ -231,9 +231,14 @@ def _source(
             )
         yield DirectorySource(path), ()
     else:
-        if Path(text).exists() and text in Inventory.load().machines:
+        inventory = Inventory.load()
+        if path.exists() and text in inventory.machines:
             raise UsageError(f"{text}: is a machine, and a folder here", hint=f"write ./{text} for the folder")
-        definition = Inventory.load().get(text)
+        try:
+            definition = inventory.get(text)
+        except NotFoundError as error:
+            hint = f"write ./{text} for what is here of that name; {error.hint}" if path.exists() else error.hint
+            raise NotFoundError(str(error), hint=hint) from error
         with Machine(definition, announce=_announce).source(trust_new=trust_new_host) as source:
             yield source, definition.roots
 

@@ -174,6 +174,10 @@ def test_a_name_that_is_a_folder_too_is_an_error(
     (tmp_path / "mac").mkdir()
     monkeypatch.chdir(tmp_path)
     fails(symcache("harvest", "mac"), 2, "mac: is a machine, and a folder here", "./mac")
+    (tmp_path / "mac14").mkdir()
+    fails(
+        symcache("harvest", "mac14"), 1, "has no machine of that name", "write ./mac14 for what is here", "it has: mac"
+    )
 
 
 @pytest.mark.parametrize(("number", "verb"), [(signal.SIGINT, "clone"), (signal.SIGTERM, "ip"), (signal.SIGHUP, "ip")])
