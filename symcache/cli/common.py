@@ -187,8 +187,9 @@ def errors_to_exit() -> Iterator[None]:
         if state.debug:
             raise
         fail(str(error), hint=error.hint, code=error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted", hint="run the same command again: it continues where it stopped", code=130)
+    except KeyboardInterrupt as error:
+        told = "; ".join(["interrupted", *getattr(error, "__notes__", ())])
+        fail(told, hint="run the same command again: it continues where it stopped", code=130)
     except BrokenPipeError:
         _forget_output()  # the reader went away (`| head`): not an error
         raise typer.Exit(0) from None

@@ -92,7 +92,7 @@ def harvest(
     tool = _find_tool(source, extractor, util_path, bundle_path)
     raw = extractor not in _IN_GUEST
     release = source.identity()
-    with Staging(staging, source.name, release.build) as stage:
+    with Staging(staging, source.name, release.build) as stage, source.during_harvest():
         narrowed = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
         problems = Problems()
         staged = Staged(release, source.name, started=started, host=source.host(), archs=narrowed)

@@ -91,27 +91,19 @@ class GuestTool(Protocol):
 
 @contextmanager
 def temporary_folder(source: SshSource, need: int) -> Iterator[str]:
-    """Make a temporary folder in the guest; see `guest_folder`. If it cannot be removed, that becomes a note.
+    """Make a temporary folder in the guest; see `guest_folder`. If it cannot be removed, the error or a note says so.
 
     Raises NoSpaceError where fewer than `need` bytes are free, RemoteError.
     """
 
-    def make(argv: Sequence[str]) -> RemoteOutput:
-        return source.session.run(argv, max_output=4096)  # not `source.run`, which may repeat it
+    def remove(argv: Sequence[str]) -> RemoteOutput:
+        return source.run(argv, timeout=_REMOVE_SECONDS)  # not the session's: the connection may be lost by now
 
-    def remove(argv: Sequence[str]) -> None:
-        try:
-            removed = source.run(argv, timeout=_REMOVE_SECONDS).status == 0
-        except RemoteError:
-            removed = False
-        if not removed:
-            source.notes.append(f"{argv[-1]} is left on {source.name}: remove it there")
-
-    with guest_folder(source.name, make, remove) as folder:
+    with guest_folder(source.name, source.session, remove, source.notes.append) as folder:
         free = free_bytes(source, folder)
         if free is not None and free < need:
             raise NoSpaceError(
-                f"{source.name}: {free >> 20} MiB are free in {folder} where {need >> 20} MiB are needed",
+                f"{source.name}: {free >> 20} MiB are free in {folder} where {(need >> 20) + 1} MiB are needed",
                 hint="free some space there, or harvest with --extractor raw, which needs none",
             )
         yield folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from symcache.errors import RemoteError
@@ -12,7 +13,7 @@ from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.ssh.packets import NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession
 
-__all__ = ["HOST_KEY_MARKER", "MARKER", "MAX_FILE", "Guest", "GuestPaths"]
+__all__ = ["HOST_KEY_MARKER", "MARKER", "MAX_FILE", "Guest", "GuestPaths", "sleeps_after"]
 
 MAX_FILE = 64 << 20
 """Bytes of the largest file that is uploaded or compared."""
@@ -20,6 +21,13 @@ _SSH = "/etc/ssh"
 MARKER = "symcache_host_key"
 HOST_KEY_MARKER = f"{_SSH}/{MARKER}"
 """File beside the host keys with the fingerprint of the one that was made here, not copied with a disk."""
+_SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
+
+
+def sleeps_after(settings: str) -> int | None:
+    """Return after how many idle minutes a Mac sleeps, as `pmset -g` prints: 0 for never, None if it does not say."""
+    match = _SLEEP.search(settings)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, slots=True)

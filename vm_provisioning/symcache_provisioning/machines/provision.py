@@ -18,10 +18,10 @@ from symcache.text import excerpt
 from symcache_provisioning.drivers import DRIVERS
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL
 from symcache_provisioning.machines.checks import Check, Outcome
-from symcache_provisioning.machines.guest import MARKER, MAX_FILE, Guest, GuestPaths
+from symcache_provisioning.machines.guest import MARKER, MAX_FILE, Guest, GuestPaths, sleeps_after
 from symcache_provisioning.machines.host_keys import fingerprint_of
 from symcache_provisioning.machines.inventory import MachineDefinition
-from symcache_provisioning.ssh.guest_folder import guest_folder
+from symcache_provisioning.ssh.guest_folder import guest_folder, sweep_guest_folders
 from symcache_provisioning.ssh.session import SshSession
 
 __all__ = ["BUILD_UTIL", "Provisioner", "remote_login_out_of_band"]
@@ -34,7 +34,6 @@ BUILD_UTIL = (
 )
 _ORIGIN = ".origin"
 """Suffix of the file beside the extractor with two SHA-256: of what was uploaded, and of what was installed."""
-_SLEEP = re.compile(r"^\s*sleep\s+([0-9]+)", re.MULTILINE)
 _ADD_KEY = """
 umask 077
 file="$1/.ssh/authorized_keys"
@@ -175,8 +174,7 @@ class Provisioner:
         return Check("sleep", Outcome.DONE, "never sleeps from now on")
 
     def _sleeps_after(self) -> int:
-        match = _SLEEP.search(self._guest.run_checked(self.paths.pmset, "-g"))
-        return int(match[1]) if match else 0
+        return sleeps_after(self._guest.run_checked(self.paths.pmset, "-g")) or 0
 
     def _extractor(self) -> Check:
         installed = self._guest.sha256(self.paths.util)
@@ -214,8 +212,9 @@ class Provisioner:
         return self._guest.run("/bin/cat", self.paths.util + _ORIGIN).stdout.decode("ascii", "replace").strip()
 
     def _install(self, util: Path, ours: str) -> str:
-        target, part, signed = self.paths.util, f"{self.paths.util}.part", ""
-        with guest_folder(self.definition.name, self.session.run, self.session.run) as folder:
+        target, part, signed, left = self.paths.util, f"{self.paths.util}.part", "", list[str]()
+        sweep_guest_folders(self.session, self.session.run)
+        with guest_folder(self.definition.name, self.session, self.session.run, left.append) as folder:
             file = f"{folder}/{TOOL}"
             self.session.upload(util, file)
             self._guest.run_checked("/bin/chmod", "755", file)
@@ -235,7 +234,7 @@ class Provisioner:
             # Signing changes the file, so the hashes before and after are stored.
             origin = f"{ours} {self._guest.sha256(target)}"
             self._guest.run_as_root("/bin/sh", "-c", 'printf "%s\\n" "$1" > "$2"', "sh", origin, target + _ORIGIN)
-        return signed
+        return "; ".join([signed, *left])
 
     def _runs(self, path: str) -> bool:
         output = self._guest.run(path)

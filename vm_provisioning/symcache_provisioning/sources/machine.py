@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from symcache.text import excerpt
 from symcache_provisioning.sources.entries import Entry, Limits
 from symcache_provisioning.sources.release import MODEL, parse_sw_vers, system_versions
 from symcache_provisioning.sources.source import Source
+from symcache_provisioning.ssh.guest_folder import sweep_guest_folders
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError, NoSuchFileError
 from symcache_provisioning.ssh.session import RemoteOutput, SshSession
 from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file, copy_small_files
@@ -24,6 +26,8 @@ from symcache_provisioning.ssh.transfer import SMALL_FILE_SIZE, Copy, copy_file,
 __all__ = ["SshSource"]
 
 _T = TypeVar("_T")
+_STAY_AWAKE = ("/usr/bin/caffeinate", "-i", "-s")
+"""Against sleep for want of input, and on mains any other (caffeinate(8)): sessions without a terminal prevent none."""
 _BATCH = 256
 """Files whose transfer is planned together."""
 
@@ -78,6 +82,13 @@ class SshSource(Source):
         output = self.run(["/usr/sbin/sysctl", "-n", "hw.model"], max_output=4096)
         model = output.stdout.decode("ascii", "replace").strip()
         return model if output.status == 0 and MODEL.fullmatch(model) else ""
+
+    @contextmanager
+    def during_harvest(self) -> Iterator[None]:
+        """Remove what a harvest that was killed left there; keep the Mac from sleeping, if it has `caffeinate`."""
+        sweep_guest_folders(self.session, self.run)
+        with self.session.running(_STAY_AWAKE):
+            yield
 
     def lstat(self, path: str) -> Entry | None:
         """See Source."""

@@ -9,6 +9,7 @@ import itertools
 import stat
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -60,6 +61,10 @@ class Source(Tree):
     def host(self) -> str:
         """Return the model identifier of the Mac, e.g. `Mac14,8`; empty if it is not known."""
         return ""
+
+    def during_harvest(self) -> AbstractContextManager[object]:
+        """Return what a harvest runs within: here nothing."""
+        return nullcontext()
 
     @abstractmethod
     def identity(self) -> Release:

@@ -9,7 +9,8 @@ import contextlib
 import selectors
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,7 @@ from symcache_provisioning.ssh.sftp import Sftp
 __all__ = ["RemoteOutput", "SshSession"]
 
 _MOST_CONNECTIONS = 4
-"""To one host, where it grants one channel to each: for SFTP, for a program, for an upload, and one to spare."""
+"""To one host, where it grants one channel to each: for SFTP, for two programs, and for an upload."""
 _ENDING_SECONDS = 10.0
 """Longest wait for a watched program that was told to end."""
 
@@ -66,6 +67,8 @@ class SshSession:
         self._client: paramiko.SSHClient | None = None
         self._further: list[paramiko.SSHClient] = []
         self._sftp: Sftp | None = None
+        self._background: Sequence[str] = ()
+        self._background_channel: Any = None
 
     def __enter__(self) -> Self:
         if self._client is None:
@@ -86,6 +89,7 @@ class SshSession:
         """Connect, with retries. Raises what `connection.connect` raises."""
         self.close()
         self._client = self._new_connection()
+        self._start_background()
 
     def _new_connection(self) -> paramiko.SSHClient:
         return connect(self.target, self._trust, self._login, self.timeouts, self._announce)
@@ -191,6 +195,26 @@ class SshSession:
             raise
         finally:
             channel.close()
+
+    @contextmanager
+    def running(self, argv: Sequence[str]) -> Iterator[None]:
+        """Have a program run there meanwhile, and again after a reconnect. It is no error if it does not, or ends."""
+        self._background = argv
+        self._start_background()
+        try:
+            yield
+        finally:
+            self._background = ()
+            if self._background_channel is not None:
+                _close(self._background_channel)  # which ends its input, and so the program
+
+    def _start_background(self) -> None:
+        if not self._background:
+            return
+        with contextlib.suppress(RemoteError, paramiko.SSHException, EOFError, OSError):
+            channel = self._background_channel = self._open_channel()
+            self._request(channel, channel.exec_command, command_line(self._background, watched=True))
+            channel.sendall(START)
 
     def upload(self, local: Path, remote: str) -> None:
         """Write a file on the host, which is only the owner's to read there. Raises RemoteError.

@@ -1,0 +1,142 @@
+"""What we leave in a guest, and for how long: temporary folders, and the program that keeps a Mac awake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symcache.errors import RemoteError
+from symcache.library import Library
+from symcache_provisioning import SshSource, harvest
+from symcache_provisioning.extractors.dyld_shared_cache_util import CacheUtil
+from symcache_provisioning.sources import machine
+from symcache_provisioning.ssh.guest_folder import guest_folder, sweep_guest_folders
+from symcache_provisioning.ssh.session import RemoteOutput
+from tests.support.openssh import OpenSshServer
+from tests.support.processes import command_lines
+from tests.support.waiting import until
+from tests.vm_provisioning.conftest import session_of
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
+from symcache_provisioning.ssh.guest_folder import guest_folder
+
+url, key, pin = sys.argv[1:]
+with SshSession(SshTarget.parse(url), trust=HostKeyTrust(pin), login=Login(Path(key))) as session:
+    with guest_folder("mac", session, session.run, print) as folder:
+        print(folder, flush=True)
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def abandoned(openssh: OpenSshServer) -> Iterator[Path]:
+    """The folder of a run that was killed."""
+    arguments = [openssh.url(), str(openssh.identity), openssh.fingerprint]
+    ran = subprocess.run([sys.executable, "-c", _KILLED, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == -9, ran.stderr
+    folder = Path(ran.stdout.strip())
+    (folder / "usr").mkdir()
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_what_a_killed_run_left_goes_with_the_next_harvest(
+    abandoned: Path, openssh: OpenSshServer, system: Path, library: Library, tmp_path: Path
+) -> None:
+    strange = Path("/tmp/symcache.0123456789")
+    strange.mkdir()
+    try:
+        with (
+            session_of(openssh) as other,
+            guest_folder("mac", other, other.run, print) as alive,
+            session_of(openssh, system) as session,
+        ):
+            harvest(SshSource(session), library, staging=tmp_path / "staging", extractor="raw", roots=["/usr/bin"])
+            assert not abandoned.exists()
+            assert Path(alive).exists(), "its run is not over"
+            assert strange.exists(), "nobody here made it"
+    finally:
+        strange.rmdir()
+    assert not Path(alive).exists()
+
+
+def test_another_guest_is_not_asked_to_remove_it(abandoned: Path, openssh: OpenSshServer) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str]) -> RemoteOutput:
+        asked.append(argv)
+        return RemoteOutput(b"", b"", 1)
+
+    session = session_of(openssh, port=1)
+    sweep_guest_folders(session, run)
+    assert asked == []
+    sweep_guest_folders(session_of(openssh), run)
+    assert asked == [["/bin/rm", "-rf", str(abandoned)]]
+    sweep_guest_folders(session_of(openssh), run)
+    assert len(asked) == 2, "what could not be removed is tried again"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_folder_that_cannot_be_removed_is_named(
+    fails: bool, source: SshSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "dyld_shared_cache_util"
+    tool.write_text(f'#!/bin/sh\necho "$2" > {tmp_path}/folder\nexit {int(fails)}\n')
+    tool.chmod(0o755)
+    run = SshSource.run
+
+    def refuse(self: SshSource, argv: Sequence[str], **options: Any) -> RemoteOutput:
+        return RemoteOutput(b"", b"", 1) if argv[0] == "/bin/rm" else run(self, argv, **options)
+
+    monkeypatch.setattr(SshSource, "run", refuse)
+    message = ""
+    try:
+        with CacheUtil(source, str(tool)).extract("/cache", 0):
+            pass
+    except RemoteError as error:
+        message = str(error)
+    monkeypatch.undo()
+    folder = (tmp_path / "folder").read_text().strip()
+    told = f"{folder} is left on {source.name}: remove it there"
+    if fails:
+        assert message.endswith(f"; {told}")
+        assert "ended with 1" in message
+    else:
+        assert (message, source.notes) == ("", [told])
+    Path(folder).rmdir()
+
+
+def test_a_mac_is_kept_awake_while_it_is_harvested(
+    source: SshSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "caffeinate"
+    program.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/started\nwhile :; do sleep 0.1; done\n")
+    program.chmod(0o755)
+    started = tmp_path / "started"
+    monkeypatch.setattr(machine, "_STAY_AWAKE", (str(program), *machine._STAY_AWAKE[1:]))
+
+    def awake() -> bool:
+        return any(str(program) in command for command in command_lines())
+
+    with source.during_harvest():
+        until(started.exists)
+        assert awake()
+        source.session.close()  # as after a loss
+        assert source.run(["/bin/echo", "again"]).stdout == b"again\n"
+        until(lambda: len(started.read_text().splitlines()) == 2)
+    until(lambda: not awake())
+    assert started.read_text().splitlines() == ["-i -s"] * 2
+
+
+def test_a_mac_without_that_program_is_harvested_all_the_same(source: SshSource) -> None:
+    with source.during_harvest():
+        assert source.run(["/bin/echo", "hello"]).stdout == b"hello\n"
+        assert source.lstat("/usr") is not None
