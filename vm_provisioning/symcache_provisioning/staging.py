@@ -14,9 +14,9 @@ from symcache.errors import StorageError, UsageError
 from symcache.files import is_named
 from symcache_provisioning.ssh.transfer import MAX_FILE_SIZE
 
-__all__ = ["Staging"]
+__all__ = ["RESERVE", "Staging"]
 
-_RESERVE = 64 << 20
+RESERVE = 64 << 20
 """Bytes that a harvest leaves free on the disk."""
 
 
@@ -98,10 +98,11 @@ class Staging:
 
     def require_space(self, size: int) -> None:
         """Raise StorageError when `size` bytes do not fit, or would leave next to nothing free."""
-        free = shutil.disk_usage(self.folder).free
-        if size > 0 and free < size + _RESERVE:
+        free, need = shutil.disk_usage(self.folder).free, size + RESERVE
+        if size > 0 and free < need:
             raise StorageError(
-                f"{self.folder}: {free >> 20} MiB are free where {size >> 20} MiB are needed",
+                f"{self.folder}: {free >> 20} MiB are free where {(need >> 20) + 1} MiB are needed,"
+                f" {RESERVE >> 20} of them to be left free",
                 hint="free some space, or name another folder with --staging",
             )
 

@@ -24,6 +24,7 @@ from symcache_provisioning.drivers import protocol as protocol_module
 from symcache_provisioning.drivers.programs import Child
 from symcache_provisioning.drivers.qemu import QEMU
 from symcache_provisioning.drivers.tart import Tart
+from symcache_provisioning.machines import doctor as doctor_module
 from symcache_provisioning.machines import host_keys as machine_keys_module
 from symcache_provisioning.machines.life_cycle import Machine
 from symcache_provisioning.machines.runs import RunStore
@@ -349,6 +350,33 @@ def test_doctor_finds_a_machine_well(guests: StandIns, describe: Callable[..., N
     (caches,) = [c for c in checks if c["check"] == "caches"]
     assert "arm64e" in caches["text"]
     nothing_left(guests)
+
+
+_PMSET = """System-wide power settings:
+Currently in use:
+ standby              1
+ Sleep On Power Button 1
+ hibernatefile        /var/vm/sleepimage
+ disksleep            10
+ sleep                {} (sleep prevented by powerd, sharingd)
+ ttyskeepawake        1
+ displaysleep         2
+"""
+
+
+def test_doctor_warns_of_a_mac_that_will_sleep(
+    describe: Callable[..., None], openssh: OpenSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe(driver="static", image=None, host="127.0.0.1", host_key=openssh.fingerprint, boot_timeout=None)
+    program = tmp_path / "pmset"
+    monkeypatch.setattr(doctor_module, "_PMSET", str(program))
+    for minutes, verdict, said in ((5, "warn", "sleeps after 5 min"), (0, "ok", "never sleeps")):
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{_PMSET.format(minutes)}END\n")
+        program.chmod(0o755)
+        (check,) = [c for c in answer("vm", "doctor", "mac")["mac"] if c["check"] == "sleep"]
+        assert check["verdict"] == verdict
+        assert said in check["text"]
+        assert ("symcache vm provision mac" in check["mend"]) == (verdict == "warn")
 
 
 def test_doctor_warns_of_keys_that_everybody_has(guests: StandIns, describe: Callable[..., None]) -> None:

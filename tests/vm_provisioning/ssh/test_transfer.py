@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -195,9 +196,12 @@ def test_a_full_disk_is_said_before_anything_is_copied(
 ) -> None:
     usage = type("Usage", (), {"free": 100 << 20, "total": 1 << 40, "used": 1 << 40})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage())
-    monkeypatch.setattr("symcache_provisioning.staging._RESERVE", 100 << 20)
-    with pytest.raises(StorageError, match=r"MiB are free where \d+ MiB are needed") as raised:
+    monkeypatch.setattr("symcache_provisioning.staging.RESERVE", 100 << 20)
+    with pytest.raises(StorageError) as raised:
         harvest(source, library, staging=tmp_path / "staging", extractor="raw")
+    said = re.search(r"100 MiB are free where (\d+) MiB are needed, 100 of them to be left free$", str(raised.value))
+    assert said
+    assert int(said[1]) > 100
     assert "--staging" in raised.value.hint
 
 

@@ -14,7 +14,7 @@ from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.extractors.guest_tool import free_bytes
 from symcache_provisioning.machines.checks import Check, Outcome
-from symcache_provisioning.machines.guest import HOST_KEY_MARKER
+from symcache_provisioning.machines.guest import HOST_KEY_MARKER, GuestPaths, sleeps_after
 from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE
 from symcache_provisioning.machines.life_cycle import Machine
 from symcache_provisioning.machines.runs import Run
@@ -25,10 +25,12 @@ from symcache_provisioning.ssh.local_network import LocalNetworkError
 from symcache_provisioning.ssh.login import UnreachableError
 from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
+from symcache_provisioning.staging import RESERVE
 
 __all__ = ["check_machine"]
 
 _BUNDLE = "/usr/lib/dsc_extractor.bundle"
+_PMSET = GuestPaths().pmset
 _LONGEST_TEXT = 1000
 _EXTRACTED = 2
 """Space that an extracted cache needs, in sizes of the raw one."""
@@ -157,6 +159,7 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
         yield _caches(source, caches, lacking)
     largest = max((c.size for c in caches), default=0)
     try:
+        yield _sleep(source, machine.definition.name)
         yield _extractor(source, machine.definition.name)
         yield _space_in_guest(source, _EXTRACTED * largest)
     except SymcacheError as error:
@@ -174,6 +177,17 @@ def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]
     if caches:
         return _ok("caches", ", ".join(f"{excerpt(c.arch)} ({c.size >> 20} MiB)" for c in caches))
     return Check("caches", Outcome.WARN, "there is no shared cache", "before macOS 11 the files are the release")
+
+
+def _sleep(source: MachineSource, name: str) -> Check:
+    output = source.run([_PMSET, "-g"], max_output=1 << 16)
+    minutes = sleeps_after(output.stdout.decode("utf-8", "replace")) if output.status == 0 else None
+    if minutes is None:
+        return Check("sleep", Outcome.WARN, "pmset does not tell whether it sleeps", "run pmset -g there")
+    if minutes == 0:
+        return _ok("sleep", "never sleeps")
+    text = f"sleeps after {minutes} min without a user, whoever is logged in over SSH; awake while it is harvested"
+    return Check("sleep", Outcome.WARN, text, f"symcache vm provision {name}, or there: sudo pmset -a sleep 0")
 
 
 def _extractor(source: MachineSource, name: str) -> Check:
@@ -200,7 +214,8 @@ def _space_in_guest(source: MachineSource, need: int) -> Check:
 def _space_on_this_host(need: int) -> Check:
     folder = platformdirs.user_cache_path("symcache")
     existing = next(p for p in (folder, *folder.parents) if p.exists())
-    return _space("space here", shutil.disk_usage(existing).free, need, f"in {_tilde(folder)}; --staging names another")
+    where = f"in {_tilde(folder)}, {RESERVE >> 20} of them to be left free; --staging names another"
+    return _space("space here", shutil.disk_usage(existing).free, need + RESERVE, where)
 
 
 def _tilde(folder: Path) -> str:
@@ -212,4 +227,4 @@ def _space(name: str, free: int, need: int, where: str) -> Check:
     text = f"{free >> 20} MiB are free"
     if free >= need:
         return _ok(name, text)
-    return Check(name, Outcome.WARN, f"{text}, {need >> 20} MiB are needed {where}", "free some space")
+    return Check(name, Outcome.WARN, f"{text} where {(need >> 20) + 1} MiB are needed {where}", "free some space")
