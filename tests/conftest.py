@@ -79,6 +79,7 @@ def neutral_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
         monkeypatch.delenv(name)
     for name in ("DEBUGINFOD_URLS", "DEBUGINFOD_CACHE_PATH", "LLDB_DEBUGSERVER_PATH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")  # where all servers of tests are
     monkeypatch.setenv("HOME", str(home))
     for name, folder in (
         ("XDG_DATA_HOME", ".local/share"),

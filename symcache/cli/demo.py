@@ -124,6 +124,7 @@ class _Workshop:
         return own_environment(kept | homes) | {
             "SYMCACHE_LIBRARY": str(self.library),
             "SYMCACHE_CACHE_DIR": str(self.folder / "cache"),
+            "no_proxy": "127.0.0.1",  # where its server is: a company's proxy would not find it
         }
 
     def step(self, title: str) -> None:

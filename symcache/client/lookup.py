@@ -1,16 +1,18 @@
 """The batch look-up: one call for hundreds of images.
 
 One request on one connection, sent before anything else when a dump is opened: `http.client` does it before the
-library for many at a time would have been imported.
+library for many at a time would have been imported. That one does it where there is a proxy.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,7 +21,8 @@ from uuid import UUID
 
 from symcache import __version__
 from symcache.client.model import LayoutMatch, LookupResponse, StoredImage
-from symcache.errors import RemoteError
+from symcache.client.network import UnreachableError, proxy_for, tls_context, untrusted
+from symcache.errors import IntegrityError, RemoteError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import MAX_SOURCE_NOTES
 
@@ -32,10 +35,6 @@ _AT_MOST = 10_000
 _CONNECT_SECONDS, _READ_SECONDS, _ALL_SECONDS = 10.0, 90.0, 300.0
 """For the connection, without a byte, and for the whole response."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class UnreachableError(RemoteError):
-    """No server responds there."""
 
 
 def look_up_images(
@@ -60,7 +59,8 @@ def look_up_images(
         headers["Authorization"] = f"Bearer {token}"
     try:
         limit = min(_MAX_RESPONSE, (1 << 20) + _MAX_OF_IMAGE * len(loads))
-        response = _post(url, json.dumps(query).encode(), headers, limit)
+        post = _post if proxy_for(url, token=token is not None) is None else _post_by_proxy
+        response = post(url, json.dumps(query).encode(), headers, limit)
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: what is no URL
         raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
     try:
@@ -71,25 +71,59 @@ def look_up_images(
 
 def _post(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
     target = urlsplit(f"{url}/api/v1/uuids")
-    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-    connection = kind(target.hostname or "", target.port, timeout=_CONNECT_SECONDS)
+    host, port = target.hostname or "", target.port
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=_CONNECT_SECONDS, context=tls_context())
+        if target.scheme == "https"
+        else http.client.HTTPConnection(host, port, timeout=_CONNECT_SECONDS)
+    )
     try:
         try:
             connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise untrusted(url, error) from error
         except OSError as error:
             raise UnreachableError(f"{url}: {error}", hint="check the URL, and that the server is up") from error
         connection.sock.settimeout(_READ_SECONDS)
         with _deadline(connection.sock):
             connection.request("POST", target.path, body, headers)
             with connection.getresponse() as response:
-                if response.status != 200:
-                    raise RemoteError(f"{url}: answers {response.status} {response.reason} to a look-up")
+                _check_status(url, response.status, response.reason)
                 data = response.read(limit + 1)
         if len(data) > limit:
             raise RemoteError(f"{url}: answers a look-up with more than {limit} bytes")
         return data
     finally:
         connection.close()
+
+
+def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
+    import aiohttp  # noqa: PLC0415 - takes long to import
+
+    from symcache.client.body import read_body  # noqa: PLC0415 - see above
+    from symcache.client.session import http_session  # noqa: PLC0415 - see above
+
+    async def post() -> bytes:
+        async with (
+            http_session(headers=headers, total_seconds=_ALL_SECONDS, limit_head=False) as session,
+            session.post(f"{url}/api/v1/uuids", data=body, allow_redirects=False) as response,
+        ):
+            _check_status(url, response.status, response.reason or "")
+            return await read_body(response, limit, f"{url}: the answer to a look-up")
+
+    try:
+        return asyncio.run(post())
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        raise UnreachableError(
+            f"{url}: {error or type(error).__name__}", hint="check the URL, and that the server is up"
+        ) from error
+    except (aiohttp.ClientError, IntegrityError) as error:
+        raise RemoteError(f"{url}: {error}", hint="check that the server is up") from error
+
+
+def _check_status(url: str, status: int, reason: str) -> None:
+    if status != 200:
+        raise RemoteError(f"{url}: answers {status} {reason} to a look-up")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 A redirect is followed to the host that was asked, whatever the port; to the one that a symcache server announces with
 it, unless that leads from a public address to a private one; and to those that `SYMCACHE_REDIRECT_HOSTS` names. Never
-from https to http. aiohttp sends a token to no other origin than the one that was asked.
+from https to http. aiohttp sends a token to no other origin than the one that was asked. Proxies and certificates are
+those of `symcache.client.network`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import asyncio
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Mapping
 from types import SimpleNamespace
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from symcache import __version__
+from symcache.client.network import proxy_for, tls_context, untrusted
 from symcache.errors import RemoteError
 
 __all__ = ["RedirectError", "http_session"]
@@ -44,7 +48,7 @@ def http_session(
     limit_head: bool = True,
     headers: Mapping[str, str] | None = None,
 ) -> aiohttp.ClientSession:
-    """Return a session; its requests raise RedirectError, besides what aiohttp raises.
+    """Return a session; its requests raise RedirectError and UnreachableError, besides what aiohttp raises.
 
     Bodies come as they are sent, be they compressed. `read_seconds` may pass without a byte; without `limit_head` a
     server may take its time to respond, as it does to a long upload.
@@ -55,11 +59,41 @@ def http_session(
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total_seconds, sock_connect=connect_seconds, sock_read=read_seconds),
         headers={"User-Agent": f"symcache/{__version__}", "Accept-Encoding": "identity"} | dict(headers or {}),
-        connector=aiohttp.TCPConnector(limit=connections),
+        connector=aiohttp.TCPConnector(limit=connections, ssl=tls_context() or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         trace_configs=[trace],
-        middlewares=[_limit_head] if limit_head else [],
+        middlewares=[_limit_head, _by_proxy] if limit_head else [_by_proxy],
     )
+
+
+async def _by_proxy(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request by the proxy that the environment names, and tell its failures, and those of TLS, from others."""
+    # Not aiohttp's trust_env, which would send passwords of ~/.netrc, too.
+    proxy = proxy_for(str(request.url), token="Authorization" in request.headers)
+    if proxy is not None:
+        credentials = CIMultiDict({"Proxy-Authorization": proxy.authorization} if proxy.authorization else {})
+        request.update_proxy(URL(proxy.url), None, credentials)
+        if request.url.scheme == "http":
+            request.headers.update(credentials)
+    try:
+        response = await handler(request)
+    except aiohttp.ClientConnectorCertificateError as error:
+        if not isinstance(error.certificate_error, ssl.SSLCertVerificationError):
+            raise
+        raise untrusted(str(request.url.origin()), error.certificate_error) from error
+    except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+        if proxy is None:
+            raise
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            raise proxy.failure(f"cannot be reached: {error.strerror}") from error
+        reason = f"{error.status} {error.message}, not a connection to {request.url.origin()}"
+        if error.status < 500:
+            raise proxy.failure(reason) from error
+        raise aiohttp.ClientConnectionError(f"the proxy {proxy.url}: {reason}") from error  # may work another time
+    if proxy is not None and response.status == 407:
+        response.close()
+        raise proxy.failure(f"407 {response.reason}")
+    return response
 
 
 async def _limit_head(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -98,7 +132,7 @@ async def _check_redirect(
             announces=announced is not None or "X-Symcache-Version" not in response.headers,
         )
     try:
-        inwards = await _is_public(source.host or "") and not await _is_public(host)
+        inwards = await _may_be_public(source) and not await _may_be_public(target)
     except OSError as error:
         raise RedirectError(f"{where}, whose address cannot be had: {error}") from error
     if inwards:
@@ -115,6 +149,16 @@ def _target(response: aiohttp.ClientResponse) -> URL | None:
         return response.url.join(URL(location)) if location else None
     except ValueError:
         return None
+
+
+async def _may_be_public(url: URL) -> bool:
+    """Do as `_is_public`, and take a host that only the proxy can find for one outside of its network."""
+    try:
+        return await _is_public(url.host or "")
+    except OSError:
+        if proxy_for(str(url)) is None:
+            raise
+        return True
 
 
 async def _is_public(host: str) -> bool:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from symcache.errors import NotFoundError, StorageError, UsageError
@@ -65,7 +66,7 @@ class Bucket:
             text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
             raise StorageError(
                 f"{self.location}: {key}: {text}",
-                hint="check AWS_ENDPOINT_URL, credentials and the network, then run the same command again",
+                hint=f"check AWS_ENDPOINT_URL, credentials{_proxies()} and network, then run the same command again",
             ) from error
 
     def stat(self, key: str) -> BlobStat:
@@ -209,6 +210,23 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, GenericError) and bool(_PASSING.search(str(error).partition("\n")[0]))
 
 
+def _proxies() -> str:
+    """Return the settings of proxies, which obstore heeds, and never names when one fails."""
+    found = [n for n in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY") if os.environ.get(n)]
+    return "".join(f", {name}" for name in found)
+
+
+def _authorities() -> dict[str, str]:
+    """Return as an option the certificates of AWS_CA_BUNDLE, trusted besides the system's. Raises UsageError."""
+    file = os.environ.get("AWS_CA_BUNDLE")
+    try:
+        return {"root_certificate": Path(file).read_text()} if file else {}
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"AWS_CA_BUNDLE: {file}: {error}", hint="name a file of certificates in PEM, or unset it"
+        ) from error
+
+
 def _client(bucket: str, prefix: str, *, retries: int) -> Client:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     options: dict[str, Any] = {
@@ -216,17 +234,18 @@ def _client(bucket: str, prefix: str, *, retries: int) -> Client:
     }
     if endpoint:
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+    connections: Any = {
+        "allow_http": bool(endpoint and endpoint.startswith("http://")),
+        "connect_timeout": f"{_CONNECT_SECONDS}s",
+        "timeout": "300s",
+        "read_timeout": f"{_READ_SECONDS}s",
+        "pool_max_idle_per_host": str(_IDLE_CONNECTIONS),
+    }
     try:
         return Client(
             bucket,
             prefix=prefix or None,
-            client_options={
-                "allow_http": bool(endpoint and endpoint.startswith("http://")),
-                "connect_timeout": f"{_CONNECT_SECONDS}s",
-                "timeout": "300s",
-                "read_timeout": f"{_READ_SECONDS}s",
-                "pool_max_idle_per_host": str(_IDLE_CONNECTIONS),
-            },
+            client_options=connections | _authorities(),
             retry_config={"max_retries": retries},
             **options,
         )

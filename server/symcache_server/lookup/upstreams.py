@@ -178,9 +178,11 @@ def _stations(request: web.BaseRequest) -> frozenset[str]:
 
 
 def _is_unreachable(error: BaseException | None) -> bool:
-    """Return whether an error comes from a server that did not even take the connection."""
+    """Return whether an error comes from a server that did not even take the connection, or from a proxy."""
     while error is not None:
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        if isinstance(
+            error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientHttpProxyError
+        ):
             return True
         error = error.__cause__
     return False

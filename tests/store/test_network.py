@@ -1,0 +1,54 @@
+"""Object stores inside a company's network: by its proxy, with certificates of its own authority."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from symcache.errors import StorageError, UsageError
+from symcache.store.bucket import Bucket
+from tests.support.http_proxy import http_proxy, make_certificates
+
+
+class _Object(BaseHTTPRequestHandler):
+    """Any key, with content."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_store_is_reached_by_the_proxy_and_an_own_authority_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.delenv("no_proxy")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Object) as server, http_proxy(tmp_path) as proxy:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(StorageError) as raised:
+            Bucket("s3://symbols", 0).content("key")
+        assert "HTTPS_PROXY" in raised.value.hint
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(made.authority))
+        assert Bucket("s3://symbols", 0).content("key") == b"ok"
+        assert proxy.passed(f"CONNECT 127.0.0.1:{server.server_port}") >= 2
+        server.shutdown()
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with pytest.raises(UsageError, match=r"AWS_CA_BUNDLE: .*none\.pem"):
+        Bucket("s3://symbols", 0)
