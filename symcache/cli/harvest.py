@@ -25,6 +25,7 @@ from symcache_provisioning import (
     Login,
     Machine,
     Source,
+    SshConfig,
     SshSession,
     SshSource,
     SshTarget,
@@ -197,7 +198,7 @@ def _source(
 ) -> Iterator[tuple[Source, tuple[str, ...]]]:
     """Open the source that `text` names; yield it, and the folders to search that the inventory has for it."""
     if "://" in text:
-        target = SshTarget.parse(text)
+        target = SshTarget.parse(text, SshConfig.for_user())
         if identity is not None and not identity.expanduser().is_file():
             raise UsageError(f"{identity}: no such file", hint="name the private key, not the .pub")
         session = SshSession(

@@ -15,6 +15,7 @@ from symcache_provisioning.sources.firmware import IpswSource
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.source import Source
+from symcache_provisioning.ssh.config import SshConfig
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
 from symcache_provisioning.ssh.login import Login, SshTarget
 from symcache_provisioning.ssh.session import SshSession
@@ -39,6 +40,7 @@ __all__ = [
     "Run",
     "RunStore",
     "Source",
+    "SshConfig",
     "SshSession",
     "SshSource",
     "SshTarget",

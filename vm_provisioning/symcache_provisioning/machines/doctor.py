@@ -84,37 +84,44 @@ def _driver(machine: Machine) -> Iterator[Check]:
 
 def _connection(machine: Machine, run: Run | None) -> Iterator[Check]:
     definition, target = machine.definition, machine.target(run)
-    where = f"{target.host} port {target.port}"
-    try:
-        answers = speaks_ssh(target.host, target.port, 10)
-    except LocalNetworkError as error:
-        yield _failed("local network", error)
-        return
-    if not answers:
-        hint = "start it, and switch on Remote Login there: System Settings, General, Sharing"
-        yield Check("remote login", Outcome.FAIL, f"{where} does not answer as an SSH server does", hint)
-        return
-    yield _ok("remote login", f"{where} answers")
-    try:
-        key = server_host_key(target.host, target.port)
-    except SymcacheError as error:
-        yield _failed("host key", error)
-        return
+    host, key = target.ssh_host, ""
+    if host.is_direct:
+        try:
+            answers = speaks_ssh(host.address, host.port, 10)
+        except LocalNetworkError as error:
+            yield _failed("local network", error)
+            return
+        if not answers:
+            hint = "start it, and switch on Remote Login there: System Settings, General, Sharing"
+            yield Check("remote login", Outcome.FAIL, f"{host.where} does not answer as an SSH server does", hint)
+            return
+        yield _ok("remote login", f"{host.where} answers")
+        try:
+            key = server_host_key(host.address, host.port)
+        except SymcacheError as error:
+            yield _failed("host key", error)
+            return
     try:
         session = machine.session(run)
         session.connect()
     except HostKeyError as error:
         hint = f'compare it there with ssh-keygen -lf {PUBLIC_KEY_FILE}, then write host_key = "{key}" in the inventory'
-        yield Check("host key", Outcome.FAIL, str(error), hint)
+        yield Check("host key", Outcome.FAIL, str(error), hint if key else error.hint)
         return
     except SymcacheError as error:
-        yield _ok("host key", f"{key} is the one we know")
+        if key:
+            yield _ok("host key", f"{key} is the one we know")
         hint = error.hint
         if isinstance(error, UnreachableError) and definition.identity:
             hint += f"; once a password lets you in: symcache vm provision {definition.name}"
         yield Check("login", Outcome.FAIL, str(error), hint)
         return
     with session:
+        if not host.is_direct:
+            key = session.host_key
+            yield _ok(
+                "remote login", f"{host.where} answers, reached by {host.jump.name if host.jump else 'ProxyCommand'}"
+            )
         if definition.host_key or (run is not None and run.host_key):
             yield _ok("host key", f"{key} is the one that {'is pinned' if definition.host_key else 'the guest told'}")
         else:

@@ -20,6 +20,7 @@ from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, MachineKey
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.machines.runs import Phase, Run, RunStore
 from symcache_provisioning.machines.session import MachineSession, MachineSource
+from symcache_provisioning.ssh.config import SshConfig
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
 from symcache_provisioning.ssh.local_network import LocalNetworkError
 from symcache_provisioning.ssh.login import SshTarget, Timeouts
@@ -192,13 +193,20 @@ class Machine:
                 raise
 
     def target(self, run: Run | None = None) -> SshTarget:
-        """Return where to log in. Raises UsageError if the machine is not up."""
+        """Return where to log in: of a run where its driver says, else as ssh_config(5) has it. Raises UsageError."""
         definition = self.definition
         if run is not None:
             return SshTarget(run.host, definition.user, run.port, definition.root)
         if definition.host is None:
             raise UsageError(f"{definition.name}: is not up", hint=f"symcache vm up {definition.name}")
-        return SshTarget(definition.host, definition.user, definition.port, definition.root)
+        said = definition.model_fields_set  # the inventory counts more than ssh_config(5), and that more than defaults
+        way = SshConfig.for_user().host(
+            definition.host,
+            user=definition.user if "user" in said else None,
+            port=definition.port if "port" in said else None,
+            default_user=definition.user,
+        )
+        return SshTarget(definition.host, way.user, way.port, definition.root, way)
 
     def trust(self, run: Run | None, *, trust_new: bool = False) -> HostKeyTrust:
         """Return which host key to accept. Raises HostKeyError if none is known."""

@@ -8,6 +8,7 @@ from symcache.errors import HostKeyError, RemoteError
 from symcache.model import Release
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.sources.machine import SshSource
+from symcache_provisioning.ssh.host_keys import JumpKeyError
 from symcache_provisioning.ssh.login import SshTarget
 from symcache_provisioning.ssh.session import SshSession
 
@@ -50,5 +51,7 @@ class MachineSession(SshSession):
         """See SshSession."""
         try:
             super().connect()
+        except JumpKeyError:
+            raise
         except HostKeyError as error:
             raise HostKeyError(str(error), hint=self._wrong_key_hint) from error

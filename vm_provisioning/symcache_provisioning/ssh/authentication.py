@@ -2,13 +2,12 @@
 
 Servers count what they refuse (`MaxAuthTries` of sshd_config(5), 6 unless it says otherwise), then end the connection.
 So the host is asked first which methods it takes, which costs no try; what was named comes before what is found in the
-agent and in ~/.ssh, and no key is offered twice.
+agent and in ~/.ssh, and no key is offered twice. An IdentityFile of ssh_config(5) comes before the agent's other keys,
+and instead of the keys that are usual in ~/.ssh.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,9 @@ import paramiko
 
 from symcache.errors import SymcacheError
 from symcache.text import excerpt
-from symcache_provisioning.ssh.login import Login, SshTarget, UnreachableError, load_key, locked_key_error
+from symcache_provisioning.ssh.config import SshHost
+from symcache_provisioning.ssh.keys import public_half, user_agent, with_certificate, without_certificate
+from symcache_provisioning.ssh.login import Login, UnreachableError, load_key, locked_key_error
 
 __all__ = ["Authentication"]
 
@@ -45,25 +46,29 @@ class Authentication:
     Raises UsageError, UnreachableError for credentials that cannot be used, before anything is connected to.
     """
 
-    def __init__(self, target: SshTarget, login: Login) -> None:
+    def __init__(self, target: SshHost, login: Login) -> None:
         self._target, self._login = target, login
         self._named: list[_Credential] = []
         self._tried: list[str] = []
         self._locked: list[Path] = []
         if (key := login.key()) is not None:
-            self._named.append(self._of_key(f"the key {login.identity}", key))
+            self._named += self._of_key(f"the key {login.identity}", key)
         if (password := login.password()) is not None:
             attempt = partial(_send_password, target.user, password)
             name = f"the password in {login.password_env}"
             self._named.append(_Credential(name, frozenset({_PASSWORD, _INTERACTIVE}), attempt))
 
-    def _of_key(self, name: str, key: Any) -> _Credential:
-        def attempt(transport: Any, offered: Collection[str]) -> Sequence[str]:
-            del offered
-            wanted: Sequence[str] = transport.auth_publickey(self._target.user, key)
-            return wanted
-
-        return _Credential(name, frozenset({_KEY}), attempt)
+    def _of_key(self, name: str, key: Any) -> list[_Credential]:
+        """Return a key with each of its certificates, then the key itself."""
+        keys = [(f"the certificate {file}", with_certificate(key, file)) for file in self._target.certificates]
+        if key.public_blob is not None:
+            keys.append((f"{name} with its certificate", key))
+        keys.append((name, without_certificate(key)))
+        return [
+            _Credential(said, frozenset({_KEY}), partial(_send_key, self._target.user, each))
+            for said, each in keys
+            if each is not None
+        ]
 
     def authenticate(self, transport: Any) -> None:
         """Log in over a connection whose host key is trusted. Raises UnreachableError if that fails."""
@@ -80,7 +85,7 @@ class Authentication:
             while transport.is_active():
                 credential = next((c for c in pending if c.methods & set(offered)), None)
                 if credential is None and not found and self._login.searches:
-                    agent, found = _agent(), True
+                    agent, found = user_agent(self._target.agent), True
                     pending += self._found(agent)
                     continue
                 if credential is None:
@@ -101,12 +106,18 @@ class Authentication:
                 agent.close()
 
     def _found(self, agent: Any) -> list[_Credential]:
-        """Return the keys of the agent, and those in ~/.ssh that it has not."""
+        """Return the keys of the agent, and those in files that it has not; those of ssh_config(5) come first."""
         keys = list(agent.get_keys()) if agent is not None else []
         blobs = {key.asbytes() for key in keys}
-        found = [self._of_key(_IN_AGENT, key) for key in keys]
-        for file in (Path("~/.ssh").expanduser() / name for name in _KEY_FILES):
-            if not file.is_file() or _public_half(file) in blobs:
+        files = self._target.identities or tuple(Path("~/.ssh").expanduser() / name for name in _KEY_FILES)
+        first: list[_Credential] = []
+        wanted = set()
+        for file in files:
+            public = public_half(file)
+            if public is None and not file.is_file():
+                continue
+            if public in blobs:
+                wanted.add(public)
                 continue
             try:
                 key = load_key(file)
@@ -115,16 +126,22 @@ class Authentication:
             except SymcacheError:
                 pass  # nobody named it, and ssh would pass it over, too
             else:
-                if key.asbytes() not in blobs:
-                    found.append(self._of_key(f"the key {file}", key))
-        return found
+                if key.asbytes() in blobs:
+                    wanted.add(key.asbytes())
+                else:
+                    first += self._of_key(f"the key {file}", key)
+        named = [c for key in keys if key.asbytes() in wanted for c in self._of_key(_IN_AGENT, key)]
+        others = [c for key in keys if key.asbytes() not in wanted for c in self._of_key(_IN_AGENT, key)]
+        if self._target.identities_only:
+            return named + first
+        return named + first + others if self._target.identities else named + others + first
 
     def _refusal(self, offered: Collection[str], ended: str = "") -> UnreachableError:
         """Return the error for a host that accepts nothing of ours; `offered` are the methods that it takes."""
         target, tried = self._target, _names(self._tried)
         if not tried and not ended and _KEY in offered and self._locked:
             return locked_key_error(str(self._locked[0]))
-        said = f"{target.host} refused {target.user}: "
+        said = f"{target.name} refused {target.user}: "
         if len(tried) > 1:
             said += f"it accepted neither {' nor '.join(tried)}"
         elif tried:
@@ -133,7 +150,7 @@ class Authentication:
             said += f"it would not say how to log in: {ended}"
         else:
             said += f"it takes {excerpt(', '.join(offered)) or 'no method'}, and {self._lacking(offered)}"
-        hints = [f"try `ssh -p {target.port} {target.user}@{target.host}`, or name a key with --identity"]
+        hints = [f"try `ssh -p {target.port} {target.user}@{target.name}`, or name a key with --identity"]
         if tried and ended:
             said += f", and {ended}"
             if len(self._tried) > 1:
@@ -155,20 +172,10 @@ def _names(tried: Sequence[str]) -> list[str]:
     return [f"{count} keys of your agent" if name == _IN_AGENT and count > 1 else name for name in names]
 
 
-def _agent() -> Any:
-    """Return the user's agent, or None where there is none, or one that does not answer as it should."""
-    try:
-        return paramiko.Agent()
-    except (paramiko.SSHException, OSError, ValueError):
-        return None
-
-
-def _public_half(file: Path) -> bytes | None:
-    """Return the key in the .pub file beside a private key, which needs no passphrase."""
-    try:
-        return base64.b64decode(file.with_name(f"{file.name}.pub").read_text("utf-8", "replace").split()[1])
-    except (OSError, IndexError, binascii.Error, ValueError):
-        return None
+def _send_key(user: str, key: Any, transport: Any, offered: Collection[str]) -> Sequence[str]:
+    del offered
+    result: Sequence[str] = transport.auth_publickey(user, key)
+    return result
 
 
 def _send_password(user: str, password: str, transport: Any, offered: Collection[str]) -> Sequence[str]:

@@ -6,14 +6,19 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import paramiko
 import tenacity
 
+from symcache.errors import HostKeyError
 from symcache.text import excerpt
 from symcache_provisioning.ssh.authentication import Authentication
-from symcache_provisioning.ssh.host_keys import HostKeyTrust, prepare_client
+from symcache_provisioning.ssh.config import SshHost
+from symcache_provisioning.ssh.host_keys import HostKeyPolicy, HostKeyTrust, JumpKeyError
+from symcache_provisioning.ssh.links import Link, open_link
 from symcache_provisioning.ssh.local_network import check_local_network
 from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts, UnreachableError
 
@@ -30,62 +35,97 @@ class _TransientError(UnreachableError):
     """Another attempt may succeed: a guest that still boots, a network that drops packets."""
 
 
+class _Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko has no types
+    """A client that ends what its connection goes through, too."""
+
+    link: Link | None = None
+
+    def close(self) -> None:
+        """See SSHClient."""
+        super().close()
+        if self.link is not None:
+            self.link.close()
+
+
 def connect(
     target: SshTarget, trust: HostKeyTrust, login: Login, timeouts: Timeouts, announce: Callable[[str], None]
 ) -> paramiko.SSHClient:
     """Return a connected client, after as many attempts as `timeouts` allows. `announce` is called for new host keys.
 
     Raises HostKeyError when the host has another key than the one we know, RemoteError when it cannot be reached or
-    refuses us; LocalNetworkError at once.
+    refuses us; LocalNetworkError at once; JumpKeyError and others for a host on the way.
     """
+    host = target.ssh_host
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(timeouts.attempts),
         wait=tenacity.wait_exponential(timeouts.backoff, 20) + tenacity.wait_random(0, timeouts.backoff / 2),
         retry=tenacity.retry_if_exception_type(_TransientError),
         reraise=True,
-    )(_connect_once, target, trust, login, timeouts, announce)
+    )(_connect_once, host, trust, login, timeouts, announce)
+
+
+def _connect_to_jump(
+    jump: SshHost, host: SshHost, trust: HostKeyTrust, login: Login, timeouts: Timeouts, announce: Callable[[str], None]
+) -> paramiko.SSHClient:
+    """Connect to a host on the way with what ssh_config(5) says of it; nothing that was named is meant for it."""
+    try:
+        return _connect_once(jump, replace(trust, pin=None), Login(agent=login.agent), timeouts, announce)
+    except HostKeyError as error:
+        hint = f"compare it there with ssh-keygen -lf, then have it stored: ssh {jump.name}"
+        raise JumpKeyError(f"on the way to {host.name}: {error}", hint=hint) from error
+    except UnreachableError as error:
+        hint = f"try `ssh {jump.name}`; its user and key are those of ~/.ssh/config"
+        raise type(error)(f"on the way to {host.name}: {error}", hint=hint) from error
 
 
 def _connect_once(
-    target: SshTarget, trust: HostKeyTrust, login: Login, timeouts: Timeouts, announce: Callable[[str], None]
+    host: SshHost, trust: HostKeyTrust, login: Login, timeouts: Timeouts, announce: Callable[[str], None]
 ) -> paramiko.SSHClient:
-    where = f"{target.host} port {target.port}"
-    client = paramiko.SSHClient()
-    prepare_client(client, trust, announce)
-    authentication = Authentication(target, login)
+    where = host.where
+    client = _Client()
+    policy = HostKeyPolicy(trust.with_known_hosts(host.known_hosts), host.known_as, announce)
+    client.set_missing_host_key_policy(policy)
+    authentication = Authentication(host, login)
     done = False
     try:
+        client.link = open_link(
+            host,
+            timeouts.connect,
+            lambda jump: _connect_to_jump(jump, host, trust, login, timeouts, announce),
+        )
         client.connect(
-            target.host,
-            target.port,
-            target.user,
+            host.address,
+            host.port,
+            host.user,
+            sock=client.link.stream,
             auth_strategy=authentication,
-            timeout=timeouts.connect,
             banner_timeout=timeouts.connect,
             auth_timeout=timeouts.reply,
             channel_timeout=timeouts.reply,
-            transport_factory=_transport,
+            transport_factory=partial(_transport, policy),
         )
         client.get_transport().set_keepalive(timeouts.keepalive)
         done = True
-    except paramiko.BadHostKeyException as error:
-        raise trust.changed(target.host, target.port, error) from error
     except paramiko.SSHException as error:
         if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
             raise UnreachableError(
                 f"{where} speaks no SSH algorithm that is still thought safe: {excerpt(str(error))}",
                 hint="update the host's SSH server",
             ) from error
+        if host.command:
+            raise _command_error(host, client.link, error) from error
         raise _TransientError(
             f"{where} did not complete the SSH handshake: {excerpt(str(error))}",
             hint="check that an SSH server listens there (Remote Login) and is not overloaded",
         ) from error
     except socket.gaierror as error:
         raise UnreachableError(
-            f"{target.host}: no such host: {error.strerror}", hint="check the spelling of the host name"
+            f"{host.address}: no such host: {error.strerror}", hint="check the spelling of the host name"
         ) from error
     except (OSError, EOFError) as error:
-        check_local_network(error, target.host, target.port)
+        if host.command:
+            raise _command_error(host, client.link, error) from error
+        check_local_network(error, host.address, host.port)
         cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
         raise _TransientError(
             f"{where} cannot be reached: {excerpt(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",
@@ -102,10 +142,17 @@ def _connect_once(
     return client
 
 
-def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:
-    # Requests are small and many: none may wait until the answer to another is acknowledged.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport = paramiko.Transport(sock, **options)
+def _command_error(host: SshHost, link: Link | None, error: Exception) -> _TransientError:
+    complaint = (link.complaint if link else "") or excerpt(str(error)) or "it ended"
+    return _TransientError(
+        f"{host.where}: ProxyCommand `{excerpt(host.command)}` gives no connection: {complaint}",
+        hint="run that command: it should print what the SSH server there begins with",
+    )
+
+
+def _transport(policy: HostKeyPolicy, stream: Any, **options: Any) -> paramiko.Transport:
+    transport = paramiko.Transport(stream, **options)
     security = transport.get_security_options()
     security.ciphers = [c for c in _CIPHERS if c in security.ciphers]
+    policy.prefer(transport)
     return transport

@@ -1,13 +1,11 @@
-"""Which host keys are trusted: a pin, known_hosts files, or any on first use if that is requested."""
+"""Which host keys are trusted: a pin, known_hosts files and their authorities, or any on first use if requested."""
 
 from __future__ import annotations
 
 import os
 import re
-import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,19 @@ import paramiko
 import platformdirs
 
 from symcache.errors import HostKeyError, StorageError, UsageError
+from symcache_provisioning.ssh.host_certificates import CERTIFICATE_SUFFIX, certificate_problem
+from symcache_provisioning.ssh.known_hosts import KnownKey, known_keys
 
-__all__ = ["HostKeyTrust", "default_store", "prepare_client"]
+__all__ = ["HostKeyPolicy", "HostKeyTrust", "JumpKeyError", "default_store"]
 
+_SYSTEM = Path("/etc/ssh/ssh_known_hosts")
+_SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""What a host may sign with by a key of one type, where that is not called as the type is."""
 _PIN = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+
+class JumpKeyError(HostKeyError):
+    """A host on the way is not known, or not the one we know."""
 
 
 def default_store() -> Path:
@@ -49,96 +56,95 @@ class HostKeyTrust:
     @classmethod
     def for_user(cls, *, pin: str | None = None, trust_new: bool = False) -> HostKeyTrust:
         """Trust the known_hosts files of the user, of the system and of symcache itself."""
-        files = (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts"))
+        files = (Path("~/.ssh/known_hosts").expanduser(), _SYSTEM)
         return cls(pin, trust_new, files, default_store())
 
-    def changed(self, host: str, port: int, error: paramiko.BadHostKeyException) -> HostKeyError:
+    def with_known_hosts(self, known_hosts: tuple[Path, ...] | None) -> HostKeyTrust:
+        """Return the same trust with other files of the user, if ssh_config(5) names some."""
+        if known_hosts is None:
+            return self
+        return replace(self, known_hosts=(*known_hosts, *(f for f in self.known_hosts if f == _SYSTEM)))
+
+
+class HostKeyPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
+    """Accepts only the host keys that a HostKeyTrust allows for the host that files know as `name`.
+
+    paramiko itself knows no host keys then, and asks for each. `announce` is called for those that are trusted on first
+    use. Raises StorageError for a file that cannot be read.
+    """
+
+    def __init__(self, trust: HostKeyTrust, name: str, announce: Callable[[str], None]) -> None:
+        self._trust, self._name, self._announce = trust, name, announce
+        self._known: list[KnownKey] = []
+        self._authorities: list[KnownKey] = []
+        self._revoked: dict[str, Path] = {}
+        if trust.pin is not None:
+            return
+        for file in (*trust.known_hosts, trust.store):
+            for key in known_keys(file, name) if file is not None and file.is_file() else ():
+                if key.revoked:
+                    self._revoked[key.base64] = key.file
+                else:
+                    (self._authorities if key.authority else self._known).append(key)
+        self._known = [k for k in self._known if k.base64 not in self._revoked]
+
+    def prefer(self, transport: Any) -> None:
+        """Have a host show what can be proven: a certificate if an authority is known, else a key of a known type."""
+        security = transport.get_security_options()
+        known = {kind for k in self._known for kind in _SIGNATURES.get(k.key.get_name(), (k.key.get_name(),))}
+        kinds = sorted(security.key_types, key=lambda kind: kind not in known)
+        if self._authorities:
+            kinds = [*(k for k in transport.preferred_keys if k.endswith(CERTIFICATE_SUFFIX)), *kinds]
+        security.key_types = kinds
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+        """See MissingHostKeyPolicy. Raises HostKeyError."""
+        if self._trust.pin is not None:
+            _check_pin(self._trust.pin.rstrip("="), self._name, key)
+            return
+        encoded = key.get_base64()
+        if file := self._revoked.get(encoded):
+            raise HostKeyError(
+                f"{self._name} shows {_describe(key)}, which {file} marks as revoked",
+                hint="have the host make a new key, and ask whoever revoked this one",
+            )
+        problem = self._certificate_problem(key)
+        if problem is None or any(k.base64 == encoded for k in self._known):
+            return
+        if self._known:
+            raise self._changed(key)
+        if problem:
+            raise HostKeyError(
+                f"{self._name} is not known here: it shows {_describe(key)}, and its certificate counts for nothing:"
+                f" {problem}",
+                hint=f"have its authority sign the key anew, or pass --host-key {key.fingerprint}",
+            )
+        if not self._trust.trust_new:
+            raise _unknown(self._name, key)
+        _store(self._trust.store, self._announce, self._name, key)
+
+    def _certificate_problem(self, key: Any) -> str | None:
+        """Return None if a certificate proves the key, an empty string without one, else what is wrong with it."""
+        certificate = getattr(key, "public_blob", None)
+        if certificate is None or not certificate.key_type.endswith(CERTIFICATE_SUFFIX) or not self._authorities:
+            return ""
+        host = self._name[1:].rpartition("]:")[0] if self._name.startswith("[") else self._name
+        authorities = {k.base64 for k in self._authorities}
+        return certificate_problem(certificate.key_blob, host, authorities, self._revoked) or None
+
+    def _changed(self, key: Any) -> HostKeyError:
         """Return the error for a known host that shows another key."""
-        name = host if port == 22 else f"[{host}]:{port}"
-        holder = next((f for f in (*self.known_hosts, self.store) if f and _knows(f, name)), None)
+        expected = next((k for k in self._known if k.key.get_name() == key.get_name()), self._known[0])
         return HostKeyError(
-            f"{name} is not the host we know: it shows {_describe(error.key)}"
-            f" where {_describe(error.expected_key)} was expected",
-            hint=f"if it was installed anew, compare the fingerprint there, then remove {name} from"
-            f" {holder or 'the known_hosts file'} or pass --host-key {error.key.fingerprint}",
+            f"{self._name} is not the host we know: it shows {_describe(key)}"
+            f" where {_describe(expected.key)} was expected",
+            hint=f"if it was installed anew, compare the fingerprint there, then remove {self._name} from"
+            f" {expected.file} or pass --host-key {key.fingerprint}",
         )
-
-
-def prepare_client(client: paramiko.SSHClient, trust: HostKeyTrust, announce: Callable[[str], None]) -> None:
-    """Make `client` accept only the host keys that `trust` allows."""
-    if trust.pin is not None:
-        client.set_missing_host_key_policy(_Policy(partial(_check_pin, trust.pin.rstrip("="))))
-        return
-    entries: list[Any] = []
-    revoked: dict[str, Path] = {}
-    for file in (*trust.known_hosts, trust.store):
-        if file is not None and file.is_file():
-            try:
-                for is_revoked, entry in _entries(file):
-                    if is_revoked:
-                        revoked[entry.key.get_base64()] = file
-                    else:
-                        entries.append(entry)
-            except OSError as error:
-                raise StorageError(f"{file}: cannot be read: {error.strerror}", hint="check who owns it") from error
-    for entry in entries:
-        if entry.key.get_base64() not in revoked:
-            for name in entry.hostnames:
-                client.get_host_keys().add(name, entry.key.get_name(), entry.key)
-    fallback = partial(_store, trust.store, announce) if trust.trust_new else _refuse
-    client.set_missing_host_key_policy(_Policy(partial(_check_revoked, revoked, fallback)))
 
 
 def _describe(key: Any) -> str:
     return f"the {key.get_name()} key {key.fingerprint}"
-
-
-def _entries(file: Path) -> Iterator[tuple[bool, Any]]:
-    """Yield (revoked, paramiko's HostKeyEntry) for the lines of a known_hosts file that can be read.
-
-    Lines of certificate authorities and invalid ones are skipped. Raises OSError.
-    """
-    for text in file.read_text("utf-8", "replace").splitlines():
-        revoked = text.startswith("@revoked ")
-        line = text.removeprefix("@revoked ").strip()
-        if not line or line.startswith(("@", "#")):
-            continue
-        try:
-            entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
-        except (
-            paramiko.hostkeys.InvalidHostKey,
-            paramiko.SSHException,
-            ValueError,
-            LookupError,
-            TypeError,
-            struct.error,
-        ):
-            continue
-        if entry is not None and entry.valid:
-            yield revoked, entry
-
-
-def _knows(file: Path, name: str) -> bool:
-    keys = paramiko.HostKeys()
-    try:
-        for revoked, entry in _entries(file):
-            if not revoked:
-                for host in entry.hostnames:
-                    keys.add(host, entry.key.get_name(), entry.key)
-    except OSError:
-        return False
-    return keys.lookup(name) is not None
-
-
-class _Policy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
-    """Accepts a key unless `check`, which is called with host and key, raises an error."""
-
-    def __init__(self, check: Callable[[str, Any], None]) -> None:
-        self._check = check
-
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        """See MissingHostKeyPolicy."""
-        self._check(hostname, key)
 
 
 def _check_pin(pin: str, host: str, key: Any) -> None:
@@ -149,17 +155,8 @@ def _check_pin(pin: str, host: str, key: Any) -> None:
         )
 
 
-def _check_revoked(revoked: Mapping[str, Path], fallback: Callable[[str, Any], None], host: str, key: Any) -> None:
-    if file := revoked.get(key.get_base64()):
-        raise HostKeyError(
-            f"{host} shows {_describe(key)}, which {file} marks as revoked",
-            hint="have the host make a new key, and ask whoever revoked this one",
-        )
-    fallback(host, key)
-
-
-def _refuse(host: str, key: Any) -> None:
-    raise HostKeyError(
+def _unknown(host: str, key: Any) -> HostKeyError:
+    return HostKeyError(
         f"{host} is not known here: it shows {_describe(key)}",
         hint=f"compare it on the host with ssh-keygen -lf, then pass --host-key {key.fingerprint};"
         " or pass --trust-new-host to believe what it shows now",

@@ -15,6 +15,7 @@ import paramiko
 
 from symcache.errors import RemoteError, UsageError
 from symcache.text import excerpt
+from symcache_provisioning.ssh.config import SshConfig, SshHost
 
 __all__ = ["Login", "SshTarget", "Timeouts", "UnreachableError", "load_key", "locked_key_error"]
 
@@ -30,12 +31,20 @@ class SshTarget:
     user: str
     port: int = 22
     root: str = "/"
+    way: SshHost | None = None
+    """What ssh_config(5) says of it."""
+
+    @property
+    def ssh_host(self) -> SshHost:
+        """The host, and the way there."""
+        return self.way or SshHost(self.host, self.host, self.port, self.user)
 
     @classmethod
-    def parse(cls, text: str) -> SshTarget:
+    def parse(cls, text: str, config: SshConfig | None = None) -> SshTarget:
         """Parse `ssh://[user@]host[:port][/folder]`; IPv6 addresses stand in brackets. Raises UsageError.
 
-        A folder other than `/` is a system mounted there, e.g. `/Volumes/Other`.
+        A folder other than `/` is a system mounted there, e.g. `/Volumes/Other`. `config` says what is left out, and
+        the way there.
         """
         hint = "write ssh://user@host or ssh://user@host:port"
         try:
@@ -51,17 +60,21 @@ class SshTarget:
                 hint="use a key, or name the environment variable that holds the password with --password-env",
             )
         # urlsplit lowers the host's case, which no resolver minds.
-        host, user = parts.hostname, unquote(parts.username or "") or getpass.getuser()
+        host, user = parts.hostname, unquote(parts.username or "")
         root = "/" + unquote(parts.path).strip("/")
         if not _HOST.fullmatch(host):
             raise UsageError(f"{excerpt(host)}: not a host name or address", hint=hint)
-        if not _USER.fullmatch(user):
+        if user and not _USER.fullmatch(user):
             raise UsageError(f"{excerpt(user)}: not a user name", hint=hint)
         if ".." in root.split("/") or not root.isprintable():
             raise UsageError(f"{excerpt(root)}: not an absolute folder on the host", hint="name it without ..")
         if port == 0:
             raise UsageError(f"{host}: port 0 cannot be connected to", hint=hint)
-        return cls(host, user, port or 22, root)
+        if config is None:
+            return cls(host, user or getpass.getuser(), port or 22, root)
+        start = parts.netloc.lower().rindex(host)
+        way = config.host(parts.netloc[start : start + len(host)], user=user or None, port=port)
+        return cls(host, way.user, way.port, root, way)
 
     def __str__(self) -> str:
         """Return the URL, without the port if it is 22."""

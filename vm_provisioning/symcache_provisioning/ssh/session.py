@@ -101,6 +101,11 @@ class SshSession:
         return transport is not None and transport.is_active()
 
     @property
+    def host_key(self) -> str:
+        """Fingerprint of the key that the host has shown. Raises RemoteError without a connection."""
+        return str(self._transport.get_remote_server_key().fingerprint)
+
+    @property
     def _transport(self) -> Any:
         transport = self._client.get_transport() if self._client else None
         if transport is None or not transport.is_active():
