@@ -103,12 +103,22 @@ def test_what_is_not_there_is_no_problem(root: Path) -> None:
     assert [*source.problems, *source.notes] == []
 
 
+@pytest.mark.parametrize(
+    ("folder", "sealed"),
+    [
+        (CACHE_FOLDER, False),
+        # As on every Mac since 10.15, for root as well, with modes of 755.
+        ("System/Library/Templates/Data/Library/Application Support/com.apple.TCC", True),
+        ("System/Library/Templates/Data/private/var/db/oah", True),
+    ],
+)
 def test_where_macos_itself_forbids_it_full_disk_access_is_the_way(
-    root: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, sealed: bool, root: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Privacy protection says EPERM where modes say EACCES."""
     real: Callable[..., Any] = os.scandir
-    forbidden = os.fsencode(root / CACHE_FOLDER)
+    forbidden = os.fsencode(root / folder)
+    (root / folder).mkdir(parents=True, exist_ok=True)
 
     def scandir(path: Any) -> Any:
         if path == forbidden:
@@ -117,8 +127,9 @@ def test_where_macos_itself_forbids_it_full_disk_access_is_the_way(
 
     monkeypatch.setattr("symcache_provisioning.sources.folder.os.scandir", scandir)
     result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
-    assert not result.sealed
-    assert [p for p in result.problems if f"/{CACHE_FOLDER}: " in p and "Full Disk Access" in p]
+    assert result.sealed == sealed
+    assert bool([p for p in result.problems if f"/{folder}: " in p and "Full Disk Access" in p]) != sealed
+    assert bool([n for n in result.notes if n.startswith(f"/{folder}: ")]) == sealed
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from symcache_provisioning.sources.locations import DATA_TEMPLATE
 from symcache_provisioning.ssh.packets import Attributes
 
 __all__ = ["Entry", "Limits", "RemoteCache", "closed_by_design", "refusal"]
@@ -74,13 +75,14 @@ class RemoteCache:
         return sum(f.size for f in self.files)
 
 
-def closed_by_design(attributes: Attributes) -> bool:
-    """Return whether a file or folder is its owner's alone, as many of macOS are.
+def closed_by_design(entry: Entry) -> bool:
+    """Return whether a file or folder is its owner's alone, as many of macOS are, or protected on every Mac.
 
     The mode of what privacy protection closes says otherwise, and no file of macOS is closed to its owner, too.
     """
-    mode, wanted = attributes.mode, 0o5 if stat.S_ISDIR(attributes.mode) else 0o4
-    return mode & wanted != wanted and mode & 0o700 != 0
+    mode, wanted = entry.mode, 0o5 if stat.S_ISDIR(entry.mode) else 0o4
+    protected = entry.path.startswith(f"{DATA_TEMPLATE}/")
+    return mode & 0o700 != 0 and (protected or mode & wanted != wanted)
 
 
 def refusal(name: bytes) -> str:

@@ -6,6 +6,7 @@ __all__ = [
     "BUILT_CACHES",
     "CACHE_FOLDERS",
     "CRYPTEX_FOLDERS",
+    "DATA_TEMPLATE",
     "FAMILY_CACHES",
     "OS_CRYPTEX",
     "PENDING_CRYPTEXES",
@@ -37,6 +38,10 @@ SYSTEM_ROOTS = ("/Library/Apple", "/usr/lib", "/usr/libexec", "/usr/bin", "/usr/
 UNSEALED_APPLICATIONS = "/Applications"
 UNWALKED = ("/System/Volumes", "/System/Cryptexes")
 """Folders in /System that lead to other volumes, and are looked into in their own way."""
+
+DATA_TEMPLATE = "/System/Library/Templates/Data"
+"""Since 10.15: what a fresh Data volume begins with. Beside code, it has folders for data that macOS protects (those of
+privacy protection, of Rosetta's translations), from root, too, and whatever their modes say."""
 
 SKIPPED_FOLDERS = (
     "/System/Library/Assets",

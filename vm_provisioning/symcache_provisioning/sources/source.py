@@ -144,7 +144,7 @@ class Source(Tree):
 
     def _mach_o(self, batch: Sequence[Entry]) -> Iterator[Entry]:
         for entry, head in zip(batch, self.read_heads([e.path for e in batch], _HEAD), strict=True):
-            if isinstance(head, NoAccessError) and closed_by_design(entry.attributes):
+            if isinstance(head, NoAccessError) and closed_by_design(entry):
                 self.notes.append(str(head))
             elif isinstance(head, NoSuchFileError):
                 pass

@@ -152,7 +152,7 @@ class Tree(ABC):
             raise
         except SymcacheError:
             return False
-        return entry is not None and closed_by_design(entry.attributes)
+        return entry is not None and closed_by_design(entry)
 
     def folder(self, path: str) -> Entry | None:
         """Return one of the folders of macOS, or None if this system has none; an unreadable one is a problem."""
