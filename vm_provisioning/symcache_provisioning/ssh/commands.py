@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -20,8 +21,16 @@ _WATCH = (
 """Runs its arguments until they end or their input is closed: without a terminal sshd sends no signal."""
 
 
+_PLAIN = re.compile(r"[^A-Za-z0-9 ./_=-]")
+
+
 def command_line(argv: Sequence[str], *, watched: bool) -> str:
     """Return the command that runs `argv` in the C locale; if `watched`, it is killed when its input is closed."""
     arguments = ["/bin/sh", "-c", _WATCH, "sh", *argv] if watched else argv
-    # The login shell may be anything; all of them understand a single-quoted argument to /bin/sh.
-    return f"/bin/sh -c {shlex.quote(f'{_WAIT}exec {shlex.join(arguments)}')}"
+    text = f"{_WAIT}exec {shlex.join(arguments)}"
+    # The login shell may be anything; all of them understand a single-quoted argument to /bin/sh. But between the
+    # quotes, too, csh takes `!` as its own, and wants line ends in a way that others do not understand.
+    if "\n" in text:
+        spelt = _PLAIN.sub(lambda special: "".join(f"\\0{byte:03o}" for byte in special[0].encode()), text)
+        return f"""/bin/sh -c 'eval "$(printf %b "{spelt}")"'"""
+    return "/bin/sh -c " + shlex.quote(text).replace("!", r"'\!'")
