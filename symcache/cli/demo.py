@@ -47,7 +47,7 @@ def demo(
     """Show the whole path: harvest a stand-in Mac over SSH, verify, serve, open crash dumps with every frame named."""
     with errors_to_exit():
         started = time.monotonic()
-        with _workshop(keep) as shop, StandInHost(shop.assets / "host") as host:
+        with _workshop(keep) as shop, StandInHost(shop.assets / "host", layout="13") as host:
             _harvest(shop, host)
             build = shop.release()
             shop.step("Is the release complete? Proven from the machine's own lists")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,29 @@ import paramiko
 __all__ = ["GuestFiles", "sftp_interface"]
 
 _MAX_LINKS = 40
+_TEMPORARY = "private/tmp"
+"""Whatever lies there is the user's own."""
 
 
 class GuestFiles:
     """A folder that is all there is: whatever a path says, it leads to something inside."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, protected: Collection[str] | None = None) -> None:
         self.root = root.resolve(strict=True)
+        self._protected = None if protected is None else {self.root / name for name in protected}
+        """Folders that nobody may list; with them, all the rest obeys modes, as to one who owns nothing of it."""
+
+    def require_access(self, place: Path, *, read: bool = True) -> None:
+        """Raise PermissionError where a user of the host may not get to `place`, or with `read` not read it."""
+        if self._protected is None or self.root / _TEMPORARY in place.parents:
+            return
+        ways = [path for path in place.parents if path == self.root or self.root in path.parents]
+        for path in [*reversed(ways), *([place] if read else [])]:
+            mode = path.lstat().st_mode
+            wanted = (stat.S_IROTH if path == place else 0) | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
+            if mode & wanted != wanted or path in self._protected:
+                # Where macOS says EPERM, sshd's answer is the same.
+                raise PermissionError(errno.EACCES, "Permission denied", str(place))
 
     def place(self, path: str, *, follow_last: bool = True) -> Path:
         """Return where the guest's `path` lies on this machine.
@@ -80,7 +98,9 @@ def sftp_interface(files: GuestFiles) -> type[Any]:
         def list_folder(self, path: str) -> Any:
             try:
                 found = []
-                with os.scandir(files.place(path)) as entries:
+                place = files.place(path)
+                files.require_access(place)
+                with os.scandir(place) as entries:
                     for entry in entries:
                         attributes = paramiko.SFTPAttributes.from_stat(entry.stat(follow_symlinks=False))
                         attributes.filename = entry.name
@@ -97,7 +117,9 @@ def sftp_interface(files: GuestFiles) -> type[Any]:
 
         def _stat(self, path: str, follow: bool) -> Any:
             try:
-                return paramiko.SFTPAttributes.from_stat(files.place(path, follow_last=follow).lstat())
+                place = files.place(path, follow_last=follow)
+                files.require_access(place, read=False)
+                return paramiko.SFTPAttributes.from_stat(place.lstat())
             except OSError as error:
                 return paramiko.SFTPServer.convert_errno(error.errno)
 
@@ -118,7 +140,9 @@ def sftp_interface(files: GuestFiles) -> type[Any]:
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
                 return paramiko.SFTP_PERMISSION_DENIED
             try:
-                descriptor = os.open(files.place(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                place = files.place(path)
+                files.require_access(place)
+                descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError as error:
                 return paramiko.SFTPServer.convert_errno(error.errno)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -42,12 +42,13 @@ class _Output:
 class Programs:
     """What runs on the host. Programs write below its /tmp only."""
 
-    def __init__(self, files: GuestFiles, *, util: str | None) -> None:
-        self._files = files
+    def __init__(self, files: GuestFiles, *, util: str | None, model: str = "") -> None:
+        self._files, self._model = files, model
         self._table: dict[str, Callable[[Sequence[str], _Output], int]] = {
             "/usr/bin/sw_vers": self._sw_vers,
             "/usr/bin/mktemp": self._mktemp,
             "/usr/bin/uname": self._uname,
+            "/usr/sbin/sysctl": self._sysctl,
             "/bin/df": self._df,
             "/bin/rm": self._rm,
         }
@@ -105,9 +106,16 @@ class Programs:
         output.stdout.write("arm64\n" if list(argv) == ["-m"] else "Darwin\n")
         return 0
 
+    def _sysctl(self, argv: Sequence[str], output: _Output) -> int:
+        if list(argv) != ["-n", "hw.model"] or not self._model:
+            output.stderr.write(f"sysctl: unknown oid '{''.join(argv[-1:])}'\n")
+            return 1
+        output.stdout.write(f"{self._model}\n")
+        return 0
+
     def _mktemp(self, argv: Sequence[str], output: _Output) -> int:
         if len(argv) != 2 or argv[0] != "-d" or not argv[1].startswith(f"{_TEMPORARY}/") or argv[1].count("/") != 2:
-            output.stderr.write("usage: mktemp [-d] [-q] [-t prefix] [-u] template ...\n")
+            output.stderr.write("usage: mktemp [-d] [-p tmpdir] [-q] [-t prefix] [-u] template ...\n")
             return 1
         stem = argv[1].rstrip("X")
         alphabet = string.ascii_letters + string.digits
@@ -118,17 +126,17 @@ class Programs:
         return 0
 
     def _df(self, argv: Sequence[str], output: _Output) -> int:
-        path = argv[-1] if argv else "/"
-        place = self._files.place(path)
+        if list(argv[:-1]) != ["-kP"]:
+            output.stderr.write("usage: df [-b | -g | -H | -h | -k | -m | -P] [-acilnT] [-t type] [-,]\n")
+            return 64
+        place = self._files.place(argv[-1])
         if not place.exists():
-            output.stderr.write(f"df: {path}: No such file or directory\n")
+            output.stderr.write(f"df: {argv[-1]}: No such file or directory\n")
             return 1
         usage = shutil.disk_usage(place)
-        output.stdout.write("Filesystem     1024-blocks      Used Available Capacity  Mounted on\n")
-        output.stdout.write(
-            f"/dev/disk3s5     {usage.total >> 10} {usage.used >> 10} {usage.free >> 10}"
-            f"    {100 * usage.used // usage.total}%    /System/Volumes/Data\n"
-        )
+        blocks = " ".join(f"{n >> 10:>10}" for n in (usage.total, usage.used, usage.free))
+        output.stdout.write("Filesystem 1024-blocks       Used  Available Capacity  Mounted on\n")
+        output.stdout.write(f"/dev/disk3s5 {blocks} {100 * usage.used // usage.total:>5}%    /System/Volumes/Data\n")
         return 0
 
     def _rm(self, argv: Sequence[str], output: _Output) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import paramiko
 
 from symcache.demo.guest_files import GuestFiles, sftp_interface
+from symcache.demo.layouts import LAYOUTS, furnish, protected_folders
 from symcache.demo.programs import Programs
 
 __all__ = ["StandInHost"]
@@ -35,11 +36,16 @@ class StandInHost:
     """A context manager: inside of it, the host is up.
 
     `root` becomes the host's `/`. With `util`, the host has `dyld_shared_cache_util`, which no Mac has as it comes.
+    `layout` names one of LAYOUTS, as which the folder is furnished; its users may read then what those of a Mac may.
     """
 
-    def __init__(self, root: Path, *, util: bool = True) -> None:
-        self.files = GuestFiles(root)
-        self.programs = Programs(self.files, util=_UTIL if util else None)
+    def __init__(self, root: Path, *, util: bool = True, layout: str | None = None) -> None:
+        model, protected = "", None
+        if layout is not None:
+            furnish(root, LAYOUTS[layout])
+            model, protected = LAYOUTS[layout].model, protected_folders(LAYOUTS[layout])
+        self.files = GuestFiles(root, protected)
+        self.programs = Programs(self.files, util=_UTIL if util else None, model=model)
         self.username = getpass.getuser()
         self.address = "127.0.0.1"
         self.port = 0

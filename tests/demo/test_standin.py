@@ -15,6 +15,7 @@ from symcache.demo.standin import StandInHost
 from symcache.errors import HostKeyError, RemoteError
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.ssh.login import Timeouts
+from symcache_provisioning.ssh.packets import NoAccessError
 from tests.support.openssh import keygen, need_openssh
 from tests.support.systems import BUILD, make_system
 
@@ -139,6 +140,28 @@ def test_without_the_tool_it_is_as_a_mac_comes(host: StandInHost) -> None:
         target = SshTarget(bare.address, bare.username, bare.port)
         with SshSession(target, trust=HostKeyTrust(bare.fingerprint), login=Login(bare.identity_file)) as session:
             assert session.run([_TOOL]).status == 127
+
+
+def test_with_a_layout_it_is_closed_where_a_mac_is(tmp_path: Path) -> None:
+    (tmp_path / "root/usr/lib").mkdir(parents=True)
+    (tmp_path / "root/usr/lib/libc.dylib").write_bytes(b"code")
+    (tmp_path / "root/usr/lib/libc.dylib").chmod(0o600)  # as an installer with another umask leaves it
+    protected = b"/System/Library/Templates/Data/Library/Application Support/com.apple.TCC"
+    with StandInHost(tmp_path / "root", layout="26") as host:
+        target = SshTarget(host.address, host.username, host.port)
+        with SshSession(target, trust=HostKeyTrust(host.fingerprint), login=Login(host.identity_file)) as session:
+            assert b"".join(d for _, d in session.sftp.read(b"/usr/lib/libc.dylib", 0, 4)) == b"code"
+            assert session.sftp.lstat(b"/usr/bin/sudo").mode & 0o7777 == 0o4511
+            for closed in (b"/usr/bin/sudo", b"/private/var/root/x"):
+                with pytest.raises(NoAccessError):
+                    list(session.sftp.read(closed, 0, 4))
+            assert session.sftp.lstat(protected).mode & 0o777 == 0o755
+            with pytest.raises(NoAccessError):
+                list(session.sftp.scan(protected))
+            assert session.sftp.readlink(b"/tmp") == b"private/tmp"
+            assert session.sftp.readlink(b"/System/Volumes/Data/usr/local") == b"../../../../usr/local"
+            assert session.run(["/usr/sbin/sysctl", "-n", "hw.model"]).stdout == b"Mac15,12\n"
+            assert session.run(["/bin/df", "--portability"]).status == 64
 
 
 def test_it_leaves_nothing_running(host: StandInHost, tmp_path: Path) -> None:
