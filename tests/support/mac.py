@@ -25,11 +25,12 @@ from tests.support.openssh import keygen
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-__all__ = ["PASSWORD", "USERS", "OddMac", "make_mac", "need_a_root"]
+__all__ = ["PASSWORD", "SFTP_SERVER", "USERS", "OddMac", "make_mac", "need_a_root", "protect"]
 
 PASSWORD = "correct horse"  # of all users
 USERS = {"zoe": "/bin/zsh", "bob": "/bin/bash", "tess": "/bin/tcsh"}
 """With their login shells. The first is who logs in by default."""
+SFTP_SERVER = "/usr/libexec/sftp-server"
 _STAFF = 20
 _PROGRAMS = Path(__file__).with_name("mac_programs")
 _PLAIN = {
@@ -46,7 +47,6 @@ PasswordAuthentication no
 KbdInteractiveAuthentication yes
 AcceptEnv LANG LC_*
 SetEnv PATH=/usr/bin:/bin:/usr/sbin:/sbin
-Subsystem sftp /usr/libexec/sftp-server
 HostKey /private/etc/ssh/ssh_host_ed25519_key
 PidFile none
 PrintMotd no
@@ -67,10 +67,10 @@ def need_a_root() -> None:
         pytest.skip(f"a root of its own cannot be made here: {mounted.stderr.strip()}")
 
 
-def make_mac(root: Path, layout: Layout | str, *, loose: Path | None = None) -> Path:
-    """Make the root of a Mac with all caches of a layout; `loose` is a Mach-O file to have outside of them."""
+def make_mac(root: Path, layout: Layout | str, *, loose: Path | None = None, sub_caches: int = 0) -> Path:
+    """Make the root of a Mac with all caches of a layout; see `lay_out`."""
     layout = LAYOUTS[layout] if isinstance(layout, str) else layout
-    lay_out(root, layout, loose=loose)
+    lay_out(root, layout, loose=loose, sub_caches=sub_caches)
     _programs(root, layout)
     _users(root)
     for name in protected_folders(layout):
@@ -154,11 +154,13 @@ class OddMac:
     namespace before it starts, with {root} for its root.
     """
 
-    def __init__(self, root: Path, *, sshd: Sequence[str] = (), mounts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: Path, *, sshd: Sequence[str] = (), mounts: Sequence[str] = (), sftp: str = SFTP_SERVER
+    ) -> None:
         self.root = root
         self.address, self.port = "127.0.0.1", free_port()
         self.log = root.parent / f"{root.name}.sshd.log"
-        self._sshd, self._mounts = sshd, mounts
+        self._sshd, self._mounts = ([f"Subsystem sftp {sftp}"] if sftp else []) + [*sshd], mounts
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

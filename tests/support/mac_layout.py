@@ -51,7 +51,7 @@ def _apples(layout: Layout, cache: Cache) -> Path | None:
 
 @functools.cache
 def _files(arch: str, family: str, sub_caches: int) -> dict[str, bytes]:
-    split = tuple(f".{n:02}" for n in range(1, sub_caches + 1)) or "single"
+    split: str | tuple[str, ...] = tuple(f".{n:02}" for n in range(1, sub_caches + 1)) or "v2"
     # A cache of another family must differ from the system's.
     seed = _SEEDS.get(family, len(family)) + 10 * len(arch)
     options = CacheOptions(

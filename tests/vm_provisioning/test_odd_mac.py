@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from symcache.demo import cache_util
 from symcache.demo.layouts import LAYOUTS
 from symcache.library import Library
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, harvest
@@ -53,20 +55,17 @@ def test_any_login_shell_will_do(user: str, mac: OddMac, monkeypatch: pytest.Mon
         assert not made.exists()
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["/bin/df", "--portability", "/tmp"],
-        ["/usr/bin/mktemp", "--directory"],
-        ["/bin/rm", "--recursive", "--force", "/tmp/none"],
-        ["/bin/ls", "--all"],
-    ],
-)
-def test_gnu_options_are_unknown_there(argv: list[str], mac: OddMac, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gnu_options_are_unknown_there(mac: OddMac, monkeypatch: pytest.MonkeyPatch) -> None:
     with session_with(mac, "bob", monkeypatch) as session:
-        output = session.run(argv)
-        assert output.status != 0
-        assert b"illegal option -- -" in output.stderr
+        for argv in (
+            ["/bin/df", "--portability", "/tmp"],
+            ["/usr/bin/mktemp", "--directory"],
+            ["/bin/rm", "--recursive", "--force", "/tmp/none"],
+            ["/bin/ls", "--all"],
+        ):
+            output = session.run(argv)
+            assert output.status != 0
+            assert b"illegal option -- -" in output.stderr
 
 
 def test_a_mac_is_sealed_though_it_has_what_nobody_may_read(
@@ -85,3 +84,39 @@ def test_a_mac_is_sealed_though_it_has_what_nobody_may_read(
         "/System/Library/DirectoryServices/DefaultLocalDB/Default",
         "/System/Library/Templates/Data/Library/Application Support/com.apple.TCC",
     } <= noted
+
+
+def put_util(root: Path) -> None:
+    """Install a dyld_shared_cache_util that says and extracts what the stand-in for it has said and extracted here."""
+    cases = []
+    for number, cache in enumerate(LAYOUTS["15"].caches):
+        path = f"/{cache.folder}/dyld_shared_cache_{cache.arch}"
+        told = root / "opt/util" / str(number)
+        told.mkdir(parents=True)
+        for verb in ("-info", "-text_info"):
+            out, error = io.StringIO(), io.StringIO()
+            assert cache_util.run([verb, path], out, error, lambda p: root / p[1:]) == 0, error.getvalue()
+            (told / verb).write_text(out.getvalue())
+        assert cache_util.run(["-extract", f"/opt/util/{number}/out", path], out, error, lambda p: root / p[1:]) == 0
+        cases.append(f"    {path}) told=/opt/util/{number} ;;")
+    script = [
+        "#!/bin/sh",
+        "for last; do :; done; case $last in",
+        *cases,
+        "    *) echo 'Usage: dyld_shared_cache_util <command>' >&2; exit 1 ;;",
+        "esac",
+        'case $1 in -extract) exec cp -R "$told/out/." "$2" ;; *) exec cat "$told/$1" ;; esac',
+    ]
+    program = root / "usr/local/bin/dyld_shared_cache_util"
+    program.write_text("\n".join(script) + "\n")
+    program.chmod(0o755)
+
+
+def test_a_tool_in_the_guest_is_used_through_tcsh(
+    mac: OddMac, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_util(mac.root)
+    with session_with(mac, "tess", monkeypatch) as session:
+        result = harvest(SshSource(session), library, staging=tmp_path / "staging", extractor="util")
+    assert (result.problems, result.extractor, result.sealed) == ([], "util", True)
+    assert not [p for p in (mac.root / "private/tmp").iterdir() if p.name.startswith("symcache")]

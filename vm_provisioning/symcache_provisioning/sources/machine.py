@@ -62,9 +62,10 @@ class SshSource(Source):
             return plists[0]
         output = self.run(["/usr/bin/sw_vers"], max_output=4096)
         if output.status != 0:
+            said = excerpt(output.stderr) or "it said nothing"
             raise RemoteError(
-                f"{self.name}: /usr/bin/sw_vers ended with {output.status}: {excerpt(output.stderr)}",
-                hint="is that a macOS machine?",
+                f"{self.name}: /usr/bin/sw_vers ended with {output.status}: {said}",
+                hint="is that a macOS machine, and may the account run programs there?",
             )
         running = parse_sw_vers(output.stdout, self.session.target.host)
         # A Rapid Security Response may keep its plist elsewhere; any other difference is no way to name a harvest.
@@ -113,7 +114,7 @@ class SshSource(Source):
         names = self._retry(listing)
         if not names:
             # sftp-server leaves out what it cannot lstat, so a folder that may be listed and not entered seems empty.
-            self._retry(lambda: self.session.sftp.lstat(self.remote(path) + b"/."))
+            self._retry(lambda: self.session.sftp.enter(self.remote(path)))
         yield from names
 
     def prepare(self, paths: Sequence[str]) -> None:

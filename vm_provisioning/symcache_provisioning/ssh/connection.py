@@ -127,8 +127,9 @@ def _connect_once(
             raise _command_error(host, client.link, error) from error
         check_local_network(error, host.address, host.port)
         cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
+        silent = "it closed the connection" if isinstance(error, EOFError) else "timed out"
         raise _TransientError(
-            f"{where} cannot be reached: {excerpt(getattr(cause, 'strerror', None) or str(cause) or 'timed out')}",
+            f"{where} cannot be reached: {excerpt(getattr(cause, 'strerror', None) or str(cause) or silent)}",
             hint="start the machine, and switch on Remote Login (System Settings, General, Sharing)",
         ) from error
     except (ValueError, struct.error, IndexError, TypeError) as error:

@@ -58,6 +58,7 @@ _ATTR_SIZE, _ATTR_OWNER, _ATTR_MODE, _ATTR_TIMES, _ATTR_EXTENDED = 1, 2, 4, 8, 1
 _MAX_PACKET = (256 << 10) + 1024
 """OpenSSH's SFTP_MAX_MSG_LENGTH, and a little."""
 _SEND_AT_ONCE = 16 << 10
+_STATUS_SECONDS = 1.0
 _STRANGE = "see what serves SFTP there: OpenSSH's sftp-server is known to work"
 
 
@@ -150,7 +151,10 @@ class Packets:
         self._stash: dict[int, Reply] = {}
         self._abandoned: set[int] = set()
         self._send(struct.pack(">BI", Request.INIT, 3))
-        reply = self._packet()
+        try:
+            reply = self._packet()
+        except ConnectionLostError as error:
+            raise self._not_started(channel) or error from error
         if reply.kind != Response.VERSION or reply.number() < 3:
             raise ProtocolError(f"{host} speaks no SFTP version 3", hint="use OpenSSH's sftp-server there")
 
@@ -193,6 +197,18 @@ class Packets:
         why = "did not answer in time" if isinstance(error, TimeoutError) else "broke off the SFTP session"
         detail = f": {excerpt(str(error))}" if error and not isinstance(error, TimeoutError) and str(error) else ""
         return ConnectionLostError(f"{self._host} {why}{detail}", hint="run the same command again: it continues there")
+
+    def _not_started(self, channel: Any) -> RemoteError | None:
+        """Return the error for a server that ended before it said anything; None if it is the connection that broke."""
+        if not channel.eof_received or not channel.get_transport().is_active():
+            return None
+        # OpenSSH tells nothing of what it wrote to stderr.
+        status = f" with {channel.exit_status}" if channel.status_event.wait(_STATUS_SECONDS) else ""
+        return RemoteError(
+            f"{self._host} offers SFTP, but its server ended at once{status}",
+            hint="see there whether the account may run programs (its shell), and what sshd_config has as"
+            " `Subsystem sftp`; on macOS that is /usr/libexec/sftp-server",
+        )
 
     def _packet(self) -> Reply:
         deadline = time.monotonic() + self._timeout  # for the whole packet: a slow trickle must end, too
@@ -243,7 +259,10 @@ class Packets:
             )
         if code == _EOF and may_end:
             raise EOFError
-        raise RemoteFileError(f"{excerpt(path)}: {self._host} says: {excerpt(text) or f'SFTP status {code}'}")
+        raise RemoteFileError(
+            f"{excerpt(path)}: {self._host} says: {excerpt(text) or f'SFTP status {code}'}",
+            hint="see what a copy of it there says (cp): is the disk damaged, or the volume gone?",
+        )
 
     def _abandon(self, request: int) -> None:
         """Ignore the response to a request."""

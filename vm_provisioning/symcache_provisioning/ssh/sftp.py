@@ -71,6 +71,10 @@ class Sftp(Packets):
         """Return the attributes of `path` itself, not of what it links to."""
         return self._response(self._request(Request.LSTAT, ssh_string(path)), Response.ATTRS, path).attributes()
 
+    def enter(self, path: bytes) -> None:
+        """Make sure that a folder may not only be listed, but entered. Raises NoAccessError."""
+        self._response(self._request(Request.LSTAT, ssh_string(path + b"/.")), Response.ATTRS, path)
+
     def readlink(self, path: bytes) -> bytes:
         """Return where a symbolic link points."""
         reply = self._response(self._request(Request.READLINK, ssh_string(path)), Response.NAME, path)
