@@ -263,6 +263,10 @@ def fault(root: Path, name: str) -> str:
         case "a cache without its main file":
             (driver / "dyld_shared_cache_arm64e").rename(driver / "dyld_shared_cache_arm64e.01")
             return "dyld_shared_cache_arm64e.01: is a part of a shared cache"
+        case "a cache that is a link":
+            (driver / "dyld_shared_cache_arm64e").rename(root / "moved")
+            (driver / "dyld_shared_cache_arm64e").symlink_to("/moved")
+            return "dyld_shared_cache_arm64e: is called a shared cache, and is a link"
         case "a cache that is none":
             (driver / "dyld_shared_cache_arm64e").write_bytes(bytes(4096))
             return "is called a shared cache, and begins with"
@@ -298,6 +302,7 @@ def fault(root: Path, name: str) -> str:
     [
         "a link to no cryptex",
         "a cache without its main file",
+        "a cache that is a link",
         "a cache that is none",
         "one UUID twice",
         "one UUID twice, and as large",

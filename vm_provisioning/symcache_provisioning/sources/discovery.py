@@ -199,7 +199,15 @@ class Discovery:
         return named is None or named[1].decode() != build
 
     def _caches_in(self, folder: str) -> Iterator[RemoteCache]:
-        entries = {e.name: e for e in self._tree.entries(folder, needed=True) if stat.S_ISREG(e.mode)}
+        listed = self._tree.entries(folder, needed=True)
+        entries = {e.name: e for e in listed if stat.S_ISREG(e.mode)}
+        for entry in listed:
+            if entry.name not in entries and is_cache_name(entry.name):
+                kind = "a link" if stat.S_ISLNK(entry.mode) else "no file"
+                self._tree.problems.add(
+                    f"{excerpt(entry.path)}: is called a shared cache, and is {kind}",
+                    "put the file itself there, or harvest another Mac of the build",
+                )
         files, unreadable = self._cache_files(entries)
         entries = {name: entry for name, entry in entries.items() if name not in unreadable}
         claimed: set[str] = set()

@@ -69,7 +69,7 @@ class SshSource(Source):
             )
         running = parse_sw_vers(output.stdout, self.session.target.host)
         # A Rapid Security Response may keep its plist elsewhere; any other difference is no way to name a harvest.
-        if plists and not running.extra and running.build not in {p.build for p in plists}:
+        if plists and not running.extra and running.build != plists[0].build:
             raise RemoteError(
                 f"{self.name}: runs build {running.build} by sw_vers, but {plists[0].build} by SystemVersion.plist",
                 hint="let it finish its update and restart it",
