@@ -69,7 +69,7 @@ def _is_of_platform(tree: Tree, program: Entry) -> bool:
     except FormatError:
         return False  # no program of macOS is malformed
     except SymcacheError as error:
-        if isinstance(error, NoAccessError) and closed_by_design(program.attributes):
+        if isinstance(error, NoAccessError) and closed_by_design(program):
             tree.notes.append(str(error))
         else:
             tree.problems.add_error(error)
