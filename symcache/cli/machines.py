@@ -27,6 +27,7 @@ from symcache_provisioning import (
     OrphanedVM,
     Run,
     RunStore,
+    create_machine,
     find_orphans,
     make_driver,
 )
@@ -172,9 +173,15 @@ def create(
                 raise UsageError(f"{from_ipsw}: no such file", hint="name an .ipsw, or write latest")
             from_ipsw = str(path.absolute())
         with console.status(f"installing {plain(str(machine.definition.image))}"):
-            left = machine.create(from_ipsw)
-        image = plain(str(machine.definition.image))
-        out.print(f"{image} is installed; next: {plain(left)}; then symcache vm provision {plain(name)}")
+            created = create_machine(machine, from_ipsw)
+        image, provision = plain(str(machine.definition.image)), f"symcache vm provision {plain(name)}"
+        if created.run is not None:
+            where = f"up at {created.run.host}:{created.run.port}, and lets {plain(machine.definition.user)} in"
+            out.print(f"{image} is installed, {where}; next: {provision}, then symcache vm down {plain(name)}")
+            return
+        if created.why:
+            console.print(f"{image} does not set itself up: {plain(created.why)}", soft_wrap=True)
+        out.print(f"{image} is installed; next: {plain(created.left)}; then {provision}")
 
 
 def up(

@@ -26,7 +26,8 @@ UUID = "5F8A7E42-1111-4222-8333-0000000000"
 class StandIns:
     """The programs' machines and faults, as a test sets them up. Faults, by program and verb:
 
-    `hang`, `fail` (message), `ip_after` (how often it says that there is no address yet), `quiet_failure` (UTM: message
+    `hang`, `fail` (message), `provisions` (tart run: the version of the host), `machine` (tart create: what the new one
+    is like), `ip_after` (how often it says that there is no address yet), `quiet_failure` (UTM: message
     on stderr with exit 0), `nonsense`, `agent_after` (tart exec: how often the guest agent is not there yet).
     """
 
@@ -191,15 +192,52 @@ def _tart(guests: _Guests, arguments: list[str]) -> None:
     elif verb == "create":
         ipsw = _option(rest, "--from-ipsw")
         _option(rest, "--disk-size")
-        guests.set(rest[0], state="stopped", os="darwin", ipsw=ipsw)
+        guests.set(rest[0], state="stopped", os="darwin", ipsw=ipsw, **fault.get("machine", {}))
         time.sleep(fault.get("slow", 0))
+    elif verb == "run" and rest == ["--help"]:
+        print(_TART_RUN_HELP + (_TART_RUN_PROVISIONING if "provisions" in fault else ""))
     elif verb == "run":
-        _tart_run(guests, rest[-1], fault)
+        _tart_run(guests, rest, fault)
     else:
         _tart_one(guests, verb, rest, fault)
 
 
-def _tart_run(guests: _Guests, name: str, fault: dict[str, Any]) -> None:
+_TART_RUN_HELP = """OVERVIEW: Run a VM
+
+USAGE: tart run [<options>] <name>
+
+OPTIONS:
+  --no-graphics           Don't open a UI window.
+  --no-pointer            Disable the pointer
+  --no-keyboard           Disable the keyboard
+"""
+_TART_RUN_PROVISIONING = """  --provisioning-opts <key=value,...>
+                          Provision a macOS guest on first boot using the guest provisioning API
+        Takes a comma-separated list of key=value pairs that configure the initial setup of a macOS guest
+"""
+"""Builds of tart with Xcode 27 have it (Sources/tart/Commands/Run.swift)."""
+
+
+def _tart_provision(text: str, fault: dict[str, Any]) -> dict[str, str]:
+    if "provisions" not in fault:
+        die("Error: Unknown option '--provisioning-opts'", 64)
+    if fault["provisions"] < 27:
+        die("Error: --provisioning-opts requires the host to be running macOS 27 (or newer)", 64)
+    found = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            die(f'invalid provisioning option "{pair}", expected key=value', 1)
+        if key not in {"fullName", "username", "password", "logsInAutomatically", "enablesRemoteLogin"}:
+            die(f'unsupported provisioning option "{key}"', 1)
+        found[key] = value
+    return found
+
+
+def _tart_run(guests: _Guests, rest: list[str], fault: dict[str, Any]) -> None:
+    name = rest[-1]
+    if options := _option(rest, "--provisioning-opts"):
+        guests.set(name, provisioned=_tart_provision(options, fault))
     if name not in guests.machines:
         die(f'the specified VM "{name}" does not exist', 2)
     if sum(m["state"] == "running" and m["os"] == "darwin" for m in guests.machines.values()) >= 2:

@@ -5,6 +5,7 @@ from symcache_provisioning.drivers import DRIVERS, Driver, make_driver
 from symcache_provisioning.harvest import HarvestResult, harvest
 from symcache_provisioning.interrupts import Interrupts
 from symcache_provisioning.machines.checks import Check, Outcome
+from symcache_provisioning.machines.creation import Created, create_machine
 from symcache_provisioning.machines.doctor import check_machine
 from symcache_provisioning.machines.inventory import Inventory, MachineDefinition
 from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
@@ -24,6 +25,7 @@ __all__ = [
     "DRIVERS",
     "GUEST_LIMIT",
     "Check",
+    "Created",
     "DirectorySource",
     "Driver",
     "HarvestResult",
@@ -46,6 +48,7 @@ __all__ = [
     "SshTarget",
     "available_releases",
     "check_machine",
+    "create_machine",
     "find_orphans",
     "harvest",
     "make_driver",

@@ -460,6 +460,73 @@ def test_create_installs_where_the_driver_can(guests: StandIns, describe: Callab
     fails(symcache("vm", "create", "mac", "--from-ipsw", "latest"), 2, "driver utm cannot", "tart, anka")
 
 
+@pytest.fixture
+def fresh(guests: StandIns, describe: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is to be made, whose user is to get a password."""
+    monkeypatch.setenv("MAC_PASSWORD", "a=b c")
+    guests.fault("tart create", machine={"ip": "127.0.0.1"})
+    describe(image="fresh", password_env="MAC_PASSWORD")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_fresh_guest_sets_itself_up_where_tart_can_have_it(guests: StandIns, openssh: OpenSshServer) -> None:
+    guests.fault("tart run", provisions=27)
+    done = symcache("vm", "create", "mac", "--from-ipsw", "latest")
+    assert done.returncode == 0, done.stderr
+    assert f"fresh is installed, up at 127.0.0.1:{openssh.port}, and lets {openssh.user} in" in done.stdout
+    assert "symcache vm provision mac, then symcache vm down mac" in done.stdout
+    assert "a=b c" not in done.stdout + done.stderr
+    assert guests.machines["fresh"]["provisioned"] == {
+        "fullName": openssh.user,
+        "username": openssh.user,
+        "password": "a=b c",
+        "logsInAutomatically": "true",
+        "enablesRemoteLogin": "true",
+    }
+    assert symcache("vm", "down", "mac").returncode == 0
+    assert guests.machines["fresh"]["state"] == "stopped"
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("password", "host", "why"),
+    [
+        ("a", None, "this version of tart has no `tart run --provisioning-opts`"),
+        ("a", 26, "requires the host to be running macOS 27"),
+        ("a,b", 27, "tart takes no comma"),
+        (None, 27, "names no password_env"),
+    ],
+)
+def test_where_it_cannot_what_is_left_to_do_is_told(
+    password: str | None,
+    host: int | None,
+    why: str,
+    guests: StandIns,
+    describe: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if host:
+        guests.fault("tart run", provisions=host)
+    monkeypatch.setenv("MAC_PASSWORD", password or "")
+    describe(image="fresh", password_env="MAC_PASSWORD" if password else None)
+    done = symcache("vm", "create", "mac", "--from-ipsw", "latest")
+    assert done.returncode == 0, done.stderr
+    assert "fresh does not set itself up: " in done.stderr
+    assert why in done.stderr
+    assert "go through the Setup Assistant and make the user, and switch on Remote Login" in done.stdout
+    assert guests.machines["fresh"]["state"] == "stopped"
+    assert RunStore().runs() == []
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_password_that_is_not_there_is_told_before_anything_is_installed(
+    guests: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAC_PASSWORD")
+    fails(symcache("vm", "create", "mac", "--from-ipsw", "latest"), 2, "MAC_PASSWORD holds no password")
+    assert "fresh" not in guests.machines
+
+
 def test_an_interrupted_create_leaves_nothing(guests: StandIns, describe: Callable[..., None]) -> None:
     describe(image="fresh")
     guests.fault("tart create", slow=600)

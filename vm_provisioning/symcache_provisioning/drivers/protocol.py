@@ -75,6 +75,8 @@ class Capabilities:
     out_of_band: bool = False
     """It can run programs in the guest without the network."""
     create_from_ipsw: bool = False
+    first_start: bool = False
+    """Some versions of it can have a fresh guest set itself up."""
     apple_limit: bool = False
     """Its macOS guests count towards the two that may run on a Mac at a time."""
 
@@ -196,6 +198,13 @@ class Driver(ABC, Generic[Options]):
     def create(self, machine: str, ipsw: str) -> str:
         """Install macOS from an IPSW, a path or `latest`, and return what is left to do by hand."""
         self._cannot("create machines from an IPSW")
+
+    def first_start(self, user: str, password: str, machine: str, log: Path) -> Child | None:
+        """Start a machine for the first time since its creation; its system makes the user and allows Remote Login.
+
+        As `start`, and raises UsageError where this version of the driver's program cannot do that.
+        """
+        self._cannot("set up a fresh guest")
 
     def is_local(self, image: str) -> bool:
         """Return whether an image is a machine on this host, which can be started and changed itself."""

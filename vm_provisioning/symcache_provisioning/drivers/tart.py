@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from symcache.errors import UsageError
 from symcache_provisioning.drivers.programs import Child, Output, Program, ProgramError
 from symcache_provisioning.drivers.protocol import (
     Capabilities,
@@ -39,6 +40,7 @@ _STATES = {
 }
 _PULL_SECONDS = 3 * 3600
 _INSTALL_SECONDS = 2 * 3600
+_PROVISIONING = "--provisioning-opts"
 _LIMIT = re.compile("exceeds the system limit", re.IGNORECASE)
 
 
@@ -64,7 +66,9 @@ class Tart(Driver[TartOptions]):
     """See the docstring of the module."""
 
     name = "tart"
-    capabilities = Capabilities(child_process=True, out_of_band=True, create_from_ipsw=True, apple_limit=True)
+    capabilities = Capabilities(
+        child_process=True, out_of_band=True, create_from_ipsw=True, first_start=True, apple_limit=True
+    )
     options_type = TartOptions
     programs = (_TART,)
 
@@ -102,6 +106,9 @@ class Tart(Driver[TartOptions]):
 
     def start(self, machine: str, log: Path) -> Child:
         """See Driver."""
+        return self._start(machine, log)
+
+    def _start(self, machine: str, log: Path, *options: str) -> Child:
         kind, _, interface = self.options.network.partition(":")
         network = {
             "shared": [],
@@ -109,7 +116,26 @@ class Tart(Driver[TartOptions]):
             "host": ["--net-host"],
             "bridged": [f"--net-bridged={interface}"],
         }
-        return _TART.spawn("run", "--no-graphics", *network[kind], machine, log=log)
+        return _TART.spawn("run", "--no-graphics", *network[kind], *options, machine, log=log)
+
+    def first_start(self, user: str, password: str, machine: str, log: Path) -> Child:
+        """See Driver. The password is seen in the list of processes as long as the machine runs."""
+        if _PROVISIONING not in _TART.run("run", "--help").stdout:
+            raise UsageError(
+                f"this version of tart has no `tart run {_PROVISIONING}`",
+                hint="it needs tart built with Xcode 27, and macOS 27 on this Mac and in the guest",
+            )
+        if "," in user + password:
+            raise UsageError(f"tart takes no comma in what {_PROVISIONING} names", hint="choose another password")
+        # The keys of VZMacGuestProvisioningOptions, as tart splits them: at each comma, then at the first =.
+        values = {
+            "fullName": user,
+            "username": user,
+            "password": password,
+            "logsInAutomatically": "true",
+            "enablesRemoteLogin": "true",
+        }
+        return self._start(machine, log, _PROVISIONING, ",".join(f"{key}={value}" for key, value in values.items()))
 
     def address(self, machine: str) -> Endpoint | None:
         """See Driver."""
@@ -149,6 +175,6 @@ class Tart(Driver[TartOptions]):
         disk = ["--disk-size", str(self.options.disk)] if self.options.disk else []
         _TART.run("create", "--from-ipsw", ipsw, *disk, machine, machine=machine, timeout=_INSTALL_SECONDS)
         return (
-            f"run `tart run {machine}`, go through the Setup Assistant, and switch on Remote Login"
+            f"run `tart run {machine}`, go through the Setup Assistant and make the user, and switch on Remote Login"
             " (System Settings, General, Sharing)"
         )

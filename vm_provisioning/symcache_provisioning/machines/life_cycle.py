@@ -11,10 +11,11 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from symcache.errors import EnvironmentFailure, HostKeyError, RemoteError, SymcacheError, UsageError
-from symcache_provisioning.drivers import DRIVERS, RUN_PREFIX, Driver, Endpoint, MachineState, make_driver
+from symcache_provisioning.drivers import DRIVERS, RUN_PREFIX, Child, Driver, Endpoint, MachineState, make_driver
 from symcache_provisioning.interrupts import Interrupts, check_interrupts, defer_interrupts
 from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE, MachineKeys, guest_host_key
 from symcache_provisioning.machines.inventory import MachineDefinition
@@ -28,6 +29,8 @@ from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from symcache_provisioning.ssh.session import SshSession
 
 __all__ = ["GUEST_LIMIT", "Machine"]
+
+Start = Callable[[str, Path], Child | None]
 
 GUEST_LIMIT = 2
 """macOS guests that may run on one Mac at a time, by Apple's licence, and on Apple silicon by its kernel."""
@@ -69,14 +72,15 @@ class Machine:
         up = (r for r in self.runs() if r.phase is Phase.UP and not r.temporary)
         return next((r for r in up if self.driver.state(r.vm) is MachineState.RUNNING), None)
 
-    def up(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None) -> Run:
+    def up(self, *, clone: bool = True, rescue: Callable[[Run], None] | None = None, start: Start | None = None) -> Run:
         """Clone, start, and wait until SSH answers. `rescue` is called once if SSH does not answer for long.
 
-        `clone=False` starts the image itself. If this raises, no VM is left.
+        `clone=False` starts the image itself; `start` is another way to start than the driver's usual one. If this
+        raises, no VM is left.
         """
         run = self._new_run(clone=clone)
         with Interrupts():
-            self._bring_up(run, rescue)
+            self._bring_up(run, rescue, start)
         return run
 
     def _new_run(self, *, clone: bool, temporary: bool = False) -> Run:
@@ -87,7 +91,7 @@ class Machine:
             )
         return Run.new(self.definition, clone=clone, temporary=temporary)
 
-    def _bring_up(self, run: Run, rescue: Callable[[Run], None] | None) -> None:
+    def _bring_up(self, run: Run, rescue: Callable[[Run], None] | None, start: Start | None = None) -> None:
         definition, driver = self.definition, self.driver
         try:
             self._admit(run)
@@ -99,7 +103,7 @@ class Machine:
             self._announce(f"starting {run.vm}")
             # A process that goes on must be recorded before an interrupt; a program that may hang is interruptible.
             with defer_interrupts() if driver.capabilities.child_process else contextlib.nullcontext():
-                run.child = driver.start(run.vm, self.store.log(run))
+                run.child = (start or driver.start)(run.vm, self.store.log(run))
                 self.store.save(run)
             deadline = time.monotonic() + definition.boot_timeout
             run.host, run.port = self._wait_for_ssh(run, deadline, rescue)
@@ -171,26 +175,6 @@ class Machine:
                     hint="switch on Remote Login in the image, or raise boot_timeout in the inventory",
                 )
             time.sleep(min(1.0, left))
-
-    def create(self, ipsw: str) -> str:
-        """Install macOS as the image, and return what is left to do by hand. If it fails, no VM is left."""
-        name, driver, image = self.definition.name, self.driver, self.definition.image
-        if not driver.capabilities.create_from_ipsw:
-            able = ", ".join(n for n, d in DRIVERS.items() if d.capabilities.create_from_ipsw)
-            raise UsageError(
-                f"{name}: driver {driver.name} cannot install macOS from an IPSW", hint=f"drivers that can: {able}"
-            )
-        if image is None or "/" in image:
-            raise UsageError(f"{name}: its image {image} is of a registry", hint="name a new machine as `image`")
-        if driver.state(image) is not MachineState.MISSING:
-            raise UsageError(f"{image}: {driver.name} has a machine of that name already", hint="remove or rename it")
-        with Interrupts():
-            try:
-                return driver.create(image, ipsw)
-            except BaseException:
-                with defer_interrupts(forget=True), contextlib.suppress(SymcacheError):
-                    driver.destroy(image)  # nothing of that name was there before
-                raise
 
     def target(self, run: Run | None = None) -> SshTarget:
         """Return where to log in: of a run where its driver says, else as ssh_config(5) has it. Raises UsageError."""
