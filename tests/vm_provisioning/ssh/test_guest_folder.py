@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
+import typer
 
+from symcache.cli import common
+from symcache.cli.common import errors_to_exit
 from symcache.errors import RemoteError
 from symcache.library import Library
 from symcache_provisioning import SshSource, harvest
 from symcache_provisioning.extractors.dyld_shared_cache_util import CacheUtil
+from symcache_provisioning.interrupts import Interrupted
 from symcache_provisioning.sources import machine
 from symcache_provisioning.ssh.guest_folder import guest_folder, sweep_guest_folders
 from symcache_provisioning.ssh.session import RemoteOutput
@@ -82,6 +88,11 @@ def test_another_guest_is_not_asked_to_remove_it(abandoned: Path, openssh: OpenS
     assert asked == [["/bin/rm", "-rf", str(abandoned)]]
     sweep_guest_folders(session_of(openssh), run)
     assert len(asked) == 2, "what could not be removed is tried again"
+    (record,) = (platformdirs.user_state_path("symcache") / "guest-folders").iterdir()
+    os.utime(record, (0, 0))
+    sweep_guest_folders(session, run)
+    assert len(asked) == 2
+    assert not record.exists(), "nobody knows any more which guest that was"
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -112,6 +123,21 @@ def test_a_folder_that_cannot_be_removed_is_named(
     else:
         assert (message, source.notes) == ("", [told])
     Path(folder).rmdir()
+
+
+def test_an_interrupted_command_names_it_too(
+    source: SshSource, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common.console, "width", 1000)
+    refuse = RemoteOutput(b"", b"", 1)
+    with (
+        pytest.raises(typer.Exit),
+        errors_to_exit(),
+        guest_folder("mac", source.session, lambda _: refuse, source.notes.append) as folder,
+    ):
+        raise Interrupted
+    Path(folder).rmdir()
+    assert f"interrupted; {folder} is left on mac" in capsys.readouterr().err
 
 
 def test_a_mac_is_kept_awake_while_it_is_harvested(

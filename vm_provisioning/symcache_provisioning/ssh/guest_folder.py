@@ -63,21 +63,24 @@ def guest_folder(name: str, session: SshSession, remove: Run, left: Callable[[st
             if folder:
                 with defer_interrupts():
                     if _removed(remove, folder):
-                        file.unlink(missing_ok=True)
+                        with contextlib.suppress(OSError):
+                            file.unlink()
                     else:
                         _tell(failure, f"{folder} is left on {name}: remove it there", left)
 
 
 def sweep_guest_folders(session: SshSession, run: Run) -> None:
     """Remove what processes of this user, since killed, left in a guest; `run` runs a program there."""
-    for file in sorted(_records().glob(f"{_key(session.target)}-*")):
+    here = f"{_key(session.target)}-"
+    for file in sorted(_records().glob("*-*")):
         with contextlib.suppress(OSError), file.open("rb") as record:
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
             name = file.name.rpartition("-")[2]
-            if is_named(file, record.fileno()) and _NAME.fullmatch(name):
-                old = time.time() - file.stat().st_mtime > _REMEMBERED_SECONDS
-                if old or _removed(run, f"{_BEGINNING}{name}"):
-                    file.unlink()
+            if not is_named(file, record.fileno()) or not _NAME.fullmatch(name):
+                continue
+            forgotten = time.time() - file.stat().st_mtime > _REMEMBERED_SECONDS
+            if forgotten or (file.name.startswith(here) and _removed(run, f"{_BEGINNING}{name}")):
+                file.unlink()
 
 
 def _records() -> Path:
