@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 from symcache.macho import CPU_TYPE, pack_thread_states
 
-__all__ = ["ARM64_EXCEPTION", "FLAVORS", "X86_64_EXCEPTION", "ExceptionState", "Flavor", "for_lldb", "thread_states"]
+__all__ = [
+    "ADDRESS_BITS",
+    "ARM64_EXCEPTION",
+    "FLAVORS",
+    "X86_64_EXCEPTION",
+    "ExceptionState",
+    "Flavor",
+    "for_lldb",
+    "thread_states",
+]
 
 
 class ExceptionState(NamedTuple):
@@ -62,6 +71,9 @@ FLAVORS: dict[int, Flavor] = {
     CPU_TYPE.ARM64: Flavor(6, 67, _ARM64_NAMES, struct.Struct("<33QI"), "pc"),
 }
 """By CPU type. ARM_THREAD_STATE64 has 68 words; the last is padding, and LLDB too takes 67."""
+
+ADDRESS_BITS = (1 << 47) - 1
+"""Of a pointer of arm64, without the pointer authentication code."""
 
 X86_64_EXCEPTION = (6, struct.Struct("<IIQ"))
 """x86_EXCEPTION_STATE64: trapno (16 bits, then the CPU's number), err, faultvaddr."""

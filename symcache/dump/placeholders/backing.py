@@ -18,7 +18,7 @@ from typing import BinaryIO
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread
 from symcache.dump.formats.header import DumpHeader
-from symcache.dump.formats.registers import FLAVORS
+from symcache.dump.formats.registers import ADDRESS_BITS, FLAVORS
 from symcache.macho import CPU_TYPE
 
 __all__ = ["back_code", "framed_modules", "frameless_counters", "hide_code", "unlisted_code"]
@@ -27,8 +27,6 @@ _MAX_BACKED = 1 << 30
 _EXECUTE = 4
 _SEGMENT_ADDRESS = 24
 """Offset of vmaddr in segment_command_64; vmsize, fileoff and filesize follow."""
-_ADDRESS_BITS = (1 << 47) - 1
-"""Without the pointer authentication code."""
 _SVC = 0x15
 _X86_SYSCALL = 0x85
 
@@ -137,11 +135,11 @@ def _is_frameless(file: BinaryIO, core: Core, thread: CoreThread) -> bool:
         return target is not None and bool(target.protection & _EXECUTE)
     if exception is not None and exception.code >> 26 == _SVC:
         return True
-    link = registers["lr"] & _ADDRESS_BITS
+    link = registers["lr"] & ADDRESS_BITS
     saved = _word(file, core, registers["fp"] + 8)
     # Equal: the frame is there, and nothing has been called yet. If something has, `lr` is stale, and a false frame
     # is shown before the true ones; to take a leaf for such a function would lose a true one.
-    return saved is None or saved & _ADDRESS_BITS != link
+    return saved is None or saved & ADDRESS_BITS != link
 
 
 def _word(file: BinaryIO, core: Core, address: int) -> int | None:
