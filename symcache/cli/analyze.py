@@ -28,6 +28,7 @@ from symcache.cli.common import (
     state,
 )
 from symcache.cli.dumps import (
+    AllModulesOption,
     FetchBar,
     SourceMapOption,
     SymbolsOption,
@@ -42,7 +43,7 @@ from symcache.dump import Analysis, Limits, analyze
 from symcache.errors import EnvironmentFailure, SymcacheError
 from symcache.images import SourceRequest
 from symcache.macho import parse_uuid
-from symcache.resolve import Progress, SourceFiles
+from symcache.resolve import SourceFiles
 
 __all__ = ["register"]
 
@@ -62,6 +63,7 @@ def analyze_(
     server: ServerOption = None,
     build: BuildOption = None,
     cache: CacheOption = None,
+    all_modules: AllModulesOption = False,
     timeout: TimeoutOption = Limits.seconds,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Dumps at a time; 0: as many as cores.")] = 0,
     source_map: SourceMapOption = None,
@@ -81,6 +83,7 @@ def analyze_(
         work = _Work(
             *(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source),
             source_map=[source_pair(text) for text in source_map or ()],
+            all_modules=all_modules,
         )
         worst = 0
         warned: set[str] = set()
@@ -126,8 +129,9 @@ class _Work:
     source: bool
     source_map: Sequence[tuple[str, str]] = ()
     """Folders in which sources were compiled, and where they are; the frames then have their lines."""
+    all_modules: bool = False
 
-    def run(self, path: Path, progress: Progress | None = None) -> _Result:
+    def run(self, path: Path, bar: FetchBar | None = None) -> _Result:
         """Analyze one dump, with library and connections of its own: any number of them run at a time."""
         result = _Result()
         with _error_as_result(path, result):
@@ -140,7 +144,8 @@ class _Work:
                         cache=self.cache,
                         build=self.build,
                         limits=Limits(seconds=self.timeout),
-                        progress=progress,
+                        here=None if self.all_modules else sources.here,
+                        fetching=bar.fetching if bar else None,
                         source_map=self.source_map,
                         sources=self._sources(sources.files),
                     )
@@ -193,7 +198,7 @@ def _results(work: _Work, paths: Sequence[Path], jobs: int) -> Iterator[tuple[Pa
     """Yield what came of each dump, in their order."""
     if len(paths) == 1:
         with FetchBar() as bar:
-            result = work.run(paths[0], bar.report)
+            result = work.run(paths[0], bar)
         yield paths[0], result
         return
     with ThreadPoolExecutor(jobs, thread_name_prefix="analyze") as pool, count_progress() as bar:

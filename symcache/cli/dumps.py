@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "AllModulesOption",
     "FetchBar",
     "SourceMapOption",
     "SymbolsOption",
@@ -59,6 +61,9 @@ SymbolsOption = Annotated[
     list[Path] | None,
     typer.Option("--symbols", metavar="DIR", help="Folder of own binaries and dSYMs, looked at first; repeatable."),
 ]
+AllModulesOption = Annotated[
+    bool, typer.Option("--all-modules", help="Fetch all modules, not those that threads are in: for use offline.")
+]
 TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For LLDB, a dump.")]
 _NAMED = 12
 """Missing modules that are named one by one."""
@@ -77,6 +82,7 @@ def open_(
     build: BuildOption = None,
     cache: CacheOption = None,
     source_map: SourceMapOption = None,
+    all_modules: AllModulesOption = False,
     timeout: TimeoutOption = Limits.seconds,
 ) -> None:
     """Open a crash dump in LLDB: crashed thread selected, backtrace printed. Without a terminal it stops there."""
@@ -93,7 +99,7 @@ def open_(
 
             def report_missing(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
-                missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not m.available]
+                missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not (m.available or m.deferred)]
                 symbols_only = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
                 warn(sources.problems)
                 sources.problems.clear()
@@ -108,9 +114,11 @@ def open_(
                 cache=wanted_cache,
                 build=build,
                 source_map=pairs,
-                progress=bar.report,
+                here=None if all_modules else sources.here,
+                fetching=bar.fetching,
                 on_loaded=report_missing,
                 sources=sources.files,
+                problems=sources.problems,
             )
             warn(sources.problems)
         if printed:
@@ -131,16 +139,24 @@ class FetchBar:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def report(self, done: int, total: int) -> None:
-        """Take note of progress."""
-        if not console.is_terminal:
-            return
-        if self._bar is None:
-            self._bar = percent_progress()
-            self._task = self._bar.add_task("fetching modules", total=None)
-            self._bar.start()
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, total=total)
+    @contextmanager
+    def fetching(self, text: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield what takes note of progress; `text` says what is fetched, and why."""
+
+        def report(done: int, total: int) -> None:
+            if not console.is_terminal:
+                return
+            if self._bar is None:
+                self._bar = percent_progress()
+                self._task = self._bar.add_task(plain(text), total=None)
+                self._bar.start()
+            if self._task is not None:
+                self._bar.update(self._task, completed=done, total=total)
+
+        try:
+            yield report
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Clear the line."""

@@ -10,10 +10,13 @@ from uuid import UUID
 from symcache.demangle import demangle
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.formats.minidump import is_minidump
-from symcache.dump.lldb_child.process import FindSources, Limits, LldbProcess, Mode
+from symcache.dump.late_modules import LateModules
+from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
 from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule, ChildReport
+from symcache.dump.lldb_child.requests import FindSources
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import load_minidump
+from symcache.dump.module_files import Fetching
 from symcache.dump.report_loader import load_report
 from symcache.dump.report_names import best_frames
 from symcache.dump.sources.lines import SourceFinder
@@ -22,7 +25,7 @@ from symcache.errors import DumpError
 from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
 from symcache.reports import is_report, read_report
-from symcache.resolve import ModuleResolver, Progress, SourceFiles
+from symcache.resolve import ModuleResolver, SourceFiles
 from symcache.scratch import ScratchFolder
 
 __all__ = ["analyze", "open_in_lldb"]
@@ -36,11 +39,13 @@ def analyze(
     build: str | None = None,
     limits: Limits | None = None,
     source_map: Sequence[tuple[str, str]] = (),
-    progress: Progress | None = None,
+    here: ModuleResolver | None = None,
+    fetching: Fetching | None = None,
     sources: SourceFiles | None = None,
 ) -> Analysis:
     """Open a dump in LLDB, or name the frames of a crash report, and return what it says.
 
+    With `here`, which finds what need not be fetched, only the modules that threads are in are fetched with `resolver`.
     With `sources`, the frames have the text of their source lines, too; of those compiled below the first folder of a
     pair in `source_map`, from the second.
 
@@ -55,16 +60,26 @@ def analyze(
                 cache=cache,
                 build=build,
                 source_map=source_map,
-                progress=progress,
+                here=here,
+                fetching=fetching,
             )
             report = _name_frames(path, loaded, limits)
         else:
             load = load_minidump if is_minidump(path) else load_dump
             with LldbProcess(Mode.ANALYZE, limits) as lldb:
-                loaded = load(
-                    *(path, scratch, resolver), cache=cache, build=build, source_map=source_map, progress=progress
+                late = LateModules(
+                    load(
+                        *(path, scratch, resolver),
+                        cache=cache,
+                        build=build,
+                        source_map=source_map,
+                        here=here,
+                        fetching=fetching,
+                    ),
+                    scratch,
                 )
-                report = lldb.report(loaded.plan, str(path))
+                report = lldb.report(late.loaded.plan, str(path), late.fetch)
+                loaded = late.loaded
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
     names = dict(enumerate(loaded.names))
     reported = crash_report.threads if crash_report else ()
@@ -121,16 +136,20 @@ def open_in_lldb(
     cache: UUID | None = None,
     build: str | None = None,
     source_map: Sequence[tuple[str, str]] = (),
-    progress: Progress | None = None,
+    here: ModuleResolver | None = None,
+    fetching: Fetching | None = None,
     on_loaded: Callable[[LoadedDump], None] | None = None,
     sources: SourceFiles | None = None,
+    problems: Sequence[str] = (),
 ) -> str:
     """Open a dump in LLDB with the crashed thread selected, and return what `bt` prints; or leave the user its prompt.
 
     Behind it stand the source lines around the first frame whose source is here, or can be had from `sources`.
 
     `lldb` was started for the one (`Mode.PRINT`) or the other (`Mode.PROMPT`). `on_loaded` is called before it gets to
-    work. Raises DumpError, DebuggerError, OSError.
+    work. With `here`, which finds what need not be fetched, only the modules that threads are in are fetched with
+    `resolver`, and the others when something at the prompt asks for them; `problems` is where the resolver says which
+    servers it cannot use. Raises DumpError, DebuggerError, OSError.
     """
     if is_report(path):
         raise DumpError(
@@ -140,15 +159,23 @@ def open_in_lldb(
     with ScratchFolder("dump") as folder:
         scratch = Path(folder)
         open_it = load_minidump if is_minidump(path) else load_dump
-        loaded = open_it(path, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
+        loaded = open_it(
+            *(path, scratch, resolver),
+            cache=cache,
+            build=build,
+            source_map=source_map,
+            here=here,
+            fetching=fetching,
+        )
         if on_loaded:
             on_loaded(loaded)
         noted = NotedSources(loaded.modules, scratch / "noted", sources)
         find_sources = _source_finder(loaded, noted, scratch) if noted else None
+        late = LateModules(loaded, scratch, problems)
         if lldb.mode is Mode.PROMPT:
-            lldb.prompt(loaded.plan, str(path), find_sources)
+            lldb.prompt(loaded.plan, str(path), find_sources, late.fetch_at_prompt)
             return ""
-        return lldb.backtrace(loaded.plan, str(path), find_sources)
+        return lldb.backtrace(loaded.plan, str(path), find_sources, late.fetch)
 
 
 def _source_finder(loaded: LoadedDump, sources: SourceFiles, scratch: Path) -> FindSources:
@@ -197,6 +224,8 @@ def _module(number: int, loaded: LoadedModule, report: ChildModule) -> ModuleRep
     status = {"loaded": "have"}.get(report.state, report.state)
     if status == "missing" and loaded.module.uuid is None:
         status = "no-uuid"
+    elif status == "missing" and loaded.deferred:
+        status = "unfetched"
     address = report.file_address
     slide = loaded.module.address - address if address is not None and status == "have" else None
     detail = report.detail

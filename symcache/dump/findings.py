@@ -74,8 +74,8 @@ class Analysis:
 
     @property
     def missing(self) -> list[ModuleReport]:
-        """The modules whose frames no binary names."""
-        return [m for m in self.modules if m.status not in {"have", "symbols", "memory"}]
+        """The modules whose frames no binary names; no frame is in those that were not fetched."""
+        return [m for m in self.modules if m.status not in {"have", "symbols", "memory", "unfetched"}]
 
     def signature(self) -> tuple[str, list[str]]:
         """Return a short hash and the lines it is made of; the same crash gives the same one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +17,24 @@ from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.lldb_child.protocol import ModulePlan, Plan
-from symcache.dump.module_files import is_debug_info, named, noted_sources, pin, resolve_files
+from symcache.dump.module_files import Fetching, ModuleFiles, is_debug_info, named, needed_modules, noted_sources, pin
 from symcache.dump.placeholders.writer import Placeholders, rewrite_core
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 from symcache.macho import CPU_TYPE
-from symcache.resolve import ModuleResolver, Progress
+from symcache.resolve import ModuleResolver
 
-__all__ = ["ARCHS", "KnownStacks", "LoadedDump", "LoadedModule", "load", "load_dump"]
+__all__ = [
+    "ARCHS",
+    "KnownStacks",
+    "LoadedDump",
+    "LoadedModule",
+    "file_name",
+    "load",
+    "load_dump",
+    "load_module",
+    "plan_of",
+]
 
 ARCHS: dict[int, str] = {CPU_TYPE.X86_64: "x86_64", CPU_TYPE.ARM64: "arm64"}
 _UNKNOWN_TEXT = 16 << 20
@@ -44,6 +55,8 @@ class LoadedModule:
     """Bytes from its header to where the next module or the end of the memory region bounds its code."""
     symbols_only: bool = False
     """Its dSYM is all there is, and the placeholder is laid out for it."""
+    deferred: bool = False
+    """It was not looked for except here: no thread is in it."""
 
     @property
     def available(self) -> bool:
@@ -71,6 +84,8 @@ class LoadedDump:
     """Whether the thread of the header is to blame; a report may blame none, and a dump that was asked for."""
     names: tuple[str, ...] = ()
     """Of the threads, as far as the file tells them; LLDB may know others."""
+    files: ModuleFiles | None = None
+    """Where the files came from, for those that are deferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +106,24 @@ def load_dump(
     cache: UUID | None = None,
     build: str | None = None,
     source_map: Sequence[tuple[str, str]] = (),
-    progress: Progress | None = None,
+    here: ModuleResolver | None = None,
+    fetching: Fetching | None = None,
 ) -> LoadedDump:
     """Open a dump and find its modules. Raises DumpError, and what the resolver raises.
 
-    `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs.
+    `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs. With
+    `here`, which finds what need not be fetched, only modules that threads are in are looked for with `resolver`.
     """
     dump = open_dump(path, scratch)
     header = dump.header or header_of_core(path, dump.core)
-    return load(dump, header, scratch, resolver, cache=cache, build=build, source_map=source_map, progress=progress)
+    return load(
+        *(dump, header, scratch, resolver),
+        cache=cache,
+        build=build,
+        source_map=source_map,
+        here=here,
+        fetching=fetching,
+    )
 
 
 def load(
@@ -111,7 +135,8 @@ def load(
     cache: UUID | None,
     build: str | None,
     source_map: Sequence[tuple[str, str]],
-    progress: Progress | None,
+    here: ModuleResolver | None,
+    fetching: Fetching | None,
     exception: CrashException | None = None,
     stacks: KnownStacks | None = None,
     memory: Core | None = None,
@@ -124,17 +149,30 @@ def load(
     of the process, if its core does not tell. `names`: of the threads. `blamed`: whether the thread of the header is to
     blame.
     """
-    cache, build, origin = pin(header, resolver, cache, build)
-    uuids = list(dict.fromkeys(m.uuid for m in header.modules if m.uuid))
-    files = resolve_files(resolver, uuids, cache, build, progress)
+    sizes = _text_sizes(dump, header)
+    needed = set(range(len(header.modules)))
+    if here:
+        frames = itertools.chain(*stacks.frames, *stacks.backtraces) if stacks else None
+        needed = needed_modules(dump, header, sizes, frames, memory or dump.core, here)
+    cache, build, origin = pin(header, resolver, cache, build, needed)
+    found = ModuleFiles(resolver, cache, build, fetching)
+    wanted = list(dict.fromkeys(m.uuid for n, m in enumerate(header.modules) if m.uuid and n in needed))
+    of_all = f" {len(needed)} of {len(header.modules)} modules: those that stacks point into"
+    found.fetch(wanted, f"fetching{of_all if here else f' {len(wanted)} modules'}")
+    if here:
+        found.take(here, list({m.uuid for m in header.modules if m.uuid}.difference(wanted)))
+        # What is fetched later comes whole.
+        found.files = {
+            (u, k): f for (u, k), f in found.files.items() if u in wanted or (u, Kind.EXECUTABLE) in found.files
+        }
+    files = found.files
     known = named(header, files, executable_first=stacks is None)
     executable = header.executable or (known[0].path if known and stacks is None else "")
     header = replace(header, modules=known, executable=executable)
-    sizes = _text_sizes(dump, header)
     placeholders = rewrite_core(dump, header, sizes, files, walk=stacks is None, memory=memory)
     places = _places(header.modules, scratch)
     modules = [
-        _loaded(number, module, sizes[number], files, placeholders, places[number])
+        load_module(number, module, sizes[number], files, placeholders, places[number], deferred=number not in needed)
         for number, module in enumerate(header.modules)
     ]
     debug_infos = [(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid]
@@ -143,7 +181,7 @@ def load(
         triple=f"{ARCHS[dump.core.cputype]}-apple-macosx",
         thread=header.thread,
         source_map=(*source_map, *noted_sources(debug_infos)),
-        modules=tuple(_planned(m, place) for m, place in zip(modules, places, strict=True)),
+        modules=tuple(plan_of(m, place) for m, place in zip(modules, places, strict=True)),
         frames=stacks.frames if stacks else (),
         backtraces=stacks.backtraces if stacks else (),
     )
@@ -153,18 +191,21 @@ def load(
         walked=stacks is not None,
         blamed=blamed,
         names=tuple(names),
+        files=found,
     )
 
 
-def _loaded(
+def load_module(
     number: int,
     module: DumpModule,
     size: int,
     files: Mapping[tuple[UUID, Kind], ImageFile],
     placeholders: Placeholders,
     place: Path,
+    *,
+    deferred: bool = False,
 ) -> LoadedModule:
-    """Return a module with its `files`; one without a binary gets a placeholder at `place`."""
+    """Return a module with its `files`; one without a binary gets a placeholder at `place`. Raises OSError."""
     executable = files.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
     debug_info = files.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
     ignored = None
@@ -173,9 +214,14 @@ def _loaded(
     placeholder = None
     if executable is None:
         placeholder = place
-        placeholders.write(number, place, debug_info)
+        deferred = deferred and module.uuid is not None
+        placeholders.write(number, place, debug_info, deferred=deferred)
     symbols_only = number in placeholders.layouts
-    return LoadedModule(module, executable, debug_info, ignored, placeholder, size, symbols_only=symbols_only)
+    return LoadedModule(
+        *(module, executable, debug_info, ignored, placeholder, size),
+        symbols_only=symbols_only,
+        deferred=deferred and not executable,
+    )
 
 
 def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
@@ -192,7 +238,8 @@ def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
     return sizes
 
 
-def _planned(loaded: LoadedModule, place: Path) -> ModulePlan:
+def plan_of(loaded: LoadedModule, place: Path) -> ModulePlan:
+    """Return what LLDB is to do with a module; `place` becomes a link to its binary. Raises OSError."""
     if loaded.executable:
         # LLDB calls a module by its file's name, and a cached file has a hash for a name.
         place.symlink_to(os.path.abspath(loaded.executable.path))  # noqa: PTH100 (Path.absolute leaves `..` in)
@@ -204,6 +251,8 @@ def _planned(loaded: LoadedModule, place: Path) -> ModulePlan:
         layout=loaded.executable.cache_uuid if loaded.executable else None,
         placeholder=loaded.placeholder,
         symbols_only=loaded.symbols_only,
+        size=loaded.text_size,
+        deferred=loaded.deferred,
     )
 
 
@@ -214,7 +263,7 @@ def _places(modules: Sequence[DumpModule], scratch: Path) -> list[Path]:
     places: list[Path] = []
     taken: set[str] = set()
     for number, module in enumerate(modules):
-        name = _file_name(module)
+        name = file_name(module)
         place = folder / name
         if name.casefold() in taken:  # macOS's file system does not tell cases apart
             place = scratch / f"modules-{number}" / name
@@ -224,7 +273,7 @@ def _places(modules: Sequence[DumpModule], scratch: Path) -> list[Path]:
     return places
 
 
-def _file_name(module: DumpModule) -> str:
+def file_name(module: DumpModule) -> str:
     """Return the module's name, made harmless as a file name."""
     name = "".join(c if c.isprintable() and c != "/" else "_" for c in module.name)
     while len(name.encode()) > 200:

@@ -22,8 +22,9 @@ from symcache.dump.formats.minidump import Minidump, read_minidump
 from symcache.dump.formats.minidump_copy import write_copy
 from symcache.dump.formats.registers import FLAVORS
 from symcache.dump.loader import LoadedDump, load
+from symcache.dump.module_files import Fetching
 from symcache.dump.placeholders.backing import framed_modules
-from symcache.resolve import ModuleResolver, Progress
+from symcache.resolve import ModuleResolver
 
 __all__ = ["load_minidump", "minidump_header"]
 
@@ -40,7 +41,8 @@ def load_minidump(
     cache: UUID | None = None,
     build: str | None = None,
     source_map: Sequence[tuple[str, str]] = (),
-    progress: Progress | None = None,
+    here: ModuleResolver | None = None,
+    fetching: Fetching | None = None,
 ) -> LoadedDump:
     """Find the modules of a minidump, and return the plan to open it with. As `load_dump` else."""
     minidump = read_minidump(path)
@@ -56,7 +58,8 @@ def load_minidump(
         cache=cache,
         build=build,
         source_map=source_map,
-        progress=progress,
+        here=here,
+        fetching=fetching,
         exception=minidump.exception,
         memory=memory,
         names=minidump.names,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
+from symcache.dump.formats.container import OpenedDump
+from symcache.dump.formats.core import Core
 from symcache.dump.formats.header import DumpHeader, DumpModule
+from symcache.dump.stack_modules import modules_of_addresses, modules_of_stacks
 from symcache.errors import FormatError
 from symcache.images import ImageFile, ImageRequest
 from symcache.kinds import Kind
 from symcache.macho import identify, source_maps, text_address
 from symcache.resolve import CacheGuess, ModuleResolver, Progress
 
-__all__ = ["is_debug_info", "named", "noted_sources", "pin", "resolve_files"]
+__all__ = ["Fetching", "ModuleFiles", "is_debug_info", "named", "needed_modules", "noted_sources", "pin"]
+
+Fetching = Callable[[str], AbstractContextManager[Progress | None]]
+"""Called with what is going to be fetched, and why, in words; what it gives is told how far that is."""
 
 _MAX_GUESSES = 8
 _HEAD = 32 << 10
@@ -23,9 +30,12 @@ _ENOUGH = 2
 
 
 def pin(
-    header: DumpHeader, resolver: ModuleResolver, cache: UUID | None, build: str | None
+    header: DumpHeader, resolver: ModuleResolver, cache: UUID | None, build: str | None, needed: Collection[int]
 ) -> tuple[UUID | None, str | None, str]:
-    """Return the shared cache and build to prefer. What the dump notes is better than what can be inferred."""
+    """Return the shared cache and build to prefer. What the dump notes is better than what can be inferred.
+
+    To tell builds apart, files of no other modules than those `needed` are looked at.
+    """
     if cache or build:
         return cache, build, "option"
     if header.cache_uuid or header.os_build:
@@ -34,7 +44,8 @@ def pin(
     guesses = [g for g in resolver.guess_caches(loads) if g.images >= _ENOUGH]
     best = [g for g in guesses if g.images == guesses[0].images][:_MAX_GUESSES]
     # Builds that share all these images lay them out differently: the addresses tell.
-    fitting = best if len(best) == 1 else [g for g in best if _fits(resolver, loads, g)]
+    present = {m.uuid: m.address for n, m in enumerate(header.modules) if m.uuid and n in needed}
+    fitting = best if len(best) == 1 else [g for g in best if _fits(resolver, present, g)]
     for guess in fitting or best:
         return guess.cache, guess.build, "inferred"
     return None, None, ""
@@ -62,24 +73,66 @@ def _header_address(path: Path, uuid: UUID) -> int | None:
         return text_address(file.read(_HEAD))
 
 
-def resolve_files(
-    resolver: ModuleResolver, uuids: Sequence[UUID], cache: UUID | None, build: str | None, progress: Progress | None
-) -> dict[tuple[UUID, Kind], ImageFile]:
-    """Ask for the variants of the crashed machine, then for any variant of what is left.
+def needed_modules(
+    dump: OpenedDump,
+    header: DumpHeader,
+    sizes: Sequence[int],
+    frames: Iterable[int] | None,
+    memory: Core,
+    here: ModuleResolver,
+) -> set[int]:
+    """Return the numbers of the modules that threads are in, and of those that only their binary can name.
 
-    An unchanged image of another build still gives right names; an application's own binaries have no build.
+    `sizes` are of each module's code, `frames` addresses of the frames, None if LLDB has yet to walk the stacks.
     """
-    found: dict[tuple[UUID, Kind], ImageFile] = {}
-    questions: list[list[ImageRequest]] = [[ImageRequest(u, kind) for u in uuids for kind in Kind]]
-    if cache:
-        questions.insert(0, [ImageRequest(u, Kind.EXECUTABLE, cache=cache) for u in uuids])
-    elif build:
-        questions.insert(0, [ImageRequest(u, Kind.EXECUTABLE, build=build) for u in uuids])
-    for question in questions:
-        left = [w for w in question if (w.uuid, w.kind) not in found]
-        for wanted, file in resolver.resolve(left, progress).items():
-            found[wanted.uuid, wanted.kind] = file
-    return found
+    modules = header.modules
+
+    def are_here(numbers: set[int]) -> bool:
+        # It is the dump of before, or of the same program: what else is needed shows when LLDB walks the stacks.
+        requests = [ImageRequest(uuid) for n in numbers if (uuid := modules[n].uuid)]
+        return here.resolve(requests).keys() >= set(requests)
+
+    ranges = [(module.address, size) for module, size in zip(modules, sizes, strict=True)]
+    if frames is not None:
+        pointed = modules_of_addresses(frames, ranges)
+    else:
+        pointed = modules_of_stacks(dump, header.thread, memory, ranges, are_here)
+    return pointed | {n for n, module in enumerate(modules) if not module.path}
+
+
+class ModuleFiles:
+    """The files of a dump's modules, as far as they were looked for, by UUID and kind."""
+
+    def __init__(
+        self, resolver: ModuleResolver, cache: UUID | None, build: str | None, fetching: Fetching | None
+    ) -> None:
+        self._resolver, self._cache, self._build = resolver, cache, build
+        self._fetching = fetching or (lambda _: nullcontext())
+        self.files: dict[tuple[UUID, Kind], ImageFile] = {}
+
+    def fetch(self, uuids: Sequence[UUID], why: str) -> None:
+        """Look for binaries and dSYMs wherever they may be; `why` is what the user is told. Raises SymcacheError."""
+        with self._fetching(why) as progress:
+            self._resolve(self._resolver, uuids, progress)
+
+    def take(self, here: ModuleResolver, uuids: Sequence[UUID]) -> None:
+        """Look for what there is without fetching."""
+        self._resolve(here, uuids, None)
+
+    def _resolve(self, resolver: ModuleResolver, uuids: Sequence[UUID], progress: Progress | None) -> None:
+        """Ask for the variants of the crashed machine, then for any variant of what is left.
+
+        An unchanged image of another build still gives right names; an application's own binaries have no build.
+        """
+        requests: list[list[ImageRequest]] = [[ImageRequest(u, kind) for u in uuids for kind in Kind]]
+        if self._cache:
+            requests.insert(0, [ImageRequest(u, Kind.EXECUTABLE, cache=self._cache) for u in uuids])
+        elif self._build:
+            requests.insert(0, [ImageRequest(u, Kind.EXECUTABLE, build=self._build) for u in uuids])
+        for request in requests:
+            left = [w for w in request if (w.uuid, w.kind) not in self.files]
+            for wanted, file in (resolver.resolve(left, progress) if left else {}).items():
+                self.files[wanted.uuid, wanted.kind] = file
 
 
 def noted_sources(dsyms: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread, Segment
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.loader import ARCHS, KnownStacks, LoadedDump, load
+from symcache.dump.module_files import Fetching
 from symcache.errors import DumpError
 from symcache.reports import Report, ReportFrame, physical_frames
-from symcache.resolve import ModuleResolver, Progress
+from symcache.resolve import ModuleResolver
 
 __all__ = ["load_report", "report_header"]
 
@@ -28,7 +29,8 @@ def load_report(
     cache: UUID | None = None,
     build: str | None = None,
     source_map: Sequence[tuple[str, str]] = (),
-    progress: Progress | None = None,
+    here: ModuleResolver | None = None,
+    fetching: Fetching | None = None,
 ) -> LoadedDump:
     """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else.
 
@@ -54,7 +56,8 @@ def load_report(
         cache=cache,
         build=build,
         source_map=source_map,
-        progress=progress,
+        here=here,
+        fetching=fetching,
         exception=report.exception,
         stacks=KnownStacks(
             stacks,

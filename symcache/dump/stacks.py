@@ -17,7 +17,7 @@ class ModuleReport:
     loaded: LoadedModule
     status: str
     """`have`, `symbols` (only its dSYM), `memory` (the core holds it), `missing`, `rejected` (there is a file, but
-    of something else), `no-uuid`."""
+    of something else), `no-uuid`, `unfetched` (no frame is in it)."""
     debug_info: bool
     detail: str
     slide: int | None

@@ -20,8 +20,9 @@ __all__ = ["LibraryResolver"]
 class LibraryResolver:
     """Finds modules in a library; contents are unpacked once, into the local cache and under its limit."""
 
-    def __init__(self, library: Library, cache: LocalCache) -> None:
-        self._library, self._cache = library, cache
+    def __init__(self, library: Library, cache: LocalCache, *, only_unpacked: bool = False) -> None:
+        """`only_unpacked`: nothing is read out of the library but what it holds."""
+        self._library, self._cache, self._only_unpacked = library, cache, only_unpacked
         self._unpacked = False
 
     def resolve(
@@ -63,6 +64,8 @@ class LibraryResolver:
         target = self._cache.blob(image.sha256)
         if target.is_file() and target.stat().st_size == image.size:
             os.utime(target)  # what was used longest ago is evicted first
+        elif self._only_unpacked:
+            return None
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._library.materialize(image.sha256, image.size, target)

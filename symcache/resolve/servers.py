@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from symcache.kinds import Kind
 from symcache.resolve.local_json import load_rows, save_rows
 from symcache.resolve.model import CacheGuess, Progress
 
-__all__ = ["ServerResolver", "ServerSources"]
+__all__ = ["FetchedBefore", "ServerResolver", "ServerSources"]
 
 _REMEMBERED = 8
+_AWAY_SECONDS = 10.0
+"""For which servers that could not be reached are not tried again: each try may take as long as that."""
 
 
 class ServerResolver:
@@ -35,6 +38,7 @@ class ServerResolver:
         """Folder that remembers which shared cache a dump's modules are from."""
         self._available: dict[UUID, list[StoredImage]] | None = None
         """What the only server has of the modules, once it has said."""
+        self._away_until = 0.0
         self.problems: list[str] = []
 
     def resolve(
@@ -43,11 +47,12 @@ class ServerResolver:
         """See `ModuleResolver.resolve`."""
         files: dict[ImageRequest, ImageFile] = {**self._cached.fetch_many(requests)}
         left = [r for r in requests if r not in files and self._may_exist(r)]
-        if left and not self.problems:
+        if left and time.monotonic() >= self._away_until:
             try:
                 files |= self._client.fetch_many(left, progress)
             except RemoteError as error:
-                self.problems.append(str(error))
+                self._away_until = time.monotonic() + _AWAY_SECONDS
+                self.problems += [str(error)] if str(error) not in self.problems else []
             else:
                 # One server down or lying while another responded: once a sentence, not once a file.
                 for texts in self._client.failures.values():
@@ -85,6 +90,26 @@ class ServerResolver:
             and (not request.build or c.build == request.build)
             for c in self._available.get(request.uuid, ())
         )
+
+
+class FetchedBefore:
+    """Finds what was once fetched from servers, in the local cache."""
+
+    def __init__(self, cached: SymbolClient) -> None:
+        """`cached` has no servers."""
+        self._cached = cached
+
+    def resolve(
+        self, requests: Sequence[ImageRequest], progress: Progress | None = None
+    ) -> dict[ImageRequest, ImageFile]:
+        """See `ModuleResolver.resolve`."""
+        del progress
+        return {**self._cached.fetch_many(requests)}
+
+    def guess_caches(self, loads: Mapping[UUID, int]) -> list[CacheGuess]:
+        """Return nothing: files alone do not tell."""
+        del loads
+        return []
 
 
 class ServerSources:

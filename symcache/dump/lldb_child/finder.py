@@ -1,7 +1,7 @@
 """Finds an LLDB that some Python on this machine can import. `python -m symcache.dump.lldb_child.finder` says which.
 
 In this order: the wheel in this environment, LLDB packages of Debian and others (`lldb-19`, `lldb`), Xcode's.
-This file, `worker.py`, `worker_target.py` and `symcache/text.py` also run under those other Pythons, by themselves:
+This file, those that begin with `worker`, and `symcache/text.py` also run under those other Pythons, by themselves:
 standard library only, Python 3.9.
 """
 

@@ -6,15 +6,14 @@ LLDB crashes on some hostile input; what it is given here comes from strangers. 
 from __future__ import annotations
 
 import json
+import math
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,21 +21,19 @@ from pathlib import Path
 from typing import Self
 
 from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
-from symcache.dump.lldb_child.protocol import ChildReport, Plan
+from symcache.dump.lldb_child.protocol import ChildReport, FetchedModules, Plan, to_line
+from symcache.dump.lldb_child.requests import FetchModules, FindSources, read_request
 from symcache.errors import DebuggerError, DumpError
 from symcache.own_program import user_site
 from symcache.scratch import ScratchFolder
 from symcache.text import encodable
 
-__all__ = ["FindSources", "Limits", "LldbProcess", "Mode", "require_lldb"]
+__all__ = ["Limits", "LldbProcess", "Mode", "require_lldb"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_OUTPUT = 256 << 20
-_MAX_REQUEST = 1 << 20
 _END_SECONDS = 10.0
 """For ending once all is said, however little of its time is left."""
-FindSources = Callable[[list[tuple[str, str]]], list[tuple[str, str]]]
-"""From (UUID, recorded path) of the source files of the frames that are printed to folders: (recorded, here)."""
 _NOT_TAKEN = 4
 """Exit code of the worker when LLDB refuses the core."""
 
@@ -122,21 +119,35 @@ class LldbProcess:
         self._errors.close()
         self._folder.cleanup()
 
-    def report(self, plan: Plan, name: str) -> ChildReport:
+    def report(self, plan: Plan, name: str, fetch_modules: FetchModules | None = None) -> ChildReport:
         """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
-        self._send(plan)
-        return ChildReport.parse(self._read(name), name)
+        return ChildReport.parse(self._read(plan, name, None, fetch_modules), name)
 
-    def backtrace(self, plan: Plan, name: str, find_sources: FindSources | None = None) -> str:
+    def backtrace(
+        self, plan: Plan, name: str, find_sources: FindSources | None = None, fetch_modules: FetchModules | None = None
+    ) -> str:
         """Return what LLDB prints for `bt` on the crashed thread, and source lines. Raises DebuggerError, DumpError."""
-        self._send(plan, find_sources)
-        return self._read(name).decode("utf-8", "replace")
+        return self._read(plan, name, find_sources, fetch_modules).decode("utf-8", "replace")
 
-    def prompt(self, plan: Plan, name: str, find_sources: FindSources | None = None) -> None:
-        """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError."""
-        self._send(plan, find_sources)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for LLDB
+    def prompt(
+        self, plan: Plan, name: str, find_sources: FindSources | None = None, fetch_modules: FetchModules | None = None
+    ) -> None:
+        """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError.
+
+        Ctrl-C is LLDB's, and ends `fetch_modules` while that is at work.
+        """
+
+        def fetch(numbers: list[int], why: str) -> FetchedModules:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                return fetch_modules(numbers, why) if fetch_modules else FetchedModules()
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
+            self._send(plan, find_sources)
+            self._respond(find_sources, fetch, math.inf)
             if self._process.wait():
                 raise self._failure(name)
         finally:
@@ -144,53 +155,56 @@ class LldbProcess:
 
     def _send(self, plan: Plan, find_sources: FindSources | None = None) -> None:
         mapped = sum(path.stat().st_size for path in plan.mapped_files())
-        line = self._with_links(plan).to_line(
-            memory=self._limits.memory + 2 * mapped,
-            max_frames=self._limits.max_frames,
-            send_sources=find_sources is not None,
+        self._write(
+            self._with_links(plan).to_line(
+                memory=self._limits.memory + 2 * mapped,
+                max_frames=self._limits.max_frames,
+                send_sources=find_sources is not None,
+            )
         )
-        try:
-            with os.fdopen(self._plan, "wb") as pipe:
-                self._plan = -1
-                pipe.write(line)
-                if find_sources:
-                    pipe.flush()
-                    pipe.write(json.dumps(find_sources(self._read_request())).encode() + b"\n")
-        except BrokenPipeError:
-            pass  # it has died; reading will tell of what
+
+    def _write(self, line: bytes) -> None:
+        with suppress(BrokenPipeError):  # it has died; reading will tell of what
+            while line:
+                line = line[os.write(self._plan, line) :]
+
+    def _respond(self, find_sources: FindSources | None, fetch_modules: FetchModules | None, end: float) -> float:
+        """Respond to the worker until it says that it has no more requests, or until a time has come.
+
+        Return that time, put off by as long as the responses took.
+        """
+        while request := read_request(self._requests, end):
+            start = time.monotonic()
+            if "modules" in request and fetch_modules:
+                fetched = fetch_modules(request["modules"], request["why"])
+                modules = tuple((n, replace(m, symbols=self._link(m.symbols))) for n, m in fetched.modules)
+                self._write(
+                    to_line(replace(fetched, modules=modules, source_map=_encodable(fetched.source_map)).to_json())
+                )
+            elif "sources" in request and find_sources:
+                self._write(to_line(find_sources(request["sources"])))
+            else:
+                break
+            end += time.monotonic() - start
+        return end
 
     def _with_links(self, plan: Plan) -> Plan:
         """Return the plan with links for files whose paths are no UTF-8: LLDB's Python module takes no others."""
-        folder = Path(self._folder.name, "links")
-        folder.mkdir()
-
-        def link(path: Path | None) -> Path | None:
-            if path is None or _is_encodable(str(path)):
-                return path
-            place = folder / str(sum(1 for _ in folder.iterdir()))
-            place.symlink_to(path)
-            return place
-
         return replace(
             plan,
-            core=link(plan.core),
-            source_map=tuple(pair for pair in plan.source_map if all(map(_is_encodable, pair))),
-            modules=tuple(replace(module, symbols=link(module.symbols)) for module in plan.modules),
+            core=self._link(plan.core),
+            source_map=_encodable(plan.source_map),
+            modules=tuple(replace(module, symbols=self._link(module.symbols)) for module in plan.modules),
         )
 
-    def _read_request(self) -> list[tuple[str, str]]:
-        """Return the source files that the worker requests; none if it has died, or sends no request in time."""
-        end, raw = time.monotonic() + self._limits.seconds, b""
-        while not raw.endswith(b"\n") and len(raw) <= _MAX_REQUEST:
-            if not select.select([self._requests], [], [], max(0.0, end - time.monotonic()))[0]:
-                return []
-            if not (part := os.read(self._requests, 1 << 16)):
-                return []
-            raw += part
-        try:
-            return [(uuid, path) for uuid, path in json.loads(raw) if isinstance(uuid, str) and isinstance(path, str)]
-        except (ValueError, TypeError):
-            return []
+    def _link(self, path: Path | None) -> Path | None:
+        if path is None or _is_encodable(str(path)):
+            return path
+        folder = Path(self._folder.name, "links")
+        folder.mkdir(exist_ok=True)
+        place = folder / str(sum(1 for _ in folder.iterdir()))
+        place.symlink_to(path)
+        return place
 
     def _hang_up(self) -> None:
         if self._plan >= 0:
@@ -204,16 +218,19 @@ class LldbProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _read(self, name: str) -> bytes:
+    def _read(
+        self, plan: Plan, name: str, find_sources: FindSources | None, fetch_modules: FetchModules | None
+    ) -> bytes:
         """Return the child's output once it has ended well."""
+        self._send(plan, find_sources)
         received: list[bytes] = []
         stream = self._process.stdout
         if stream is None:
             raise DebuggerError(f"{name}: LLDB's output cannot be read")
         reader = threading.Thread(target=lambda: received.append(stream.read(_MAX_OUTPUT + 1)), daemon=True)
-        end = time.monotonic() + self._limits.seconds
         reader.start()
-        reader.join(self._limits.seconds)
+        end = self._respond(find_sources, fetch_modules, time.monotonic() + self._limits.seconds)
+        reader.join(max(0.0, end - time.monotonic()))
         if reader.is_alive():
             self._kill()
             reader.join()
@@ -251,6 +268,10 @@ class LldbProcess:
         if "MemoryError" in last or "bad_alloc" in last:
             return DebuggerError(f"{name}: LLDB needs more memory than it is allowed", hint="the dump may be hostile")
         return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
+
+
+def _encodable(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in pairs if all(map(_is_encodable, pair)))
 
 
 def _is_encodable(text: str) -> bool:

@@ -13,7 +13,7 @@ from symcache.errors import DebuggerError, DumpError
 from symcache.kinds import uuid_text
 from symcache.text import encodable
 
-__all__ = ["ChildFrame", "ChildModule", "ChildReport", "ChildThread", "ModulePlan", "Plan"]
+__all__ = ["ChildFrame", "ChildModule", "ChildReport", "ChildThread", "FetchedModules", "ModulePlan", "Plan", "to_line"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class ModulePlan:
     """What LLDB gets where there is no binary."""
     symbols_only: bool
     """The placeholder is laid out for `symbols`."""
+    size: int
+    """Bytes of its code, from its header on, as far as the dump tells."""
+    deferred: bool
+    """It has not been fetched; the child requests it when it needs it."""
 
     @property
     def file(self) -> Path | None:
@@ -70,7 +74,26 @@ class Plan:
         worker may request source files.
         """
         options = {"memory": memory, "max_frames": max_frames, "send_sources": send_sources}
-        return json.dumps(_fields(self) | options, default=_json_value).encode() + b"\n"
+        return to_line(_fields(self) | options)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedModules:
+    """The response to a request for modules: those of which there is something now, by their numbers in the plan."""
+
+    modules: tuple[tuple[int, ModulePlan], ...] = ()
+    source_map: tuple[tuple[str, str], ...] = ()
+    """As of a plan, from their dSYMs."""
+    problem: str = ""
+    """Why the others could not be had; without it, nobody has them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the worker reads."""
+        return {
+            "modules": [[number, _fields(module)] for number, module in self.modules],
+            "source_map": self.source_map,
+            "problem": self.problem,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +192,11 @@ def _thread(thread: dict[str, Any]) -> ChildThread:
 
 def _encodable(values: dict[str, Any]) -> dict[str, Any]:
     return {key: encodable(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def to_line(value: object) -> bytes:
+    """Return a line of JSON for the worker."""
+    return json.dumps(value, default=_json_value).encode() + b"\n"
 
 
 def _fields(value: Plan | ModulePlan) -> dict[str, Any]:

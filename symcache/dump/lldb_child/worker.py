@@ -5,19 +5,21 @@ standard library only, Python 3.9. MODE is `analyze` (one JSON object on standar
 JSON too and says where the package is. The plan, a line of JSON, is read from the descriptor FD once LLDB is imported;
 protocol.py tells its fields, and those of the report.
 
-With `send_sources`, `print` and `prompt` request the source files of the frames that they print: a line
-[[UUID, path], …] goes out through the descriptor REQUESTS, and a line [[from, to], …] of folders to map comes back
-from FD.
+While at work it requests, line by line through the descriptor REQUESTS, what turns out to be needed, and the response
+is a line from FD: {"modules": [NUMBER, …], "why": …} of the plan, which gives {"modules": [[NUMBER, its plan], …],
+"source_map": …, "problem": …}; with `send_sources` also the source files of the frames that `print` and `prompt` print,
+{"sources": [[UUID, path], …]}, which gives folders to map, [[from, to], …].
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,19 @@ from typing import Any
 _FOLDER = Path(__file__).resolve().parent
 
 
-def _load(name: str, folder: Path = _FOLDER) -> Any:
+def _import(name: str, folder: Path = _FOLDER) -> Any:
     """Import one of our files by its path: no folder of ours may be on Python's, where `html.py` is another."""
-    path = folder / (name + ".py")
-    spec = importlib.util.spec_from_file_location("symcache_" + name, path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    sys.modules["symcache_" + name] = module
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return module
+    package = "symcache_" + folder.name
+    if package not in sys.modules:
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__path__ = [str(folder)]
+    return importlib.import_module(package + "." + name)
 
 
-_target = _load("worker_target")
-_printable = _load("text", _FOLDER.parents[1]).printable
+_target = _import("worker_target")
+_modules = _import("worker_modules")
+_commands = _import("worker_commands")
+_printable = _import("text", _FOLDER.parents[1]).printable
 _SOURCE_FRAMES = 64
 """Frames whose sources are requested."""
 _AROUND = 3
@@ -49,7 +52,7 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if mode == "analyze":
         os.dup2(2, 1)
-    lldb = _load("finder").import_lldb(package["package_folder"], package["library"])
+    lldb = _import("finder").import_lldb(package["package_folder"], package["library"])
     pipe = os.fdopen(descriptor, encoding="utf-8")
     text = pipe.readline()
     if not text:
@@ -61,13 +64,15 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
         channel.write(json.dumps({"error": modules}) + "\n")
         channel.flush()
         return 4
+    if process is not None:
+        modules.request = _Requests(pipe, requests)
+        crashed = process.GetSelectedThread()
+        modules.complete([crashed] if mode != "analyze" else _threads(process))
     if mode == "analyze":
         result: dict[str, Any] = {
             "version": lldb.SBDebugger.GetVersionString().split("\n")[0],
-            "modules": modules,
-            "threads": [
-                _target.walked_frames(target, process.GetThreadAtIndex(n)) for n in range(process.GetNumThreads())
-            ]
+            "modules": modules.reports,
+            "threads": [_target.walked_frames(target, thread) for thread in _threads(process)]
             if process is not None
             else [_target.symbolicated_frames(lldb, target, addresses) for addresses in plan["frames"]],
         }
@@ -79,11 +84,27 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
         channel.flush()
         os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash
     if plan["send_sources"]:
-        _request_sources(lldb, debugger, process.GetSelectedThread(), pipe, requests)
-    pipe.close()
-    _prompt(lldb, debugger, process, interactive=mode == "prompt")
+        _request_sources(lldb, debugger, crashed, modules.request)
+    _prompt(lldb, debugger, process, modules, interactive=mode == "prompt")
     sys.stdout.flush()
     os._exit(0)
+
+
+class _Requests:
+    """Sends a request to the parent, and returns its response."""
+
+    def __init__(self, pipe: Any, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)  # the parent waits for its end
+        self._pipe, self._requests = pipe, os.fdopen(descriptor, "w", encoding="utf-8")
+
+    def __call__(self, request: dict[str, Any]) -> Any:
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+        return json.loads(self._pipe.readline() or "null")
+
+
+def _threads(process: Any) -> list[Any]:
+    return [process.GetThreadAtIndex(n) for n in range(process.GetNumThreads())]
 
 
 def _limit(memory: int, mode: str) -> None:
@@ -110,14 +131,12 @@ def _source_lines(thread: Any) -> Iterator[tuple[int, Any, Any]]:
             yield number, frame, line
 
 
-def _request_sources(lldb: Any, debugger: Any, thread: Any, pipe: Any, requests: int) -> None:
+def _request_sources(lldb: Any, debugger: Any, thread: Any, request: Any) -> None:
     wanted = [
-        [_target.uuid_of(frame.GetModule()), _target.path_of(line.GetFileSpec())]
+        [_modules.uuid_of(frame.GetModule()), _modules.path_of(line.GetFileSpec())]
         for _, frame, line in _source_lines(thread)
     ]
-    with os.fdopen(requests, "w", encoding="utf-8") as request:
-        request.write(json.dumps(wanted) + "\n")
-    _target.map_sources(lldb, debugger, json.loads(pipe.readline() or "[]"))
+    _modules.map_sources(lldb, debugger, request({"sources": wanted}) or [])
 
 
 def _print_source(lldb: Any, thread: Any) -> None:
@@ -139,7 +158,7 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _prompt(lldb: Any, debugger: Any, process: Any, *, interactive: bool) -> None:
+def _prompt(lldb: Any, debugger: Any, process: Any, modules: Any, *, interactive: bool) -> None:
     debugger.SetOutputFileHandle(sys.stdout, False)
     debugger.SetErrorFileHandle(sys.stderr, False)
     color = debugger.GetUseColor()
@@ -152,6 +171,7 @@ def _prompt(lldb: Any, debugger: Any, process: Any, *, interactive: bool) -> Non
     if not interactive:
         return
     debugger.SetInputFileHandle(sys.stdin, False)
+    _write(_commands.Commands(lldb, debugger, process, modules, _write).introduction())
 
     def run() -> None:
         debugger.RunCommandInterpreter(True, False, lldb.SBCommandInterpreterRunOptions(), 0, False, False)

@@ -5,17 +5,18 @@ Loaded by `worker.py` from the file beside it, as that is: standard library only
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-__all__ = ["map_sources", "open_target", "path_of", "symbolicated_frames", "uuid_of", "walked_frames"]
+from .worker_modules import Modules, map_sources, path_of, run, uuid_of, without_scripts
+
+__all__ = ["open_target", "symbolicated_frames", "walked_frames"]
 
 _NONE = (1 << 64) - 1
 _MAX_SYMBOLICATED = 100_000
 
 
 def open_target(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return debugger, target, process and a report on each module, or, if it failed: debugger, None, None and why.
+    """Return debugger, target, process and its modules, or, if it failed: debugger, None, None and why.
 
     Without a core there is no process.
     """
@@ -38,109 +39,25 @@ def open_target(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         settings["target.process.virtual-addressable-bits"] = "47"
     for key, value in settings.items():
         debugger.SetInternalVariable(key, value, name)  # a version that lacks one needs it not
-    # Two things read the symbols of each of hundreds of modules, where a backtrace needs those of a few: the search for
-    # scripts that come with a module, which only this switches off, and that for run-time checkers (BoundsSafety).
-    scripts = debugger.GetScriptLanguage()
-    debugger.SetScriptLanguage(lldb.eScriptLanguageNone)
-    _run(lldb, debugger, "plugin disable instrumentation-runtime")  # older ones have neither plug-in nor command
+    # Else the search for run-time checkers (BoundsSafety) reads the symbols of every module, where a backtrace needs
+    # those of a few. Older versions have neither plug-in nor command.
+    run(lldb, debugger, "plugin disable instrumentation-runtime")
     error = lldb.SBError()
-    target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
-    if not target.IsValid():
-        return debugger, None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
-    process = target.LoadCore(plan["core"], error) if plan["core"] else None
+    with without_scripts(lldb, debugger):
+        target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
+        if not target.IsValid():
+            return debugger, None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
+        process = target.LoadCore(plan["core"], error) if plan["core"] else None
     if process is not None and not process.IsValid():
         return debugger, None, None, error.GetCString() or "LLDB does not take the core"
     map_sources(lldb, debugger, plan["source_map"])
-    own = {uuid_of(module): module for module in target.module_iter()}
-    added = [_add(lldb, target, m, own) for m in plan["modules"]]
-    slides: dict[str, Counter[int]] = {}
-    for wanted, module, _ in added:
-        if module is not None and wanted["layout"]:
-            slides.setdefault(wanted["layout"], Counter())[wanted["address"] - _base(module)] += 1
-    for wanted, module, report in added:
-        if module is not None:
-            common = slides.get(wanted["layout"])
-            slide = wanted["address"] - _base(module)
-            _place(
-                target, module, wanted["address"], report, whole=common is None or common.most_common(1)[0][0] == slide
-            )
-    debugger.SetScriptLanguage(scripts)
-    reports = [report for _, _, report in added]
+    modules = Modules(lldb, target, plan["modules"])
     if process is not None and "thread" in plan:
         thread = process.GetThreadAtIndex(plan["thread"])
         if thread.IsValid():
             process.SetSelectedThread(thread)
             thread.SetSelectedFrame(0)
-    return debugger, target, process, reports
-
-
-def _add(
-    lldb: Any, target: Any, wanted: dict[str, Any], own: dict[str, Any]
-) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-    """Add one module, checked: LLDB itself checks neither architecture nor UUID, nor whether a dSYM fits.
-
-    Return what was wanted, the module that is to be placed, or None if there is none, and the report on it.
-    """
-    report: dict[str, Any] = {"state": "missing", "symbols": False, "file_address": None, "detail": ""}
-    uuid = wanted["uuid"] or ""
-    if wanted["executable"]:
-        if uuid in own:
-            target.RemoveModule(own[uuid])  # else AddModule would give it back instead of the file
-        module = target.AddModule(wanted["executable"], None, uuid, wanted["symbols"])
-        if not module.IsValid():
-            report["state"], report["detail"] = "rejected", "LLDB does not take the file"
-        elif uuid and uuid_of(module) != uuid:
-            report["state"], report["detail"] = "rejected", "the file has UUID " + uuid_of(module)
-            target.RemoveModule(module)
-        else:
-            report["state"], report["file_address"] = "loaded", _base(module)
-            if wanted["symbols"]:
-                spec = module.GetSymbolFileSpec()
-                report["symbols"] = path_of(spec) == wanted["symbols"]
-            return wanted, module, report
-        if uuid in own:
-            target.AddModule(own[uuid])
-            target.SetModuleLoadAddress(own[uuid], wanted["address"] - _base(own[uuid]))
-    if wanted["symbols_only"] and not (uuid in own and own[uuid].FindSection("__TEXT").IsValid()):
-        if uuid in own:
-            target.RemoveModule(own[uuid])
-        module = target.AddModule(wanted["placeholder"], None, None, wanted["symbols"])
-        if module.IsValid():
-            if path_of(module.GetSymbolFileSpec()) == wanted["symbols"]:
-                report["state"], report["symbols"], report["file_address"] = "symbols", True, _base(module)
-            return wanted, module, report
-    if uuid in own:
-        # Either the core itself holds the image, or this is LLDB's own placeholder, as it makes them for minidumps.
-        if own[uuid].FindSection("__TEXT").IsValid():
-            report["state"] = "memory"
-            if wanted["symbols"]:
-                _run(lldb, target.GetDebugger(), "target symbols add " + _quoted(wanted["symbols"]))
-                report["symbols"] = path_of(own[uuid].GetSymbolFileSpec()) == wanted["symbols"]
-    elif wanted["placeholder"]:
-        module = target.AddModule(wanted["placeholder"], None, None, None)
-        if module.IsValid():
-            return wanted, module, report
-    return wanted, None, report
-
-
-def _base(module: Any) -> int:
-    """Return the address that a module's header was linked for."""
-    return int(module.GetObjectFileHeaderAddress().GetFileAddress())
-
-
-def _place(target: Any, module: Any, address: int, report: dict[str, Any], *, whole: bool) -> None:
-    """Slide a module so that its header lies at `address`; not `whole`: its code only.
-
-    An image as another shared cache lays it out has its code and data at other distances. One slide for all would put
-    its data where other modules have their code, and LLDB would take that code for this data.
-    """
-    text = None if whole else module.FindSection("__TEXT")  # which reads the module's symbols
-    if text is None or not text.IsValid():
-        error = target.SetModuleLoadAddress(module, address - _base(module))
-    else:
-        error = target.SetSectionLoadAddress(text, address)
-    if error.Fail():
-        report["detail"] = error.GetCString() or "LLDB does not place it"
+    return debugger, target, process, modules
 
 
 def walked_frames(target: Any, thread: Any) -> dict[str, Any]:
@@ -219,28 +136,3 @@ def _add_line(entry: dict[str, Any], line: Any) -> None:
         entry["file"] = path_of(line.GetFileSpec())
         entry["line"] = line.GetLine()
         entry["column"] = line.GetColumn() or None
-
-
-def map_sources(lldb: Any, debugger: Any, pairs: list[list[str]]) -> None:
-    """Have LLDB look for sources in other folders than those that the compiler recorded: [[recorded, here], …]."""
-    for source, destination in pairs:
-        _run(lldb, debugger, "settings append target.source-map " + _quoted(source) + " " + _quoted(destination))
-
-
-def _run(lldb: Any, debugger: Any, command: str) -> None:
-    debugger.GetCommandInterpreter().HandleCommand(command, lldb.SBCommandReturnObject())
-
-
-def uuid_of(module: Any) -> str:
-    """Return a module's UUID in upper case, empty if it has none."""
-    return (module.GetUUIDString() or "").upper()
-
-
-def path_of(spec: Any) -> str:
-    """Return the path that an SBFileSpec is of."""
-    folder, name = spec.GetDirectory() or "", spec.GetFilename() or ""
-    return folder + "/" + name if folder and folder != "/" else folder + name
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -18,7 +18,7 @@ from symcache.dump.placeholders.symbols_only import frameless_functions, image_l
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 
-__all__ = ["Placeholders", "rewrite_core"]
+__all__ = ["Placeholders", "deferred_uuid", "rewrite_core"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,28 @@ class Placeholders:
     frameless: Sequence[int]
     """Where threads are in functions that keep no frame."""
 
-    def write(self, number: int, path: Path, debug_info: ImageFile | None) -> None:
-        """Write the placeholder of a module. Raises OSError."""
+    def write(self, number: int, path: Path, debug_info: ImageFile | None, *, deferred: bool = False) -> None:
+        """Write the placeholder of a module. Raises OSError.
+
+        One that is `deferred` has not the module's UUID: while LLDB knows a file with a UUID, it takes no other.
+        """
         module, layout = self.modules[number], self.layouts.get(number)
+        uuid = module.uuid or UUID(int=0)  # of zeros: LLDB's UUID of none
         write_placeholder(
             path,
             self.cputype,
-            module.uuid or UUID(int=0),  # of zeros: LLDB's UUID of none
+            deferred_uuid(uuid) if deferred else uuid,
             module.path,
             layout or unknown_layout(self.cputype, self.sizes[number]),
             executable=number in self.executable,
             hollow=layout is not None,
             frameless=frameless_functions(module, layout, debug_info, self.frameless) if layout else (),
         )
+
+
+def deferred_uuid(uuid: UUID) -> UUID:
+    """Return the UUID of the placeholder of a module that is fetched later; the same of this is the module's."""
+    return UUID(int=uuid.int ^ 1 << 127)
 
 
 def rewrite_core(
