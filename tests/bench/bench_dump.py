@@ -27,7 +27,7 @@ from tests.support.toolchain import compile_image
 
 _MODULES, _FUNCTIONS, _FRAMES = 300, 4000, 40
 _BASE, _SPACING, _STACK = 0x7FF8_0000_0000, 0x100_0000, 0x7FF7_0000_0000
-_PEER = """
+PEER = """
 import json, sys
 import lldb
 plan = json.load(open(sys.argv[1]))
@@ -76,7 +76,7 @@ def run(scratch: Path) -> list[Row]:
         )
     )
     peer_script = scratch / "peer.py"
-    peer_script.write_text(_PEER)
+    peer_script.write_text(PEER)
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("SYMCACHE_", "DEBUGINFOD_"))},
         "XDG_DATA_HOME": str(scratch / "nobody"),

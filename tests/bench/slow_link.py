@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from urllib.parse import urlsplit
 
-__all__ = ["slow_link"]
+__all__ = ["SlowUrl", "slow_link"]
 
 _CHUNK = 16 << 10
 
@@ -19,6 +19,7 @@ class _Line:
 
     def __init__(self, rate: float, delay: float) -> None:
         self._rate, self._delay = rate, delay
+        self.passed = 0
         self._free_at = 0.0
 
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,14 +27,22 @@ class _Line:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):
+                self.passed += len(data)
                 self._free_at = max(self._free_at, loop.time()) + len(data) / self._rate
                 loop.call_at(self._free_at + self._delay, writer.write, data)
                 await asyncio.sleep(self._free_at - loop.time())  # so no more than a chunk of each connection waits
         loop.call_at(loop.time() + self._delay, writer.close)
 
 
+class SlowUrl(str):
+    """The URL of a slow link."""
+
+    received: Callable[[], int]
+    """Return how many bytes have come back from the server."""
+
+
 @contextlib.contextmanager
-def slow_link(url: str, *, rate: float, round_trip: float) -> Iterator[str]:
+def slow_link(url: str, *, rate: float, round_trip: float) -> Iterator[SlowUrl]:
     """Yield the URL under which the server at `url` is reached at `rate` bytes a second in each direction.
 
     `round_trip` in seconds passes before a connection is there, and again before the first byte of an answer. Lost
@@ -59,7 +68,9 @@ def slow_link(url: str, *, rate: float, round_trip: float) -> Iterator[str]:
     thread.start()
     loop, port = started.result()
     try:
-        yield f"http://127.0.0.1:{port}"
+        slow = SlowUrl(f"http://127.0.0.1:{port}")
+        slow.received = lambda: lines[1].passed
+        yield slow
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
