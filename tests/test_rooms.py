@@ -20,6 +20,7 @@ RANK = {
     "symcache.catalog": 2,
     "symcache.store": 2,
     "symcache.dyld": 2,
+    "symcache.confined": 1,
     "symcache.macho": 1,
     "symcache.reports": 1,
     "symcache.crash": 0,

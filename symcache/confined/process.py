@@ -1,0 +1,212 @@
+"""The one way to have hostile files read: by a Python in a process of its own, which can do little else.
+
+What it reads decides what it does, if the reader has a fault. So it gets bounds, no network, nothing to write but what
+it is given, no processes of its own; and it ends with this process, and when it is no longer wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from symcache.confined import inside
+from symcache.confined.machine import is_unconfined, machine_memory, sandbox_command
+from symcache.errors import EnvironmentFailure
+
+__all__ = ["Bounds", "Cause", "ConfinedProcess", "ProcessFailure"]
+
+_INSIDE = str(Path(inside.__file__).resolve())
+_END_SECONDS = 10.0
+"""For ending once all is said, however little of its time is left."""
+_MAX_ERRORS = 1 << 20
+_NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
+"""What programs say on standard error when they get none."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a confined process may take."""
+
+    seconds: float = 180
+    """Until its output is there."""
+    memory: int = 8 << 30
+    """Bytes that are its own: files that it maps take none. Three quarters of the machine's are the most."""
+    output: int = 256 << 20
+    """Bytes on standard output."""
+    descriptors: int = 2048
+    writable: tuple[Path, ...] = ()
+    """Folders below which it may write, and must exist; files in them can be larger than a mebibyte."""
+
+    @property
+    def granted_memory(self) -> int:
+        """`memory`, as far as the machine has it."""
+        return min(self.memory, machine_memory() * 3 // 4)
+
+    def to_json(self, *, terminal: bool) -> str:
+        """Return what `inside.py` reads."""
+        return json.dumps(
+            {
+                "memory": self.granted_memory,
+                "descriptors": self.descriptors,
+                "file_bytes": None if terminal or self.writable else _MAX_ERRORS,
+                # Where nothing ends it with this process, its own time does.
+                "cpu_seconds": None if terminal else int(self.seconds * (os.cpu_count() or 1)) + 60,
+                "writable": [str(path.absolute()) for path in self.writable],
+                "parent": os.getpid(),
+                "unconfined": is_unconfined(),
+            }
+        )
+
+
+class Cause(StrEnum):
+    """Why a confined process gave no result."""
+
+    TIME = "time"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    SIGNAL = "signal"
+    FAILED = "failed"
+    UNCONFINED = "unconfined"
+    """The system refused to confine it, so that it did not begin."""
+
+
+class ProcessFailure(EnvironmentFailure):
+    """A confined process died, failed, or wanted more than it may."""
+
+    def __init__(self, message: str, cause: Cause, code: int | None = None) -> None:
+        super().__init__(message)
+        self.cause, self.code = cause, code
+
+
+class ConfinedProcess:
+    """A Python that runs a script confined: a context manager, behind which it and all that it started are gone.
+
+    `python`: returns the command that runs a file with arguments, such as `own_python`. `script`: a file, or `-m` and
+    the module as first of `arguments`. `folder`: an empty one, where it works. `terminal`: standard input and output
+    are ours, for as long as the user likes. To be used by the thread that made it: Linux ends it with that.
+    """
+
+    def __init__(
+        self,
+        python: Callable[..., list[str]],
+        script: str,
+        arguments: Sequence[str],
+        bounds: Bounds,
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        terminal: bool = False,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self._bounds, self._terminal = bounds, terminal
+        self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (`__exit__` closes it)
+        sandbox = sandbox_command(bounds.writable) if sys.platform == "darwin" else []
+        try:
+            self._process = subprocess.Popen(
+                [*sandbox, *python(_INSIDE, bounds.to_json(terminal=terminal), script, *arguments)],
+                stdin=None if terminal else subprocess.DEVNULL,
+                stdout=None if terminal else subprocess.PIPE,
+                stderr=None if terminal else self._errors,
+                cwd=folder,
+                env=dict(environment),
+                start_new_session=not terminal,  # the terminal belongs to our session
+                pass_fds=pass_fds,
+            )
+        except BaseException:
+            self._errors.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def kill(self) -> None:
+        """End it now, with all that it started, which may have outlived it."""
+        if self._terminal:
+            self._process.kill()
+        else:
+            with suppress(ProcessLookupError, PermissionError):  # macOS: of a group whose processes have all ended
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def read(self, what: str, accepted: Sequence[int] = ()) -> tuple[int, bytes]:
+        """Return exit code and standard output, once it has ended with 0 or an `accepted` code. Raises ProcessFailure.
+
+        `what`: it, as messages begin.
+        """
+        stream, limit, end = self._process.stdout, self._bounds.output, time.monotonic() + self._bounds.seconds
+        if stream is None:
+            raise ValueError("its standard output is the terminal")
+        received = bytearray()
+        while part := self._read_some(stream.fileno(), end):
+            received += part
+            if len(received) > limit:
+                raise ProcessFailure(f"{what} writes more than {limit >> 20} MiB", Cause.OUTPUT)
+        if part is None:
+            took = f"{self._bounds.seconds:g} seconds"
+            raise ProcessFailure(f"{what} was not done after {took} and was stopped", Cause.TIME)
+        try:
+            code = self._process.wait(timeout=max(_END_SECONDS, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise ProcessFailure(f"{what} closed its output, but does not end", Cause.TIME) from None
+        self.kill()  # what it has left behind, where it could leave anything
+        if code and code not in accepted:
+            raise self._failure(what)
+        return code, bytes(received)
+
+    @staticmethod
+    def _read_some(descriptor: int, end: float) -> bytes | None:
+        """Return what is there to read, nothing at the end of it, and None if nothing comes until `end`."""
+        if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
+            return None
+        return os.read(descriptor, 1 << 20)
+
+    def wait(self, what: str) -> None:
+        """Wait until it has ended well, for as long as the user likes. Raises ProcessFailure, KeyboardInterrupt."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the child
+        try:
+            code = self._process.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if code == -signal.SIGINT:
+            raise KeyboardInterrupt
+        if code:
+            raise self._failure(what)
+
+    def _failure(self, what: str) -> ProcessFailure:
+        code = self._process.returncode
+        self._errors.seek(0)
+        text = self._errors.read(_MAX_ERRORS).decode("utf-8", "replace")
+        last = (text.strip().splitlines() or [""])[-1][:300]
+        if any(word in text for word in _NO_MEMORY):
+            granted = self._bounds.granted_memory / (1 << 30)
+            return ProcessFailure(f"{what} needs more memory than it is allowed, {granted:.1f} GiB", Cause.MEMORY, code)
+        if code < 0:
+            try:
+                died = signal.Signals(-code).name
+            except ValueError:
+                died = f"signal {-code}"
+            if code == -signal.SIGKILL:
+                last = last or "perhaps for lack of memory on this machine"
+            return ProcessFailure(f"{what} died of {died}" + (f" ({last})" if last else ""), Cause.SIGNAL, code)
+        if code == inside.FAILED:
+            return ProcessFailure(f"{what} cannot be confined: {last}", Cause.UNCONFINED, code)
+        return ProcessFailure(f"{what} failed: {last or f'exit code {code}'}", Cause.FAILED, code)
