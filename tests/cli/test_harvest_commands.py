@@ -169,7 +169,7 @@ def test_hosts_that_cannot_be_harvested(openssh: OpenSshServer, system: Path, ow
     stranger = ["--identity", str(openssh.stranger), "--host-key", openssh.fingerprint]
     fails(symcache("harvest", url, *stranger), 3, "refused", "id_stranger")
     fails(symcache("harvest", url, *login, "--password-env", "UNSET"), 2, "UNSET holds no password")
-    fails(symcache("harvest", openssh.url(), *login), 3, "sw_vers", "is that a macOS machine?")
+    fails(symcache("harvest", openssh.url(), *login), 3, "sw_vers", "is that a macOS machine")
     fails(symcache("harvest", url, *login, "--extractor", "util"), 1, "has no dyld_shared_cache_util")
     fails(symcache("harvest", url, *login, "--extractor", "bundle"), 1, "has no /usr/lib/dsc_extractor.bundle", "Xcode")
     assert not list(own_library.rglob("*.json.zst"))

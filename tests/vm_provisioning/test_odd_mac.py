@@ -12,7 +12,7 @@ from symcache.demo import cache_util
 from symcache.demo.layouts import LAYOUTS
 from symcache.library import Library
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, harvest
-from symcache_provisioning.ssh.guest_folder import guest_folder
+from symcache_provisioning.extractors.guest_tool import NoSpaceError, temporary_folder
 from tests.support.mac import PASSWORD, USERS, OddMac, make_mac, need_a_root
 from tests.support.mac_layout import image_count
 from tests.support.toolchain import compile_image
@@ -49,10 +49,12 @@ def test_any_login_shell_will_do(user: str, mac: OddMac, monkeypatch: pytest.Mon
         assert (source.identity().build, source.host()) == (LAYOUTS["15"].build, LAYOUTS["15"].model)
         odd = 'it\'s a "$HOME" `x` !! \\ *'
         assert session.run(["/bin/sh", "-c", 'printf %s "$1"', "sh", odd]).stdout == odd.encode()
-        with guest_folder("Mac", session.run, session.run) as folder:
+        with temporary_folder(source, 1) as folder:
             made = mac.root / "private" / folder[1:]
             assert made.stat().st_mode & 0o777 == 0o700
         assert not made.exists()
+        with pytest.raises(NoSpaceError), temporary_folder(source, 1 << 60):
+            pass
 
 
 def test_gnu_options_are_unknown_there(mac: OddMac, monkeypatch: pytest.MonkeyPatch) -> None:
