@@ -27,6 +27,7 @@ _OPTIONS = {
     "arm64e": CacheOptions(arch="arm64e"),
     "x86_64": CacheOptions(arch="x86_64"),
     "x86_64h": CacheOptions(arch="x86_64h"),
+    "arm64e_x1": CacheOptions(arch="arm64e", magic="arm64ex1", layout_seed=4),
     "arm64e driverkit": CacheOptions(arch="arm64e", layout_seed=2),
     "arm64e update": CacheOptions(arch="arm64e", layout_seed=6),
 }
