@@ -1,5 +1,6 @@
 """Hostile files are read in a process of its own, with bounds and next to no rights; see `ConfinedProcess`."""
 
+from symcache.confined.conversation import Conversation, NoRequestError, Respond
 from symcache.confined.machine import UNCONFINED, machine_memory, unconfined_parts
 from symcache.confined.process import Bounds, Cause, ConfinedProcess, ProcessFailure
 
@@ -8,7 +9,10 @@ __all__ = [
     "Bounds",
     "Cause",
     "ConfinedProcess",
+    "Conversation",
+    "NoRequestError",
     "ProcessFailure",
+    "Respond",
     "machine_memory",
     "unconfined_parts",
 ]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from symcache.confined import inside
+from symcache.confined.conversation import Conversation, NoRequestError
 from symcache.confined.machine import is_unconfined, machine_memory, sandbox_command
 from symcache.errors import EnvironmentFailure
 
@@ -40,7 +41,7 @@ class Bounds:
     """What a confined process may take."""
 
     seconds: float = 180
-    """Until its output is there."""
+    """Until its output is there, without those that we take to respond to it."""
     memory: int = 8 << 30
     """Bytes that are its own: files that it maps take none. Three quarters of the machine's are the most."""
     output: int = 256 << 20
@@ -76,6 +77,8 @@ class Cause(StrEnum):
     TIME = "time"
     MEMORY = "memory"
     OUTPUT = "output"
+    REQUEST = "request"
+    """It asked for something that it may not, or too often."""
     SIGNAL = "signal"
     FAILED = "failed"
     UNCONFINED = "unconfined"
@@ -95,7 +98,8 @@ class ConfinedProcess:
 
     `python`: returns the command that runs a file with arguments, such as `own_python`. `script`: a file, or `-m` and
     the module as first of `arguments`. `folder`: an empty one, where it works. `terminal`: standard input and output
-    are ours, for as long as the user likes. To be used by the thread that made it: Linux ends it with that.
+    are ours, for as long as the user likes. `conversation`: with it, if it is told or asks for anything; its
+    `child_ends` are for `arguments`. To be used by the thread that made it: Linux ends it with that.
     """
 
     def __init__(
@@ -108,9 +112,10 @@ class ConfinedProcess:
         environment: Mapping[str, str],
         folder: Path,
         terminal: bool = False,
-        pass_fds: Sequence[int] = (),
+        conversation: Conversation | None = None,
     ) -> None:
         self._bounds, self._terminal = bounds, terminal
+        self._conversation = conversation
         self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (`__exit__` closes it)
         sandbox = sandbox_command(bounds.writable) if sys.platform == "darwin" else []
         try:
@@ -122,11 +127,13 @@ class ConfinedProcess:
                 cwd=folder,
                 env=dict(environment),
                 start_new_session=not terminal,  # the terminal belongs to our session
-                pass_fds=pass_fds,
+                pass_fds=conversation.child_ends if conversation else (),
             )
         except BaseException:
             self._errors.close()
             raise
+        if conversation:
+            conversation.close_child_ends()
 
     def __enter__(self) -> Self:
         return self
@@ -155,14 +162,15 @@ class ConfinedProcess:
         stream, limit, end = self._process.stdout, self._bounds.output, time.monotonic() + self._bounds.seconds
         if stream is None:
             raise ValueError("its standard output is the terminal")
-        received = bytearray()
-        while part := self._read_some(stream.fileno(), end):
-            received += part
+        received, ended = bytearray(), False
+        while not ended:
+            ready, took = self._proceed(what, [stream.fileno()], max(0.0, end - time.monotonic()))
+            end += took
+            if stream.fileno() in ready:
+                received += (part := os.read(stream.fileno(), 1 << 20))
+                ended = not part
             if len(received) > limit:
                 raise ProcessFailure(f"{what} writes more than {limit >> 20} MiB", Cause.OUTPUT)
-        if part is None:
-            took = f"{self._bounds.seconds:g} seconds"
-            raise ProcessFailure(f"{what} was not done after {took} and was stopped", Cause.TIME)
         try:
             code = self._process.wait(timeout=max(_END_SECONDS, end - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -172,17 +180,28 @@ class ConfinedProcess:
             raise self._failure(what)
         return code, bytes(received)
 
-    @staticmethod
-    def _read_some(descriptor: int, end: float) -> bytes | None:
-        """Return what is there to read, nothing at the end of it, and None if nothing comes until `end`."""
-        if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
-            return None
-        return os.read(descriptor, 1 << 20)
+    def _proceed(self, what: str, outputs: list[int], seconds: float | None) -> tuple[list[int], float]:
+        """Go on with the conversation, or return which of `outputs` can be read; with the seconds that we responded."""
+        talk = self._conversation
+        reading, writing = (talk.reading, talk.writing) if talk else ([], [])
+        ready, sending, _ = select.select([*outputs, *reading], writing, [], seconds)
+        if not ready and not sending:
+            late = "was not done" if outputs else "did not read what it was sent"
+            raise ProcessFailure(f"{what} {late} after {self._bounds.seconds:g} seconds and was stopped", Cause.TIME)
+        try:
+            return ready, talk.proceed([*ready, *sending]) if talk else 0.0
+        except NoRequestError as error:
+            raise ProcessFailure(f"{what} {error} and was stopped", Cause.REQUEST) from error
 
     def wait(self, what: str) -> None:
-        """Wait until it has ended well, for as long as the user likes. Raises ProcessFailure, KeyboardInterrupt."""
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the child
+        """Wait until it has ended well, for as long as the user likes. Raises ProcessFailure, KeyboardInterrupt.
+
+        Ctrl-C is for the child; to have it end a response, that sets its handler (`Conversation.begin`).
+        """
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
+            while (talk := self._conversation) and (talk.reading or talk.writing):
+                self._proceed(what, [], self._bounds.seconds if talk.writing else None)
             code = self._process.wait()
         finally:
             signal.signal(signal.SIGINT, before)
