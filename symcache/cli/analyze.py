@@ -33,6 +33,7 @@ from symcache.cli.dumps import (
     SourceMapOption,
     SymbolsOption,
     TimeoutOption,
+    lldb_limits,
     name_missing,
     name_symbols_only,
     source_pair,
@@ -80,14 +81,16 @@ def analyze_(
     with errors_to_exit():
         paths = [Path(text).expanduser() for text in dumps]
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
+        jobs = min(jobs or os.cpu_count() or 1, len(paths))
         work = _Work(
-            *(symbols or [], library, server, parse_uuid(cache) if cache else None, build, timeout, source),
+            *(symbols or [], library, server, parse_uuid(cache) if cache else None, build),
+            *(lldb_limits(timeout, jobs), source),
             source_map=[source_pair(text) for text in source_map or ()],
             all_modules=all_modules,
         )
         worst = 0
         warned: set[str] = set()
-        for path, result in _results(work, paths, jobs or os.cpu_count() or 1):
+        for path, result in _results(work, paths, jobs):
             # One server that is away is one warning, not one a dump.
             warn([p for p in result.problems if p not in warned])
             warned.update(result.problems)
@@ -125,7 +128,7 @@ class _Work:
     server: list[str] | None
     cache: UUID | None
     build: str | None
-    timeout: float
+    limits: Limits
     source: bool
     source_map: Sequence[tuple[str, str]] = ()
     """Folders in which sources were compiled, and where they are; the frames then have their lines."""
@@ -143,7 +146,7 @@ class _Work:
                         sources.resolver,
                         cache=self.cache,
                         build=self.build,
-                        limits=Limits(seconds=self.timeout),
+                        limits=self.limits,
                         here=None if self.all_modules else sources.here,
                         fetching=bar.fetching if bar else None,
                         source_map=self.source_map,

@@ -20,11 +20,14 @@ from symcache.cli.common import (
     console,
     errors_to_exit,
     existing_dump,
+    existing_path,
     out,
     percent_progress,
     plain,
+    state,
 )
-from symcache.cli.settings import binary_sources
+from symcache.cli.settings import binary_sources, lldb_memory
+from symcache.confined import machine_memory, unconfined_parts
 from symcache.dump import (
     Limits,
     LldbProcess,
@@ -46,6 +49,7 @@ __all__ = [
     "SourceMapOption",
     "SymbolsOption",
     "TimeoutOption",
+    "lldb_limits",
     "name_missing",
     "name_symbols_only",
     "register",
@@ -65,6 +69,7 @@ AllModulesOption = Annotated[
     bool, typer.Option("--all-modules", help="Fetch all modules, not those that threads are in: for use offline.")
 ]
 TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For LLDB, a dump.")]
+_LEAST_MEMORY = 512 << 20
 _NAMED = 12
 """Missing modules that are named one by one."""
 
@@ -84,15 +89,20 @@ def open_(
     source_map: SourceMapOption = None,
     all_modules: AllModulesOption = False,
     timeout: TimeoutOption = Limits.seconds,
+    write: Annotated[
+        list[Path] | None,
+        typer.Option("--write", metavar="DIR", help="Folder that commands at the prompt may write into; repeatable."),
+    ] = None,
 ) -> None:
     """Open a crash dump in LLDB: crashed thread selected, backtrace printed. Without a terminal it stops there."""
     with errors_to_exit():
+        writable = [existing_path(str(folder)) for folder in write or ()]
         path = existing_dump(dump)
         pairs = [source_pair(text) for text in source_map or ()]
         wanted_cache = parse_uuid(cache) if cache else None
         mode = Mode.PROMPT if sys.stdin.isatty() and sys.stdout.isatty() else Mode.PRINT
         with (
-            LldbProcess(mode, Limits(seconds=timeout)) as lldb,  # which imports LLDB meanwhile
+            LldbProcess(mode, lldb_limits(timeout), writable) as lldb,  # which imports LLDB meanwhile
             binary_sources(symbols or [], library, server) as sources,
             FetchBar() as bar,
         ):
@@ -124,6 +134,20 @@ def open_(
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
             out.print(Text(printable("\n".join(printed.splitlines()), keep="\t\n")))
+
+
+def lldb_limits(seconds: float, jobs: int = 1) -> Limits:
+    """Return the limits of each LLDB of `jobs`; with --debug, say them and what there is no way to keep LLDB from.
+
+    Raises UsageError.
+    """
+    share = max(machine_memory() * 3 // 4 // jobs, _LEAST_MEMORY)
+    limits = Limits(seconds=seconds, memory=min(lldb_memory() or Limits.memory, share))
+    if state.debug:
+        _say(f"[dim]LLDB may take:[/] {seconds:g} seconds and {limits.memory / (1 << 30):.1f} GiB of memory")
+        for part in unconfined_parts():
+            _say(f"[yellow]not confined:[/] {plain(part)}")
+    return limits
 
 
 class FetchBar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,13 +23,14 @@ __all__ = [
     "binary_sources",
     "cache_dir",
     "library_location",
+    "lldb_memory",
     "open_library",
     "path_setting",
     "server_urls",
     "source_roots",
 ]
 
-_KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str}
+_KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str, "lldb_memory": int}
 
 
 @cache
@@ -91,6 +93,16 @@ def server_urls(option: list[str] | None) -> list[str]:
             shown = url.rpartition("@")[2]  # what stands before it may be a token
             raise UsageError(f"{shown}: not the URL of a server", hint="write http://host:port or https://host")
     return [url.rstrip("/") for url in urls]
+
+
+def lldb_memory() -> int | None:
+    """Return the bytes of memory that LLDB may take for a dump; None where nothing says it. Raises UsageError."""
+    named = os.environ.get("SYMCACHE_LLDB_MEMORY") or str(_file_settings().get("lldb_memory", ""))
+    if not named:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", named) or not int(named):
+        raise UsageError(f"{named[:40]!r}: is no size for LLDB's memory", hint="write whole gibibytes, such as 16")
+    return int(named) << 30
 
 
 def source_roots() -> list[str]:

@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
+from symcache.cli.dumps import lldb_limits
+from symcache.confined.inside import has_landlock
 from symcache.library import Library, ingest, stage_paths
 from tests.dump.builder import MODULE, header, small_core, zipped
 from tests.dump.scene import Scene
@@ -312,19 +314,64 @@ def converse(command: list[str], script: list[tuple[bytes, bytes]]) -> tuple[str
     return seen.decode("utf-8", "replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_open_on_a_terminal_is_an_lldb_prompt(scenes: Scenes, crash: Path) -> None:
+def test_ctrl_c_ends_what_hangs_before_there_is_a_prompt(crash: Path, tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.fdopen(int(sys.argv[2])).readline()\nprint('it hangs', flush=True)\ntime.sleep(600)\n"
+    )
+    patch = f"from symcache.dump.lldb_child import process; process._WORKER = {str(worker)!r}; "
+    command = [sys.executable, "-c", patch + "from symcache.cli import opendump; opendump()", str(crash)]
+    seen, code = converse(command, [(b"it hangs", b"\x03")])
+    assert code == 130
+    assert "interrupted" in seen
+
+
+def test_debug_says_what_lldb_is_not_kept_from(crash: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYMCACHE_UNCONFINED", "1")
+    monkeypatch.setenv("SYMCACHE_LLDB_MEMORY", "1")
+    monkeypatch.setattr("symcache.cli.common.state.debug", False)
+    done = run("--debug", "analyze", crash, "--timeout", "60")
+    assert done.stderr.startswith("LLDB may take: 60 seconds and 1.0 GiB of memory\nnot confined: network, writing")
+    monkeypatch.delenv("SYMCACHE_UNCONFINED")
+    monkeypatch.setattr("symcache.cli.dumps.unconfined_parts", lambda: ["memory: so it is"])
+    assert "\nnot confined: memory: so it is\n" in run("--debug", "analyze", crash).stderr
+
+
+@pytest.mark.parametrize("value", ["0", "4G", "-1", "²", "9" * 5000])
+def test_a_memory_that_is_no_size(crash: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SYMCACHE_LLDB_MEMORY", value)
+    done = run("analyze", crash)
+    assert done.returncode == 2
+    assert "whole gibibytes" in done.stderr
+
+
+def test_dumps_that_are_analyzed_at_a_time_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SYMCACHE_LLDB_MEMORY", raising=False)
+    monkeypatch.setattr("symcache.cli.dumps.machine_memory", lambda: 16 << 30)
+    assert [lldb_limits(9, jobs).memory >> 20 for jobs in (1, 2, 4, 1000)] == [8192, 6144, 3072, 512]
+
+
+def test_open_on_a_terminal_is_an_lldb_prompt(scenes: Scenes, crash: Path, tmp_path: Path) -> None:
+    (tmp_path / "written").mkdir()
     script = [
         (b"(lldb) ", b"frame select 2\n"),
         (b"(lldb) ", b"\x03"),
         (b"", b"thread list\n"),
         (b"(lldb) ", b"script print('scr' + 'ipted')\n"),
+        (b"(lldb) ", f"memory read --outfile {tmp_path}/written/stack $sp\n".encode()),
+        (b"(lldb) ", f"memory read --outfile {tmp_path}/elsewhere $sp\n".encode()),
         (b"(lldb) ", b"quit\n"),
     ]
     command = [sys.executable, "-c", "from symcache.cli import opendump; opendump()", str(crash)]
+    command += ["--write", str(tmp_path / "written")]
     seen, code = converse([*command, "--symbols", str(scenes("x86_64").folder)], script)
     assert code == 0
     assert seen.index("exception: SIGSEGV") < seen.index("frame #3") < seen.index("(lldb) ")
     assert "Ledger`middle" in seen
     assert "* thread #2" in seen  # the crashed one is selected
     assert "scripted" in seen  # modules are added without scripts, but the user gets them
+    assert (tmp_path / "written" / "stack").stat().st_size
+    if has_landlock():
+        assert not (tmp_path / "elsewhere").exists()
     assert "fetching" not in seen[seen.index("frame #0") :]

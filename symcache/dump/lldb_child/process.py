@@ -1,4 +1,4 @@
-"""Runs LLDB in a child process: bounded in time and memory, with nothing of ours in its environment.
+"""Runs LLDB in a confined process, with nothing of ours in its environment.
 
 LLDB crashes on some hostile input; what it is given here comes from strangers. So it never runs in this process.
 """
@@ -6,36 +6,40 @@ LLDB crashes on some hostile input; what it is given here comes from strangers. 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from symcache.confined import UNCONFINED, Bounds, Cause, ConfinedProcess, Conversation, ProcessFailure, Respond
 from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
-from symcache.dump.lldb_child.protocol import ChildReport, FetchedModules, Plan, to_line
-from symcache.dump.lldb_child.requests import FetchModules, FindSources, read_request
+from symcache.dump.lldb_child.links import Links
+from symcache.dump.lldb_child.protocol import ChildReport, Plan
+from symcache.dump.lldb_child.requests import FetchModules, FindSources, Responder
 from symcache.errors import DebuggerError, DumpError
 from symcache.own_program import user_site
 from symcache.scratch import ScratchFolder
-from symcache.text import encodable
 
 __all__ = ["Limits", "LldbProcess", "Mode", "require_lldb"]
 
 _WORKER = Path(__file__).with_name("worker.py")
-_MAX_OUTPUT = 256 << 20
-_END_SECONDS = 10.0
-"""For ending once all is said, however little of its time is left."""
+_MAX_REQUESTS, _MAX_REQUESTS_AT_PROMPT = 64, 1 << 14
+"""Of one LLDB; its stacks lead to other modules in some rounds, and its user may ask for more all day."""
 _NOT_TAKEN = 4
 """Exit code of the worker when LLDB refuses the core."""
+_HINTS = {
+    Cause.TIME: "give it longer with --timeout; if that does not help, the dump may be made to hang it",
+    Cause.MEMORY: "allow it more (SYMCACHE_LLDB_MEMORY), or fewer dumps at a time (--jobs); the dump may be hostile",
+    Cause.OUTPUT: "the dump may be hostile",
+    Cause.REQUEST: "the dump may be hostile",
+    Cause.SIGNAL: "the dump may be damaged or hostile; another version of LLDB may open it (docs/lldb.md)",
+    Cause.UNCONFINED: f"with {UNCONFINED}=1 it has limits only; do so with dumps that you trust (docs/lldb.md)",
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Limits:
 
     seconds: float = 180
     """Until all backtraces are there; the prompt may stay open for ever."""
-    memory: int = 12 << 30
-    """Address space in bytes, beside core and modules, which are mapped. LLDB itself maps some gigabytes."""
+    memory: int = Bounds.memory
+    """Bytes, beside the files that it maps; see `Bounds`."""
     max_frames: int = 1024
     """Frames of one thread."""
 
@@ -68,214 +72,108 @@ def require_lldb() -> LldbPython:
 class LldbProcess:
     """A child that imports LLDB at once and waits for its plan: meanwhile the modules can be looked for.
 
-    A context manager; the child and all that it started are gone behind it. Raises DebuggerError.
+    A context manager; the child and all that it started are gone behind it. Raises DebuggerError. `writable`: folders
+    below which commands at the prompt may write.
     """
 
-    def __init__(self, mode: Mode, limits: Limits | None = None) -> None:
-        self.mode, self._limits = mode, limits or Limits()
+    def __init__(self, mode: Mode, limits: Limits | None = None, writable: Sequence[Path] = ()) -> None:
+        self.mode, self._limits, self._writable = mode, limits or Limits(), writable
 
     def __enter__(self) -> Self:
         lldb = require_lldb()
-        self._package = {"package_folder": lldb.package_folder, "library": lldb.library}
-        self._folder = ScratchFolder("lldb")
-        interactive = self.mode is Mode.PROMPT
-        try:
-            empty = Path(self._folder.name, "empty")
+        package = json.dumps({"package_folder": lldb.package_folder, "library": lldb.library})
+        terminal = self.mode is Mode.PROMPT
+        with ExitStack() as stack:
+            self._folder = Path(stack.enter_context(ScratchFolder("lldb")))
+            empty = self._folder / "empty"
             empty.mkdir()
-            self._errors = tempfile.TemporaryFile(dir=self._folder.name)
-            reading, self._plan = os.pipe()
-            self._requests, requests = os.pipe()
-            try:
-                self._process = subprocess.Popen(
-                    lldb.command(str(_WORKER), self.mode, str(reading), json.dumps(self._package), str(requests)),
-                    stdin=None if interactive else subprocess.DEVNULL,
-                    stdout=None if interactive else subprocess.PIPE,
-                    stderr=None if interactive else self._errors,
-                    cwd=empty,
-                    env=_environment(Path(self._folder.name), interactive),
-                    start_new_session=not interactive,  # the terminal belongs to our session
-                    pass_fds=[reading, requests],
-                )
-            except BaseException:
-                os.close(self._plan)
-                os.close(self._requests)
-                raise
-            finally:
-                os.close(reading)
-                os.close(requests)
-        except BaseException:
-            self._folder.cleanup()
-            raise
+            most = _MAX_REQUESTS_AT_PROMPT if terminal else _MAX_REQUESTS
+            self._conversation = stack.enter_context(Conversation(most))
+            reading, requests = map(str, self._conversation.child_ends)
+            process = ConfinedProcess(
+                lldb.command,
+                str(_WORKER),
+                [self.mode, reading, package, requests],
+                self._bounds(),
+                environment=_environment(self._folder, terminal),
+                folder=empty,
+                terminal=terminal,
+                conversation=self._conversation,
+            )
+            self._process = stack.enter_context(process)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hang_up()
-        os.close(self._requests)
-        if self._process.poll() is None:
-            self._kill()
-        self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
-        self._errors.close()
-        self._folder.cleanup()
+        self._stack.close()
+
+    def _bounds(self) -> Bounds:
+        """Return what LLDB may take. Only commands at its prompt write."""
+        writable = (self._folder, *self._writable) if self.mode is Mode.PROMPT else ()
+        return Bounds(self._limits.seconds, self._limits.memory, writable=writable)
 
     def report(self, plan: Plan, name: str, fetch_modules: FetchModules | None = None) -> ChildReport:
         """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
-        return ChildReport.parse(self._read(plan, name, None, fetch_modules), name)
+        self._begin(plan, None, fetch_modules)
+        return ChildReport.parse(self._read(name)[1], name)
 
     def backtrace(
         self, plan: Plan, name: str, find_sources: FindSources | None = None, fetch_modules: FetchModules | None = None
     ) -> str:
         """Return what LLDB prints for `bt` on the crashed thread, and source lines. Raises DebuggerError, DumpError."""
-        return self._read(plan, name, find_sources, fetch_modules).decode("utf-8", "replace")
+        self._begin(plan, find_sources, fetch_modules)
+        code, raw = self._read(name)
+        if code == _NOT_TAKEN:
+            ChildReport.parse(raw, name)
+        return raw.decode("utf-8", "replace")
 
     def prompt(
         self, plan: Plan, name: str, find_sources: FindSources | None = None, fetch_modules: FetchModules | None = None
     ) -> None:
-        """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError.
+        """Leave the terminal to LLDB until the user quits. Raises DebuggerError, DumpError, KeyboardInterrupt.
 
         Ctrl-C is LLDB's, and ends `fetch_modules` while that is at work.
         """
+        self._begin(plan, find_sources, fetch_modules)
+        with _explained(name):
+            self._process.wait(f"{name}: LLDB")
 
-        def fetch(numbers: list[int], why: str) -> FetchedModules:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                return fetch_modules(numbers, why) if fetch_modules else FetchedModules()
-            finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _begin(self, plan: Plan, find_sources: FindSources | None, fetch_modules: FetchModules | None) -> None:
+        links = Links(self._folder / "links")
+        respond = Responder(find_sources, fetch_modules, links)
+        self._conversation.begin(
+            links.of_plan(plan).to_line(max_frames=self._limits.max_frames, send_sources=find_sources is not None),
+            _interruptible(respond) if self.mode is Mode.PROMPT else respond,
+        )
 
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _read(self, name: str) -> tuple[int, bytes]:
+        """Return the child's exit code and output once it has ended well."""
+        with _explained(name):
+            return self._process.read(f"{name}: LLDB", accepted=[_NOT_TAKEN])
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Make what befell the process an error of the dump called `name`."""
+    try:
+        yield
+    except ProcessFailure as error:
+        if error.code == _NOT_TAKEN:
+            raise DumpError(f"{name}: LLDB does not open the core", hint="the dump may be damaged") from error
+        raise DebuggerError(str(error), hint=_HINTS.get(error.cause) or next_step()) from error
+
+
+def _interruptible(respond: Respond) -> Respond:
+    """Have Ctrl-C end a response; else it is ignored while there is a prompt."""
+
+    def interruptible(request: bytes) -> bytes:
+        ignoring = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            self._send(plan, find_sources)
-            self._respond(find_sources, fetch, math.inf)
-            if self._process.wait():
-                raise self._failure(name)
+            return respond(request)
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, ignoring)
 
-    def _send(self, plan: Plan, find_sources: FindSources | None = None) -> None:
-        mapped = sum(path.stat().st_size for path in plan.mapped_files())
-        self._write(
-            self._with_links(plan).to_line(
-                memory=self._limits.memory + 2 * mapped,
-                max_frames=self._limits.max_frames,
-                send_sources=find_sources is not None,
-            )
-        )
-
-    def _write(self, line: bytes) -> None:
-        with suppress(BrokenPipeError):  # it has died; reading will tell of what
-            while line:
-                line = line[os.write(self._plan, line) :]
-
-    def _respond(self, find_sources: FindSources | None, fetch_modules: FetchModules | None, end: float) -> float:
-        """Respond to the worker until it says that it has no more requests, or until a time has come.
-
-        Return that time, put off by as long as the responses took.
-        """
-        while request := read_request(self._requests, end):
-            start = time.monotonic()
-            if "modules" in request and fetch_modules:
-                fetched = fetch_modules(request["modules"], request["why"])
-                modules = tuple((n, replace(m, symbols=self._link(m.symbols))) for n, m in fetched.modules)
-                self._write(
-                    to_line(replace(fetched, modules=modules, source_map=_encodable(fetched.source_map)).to_json())
-                )
-            elif "sources" in request and find_sources:
-                self._write(to_line(find_sources(request["sources"])))
-            else:
-                break
-            end += time.monotonic() - start
-        return end
-
-    def _with_links(self, plan: Plan) -> Plan:
-        """Return the plan with links for files whose paths are no UTF-8: LLDB's Python module takes no others."""
-        return replace(
-            plan,
-            core=self._link(plan.core),
-            source_map=_encodable(plan.source_map),
-            modules=tuple(replace(module, symbols=self._link(module.symbols)) for module in plan.modules),
-        )
-
-    def _link(self, path: Path | None) -> Path | None:
-        if path is None or _is_encodable(str(path)):
-            return path
-        folder = Path(self._folder.name, "links")
-        folder.mkdir(exist_ok=True)
-        place = folder / str(sum(1 for _ in folder.iterdir()))
-        place.symlink_to(path)
-        return place
-
-    def _hang_up(self) -> None:
-        if self._plan >= 0:
-            os.close(self._plan)
-            self._plan = -1
-
-    def _kill(self) -> None:
-        if self.mode is Mode.PROMPT:
-            self._process.kill()
-        else:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _read(
-        self, plan: Plan, name: str, find_sources: FindSources | None, fetch_modules: FetchModules | None
-    ) -> bytes:
-        """Return the child's output once it has ended well."""
-        self._send(plan, find_sources)
-        received: list[bytes] = []
-        stream = self._process.stdout
-        if stream is None:
-            raise DebuggerError(f"{name}: LLDB's output cannot be read")
-        reader = threading.Thread(target=lambda: received.append(stream.read(_MAX_OUTPUT + 1)), daemon=True)
-        reader.start()
-        end = self._respond(find_sources, fetch_modules, time.monotonic() + self._limits.seconds)
-        reader.join(max(0.0, end - time.monotonic()))
-        if reader.is_alive():
-            self._kill()
-            reader.join()
-            raise DebuggerError(
-                f"{name}: LLDB was not done after {self._limits.seconds:g} seconds and was stopped",
-                hint="give it longer with --timeout; if that does not help, the dump may be made to hang it",
-            )
-        raw = received[0] if received else b""
-        if len(raw) > _MAX_OUTPUT:
-            raise DebuggerError(f"{name}: LLDB reports more than {_MAX_OUTPUT >> 20} MiB")
-        try:
-            code = self._process.wait(timeout=max(_END_SECONDS, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise DebuggerError(f"{name}: LLDB closed its output, but does not end") from None
-        if code and not (code == _NOT_TAKEN and raw):
-            raise self._failure(name)
-        return raw
-
-    def _failure(self, name: str) -> DebuggerError | DumpError:
-        code = self._process.returncode
-        self._errors.seek(0)
-        lines = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
-        last = lines[-1][:300] if lines else ""
-        if code == _NOT_TAKEN:
-            return DumpError(f"{name}: LLDB does not open the core", hint="the dump may be damaged")
-        if code < 0:
-            try:
-                died = signal.Signals(-code).name
-            except ValueError:
-                died = f"signal {-code}"
-            return DebuggerError(
-                f"{name}: LLDB died of {died} on it" + (f" ({last})" if last else ""),
-                hint="the dump may be damaged or hostile; another version of LLDB may open it (docs/lldb.md)",
-            )
-        if "MemoryError" in last or "bad_alloc" in last:
-            return DebuggerError(f"{name}: LLDB needs more memory than it is allowed", hint="the dump may be hostile")
-        return DebuggerError(f"{name}: LLDB's process failed: {last or f'exit code {code}'}", hint=next_step())
-
-
-def _encodable(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in pairs if all(map(_is_encodable, pair)))
-
-
-def _is_encodable(text: str) -> bool:
-    return encodable(text) == text
+    return interruptible
 
 
 def _environment(work: Path, interactive: bool) -> dict[str, str]:

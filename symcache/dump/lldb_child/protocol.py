@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -62,18 +61,12 @@ class Plan:
     backtraces: tuple[tuple[int, ...], ...] = ()
     """Without a core: other backtraces, of return addresses only, such as from where an exception was thrown."""
 
-    def mapped_files(self) -> Iterator[Path]:
-        """Yield the files that LLDB maps into memory."""
-        paths = [self.core, *(path for m in self.modules for path in (m.executable, m.symbols))]
-        yield from (path for path in paths if path)
-
-    def to_line(self, *, memory: int, max_frames: int, send_sources: bool) -> bytes:
+    def to_line(self, *, max_frames: int, send_sources: bool) -> bytes:
         """Return the line of JSON that the worker reads.
 
-        `memory`: bytes of address space that the child may take. `max_frames`: of one thread. `send_sources`: the
-        worker may request source files.
+        `max_frames`: of one thread. `send_sources`: the worker may request source files.
         """
-        options = {"memory": memory, "max_frames": max_frames, "send_sources": send_sources}
+        options = {"max_frames": max_frames, "send_sources": send_sources}
         return to_line(_fields(self) | options)
 
 

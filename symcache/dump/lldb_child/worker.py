@@ -47,7 +47,8 @@ _AROUND = 3
 
 
 def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> int:
-    """Do what the plan says. Return the exit code: 0, or 4 if LLDB does not take the core."""
+    """Do what the plan says. Return the exit code, 0; ends the process with 4 if LLDB does not take the core."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it, whatever LLDB is busy with, until there is a prompt
     # LLDB writes warnings wherever it likes: what the parent reads must be only ours.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     if mode == "analyze":
@@ -58,12 +59,11 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
     if not text:
         return 0  # the parent has nothing for it to do
     plan = json.loads(text)
-    _limit(plan["memory"], mode)
     debugger, target, process, modules = _target.open_target(lldb, plan)
     if target is None:
-        channel.write(json.dumps({"error": modules}) + "\n")
+        channel.write(json.dumps({"error": modules}) + "\n" if mode != "prompt" else _printable(modules) + "\n")
         channel.flush()
-        return 4
+        os._exit(4)  # as below
     if process is not None:
         modules.request = _Requests(pipe, requests)
         crashed = process.GetSelectedThread()
@@ -105,21 +105,6 @@ class _Requests:
 
 def _threads(process: Any) -> list[Any]:
     return [process.GetThreadAtIndex(n) for n in range(process.GetNumThreads())]
-
-
-def _limit(memory: int, mode: str) -> None:
-    try:
-        import resource  # noqa: PLC0415 (not on every system)
-    except ImportError:
-        return
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory)]
-    if mode == "analyze":
-        limits.append((resource.RLIMIT_FSIZE, 1 << 20))
-    for which, value in limits:
-        try:
-            resource.setrlimit(which, (value, value))
-        except (ValueError, OSError):
-            pass  # a harder limit is already there, or the system has none of this kind
 
 
 def _source_lines(thread: Any) -> Iterator[tuple[int, Any, Any]]:
