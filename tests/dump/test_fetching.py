@@ -107,6 +107,8 @@ class Crowd:
     files: list[Path]
     url: str = ""
     sent: list[Path] = field(default_factory=list)
+    stuck: Path | None = None
+    """A file that is never sent."""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,9 @@ def crowds(scenes: Callable[..., Scene], tmp_path_factory: pytest.TempPathFactor
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             file = by_path.get(self.path)
+            if file and file == crowd.stuck:
+                self.connection.recv(1)  # until the client hangs up
+                return
             self.send_response(200 if file else 404)
             data = file.read_bytes() if file else b""
             self.send_header("Content-Length", str(len(data)))
@@ -149,6 +154,7 @@ def crowd(crowds: Crowd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cro
     monkeypatch.setenv("SYMCACHE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nobody"))
     crowds.sent.clear()
+    crowds.stuck = None
     return crowds
 
 
@@ -178,6 +184,21 @@ def test_the_prompt_fetches_what_it_is_asked_for(crowd: Crowd) -> None:
     assert "retq" in code
     assert backtrace.count("libmath.dylib`lib_") == 2
     assert sorted(crowd.sent) == sorted(crowd.files), "each once"
+
+
+def test_ctrl_c_ends_a_fetch_and_the_prompt_stays(crowd: Crowd) -> None:
+    crowd.stuck = crowd.files[3]
+    script = [
+        (b"(lldb) ", f"image lookup -a {MORE + 0x1_0000:#x}\n".encode()),
+        (b"fetching libmore1.dylib", b"\x03"),
+        (b"(lldb) ", f"image lookup -a {MORE + 0x2_0000:#x}\n".encode()),
+        (b"Address: libmore2", b"quit\n"),
+    ]
+    command = [sys.executable, "-c", "from symcache.cli import opendump; opendump()", str(crowd.path)]
+    seen, code = converse([*command, "--server", crowd.url], script)
+    assert code == 0, seen
+    assert "not fetched: interrupted; what has arrived is kept" in seen
+    assert "libmore2.dylib.__TEXT" in seen
 
 
 def test_commands_fetch_what_is_on_the_stack_or_all(crowd: Crowd) -> None:

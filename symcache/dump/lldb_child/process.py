@@ -30,6 +30,8 @@ __all__ = ["Limits", "LldbProcess", "Mode", "require_lldb"]
 _WORKER = Path(__file__).with_name("worker.py")
 _MAX_REQUESTS, _MAX_REQUESTS_AT_PROMPT = 64, 1 << 14
 """Of one LLDB; its stacks lead to other modules in some rounds, and its user may ask for more all day."""
+_MAX_OUTPUT = 64 << 20
+"""Bytes of JSON: some 200 000 frames. Made into values, it takes many times as much."""
 _NOT_TAKEN = 4
 """Exit code of the worker when LLDB refuses the core."""
 _HINTS = {
@@ -110,7 +112,7 @@ class LldbProcess:
     def _bounds(self) -> Bounds:
         """Return what LLDB may take. Only commands at its prompt write."""
         writable = (self._folder, *self._writable) if self.mode is Mode.PROMPT else ()
-        return Bounds(self._limits.seconds, self._limits.memory, writable=writable)
+        return Bounds(self._limits.seconds, self._limits.memory, _MAX_OUTPUT, writable=writable)
 
     def report(self, plan: Plan, name: str, fetch_modules: FetchModules | None = None) -> ChildReport:
         """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
