@@ -173,7 +173,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = {sys.path!r}
 from tests.confined.test_process import _start
-child = _start(Path({str(tmp_path)!r}), "import time; time.sleep(600)")
+child = _start(Path({str(tmp_path)!r}), "import time; print('begun', flush=True); time.sleep(600)")
+child._process.stdout.readline()
 print(child._process.pid, flush=True)
 child.read("it")
 """
