@@ -1,6 +1,7 @@
 """Finds an LLDB that some Python on this machine can import. `python -m symcache.dump.lldb_child.finder` says which.
 
-In this order: the wheel in this environment, LLDB packages of Debian and others (`lldb-19`, `lldb`), Xcode's.
+In this order: on a Mac Xcode's, which knows Swift; the wheel in this environment; LLDB packages of Debian and others
+(`lldb-19`, `lldb`).
 This file, those that begin with `worker`, and `symcache/text.py` also run under those other Pythons, by themselves:
 standard library only, Python 3.9.
 """
@@ -70,6 +71,11 @@ def import_lldb(package_folder: str = "", library: str = "") -> Any:
 
 def candidates() -> Iterator[LldbPython]:
     """Yield every LLDB worth a try, best first; only the wheel's presence has been checked."""
+    if sys.platform == "darwin" and shutil.which("xcrun"):
+        folder = _python_folder(["xcrun", "lldb"])
+        interpreter = _output(["xcrun", "-f", "python3"])
+        if folder and interpreter:
+            yield LldbPython(interpreter, folder, "", "Xcode's LLDB")
     try:
         version = importlib.metadata.version(_WHEEL)
     except importlib.metadata.PackageNotFoundError:
@@ -83,11 +89,6 @@ def candidates() -> Iterator[LldbPython]:
             for interpreter in dict.fromkeys(("/usr/bin/python3", sys.executable)):
                 if Path(interpreter).exists():
                     yield LldbPython(interpreter, folder, library, tool)
-    if sys.platform == "darwin" and shutil.which("xcrun"):
-        folder = _python_folder(["xcrun", "lldb"])
-        interpreter = _output(["xcrun", "-f", "python3"])
-        if folder and interpreter:
-            yield LldbPython(interpreter, folder, "", "Xcode's LLDB")
 
 
 @functools.cache
@@ -173,7 +174,7 @@ def _main(arguments: list[str]) -> int:
 def next_step() -> str:
     """Return how to get an LLDB on this system."""
     if sys.platform == "darwin":
-        return "install the wheel (pip install lldb-for-pwndbg), or Xcode's command line tools (xcode-select --install)"
+        return "install Xcode's command line tools (xcode-select --install), or the wheel (pip install lldb-for-pwndbg)"
     if shutil.which("apt-get"):
         return "install the wheel (pip install lldb-for-pwndbg), or apt-get install lldb-19 python3-lldb-19"
     return "install the wheel: pip install lldb-for-pwndbg"

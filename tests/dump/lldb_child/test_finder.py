@@ -45,6 +45,19 @@ def test_a_namespace_package_is_no_lldb(tmp_path: Path) -> None:
     assert finder.try_import(finder.LldbPython("/usr/bin/python3", str(tmp_path), "", "test")) == ""
 
 
+def test_on_a_mac_that_of_xcode_comes_before_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Which of them knows Swift. A stand-in for Apple's `xcrun`: its `lldb -P` and `-f python3` print paths."""
+    (tmp_path / "lldb").mkdir()
+    xcrun = tmp_path / "xcrun"
+    xcrun.write_text(f'#!/bin/sh\n[ "$1" = lldb ] && echo {tmp_path} || echo /apple/python3\n')
+    xcrun.chmod(0o755)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    first, second = [*finder.candidates()][:2]
+    assert first == finder.LldbPython("/apple/python3", str(tmp_path), "", "Xcode's LLDB")
+    assert second.interpreter == sys.executable
+
+
 def test_every_lldb_of_this_machine_finds_the_true_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wheel, and whatever LLDB packages of the system there are: their versions differ in a lot."""
     assert TRUTH.is_dir()
