@@ -35,6 +35,7 @@ MODULES = {
     "capture": ("dump",),
     "dsymforuuid": ("dsymforuuid",),
     "setup": ("setup",),
+    "lldb_plan": ("lldb-plan",),
 }
 """Modules of this package in the order of `--help`, and the commands that each registers."""
 

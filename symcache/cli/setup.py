@@ -1,18 +1,18 @@
-"""`symcache setup lldb`: lets LLDB ask a symbol server by itself, and takes that back."""
+"""`symcache setup lldb`: gives LLDB the command `symcache load` and servers to ask by itself, and takes that back."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 import typer
 
-from symcache.cli.common import BuildOption, CacheOption, ServerOption, errors_to_exit, fail, out, plain
+from symcache.cli import lldb_files
+from symcache.cli.common import BuildOption, CacheOption, ServerOption, console, errors_to_exit, fail, out, plain
+from symcache.cli.lldb_files import PROGRAM
 from symcache.cli.settings import server_urls
 from symcache.errors import StorageError, UsageError
 from symcache.files import atomic_write
@@ -24,7 +24,6 @@ __all__ = ["register"]
 _BEGIN, _END = "# >>> symcache >>>", "# <<< symcache <<<"
 _UNENDED = "# (the line before had no end)"
 _DOMAIN, _KEY = "com.apple.DebugSymbols", "DBGShellCommands"
-_PROGRAM = "symcache-dsymforuuid"
 DEFAULTS = "/usr/bin/defaults"
 """macOS's program for preferences."""
 
@@ -46,46 +45,42 @@ def lldb(
         Path, typer.Option("--init-file", metavar="FILE", help="LLDB's init file.", show_default="~/.lldbinit")
     ] = Path("~/.lldbinit"),
 ) -> None:
-    """Let LLDB fetch binaries by UUID from servers: a block in its init file; on a Mac the dsymForUUID hook too."""
+    """Give LLDB the command `symcache load`, and let it fetch binaries by UUID; on a Mac the dsymForUUID hook too."""
     with errors_to_exit():
         path = init_file.expanduser()
         # To the byte: ends of lines, and whatever the encoding is.
         before = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
         kept = _without_block(before, path)
+        folder = lldb_files.folder_for(path)
         if undo:
-            _undo(path, before, kept, dry_run)
+            _undo(path, before, kept, folder, dry_run)
             return
-        urls = [url + _pin(build, cache) for url in server_urls(server)]
-        if not urls:
-            raise UsageError("no server is named", hint="name one with --server or SYMCACHE_URL")
+        pin = _pin(build, cache)
+        files = lldb_files.LldbFiles.plan(folder, server_urls(server), pin, [*_pin_options(build, cache)])
         ended = not kept or kept.endswith("\n")
-        block = _block(urls, ended=ended)
+        block = "\n".join([_BEGIN, *([] if ended else [_UNENDED]), *files.init_lines(), _END]) + "\n"
         out.print(plain(str(path)) + ":")
         for line in block.splitlines():
             out.print(f"  {plain(line)}")
-        found = shutil.which(_PROGRAM) if sys.platform == "darwin" else None
-        # Wherever the debugger that runs it may stand.
-        program = str(Path(found).absolute()) if found else None
-        if program:
-            out.print(f"defaults write {_DOMAIN} {_KEY} {plain(program)}")
+        for line in files.summary():
+            out.print(plain(line))
+        if files.hook:
+            out.print(f"defaults write {_DOMAIN} {_KEY} {plain(str(files.hook))}")
+        for note in files.notes:
+            console.print(f"[yellow]note:[/] {plain(note)}")
         if dry_run:
             out.print("nothing was written (--dry-run)")
             return
+        files.write()
         _write(path, kept + ("" if ended else "\n") + block)
-        if program:
-            _defaults("write", _DOMAIN, _KEY, "-string", program)
+        if files.hook:
+            _defaults("write", _DOMAIN, _KEY, "-string", str(files.hook))
+        out.print("In LLDB: `symcache load DUMP`, or `symcache load` for the core that is open.")
         out.print("Undo it with: symcache setup lldb --undo")
 
 
-def _block(urls: list[str], *, ended: bool) -> str:
-    # LLDB keeps what it fetched by the path of the URL without the pin: each pin needs a folder of its own.
-    name = hashlib.sha256(" ".join(urls).encode()).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("symcache") / "lldb" / name
-    lines = [_BEGIN, *([] if ended else [_UNENDED]), "settings set symbols.enable-external-lookup true"]
-    # Before those that LLDB came with, which would otherwise be asked first for every system library.
-    lines += [f'settings insert-before plugin.symbol-locator.debuginfod.server-urls 0 "{u}"' for u in reversed(urls)]
-    lines += [f'settings set plugin.symbol-locator.debuginfod.cache-path "{folder}"', _END]
-    return "\n".join(lines) + "\n"
+def _pin_options(build: str | None, cache: str | None) -> list[str]:
+    return [*(["--build", build] if build else []), *(["--cache", cache] if cache else [])]
 
 
 def _pin(build: str | None, cache: str | None) -> str:
@@ -110,18 +105,23 @@ def _without_block(text: str, path: Path) -> str:
     return head.removesuffix("\n") if _UNENDED in ours and not tail else head + tail
 
 
-def _undo(path: Path, before: str, kept: str, dry_run: bool) -> None:
-    ours = _PROGRAM in _defaults("read", _DOMAIN, _KEY) if sys.platform == "darwin" else False
-    if _BEGIN not in before and not ours:
+def _undo(path: Path, before: str, kept: str, folder: Path, dry_run: bool) -> None:
+    ours = PROGRAM in _defaults("read", _DOMAIN, _KEY) if sys.platform == "darwin" else False
+    if _BEGIN not in before and not ours and not folder.exists():
         out.print(f"{plain(str(path))}: nothing of symcache in it")
         return
     if dry_run:
         out.print(f"{plain(str(path))}: the block between {_BEGIN} and {_END} would be removed (--dry-run)")
+        if folder.exists():
+            out.print(f"{plain(str(folder))}: would be removed (--dry-run)")
         return
-    if kept:
+    if _BEGIN not in before:
+        pass  # the file was never ours, or is as it was
+    elif kept:
         _write(path, kept)
     else:
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
     if ours:
         _defaults("delete", _DOMAIN, _KEY)
     out.print(f"{plain(str(path))}: as it was before")

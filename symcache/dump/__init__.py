@@ -10,11 +10,13 @@ from symcache.dump.formats.header import DumpHeader, DumpModule, parse_header
 from symcache.dump.formats.minidump import read_minidump
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
+from symcache.dump.lldb_command.response import LLDB_SCRIPT, response_for_lldb
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import minidump_header
 from symcache.dump.sources.trees import SourceTree, SourceTrees, source_path
 
 __all__ = [
+    "LLDB_SCRIPT",
     "Analysis",
     "Core",
     "CoreThread",
@@ -45,5 +47,6 @@ __all__ = [
     "parse_header",
     "read_core",
     "read_minidump",
+    "response_for_lldb",
     "source_path",
 ]

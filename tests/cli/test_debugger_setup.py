@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import plistlib
 import shutil
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -126,13 +129,21 @@ def test_lldb_takes_the_settings_and_asks_our_servers_first() -> None:
     assert "symbols.enable-external-lookup (boolean) = true" in shown
 
 
+def _folder(init_file: Path) -> Path:
+    """Return the folder that an init file has LLDB import a script from."""
+    line = next(
+        line for line in init_file.read_text(errors="replace").splitlines() if line.startswith("command script import")
+    )
+    return Path(line.split('"')[1]).parent
+
+
 def test_two_pins_never_share_what_lldb_keeps(tmp_path: Path) -> None:
     lines = []
     for number, cache in enumerate((UUID(int=1), UUID(int=2))):
         file = tmp_path / f"init-{number}"
         arguments = ("--server", "http://s.example", "--cache", str(cache), "--init-file", str(file))
         assert _symcache("setup", "lldb", *arguments).returncode == 0
-        text = file.read_text()
+        text = "\n".join(json.loads((_folder(file) / "settings.json").read_text())["commands"])
         assert f"http://s.example/cache/{cache}" in text
         lines.append(next(line for line in text.splitlines() if "cache-path" in line))
     assert lines[0] != lines[1]
@@ -157,8 +168,10 @@ def test_undo_leaves_the_file_as_it_was(tmp_path: Path, original: bytes) -> None
     assert file.read_bytes().count(b"\n# >>> symcache >>>\n") == 1
     assert file.read_bytes().startswith(original)
     assert file.stat().st_mode & 0o777 == 0o600
+    folder = _folder(file)
     assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
     assert file.read_bytes() == original
+    assert not folder.exists()
 
 
 def test_lines_that_were_added_since_stay(tmp_path: Path) -> None:
@@ -181,12 +194,65 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert ran.returncode == 0
     assert b"http://a.example" in ran.stdout
     assert not file.exists()
+    assert not (Path(os.environ["XDG_DATA_HOME"]) / "symcache").exists()
+
+
+def test_a_token_is_in_files_for_the_user_alone(tmp_path: Path) -> None:
+    """LLDB sends its headers to every server that it asks: what it is told to ask has that token."""
+    file = tmp_path / "lldbinit"
+    file.write_text("mine\n")
+    servers = ("--server", "https://me:s3cr%2Ft@one.example", "--server", "https://two.example")
+    ran = _symcache("setup", "lldb", *servers, "--init-file", str(file))
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert b"two.example" in ran.stderr
+    assert b"s3cr" not in ran.stdout + ran.stderr + file.read_bytes()
+    folder = _folder(file)
+    with_token = {p.name for p in folder.iterdir() if "s3cr" in p.read_text()}
+    assert with_token == {"headers", "servers"}
+    assert {(folder / name).stat().st_mode & 0o777 for name in with_token} == {0o600}
+    assert (folder / "headers").read_text() == "Authorization: Bearer s3cr/t\n"
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["headers"] == str(folder / "headers")
+    asked = [line for line in settings["commands"] if "server-urls" in line]
+    assert asked == ['settings set plugin.symbol-locator.debuginfod.server-urls "https://one.example"']
+    again = _symcache("setup", "lldb", "--server", "https://two.example", "--init-file", str(file))
+    assert again.returncode == 0
+    assert not any("s3cr" in p.read_text() for p in folder.iterdir())
+
+
+_ASK = """
+import lldb, sys
+debugger = lldb.SBDebugger.Create(True)  # reads ~/.lldbinit
+target = debugger.CreateTarget("", "x86_64-apple-macosx", "", False, lldb.SBError())
+target.AddModule(None, "x86_64-apple-macosx", sys.argv[1], None)
+"""
+
+
+def test_lldb_sends_the_token_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.append(self.headers["Authorization"])
+            self.send_error(404)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    monkeypatch.delenv("DEBUGINFOD_HEADERS_FILE", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert _symcache("setup", "lldb", "--server", f"http://me:t0ken@127.0.0.1:{server.server_port}").returncode == 0
+        subprocess.run([sys.executable, "-c", _ASK, NOBODY], check=True, timeout=120)
+        server.shutdown()
+    assert set(told) == {"Bearer t0ken"}
 
 
 def test_a_mac_is_told_the_whole_path_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A debugger stands in another folder, where something else may have that name."""
     told, program = tmp_path / "told", tmp_path / "bin" / "symcache-dsymforuuid"
-    for script, text in ((tmp_path / "defaults", f'printf "%s\\n" "$@" > {told}'), (program, "")):
+    hooked = f'echo "$SYMCACHE_URL $PYTHONHOME" "$@" > {told}'
+    for script, text in ((tmp_path / "defaults", f'printf "%s\\n" "$@" > {told}'), (program, hooked)):
         script.parent.mkdir(exist_ok=True)
         script.write_text(f"#!/bin/sh\n{text}\n")
         script.chmod(0o755)
@@ -194,16 +260,21 @@ def test_a_mac_is_told_the_whole_path_of_the_program(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv("PATH", f"bin{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    ran = CliRunner().invoke(
-        application("setup"), ["setup", "lldb", "--server", "http://a.example", "--init-file", "init"]
-    )
+    arguments = ["setup", "lldb", "--server", "http://a.example", "--build", "22G120", "--init-file", "init"]
+    ran = CliRunner().invoke(application("setup"), arguments)
     assert ran.exit_code == 0, ran.output
-    expected = ["write", "com.apple.DebugSymbols", "DBGShellCommands", "-string", str(program)]
-    assert told.read_text().splitlines() == expected
+    *written, hook = told.read_text().splitlines()
+    assert written == ["write", "com.apple.DebugSymbols", "DBGShellCommands", "-string"]
+    assert hook == str(_folder(tmp_path / "init") / "symcache-dsymforuuid")
+    # LLDB gives it the UUID alone, under an environment that may be that of another Python.
+    subprocess.run([hook, NOBODY], cwd="/", env={"PATH": os.environ["PATH"], "PYTHONHOME": "/other"}, check=True)
+    assert told.read_text() == f"http://a.example  --build 22G120 {NOBODY}\n"
 
 
-def test_no_server_is_wrong_use() -> None:
-    assert _symcache("setup", "lldb").returncode == 2
+def test_without_a_server_lldb_has_the_command_alone(tmp_path: Path) -> None:
+    ran = _symcache("setup", "lldb", "--init-file", str(tmp_path / "init"))
+    assert ran.returncode == 0
+    assert json.loads((_folder(tmp_path / "init") / "settings.json").read_text())["commands"] == []
 
 
 def test_the_program_for_debuggers_is_installed() -> None:

@@ -1,6 +1,7 @@
 """The modules of the target: what LLDB is given for each, and what is requested once it is needed.
 
-Loaded by `worker.py` from the file beside it, as that is: standard library only, Python 3.9.
+Loaded by `worker.py`, and for the command `symcache load` by `session.py`, from its file: standard library only,
+Python 3.9.
 """
 
 from __future__ import annotations

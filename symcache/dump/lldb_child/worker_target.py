@@ -1,6 +1,7 @@
 """What the child process has LLDB do: open the core, take the modules, say what their frames are.
 
-Loaded by `worker.py` from the file beside it, as that is: standard library only, Python 3.9.
+Loaded by `worker.py`, and for the command `symcache load` by `session.py`, from its file: standard library only,
+Python 3.9.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 from .worker_modules import Modules, map_sources, path_of, run, uuid_of, without_scripts
 
-__all__ = ["open_target", "symbolicated_frames", "walked_frames"]
+__all__ = ["open_core", "open_target", "select_thread", "symbolicated_frames", "walked_frames"]
 
 _NONE = (1 << 64) - 1
 _MAX_SYMBOLICATED = 100_000
@@ -42,22 +43,35 @@ def open_target(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     # Else the search for run-time checkers (BoundsSafety) reads the symbols of every module, where a backtrace needs
     # those of a few. Older versions have neither plug-in nor command.
     run(lldb, debugger, "plugin disable instrumentation-runtime")
+    target, process, why = open_core(lldb, debugger, plan)
+    if target is None:
+        return debugger, None, None, why
+    map_sources(lldb, debugger, plan["source_map"])
+    modules = Modules(lldb, target, plan["modules"])
+    if process is not None and "thread" in plan:
+        select_thread(process, plan["thread"])
+    return debugger, target, process, modules
+
+
+def open_core(lldb: Any, debugger: Any, plan: dict[str, Any]) -> tuple[Any, Any, str]:
+    """Return target, process (None without a core) and nothing, or, if it failed: None, None and why."""
     error = lldb.SBError()
     with without_scripts(lldb, debugger):
         target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
         if not target.IsValid():
-            return debugger, None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
+            return None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
         process = target.LoadCore(plan["core"], error) if plan["core"] else None
     if process is not None and not process.IsValid():
-        return debugger, None, None, error.GetCString() or "LLDB does not take the core"
-    map_sources(lldb, debugger, plan["source_map"])
-    modules = Modules(lldb, target, plan["modules"])
-    if process is not None and "thread" in plan:
-        thread = process.GetThreadAtIndex(plan["thread"])
-        if thread.IsValid():
-            process.SetSelectedThread(thread)
-            thread.SetSelectedFrame(0)
-    return debugger, target, process, modules
+        return None, None, error.GetCString() or "LLDB does not take the core"
+    return target, process, ""
+
+
+def select_thread(process: Any, index: int) -> None:
+    """Select a thread, by its place among them, and its top frame."""
+    thread = process.GetThreadAtIndex(index)
+    if thread.IsValid():
+        process.SetSelectedThread(thread)
+        thread.SetSelectedFrame(0)
 
 
 def walked_frames(target: Any, thread: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 import symcache
 
 WORKERS = ("finder", "worker", "worker_commands", "worker_modules", "worker_target")
-FILES = ["text.py", "confined/inside.py", *(f"dump/lldb_child/{name}.py" for name in WORKERS)]
+FILES = ["text.py", "confined/inside.py", "dump/lldb_command/session.py"]
+FILES += [f"dump/lldb_child/{name}.py" for name in WORKERS]
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -1,0 +1,22 @@
+"""Gives LLDB commands: run by Python with the wheel, imported by the LLDB of a system. Nothing of ours is in it.
+
+The environment says which commands (RUN_COMMANDS, a list in JSON), and which file what they print goes to (RUN_OUTPUT).
+"""
+
+import json
+import os
+
+import lldb
+
+
+def __lldb_init_module(debugger, _session):  # type: ignore[no-untyped-def]
+    debugger.SetAsync(False)
+    with open(os.environ["RUN_OUTPUT"], "w", encoding="utf-8", errors="replace") as output:  # noqa: PTH123
+        for command in json.loads(os.environ["RUN_COMMANDS"]):
+            result = lldb.SBCommandReturnObject()
+            debugger.GetCommandInterpreter().HandleCommand(command, result)
+            output.write((result.GetOutput() or "") + (result.GetError() or "") + "\n")
+
+
+if __name__ == "__main__":
+    __lldb_init_module(lldb.SBDebugger.Create(True), {})  # True: reads ~/.lldbinit

@@ -1,0 +1,102 @@
+"""`symcache load` in a user's own LLDB, here the wheel's: what is said, what is left behind, what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from symcache.library import Library, ingest, stage_paths
+from tests.dump.lldb_command import lldbs
+from tests.dump.systems import ASSETS
+from tests.dump.test_corpus import dump, truth
+from tests.support.servers import serve
+from tests.support.waiting import until
+
+pytest.importorskip("lldb", reason="no LLDB wheel: pip install lldb-for-pwndbg")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a home in which `symcache setup lldb` was run."""
+    folder = tmp_path_factory.mktemp("home")
+    subprocess.run(
+        [sys.executable, "-m", "symcache", "setup", "lldb"],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        capture_output=True,
+        check=True,
+    )
+    return folder
+
+
+def test_the_whole_backtrace_and_nothing_left_behind(home: Path, tmp_path: Path) -> None:
+    """Modules that nobody has keep their places in it. A second `load` means that dump, not the unpacked core in it."""
+    commands = [
+        f'symcache load "{dump("arm64")}" --symbols "{ASSETS / "app/arm64"}"',
+        f'symcache load --symbols "{ASSETS / "app/arm64"}"',
+        "settings show symbols.enable-external-lookup target.preload-symbols",
+    ]
+    text = lldbs.run(lldbs.WHEEL, home, commands, {"TMPDIR": str(tmp_path)})
+    first, second = text.split("modules: ")[1:]
+    frames = truth("arm64")["threads"][0]["frames"]
+    for printed in (first, second):
+        lines = [line for line in printed.splitlines() if "frame #" in line]
+        assert len(lines) == len(frames)
+        for line, frame in zip(lines, frames, strict=True):
+            assert f"0x{frame['pc']:016x} {frame['module'].rpartition('/')[2]}" in line
+            assert frame["function"] in line or "Ledger" not in frame["module"]
+        assert "exception: SIGSEGV" in printed
+    assert first.startswith("9 of 11 missing")
+    assert "9 modules" in text and "CoreFoundation" in text, "the missing ones are named"
+    assert "enable-external-lookup (boolean) = true" in second, "as before"
+    until(lambda: not list(tmp_path.glob("symcache-*")))
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("symcache load", "name the dump: symcache load DUMP"),
+        ("symcache load /nowhere/crash.zip", "/nowhere/crash.zip: no such file or folder"),
+        ("symcache", "use: symcache load [DUMP]"),
+        ("symcache load 'half", "No closing quotation"),
+    ],
+)
+def test_what_is_wrong_is_said(command: str, says: str, home: Path) -> None:
+    assert says in lldbs.run(lldbs.WHEEL, home, [command])
+
+
+def test_a_program_that_was_moved_is_named(home: Path, tmp_path: Path) -> None:
+    (folder,) = (home / ".local/share/symcache/lldb").iterdir()
+    moved = tmp_path / "copy"
+    moved.mkdir()
+    for file in folder.iterdir():
+        if file.is_file():
+            (moved / file.name).write_text(file.read_text().replace(sys.executable, "/gone/python"))
+    script = moved / "symcache_lldb.py"
+    text = lldbs.run(lldbs.WHEEL, tmp_path, [f'command script import "{script}"', "symcache load x"])
+    assert "/gone/python: No such file or directory" in text
+    assert "symcache setup lldb" in text
+
+
+def test_the_script_is_for_old_pythons() -> None:
+    """LLDB runs it under the Python that it was built for."""
+    import ast
+
+    from symcache.dump import LLDB_SCRIPT
+
+    ast.parse(LLDB_SCRIPT.read_text(), feature_version=(3, 7))
+
+
+def test_what_stacks_lead_through_is_fetched_from_a_server(home: Path, tmp_path: Path) -> None:
+    """The modules that no thread is in are not fetched; those that a stack turns out to lead through are."""
+    with Library.open(tmp_path / "library", create=True) as library:
+        paths = [*(ASSETS / "app/arm64").iterdir()]
+        ingest(library, stage_paths(paths, tmp_path / "scratch"))
+    with serve(tmp_path / "library", tmp_path / "server") as server:
+        commands = [f'symcache load "{dump("arm64")}" --server {server.url}']
+        text = lldbs.run(lldbs.WHEEL, home, commands, {"SYMCACHE_CACHE_DIR": str(tmp_path / "cache")})
+    assert "LKBookSort" in text and "main" in text
+    assert "problem" not in text
