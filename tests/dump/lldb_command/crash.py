@@ -48,7 +48,8 @@ def make(folder: Path, arch: str) -> CrashFiles:
     for name, data in (
         ("core with a list of images", with_images(scene)),
         ("core without", scene.core.bytes()),
-        ("minidump", as_minidump(scene)),
+        ("Crashpad's minidump", as_minidump(scene)),
+        ("Breakpad's minidump", as_minidump(scene, breakpad=True)),
     ):
         files[name] = dumps / name.replace(" ", "-")
         files[name].write_bytes(data)
@@ -75,7 +76,12 @@ def with_images(scene: Scene) -> bytes:
     return noted(noted(0).bytes().index(struct.pack("<2IQ2I", 1, len(modules), 24, 48, 0))).bytes()
 
 
-def as_minidump(scene: Scene) -> bytes:
+def as_minidump(scene: Scene, *, breakpad: bool = False) -> bytes:
+    """Return it as Crashpad lays it out, or as Breakpad does.
+
+    The flags of its x86_64 contexts name no parts, as with rust-minidump's writer, and its arm64 contexts have the old
+    layout.
+    """
     stack = scene.core.regions[-1]
     names = X86_REGISTERS if scene.arch == "x86_64" else ARM_REGISTERS
     general = 4 if scene.arch == "x86_64" else 6
@@ -84,4 +90,5 @@ def as_minidump(scene: Scene) -> bytes:
         values = struct.unpack_from(f"<{len(names)}Q", dict(states(thread))[general])
         threads.append(MiniThread(dict(zip(names, values, strict=True)), stack.address, stack.data))
     modules = [(m.address, 0x4000, m.path or "", UUID(m.uuid)) for m in scene.modules]
-    return minidump(modules, threads, 1, (1, 2, 0x10), arch=scene.arch)
+    flags = 0x100000 if breakpad else 0x10001F
+    return minidump(modules, threads, 1, (1, 2, 0x10), arch=scene.arch, old=breakpad, flags=flags)
