@@ -96,7 +96,7 @@ class Modules:
                 if self._given[number] is not None:
                     self._target.RemoveModule(self._given[number])
             self._add(fetched)
-            map_sources(self._lldb, self._debugger, response["source_map"])
+            map_sources(self._lldb, self._debugger, response["source_map"], self._target)
         return bool(fetched)
 
     def _add(self, numbers: Iterable[int]) -> None:
@@ -150,7 +150,8 @@ class Modules:
             if self._own[uuid].FindSection("__TEXT").IsValid():
                 report["state"] = "memory"
                 if planned["symbols"]:
-                    run(self._lldb, self._debugger, "target symbols add " + quoted(planned["symbols"]))
+                    command = "target symbols add " + quoted(planned["symbols"])
+                    run(self._lldb, self._debugger, command, self._target)
                     report["symbols"] = path_of(self._own[uuid].GetSymbolFileSpec()) == planned["symbols"]
         elif planned["placeholder"]:
             module = self._target.AddModule(planned["placeholder"], None, None, None)
@@ -192,15 +193,16 @@ def without_scripts(lldb: Any, debugger: Any) -> Iterator[None]:
         debugger.SetScriptLanguage(scripts)
 
 
-def map_sources(lldb: Any, debugger: Any, pairs: list[list[str]]) -> None:
+def map_sources(lldb: Any, debugger: Any, pairs: list[list[str]], about: Any = None) -> None:
     """Have LLDB look for sources in other folders than those that the compiler recorded: [[recorded, here], …]."""
     for source, destination in pairs:
-        run(lldb, debugger, "settings append target.source-map " + quoted(source) + " " + quoted(destination))
+        run(lldb, debugger, "settings append target.source-map " + quoted(source) + " " + quoted(destination), about)
 
 
-def run(lldb: Any, debugger: Any, command: str) -> None:
-    """Have LLDB follow a command, without anything printed."""
-    debugger.GetCommandInterpreter().HandleCommand(command, lldb.SBCommandReturnObject())
+def run(lldb: Any, debugger: Any, command: str, about: Any = None) -> None:
+    """Have LLDB follow a command, about a target or process, or else what is selected; nothing is printed."""
+    context = [] if about is None else [lldb.SBExecutionContext(about)]
+    debugger.GetCommandInterpreter().HandleCommand(command, *context, lldb.SBCommandReturnObject())
 
 
 def uuid_of(module: Any) -> str:

@@ -42,10 +42,11 @@ def load(lldb: Any, debugger: Any, response: dict[str, Any], opened: str, reques
             if target is None:
                 raise ValueError(why)
             debugger.SetSelectedTarget(target)
+        # Without `process`, they would be settings of the target that was selected before.
         if plan["triple"].startswith("arm64"):
-            # Strips the pointer authentication code off return addresses; it is a setting of the target.
-            debugger.SetInternalVariable("target.process.virtual-addressable-bits", "47", name)
-        code.map_sources(lldb, debugger, plan["source_map"])
+            # Strips the pointer authentication code off return addresses.
+            code.run(lldb, debugger, "settings set target.process.virtual-addressable-bits 47", process)
+        code.map_sources(lldb, debugger, plan["source_map"], process)
         modules = code.Modules(lldb, target, plan["modules"])
         modules.request = request
         modules.complete(process.GetThreadAtIndex(n) for n in range(process.GetNumThreads()))

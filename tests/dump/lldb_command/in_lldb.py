@@ -14,7 +14,10 @@ def __lldb_init_module(debugger, _session):  # type: ignore[no-untyped-def]
     with open(os.environ["RUN_OUTPUT"], "w", encoding="utf-8", errors="replace") as output:  # noqa: PTH123
         for command in json.loads(os.environ["RUN_COMMANDS"]):
             result = lldb.SBCommandReturnObject()
-            debugger.GetCommandInterpreter().HandleCommand(command, result)
+            # In an older LLDB, all commands would be about what the one that runs this was about.
+            thread = debugger.GetSelectedTarget().GetProcess().GetSelectedThread()
+            context = [lldb.SBExecutionContext(thread)] if thread.IsValid() else []
+            debugger.GetCommandInterpreter().HandleCommand(command, *context, result)
             output.write((result.GetOutput() or "") + (result.GetError() or "") + "\n")
 
 
