@@ -61,23 +61,9 @@ class Commands:
         if self._modules.problem:
             self._write(f"not fetched: {self._modules.problem}\n")
 
-    def named(self, words: list[str]) -> list[int]:
-        """Return the modules, of those not fetched, whose names or UUIDs are among some words."""
-        wanted = {word.rpartition("/")[2].upper() for word in words}
-        return [
-            number
-            for number in sorted(self._modules.deferred)
-            if wanted & {self._modules.name_of(number).upper(), self._modules.uuid(number)}
-        ]
-
     def load(self, words: list[str]) -> str:
         """Fetch the modules of these names, or all; return what to print."""
-        wanted = self.named(words) if words else sorted(self._modules.deferred)
-        if not wanted:
-            return "no module of that name is left to be fetched" if words else "all modules are fetched"
-        self.fetch(wanted, "for `symcache load`")
-        left = len(self._modules.deferred)
-        return f"{left} of {len(self._modules.reports)} modules are not fetched" if left else ""
+        return self._modules.load(words)
 
     def _put_in_front(self, command: str, handle: Callable[..., bool]) -> bool:
         def handled(*words: str) -> bool:
@@ -108,7 +94,7 @@ class Commands:
         why = "for `{}`".format(" ".join(words).replace("target modules", "image"))
         addresses = [address for address in map(self._address, words) if address is not None]
         wanted = {n for n in map(self._modules.deferred_at, addresses) if n is not None}
-        wanted.update(self.named(words))
+        wanted.update(self._modules.named(words))
         if wanted:
             self.fetch(sorted(wanted), why)
         left = sorted(self._modules.deferred)

@@ -82,6 +82,23 @@ class Modules:
         """Return the UUID of a module."""
         return str(self._planned[number]["uuid"])
 
+    def named(self, words: Iterable[str]) -> list[int]:
+        """Return the modules, of those not fetched, whose names or UUIDs are among some words."""
+        wanted = {word.rpartition("/")[2].upper() for word in words}
+        return [n for n in sorted(self.deferred) if wanted & {self.name_of(n).upper(), self.uuid(n)}]
+
+    def load(self, words: list[str]) -> str:
+        """Fetch those of these names or UUIDs, or all, for `symcache load`; return what the user is to read."""
+        wanted = self.named(words) if words else sorted(self.deferred)
+        if not wanted:
+            return "no module of that name is left to be fetched" if words else "all modules are fetched"
+        self.fetch(wanted, "for `symcache load`")
+        fetched = sum(self.reports[n]["state"] not in {"missing", "rejected"} for n in wanted)
+        lines = [f"{fetched} of {len(wanted)} modules fetched" + (f": {self.problem}" if self.problem else "")]
+        if self.deferred:
+            lines.append(f"{len(self.deferred)} of {len(self.reports)} modules are not fetched")
+        return "\n".join(lines)
+
     def fetch(self, numbers: list[int], why: str) -> bool:
         """Have modules fetched; return whether there is anything of them now. `why` is told to the user."""
         if not numbers or self.request is None:

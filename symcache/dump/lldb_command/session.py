@@ -8,14 +8,17 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["load", "load_more"]
 
 _FAST = {"symbols.enable-external-lookup": "false", "target.preload-symbols": "false"}
 """While modules are added: LLDB is to ask nobody for them, and reads their symbols when it needs them."""
+_loaded: dict[int, Any] = {}
+"""The modules of dumps that were loaded, by their processes' numbers in LLDB."""
 
 
 def load(lldb: Any, debugger: Any, response: dict[str, Any], opened: str, request: Callable[[Any], Any]) -> str:
@@ -26,14 +29,7 @@ def load(lldb: Any, debugger: Any, response: dict[str, Any], opened: str, reques
     """
     code, target_code = _import("worker_modules"), _import("worker_target")
     plan = response["plan"]
-    name = debugger.GetInstanceName()
-    before = {key: debugger.GetInternalVariableValue(key, name).GetStringAtIndex(0) for key in _FAST}
-    is_async = debugger.GetAsync()
-    try:
-        debugger.SetAsync(False)
-        for key, value in _FAST.items():
-            debugger.SetInternalVariable(key, value, name)
-        code.run(lldb, debugger, "plugin disable instrumentation-runtime")
+    with _adding(lldb, debugger):
         if opened and _is_same(opened, plan["core"]):
             target = debugger.GetSelectedTarget()
             process = target.GetProcess()
@@ -50,14 +46,42 @@ def load(lldb: Any, debugger: Any, response: dict[str, Any], opened: str, reques
         modules = code.Modules(lldb, target, plan["modules"])
         modules.request = request
         modules.complete(process.GetThreadAtIndex(n) for n in range(process.GetNumThreads()))
+    _loaded[process.GetUniqueID()] = modules
+    target_code.select_thread(process, plan["thread"])
+    return "\n".join([*_summary(modules, response["exception"]), _backtrace(lldb, debugger, process)])
+
+
+def load_more(lldb: Any, debugger: Any, words: list[str]) -> str | None:
+    """Fetch modules of the dump that is selected, all or those named, as at the prompt of `symcache open`.
+
+    Return what the user is to read, or None if that dump was not loaded here, or the words are of something else.
+    """
+    modules = _loaded.get(debugger.GetSelectedTarget().GetProcess().GetUniqueID())
+    if modules is None or not (modules.named(words) if words else modules.deferred):
+        return None
+    with _adding(lldb, debugger):
+        return str(modules.load(words))
+
+
+@contextmanager
+def _adding(lldb: Any, debugger: Any) -> Iterator[None]:
+    """Have LLDB add modules in as few steps as can be."""
+    name = debugger.GetInstanceName()
+    before = {key: debugger.GetInternalVariableValue(key, name).GetStringAtIndex(0) for key in _FAST}
+    is_async = debugger.GetAsync()
+    run = _import("worker_modules").run
+    try:
+        debugger.SetAsync(False)
+        for key, value in _FAST.items():
+            debugger.SetInternalVariable(key, value, name)
+        run(lldb, debugger, "plugin disable instrumentation-runtime")
+        yield
     finally:
-        code.run(lldb, debugger, "plugin enable instrumentation-runtime")
+        run(lldb, debugger, "plugin enable instrumentation-runtime")
         for key, value in before.items():
             if value:
                 debugger.SetInternalVariable(key, value, name)
         debugger.SetAsync(is_async)
-    target_code.select_thread(process, plan["thread"])
-    return "\n".join([*_summary(modules, response["exception"]), _backtrace(lldb, debugger, process)])
 
 
 def _summary(modules: Any, exception: str) -> list[str]:
@@ -68,7 +92,9 @@ def _summary(modules: Any, exception: str) -> list[str]:
         missing = states.count("missing") + states.count("rejected")
         lines = [f"modules: {missing} of {len(modules.reports)} missing"]
     if modules.deferred:
-        lines.append(f"{len(modules.deferred)} that no thread is in are not fetched without --all-modules")
+        lines.append(
+            f"{len(modules.deferred)} that no thread is in are not fetched: `symcache load` once more fetches them"
+        )
     if modules.problem:
         lines.append("problem: " + modules.problem)
     return [*lines, "exception: " + exception] if exception else lines

@@ -1,4 +1,4 @@
-"""The LLDB command `symcache load`: finds and loads the modules of the core that is open, or of a dump.
+"""The LLDB command `symcache load`: finds and loads the modules of the core that is open, or of a dump, then the rest.
 
 `symcache setup lldb` copies this file and has LLDB import it at its start. Beside it lie `servers`, the value of
 SYMCACHE_URL for our program where that is not set, and `settings.json`:
@@ -24,11 +24,15 @@ from typing import Any
 
 import lldb
 
-_USAGE = "symcache load [DUMP] [--symbols DIR] [--server URL] [--library PATH] [--build BUILD] [--cache UUID]"
+_USAGE = (
+    "symcache load [DUMP | MODULE...] [--symbols DIR] [--server URL] [--library PATH] [--build BUILD] [--cache UUID]"
+)
 _helpers: list[subprocess.Popen[str]] = []
 """Programs that hold files which LLDB uses: they remove them and end when LLDB has ended."""
 _dumps: dict[str, str] = {}
 """Cores that were unpacked, and what of."""
+_sessions: dict[str, Any] = {}
+"""Modules that go on once a dump is loaded, by their paths."""
 
 
 def __lldb_init_module(debugger: Any, _session: dict[str, Any]) -> None:
@@ -54,6 +58,10 @@ def symcache(debugger: Any, arguments: str, result: Any, _session: dict[str, Any
 
 
 def _load(debugger: Any, words: list[str]) -> str:
+    for session in [] if any(word.startswith("-") for word in words) else _sessions.values():
+        more = session.load_more(lldb, debugger, words)
+        if more is not None:
+            return str(more)
     opened = _open_core(debugger)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         helper = _ask([*words, *(["--open", _dumps.get(opened, opened)] if opened else [])], errors)
@@ -66,7 +74,8 @@ def _load(debugger: Any, words: list[str]) -> str:
     _helpers.append(helper)
     response = json.loads(line)
     _dumps[response["plan"]["core"]] = response["dump"]
-    session = _import(response["session"])
+    place = response["session"]
+    session = _sessions[place] = _sessions.get(place) or _import(place)
 
     def request(wanted: Any) -> Any:
         if helper.stdin:

@@ -1,4 +1,4 @@
-"""A home whose LLDB has our command."""
+"""A home whose LLDB has our command, and what dumps its tests share with others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
+from tests.dump.test_fetching import crowd, crowds  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from symcache.library import Library, ingest, stage_paths
 from tests.dump.lldb_command import lldbs
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import dump, truth
+from tests.dump.test_fetching import Crowd
 from tests.support.servers import serve
 from tests.support.waiting import until
 
@@ -50,7 +51,7 @@ def test_what_is_wrong_is_said(home: Path, tmp_path: Path) -> None:
     commands = ["symcache", "symcache load 'half", "symcache load /nowhere/crash.zip"]
     commands += [f'command script import "{moved / "symcache_lldb.py"}"', "symcache load x"]
     text = lldbs.run(lldbs.WHEEL, home, commands)
-    assert "use: symcache load [DUMP]" in text
+    assert "use: symcache load [DUMP" in text
     assert "No closing quotation" in text
     assert "/nowhere/crash.zip: no such file or folder" in text
     assert "/gone/python: No such file or directory" in text
@@ -67,7 +68,7 @@ def test_the_script_is_for_old_pythons() -> None:
 
 
 def test_what_stacks_lead_through_is_fetched_from_a_server(home: Path, tmp_path: Path) -> None:
-    """The modules that no thread is in are not fetched; those that a stack turns out to lead through are."""
+    """The modules that no thread is in are not fetched at first; those that a stack turns out to lead through are."""
     with Library.open(tmp_path / "library", create=True) as library:
         paths = [*(ASSETS / "app/arm64").iterdir()]
         ingest(library, stage_paths(paths, tmp_path / "scratch"))
@@ -76,3 +77,20 @@ def test_what_stacks_lead_through_is_fetched_from_a_server(home: Path, tmp_path:
         text = lldbs.run(lldbs.WHEEL, home, commands, {"SYMCACHE_CACHE_DIR": str(tmp_path / "cache")})
     assert "LKBookSort" in text and "main" in text
     assert "problem" not in text
+
+
+def test_the_rest_is_fetched_when_it_is_asked_for(home: Path, crowd: Crowd, tmp_path: Path) -> None:
+    """As at the prompt of `symcache open`: what the dump has and no thread is in, by name or all."""
+    commands = [f'symcache load "{crowd.path}" --server {crowd.url}', "image lookup -n more0"]
+    commands += ["symcache load libmore1.dylib", "symcache load libmore1.dylib", "symcache load"]
+    commands += ["image lookup -n more0", "target list"]
+    text = lldbs.run(lldbs.WHEEL, home, commands, {"SYMCACHE_CACHE_DIR": str(tmp_path / "cache")})
+    assert "3 that no thread is in are not fetched: `symcache load` once more fetches them" in text
+    first, second = text.split("1 of 1 modules fetched\n2 of 5 modules are not fetched\n")
+    assert "Ledger`main" in first
+    assert "match found" not in first
+    assert "libmore1.dylib: no such file or folder" in second, "it is no module that is left, so it may be a dump"
+    assert "2 of 2 modules fetched\n" in second
+    assert "1 match found in" in second
+    assert second.count("target #") == 1
+    assert sorted(crowd.sent) == sorted(crowd.files), "each once"
