@@ -204,6 +204,9 @@ Host *
     ProxyJump gate
 Host gate second
     ProxyJump none
+Host nested
+    Include {folder}/within/*.conf
+    Port 2299
 """
 
 
@@ -212,16 +215,29 @@ Host gate second
     [
         *(("mac14", None, None), ("mac14", "ci", 22), ("a.inside", None, None), ("old.inside", None, None)),
         *(("included", None, None), ("after", "ci", None), ("gate", None, None)),
+        *(("nested", None, None), ("inner.inside", "ci", None), ("outside", None, None)),
     ],
 )
-def test_openssh_understands_the_same(name: str, user: str | None, port: int | None, tmp_path: Path) -> None:
+def test_openssh_understands_the_same(
+    name: str, user: str | None, port: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The expectation is what `ssh -G` prints."""
     need_openssh()
+    monkeypatch.setenv("SYMCACHE_TEST_NAME", "id")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a.conf").write_text("Host included\n HostName first.inside\n ProxyCommand none\n")
     (tmp_path / "more" / "b.conf").write_text("Host included\n HostName second.inside\n Port 7\n")
+    (tmp_path / "within").mkdir()
+    (tmp_path / "within" / "a.conf").write_text(
+        "User of_nested\nHost outside *.inside\n User wrong\nHost nest*\n"
+        f" IdentityFile ~/.ssh/${{SYMCACHE_TEST_NAME}}_%u\n"
+        f"Include {tmp_path}/within/deeper\nMatch all\n HostName nested.address\n"
+    )
+    (tmp_path / "within" / "deeper").write_text("Port 2298\nMatch user ci\n Port 2297\n")
     file = tmp_path / "config"
-    file.write_text(CONFIG.format(folder=tmp_path).replace("ProxyJump gate\nHost gate second\n    ProxyJump none", ""))
+    file.write_text(
+        CONFIG.format(folder=tmp_path).replace("ProxyJump gate\nHost gate second\n    ProxyJump none\n", "")
+    )
     options = [*(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
     printed = subprocess.run(
         ["ssh", "-G", "-F", file, *options, name], stdout=subprocess.PIPE, text=True, check=True
@@ -231,7 +247,7 @@ def test_openssh_understands_the_same(name: str, user: str | None, port: int | N
     host = SshConfig(file).host(name, user=user, port=port)
     assert (host.address, host.user, str(host.port)) == (said["hostname"], said["user"], said["port"])
     # ssh prints these before it replaces what they hold.
-    replaced = [f.replace("%u", getpass.getuser()).replace("%r", host.user) for f in files]
+    replaced = [os.path.expandvars(f).replace("%u", getpass.getuser()).replace("%r", host.user) for f in files]
     assert list(map(str, host.identities)) == [str(Path(f).expanduser()) for f in replaced]
     command = said.get("proxycommand", "none").replace("%h", host.address).replace("%p", str(host.port))
     assert (host.command or "none") == command
@@ -256,7 +272,8 @@ def test_what_is_no_config_is_named(tmp_path: Path) -> None:
     for text, wrong in (
         ("Host mac\n Port many\n", "Port of mac: many"),
         ("Host mac\n ProxyJump a:b:c\n", "ProxyJump of mac: a:b:c"),
-        ("Match host\n  'mac\nHost 'mac\n", "cannot be understood"),
+        ("Match host\n  'mac\nHost mac\n", "cannot be understood"),
+        ("Host 'mac\n", "No closing quotation"),
         ("CanonicalizeHostname yes\n", "cannot be understood"),
         ("Match exec 'false\n", "No closing quotation"),
         (f"Include {file}\n", "more than ssh would read"),

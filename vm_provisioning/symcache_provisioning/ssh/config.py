@@ -34,6 +34,7 @@ _CRITERIA = {"all": 0, "canonical": 0, "final": 0, "host": 1, "originalhost": 1,
 """Of `Match`: those that paramiko knows, and how many arguments they have."""
 _NOTHING = "Host !*"
 _TOKEN = re.compile(r"%(.)")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MAX_FILE, _MAX_FILES, _MAX_DEPTH = 1 << 20, 256, 16
 """Bytes, and files in all; OpenSSH includes no deeper either."""
 _MAX_JUMPS = 8
@@ -136,7 +137,7 @@ class SshConfig:
 
         agent = _expand(said.get("identityagent", "SSH_AUTH_SOCK"), tokens)
         if agent.startswith("$"):
-            agent = os.environ.get(agent.strip("${}"), "none")
+            agent = os.environ.get(agent[1:], "none")
         command, jumps = said.get("proxycommand") or "", said.get("proxyjump") or ""
         if jump is not None:
             command = ""
@@ -196,8 +197,11 @@ class SshConfig:
             f"{self._names}: {key} of {name}: {excerpt(value)} makes no sense", hint=f"see what `ssh -G {name}` says"
         )
 
-    def _lines(self, file: Path, folder: Path, depth: int) -> Iterator[str]:
-        """Yield the lines of a file and of those that it includes. Relative names are in `folder`."""
+    def _lines(self, file: Path, folder: Path, depth: int, outer: str = "") -> Iterator[str]:
+        """Yield the lines of a file and of those that it includes. Relative names are in `folder`.
+
+        They count where the criteria `outer` do, within which the file was included.
+        """
         try:
             with file.open("rb") as opened:
                 status = os.fstat(opened.fileno())
@@ -213,8 +217,8 @@ class SshConfig:
         self._left -= 1
         if len(data) > _MAX_FILE or depth > _MAX_DEPTH or self._left < 0:
             raise UsageError(f"{file}: more than ssh would read", hint="is there a circle of `Include`?")
-        block = "Host *"
-        yield block
+        criteria = outer
+        yield _block(criteria)
         for text in data.decode("utf-8", "replace").splitlines():
             match = _LINE.fullmatch(text)
             key, value = (match[1].lower(), match[2]) if match else ("", "")
@@ -223,11 +227,13 @@ class SshConfig:
                 value = _COMMENT.sub("", value)
                 line = f"{key} {value}"
             if key in {"host", "match"}:
-                block = line = line if key == "host" else _criteria(file, value)
+                own = _of_host(file, value) if key == "host" else _of_match(file, value)
+                criteria = _NOTHING if _NOTHING in {outer, own} else f"{outer} {own}".strip()
+                line = _block(criteria)
             if key == "include":
                 for included in self._included(file, value, folder):
-                    yield from self._lines(included, folder, depth + 1)
-                yield block  # what follows is still said of these hosts
+                    yield from self._lines(included, folder, depth + 1, criteria)
+                yield _block(criteria)  # what follows is still said of these hosts
             elif key == "proxycommand" and value.lower() == "none":
                 yield "ProxyJump none"  # they stand for each other
             else:
@@ -246,19 +252,33 @@ def _words(file: Path, value: str) -> list[str]:
         raise UsageError(f"{file}: {excerpt(value)}: {error}", hint="close the quotes") from error
 
 
-def _criteria(file: Path, value: str) -> str:
-    """Return a line `Match` as paramiko takes it, or one that matches nothing."""
-    words, line = _words(file, value), ["Match"]
+def _block(criteria: str) -> str:
+    """Return the line that begins a block of what counts where all criteria do; everywhere, if there are none."""
+    if criteria == _NOTHING:
+        return _NOTHING
+    return f"Match {criteria}" if criteria else "Host *"
+
+
+def _of_host(file: Path, value: str) -> str:
+    """Return a line `Host` as criteria of `Match`, which unlike those lines can be joined to others."""
+    return f"originalhost {shlex.quote(','.join(_words(file, value)))}"
+
+
+def _of_match(file: Path, value: str) -> str:
+    """Return the criteria of a line `Match` as paramiko takes them, or that it matches nothing."""
+    words, criteria = _words(file, value), []
     while words:
         name = words.pop(0).lower()
         count = _CRITERIA.get(name.removeprefix("!"))
-        if count is None or len(words) < count:
+        if count is None or len(words) < count or name == "!all":
             return _NOTHING
-        line += [name, *(shlex.quote(words.pop(0)) for _ in range(count))]
-    return " ".join(line)
+        if name != "all":  # which must stand alone
+            criteria += [name, *(shlex.quote(words.pop(0)) for _ in range(count))]
+    return " ".join(criteria)
 
 
 def _expand(text: str, tokens: Mapping[str, str]) -> str:
-    """Replace the tokens of ssh_config(5) in a value that paramiko leaves as it is."""
+    """Replace tokens and `${VARIABLES}` of ssh_config(5) in a value that paramiko leaves as it is."""
     known = {"%": "%", "d": str(Path.home()), "u": getpass.getuser(), "L": socket.gethostname().partition(".")[0]}
-    return _TOKEN.sub(lambda m: {**known, **tokens}.get(m[1], m[0]), text)
+    replaced = _TOKEN.sub(lambda m: {**known, **tokens}.get(m[1], m[0]), text)
+    return _VARIABLE.sub(lambda m: os.environ.get(m[1], m[0]), replaced)
