@@ -17,6 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from symcache.dyld import canonical_arch
+from symcache.errors import UsageError
 from symcache.model import Release
 from symcache.verify.tables import load_table, parse_table
 
@@ -33,7 +34,7 @@ __all__ = [
 
 SYSTEM, FILES = "system", "files"
 # Each family has a folder in /System that is laid out as a system itself; iOSSupport has none of its own caches.
-_FAMILY = re.compile(r"/System/(?!iOSSupport/)([A-Za-z0-9-]{1,32})/(?:System|usr)/")
+_FAMILY = re.compile(r"/System/(?!iOSSupport/)([^/]{1,32})/(?:System|usr)/")
 
 
 def family_of_path(path: str) -> str:
@@ -146,7 +147,9 @@ class Expectations:
         if site is None:
             return cls(archs=archs)
         form = "docs/verify.md shows the form of the table"
-        return cls(load_table(_Table, site, "--releases", form), archs)
+        table = load_table(_Table, site, "--releases", form)
+        _check_wanted(table, str(site))
+        return cls(table, archs)
 
     @classmethod
     def nothing(cls) -> Expectations:
@@ -205,6 +208,27 @@ class Expectations:
             for arch in families[family]
             if must or arch not in required.get(family, ())
         ]
+
+
+def _check_wanted(site: _Table, name: str) -> None:
+    """Raise UsageError for what a site wants and no table knows: a misspelt name would leave out all that there is."""
+    known: dict[str, set[str]] = {}
+    for entry in (*shipped_table().release, *site.release):
+        for family, archs in (*entry.expect.items(), *entry.optional.items()):
+            known.setdefault(family, set()).update(map(canonical_arch, archs))
+    for row in shipped_table().harvest:
+        for family, patterns in row.must.items():
+            known.setdefault(family, set()).update(patterns)
+    all_archs = set[str]().union(*known.values())
+    unknown_archs = [a for a in site.archs if not any(fnmatchcase(canonical_arch(a), k) for k in all_archs)]
+    unknown_families = [f for f in site.families if f not in known]
+    for key, unknown, there in (("archs", unknown_archs, all_archs), ("families", unknown_families, {*known})):
+        if unknown:
+            raise UsageError(
+                f"{name}: {key}: no release that this table or the shipped one knows has {unknown[0]!r}",
+                hint=f"name some of {', '.join(sorted(a for a in there if '*' not in a))}, or have a [[release]] of the"
+                " table name it",
+            )
 
 
 @cache

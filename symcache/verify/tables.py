@@ -21,7 +21,7 @@ def load_table(table: type[_Table], path: Path, option: str, form: str) -> _Tabl
     try:
         if path.stat().st_size > _MAX_FILE:
             raise UsageError(f"{path}: larger than {_MAX_FILE} bytes", hint=f"check the path of {option}")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not readable: {error}", hint=f"check the path of {option}") from error
     return parse_table(table, text, str(path), form)

@@ -115,9 +115,19 @@ def test_a_site_says_which_architectures_and_families_it_wants(tmp_path: Path) -
     assert required("10.15.7", table(tmp_path, 'families = ["driverkit"]')) == {("files", "x86_64")}
 
 
+def test_a_site_may_want_what_only_its_own_rows_know_and_newer_architectures(tmp_path: Path) -> None:
+    row = '[[release]]\nfrom = "28"\nexpect = { newkit = ["riscv"] }'
+    assert required("28", table(tmp_path, f'archs = ["riscv"]\nfamilies = ["newkit"]\n{row}')) == {("newkit", "riscv")}
+    assert table(tmp_path, '\ufeffarchs = ["arm64e_x7", "i386"]').wanted_archs == ("arm64e.x7", "i386")
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
+        # Each would leave everything out, and so call complete whatever there is.
+        ('archs = ["arm64e", "arm64"]', "archs: no release .* has 'arm64'"),
+        ('archs = ["x86-64"]', "archs: no release .* has 'x86-64'"),
+        ('families = ["sytem"]', "families: no release .* has 'sytem'"),
         ('archs = ["a b"]', "archs"),
         ("families = 3", "families"),
         ("[[release]", "TOML"),
