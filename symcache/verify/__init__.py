@@ -3,11 +3,11 @@
 from symcache.verify.check import verify
 from symcache.verify.crash_reports import CrashReport, ReportModule, parse_uuid_list, read_report
 from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
-from symcache.verify.expectations import Expectations, family_of_path
+from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
 from symcache.verify.missing import MissedRequest, Wanted, missing_images
 from symcache.verify.modules import library_holder, read_reports, verify_modules
-from symcache.verify.musts import Had, Lack, lost_cryptexes, musts_lacking
+from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
 from symcache.verify.remote import (
     remote_builds,
     remote_holder,
@@ -19,6 +19,7 @@ from symcache.verify.verdicts import github_lines, junit_xml, markdown
 from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
 __all__ = [
+    "SYSTEM",
     "CrashReport",
     "Difference",
     "Expectations",
@@ -39,6 +40,7 @@ __all__ = [
     "diff_releases",
     "family_of_path",
     "github_lines",
+    "has_cryptexes",
     "junit_xml",
     "library_holder",
     "load_waivers",

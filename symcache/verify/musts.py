@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from symcache.model import Release
 from symcache.verify.expectations import FILES, HarvestRow, shipped_table
 
-__all__ = ["Had", "Host", "Lack", "hosts_with", "lost_cryptexes", "musts_lacking"]
+__all__ = ["Had", "Host", "Lack", "has_cryptexes", "hosts_with", "lost_cryptexes", "musts_lacking"]
 
 
 class Host(StrEnum):
@@ -115,11 +115,16 @@ def hosts_with(release: Release, family: str, arch: str) -> str:
     return " or ".join(dict.fromkeys(words))
 
 
+def has_cryptexes(release: Release) -> bool:
+    """Return whether there are cryptexes in a release, in which its shared caches lie."""
+    return any(row.idle_cryptexes is not None for row in _rows(release))
+
+
 def lost_cryptexes(release: Release, cryptexes: Iterable[str]) -> list[str]:
     """Return those of `cryptexes` (paths) that lead nowhere and must not, on a system of `release` that is whole."""
     idle = [row.idle_cryptexes for row in _rows(release) if row.idle_cryptexes is not None]
-    if not idle:
-        return []  # before there were cryptexes
+    if not has_cryptexes(release):
+        return []
     return [path for path in cryptexes if not any(path.rpartition("/")[2] in names for names in idle)]
 
 

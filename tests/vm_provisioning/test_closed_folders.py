@@ -65,6 +65,9 @@ def test_a_closed_folder_keeps_a_harvest_open(
 @pytest.mark.parametrize(
     ("place", "mode", "sealed"),
     [
+        ("System/Library/CoreServices/Finder.app", 0o700, False),  # everybody runs it
+        ("System/Library/Extensions/A.kext/Contents/MacOS", 0o711, False),
+        ("System/Library/Extensions/A.kext.data", 0o700, True),
         ("usr/lib/private", 0o700, True),  # the system's own, as on every Mac
         ("usr/lib/private", 0o711, True),
         ("usr/lib/private", 0o000, False),  # no macOS has such

@@ -22,9 +22,11 @@ from tests.support.toolchain import compile_image, lipo
 
 _PREBOOT = "System/Volumes/Preboot/Cryptexes"
 _DYLD = "System/Library/dyld"
+_BUILT = "private/var/db/dyld"
 _IMAGES = 3
 _OPTIONS = {
     "arm64e": CacheOptions(arch="arm64e"),
+    "arm64e_x1": CacheOptions(arch="arm64e", magic="arm64ex1"),
     "x86_64": CacheOptions(arch="x86_64"),
     "x86_64h": CacheOptions(arch="x86_64h"),
     "arm64e_x1": CacheOptions(arch="arm64e", magic="arm64ex1", layout_seed=4),
@@ -205,7 +207,36 @@ def test_what_a_release_must_have_is_missed_by_name(lack: str, library: Library,
     result = run(root, library, tmp_path)
     assert not result.sealed
     assert [p for p in result.problems if f"no {what} was found" in p]
-    assert all("start it and harvest it over SSH" in p for p in result.problems)
+    # To boot it is of use to who has nothing of its cryptexes, since there are any.
+    told = "start it and harvest it over SSH" if lack == "an update only" else ": reinstall that system or copy it anew"
+    assert all(told in p for p in result.problems)
+
+
+def test_caches_that_an_older_macos_built_are_not_of_the_release(library: Library, tmp_path: Path) -> None:
+    """Who upgraded from 10.15 may have them still: they are no substitute for what is lacking."""
+    root = system(tmp_path / "root", "12.7.6", {_DYLD: ("arm64e", "x86_64h"), _BUILT: ("x86_64",)}, build="21H1320")
+    result = run(root, library, tmp_path)
+    assert (result.sealed, len(result.caches)) == (False, 2)
+    assert [p for p in result.problems if "no system shared cache of x86_64 was found" in p]
+    put(root, _DYLD, "x86_64")
+    put(root, _BUILT, "arm64e update")
+    result = run(root, library, tmp_path)
+    assert (result.sealed, result.problems, len(result.caches)) == (True, [], 3)
+    assert result.notes == [f"/{_BUILT}: has shared caches of a macOS before 11, not of 21H1320: not harvested"]
+
+
+@pytest.mark.parametrize("place", ["Library/Apple/usr/libexec/oah", f"{_OS}/System/Library/NewCaches"])
+def test_a_cache_where_none_is_looked_for_is_not_passed_over(place: str, library: Library, tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "28.0", {f"{_OS}/{_DYLD}": ("arm64e",), place: ("x86_64",)})
+    result = run(root, library, tmp_path)
+    (problem,) = result.problems
+    assert problem.startswith(f"/{place}/dyld_shared_cache_x86_64: is a shared cache in a place where none is looked")
+
+
+def test_a_family_of_any_name_is_not_the_system(library: Library, tmp_path: Path) -> None:
+    root = system(tmp_path / "root", "13.6.9", {f"{_OS}/{_DYLD}": ("arm64e",), f"System/New_Kit/{_DYLD}": ("x86_64",)})
+    (problem,) = run(root, library, tmp_path).problems
+    assert "no system shared cache of x86_64 was found" in problem
 
 
 def test_nobody_misses_what_the_site_does_not_want(library: Library, tmp_path: Path) -> None:

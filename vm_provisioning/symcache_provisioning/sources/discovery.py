@@ -35,11 +35,11 @@ from symcache_provisioning.sources.locations import (
 from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoSuchFileError, SessionError
 
-__all__ = ["Cryptex", "Discovery"]
+__all__ = ["CACHE_MAGIC", "Cryptex", "Discovery"]
 
 _T = TypeVar("_T")
 
-_MAGIC = b"dyld_v1"
+CACHE_MAGIC = b"dyld_v1"
 """What every file of a shared cache begins with; translations, maps and atlases do not."""
 _MAX_MAINS = 64
 """Caches in one folder."""
@@ -48,6 +48,8 @@ _MAX_PLACES = 256
 _MAX_CACHES = 256
 """Caches of one system: no macOS has had ten."""
 _HEADS_AT_ONCE = 64
+_DARWIN_11 = 20
+"""What the builds of macOS 11 begin with: the first that builds no caches on the machine."""
 _PLIST_BUILD = re.compile(rb"<key>ProductBuildVersion</key>\s*<string>([A-Za-z0-9]{1,16})</string>")
 
 
@@ -163,7 +165,10 @@ class Discovery:
         Unreadable ones, and what contradicts itself, become problems. Raises SessionError.
         """
         caches: dict[UUID | str, RemoteCache] = {}
+        older = self._of_older_macos(build)
         for folder, cryptex in self.folders.items():
+            if folder == older:
+                continue
             for cache in self._caches_in(folder):
                 if len(caches) >= _MAX_CACHES:
                     self._tree.problems.add(
@@ -186,6 +191,17 @@ class Discovery:
                         ANOTHER_MAC,
                     )
         return list(caches.values())
+
+    def _of_older_macos(self, build: str) -> str:
+        """Return the folder of caches that were built on the machine, if it is a leftover; else an empty string."""
+        darwin = re.match("[0-9]+", build)
+        if darwin is None or int(darwin[0]) < _DARWIN_11 or not (folder := self._tree.folder(BUILT_CACHES)):
+            return ""
+        if any(is_cache_name(e.name) for e in self._tree.entries(folder.path)):
+            self._tree.notes.append(
+                f"{excerpt(folder.path)}: has shared caches of a macOS before 11, not of {build}: not harvested"
+            )
+        return folder.path
 
     def _of_another_build(self, cryptex: Cryptex, build: str) -> bool:
         """Return whether a prepared cryptex does not say of itself that it is of `build`."""
@@ -244,7 +260,7 @@ class Discovery:
                 if isinstance(head, SymcacheError):
                     self._tree.problems.add_error(head)
                     unreadable.add(entry.name)
-                elif head.startswith(_MAGIC):
+                elif head.startswith(CACHE_MAGIC):
                     files[entry.name] = entry
                 elif is_cache_name(entry.name):
                     self._tree.problems.add(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from symcache.dyld import canonical_arch
 from symcache.model import ManifestEntry, Release
 from symcache.text import excerpt
-from symcache_provisioning.remarks import Problems
+from symcache_provisioning.remarks import ANOTHER_MAC, Problems
 from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.source import Source
 
 __all__ = ["closed_folders", "lacking_caches"]
+
+_BUNDLE = re.compile(r"\.(app|appex|bundle|framework|kext|plugin|xpc)(/|\Z)")
+"""What everybody runs or loads code of is closed on no Mac."""
 
 
 def lacking_caches(
@@ -31,7 +35,15 @@ def lacking_caches(
     lies outside of them, and `host` is the model of Mac. Only what is of `archs` and `families` must be there, or all,
     where those are empty. Raises SessionError.
     """
-    from symcache.verify import Had, Lack, family_of_path, lost_cryptexes, musts_lacking  # noqa: PLC0415 (it takes its time)
+    from symcache.verify import (  # noqa: PLC0415 (it takes its time)
+        SYSTEM,
+        Had,
+        Lack,
+        family_of_path,
+        has_cryptexes,
+        lost_cryptexes,
+        musts_lacking,
+    )
 
     cryptexes = [c.path for c in source.discovery.cryptexes]
     wanted = [canonical_arch(a) for a in archs]
@@ -41,11 +53,14 @@ def lacking_caches(
         return musts_lacking(release, had, wanted, families)
 
     problems = Problems()
-    lacking, advice = lacks(caches), source.cache_advice
+    lost = lost_cryptexes(release, source.discovery.dangling)
+    # Where some of the system's are, or there are no cryptexes yet, what is lacking has been lost from among them.
+    some = any(family_of_path(c.path) == SYSTEM for c in caches)
+    lacking = lacks(caches)
+    advice = source.cache_advice if lost or (has_cryptexes(release) and not some) else ANOTHER_MAC
     if not lacking and taken is not None:
         lacking = lacks(taken)
         advice = f"--arch leaves out {', '.join(excerpt(c.path) for c in caches if c not in taken)}"
-    lost = lost_cryptexes(release, source.discovery.dangling)
     if lacking and lost:
         advice = f"nothing lies behind {', '.join(map(excerpt, lost))}: {advice}"
     for lack in lacking:
@@ -59,13 +74,15 @@ def lacking_caches(
 
 
 def closed_folders(source: Source, manifest: Iterable[ManifestEntry]) -> Problems:
-    """Return a problem for each folder that seemed to be closed by design, and in which images of the release lie."""
+    """Return a problem for each folder that seemed to be closed by design, and in which code of the release lies."""
     paths = [m.path for m in manifest] if source.closed else []
     problems = Problems()
     for folder in source.closed:
         if any(path.startswith(f"{folder}/") for path in paths):
-            problems.add(
-                f"{excerpt(folder)}: is closed to this user, and images of this release lie in it",
-                "log in as a user who may read it",
-            )
+            what = "images of this release lie in it"
+        elif _BUNDLE.search(folder):
+            what = "is of a bundle of code"
+        else:
+            continue
+        problems.add(f"{excerpt(folder)}: is closed to this user, and {what}", "log in as a user who may read it")
     return problems

@@ -13,14 +13,15 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
+from symcache.dyld import is_main_name
 from symcache.errors import StorageError, SymcacheError
 from symcache.macho import begins_as_macho
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.remarks import CLEAR_THERE
-from symcache_provisioning.sources.discovery import Discovery
+from symcache_provisioning.sources.discovery import CACHE_MAGIC, Discovery
 from symcache_provisioning.sources.entries import Entry, RemoteCache, closed_by_design
-from symcache_provisioning.sources.locations import SKIPPED_FOLDERS
+from symcache_provisioning.sources.locations import SKIPPED_FOLDERS, SYSTEM_ROOTS
 from symcache_provisioning.sources.tree import Tree
 from symcache_provisioning.ssh.packets import NoAccessError, NoSuchFileError, SessionError
 
@@ -30,6 +31,7 @@ _HEAD = 8
 """Magic, and the number of slices in a universal file."""
 _HEADS_AT_ONCE = 64
 _FOLDERS_AT_ONCE = 32
+_OF_SYSTEM = ("/System/", *(f"{root}/" for root in SYSTEM_ROOTS))
 _SMALLEST_MACHO = 28
 """sizeof(struct mach_header)"""
 _KIND_NAMES = {
@@ -152,3 +154,9 @@ class Source(Tree):
                 self.problems.add_error(head)
             elif begins_as_macho(head):
                 yield entry
+            elif head.startswith(CACHE_MAGIC) and is_main_name(entry.name) and entry.path.startswith(_OF_SYSTEM):
+                self.problems.add(
+                    f"{excerpt(entry.path)}: is a shared cache in a place where none is looked for: not harvested",
+                    "bring symcache up to date; until then, harvest a copy of that system with the cache's folder as"
+                    " /System/Library/dyld",
+                )
