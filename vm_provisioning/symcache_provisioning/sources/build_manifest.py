@@ -33,7 +33,10 @@ _COMPONENTS = {
 }
 """The components that hold code: what `ipsw mount` calls them, and where they lie in the system."""
 _CRYPTEX = re.compile(r"Cryptex1,\w{1,64}OS")
-"""What a cryptex's disk image is called in a manifest."""
+"""What a cryptex's disk image is called in a manifest so far."""
+_LIKE_CRYPTEX = re.compile(r"(Cryptex[0-9]{0,3}|Ap),\w{1,64}")
+"""What it may be called as well, if its file is a disk image: that of exclaves is `Ap,ExclaveOS`."""
+_DISK_IMAGE = re.compile(r"\.dmg(\.aea)?\Z", re.IGNORECASE)
 _RECOVERY = "Recovery"
 _TARGET = re.compile(r"[A-Za-z][A-Za-z0-9,._-]{0,31}")
 """A product, such as `Mac18,5`, or a board, such as `j873gap`."""
@@ -123,7 +126,11 @@ def read_firmware(path: Path) -> Firmware:
             raise UsageError(f"{path}: is no restore image: those are zip archives", hint="download it again")
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = xml_property_list(_manifest_data(path, archive), f"{path}: {_MANIFEST}")
+            data = _manifest_data(path, archive)
+            try:
+                manifest = xml_property_list(data, f"{path}: {_MANIFEST}")
+            except FormatError as error:
+                raise FormatError(str(error), hint="download it again") from error
             sizes: dict[str, int] = {}
             for member in archive.infolist():
                 # The program that unpacks them looks at the last part of a name, in any case.
@@ -204,11 +211,12 @@ class _Reader:
         variant = info.get("Variant")
         recovery = isinstance(variant, str) and _RECOVERY in variant
         for key, component in _dictionary(identity, "Manifest").items():
+            name = _dictionary(component, "Info").get("Path") if isinstance(component, dict) else None
             if key not in _COMPONENTS:
-                if _CRYPTEX.fullmatch(key) and len(self._unknown) < _MAX_IMAGES:
+                image = isinstance(name, str) and _DISK_IMAGE.search(name) and _LIKE_CRYPTEX.fullmatch(key)
+                if not recovery and (image or _CRYPTEX.fullmatch(key)) and len(self._unknown) < _MAX_IMAGES:
                     self._unknown[key] = None
                 continue
-            name = _dictionary(component, "Info").get("Path") if isinstance(component, dict) else None
             # Also those of recovery systems: the program that unpacks them may look at any.
             if not isinstance(name, str):
                 raise self._absurd(f"names no file as {key}")
