@@ -88,8 +88,10 @@ def binary_sources(
 def server_urls(option: list[str] | None) -> list[str]:
     """Return the servers to ask, first one first; none is fine. Raises UsageError for what is no URL."""
     urls = option or os.environ.get("SYMCACHE_URL", "").split() or list(_file_settings().get("servers", []))
+    if urls:
+        from symcache.client import is_http_url  # noqa: PLC0415 (it takes its time to import)
     for url in urls:
-        if not url.startswith(("http://", "https://")):
+        if not is_http_url(url):
             shown = url.rpartition("@")[2]  # what stands before it may be a token
             raise UsageError(f"{shown}: not the URL of a server", hint="write http://host:port or https://host")
     return [url.rstrip("/") for url in urls]

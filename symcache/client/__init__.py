@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from symcache.client.client import SymbolClient
 from symcache.client.local_cache import LocalCache
 from symcache.client.model import FetchedImage, LayoutMatch, LookupResponse, StoredImage
-from symcache.client.urls import split_tokens
+from symcache.client.urls import is_http_url, split_tokens
 from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "fetch_from",
     "get_document",
     "http_session",
+    "is_http_url",
     "push",
     "split_tokens",
 ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from symcache.client.urls import is_http_url
 from symcache.errors import RemoteError
 
 __all__ = ["Proxy", "UnreachableError", "proxy_for", "tls_context", "untrusted"]
@@ -64,10 +65,13 @@ def proxy_for(url: str, *, token: bool = False) -> Proxy | None:
 
 
 def _parse(text: str) -> Proxy:
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    text = text.strip()
+    url = text if "://" in text else f"http://{text}"
+    scheme, _, rest = url.partition("://")
+    bare = f"{scheme}://{rest.rpartition('@')[2].partition('/')[0]}"
+    if not is_http_url(url):
         raise UnreachableError(f"the proxy {bare} is none for HTTP", hint=f"{_PROXY_HINT}: write http://host:port")
+    parts = urlsplit(url)
     if parts.username is None:
         return Proxy(bare)
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

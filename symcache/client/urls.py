@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["retry_after", "split_tokens"]
+__all__ = ["is_http_url", "retry_after", "split_tokens"]
 
 _LONGEST_WAIT = 60
+
+
+def is_http_url(url: str) -> bool:
+    """Return whether `url` is one that names a host which can be asked, and its port."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets, port, or a host name that cannot be
+        return False
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

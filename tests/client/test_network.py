@@ -124,9 +124,17 @@ def test_a_proxy_that_is_away_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     for error in _failure("https://symbols.example", tmp_path, UUID(int=7)):
         assert f"the proxy http://{proxy}: cannot be reached" in str(error)
         assert "secret" not in str(error)
-    monkeypatch.setenv("https_proxy", f"socks5://{proxy}")
-    for error in _failure("https://symbols.example", tmp_path, UUID(int=7)):
-        assert f"the proxy socks5://{proxy} is none for HTTP" in str(error)
+    for url in (
+        f"socks5://{proxy}",
+        "http://[::1",
+        "http://proxy:port",
+        "http://proxy:99999",
+        "http://a..b",
+        "http://",
+    ):
+        monkeypatch.setenv("https_proxy", url.replace("://", "://user:secret@"))
+        for error in _failure("https://symbols.example", tmp_path, UUID(int=7)):
+            assert f"the proxy {url} is none for HTTP" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from symcache.cli.settings import binary_sources
+from symcache.cli.settings import binary_sources, server_urls
+from symcache.errors import UsageError
 from symcache.images import ImageRequest
 from symcache.model import Kind
 from tests.client.lying_server import LyingServer
@@ -45,3 +46,13 @@ def test_what_was_fetched_is_not_fetched_again_nor_what_the_server_has_not(
         assert sources.resolver.guess_caches({uuid: 0x1_0000_0000}) == []
         assert sources.resolver.resolve([program, symbols])[program].path.read_bytes() == data
         assert sources.problems == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://h:port", "http://h:99999", "http:///x", "http://a..b", "ftp://h"]
+)
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="not the URL of a server") as raised:
+        server_urls([url.replace("://", "://any:t0ken@")])
+    assert "t0ken" not in str(raised.value)
+    assert server_urls(["http://[::1]:8080/", "https://h/x"]) == ["http://[::1]:8080", "https://h/x"]
