@@ -14,7 +14,7 @@ from symcache.dump import SourceTrees
 from symcache.errors import StorageError
 from symcache.library import Library
 from symcache_server.config import ServerConfig
-from symcache_server.convert.breakpad import stop_making
+from symcache_server.convert.child import stop_making
 from symcache_server.files.decoded import DecodedCache
 from symcache_server.files.made import MadeFiles
 from symcache_server.files.repairs import Repairs

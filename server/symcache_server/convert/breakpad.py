@@ -4,40 +4,27 @@ Functions, source lines and inlined calls come from DWARF, if the dSYM or the bi
 no such function is a PUBLIC record; how to unwind the stack comes from `__unwind_info` and `__eh_frame`. Names of C++
 are demangled, and others lose the underscore that C puts in front; those of Swift stay as they are, as in `dump_syms`.
 
-The files are read by `symbolic` and LIEF in a process of its own, since files from outside may crash or fill it.
+The files are read by `symbolic` and LIEF, in a process of its own (see `child`).
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.errors import IntegrityError, StorageError
-from symcache.files import atomic_write
 from symcache.macho import N
-from symcache.own_program import own_environment, own_python
 from symcache.text import printable
+from symcache_server.convert.child import confine, write_by_child
 
-__all__ = ["REVISION", "make_symbol_file", "stop_making"]
+__all__ = ["REVISION", "make_symbol_file"]
 
 REVISION = 2
 """Part of the name that a made file is cached under."""
-_SECONDS = 300
-_MEMORY = 8 << 30
-_FILE_SIZE = 4 << 30
-_FULL = 1 << 20
-"""A disk with fewer free bytes is taken for full."""
 _LONGEST_MANGLED = 1 << 12
 """A mangled name may stand for one that is exponentially longer."""
-_running: set[subprocess.Popen[bytes]] = set()
 
 
 def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, target: Path) -> None:
@@ -46,55 +33,19 @@ def make_symbol_file(images: Sequence[int], uuid: UUID, arch: str, name: str, ta
     `images` are open descriptors: of its dSYM, if it has one, and of its binary, thin or universal. Raises
     IntegrityError when the symbols cannot be read, StorageError and OSError when that is nobody's fault.
     """
-    command = own_python("-c", "from symcache_server.convert.breakpad import main; main()")
-    with atomic_write(target, mode=0o600) as part, part.open("wb") as out:
-        try:
-            out.write(f"MODULE mac {arch} {uuid.hex.upper()}0 {printable(name)}\n".encode())
-            out.flush()
-            process = subprocess.Popen(
-                [*command, str(uuid), *(f"/dev/fd/{number}" for number in images)],
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.DEVNULL,
-                env=own_environment({"PATH": "/usr/bin:/bin"}),
-                pass_fds=images,
-            )
-            _running.add(process)
-            try:
-                if code := process.wait(_SECONDS):
-                    _raise_if_from_outside(code, part)
-                    raise subprocess.CalledProcessError(code, command)
-            finally:
-                _running.discard(process)
-                process.kill()
-                process.wait()
-        except subprocess.SubprocessError as error:
-            raise IntegrityError(f"{printable(name)}: its symbols cannot be read: {type(error).__name__}") from error
-
-
-def _raise_if_from_outside(code: int, part: Path) -> None:
-    """Raise what tells that a child of exit code `code` did not end by what it read: another time it may succeed."""
-    if -code in {signal.SIGKILL, signal.SIGTERM}:
-        raise StorageError("making a symbol file was ended from outside", hint="ask again")
-    if shutil.disk_usage(part.parent).free < _FULL:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def stop_making() -> None:
-    """End what is being made: whoever waits for it gets StorageError."""
-    for process in list(_running):
-        process.kill()
+    write_by_child(
+        "symcache_server.convert.breakpad",
+        [str(uuid)],
+        images,
+        target,
+        head=f"MODULE mac {arch} {uuid.hex.upper()}0 {printable(name)}\n".encode(),
+        unreadable=f"{printable(name)}: its symbols cannot be read",
+    )
 
 
 def main() -> None:
     """Print the records of the UUID and images named on the command line: a dSYM, if there is one, and the binary."""
-    if sys.platform == "linux":
-        import resource  # noqa: PLC0415
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, _FILE_SIZE))
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    confine()
     sys.stdout.writelines(_records(sys.argv[1], sys.argv[2:]))
 
 

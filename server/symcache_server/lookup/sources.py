@@ -1,7 +1,6 @@
 """Source files of the binaries that the library holds: debuginfod's `/buildid/{hex}/source/{path}`.
 
-Served is what lies in the trees that the operator named, of a binary that the library holds, and if it holds the debug
-info, too, only files whose name is in the line table.
+Served is what lies in the trees that the operator named, and what the line tables of the binary or of its dSYM name.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from aiohttp import web
 
 from symcache.dump import source_path
 from symcache.errors import NotFoundError
+from symcache.library import Found
 from symcache.model import Kind, uuid_text
-from symcache_server.convert.sources import names_file
+from symcache_server.convert.sources import REVISION, make_file_list
 from symcache_server.http.content import REVALIDATE, Content, header_text, send
-from symcache_server.keys import DECODED, RESOLVER, SOURCES
+from symcache_server.keys import DECODED, MADE, RESOLVER, SOURCES
 from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import size_headers
 
@@ -32,15 +32,22 @@ class _Bytes:
         self._data = data
 
     async def open(self, sha256: str, size: int) -> int:
-        """Return a descriptor."""
-        with tempfile.TemporaryFile() as file:
-            file.write(self._data)
-            file.flush()
-            return os.dup(file.fileno())
+        """Return a descriptor. Raises OSError."""
+        return await asyncio.to_thread(self._write)
 
     async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
         """Return a descriptor; there is no other form than the plain one."""
         return await self.open(sha256, size)
+
+    def _write(self) -> int:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("source", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        with open(descriptor, "wb", closefd=False) as out:
+            out.write(self._data)
+        return descriptor
 
 
 async def send_source(request: web.Request, lookup: Lookup) -> web.StreamResponse:
@@ -50,12 +57,10 @@ async def send_source(request: web.Request, lookup: Lookup) -> web.StreamRespons
     if not app[SOURCES]:
         raise NotFoundError(f"source of {uuid_text(uuid)}: none are served here", hint="symcache serve --sources")
     debug_info = await app[RESOLVER].resolve(lookup.image._replace(kind=Kind.DEBUGINFO))
-    if debug_info is not None:
-        descriptor = await app[DECODED].open(debug_info.sha256, debug_info.size)
-        if not await asyncio.to_thread(names_file, descriptor, path.rpartition("/")[2]):
-            raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid_text(uuid)} name no such file")
-    elif await app[RESOLVER].resolve(lookup.image) is None:
+    images = [one for one in (debug_info, await app[RESOLVER].resolve(lookup.image)) if one is not None]
+    if not images:
         raise NotFoundError(f"{uuid_text(uuid)}: nobody here has this binary, nor its sources")
+    await _must_name(app, images, path)
     data = await asyncio.to_thread(app[SOURCES].read, path, uuid)
     headers = {
         "Cache-Control": REVALIDATE,
@@ -65,3 +70,30 @@ async def send_source(request: web.Request, lookup: Lookup) -> web.StreamRespons
     }
     content = Content(hashlib.sha256(data).hexdigest(), len(data), len(data))
     return await send(request, _Bytes(data), content, headers)
+
+
+async def _must_name(app: web.Application, images: list[Found], path: str) -> None:
+    """Raise NotFoundError unless the line tables of one of the images name a file."""
+    uuid, any_table = uuid_text(images[0].uuid) if images[0].uuid else "", False
+    for image in images:
+        # Once for each content: it takes a process of its own.
+        parts = [(app[DECODED], image.sha256, image.size)]
+        source, content = await app[MADE].get(parts, f"sources{REVISION}", make_file_list)
+        if content.size == 0:
+            continue
+        descriptor = await source.open(content.sha256, content.size)
+        if await asyncio.to_thread(_has_line, descriptor, path):
+            return
+        any_table = True
+    if any_table:
+        raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid} name no such file")
+    raise NotFoundError(
+        f"{uuid}: has no line tables here, which tell what its sources are",
+        hint="have its dSYM added: `symcache add` or `symcache push`",
+    )
+
+
+def _has_line(descriptor: int, line: str) -> bool:
+    """Return whether a file has a line; closes it."""
+    with open(descriptor, "rb") as file:
+        return f"\n{line}\n".encode() in b"\n" + file.read()

@@ -22,7 +22,8 @@ from symbolic.debuginfo import Archive
 from symcache.errors import IntegrityError, StorageError
 from symcache.library import Library, ingest, stage_paths
 from symcache.macho import sections
-from symcache_server.convert.breakpad import make_symbol_file, stop_making
+from symcache_server.convert.breakpad import make_symbol_file
+from symcache_server.convert.child import stop_making
 from tests.server.convert.breakpad_file import SymbolFile, parse
 from tests.support.http import request
 from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server, serve, uuid_of

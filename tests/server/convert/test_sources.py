@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import shutil
 import struct
 import subprocess
@@ -18,13 +20,21 @@ from symcache.dump import SourceTree
 from symcache.errors import UsageError
 from symcache.library import Library, ingest, stage_paths
 from symcache.macho import identify
-from symcache_server.convert.sources import names_file
+from symcache_server.convert.sources import line_files
 from tests.support.http import Answer, request
-from tests.support.servers import Server, serve
+from tests.support.servers import Server, serve, set_uuid, uuid_of
+from tests.support.toolchain import compile_image, dsym, need_toolchain
 
 _APP = Path(symcache.demo.__file__).with_name("assets") / "app" / "arm64"
 _SOURCES = Path(__file__).parents[2] / "corpus" / "src" / "ledger"
 _RECORDED = "/Users/dev/Ledger"
+_NAMED = (
+    *("/tag/main.c", "/by-uuid/main.c", "/branch/main.c", f"{_RECORDED}/over/main.c", "/tag/sub/main.c", "/tag/none.c"),
+    *(f"{_RECORDED}/{place}/main.c" for place in ("deep", "out", "linked", "pipe", "huge", "a folder", ".git", "none")),
+    *(f"{_RECORDED}/{place}" for place in ("../main.c", "x/../../main.c", "deep", "main.c/main.c")),
+    *(f"{_RECORDED}-other/main.c", "/etc/passwd", f"{_RECORDED}/build/../deep/./two.c"),
+)
+"""What the line tables of somebody name who would like to read all that."""
 
 
 def _git(repository: Path, *arguments: str) -> str:
@@ -40,6 +50,12 @@ class Served:
     server: Server
     uuid: UUID
     """Of the executable, whose dSYM is there, too."""
+    named: UUID
+    """Of what has `_NAMED` in its line tables."""
+    bare: UUID
+    """Of what has no line tables."""
+    whole: UUID
+    """Of what has no dSYM, but the line tables of `named` itself."""
     folder: Path
     repository: Path
     library: Path
@@ -52,8 +68,15 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     top = tmp_path_factory.mktemp("sources")
     (top / "scratch").mkdir()
+    code = "".join(f'#line 1 "{path}"\nint f{n}(int x) {{ return x * {n}; }}\n' for n, path in enumerate(_NAMED))
+    named, bare = compile_image(top / "own", "named", code), compile_image(top / "bare", "bare", "int bare;\n")
+    bundle = dsym(named)
+    whole = bytearray((bundle / "Contents/Resources/DWARF/named").read_bytes())
+    struct.pack_into("<I", whole, 12, 2)  # mach_header_64.filetype: MH_EXECUTE
+    (top / "whole").write_bytes(whole)
+    images = [_APP, named, bundle, bare, set_uuid(top / "whole", UUID(int=5))]
     with Library.open(top / "library", create=True) as library:
-        assert ingest(library, stage_paths([_APP], top / "scratch")).problems == []
+        assert ingest(library, stage_paths(images, top / "scratch")).problems == []
     uuid = identify(_APP / "Ledger.app.dSYM/Contents/Resources/DWARF/Ledger")[0].uuid
     assert uuid is not None
     folder = top / "src"
@@ -64,6 +87,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         place.mkdir(exist_ok=True)
         (place / "main.c").write_text(f"in {place.name}\n")
     (folder / "unnamed.c").write_text("no line of the program comes from here\n")
+    (folder / "deep" / "two.c").write_text("two\n")
     (folder / "out").symlink_to(top / "outside")
     (folder / "linked").mkdir()
     (folder / "linked" / "main.c").symlink_to(top / "main.c")
@@ -80,14 +104,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     _git(repository, "add", ".")
     _git(repository, "commit", "-q", "-m", "as it was built")
     _git(repository, "tag", "v1")
-    _git(repository, "update-ref", f"refs/symcache/{uuid.hex}", "HEAD")
+    _git(repository, "update-ref", f"refs/symcache/{uuid_of(named).hex}", "HEAD")
     (repository / "main.c").write_text("changed since\n")
     _git(repository, "commit", "-q", "-a", "-m", "later")
     options = [f"{_RECORDED}={folder}", f"/tag=git:{repository}@v1", f"/branch=git:{repository}@HEAD"]
     options += [f"/by-uuid=git:{repository}@refs/symcache/{{uuid}}", f"{_RECORDED}/over=git:{repository}@v1"]
     arguments = [word for option in options for word in ("--sources", option)]
     with serve(top / "library", top / "server", *arguments) as server:
-        yield Served(server, uuid, folder, repository, top / "library")
+        yield Served(server, uuid, uuid_of(named), uuid_of(bare), UUID(int=5), folder, repository, top / "library")
 
 
 def test_a_source_file_is_served_under_its_recorded_path(served: Served) -> None:
@@ -132,8 +156,9 @@ def test_paths_as_debug_info_and_clients_write_them(served: Served, path: str) -
     ],
 )
 def test_nothing_else_is_served(served: Served, path: str) -> None:
-    for method in ("GET", "HEAD"):
-        assert served.ask(_RECORDED + path, method=method).status in {400, 404}
+    for uuid in (served.uuid, served.named):
+        for method in ("GET", "HEAD"):
+            assert served.ask(_RECORDED + path, uuid, method).status in {400, 404}
 
 
 def test_only_for_binaries_that_the_library_holds(served: Served) -> None:
@@ -145,17 +170,39 @@ def test_only_for_binaries_that_the_library_holds(served: Served) -> None:
     assert served.ask(f"{_RECORDED}/main.c", kit).status == 404
 
 
+def test_a_file_of_the_same_name_elsewhere_is_another_one(served: Served) -> None:
+    assert served.ask(f"{_RECORDED}/deep/main.c").status == 404
+    assert served.ask(f"{_RECORDED}/deep/main.c", served.named).body == b"in deep\n"
+    assert served.ask(f"{_RECORDED}/main.c", served.named).status == 404
+
+
+def test_line_tables_may_lie_in_the_binary_itself(served: Served) -> None:
+    assert served.ask(f"{_RECORDED}/deep/main.c", served.whole).body == b"in deep\n"
+    assert served.ask(f"{_RECORDED}/main.c", served.whole).status == 404
+
+
+def test_without_line_tables_nothing_is_served(served: Served) -> None:
+    got = served.ask(f"{_RECORDED}/main.c", served.bare)
+    assert got.status == 404
+    assert b"has no line tables" in got.body
+    assert b"its dSYM" in got.body
+
+
+@pytest.mark.parametrize("path", ["build/../deep/./two.c", "deep/two.c", "build/%2E%2E/deep/%74wo.c"])
+def test_a_path_is_written_as_compilers_do_or_plain(served: Served, path: str) -> None:
+    assert served.ask(f"{_RECORDED}/{path}", served.named).body == b"two\n"
+
+
 def test_a_revision_of_a_git_repository(served: Served) -> None:
     built = (_SOURCES / "main.c").read_bytes()
-    assert served.ask("/tag/main.c").body == built
-    assert served.ask("/by-uuid/main.c").body == built
-    assert served.ask("/branch/main.c").body == b"changed since\n"
-    assert served.ask(f"{_RECORDED}/over/main.c").body == built
+    assert served.ask("/tag/main.c", served.named).body == built
+    assert served.ask("/by-uuid/main.c", served.named).body == built
+    assert served.ask("/branch/main.c", served.named).body == b"changed since\n"
+    assert served.ask(f"{_RECORDED}/over/main.c", served.named).body == built
     for path in ("/tag/sub/main.c", "/tag/sub", "/tag/../main.c", "/tag/none.c", "/tag/*.c", "/tag/:(top)main.c"):
-        assert served.ask(path).status in {400, 404}
+        assert served.ask(path, served.named).status in {400, 404}
     # A binary that nobody has left a ref for.
-    kit = identify(_APP / "LedgerKit.framework.dSYM/Contents/Resources/DWARF/LedgerKit")[0].uuid
-    assert served.ask("/by-uuid/LedgerKit.c", kit).status == 404
+    assert served.ask("/by-uuid/main.c", served.whole).status == 404
 
 
 def test_debuginfod_find_gets_sources(served: Served, tmp_path: Path) -> None:
@@ -171,14 +218,58 @@ def test_debuginfod_find_gets_sources(served: Served, tmp_path: Path) -> None:
     assert find(f"{_RECORDED}/none.c").returncode == 1
 
 
-def test_line_tables_that_reach_beyond_their_file_still_say_which_names_they_have(tmp_path: Path) -> None:
-    dsym = bytearray((_APP / "Ledger.app.dSYM/Contents/Resources/DWARF/Ledger").read_bytes())
-    for name in (b"__debug_line", b"__debug_line_str"):
-        if (section := dsym.find(name.ljust(16, b"\0") + b"__DWARF".ljust(16, b"\0"))) >= 0:
-            struct.pack_into("<Q", dsym, section + 40, 1 << 40)  # section_64.size
-    (cut := tmp_path / "Ledger").write_bytes(dsym)
-    assert names_file(os.open(cut, os.O_RDONLY), "main.c")
-    assert not names_file(os.open(cut, os.O_RDONLY), "secrets.c")
+def _build(folder: Path, version: int) -> Path:
+    """Return the DWARF of a dylib of several units, compiled in two folders, one of them an assembler's."""
+    need_toolchain()
+    files = {
+        "inc/deep/inl.h": "static inline __attribute__((always_inline)) int inl(int x) { return x * 3; }",
+        "inc/types.h": "struct only_a_type { int a; };",
+        "src/core/one.c": '#include "../../inc/deep/inl.h"\n#include "types.h"\nint one(int x) { return inl(x); }',
+        "src/two.c": '#include "inl.h"\n#include "types.h"\nint NAME(struct only_a_type *t) { return inl(t->a); }',
+        "src/three.s": ".globl _three\n_three: nop\n",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + "\n")
+    (folder / "build").mkdir()
+    target = ["clang-19", "-target", "arm64-apple-macos12", f"-gdwarf-{version}"]
+    include = ["-O1", "-I../inc", "-I../inc/deep", "-DNAME=two"]
+    units = (
+        [*include, "../src/core/one.c"],
+        [*include, "../src/./two.c"],
+        ["../src/three.s"],
+        [*include, "-UNAME", "-DNAME=four", "-ffile-compilation-dir=/rec/./orded/x/..", "../src/two.c"],
+    )
+    for number, unit in enumerate(units):
+        subprocess.run([*target, "-c", *unit, "-o", f"{number}.o"], cwd=folder / "build", check=True)
+    link = ["ld64.lld-19", "-arch", "arm64", "-platform_version", "macos", "12.0", "12.0", "-dylib", "-o", "units"]
+    subprocess.run([*link, *(f"{n}.o" for n in range(len(units)))], cwd=folder / "build", check=True)
+    return dsym(folder / "build" / "units") / "Contents/Resources/DWARF/units"
+
+
+def _dwarfdump(image: Path) -> set[str]:
+    """Return the files of the line tables, as LLVM reads them."""
+
+    def dump(section: str) -> str:
+        return subprocess.run(["llvm-dwarfdump-19", section, image], capture_output=True, text=True, check=True).stdout
+
+    compiled_in = re.findall(r'DW_AT_comp_dir\t\("(.*)"\)', dump("--debug-info"))
+    tables = dump("--debug-line").split("debug_line[")[1:]
+    files = set()
+    for table, folder in zip(tables, compiled_in, strict=True):
+        folders = {"0": ""} | dict(re.findall(r'include_directories\[ *(\d+)\] = "(.*)"', table))
+        for name, number in re.findall(r'name: "(.*)"\n *dir_index: (\d+)', table):
+            files.add(posixpath.normpath(posixpath.join(folder, folders[number], name)))
+    return files
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_the_line_tables_name_what_llvm_says(tmp_path: Path, version: int) -> None:
+    built = _build(tmp_path, version)
+    found = line_files(built.read_bytes())
+    assert found == _dwarfdump(built)
+    assert {"/rec/inc/deep/inl.h", "/rec/src/two.c", str(tmp_path / "src/three.s")} <= found
+    assert line_files(built.read_bytes()[: -(1 << 10)]) <= found
 
 
 @pytest.mark.parametrize(
