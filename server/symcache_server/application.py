@@ -91,7 +91,7 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
         scope = Scope.READ if no_path else required_scope(request.match_info.handler)
     except LookupError:
         raise web.HTTPForbidden(text="nobody may use this: it does not say who may") from None
-    private = scope is not None and _check_token(request, scope)
+    private = scope is not None and await _check_token(request, scope)
     request[TYPE] = "api" if request.path.startswith("/api/") else "page"
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         # Not by aiohttp, before anybody was asked for a token: see `wait_for_access`.
@@ -103,12 +103,13 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-def _check_token(request: web.Request, scope: Scope) -> bool:
+async def _check_token(request: web.Request, scope: Scope) -> bool:
     """Return whether a token was needed, and did. Raises HTTPUnauthorized, HTTPForbidden, HTTPTooManyRequests."""
     app = request.app
     open_to_all = scope is Scope.READ and app[CONFIG].open_reads
     token, limits = None, app[LIMITS]
     if not open_to_all or limits.on:
+        await app[TOKENS].follow()
         token = app[TOKENS].find(token_of(request) or "")
     if limits.on:  # guesses at tokens are counted, too
         known = token if token and not token.has_expired else None

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
 from aiohttp import web
 
 from symcache.dump import SourceTrees
@@ -14,6 +19,7 @@ from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
 from symcache_server.http.limits import Limits
 from symcache_server.http.offload import Offload
+from symcache_server.http.troubles import Troubles
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.refresh import Refresher
@@ -32,15 +38,22 @@ __all__ = [
     "REFRESHER",
     "RESOLVER",
     "SCRUBBER",
+    "SEARCHERS",
     "SOURCES",
     "TOKENS",
+    "TROUBLES",
     "UPLOADS",
+    "in_background",
 ]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 CONFIG = web.AppKey("config", ServerConfig)
 LIBRARY = web.AppKey("library", Library)
 BACKGROUND = web.AppKey("background", Library)
 """The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""
+SEARCHERS = web.AppKey("searchers", ThreadPoolExecutor)
 RESOLVER = web.AppKey("resolver", Resolver)
 REFRESHER = web.AppKey("refresher", Refresher)
 MISS_LOG = web.AppKey("miss_log", MissLog)
@@ -50,7 +63,16 @@ MADE = web.AppKey("made", MadeFiles)
 UPLOADS = web.AppKey("uploads", Uploads)
 SCRUBBER = web.AppKey("scrubber", Scrubber)
 SOURCES = web.AppKey("sources", SourceTrees)
+TROUBLES = web.AppKey("troubles", Troubles)
 TOKENS = web.AppKey("tokens", TokenStore)
 LIMITS = web.AppKey("limits", Limits)
 OFFLOAD = web.AppKey("offload", Offload)
 """Absent where this server sends every body itself."""
+
+
+async def in_background(
+    app: web.Application, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs
+) -> _T:
+    """Do what searches or lists much in one of a few threads for it: however many wait, files are sent meanwhile."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(app[SEARCHERS], lambda: function(*arguments, **named))

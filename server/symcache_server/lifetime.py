@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 
@@ -22,8 +26,10 @@ from symcache_server.files.scrubber import Scrubber
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
 from symcache_server.http.limits import Limits
-from symcache_server.http.metrics import flush_access_log
+from symcache_server.http.metric_files import SLOT
+from symcache_server.http.metrics import DROPPED, LOOP_DELAY, access_writer
 from symcache_server.http.offload import Offload
+from symcache_server.http.troubles import Troubles, look_at_folders
 from symcache_server.keys import (
     BACKGROUND,
     CACHE_MATCHER,
@@ -37,8 +43,10 @@ from symcache_server.keys import (
     REFRESHER,
     RESOLVER,
     SCRUBBER,
+    SEARCHERS,
     SOURCES,
     TOKENS,
+    TROUBLES,
     UPLOADS,
 )
 from symcache_server.lookup.cache_match import CacheMatcher
@@ -51,6 +59,11 @@ __all__ = ["set_up"]
 
 _PATIENCE = 3.0
 """Seconds that an object store may be away before clients are told: they ask again themselves."""
+
+_THREADS = 32
+"""For what waits for disks; a machine of few cores would get few of them."""
+_SEARCHERS = 4
+_TICK = 0.05
 
 log = logging.getLogger("symcache.server")
 
@@ -78,38 +91,72 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     app[SOURCES] = SourceTrees(config.sources)
     app[CACHE_MATCHER] = CacheMatcher(library)
     app[MISS_LOG] = MissLog(config.state_dir / "misses.db")
+    app[SEARCHERS] = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="search")
+    app[TROUBLES] = Troubles()
     app.cleanup_ctx.append(_lifetime)
 
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
-    upkeep = asyncio.create_task(_keep_up(app))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+    tasks = [asyncio.create_task(work(app)) for work in (_keep_up, _write_misses, _look_after_disks, _measure_delay)]
     app[SCRUBBER].start()
     yield
-    upkeep.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await upkeep
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     await app[RESOLVER].close()
-    flush_access_log()
-    await asyncio.to_thread(app[MISS_LOG].close)
+    with contextlib.suppress(StorageError):  # which was told while it served
+        await asyncio.to_thread(app[MISS_LOG].close)
     app[MADE].stop()
     stop_making()
     for part in (app[SCRUBBER], app[MADE], app[DECODED]):
         await asyncio.to_thread(part.close)
+    await asyncio.to_thread(app[SEARCHERS].shutdown, cancel_futures=True)
     app[BACKGROUND].close()
     app[LIBRARY].close()
 
 
 async def _keep_up(app: web.Application) -> None:
-    """Follow the library, and write down what is kept in memory, every now and then."""
-    failed = False
+    """Follow the library."""
     while True:
         await asyncio.sleep(app[CONFIG].refresh_seconds)
         await app[REFRESHER].refresh()
-        flush_access_log()
+
+
+async def _write_misses(app: web.Application) -> None:
+    """Write down what nobody had, every now and then; a file that others have locked keeps nothing else waiting."""
+    while True:
         try:
             await asyncio.to_thread(app[MISS_LOG].flush)
-            failed = False
+            app[TROUBLES].note("misses", "")
         except StorageError as error:  # a disk that is full keeps no look-up from being served
-            if not failed:
-                log.warning("what nobody had is not noted down: %s", error)
-            failed = True
+            app[TROUBLES].note("misses", f"what nobody had is not noted down: {error}")
+        DROPPED.labels("misses").inc(app[MISS_LOG].take_dropped())
+        await asyncio.sleep(app[CONFIG].refresh_seconds)
+
+
+async def _look_after_disks(app: web.Application) -> None:
+    """See whether the server's folders take files, and its logs lines."""
+    config, troubles = app[CONFIG], app[TROUBLES]
+    folders = {
+        "the cache of decoded files": (config.cache_dir, "what is not in there yet cannot be sent", True),
+        "the state folder": (config.state_dir, "nothing can be pushed, and no misses are noted", False),
+        "the temporary folder": (Path(tempfile.gettempdir()), "what is damaged cannot be had again", False),
+    }
+    if config.processes > 1 and SLOT not in os.environ:
+        troubles.note("metrics", "there is no room for common metrics: each process tells its own")
+    while True:
+        await asyncio.to_thread(look_at_folders, troubles, folders)
+        if writer := access_writer():
+            troubles.note("access log", writer.problem and f"the access log cannot be written: {writer.problem}")
+            DROPPED.labels("access").inc(writer.take_dropped())
+        await asyncio.sleep(config.refresh_seconds)
+
+
+async def _measure_delay(app: web.Application) -> None:
+    """Have the metrics say for how long at once the event loop does not get to its work."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _TICK
+        await asyncio.sleep(_TICK)
+        LOOP_DELAY.observe(max(0.0, loop.time() - due))

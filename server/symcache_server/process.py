@@ -12,7 +12,6 @@ import signal
 import socket
 import ssl
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +27,9 @@ from symcache.own_program import keep_working_folder_out
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
 from symcache_server.http.connection import is_worth_a_line, protocol
-from symcache_server.http.metrics import AccessLogger, access_logger, flush_access_log, forget_process
+from symcache_server.http.line_writer import log_to_stderr
+from symcache_server.http.metric_files import clear_live_metrics, common_metrics, set_place
+from symcache_server.http.metrics import AccessLogger, access_logger, access_writer
 
 __all__ = ["listen", "run"]
 
@@ -77,7 +78,7 @@ def run(config: ServerConfig, ready: Ready) -> None:
     Downloads that are under way may finish, for as long as `config.stop_seconds`. Raises what `create_app` raises.
     """
     config.check()
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     if config.public_reads and (addresses := _public_addresses(config.host)):
         log.warning(
             "whoever can connect to %s may read, without a token, and most of these files are Apple's: leave out"
@@ -88,8 +89,7 @@ def run(config: ServerConfig, ready: Ready) -> None:
         asyncio.run(_serve(config, listen(config.host, config.port), ready))
         return
     Library.open(config.library).close()  # folds what is new, once, and tells what is wrong with it
-    with tempfile.TemporaryDirectory(prefix="symcache-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    with common_metrics(config.processes, config.state_dir):
         keep_working_folder_out()
         _Supervisor(config).run(ready)
 
@@ -137,6 +137,8 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
         over.cancel()
+        if writer := access_writer():
+            await asyncio.to_thread(writer.close)
 
 
 def _abort(server: web.Server) -> None:
@@ -148,7 +150,8 @@ def _abort(server: web.Server) -> None:
 
 def _reload(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     """Take up a certificate that was renewed; everything else is followed without being told."""
-    flush_access_log()
+    if writer := access_writer():
+        writer.flush()
     if tls is not None:
         try:
             config.renew(tls)
@@ -164,7 +167,7 @@ def _child(config: ServerConfig, sock: socket.socket, pipe: Connection) -> None:
             pipe.send(url)
         pipe.close()
 
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     asyncio.run(_serve(config, sock, ready))
 
 
@@ -182,7 +185,7 @@ class _Supervisor:
         port = first.getsockname()[1]
         more = [listen(config.host, port, shared=True) if spread else first for _ in range(config.processes - 1)]
         self._sockets = [first, *more]
-        self._slots = [_Slot() for _ in self._sockets]
+        self._slots = [_Slot(number) for number in range(config.processes)]
         self._stopping = False
 
     def run(self, ready: Ready) -> None:
@@ -215,6 +218,7 @@ class _Supervisor:
             target=_child, args=(self._config, self._sockets[number], sender), name=f"server-{number}"
         )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LATER)  # which it inherits
+        set_place(number)
         try:
             process.start()
             self._slots[number].take(process)
@@ -257,9 +261,9 @@ class _Supervisor:
 class _Slot:
     """The place of one process, and when the next one may start in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self.process: SpawnProcess | None = None
-        self._started = self._due = 0.0
+        self._number, self._started, self._due = number, 0.0, 0.0
         self._soon = 0
 
     def take(self, process: SpawnProcess) -> None:
@@ -284,7 +288,7 @@ class _Slot:
             self._soon = 0 if now - self._started > _LONGEST_PAUSE else self._soon + 1
             self._due = now + pause
             log.error("server process %s ended with %s: another is started in %.0f s", pid, code, pause)
-            forget_process(pid or 0)
+            clear_live_metrics(self._number)
         return now >= self._due
 
 

@@ -14,7 +14,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -22,6 +23,7 @@ from uuid import UUID
 from symcache import __version__
 from symcache.client.model import LayoutMatch, LookupResponse, StoredImage
 from symcache.client.network import UnreachableError, proxy_for, tls_context, untrusted
+from symcache.client.urls import retry_after
 from symcache.errors import IntegrityError, RemoteError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import MAX_SOURCE_NOTES
@@ -34,6 +36,8 @@ _AT_MOST = 10_000
 """Images in one call; the API allows no more."""
 _CONNECT_SECONDS, _READ_SECONDS, _ALL_SECONDS = 10.0, 90.0, 300.0
 """For the connection, without a byte, and for the whole response."""
+_TRIES = 5
+"""How often a server is asked that says it is asked too often."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -60,13 +64,29 @@ def look_up_images(
     try:
         limit = min(_MAX_RESPONSE, (1 << 20) + _MAX_OF_IMAGE * len(loads))
         post = _post if proxy_for(url, token=token is not None) is None else _post_by_proxy
-        response = post(url, json.dumps(query).encode(), headers, limit)
+        response = _when_let(lambda: post(url, json.dumps(query).encode(), headers, limit))
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: what is no URL
         raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
     try:
         return _parse(json.loads(response), url)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RemoteError(f"{url}: its answer to a look-up is not what the API promises") from error
+
+
+class _BusyError(RemoteError):
+    """A server that wants to be asked later."""
+
+    seconds = 0.0
+
+
+def _when_let(post: Callable[[], bytes]) -> bytes:
+    """Return what `post` does; a server that limits how often it is asked is asked again when it says. Raises as it."""
+    for _ in range(_TRIES - 1):
+        try:
+            return post()
+        except _BusyError as error:
+            time.sleep(error.seconds)
+    return post()
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
@@ -88,7 +108,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> byte
         with _deadline(connection.sock):
             connection.request("POST", target.path, body, headers)
             with connection.getresponse() as response:
-                _check_status(url, response.status, response.reason)
+                _check_status(url, response.status, response.reason, dict(response.headers))
                 data = response.read(limit + 1)
         if len(data) > limit:
             raise RemoteError(f"{url}: answers a look-up with more than {limit} bytes")
@@ -108,7 +128,7 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
             http_session(headers=headers, total_seconds=_ALL_SECONDS, limit_head=False) as session,
             session.post(f"{url}/api/v1/uuids", data=body, allow_redirects=False) as response,
         ):
-            _check_status(url, response.status, response.reason or "")
+            _check_status(url, response.status, response.reason or "", response.headers)
             return await read_body(response, limit, f"{url}: the answer to a look-up")
 
     try:
@@ -121,7 +141,11 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
         raise RemoteError(f"{url}: {error}", hint="check that the server is up") from error
 
 
-def _check_status(url: str, status: int, reason: str) -> None:
+def _check_status(url: str, status: int, reason: str, headers: Mapping[str, str]) -> None:
+    if status == 429:
+        busy = _BusyError(f"{url}: answers {status} {reason} to a look-up", hint="ask again later, or for less at once")
+        busy.seconds = retry_after(headers)
+        raise busy
     if status != 200:
         raise RemoteError(f"{url}: answers {status} {reason} to a look-up")
 

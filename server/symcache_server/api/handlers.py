@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from uuid import UUID
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from symcache.catalog import Occurrence
 from symcache.client import LayoutMatch
@@ -21,7 +23,8 @@ from symcache_server.api.messages import json_response, read_body, read_paramete
 from symcache_server.api.openapi import document
 from symcache_server.http.auth import Scope, requires, wait_for_access
 from symcache_server.http.content import REVALIDATE, send_json
-from symcache_server.keys import BACKGROUND, CACHE_MATCHER, CONFIG, LIBRARY, MISS_LOG, TOKENS
+from symcache_server.http.limits import charge
+from symcache_server.keys import BACKGROUND, CACHE_MATCHER, CONFIG, LIBRARY, MISS_LOG, TOKENS, in_background
 from symcache_server.layouts import What
 from symcache_server.lookup.cache_match import CacheMatch, CacheMatcher
 from symcache_server.lookup.misses import MissLog
@@ -58,20 +61,23 @@ async def openapi(request: web.Request) -> web.Response:
 @requires(Scope.READ)
 async def uuids(request: web.Request) -> web.Response:
     """Return what the library has of many images, and which shared caches fit their load addresses."""
-    query = await read_body(request, models.UuidsQuery)
+    query = await read_body(request, models.UuidsQuery, 3 * models.MAX_IMAGES)
     app = request.app
-    result = await asyncio.to_thread(_holdings, app[BACKGROUND], app[CACHE_MATCHER], app[MISS_LOG], query)
-    return json_response(result)
+    charge(request, len(query.images) - 1)  # one is counted already
+    body = await in_background(app, _holdings, app[BACKGROUND], app[CACHE_MATCHER], app[MISS_LOG], query)
+    return json_response(body)
 
 
-def _holdings(library: Library, matcher: CacheMatcher, misses: MissLog, query: models.UuidsQuery) -> models.Holdings:
+def _holdings(library: Library, matcher: CacheMatcher, misses: MissLog, query: models.UuidsQuery) -> bytes:
+    """Return `models.Holdings` as JSON. Written piece by piece: during one the event loop waits."""
     order = list(dict.fromkeys(i.uuid for i in query.images))
     contents = library.holdings(order)
     for uuid in order:
         if query.note_missing and uuid not in contents:
             misses.add(uuid, What.EXECUTABLE)
-    images = _held_images(library, order, contents)
-    return models.Holdings(images=images, layout=_layout(matcher, query.images, contents))
+    layout = _layout(matcher, query.images, contents)
+    images = ",".join(image.model_dump_json() for image in _held_images(library, order, contents))
+    return f'{{"images":[{images}],"layout":{layout.model_dump_json() if layout else "null"}}}'.encode()
 
 
 def _layout(
@@ -96,35 +102,39 @@ async def one_uuid(request: web.Request) -> web.Response:
     if not contents:
         request.app[MISS_LOG].add(uuid, What.EXECUTABLE)
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
-    return json_response(_held_images(library, [uuid], {uuid: contents})[0])
+    (image,) = await asyncio.to_thread(lambda: list(_held_images(library, [uuid], {uuid: contents})))
+    return json_response(image)
 
 
 @requires(Scope.READ)
 async def images(request: web.Request) -> web.Response:
     """Find images by name, or by path; both may hold `*` and `?`."""
     query = read_parameters(request, models.NameQuery)
-    library = request.app[BACKGROUND]
-    rows = await asyncio.to_thread(by_name, library, query.name, _MOST_NAMED + 1)
+    return json_response(await in_background(request.app, _named, request.app[BACKGROUND], query))
+
+
+def _named(library: Library, query: models.NameQuery) -> bytes:
+    rows = by_name(library, query.name, _MOST_NAMED + 1)
     by_uuid: dict[UUID, list[Occurrence]] = {}
     for o in rows[:_MOST_NAMED]:
         if o.uuid is not None:
             by_uuid.setdefault(o.uuid, []).append(o)
     named = list(by_uuid)[: query.limit]
     more = len(rows) > _MOST_NAMED or len(named) < len(by_uuid)
-    return json_response(models.Images(images=_held_images(library, named, by_uuid), more=more))
+    return _json(models.Images(images=list(_held_images(library, named, by_uuid)), more=more))
 
 
 @requires(Scope.READ)
 async def releases(request: web.Request) -> web.Response:
     """List the macOS builds, newest first."""
-    rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
+    rows = await in_background(request.app, request.app[BACKGROUND].releases)
     return json_response(models.Releases(releases=[models.Release.model_validate(r) for r in rows]))
 
 
 @requires(Scope.READ)
 async def one_release(request: web.Request) -> web.Response:
     """Describe one build."""
-    row = await asyncio.to_thread(release_of_build, request.app[BACKGROUND], request.match_info["build"])
+    row = await in_background(request.app, release_of_build, request.app[BACKGROUND], request.match_info["build"])
     return json_response(models.Release.model_validate(row))
 
 
@@ -132,10 +142,15 @@ async def one_release(request: web.Request) -> web.Response:
 async def coverage(request: web.Request) -> web.Response:
     """Return whether a release is complete."""
     library = request.app[BACKGROUND]
-    release = await asyncio.to_thread(release_of_build, library, request.match_info["build"])
-    site = await asyncio.to_thread(Expectations.load, request.app[CONFIG].releases)
-    report = await asyncio.to_thread(verify, library, [release.build], level=Level.CATALOG, expectations=site)
     return json_response(
+        await in_background(request.app, _coverage, library, request.match_info["build"], request.app[CONFIG].releases)
+    )
+
+
+def _coverage(library: Library, build: str, releases: Path | None) -> bytes:
+    release = release_of_build(library, build)
+    report = verify(library, [release.build], level=Level.CATALOG, expectations=Expectations.load(releases))
+    return _json(
         models.Coverage(
             build=release.build,
             complete=not report.findings,
@@ -160,8 +175,11 @@ async def coverage(request: web.Request) -> web.Response:
 @requires(Scope.READ)
 async def missing(request: web.Request) -> web.Response:
     """List what was requested and nobody had."""
-    rows = await asyncio.to_thread(request.app[MISS_LOG].recent)
-    return json_response(
+    return json_response(await in_background(request.app, _missing, request.app[MISS_LOG]))
+
+
+def _missing(misses: MissLog) -> bytes:
+    return _json(
         models.Missing(
             missing=[
                 models.MissingImage(
@@ -174,7 +192,7 @@ async def missing(request: web.Request) -> web.Response:
                     last_asked=m.last_asked,
                     name=m.name,
                 )
-                for m in rows
+                for m in misses.recent()
             ]
         )
     )
@@ -192,14 +210,16 @@ async def tokens(request: web.Request) -> web.Response:
 
 def _held_images(
     library: Library, order: list[UUID], contents: Mapping[UUID, list[Occurrence]]
-) -> list[models.HeldImage]:
+) -> Iterator[models.HeldImage]:
     own = [u for u in order if any(o.kind is Kind.DEBUGINFO for o in contents.get(u, []))]
     notes = library.sources(own) if own else {}
-    return [
-        models.HeldImage(
+    for u in order:
+        yield models.HeldImage(
             uuid=u,
             contents=[models.Content.model_validate(o) for o in contents.get(u, [])],
             sources=[SourceNote(recorded=recorded, place=place) for recorded, place in notes.get(u, [])],
         )
-        for u in order
-    ]
+
+
+def _json(value: BaseModel) -> bytes:
+    return value.model_dump_json().encode()

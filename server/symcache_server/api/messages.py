@@ -11,25 +11,32 @@ from symcache.errors import UsageError
 
 __all__ = ["json_response", "read_body", "read_parameters"]
 
+_MANY = 100
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def json_response(value: BaseModel, *, status: int = 200) -> web.Response:
-    """Return a response with a model as its body."""
+def json_response(value: BaseModel | bytes, *, status: int = 200) -> web.Response:
+    """Return a response with a model, or what one was written as in a thread, as its body."""
     return web.Response(
         status=status,
-        body=value.model_dump_json().encode(),
+        body=value if isinstance(value, bytes) else value.model_dump_json().encode(),
         content_type="application/json",
         headers={"Cache-Control": "no-cache"},
     )
 
 
-async def read_body(request: web.Request, model: type[_Model]) -> _Model:
-    """Return the JSON body of a request as a model. Raises UsageError, and an HTTP error for another content type."""
+async def read_body(request: web.Request, model: type[_Model], most_values: int) -> _Model:
+    """Return the JSON body of a request as a model. Raises UsageError, and an HTTP error for another content type.
+
+    Bodies of more than about `most_values` values are refused unread: while one is read, nothing else is.
+    """
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
+    body = await request.read()
+    if body.count(b",") > most_values:
+        raise UsageError(f"more than {most_values} values", hint="send several requests; see /api/v1/openapi.json")
     try:
-        return model.model_validate_json(await request.read())
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise _usage_error(error) from error
 
@@ -46,7 +53,10 @@ def read_parameters(request: web.Request, model: type[_Model]) -> _Model:
 
 
 def _usage_error(error: ValidationError) -> UsageError:
+    hint = "see /api/v1/openapi.json"
+    if error.error_count() > _MANY:  # listing them all takes its time
+        return UsageError(f"{error.error_count()} fields are wrong", hint=hint)
     # It names the first invalid field.
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])[:100]
-    return UsageError(f"{place or 'body'}: {first['msg']}", hint="see /api/v1/openapi.json")
+    return UsageError(f"{place or 'body'}: {first['msg']}", hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from symcache.client import LayoutMatch
 from symcache.client.wire import (
@@ -71,7 +71,7 @@ class ImageQuery(_Request):
 class UuidsQuery(_Request):
     """Up to 10,000 images at once."""
 
-    images: list[ImageQuery] = Field(max_length=MAX_IMAGES)
+    images: Annotated[list[ImageQuery], FailFast()] = Field(max_length=MAX_IMAGES)
     note_missing: bool = Field(default=True, strict=True)
     """False for a check: nobody wants what it names, so what is not held does not count as missing."""
 
@@ -162,7 +162,7 @@ class AddedFile(_Request):
 class AddQuery(_Request):
     """Files to add to the library by one record."""
 
-    images: list[AddedFile] = Field(min_length=1, max_length=MAX_IMAGES)
+    images: Annotated[list[AddedFile], FailFast()] = Field(min_length=1, max_length=MAX_IMAGES)
 
 
 class Error(Response):

@@ -30,7 +30,7 @@ def register(app: web.Application) -> None:
 @requires(Scope.READ)
 async def progress(request: web.Request) -> web.Response:
     """Return how much of a file has been received."""
-    offset, complete = request.app[UPLOADS].offset(_sha256(request))
+    offset, complete = await asyncio.to_thread(request.app[UPLOADS].offset, _sha256(request))
     return json_response(models.Upload(offset=offset, complete=complete))
 
 
@@ -44,7 +44,7 @@ async def receive(request: web.Request) -> web.Response:
 @requires(Scope.WRITE)
 async def add(request: web.Request) -> web.Response:
     """Add files that were sent to the library."""
-    query = await read_body(request, models.AddQuery)
+    query = await read_body(request, models.AddQuery, 10 * models.MAX_IMAGES)
     files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
     # To its end even if the client goes away: a record is either written or not.
     work = asyncio.to_thread(request.app[UPLOADS].add, request.app[BACKGROUND], files, _who(request))

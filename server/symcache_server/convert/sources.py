@@ -83,7 +83,7 @@ def _recorded(dwarf: Mapping[str, bytes]) -> Iterator[str]:
     """Yield the path of every file of every line table, as far as they are absolute."""
     from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo  # noqa: PLC0415
 
-    def section(parameter: str) -> object:
+    def section(parameter: str) -> DebugSectionDescriptor | None:
         name = parameter.removesuffix("_sec")
         data = dwarf.get(name[: _LONGEST_NAME - 2])  # Mach-O has no room for more of it
         return None if data is None else DebugSectionDescriptor(io.BytesIO(data), name, 0, len(data), 0)

@@ -163,10 +163,11 @@ class _State:
             self._times = {str(k): {str(n): float(t) for n, t in times.items()} for k, times in saved.items()}
 
     def save(self, after: float = 0.0) -> None:
-        """Save, unless that was done within `after` seconds. Raises OSError."""
+        """Save, unless that was tried within `after` seconds. Where there is no room, the next time may have some."""
         if time.monotonic() - self._saved >= after:
-            atomic_write_bytes(self._file, json.dumps(self._times).encode())
             self._saved = time.monotonic()
+            with contextlib.suppress(OSError):  # as what looks after the folder tells
+                atomic_write_bytes(self._file, json.dumps(self._times).encode())
 
     def checked(self, area: str, prefix: str, now: float) -> float:
         """Return when a folder was last checked, in seconds since 1970; 0 for never, and for what a clock got wrong."""

@@ -7,6 +7,7 @@ debuggers pass on as Basic authentication. Only hashes are kept: a token has 256
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -135,19 +136,30 @@ class TokenStore:
             self._write(left)
 
     def find(self, text: str) -> Token | None:
-        """Return the token that a client sent, or None; it may have expired."""
-        now = time.monotonic()
-        if now - self._looked > _LOOK_SECONDS:
-            self._looked = now
-            try:
-                status = self._path.stat()
-                stamp = (status.st_mtime_ns, status.st_ino)
-            except OSError:
-                stamp = None
-            if stamp != self._stamp or stamp is None:
-                self._by_hash = {t.sha256: t for t in self.all()}
-                self._stamp = stamp
+        """Return the token that a client sent, or None; it may have expired. Raises StorageError."""
+        if self._is_due():
+            self._look()
         return self._by_hash.get(_hash(text))
+
+    async def follow(self) -> None:
+        """Look into the file, if it is time to, in a thread: `find` does not then. Raises StorageError."""
+        if self._looked and self._is_due():
+            self._looked = time.monotonic()  # one looks; the others take what was there
+            await asyncio.to_thread(self._look)
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked > _LOOK_SECONDS
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+        except OSError:
+            stamp = None
+        if stamp != self._stamp or stamp is None:
+            self._by_hash = {t.sha256: t for t in self.all()}
+            self._stamp = stamp
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -7,9 +7,10 @@ import time
 
 from aiohttp import web
 
+from symcache.text import printable
 from symcache_server.http.auth import Scope, requires
 from symcache_server.http.metrics import TYPE, exposition
-from symcache_server.keys import CONFIG, REFRESHER
+from symcache_server.keys import CONFIG, REFRESHER, TROUBLES
 
 __all__ = ["register"]
 
@@ -40,12 +41,14 @@ async def metrics(request: web.Request) -> web.Response:
 
 @requires(Scope.READ)
 async def ready(request: web.Request) -> web.Response:
-    """Say whether the library can be read and is being followed."""
+    """Say whether the library can be read and is being followed, and what else does not work."""
     request[TYPE] = "operations"
-    refresher = request.app[REFRESHER]
+    config, refresher, troubles = request.app[CONFIG], request.app[REFRESHER], request.app[TROUBLES]
     age = time.time() - refresher.refreshed
-    limit = max(_STALE_SECONDS, 3 * request.app[CONFIG].refresh_seconds)
-    if age > limit:
-        reason = refresher.error or f"the library was last looked at {age:.0f} seconds ago"
-        return web.Response(status=503, text=reason + "\n", headers={"Cache-Control": "no-store"})
-    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
+    reasons, unready = [config.without_paths(text) for text in troubles], bool(troubles.unready)
+    if age > max(_STALE_SECONDS, 3 * config.refresh_seconds):
+        unready = True
+        reasons.insert(0, refresher.error or f"the library was last looked at {age:.0f} seconds ago")
+    lines = [*([] if unready else ["ok"]), *reasons]
+    text = printable("".join(f"{line}\n" for line in lines), keep="\n")
+    return web.Response(status=503 if unready else 200, text=text, headers={"Cache-Control": "no-store"})

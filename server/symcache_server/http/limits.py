@@ -13,13 +13,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any, cast
 
 from aiohttp import web
 
 from symcache.errors import UsageError
 from symcache_server.http.auth import Scope, Token
 
-__all__ = ["Limits", "Network", "RateLimit", "client_address", "is_proxy", "parse_network"]
+__all__ = ["Limits", "Network", "RateLimit", "charge", "client_address", "is_proxy", "parse_network"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -41,16 +42,25 @@ class RateLimit:
         self._slack = (max(burst, 1.0) - 1) * self._interval
         self._done_at: OrderedDict[str, float] = OrderedDict()
 
-    def wait(self, client: str) -> float:
-        """Count a request of `client` and return 0, or return the seconds after which it may send one."""
+    def wait(self, client: str, cost: int = 1) -> float:
+        """Count a request of `client` and return 0, or return the seconds after which it may send one.
+
+        What costs as much as several requests is let pass as one is, and what comes next has to wait for longer.
+        """
         now = self._clock()
         done_at = max(now, self._done_at.pop(client, now))
         late = done_at - now - self._slack
         allowed = late <= 1e-9
-        self._done_at[client] = done_at + self._interval if allowed else done_at
+        self._done_at[client] = done_at + cost * self._interval if allowed else done_at
         if len(self._done_at) > _REMEMBERED:
             self._done_at.popitem(last=False)
         return 0.0 if allowed else late
+
+
+_COUNTED: web.RequestKey[tuple[RateLimit, str]] = (
+    web.RequestKey("symcache.counted", tuple) if hasattr(web, "RequestKey") else cast(Any, "symcache.counted")
+)
+"""Key under which a request notes the limit and the client that it was counted under."""
 
 
 class Limits:
@@ -69,12 +79,24 @@ class Limits:
             return
         # No address has a space in it.
         client = f"token {token.name}" if token else _network(client_address(request, self._proxies))
-        if late := limit.wait(client):
-            seconds = max(1, math.ceil(late))
-            raise web.HTTPTooManyRequests(
-                text=f"too many requests of {client}: ask again in {seconds} seconds\n",
-                headers={"Retry-After": str(seconds)},
-            )
+        request[_COUNTED] = limit, client
+        _count(limit, client)
+
+
+def charge(request: web.BaseRequest, cost: int) -> None:
+    """Count a request that has been let pass once more, for what it turns out to cost. Raises HTTPTooManyRequests."""
+    if (counted := request.get(_COUNTED)) and cost > 0:
+        limit, client = counted
+        _count(limit, client, cost)
+
+
+def _count(limit: RateLimit, client: str, cost: int = 1) -> None:
+    if late := limit.wait(client, cost):
+        seconds = max(1, math.ceil(late))
+        raise web.HTTPTooManyRequests(
+            text=f"too many requests of {client}: ask again in {seconds} seconds\n",
+            headers={"Retry-After": str(seconds)},
+        )
 
 
 def client_address(request: web.BaseRequest, proxies: frozenset[Network]) -> str:

@@ -1,16 +1,16 @@
 """Prometheus metrics and the access log: both are told of every response once it has been sent.
 
 Names follow elfutils' debuginfod where it has one for the same thing. With several processes, each writes its values
-into files of a common folder (`PROMETHEUS_MULTIPROC_DIR`), and whichever serves `/metrics` adds them up.
+into files of a common folder (see `metric_files`), and whichever serves `/metrics` adds them up.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 from datetime import UTC, datetime
-from logging.handlers import MemoryHandler, WatchedFileHandler
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,23 +24,32 @@ from prometheus_client import (
     Histogram,
     generate_latest,
     multiprocess,
+    values,
 )
 from prometheus_client import REGISTRY as DEFAULT_REGISTRY
+
+from symcache.errors import UsageError
+from symcache_server.http.line_writer import LineWriter
+from symcache_server.http.metric_files import SLOT
 
 __all__ = [
     "CACHE_FILLS",
     "DAMAGED",
+    "DROPPED",
     "LIBRARY_AGE",
+    "LOOP_DELAY",
     "MISSES",
     "OLDEST_CHECK",
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
     "access_logger",
+    "access_writer",
     "exposition",
-    "flush_access_log",
-    "forget_process",
 ]
+
+if slot := os.environ.get(SLOT):  # before there is any metric
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 TYPE: web.RequestKey[str] = (
     web.RequestKey("symcache.type", str) if hasattr(web, "RequestKey") else cast(Any, "symcache.type")
@@ -71,8 +80,12 @@ LIBRARY_AGE = Gauge(
     "When the library was last looked at for new records.",
     multiprocess_mode="livemin",
 )
-
-_BUFFERED = 500
+LOOP_DELAY = Histogram(
+    "symcache_event_loop_delay_seconds",
+    "How late a timer was, twenty times a second: for so long nobody got a response.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+DROPPED = Counter("symcache_dropped_notes", "Lines and misses that could not be written for so long.", ["log"])
 
 
 def exposition() -> tuple[bytes, str]:
@@ -84,36 +97,35 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def forget_process(pid: int) -> None:
-    """Leave the present state of a process that has died out of the metrics; what it counted stays."""
-    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
 _log = logging.getLogger("symcache.access")
 _log.propagate = False
-_buffer: MemoryHandler | None = None
+_writer: LineWriter | None = None
 
 
 def access_logger(file: Path | None) -> logging.Logger:
     """Return the logger that aiohttp hands to `AccessLogger`, writing JSON lines to `file` (None: nowhere).
 
-    A file that is moved away is begun anew, so that its lines can be rotated without a signal.
+    A file that is moved away is begun anew, so that its lines can be rotated without a signal. Raises UsageError.
     """
-    global _buffer  # noqa: PLW0603 - logging is global as well
+    global _writer  # noqa: PLW0603 - logging is global as well
     _log.setLevel(logging.INFO)
-    if file is not None and _buffer is None:
-        target = logging.StreamHandler() if str(file) == "-" else WatchedFileHandler(file)
-        target.setFormatter(logging.Formatter("%(message)s"))
-        # A write a request would cost as much as responding to it.
-        _buffer = MemoryHandler(_BUFFERED, flushLevel=logging.ERROR, target=target)
-        _log.addHandler(_buffer)
+    if file is not None and _writer is None:
+        path = None if str(file) == "-" else file
+        try:
+            if path:
+                path.open("a").close()
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:  # those may be over soon
+                raise UsageError(
+                    f"{file}: {error.strerror}", hint="name a file for --access-log in a folder"
+                ) from error
+        _writer = LineWriter(path)
     return _log
 
 
-def flush_access_log() -> None:
-    """Write what is buffered."""
-    if _buffer is not None:
-        _buffer.flush()
+def access_writer() -> LineWriter | None:
+    """Return what writes the access log, if one is kept."""
+    return _writer
 
 
 _counters: dict[tuple[str, int], tuple[Counter, Counter, Counter, Histogram]] = {}
@@ -135,8 +147,8 @@ class AccessLogger(AbstractAccessLogger):
         counters[1].inc()
         counters[2].inc(size)
         counters[3].observe(time)
-        if _buffer is not None:
-            _log.info(_line(kind, status, size, time, request))
+        if _writer is not None:
+            _writer.add(_line(kind, status, size, time, request))
 
 
 def _line(kind: str, status: int, size: int, seconds: float, request: web.BaseRequest) -> str:

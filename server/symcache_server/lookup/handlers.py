@@ -121,7 +121,7 @@ def _thin(fetched: FetchedImage, wanted: ImageRequest) -> Content:
 async def send_raw_cache(request: web.Request, file: RawCacheFile) -> web.StreamResponse:
     """Send a raw file of a shared cache, or 404."""
     app = request.app
-    row = app[LIBRARY].cache_file(file.cache_uuid, file.name)
+    row = await asyncio.to_thread(app[LIBRARY].cache_file, file.cache_uuid, file.name)
     if row is None:
         return not_found(f"no file {file.name!r} of the shared cache {uuid_text(file.cache_uuid)} is kept here")
     headers = {

@@ -1,13 +1,15 @@
 """What was requested and nobody had: the list of what to harvest next.
 
 A SQLite file shared by all server processes of a user. Misses are gathered in memory and written now and then, so
-that a burst of them costs one transaction.
+that a burst of them costs one transaction; who adds one never waits for the file, which others may have locked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +37,15 @@ ON CONFLICT DO UPDATE SET last_asked = :now, times = times + :times,
     name = CASE WHEN :name != '' THEN :name ELSE name END
 """
 _MOST_PENDING = 100_000
+"""What comes beyond is dropped, and counted."""
+_PATIENCE = 5.0
+"""Seconds that writing waits for others who have the file locked: it is tried again later."""
+_READER_PATIENCE = 0.1
 _MOST_KEPT = 1_000_000
 """Anybody can request random UUIDs: the oldest misses are removed."""
+
+_Key = tuple[str, str, str, str]
+"""UUID, kind, cache, build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,66 +64,106 @@ class Miss:
 
 
 class MissLog:
-    """The log in the file `path`."""
+    """The log in the file `path`, which is made when it is first written. May be used from several threads."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        self._pending: dict[tuple[str, str, str, str], tuple[int, str]] = {}
-        """(UUID, kind, cache, build) to (how often, name)."""
+        """Of what is in memory; held for a moment only, since the event loop takes it."""
+        self._pending: dict[_Key, tuple[int, str]] = {}
+        """How often, and name."""
+        self._dropped = 0
+        self._file_lock = threading.Lock()
+        """Of the connection that writes; a thread may wait long for it."""
+        self._writer: Database | None = None
+
+    def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None, name: str = "") -> None:
+        """Count one miss; cheap, written by `flush`."""
+        with self._lock:
+            self._count((uuid_text(uuid), kind, uuid_text(cache) if cache else "", build or ""), 1, name)
+
+    def _count(self, key: _Key, times: int, name: str) -> None:
+        if key in self._pending or len(self._pending) < _MOST_PENDING:
+            before, known = self._pending.get(key, (0, ""))
+            self._pending[key] = before + times, name or known
+        else:
+            self._dropped += times
+
+    def take_dropped(self) -> int:
+        """Return how many misses were dropped since this was last called, since they could not be written for long."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def flush(self) -> None:
+        """Write what was counted. Raises StorageError, and keeps it then."""
+        with self._file_lock:
+            self._flush(_PATIENCE)
+
+    def _flush(self, patience: float) -> None:
+        with self._lock:
+            pending, self._pending = self._pending, {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+            with self._told():
+                self._write(pending, patience)
+        except StorageError:
+            with self._lock:
+                newer, self._pending = self._pending, pending
+                for key, (times, name) in newer.items():
+                    self._count(key, times, name)
+            raise
+
+    def _write(self, pending: dict[_Key, tuple[int, str]], patience: float) -> None:
+        if self._writer is None:
+            self._writer = self._open(patience)
+        self._writer.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        if not pending:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = (
+            {"uuid": u, "kind": k, "cache": c, "build": b, "now": now, "times": times, "name": name}
+            for (u, k, c, b), (times, name) in pending.items()
+        )
+        with self._writer.conn:
+            self._writer.conn.executemany(_ADD, rows)
+            self._writer.execute(
+                "DELETE FROM misses WHERE (SELECT count(*) FROM misses) > :most AND last_asked <"
+                " (SELECT last_asked FROM misses ORDER BY last_asked DESC LIMIT 1 OFFSET :most)",
+                {"most": _MOST_KEPT},
+            )
+
+    def _open(self, patience: float) -> Database:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, check_same_thread=False, timeout=patience)
+        try:
             enable_wal(connection)
-            self._database = Database(connection)
+            database = Database(connection)
             with connection:
                 # One process at a time looks whether the column is there, and adds it.
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(_SCHEMA)
-                if "name" not in self._database["misses"].columns_dict:
+                if "name" not in database["misses"].columns_dict:
                     connection.execute("ALTER TABLE misses ADD COLUMN name TEXT NOT NULL DEFAULT ''")
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(
-                f"log of misses {path}: {error}",
-                hint="free some space if there is none; else delete this file: it is made anew",
-            ) from error
-
-    def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None, name: str = "") -> None:
-        """Count one miss; cheap, written by `flush`."""
-        key = (uuid_text(uuid), kind, uuid_text(cache) if cache else "", build or "")
-        with self._lock:
-            if key in self._pending or len(self._pending) < _MOST_PENDING:
-                times, known = self._pending.get(key, (0, ""))
-                self._pending[key] = times + 1, name or known
-
-    def flush(self) -> None:
-        """Write what was counted."""
-        with self._lock:
-            if not (pending := self._pending):
-                return
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            try:
-                with self._database.conn:
-                    self._database.conn.executemany(
-                        _ADD,
-                        (
-                            {"uuid": u, "kind": k, "cache": c, "build": b, "now": now, "times": times, "name": name}
-                            for (u, k, c, b), (times, name) in pending.items()
-                        ),
-                    )
-                    self._database.execute(
-                        "DELETE FROM misses WHERE (SELECT count(*) FROM misses) > :most AND last_asked <"
-                        " (SELECT last_asked FROM misses ORDER BY last_asked DESC LIMIT 1 OFFSET :most)",
-                        {"most": _MOST_KEPT},
-                    )
-            except sqlite3.Error as error:
-                raise StorageError(f"log of misses: {error}", hint="free some space or delete it") from error
-            self._pending = {}
+        except BaseException:
+            connection.close()
+            raise
+        return database
 
     def recent(self, limit: int = 1000) -> list[Miss]:
-        """Return what was requested most often, newest first among equals."""
-        self.flush()
-        with self._lock:
-            rows = self._database.execute(
+        """Return what was requested most often, newest first among equals. Raises StorageError.
+
+        What was just counted is among it, unless the file is locked or cannot be written.
+        """
+        if self._file_lock.acquire(timeout=_READER_PATIENCE):
+            try:
+                with contextlib.suppress(StorageError):
+                    self._flush(_READER_PATIENCE)
+            finally:
+                self._file_lock.release()
+        with self._told(), contextlib.closing(sqlite3.connect(self._path, timeout=_PATIENCE)) as reader:
+            if not reader.execute("SELECT 1 FROM sqlite_master WHERE name = 'misses'").fetchone():
+                return []  # just being made
+            rows = reader.execute(
                 "SELECT uuid, kind, cache, build, first_asked, last_asked, times, name FROM misses"
                 " ORDER BY times DESC, last_asked DESC, uuid LIMIT ?",
                 (limit,),
@@ -125,9 +174,22 @@ class MissLog:
         ]
 
     def close(self) -> None:
-        """Write what was counted and close the file."""
+        """Write what was counted and close the file. Raises StorageError."""
+        with self._file_lock:  # a thread that was not waited for may still write
+            try:
+                self._flush(_PATIENCE)
+            finally:
+                if self._writer is not None:
+                    self._writer.conn.close()
+                    self._writer = None
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise StorageError for what goes wrong with the file."""
         try:
-            self.flush()
-        finally:
-            with self._lock:  # a thread that was not waited for may still write
-                self._database.conn.close()
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"log of misses {self._path}: {error}",
+                hint="free some space if there is none; else delete this file: it is made anew",
+            ) from error

@@ -71,7 +71,7 @@ class Upstreams:
 
     async def fetch(self, image: ImageRequest, request: web.BaseRequest) -> FetchedImage | None:
         """Return what some server has, or None. Raises RemoteError when none of them could be reached."""
-        if (cached := self._cache.find(image)) and await self._is_intact(cached):
+        if (cached := await asyncio.to_thread(self._cache.find, image)) and await self._is_intact(cached):
             UPSTREAM.labels("cached").inc()
             return cached
         stations = _stations(request)

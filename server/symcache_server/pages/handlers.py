@@ -21,7 +21,7 @@ from symcache.store import blob_key
 from symcache.text import printable_value
 from symcache_server.http.auth import Scope, requires
 from symcache_server.http.content import IMMUTABLE, Content, send
-from symcache_server.keys import BACKGROUND, DECODED, LIBRARY, MISS_LOG, OFFLOAD
+from symcache_server.keys import BACKGROUND, DECODED, LIBRARY, MISS_LOG, OFFLOAD, in_background
 from symcache_server.lookup.headers import image_headers
 from symcache_server.lookup.search import by_name, release_of_build
 
@@ -65,16 +65,17 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _page(name: str, **values: Any) -> web.Response:
-    text = _environment().get_template(name).render(version=__version__, **values)
+async def _page(request: web.Request, name: str, **values: Any) -> web.Response:
+    template = _environment().get_template(name)
+    text = await in_background(request.app, template.render, version=__version__, **values)
     return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
 
 @requires(Scope.READ)
 async def start(request: web.Request) -> web.Response:
     """Show the releases, and how debuggers are pointed here."""
-    rows = await asyncio.to_thread(request.app[BACKGROUND].releases)
-    return _page("start.html", releases=rows, base=f"{request.scheme}://{request.host}")
+    rows = await in_background(request.app, request.app[BACKGROUND].releases)
+    return await _page(request, "start.html", releases=rows, base=f"{request.scheme}://{request.host}")
 
 
 @requires(Scope.READ)
@@ -92,8 +93,8 @@ async def search(request: web.Request) -> web.Response:
     except UsageError:
         rows: Sequence[Occurrence] = []
         if text:
-            rows = await asyncio.to_thread(by_name, request.app[BACKGROUND], text, _ROWS + 1)
-        return _page("search.html", query=text, images=rows[:_ROWS], more=len(rows) > _ROWS)
+            rows = await in_background(request.app, by_name, request.app[BACKGROUND], text, _ROWS + 1)
+        return await _page(request, "search.html", query=text, images=rows[:_ROWS], more=len(rows) > _ROWS)
     raise web.HTTPFound(f"/images/{uuid_text(uuid)}")
 
 
@@ -105,9 +106,10 @@ async def release(request: web.Request) -> web.Response:
         first = max(0, min(int(request.query.get("from", "0")), 10_000_000))
     except ValueError:
         raise UsageError("`from` is the number of the first image to show") from None
-    row = await asyncio.to_thread(release_of_build, library, build)
-    images = await asyncio.to_thread(_images, library, build)
-    return _page(
+    row = await in_background(request.app, release_of_build, library, build)
+    images = await in_background(request.app, _images, library, build)
+    return await _page(
+        request,
         "release.html",
         release=row,
         images=images[first : first + _ROWS],
@@ -133,7 +135,7 @@ async def image(request: web.Request) -> web.Response:
     contents = await asyncio.to_thread(request.app[LIBRARY].variants, uuid)
     if not contents:
         raise NotFoundError(f"{uuid_text(uuid)}: not in the library", hint="harvest the release that holds it")
-    return _page("image.html", uuid=uuid, contents=contents)
+    return await _page(request, "image.html", uuid=uuid, contents=contents)
 
 
 @requires(Scope.READ)
@@ -152,8 +154,8 @@ async def content(request: web.Request) -> web.StreamResponse:
 @requires(Scope.READ)
 async def missing(request: web.Request) -> web.Response:
     """Show what was requested and nobody had."""
-    rows = await asyncio.to_thread(request.app[MISS_LOG].recent)
-    return _page("missing.html", misses=rows[:_ROWS])
+    rows = await in_background(request.app, request.app[MISS_LOG].recent)
+    return await _page(request, "missing.html", misses=rows[:_ROWS])
 
 
 @requires(Scope.READ)

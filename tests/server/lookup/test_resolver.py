@@ -81,8 +81,9 @@ def test_misses_are_kept_until_they_can_be_written(tmp_path: Path) -> None:
 
 def test_a_log_of_misses_that_cannot_be_written_makes_no_server_unready(samples: Samples, tmp_path: Path) -> None:
     with serve(samples.library, tmp_path / "server") as server:
-        log = next((tmp_path / "server" / "state").rglob("misses.db"))
+        log = until(lambda: next((tmp_path / "server" / "state").rglob("misses.db"), None))
         other = sqlite3.connect(log)
+        until(lambda: other.execute("SELECT 1 FROM sqlite_master WHERE name = 'misses'").fetchone())
         other.execute("CREATE TRIGGER full BEFORE INSERT ON misses BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
         other.commit()
         other.close()
