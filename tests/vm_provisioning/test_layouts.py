@@ -26,7 +26,6 @@ _BUILT = "private/var/db/dyld"
 _IMAGES = 3
 _OPTIONS = {
     "arm64e": CacheOptions(arch="arm64e"),
-    "arm64e_x1": CacheOptions(arch="arm64e", magic="arm64ex1"),
     "x86_64": CacheOptions(arch="x86_64"),
     "x86_64h": CacheOptions(arch="x86_64h"),
     "arm64e_x1": CacheOptions(arch="arm64e", magic="arm64ex1", layout_seed=4),
