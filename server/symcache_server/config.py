@@ -49,6 +49,14 @@ class ServerConfig:
     refresh_seconds: float = 2.0
     stop_seconds: float = 30.0
     """How long downloads that are under way may take to finish when the server stops."""
+    head_seconds: float = 30.0
+    """How long the head of a request may take to come whole, and before it TLS's handshake."""
+    body_seconds: float = 60.0
+    """How long a client may send nothing of a request's body, or take nothing of a response."""
+    max_connections: int = 10_000
+    """Of one process; fewer where it may not open two files for each."""
+    connections_of_one: int = 500
+    """Of one process to one address, or one /64 of IPv6; this machine and `trusted_proxies` may have any number."""
     max_upload: int = 4 << 30
     max_uploads: int = 64 << 30
     """Of one file that is pushed, and of all that were sent but not yet added."""

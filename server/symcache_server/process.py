@@ -14,7 +14,6 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, cast
@@ -26,8 +25,9 @@ from symcache.library import Library
 from symcache.own_program import keep_working_folder_out
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
-from symcache_server.http.connection import is_worth_a_line, protocol
+from symcache_server.http.connection import ClientConnection, is_worth_a_line
 from symcache_server.http.line_writer import log_to_stderr
+from symcache_server.http.listener import Listener, raise_file_limit
 from symcache_server.http.metric_files import clear_live_metrics, common_metrics, set_place
 from symcache_server.http.metrics import AccessLogger, access_logger, access_writer
 
@@ -78,6 +78,7 @@ def run(config: ServerConfig, ready: Ready) -> None:
     Downloads that are under way may finish, for as long as `config.stop_seconds`. Raises what `create_app` raises.
     """
     config.check()
+    raise_file_limit()
     log_to_stderr()
     if config.public_reads and (addresses := _public_addresses(config.host)):
         log.warning(
@@ -116,15 +117,15 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     loop.add_signal_handler(signal.SIGHUP, _reload, config, tls)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _LATER)
     logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
-    runner = web.AppRunner(
-        create_app(config),
-        access_log_class=AccessLogger,
-        access_log=access_logger(config.access_log),
-        shutdown_timeout=config.stop_seconds,
-    )
+    runner = web.AppRunner(create_app(config), shutdown_timeout=config.stop_seconds)
     await runner.setup()
     server = cast(web.Server, runner.server)
-    listener = await loop.create_server(partial(protocol, server), sock=sock, ssl=tls, backlog=_BACKLOG)
+    access_log = access_logger(config.access_log)
+
+    def connection() -> ClientConnection:
+        return ClientConnection(server, config, loop=loop, access_log_class=AccessLogger, access_log=access_log)
+
+    listener = Listener(sock, connection, config, tls)
     try:
         ready(_url(config, sock))
         await stop.wait()

@@ -8,6 +8,8 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from symcache.errors import UsageError
+from symcache_server.http.body import read_whole
+from symcache_server.keys import CONFIG
 
 __all__ = ["json_response", "read_body", "read_parameters"]
 
@@ -32,7 +34,7 @@ async def read_body(request: web.Request, model: type[_Model], most_values: int)
     """
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="the body must be application/json\n")
-    body = await request.read()
+    body = await read_whole(request, request.app[CONFIG].body_seconds)
     if body.count(b",") > most_values:
         raise UsageError(f"more than {most_values} values", hint="send several requests; see /api/v1/openapi.json")
     try:

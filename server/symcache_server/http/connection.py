@@ -1,23 +1,103 @@
-"""aiohttp's protocol for one connection, whose own responses are like all others of this server.
+"""aiohttp's protocol for one connection, with what it lacks: limits for clients that say or take nothing.
 
-What is no HTTP never reaches the application: aiohttp refuses it by itself, and so it does where a handler fails.
+What is no HTTP never reaches the application: aiohttp refuses it by itself, and so it does where a handler fails. Its
+own responses are like all others of this server.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import logging
+import socket
+import struct
+import sys
+import termios
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
+from symcache_server.config import ServerConfig
 from symcache_server.http.content import SIGNATURE
 
-__all__ = ["is_worth_a_line", "protocol"]
+__all__ = ["ClientConnection", "is_worth_a_line"]
 
 
-class _Protocol(web.RequestHandler):
-    __slots__ = ()
+class ClientConnection(web.RequestHandler):
+    """One connection to a `web.Server`.
+
+    The head of its first request has to be whole after the configured seconds, that of a later one so long after its
+    first byte; between requests aiohttp's `keepalive_timeout` counts, which is longer than that of any proxy. Nothing
+    counts while the server works on a response.
+    """
+
+    __slots__ = ("_body_seconds", "_head_seconds", "_head_timer", "_made", "_taken", "active", "lost")
+
+    def __init__(self, server: web.Server, config: ServerConfig, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._head_seconds, self._body_seconds = config.head_seconds, config.body_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._made: asyncio.Transport | None = None
+        self._taken = -1, 0.0
+        self.active = self._loop.time()
+        """When the client last sent anything, in the event loop's time."""
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        """Done once the connection has ended."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the head of a request is awaited, or the end of TLS's handshake."""
+        if self._made is None:
+            return not self.lost.done()
+        return self._waiter is not None and not self._waiter.done()
+
+    def has_stalled(self) -> bool:
+        """Return whether the client has taken nothing of what waits for it, for the configured time; for a poll.
+
+        Bytes that its system confirms tell: sendfile shows nothing else of its progress.
+        """
+        waits, taken = _output(self._made)
+        now = self._loop.time()
+        if not waits or taken != self._taken[0]:
+            self._taken = taken, now
+        return now - self._taken[1] >= self._body_seconds
+
+    def abort(self) -> bool:
+        """End the connection without waiting for anything; return False where it has not begun yet."""
+        if self._made is None:
+            return False
+        self._made.abort()
+        return True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head."""
+        self._made = cast(asyncio.Transport, transport)
+        self._head_timer = self._loop.call_later(self._head_seconds, self._made.abort)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take note of the end."""
+        self._end_head()
+        super().connection_lost(exc)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and note whether that was all of a head."""
+        self.active = self._loop.time()
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count > heads:
+            self._end_head()
+        elif self.is_idle and data and self._head_timer is None and self._made is not None:
+            self._head_timer = self._loop.call_later(self._head_seconds, self._made.abort)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def handle_error(
         self,
@@ -26,6 +106,7 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        """Return the response where a request is none, or its handler has failed."""
         if isinstance(exc, UnicodeEncodeError) and not _is_text(request):
             # Bytes that are no UTF-8 come as surrogates, which fit into no response.
             response: web.StreamResponse = web.Response(status=400, text="a header field is not UTF-8\n")
@@ -36,16 +117,25 @@ class _Protocol(web.RequestHandler):
         return response
 
 
-def protocol(server: web.Server) -> web.RequestHandler:
-    """Return the protocol of the next connection to `server`."""
-    made = server()
-    made.__class__ = _Protocol  # which adds no state, and so can take the place of what the server makes
-    return made
-
-
 def is_worth_a_line(record: logging.LogRecord) -> bool:
     """Return whether a message of aiohttp's is about this server, and not about a request that is none: that is 400."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | RequestPayloadError))
+
+
+def _output(transport: asyncio.Transport | None) -> tuple[int, int]:
+    """Return how many bytes of output the client has not confirmed, and how many it has; zeros where nobody can tell.
+
+    Source: tcp(7) for SIOCOUTQ, struct tcp_info in linux/tcp.h for tcpi_bytes_acked.
+    """
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None or sock.fileno() < 0 or sys.platform != "linux":  # below 0 where it has just ended
+        return 0, 0
+    try:
+        (waits,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+        (taken,) = struct.unpack_from("Q", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128), 120)
+    except (OSError, struct.error):
+        return 0, 0
+    return waits, taken
 
 
 def _is_text(request: web.BaseRequest) -> bool:

@@ -20,7 +20,7 @@ from aiohttp import web
 from symcache.errors import UsageError
 from symcache_server.http.auth import Scope, Token
 
-__all__ = ["Limits", "Network", "RateLimit", "charge", "client_address", "is_proxy", "parse_network"]
+__all__ = ["Limits", "Network", "RateLimit", "charge", "client_address", "is_proxy", "network_of", "parse_network"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -78,7 +78,7 @@ class Limits:
         if limit is None or (token and token.may(Scope.ADMIN)):
             return
         # No address has a space in it.
-        client = f"token {token.name}" if token else _network(client_address(request, self._proxies))
+        client = f"token {token.name}" if token else network_of(client_address(request, self._proxies))
         request[_COUNTED] = limit, client
         _count(limit, client)
 
@@ -135,7 +135,7 @@ def is_proxy(address: str, proxies: frozenset[Network]) -> bool:
 
 
 @lru_cache(1 << 12)
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """Return what one client cannot leave: with IPv6 it has a whole /64."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
