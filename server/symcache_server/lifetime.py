@@ -87,7 +87,7 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     app[DECODED], app[MADE], app[LIMITS] = decoded, MadeFiles(decoded.files), limits
     app[SCRUBBER] = Scrubber(library, folder, config.state_dir, repairs.repair)
     app[TOKENS] = TokenStore(config.tokens)
-    app[UPLOADS] = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads)
+    app[UPLOADS] = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads, config.body_seconds)
     app[SOURCES] = SourceTrees(config.sources)
     app[CACHE_MATCHER] = CacheMatcher(library)
     app[MISS_LOG] = MissLog(config.state_dir / "misses.db")

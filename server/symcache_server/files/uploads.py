@@ -12,9 +12,14 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
 
@@ -25,12 +30,18 @@ from symcache.library import Library, Staged, StagedObject, ingest
 from symcache.macho import file_end, identify
 from symcache.model import Kind, ManifestEntry, SourceNote, Trust
 from symcache.store import blob_key
+from symcache_server.http.body import body_chunks
 
 __all__ = ["SentFile", "Uploads"]
 
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _KEEP_SECONDS = 86400.0
 """What nobody has named in a POST for so long is thrown away."""
+_LOCK_SECONDS = 1.0
+_ROOM_SECONDS = 600.0
+"""A file of which nothing was written for so long is not being sent any more: its server was killed."""
+
+_T = TypeVar("_T")
 
 
 class SentFile(NamedTuple):
@@ -44,10 +55,14 @@ class SentFile(NamedTuple):
 
 
 class Uploads:
-    """The folder of files that were sent but not yet added."""
+    """The folder of files that were sent but not yet added.
 
-    def __init__(self, folder: Path, max_size: int, max_total: int) -> None:
-        self._folder, self._max_size, self._max_total = folder, max_size, max_total
+    A file's lock is held only while something is written, and each byte is written at its own place: so a retry goes on
+    beside a connection that is dead but does not know it, and two who send the same file do not hinder each other.
+    """
+
+    def __init__(self, folder: Path, max_size: int, max_total: int, idle_seconds: float = 60.0) -> None:
+        self._folder, self._max_size, self._max_total, self._idle = folder, max_size, max_total, idle_seconds
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def offset(self, sha256: str) -> tuple[int, bool]:
@@ -64,34 +79,56 @@ class Uploads:
         have, complete = self.offset(sha256)
         if complete:
             return have, True
-        self._free_space(total)
-        with self._part(sha256).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise web.HTTPConflict(text="somebody else is sending this file now") from None
-            if not is_named(self._part(sha256), file.fileno()):
-                # Another process had the lock, and has completed this very file.
-                raise web.HTTPConflict(text="somebody else has just sent this file: ask what is here")
-            have = file.seek(0, os.SEEK_END)
+        with contextlib.ExitStack() as stack:
+            room = stack.enter_context(self._room(sha256, total))
+            await asyncio.to_thread(self._check_room)
+            file = stack.enter_context(_open(self._part(sha256)))
+            have = await self._locked(sha256, file, lambda: os.fstat(file.fileno()).st_size)
             if first > have:
                 raise web.HTTPConflict(text=f"{have} bytes are here: send what follows them")
-            file.truncate(first)
-            file.seek(first)
-            async for chunk in request.content.iter_chunked(1 << 20):
-                if file.tell() + len(chunk) > end:
+            at = first
+            async for chunk in body_chunks(request, self._idle):
+                if at + len(chunk) > end:
                     raise UsageError(f"more than {end - first} bytes came")
-                await asyncio.to_thread(file.write, chunk)
-            file.flush()
-            if file.tell() < total:
-                return file.tell(), False
-            with self._part(sha256).open("rb") as whole:
-                digest = await asyncio.to_thread(hashlib.file_digest, whole, "sha256")
-            if digest.hexdigest() != sha256:
-                self._part(sha256).unlink()
-                raise IntegrityError(f"what came has SHA-256 {digest.hexdigest()}, not {sha256}", hint="send it again")
-            self._part(sha256).replace(self._whole(sha256))
+                at += await self._locked(sha256, file, partial(_write, file, at, chunk))
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(room)
+            return await self._locked(sha256, file, partial(self._complete, sha256, file, total))
+
+    def _complete(self, sha256: str, file: BufferedRandom, total: int) -> tuple[int, bool]:
+        """Give a file its name if all of it is here; return as `offset`. Raises IntegrityError."""
+        size = os.fstat(file.fileno()).st_size
+        if size < total:
+            return size, False
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
+            self._part(sha256).unlink()
+            raise IntegrityError(f"what came has SHA-256 {digest}, not {sha256}", hint="send it again")
+        self._part(sha256).replace(self._whole(sha256))
         return total, True
+
+    async def _locked(self, sha256: str, file: BufferedRandom, action: Callable[[], _T]) -> _T:
+        """Return what `action` returns, run in a thread while nobody else writes the file. Raises HTTPConflict."""
+
+        def attempt() -> _T:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                if not is_named(self._part(sha256), file.fileno()):
+                    # Somebody else had the lock, and has completed this very file.
+                    raise web.HTTPConflict(text="somebody else has just sent this file: ask what is here")
+                return action()
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return await asyncio.to_thread(attempt)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise web.HTTPConflict(text="somebody else is sending this file now") from None
+            await asyncio.sleep(0.01)
 
     def add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:
         """Add files to the library as one record, without those that it has already. Slow.
@@ -164,21 +201,47 @@ class Uploads:
             raise web.HTTPRequestEntityTooLarge(self._max_size, total)
         return first, last + 1, total
 
-    def _free_space(self, size: int) -> None:
-        """Throw away what was forgotten; refuse what does not fit even then."""
-        total = 0
+    @contextlib.contextmanager
+    def _room(self, sha256: str, size: int) -> Iterator[Path]:
+        """Keep room for a file while it is sent: one of holes, as large, says it to every process."""
+        room = self._folder / f"{sha256}.{secrets.token_hex(8)}.room"
+        try:
+            with room.open("xb") as file:
+                file.truncate(size)
+            yield room
+        finally:
+            room.unlink(missing_ok=True)
+
+    def _check_room(self) -> None:
+        """Throw away what was forgotten; refuse what is too much even then, with what else is being sent."""
+        sizes: Counter[str] = Counter()
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                if time.time() - status.st_mtime > _KEEP_SECONDS:
+                keep = _ROOM_SECONDS if path.suffix == ".room" else _KEEP_SECONDS
+                if time.time() - status.st_mtime > keep:
                     path.unlink()
                 else:
-                    total += status.st_size
-        if total + size > self._max_total:
-            raise web.HTTPInsufficientStorage(text="too much has been sent and not yet added: try again later")
+                    sha256 = path.name.partition(".")[0]
+                    sizes[sha256] = max(sizes[sha256], status.st_size)
+        if sizes.total() > self._max_total:
+            raise web.HTTPInsufficientStorage(text="too much is being sent, or not yet added: try again later")
 
     def _part(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.part"
 
     def _whole(self, sha256: str) -> Path:
         return self._folder / sha256
+
+
+def _open(path: Path) -> BufferedRandom:
+    """Open a file to be read and written anywhere, which need not be there."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+
+
+def _write(file: BufferedRandom, at: int, data: bytes) -> int:
+    """Write at an offset, and return how much that was. Raises OSError."""
+    file.seek(at)
+    file.write(data)
+    file.flush()
+    return len(data)

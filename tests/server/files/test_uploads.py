@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
@@ -32,6 +33,12 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path / "uploads", 2000, 3000)
 
 
+def _request(chunks: Callable[[int], AsyncIterator[bytes]], place: str | None, length: int | None) -> web.Request:
+    headers = {} if place is None else {"Content-Range": place}
+    content = SimpleNamespace(iter_chunked=chunks)
+    return SimpleNamespace(headers=headers, content_length=length, content=content)  # type: ignore[return-value]
+
+
 def send(
     uploads: Uploads, data: bytes, place: str | None = None, *, sha256: str = SHA256, length: int | None = -1
 ) -> tuple[int, bool]:
@@ -41,12 +48,26 @@ def send(
         for start in range(0, len(data), 300):
             yield data[start : start + 300]
 
-    request = SimpleNamespace(
-        headers={} if place is None else {"Content-Range": place},
-        content_length=len(data) if length == -1 else length,
-        content=SimpleNamespace(iter_chunked=chunks),
-    )
-    return asyncio.run(uploads.receive(sha256, request))  # type: ignore[arg-type]
+    return asyncio.run(uploads.receive(sha256, _request(chunks, place, len(data) if length == -1 else length)))
+
+
+@contextlib.asynccontextmanager
+async def _stalled(
+    uploads: Uploads, data: bytes, size: int, sha256: str
+) -> AsyncIterator[asyncio.Task[tuple[int, bool]]]:
+    """Have a client send `data` of a file, and then nothing more, although its connection stays."""
+    begun = asyncio.Event()
+
+    async def chunks(_: int) -> AsyncIterator[bytes]:
+        yield data
+        begun.set()
+        await asyncio.sleep(1000)
+
+    task = asyncio.create_task(uploads.receive(sha256, _request(chunks, None, size)))
+    await begun.wait()
+    yield task
+    with pytest.raises(web.HTTPRequestTimeout):
+        await task
 
 
 def test_parts_make_a_whole(uploads: Uploads, tmp_path: Path) -> None:
@@ -110,12 +131,57 @@ def test_what_nobody_adds_is_forgotten_after_a_day(uploads: Uploads, tmp_path: P
     assert {p.name for p in (tmp_path / "uploads").iterdir()} == {"0" * 64, "1" * 64 + ".part", SHA256}
 
 
-def test_one_client_sends_a_file_at_a_time(uploads: Uploads, tmp_path: Path) -> None:
+def test_what_somebody_else_writes_for_long_is_not_waited_for(
+    uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache_server.files.uploads._LOCK_SECONDS", 0.1)
     with (tmp_path / "uploads" / f"{SHA256}.part").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(web.HTTPConflict):
             send(uploads, DATA)
     assert send(uploads, DATA) == (1000, True)
+
+
+async def test_a_retry_goes_on_beside_a_connection_that_is_dead_but_does_not_know_it(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", 2000, 3000, idle_seconds=0.3)
+
+    async def rest(_: int) -> AsyncIterator[bytes]:
+        yield DATA[400:]
+
+    async with _stalled(uploads, DATA[:400], 1000, SHA256) as stalled:
+        assert uploads.offset(SHA256) == (400, False)
+        assert await uploads.receive(SHA256, _request(rest, "bytes 400-999/1000", 600)) == (1000, True)
+        assert not stalled.done()
+    assert [p.read_bytes() for p in (tmp_path / "uploads").iterdir()] == [DATA]
+
+
+async def test_two_who_send_the_same_file_at_once(uploads: Uploads) -> None:
+    turns = asyncio.Barrier(2)
+
+    async def chunks(_: int) -> AsyncIterator[bytes]:
+        for start in range(0, 1000, 250):
+            await turns.wait()
+            yield DATA[start : start + 250]
+
+    async def one() -> bool:
+        try:
+            return (await uploads.receive(SHA256, _request(chunks, None, 1000)))[1]
+        except web.HTTPConflict:  # the other one was faster, and this one asks what is here
+            return uploads.offset(SHA256) == (1000, True)
+
+    assert await asyncio.gather(one(), one()) == [True, True]
+
+
+async def test_what_is_being_sent_counts_with_its_whole_size(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", 2000, 3000, idle_seconds=0.3)
+
+    async def other(_: int) -> AsyncIterator[bytes]:
+        yield DATA
+
+    async with _stalled(uploads, b"x", 2000, "1" * 64), _stalled(uploads, b"x", 1000, "2" * 64):
+        with pytest.raises(web.HTTPInsufficientStorage):
+            await uploads.receive(SHA256, _request(other, None, 1000))
+    assert await uploads.receive(SHA256, _request(other, None, 1000)) == (1000, True)
 
 
 def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path: Path) -> None:
