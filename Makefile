@@ -15,7 +15,7 @@ help:
 	@echo "make bench    speed against peers, as a table and bench.json; BENCH=full-release: a whole release of full size"
 	@echo "make fuzz     hostile input for a bounded time"
 	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
-	@echo "make soak     an hour of faults: ingests and the object store killed, a full disk for half an hour, odd Macs, other LLDBs"
+	@echo "make soak     faults for two hours: kills, a full disk, odd Macs, silent clients by the thousand, other LLDBs"
 
 demo:
 	@.ci/bootstrap demo
@@ -51,10 +51,10 @@ mutants:
 soak:
 	@.ci/bootstrap test
 	@SYMCACHE_TEST_KILLS=200 SYMCACHE_TEST_STORE_KILLS=30 SYMCACHE_TEST_FULL_DISK_SECONDS=1800 \
-		SYMCACHE_TEST_MAC_FAULTS=1 SYMCACHE_TEST_LLDBS=.cache/lldbs \
+		SYMCACHE_TEST_MAC_FAULTS=1 SYMCACHE_TEST_CROWD_SECONDS=1800 SYMCACHE_TEST_LLDBS=.cache/lldbs \
 		$(PY) -m pytest -s --timeout=3600 $(PYTEST_FLAGS) \
 		tests/library/test_killed.py tests/library/test_store_killed.py tests/library/test_full_disk.py \
-		tests/vm_provisioning/test_mac_faults.py tests/dump/lldb_command/test_table.py
+		tests/vm_provisioning/test_mac_faults.py tests/server/test_crowd.py tests/dump/lldb_command/test_table.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist
