@@ -17,5 +17,5 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 @pytest.fixture(scope="session")
 def server(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(samples.library, Path(tmp_path_factory.mktemp("server"))) as running:
+    with serve(samples.library, Path(tmp_path_factory.mktemp("server")), "--host-name", "symbols.example") as running:
         yield running

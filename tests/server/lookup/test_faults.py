@@ -131,15 +131,15 @@ _HOSTILE = [
 def test_what_is_no_http_is_refused_by_the_same_server_and_leaves_no_traceback(
     samples: Samples, tmp_path: Path
 ) -> None:
-    look_up, api = f"/buildid/{samples.uuid.hex}/executable".encode(), b"POST /api/v1/uuids HTTP/1.1\r\nHost: x\r\n"
+    look_up = f"/buildid/{samples.uuid.hex}/executable".encode()
+    api = b"POST /api/v1/uuids HTTP/1.1\r\nHost: localhost\r\n"
     cases = [
         b"NONSENSE\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET " + look_up + b" HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n",
-        b"GET " + look_up + b" HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
-        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET " + look_up + b" HTTP/1.1\r\nHost: localhost\r\nBad Name: x\r\n\r\n",
+        b"GET " + look_up + b" HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n",
-        b"GET " + look_up + b" HTTP/1.1\r\nHost: x\r\nExpect: \xff\r\n\r\n",
         api + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         api + b"Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxxx",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
@@ -162,7 +162,7 @@ def test_what_is_no_http_is_refused_by_the_same_server_and_leaves_no_traceback(
 @pytest.mark.parametrize("path", _HOSTILE)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_hostile_path_gets_a_refusal(server: Server, path: str, method: str) -> None:
-    answer = _raw(server, f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("latin-1"))
+    answer = _raw(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode("latin-1"))
     status = int(answer.split(b" ", 2)[1])
     assert status in {200, 400, 404, 414}, answer[:300]
     if status == 200:
@@ -173,13 +173,13 @@ def test_a_hostile_path_gets_a_refusal(server: Server, path: str, method: str) -
 @pytest.mark.parametrize(
     "data",
     [
-        b"GET /" + b"a" * (1 << 20) + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /" + b"a" * (1 << 20) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(100_000)) + b"\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"y" * (1 << 20) + b"\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /api/v1/uuids HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n",
-        b"POST /api/v1/uuids HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /api/v1/uuids HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+        b"POST /api/v1/uuids HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\nffffff\r\n" + b" " * 0xFFFFFF,
     ],
 )
@@ -236,7 +236,7 @@ def test_a_download_under_way_finishes_when_the_server_stops(samples: Samples, t
         path = f"/buildid/{uuid_of(samples.large).hex}/executable"
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             received = connection.recv(1 << 12)
             server.process.terminate()
             time.sleep(0.5)
