@@ -7,8 +7,10 @@ all of them are written once, full of zeros, before any process starts, and neve
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ log = logging.getLogger("symcache.server")
 SLOT = "SYMCACHE_METRICS_SLOT"
 """Variable with the number of the place that a process has in its server: its files are named so, not by its id."""
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_PREFIX, _LOCK = "symcache-metrics-", "lock"
 _SIZE = 256 << 10
 """Several times what all metrics need with every label that they can have."""
 _LIVE = "gauge_livemin"
@@ -37,7 +40,10 @@ def common_metrics(processes: int, *folders: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for parent in places:
             with contextlib.ExitStack() as attempt, contextlib.suppress(OSError):
-                folder = attempt.enter_context(tempfile.TemporaryDirectory(prefix="symcache-metrics-", dir=parent))
+                _sweep(parent)
+                folder = attempt.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent))
+                lock = attempt.enter_context(Path(folder, _LOCK).open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for number in range(processes):
                     for kind in _TYPES:
                         _zero(Path(folder, f"{kind}_{number}.db"))
@@ -61,6 +67,14 @@ def clear_live_metrics(number: int) -> None:
     if folder := os.environ.get(_FOLDER):
         with contextlib.suppress(OSError):
             _zero(Path(folder, f"{_LIVE}_{number}.db"))
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what servers left that were killed: nobody holds its lock."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), Path(folder, _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _zero(file: Path) -> None:

@@ -79,10 +79,17 @@ def test_metrics_of_several_processes_lie_where_there_is_room(
     monkeypatch.setattr(metric_files, "_MEMORY", full_disk)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     before = set(full_disk.iterdir())
+    (killed := tmp_path / "symcache-metrics-killed").mkdir()
+    (killed / "lock").touch()
     with metric_files.common_metrics(2, tmp_path):
+        assert not killed.exists()
         folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
         assert folder.parent == tmp_path
-        sizes = {file.name: file.stat() for file in folder.iterdir()}
+        with metric_files.common_metrics(1, tmp_path):
+            pass
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        assert folder.exists()  # another server that starts leaves it
+        sizes = {file.name: file.stat() for file in folder.glob("*.db")}
         assert {name.rpartition("_")[0] for name in sizes} == {"counter", "histogram", "gauge_livemin"}
         assert all(status.st_blocks * 512 >= status.st_size > 0 for status in sizes.values())  # nothing is sparse
     assert not folder.exists()
