@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,9 @@ class Host(StrEnum):
     """A virtual machine on Apple silicon."""
 
 
+_MODEL = re.compile(r"(Mac|MacBook|MacBookAir|MacBookPro|Macmini|MacPro|iMac|iMacPro)([0-9]{1,3}),[0-9]{1,2}")
+_FIRST_WITH_M1 = {"Mac": 13, "MacBookAir": 10, "MacBookPro": 17, "Macmini": 9, "iMac": 21}
+"""Numbers of models from which on they have Apple silicon."""
 _HOST_WORDS = {
     "": "any Mac",
     Host.APPLE_SILICON: "a Mac with Apple silicon",
@@ -48,9 +52,9 @@ class Had:
     @property
     def host(self) -> Host | None:
         """The kind of host: by its model, else by its caches, of which Intel and Apple silicon share none since 13."""
-        archs, models = {arch for _, arch in self.caches}, self.models
-        if models and all(model.startswith("VirtualMac") for model in models):
-            return Host.VM
+        archs, kinds = {arch for _, arch in self.caches}, {_kind_of_model(model) for model in self.models} - {None}
+        if kinds:  # of a restore image, which is for virtual machines, too, by its Macs
+            return next(kind for kind in (Host.APPLE_SILICON, Host.INTEL, Host.VM) if kind in kinds)
         if any(arch.startswith("arm64") for arch in archs):
             return Host.APPLE_SILICON
         if "x86_64h" in archs:
@@ -74,6 +78,20 @@ class Lack:
         if self.family == FILES:
             return f"Mach-O file of {self.arch}"
         return f"{self.family} shared cache" + (f" of {self.arch.replace('*', ' or a newer one')}" if self.arch else "")
+
+
+def _kind_of_model(model: str) -> Host | None:
+    """Return the kind of Mac that a model identifier (`hw.model`) names; None for one that is no Mac's.
+
+    All since 2022 are `Mac13,1` and so on; before, names tell the product, of which the last ones had an M1.
+    """
+    if model.startswith("VirtualMac"):
+        return Host.VM
+    match = _MODEL.fullmatch(model)
+    if match is None:
+        return None
+    first_with_m1 = _FIRST_WITH_M1.get(match[1])
+    return Host.APPLE_SILICON if first_with_m1 is not None and int(match[2]) >= first_with_m1 else Host.INTEL
 
 
 def musts_lacking(release: Release, had: Had, archs: Sequence[str] = (), families: Sequence[str] = ()) -> list[Lack]:
