@@ -95,7 +95,7 @@ def test_what_was_collected_meanwhile_is_said(local: Library, tmp_path: Path) ->
     (store / blob_key(sha256[1])).unlink()
     (restored,) = undo_removal(local, "22G120")
     assert (restored.sealed, restored.stored) == (False, 1)
-    assert restored.lost == [f"/usr/lib/a: its blob {sha256[1]} is gone"]
+    assert restored.lost == [f"/usr/lib/a: its blob {sha256[1]} is gone: harvest or add it again"]
     assert local.resolve(ImageRequest(UUID(int=1))) is None
     assert local.resolve(ImageRequest(UUID(int=2)))
     # Another harvest of the same source completes it.

@@ -93,14 +93,14 @@ def test_one_that_dies_again_and_again_is_replaced_ever_more_slowly(samples: Sam
     with serve(samples.library, tmp_path / "server", "--processes", "2") as server:
         lives, *_ = _workers(server)
         pauses = []
-        for _ in range(3):
+        for _ in range(2):
             killed = next(w for w in _workers(server) if w != lives)
             os.kill(killed, signal.SIGKILL)
             start = time.monotonic()
             until(lambda: set(_workers(server)) - {lives, killed})  # noqa: B023 - called at once
             pauses.append(time.monotonic() - start)
             assert request(server.url, "/healthz").status == 200  # the other one responds meanwhile
-        assert pauses[2] > pauses[0] + 2
+        assert pauses[1] > pauses[0] + 0.5
         assert lives in _workers(server)
         assert server.stop() == 0
 

@@ -14,6 +14,7 @@ from symcache_server.http.auth import Scope, TokenStore
 from tests.support.http import request
 from tests.support.servers import Samples, serve
 
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UPLOAD = f"/api/v1/uploads/{'1' * 64}"
 
 
@@ -80,7 +81,7 @@ def _under(url: str, host: str, path: str) -> bytes:
 
 
 def _sent(url: str, data: bytes, *then: bytes) -> bytes:
-    """Send `data`, and what follows it after each `100 Continue`; return what came until the connection was closed."""
+    """Send `data`, and what follows it after each `100 Continue`; return what came with the head of the response."""
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as connection:  # type: ignore[arg-type]
         connection.sendall(data)
@@ -88,8 +89,10 @@ def _sent(url: str, data: bytes, *then: bytes) -> bytes:
         waiting = list(then)
         while part := connection.recv(1 << 16):
             came += part
-            if waiting and came.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+            if waiting and came.endswith(_GO_ON):
                 connection.sendall(waiting.pop(0))
+            elif b"\r\n\r\n" in came.removeprefix(_GO_ON):
+                break
         return came
 
 
