@@ -19,7 +19,7 @@ from symcache.library import Library, ingest
 from symcache.model import uuid_text
 from symcache.store import blob_key
 from tests.library.images import Image, harvest, macho
-from tests.store.conftest import location  # noqa: F401 - a fixture
+from tests.store.conftest import make_location
 from tests.support.servers import serve
 
 A = uuid_text(UUID(int=1))
@@ -31,8 +31,9 @@ def folder_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "library")
 
 
-@pytest.fixture
-def own_library(location: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+@pytest.fixture(params=["folder", "s3"])
+def own_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    location = make_location(request.param, tmp_path, monkeypatch)
     monkeypatch.setenv("SYMCACHE_LIBRARY", location)
     monkeypatch.setenv("COLUMNS", "1000")
     return location

@@ -14,7 +14,7 @@ from symcache.images import ImageRequest
 from symcache.library import Library, Subset, fsck, ingest
 from tests.library.images import Image, harvest
 
-KILLS = int(os.environ.get("SYMCACHE_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("SYMCACHE_TEST_KILLS", "12"))
 IMAGES = 40
 ROOT = Path(__file__).parents[2]
 

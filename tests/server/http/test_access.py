@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -45,9 +46,7 @@ def _symcache(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def _token(folder: Path, name: str, *scopes: str) -> str:
-    done = _symcache(folder, "token", "create", name, *(f"--scope={s}" for s in scopes))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return TokenStore(folder / "state" / "symcache" / "tokens.json").create(name, map(Scope, scopes))
 
 
 @contextmanager
@@ -166,12 +165,15 @@ def test_tokens_in_urls_are_never_shown(samples: Samples, tmp_path: Path) -> Non
 
 
 def test_tokens_are_kept_as_hashes_for_their_owner_only(tmp_path: Path) -> None:
-    token = _token(tmp_path, "ci@farm", "read", "write")
+    made = _symcache(tmp_path, "token", "create", "ci@farm", "--scope=read", "--scope=write", "--expires=90d")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
     file = tmp_path / "state" / "symcache" / "tokens.json"
     assert token not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
     listed = json.loads(_symcache(tmp_path, "token", "list", "--json").stdout)
     assert [(t["name"], t["scopes"]) for t in listed] == [("ci@farm", ["read", "write"])]
+    assert datetime.now(UTC) + timedelta(days=89) < datetime.fromisoformat(listed[0]["expires"])
     assert _symcache(tmp_path, "token", "create", "ci@farm").returncode == 2
     assert _symcache(tmp_path, "token", "create", "bad name").returncode == 2
     assert _symcache(tmp_path, "token", "revoke", "other").returncode == 1
