@@ -70,7 +70,7 @@ def lldb_plan(
             modules = loaded.modules
             name_missing([(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)], path)
             name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], path)
-            _write(line + "\n")
+            _write(line)
             for request in sys.stdin.buffer:  # until LLDB has ended
                 _write(respond(request).decode())
 

@@ -13,6 +13,7 @@ from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
 from symcache.dump.lldb_command.response import LLDB_SCRIPT, response_for_lldb
 from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
 from symcache.dump.minidump_loader import minidump_header
+from symcache.dump.module_files import Search
 from symcache.dump.sources.trees import SourceTree, SourceTrees, source_path
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Mode",
     "ModuleReport",
     "OpenedDump",
+    "Search",
     "Segment",
     "SourceTree",
     "SourceTrees",

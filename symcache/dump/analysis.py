@@ -9,14 +9,13 @@ from uuid import UUID
 
 from symcache.demangle import demangle
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
-from symcache.dump.formats.minidump import is_minidump
 from symcache.dump.late_modules import LateModules
 from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
 from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule, ChildReport
 from symcache.dump.lldb_child.requests import FindSources
-from symcache.dump.loader import LoadedDump, LoadedModule, load_dump
-from symcache.dump.minidump_loader import load_minidump
-from symcache.dump.module_files import Fetching
+from symcache.dump.loader import LoadedDump, LoadedModule
+from symcache.dump.minidump_loader import load_dump_or_minidump
+from symcache.dump.module_files import Fetching, Search
 from symcache.dump.report_loader import load_report
 from symcache.dump.report_names import best_frames
 from symcache.dump.sources.lines import SourceFinder
@@ -51,33 +50,16 @@ def analyze(
 
     Raises DumpError, DebuggerError, OSError.
     """
+    search = Search(resolver, cache, build, source_map, here, fetching)
     crash_report = read_report(path) if is_report(path) else None
     with ScratchFolder("dump") as folder:
         scratch = Path(folder)
         if crash_report:
-            loaded = load_report(
-                *(path, crash_report, scratch, resolver),
-                cache=cache,
-                build=build,
-                source_map=source_map,
-                here=here,
-                fetching=fetching,
-            )
+            loaded = load_report(path, crash_report, scratch, search)
             report = _name_frames(path, loaded, limits)
         else:
-            load = load_minidump if is_minidump(path) else load_dump
             with LldbProcess(Mode.ANALYZE, limits) as lldb:
-                late = LateModules(
-                    load(
-                        *(path, scratch, resolver),
-                        cache=cache,
-                        build=build,
-                        source_map=source_map,
-                        here=here,
-                        fetching=fetching,
-                    ),
-                    scratch,
-                )
+                late = LateModules(load_dump_or_minidump(path, scratch, search), scratch)
                 report = lldb.report(late.loaded.plan, str(path), late.fetch)
                 loaded = late.loaded
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
@@ -158,15 +140,8 @@ def open_in_lldb(
         )
     with ScratchFolder("dump") as folder:
         scratch = Path(folder)
-        open_it = load_minidump if is_minidump(path) else load_dump
-        loaded = open_it(
-            *(path, scratch, resolver),
-            cache=cache,
-            build=build,
-            source_map=source_map,
-            here=here,
-            fetching=fetching,
-        )
+        search = Search(resolver, cache, build, source_map, here, fetching)
+        loaded = load_dump_or_minidump(path, scratch, search)
         if on_loaded:
             on_loaded(loaded)
         noted = NotedSources(loaded.modules, scratch / "noted", sources)

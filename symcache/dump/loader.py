@@ -17,12 +17,11 @@ from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.notes import header_of_core
 from symcache.dump.lldb_child.protocol import ModulePlan, Plan
-from symcache.dump.module_files import Fetching, ModuleFiles, is_debug_info, named, needed_modules, noted_sources, pin
+from symcache.dump.module_files import ModuleFiles, Search, is_debug_info, named, needed_modules, noted_sources, pin
 from symcache.dump.placeholders.writer import Placeholders, rewrite_core
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 from symcache.macho import CPU_TYPE
-from symcache.resolve import ModuleResolver
 
 __all__ = [
     "ARCHS",
@@ -98,45 +97,22 @@ class KnownStacks:
     """Other ones, of return addresses only."""
 
 
-def load_dump(
-    path: Path,
-    scratch: Path,
-    resolver: ModuleResolver,
-    *,
-    cache: UUID | None = None,
-    build: str | None = None,
-    source_map: Sequence[tuple[str, str]] = (),
-    here: ModuleResolver | None = None,
-    fetching: Fetching | None = None,
-) -> LoadedDump:
+def load_dump(path: Path, scratch: Path, search: Search) -> LoadedDump:
     """Open a dump and find its modules. Raises DumpError, and what the resolver raises.
 
-    `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs. With
-    `here`, which finds what need not be fetched, only modules that threads are in are looked for with `resolver`.
+    `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs.
     """
     dump = open_dump(path, scratch)
     header = dump.header or header_of_core(path, dump.core)
-    return load(
-        *(dump, header, scratch, resolver),
-        cache=cache,
-        build=build,
-        source_map=source_map,
-        here=here,
-        fetching=fetching,
-    )
+    return load(dump, header, scratch, search)
 
 
 def load(
     dump: OpenedDump,
     header: DumpHeader,
     scratch: Path,
-    resolver: ModuleResolver,
+    search: Search,
     *,
-    cache: UUID | None,
-    build: str | None,
-    source_map: Sequence[tuple[str, str]],
-    here: ModuleResolver | None,
-    fetching: Fetching | None,
     exception: CrashException | None = None,
     stacks: KnownStacks | None = None,
     memory: Core | None = None,
@@ -151,11 +127,12 @@ def load(
     """
     sizes = _text_sizes(dump, header)
     needed = set(range(len(header.modules)))
+    here = search.here
     if here:
         frames = itertools.chain(*stacks.frames, *stacks.backtraces) if stacks else None
         needed = needed_modules(dump, header, sizes, frames, memory or dump.core, here)
-    cache, build, origin = pin(header, resolver, cache, build, needed)
-    found = ModuleFiles(resolver, cache, build, fetching)
+    cache, build, origin = pin(header, search, needed)
+    found = ModuleFiles(search.resolver, cache, build, search.fetching)
     wanted = list(dict.fromkeys(m.uuid for n, m in enumerate(header.modules) if m.uuid and n in needed))
     of_all = f" {len(needed)} of {len(header.modules)} modules: those that stacks point into"
     found.fetch(wanted, f"fetching{of_all if here else f' {len(wanted)} modules'}")
@@ -180,7 +157,7 @@ def load(
         core=None if stacks else dump.core_path.absolute(),
         triple=f"{ARCHS[dump.core.cputype]}-apple-macosx",
         thread=header.thread,
-        source_map=(*source_map, *noted_sources(debug_infos)),
+        source_map=(*search.source_map, *noted_sources(debug_infos)),
         modules=tuple(plan_of(m, place) for m, place in zip(modules, places, strict=True)),
         frames=stacks.frames if stacks else (),
         backtraces=stacks.backtraces if stacks else (),

@@ -10,40 +10,32 @@ it would not see the registers, or not stop.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import UUID
 
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, Segment
 from symcache.dump.formats.header import DumpHeader
-from symcache.dump.formats.minidump import Minidump, read_minidump
+from symcache.dump.formats.minidump import Minidump, is_minidump, read_minidump
 from symcache.dump.formats.minidump_copy import write_copy
 from symcache.dump.formats.registers import FLAVORS
-from symcache.dump.loader import LoadedDump, load
-from symcache.dump.module_files import Fetching
+from symcache.dump.loader import LoadedDump, load, load_dump
+from symcache.dump.module_files import Search
 from symcache.dump.placeholders.backing import framed_modules
-from symcache.resolve import ModuleResolver
 
-__all__ = ["load_minidump", "minidump_header"]
+__all__ = ["load_dump_or_minidump", "minidump_header"]
 
 _READ, _READ_WRITE, _READ_EXECUTE = 1, 3, 5
 _MAX_COPY = 1 << 30
 """Bytes; a larger minidump is not copied for the sake of a guess."""
 
 
-def load_minidump(
-    path: Path,
-    scratch: Path,
-    resolver: ModuleResolver,
-    *,
-    cache: UUID | None = None,
-    build: str | None = None,
-    source_map: Sequence[tuple[str, str]] = (),
-    here: ModuleResolver | None = None,
-    fetching: Fetching | None = None,
-) -> LoadedDump:
+def load_dump_or_minidump(path: Path, scratch: Path, search: Search) -> LoadedDump:
+    """Open what LLDB can walk the stacks of, whatever kind it is, and find its modules. As `load_dump` else."""
+    return (_load_minidump if is_minidump(path) else load_dump)(path, scratch, search)
+
+
+def _load_minidump(path: Path, scratch: Path, search: Search) -> LoadedDump:
     """Find the modules of a minidump, and return the plan to open it with. As `load_dump` else."""
     minidump = read_minidump(path)
     header = minidump_header(minidump)
@@ -54,12 +46,7 @@ def load_minidump(
     dump = OpenedDump(path, header, core, path)
     memory = _core_with_memory(core, minidump)
     loaded = load(
-        *(dump, header, scratch, resolver),
-        cache=cache,
-        build=build,
-        source_map=source_map,
-        here=here,
-        fetching=fetching,
+        *(dump, header, scratch, search),
         exception=minidump.exception,
         memory=memory,
         names=minidump.names,
@@ -107,7 +94,6 @@ def _guesses(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list[S
     missing = [(m.module.address, m.text_size) for m in loaded.modules if not m.executable]
     if not missing or minidump.has_regions:
         return []
-    framed = set(framed_modules(dump, loaded.header.thread, missing))
     counters = [t.registers[FLAVORS[minidump.cputype].counter] for t in minidump.threads if t.registers]
     counters.sort()
 
@@ -115,9 +101,10 @@ def _guesses(dump: OpenedDump, minidump: Minidump, loaded: LoadedDump) -> list[S
         position = bisect.bisect_left(counters, address)
         return position < len(counters) and counters[position] < address + size
 
-    if not any(visited(address, size) for address, size in missing):
+    seen = [module for module in missing if visited(*module)]
+    if not seen:
         return []
-    hidden = {address for address, size in missing if (address, size) not in framed and visited(address, size)}
+    hidden = {address for address, _ in set(seen).difference(framed_modules(dump, loaded.header.thread, missing))}
     modules = [s._replace(protection=_READ) if s.address in hidden else s for s in dump.core.segments]
     memory = [s._replace(protection=_READ_WRITE) for s in minidump.memory if not Core.segment_at(dump.core, s.address)]
     return sorted(modules + memory)

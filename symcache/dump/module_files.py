@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -18,10 +18,25 @@ from symcache.kinds import Kind
 from symcache.macho import identify, source_maps, text_address
 from symcache.resolve import CacheGuess, ModuleResolver, Progress
 
-__all__ = ["Fetching", "ModuleFiles", "is_debug_info", "named", "needed_modules", "noted_sources", "pin"]
+__all__ = ["Fetching", "ModuleFiles", "Search", "is_debug_info", "named", "needed_modules", "noted_sources", "pin"]
 
 Fetching = Callable[[str], AbstractContextManager[Progress | None]]
 """Called with what is going to be fetched, and why, in words; what it gives is told how far that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where the files of a dump's modules are looked for, and which ones are preferred."""
+
+    resolver: ModuleResolver
+    cache: UUID | None = None
+    build: str | None = None
+    source_map: Sequence[tuple[str, str]] = ()
+    """Folders in which sources were compiled, and where they are."""
+    here: ModuleResolver | None = None
+    """Finds what need not be fetched. With it, only modules that threads are in are looked for with `resolver`."""
+    fetching: Fetching | None = None
+
 
 _MAX_GUESSES = 8
 _HEAD = 32 << 10
@@ -29,23 +44,21 @@ _ENOUGH = 2
 """Images that must lie in a shared cache before it is taken for the crashed machine's."""
 
 
-def pin(
-    header: DumpHeader, resolver: ModuleResolver, cache: UUID | None, build: str | None, needed: Collection[int]
-) -> tuple[UUID | None, str | None, str]:
+def pin(header: DumpHeader, search: Search, needed: Collection[int]) -> tuple[UUID | None, str | None, str]:
     """Return the shared cache and build to prefer. What the dump notes is better than what can be inferred.
 
     To tell builds apart, files of no other modules than those `needed` are looked at.
     """
-    if cache or build:
-        return cache, build, "option"
+    if search.cache or search.build:
+        return search.cache, search.build, "option"
     if header.cache_uuid or header.os_build:
         return header.cache_uuid, header.os_build, "dump"
     loads = {m.uuid: m.address for m in header.modules if m.uuid}
-    guesses = [g for g in resolver.guess_caches(loads) if g.images >= _ENOUGH]
+    guesses = [g for g in search.resolver.guess_caches(loads) if g.images >= _ENOUGH]
     best = [g for g in guesses if g.images == guesses[0].images][:_MAX_GUESSES]
     # Builds that share all these images lay them out differently: the addresses tell.
     present = {m.uuid: m.address for n, m in enumerate(header.modules) if m.uuid and n in needed}
-    fitting = best if len(best) == 1 else [g for g in best if _fits(resolver, present, g)]
+    fitting = best if len(best) == 1 else [g for g in best if _fits(search.resolver, present, g)]
     for guess in fitting or best:
         return guess.cache, guess.build, "inferred"
     return None, None, ""

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
 
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core, CoreThread, Segment
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.loader import ARCHS, KnownStacks, LoadedDump, load
-from symcache.dump.module_files import Fetching
+from symcache.dump.module_files import Search
 from symcache.errors import DumpError
 from symcache.reports import Report, ReportFrame, physical_frames
-from symcache.resolve import ModuleResolver
 
 __all__ = ["load_report", "report_header"]
 
 _READ_EXECUTE = 5
 
 
-def load_report(
-    path: Path,
-    report: Report,
-    scratch: Path,
-    resolver: ModuleResolver,
-    *,
-    cache: UUID | None = None,
-    build: str | None = None,
-    source_map: Sequence[tuple[str, str]] = (),
-    here: ModuleResolver | None = None,
-    fetching: Fetching | None = None,
-) -> LoadedDump:
+def load_report(path: Path, report: Report, scratch: Path, search: Search) -> LoadedDump:
     """Find the modules of a crash report, as a dump whose core has threads but no memory. As `load_dump` else.
 
     Raises DumpError for a process of another architecture, too.
@@ -52,12 +39,7 @@ def load_report(
     dump = OpenedDump(path, header, Core(report.arch, cputype, regions, threads, ()), path)
     stacks = tuple(_counters(thread.frames) for thread in report.threads)
     return load(
-        *(dump, header, scratch, resolver),
-        cache=cache,
-        build=build,
-        source_map=source_map,
-        here=here,
-        fetching=fetching,
+        *(dump, header, scratch, search),
         exception=report.exception,
         stacks=KnownStacks(
             stacks,

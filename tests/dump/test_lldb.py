@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dump import Analysis, Limits, LldbProcess, Mode, analyze, load_dump, open_dump, open_in_lldb
+from symcache.dump import Analysis, Limits, LldbProcess, Mode, Search, analyze, load_dump, open_dump, open_in_lldb
 from symcache.errors import DumpError
 from symcache.images import ImageFile, ImageRequest
 from symcache.macho import identify
@@ -433,7 +433,9 @@ def test_a_dsym_says_where_its_sources_are(scenes: Scenes, tmp_path: Path) -> No
 
     def mapped() -> list[list[str]]:
         scratch = Path(tempfile.mkdtemp(dir=tmp_path))
-        loaded = load_dump(scene.write(thread=1), scratch, FolderResolver([bundle]), source_map=[("/a", "/here")])
+        loaded = load_dump(
+            scene.write(thread=1), scratch, Search(FolderResolver([bundle]), source_map=[("/a", "/here")])
+        )
         return [list(pair) for pair in loaded.plan.source_map]
 
     sources = str(tmp_path / "sources")

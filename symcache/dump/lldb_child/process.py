@@ -19,7 +19,7 @@ from typing import Self
 from symcache.confined import UNCONFINED, Bounds, Cause, ConfinedProcess, Conversation, ProcessFailure, Respond
 from symcache.dump.lldb_child.finder import LldbPython, find_lldb, next_step
 from symcache.dump.lldb_child.links import Links
-from symcache.dump.lldb_child.protocol import ChildReport, Plan
+from symcache.dump.lldb_child.protocol import ChildReport, Plan, to_line
 from symcache.dump.lldb_child.requests import FetchModules, FindSources, Responder
 from symcache.errors import DebuggerError, DumpError
 from symcache.own_program import user_site
@@ -144,7 +144,9 @@ class LldbProcess:
         links = Links(self._folder / "links")
         respond = Responder(find_sources, fetch_modules, links)
         self._conversation.begin(
-            links.of_plan(plan).to_line(max_frames=self._limits.max_frames, send_sources=find_sources is not None),
+            to_line(
+                links.of_plan(plan).to_json(max_frames=self._limits.max_frames, send_sources=find_sources is not None)
+            ),
             _interruptible(respond) if self.mode is Mode.PROMPT else respond,
         )
 

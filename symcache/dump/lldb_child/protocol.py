@@ -61,13 +61,12 @@ class Plan:
     backtraces: tuple[tuple[int, ...], ...] = ()
     """Without a core: other backtraces, of return addresses only, such as from where an exception was thrown."""
 
-    def to_line(self, *, max_frames: int, send_sources: bool) -> bytes:
-        """Return the line of JSON that the worker reads.
+    def to_json(self, *, max_frames: int, send_sources: bool) -> dict[str, Any]:
+        """Return what the worker reads.
 
         `max_frames`: of one thread. `send_sources`: the worker may request source files.
         """
-        options = {"max_frames": max_frames, "send_sources": send_sources}
-        return to_line(_fields(self) | options)
+        return _fields(self) | {"max_frames": max_frames, "send_sources": send_sources}
 
 
 @dataclass(frozen=True, slots=True)

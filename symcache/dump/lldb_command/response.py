@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.formats.minidump import is_minidump
 from symcache.dump.late_modules import LateModules
 from symcache.dump.lldb_child.links import Links
 from symcache.dump.lldb_child.process import Limits
+from symcache.dump.lldb_child.protocol import to_line
 from symcache.dump.lldb_child.requests import Responder
-from symcache.dump.loader import LoadedDump, load_dump
-from symcache.dump.minidump_loader import load_minidump
-from symcache.dump.module_files import Fetching
+from symcache.dump.loader import LoadedDump
+from symcache.dump.minidump_loader import load_dump_or_minidump
+from symcache.dump.module_files import Fetching, Search
 from symcache.resolve import ModuleResolver
 from symcache.scratch import ScratchFolder
 from symcache.text import printable
@@ -46,19 +45,15 @@ def response_for_lldb(
     are as for `open_in_lldb`.
     """
     with ScratchFolder("dump") as folder:
-        load = load_minidump if is_minidump(path) else load_dump
         scratch = Path(folder)
-        loaded = load(
-            *(path, scratch, resolver),
-            cache=cache,
-            build=build,
-            source_map=source_map,
-            here=here,
-            fetching=fetching,
-        )
+        search = Search(resolver, cache, build, source_map, here, fetching)
+        loaded = load_dump_or_minidump(path, scratch, search)
         links = Links(scratch / "links")
-        plan = links.of_plan(loaded.plan).to_line(max_frames=Limits.max_frames, send_sources=False)
-        exception = printable(loaded.exception.description) if loaded.blamed else ""
-        response = {"dump": str(path.absolute()), "exception": exception, "session": str(_SESSION.resolve())}
+        response = {
+            "dump": str(path.absolute()),
+            "plan": links.of_plan(loaded.plan).to_json(max_frames=Limits.max_frames, send_sources=False),
+            "exception": printable(loaded.exception.description) if loaded.blamed else "",
+            "session": str(_SESSION.resolve()),
+        }
         late = LateModules(loaded, scratch, problems)
-        yield loaded, json.dumps({**response, "plan": json.loads(plan)}), Responder(None, late.fetch_at_prompt, links)
+        yield loaded, to_line(response).decode(), Responder(None, late.fetch_at_prompt, links)

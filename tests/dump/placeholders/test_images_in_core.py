@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.dump import LoadedDump, analyze, load_dump
+from symcache.dump import LoadedDump, Search, analyze, load_dump
 from symcache.resolve import FolderResolver
 from tests.corpus.process import Module
 from tests.dump.builder import PAGE, CoreFile, header, write_dump
@@ -35,7 +35,7 @@ def write(made: Process, core: CoreFile, path: Path) -> Path:
 
 def loaded(path: Path, scratch: Path, symbols: Path) -> LoadedDump:
     scratch.mkdir()
-    return load_dump(path, scratch, FolderResolver([symbols]))
+    return load_dump(path, scratch, Search(FolderResolver([symbols])))
 
 
 def all_images(made: Process, core: CoreFile, *, segments: bool) -> tuple[bytes, bytes]:
