@@ -52,6 +52,7 @@ __all__ = [
     "lldb_limits",
     "name_missing",
     "name_symbols_only",
+    "name_wanting",
     "register",
     "source_pair",
     "warn",
@@ -109,12 +110,9 @@ def open_(
 
             def report_missing(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
-                missing = [(m.module.name, m.module.uuid) for m in loaded.modules if not (m.available or m.deferred)]
-                symbols_only = [(m.module.name, m.module.uuid) for m in loaded.modules if m.symbols_only]
                 warn(sources.problems)
                 sources.problems.clear()
-                name_missing(missing, loaded.dump.path)
-                name_symbols_only(symbols_only, loaded.dump.path)
+                name_wanting(loaded)
                 out.print(f"exception: {plain(loaded.exception.description)}")
 
             printed = open_in_lldb(
@@ -187,6 +185,13 @@ class FetchBar:
         if self._bar:
             self._bar.stop()
             self._bar = None
+
+
+def name_wanting(loaded: LoadedDump) -> None:
+    """Name the modules of a dump of which there is nothing, or no binary, before LLDB has seen it."""
+    modules, dump = loaded.modules, loaded.dump.path
+    name_missing([(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)], dump)
+    name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], dump)
 
 
 def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path, *, reported: bool = False) -> None:

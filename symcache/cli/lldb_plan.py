@@ -13,8 +13,7 @@ from symcache.cli.dumps import (
     FetchBar,
     SourceMapOption,
     SymbolsOption,
-    name_missing,
-    name_symbols_only,
+    name_wanting,
     source_pair,
     warn,
 )
@@ -67,9 +66,7 @@ def lldb_plan(
         ):
             bar.stop()
             warn(sources.problems)
-            modules = loaded.modules
-            name_missing([(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)], path)
-            name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], path)
+            name_wanting(loaded)
             _write(line)
             for request in sys.stdin.buffer:  # until LLDB has ended
                 _write(respond(request).decode())
