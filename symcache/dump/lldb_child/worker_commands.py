@@ -26,7 +26,8 @@ _LOOKUPS = (
 )
 """Commands that look into modules, and do nothing else."""
 _MARK = "  (not fetched)"
-_current: list[Commands] = []
+_current: list[Modules] = []
+"""Of the dump that is open, for `load`, which LLDB calls by its name."""
 
 
 class Commands:
@@ -36,7 +37,7 @@ class Commands:
         self._lldb, self._debugger, self._process = lldb, debugger, process
         self._modules, self._write = modules, write
         self._busy = False
-        _current[:] = [self]
+        _current[:] = [modules]
         self._in_front = [
             self._put_in_front("target modules list", self._list),
             self._put_in_front("thread backtrace", self._backtrace),
@@ -60,10 +61,6 @@ class Commands:
         self._modules.fetch(numbers, why)
         if self._modules.problem:
             self._write(f"not fetched: {self._modules.problem}\n")
-
-    def load(self, words: list[str]) -> str:
-        """Fetch the modules of these names, or all; return what to print."""
-        return self._modules.load(words)
 
     def _put_in_front(self, command: str, handle: Callable[..., bool]) -> bool:
         def handled(*words: str) -> bool:
