@@ -27,14 +27,13 @@ from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
 from symcache_server.http.connection import ClientConnection, is_worth_a_line
 from symcache_server.http.line_writer import log_to_stderr
-from symcache_server.http.listener import Listener, raise_file_limit
+from symcache_server.http.listener import Listener, listen, raise_file_limit
 from symcache_server.http.metric_files import clear_live_metrics, common_metrics, set_place
 from symcache_server.http.metrics import AccessLogger, access_logger, access_writer
 
-__all__ = ["listen", "run"]
+__all__ = ["run"]
 
 log = logging.getLogger("symcache.server")
-_BACKLOG = 1024
 _START_SECONDS = 120.0
 _RESTART_SECONDS = 1.0
 """A process that ends by itself is started again after that, and after twice as long each time that it ends soon."""
@@ -44,32 +43,6 @@ _LATER = frozenset({signal.SIGHUP, signal.SIGINT})
 """They wait until there is a handler: without one they would kill what is just starting, Ctrl-C with a traceback."""
 
 Ready = Callable[[str], None]
-
-
-def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Return a listening socket; `shared`: several of them may listen on one port.
-
-    Raises UsageError for an address that is none, EnvironmentFailure for a port that cannot be had.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{host}: cannot listen there: {error}", hint="give an address of this machine") from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise EnvironmentFailure(
-            f"port {port} of {host}: {error.strerror or error}", hint="choose another --port, or 0 for any free one"
-        ) from error
-    return sock
 
 
 def run(config: ServerConfig, ready: Ready) -> None:
@@ -134,19 +107,12 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
             loop.remove_reader(supervisor.sentinel)
         listener.close()
         # aiohttp waits once for handlers to end, and as long again for them to take note of that.
-        over = loop.call_later(config.stop_seconds, _abort, server)
+        over = loop.call_later(config.stop_seconds, listener.abort)
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
         over.cancel()
         if writer := access_writer():
             await asyncio.to_thread(writer.close)
-
-
-def _abort(server: web.Server) -> None:
-    """Cut what is still being sent or received."""
-    for connection in list(server.connections):
-        if connection.transport is not None:
-            connection.transport.abort()
 
 
 def _reload(config: ServerConfig, tls: ssl.SSLContext | None) -> None:

@@ -1,4 +1,4 @@
-"""Taking connections off a listening socket: as many as this process has room for, and not all from one address.
+"""Listening, and taking connections: as many as this process has room for, and not all from one address.
 
 asyncio's own server takes whatever comes, and counts connections only once TLS has been agreed upon.
 """
@@ -19,14 +19,16 @@ from http import HTTPStatus
 from operator import attrgetter
 from typing import Any
 
+from symcache.errors import EnvironmentFailure, UsageError
 from symcache_server.config import ServerConfig
 from symcache_server.http.connection import ClientConnection
 from symcache_server.http.content import SIGNATURE
 from symcache_server.http.limits import is_proxy, network_of
 
-__all__ = ["Listener", "raise_file_limit"]
+__all__ = ["Listener", "listen", "raise_file_limit"]
 
 log = logging.getLogger("symcache.server")
+_BACKLOG = 1024
 _AT_ONCE = 64
 """Connections taken before others get their turn."""
 _OTHER_FILES = 128
@@ -46,6 +48,32 @@ def raise_file_limit() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             return
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a listening socket; `shared`: several of them may listen on one port.
+
+    Raises UsageError for an address that is none, EnvironmentFailure for a port that cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{host}: cannot listen there: {error}", hint="give an address of this machine") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise EnvironmentFailure(
+            f"port {port} of {host}: {error.strerror or error}", hint="choose another --port, or 0 for any free one"
+        ) from error
+    return sock
 
 
 class Listener:
@@ -68,7 +96,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._poll_seconds = config.body_seconds / 10
-        self._poll = self._loop.call_later(self._poll_seconds, self._end_stalled)
+        self._loop.call_later(self._poll_seconds, self._end_stalled)
         sock.setblocking(False)
         self._listen()
 
@@ -79,8 +107,13 @@ class Listener:
         self._loop.remove_reader(self._sock)
         self._sock.close()
 
+    def abort(self) -> None:
+        """Cut what is still being sent or received."""
+        for connection in self._open:
+            connection.abort()
+
     def _end_stalled(self) -> None:
-        self._poll = self._loop.call_later(self._poll_seconds, self._end_stalled)
+        self._loop.call_later(self._poll_seconds, self._end_stalled)
         for connection in self._open:
             if connection.has_stalled():
                 connection.abort()

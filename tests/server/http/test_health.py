@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from symcache.library import Library, Staged, StagedCacheFile, ingest
 from symcache.model import Release
 from symcache_server.config import ServerConfig
-from symcache_server.process import _serve, listen
+from symcache_server.http.listener import listen
+from symcache_server.process import _serve
 from tests.support.http import request
 from tests.support.servers import SHARED_UUID, Samples, Server, serve, uuid_of
 from tests.support.waiting import until

@@ -34,7 +34,7 @@ async def _serving(samples: Samples, folder: Path, **fields: Any) -> AsyncIterat
     """Serve in this process, and return the port."""
     fields = {"head_seconds": HEAD, "body_seconds": BODY, "stop_seconds": 0.1} | fields
     config = ServerConfig(str(samples.library), folder / "cache", folder / "state", **fields)
-    sock, ready = process.listen("127.0.0.1", 0), asyncio.Event()
+    sock, ready = listener.listen("127.0.0.1", 0), asyncio.Event()
     serving = asyncio.create_task(process._serve(config, sock, lambda _: ready.set()))
     try:
         await ready.wait()
