@@ -29,7 +29,7 @@ from symcache_server.http.connection import ClientConnection, is_worth_a_line
 from symcache_server.http.line_writer import log_to_stderr
 from symcache_server.http.listener import Listener, listen, raise_file_limit
 from symcache_server.http.metric_files import clear_live_metrics, common_metrics, set_place
-from symcache_server.http.metrics import AccessLogger, access_logger, access_writer
+from symcache_server.http.metrics import AccessLogger, access_writer, open_access_log
 
 __all__ = ["run"]
 
@@ -93,10 +93,10 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     runner = web.AppRunner(create_app(config), shutdown_timeout=config.stop_seconds)
     await runner.setup()
     server = cast(web.Server, runner.server)
-    access_log = access_logger(config.access_log)
+    open_access_log(config.access_log)
 
     def connection() -> ClientConnection:
-        return ClientConnection(server, config, loop=loop, access_log_class=AccessLogger, access_log=access_log)
+        return ClientConnection(server, config, loop=loop, access_log_class=AccessLogger)
 
     listener = Listener(sock, connection, config, tls)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,9 +42,9 @@ __all__ = [
     "TYPE",
     "UPSTREAM",
     "AccessLogger",
-    "access_logger",
     "access_writer",
     "exposition",
+    "open_access_log",
 ]
 
 if slot := os.environ.get(SLOT):  # before there is any metric
@@ -97,18 +96,15 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-_log = logging.getLogger("symcache.access")
-_log.propagate = False
 _writer: LineWriter | None = None
 
 
-def access_logger(file: Path | None) -> logging.Logger:
-    """Return the logger that aiohttp hands to `AccessLogger`, writing JSON lines to `file` (None: nowhere).
+def open_access_log(file: Path | None) -> None:
+    """Have `AccessLogger` write JSON lines to `file` (None: nowhere).
 
     A file that is moved away is begun anew, so that its lines can be rotated without a signal. Raises UsageError.
     """
     global _writer  # noqa: PLW0603 - logging is global as well
-    _log.setLevel(logging.INFO)
     if file is not None and _writer is None:
         path = None if str(file) == "-" else file
         try:
@@ -120,7 +116,6 @@ def access_logger(file: Path | None) -> logging.Logger:
                     f"{file}: {error.strerror}", hint="name a file for --access-log in a folder"
                 ) from error
         _writer = LineWriter(path)
-    return _log
 
 
 def access_writer() -> LineWriter | None:
