@@ -75,12 +75,7 @@ class ServerConfig:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_this_machine(self.host)
 
     def is_own_name(self, host: str) -> bool:
         """Return whether a request's Host names this server; "" is what no browser sends.
@@ -94,12 +89,7 @@ class ServerConfig:
         if match is None:
             return False
         name = match[1].strip("[]").removesuffix(".").lower()
-        if name == "localhost" or name in {known.lower() for known in self.host_names}:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
+        return _is_this_machine(name) or name in {known.lower() for known in self.host_names}
 
     @cached_property
     def open_reads(self) -> bool:
@@ -192,3 +182,13 @@ def _load(context: ssl.SSLContext, cert: Path, key: Path) -> None:
             f"{cert} and {key}: not a PEM certificate and its key without a passphrase: {error}",
             hint="check both with `openssl x509 -noout -in` and `openssl pkey -noout -in`",
         ) from error
+
+
+def _is_this_machine(name: str) -> bool:
+    """Return whether a name, or an address, stands for this machine on each."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -20,7 +20,17 @@ from aiohttp import web
 from symcache.errors import UsageError
 from symcache_server.http.auth import Scope, Token
 
-__all__ = ["Limits", "Network", "RateLimit", "charge", "client_address", "is_proxy", "network_of", "parse_network"]
+__all__ = [
+    "Limits",
+    "Network",
+    "RateLimit",
+    "charge",
+    "client_address",
+    "is_own",
+    "is_proxy",
+    "network_of",
+    "parse_network",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -125,6 +135,12 @@ def parse_network(text: str) -> Network:
         return ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:
         raise UsageError(f"{text[:80]!r}: not an address", hint="write 127.0.0.1, or 10.0.0.0/8") from None
+
+
+def is_own(address: str) -> bool:
+    """Return whether an address is this machine's loopback."""
+    parsed = _parse(address)
+    return parsed is not None and parsed.is_loopback
 
 
 @lru_cache(1 << 12)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import ipaddress
 import logging
 import resource
 import socket
@@ -23,7 +22,7 @@ from symcache.errors import EnvironmentFailure, UsageError
 from symcache_server.config import ServerConfig
 from symcache_server.http.connection import ClientConnection
 from symcache_server.http.content import SIGNATURE
-from symcache_server.http.limits import is_proxy, network_of
+from symcache_server.http.limits import is_own, is_proxy, network_of
 
 __all__ = ["Listener", "listen", "raise_file_limit"]
 
@@ -137,7 +136,7 @@ class Listener:
             self._take(sock, address[0])
 
     def _take(self, sock: socket.socket, address: str) -> None:
-        network = "" if _is_own(address) or is_proxy(address, self._proxies) else network_of(address)
+        network = "" if is_own(address) or is_proxy(address, self._proxies) else network_of(address)
         if network and self._of[network] >= self._of_one:
             self._tell("%s has %d connections already; a proxy is named by --trust-proxy", network, self._of_one)
             self._refuse(
@@ -199,8 +198,3 @@ def _room() -> int:
     """Return for how many connections there are descriptors: each may need one more, for the file that it is sent."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (soft - _OTHER_FILES) // 2 if soft != resource.RLIM_INFINITY else 1 << 30
-
-
-def _is_own(address: str) -> bool:
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

@@ -185,7 +185,7 @@ async def test_connections_of_one_address(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
     if who != "this machine":
-        monkeypatch.setattr(listener, "_is_own", lambda _: False)
+        monkeypatch.setattr(listener, "is_own", lambda _: False)
     proxies = (parse_network("127.0.0.1"),) if who == "a proxy" else ()
     async with _serving(samples, tmp_path, head_seconds=30.0, connections_of_one=3, trusted_proxies=proxies) as port:
         first = [await _connect(port) for _ in range(3)]
