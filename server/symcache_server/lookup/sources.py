@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from uuid import UUID
 
 from aiohttp import web
 
@@ -60,7 +61,7 @@ async def send_source(request: web.Request, lookup: Lookup) -> web.StreamRespons
     images = [one for one in (debug_info, await app[RESOLVER].resolve(lookup.image)) if one is not None]
     if not images:
         raise NotFoundError(f"{uuid_text(uuid)}: nobody here has this binary, nor its sources")
-    await _must_name(app, images, path)
+    await _must_name(app, uuid, images, path)
     data = await asyncio.to_thread(app[SOURCES].read, path, uuid)
     headers = {
         "Cache-Control": REVALIDATE,
@@ -72,9 +73,9 @@ async def send_source(request: web.Request, lookup: Lookup) -> web.StreamRespons
     return await send(request, _Bytes(data), content, headers)
 
 
-async def _must_name(app: web.Application, images: list[Found], path: str) -> None:
-    """Raise NotFoundError unless the line tables of one of the images name a file."""
-    uuid, any_table = uuid_text(images[0].uuid) if images[0].uuid else "", False
+async def _must_name(app: web.Application, uuid: UUID, images: list[Found], path: str) -> None:
+    """Raise NotFoundError unless the line tables of one of the images of a UUID name a file."""
+    any_table = False
     for image in images:
         # Once for each content: it takes a process of its own.
         parts = [(app[DECODED], image.sha256, image.size)]
@@ -86,9 +87,9 @@ async def _must_name(app: web.Application, images: list[Found], path: str) -> No
             return
         any_table = True
     if any_table:
-        raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid} name no such file")
+        raise NotFoundError(f"{path[:200]!r}: the line tables of {uuid_text(uuid)} name no such file")
     raise NotFoundError(
-        f"{uuid}: has no line tables here, which tell what its sources are",
+        f"{uuid_text(uuid)}: has no line tables here, which tell what its sources are",
         hint="have its dSYM added: `symcache add` or `symcache push`",
     )
 
