@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["full_disk", "mounted_disk"]
+__all__ = ["fill", "full_disk", "mounted_disk"]
 
 
 @contextmanager
@@ -30,7 +30,13 @@ def mounted_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder of its own file system; `room` in it may be removed to make some."""
     with mounted_disk(tmp_path / "disk", 8) as folder:
-        with (folder / "room").open("wb", buffering=0) as room, pytest.raises(OSError, match="No space left"):
-            while True:
-                room.write(bytes(1 << 16))
+        fill(folder)
         yield folder
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of a disk, and return the file that does: without it there is room again."""
+    with (disk / "room").open("wb", buffering=0) as room, pytest.raises(OSError, match="No space left"):
+        while True:
+            room.write(bytes(1 << 16))
+    return disk / "room"

@@ -11,18 +11,11 @@ import pytest
 
 from symcache_server.http import metric_files
 from symcache_server.http.line_writer import LineWriter
+from tests.support.disks import fill, mounted_disk
 from tests.support.disks import full_disk as full_disk  # noqa: PLC0414 - a fixture
-from tests.support.disks import mounted_disk
 from tests.support.http import request
 from tests.support.servers import SHARED_UUID, Samples, serve, uuid_of
 from tests.support.waiting import until
-
-
-def _fill(disk: Path) -> Path:
-    with (disk / "room").open("wb", buffering=0) as room, pytest.raises(OSError, match="No space left"):
-        while True:
-            room.write(bytes(1 << 16))
-    return disk / "room"
 
 
 def test_full_disks_are_told_and_kill_nothing(samples: Samples, tmp_path: Path) -> None:
@@ -36,7 +29,7 @@ def test_full_disks_are_told_and_kill_nothing(samples: Samples, tmp_path: Path) 
         options = ("--processes", "2", "--access-log", str(disk / "access.jsonl"))
         with serve(samples.library, tmp_path / "server", *options, env=environment) as server:
             assert request(server.url, held).status == 200
-            room = _fill(disk)
+            room = fill(disk)
             for _ in range(40):  # of every layout, so that metrics with labels that were not there come to be
                 assert request(server.url, held).status == 200
                 assert request(server.url, f"/{SHARED_UUID.hex[:2]}/{SHARED_UUID.hex[2:]}/meta").status == 200
