@@ -8,7 +8,6 @@ import socket
 import time
 from typing import Any
 
-import paramiko
 import pytest
 
 from symcache.errors import RemoteError
@@ -35,7 +34,6 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "release", lambda: "24.1.0")
     monkeypatch.setattr(os, "geteuid", lambda: 501)
-    monkeypatch.setattr(paramiko.client, "EHOSTUNREACH", 65)  # as it is there, and paramiko collects it
     monkeypatch.setattr(socket.socket, "connect", refuse)
     return tried
 

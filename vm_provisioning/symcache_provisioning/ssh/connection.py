@@ -126,10 +126,9 @@ def _connect_once(
         if host.command:
             raise _command_error(host, client.link, error) from error
         check_local_network(error, host.address, host.port)
-        cause = next(iter(getattr(error, "errors", {}).values()), error)  # of NoValidConnectionsError
         silent = "it closed the connection" if isinstance(error, EOFError) else "timed out"
         raise _TransientError(
-            f"{where} cannot be reached: {excerpt(getattr(cause, 'strerror', None) or str(cause) or silent)}",
+            f"{where} cannot be reached: {excerpt(getattr(error, 'strerror', None) or str(error) or silent)}",
             hint="start the machine, and switch on Remote Login (System Settings, General, Sharing)",
         ) from error
     except (ValueError, struct.error, IndexError, TypeError) as error:

@@ -32,11 +32,10 @@ class LocalNetworkError(UnreachableError):
 
 
 def check_local_network(error: BaseException, host: str, port: int) -> None:
-    """Raise LocalNetworkError if that is what an error of connecting, or one of several of it, is about."""
+    """Raise LocalNetworkError if that is what an error of connecting is about."""
     if platform.system() != "Darwin" or os.geteuid() == 0 or int(platform.release().partition(".")[0] or 0) < _DARWIN:
         return
-    causes = getattr(error, "errors", None) or {None: error}  # of paramiko's NoValidConnectionsError, by address
-    if any(getattr(c, "errno", None) == _NO_ROUTE for c in causes.values()) and any(map(_is_local, _addresses(host))):
+    if getattr(error, "errno", None) == _NO_ROUTE and any(map(_is_local, _addresses(host))):
         raise LocalNetworkError(
             f"{host} port {port} cannot be reached: no route to host (errno {_NO_ROUTE}), which is what macOS says"
             " where it keeps a program from the local network",
