@@ -17,15 +17,11 @@ from symcache.errors import RemoteError
 from symcache.text import excerpt
 from symcache_provisioning.ssh.config import SshHost
 
-__all__ = ["JumpError", "Link", "open_link"]
+__all__ = ["Link", "open_link"]
 
 _ENDING_SECONDS = 5.0
 _WINDOW = 16 << 20
 """Bytes that may be under way out of a host on the way, as the connection inside has a window of its own."""
-
-
-class JumpError(RemoteError):
-    """A host on the way does not let us through, or a program does not connect."""
 
 
 class Link:
@@ -52,7 +48,10 @@ class Link:
 
 
 def open_link(host: SshHost, timeout: float, connect: Callable[[SshHost], paramiko.SSHClient]) -> Link:
-    """Open the connection to a host; `connect` connects to the one on the way. Raises OSError, JumpError."""
+    """Open the connection to a host; `connect` connects to the one on the way.
+
+    Raises OSError; RemoteError where that one does not let us through.
+    """
     output = None
     with ExitStack() as stack:
         if host.jump is not None:
@@ -75,7 +74,7 @@ def _channel(client: paramiko.SSHClient, host: SshHost, jump: SshHost, timeout: 
         )
     except (paramiko.SSHException, EOFError, OSError) as error:
         reason = getattr(error, "text", "") or str(error) or "connection lost"
-        raise JumpError(
+        raise RemoteError(
             f"{jump.where} does not connect to {host.address} port {host.port}: {excerpt(reason)}",
             hint=f"try `ssh -J {jump.user}@{jump.address}:{jump.port} -p {host.port} {host.user}@{host.address}`;"
             " its sshd needs AllowTcpForwarding",
