@@ -14,7 +14,7 @@ import platformdirs
 
 from symcache.errors import HostKeyError, StorageError, UsageError
 from symcache_provisioning.ssh.host_certificates import CERTIFICATE_SUFFIX, certificate_problem
-from symcache_provisioning.ssh.known_hosts import KnownKey, known_keys
+from symcache_provisioning.ssh.known_hosts import KnownKey, host_of, known_keys
 
 __all__ = ["HostKeyPolicy", "HostKeyTrust", "JumpKeyError", "default_store"]
 
@@ -128,9 +128,8 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # par
         certificate = getattr(key, "public_blob", None)
         if certificate is None or not certificate.key_type.endswith(CERTIFICATE_SUFFIX) or not self._authorities:
             return ""
-        host = self._name[1:].rpartition("]:")[0] if self._name.startswith("[") else self._name
         authorities = {k.base64 for k in self._authorities}
-        return certificate_problem(certificate.key_blob, host, authorities, self._revoked) or None
+        return certificate_problem(certificate.key_blob, host_of(self._name), authorities, self._revoked) or None
 
     def _changed(self, key: Any) -> HostKeyError:
         """Return the error for a known host that shows another key."""

@@ -13,7 +13,7 @@ import paramiko
 
 from symcache.errors import StorageError
 
-__all__ = ["KnownKey", "known_keys"]
+__all__ = ["KnownKey", "host_of", "known_keys"]
 
 _AUTHORITY, _REVOKED = "@cert-authority", "@revoked"
 
@@ -36,13 +36,18 @@ class KnownKey:
         return str(self.key.get_base64())
 
 
+def host_of(name: str) -> str:
+    """Return the host of a name in such files: a host, or `[host]:port` if that is not 22."""
+    return name[1:].rpartition("]:")[0] if name.startswith("[") else name
+
+
 def known_keys(file: Path, name: str) -> list[KnownKey]:
-    """Return what a file says of `name`, which is a host, or `[host]:port` if that is not 22; and what it revokes.
+    """Return what a file says of `name`, as `host_of` describes it, and what it revokes.
 
     Authorities are trusted for every port of a host. What is revoked is so for every host. Lines that cannot be read
     are skipped. Raises StorageError.
     """
-    host = name[1:].rpartition("]:")[0] if name.startswith("[") else name
+    host = host_of(name)
     return [
         KnownKey(key, file, marker == _AUTHORITY, marker == _REVOKED)
         for marker, names, key in _lines(file)
