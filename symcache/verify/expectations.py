@@ -110,6 +110,10 @@ class _Table(BaseModel):
     archs: tuple[_Arch, ...] = ()
     families: tuple[_Family, ...] = ()
 
+    def entry(self, product: str, version: str, build: str) -> _Entry | None:
+        """Return what it says of a release: the first entry that is about it."""
+        return next((e for e in self.release if e.fits(product, version, build)), None)
+
 
 class ShippedTable(_Table):
     """The table that is part of the program."""
@@ -173,21 +177,19 @@ class Expectations:
         def none_of(archs: Sequence[str]) -> bool:
             return not any(fnmatchcase(canonical_arch(a), arch or "*") for a in archs)
 
-        entry = next((e for e in self._site.release if e.fits(release.product, release.version, release.build)), None)
-        named = entry is not None and family in {*entry.expect, *entry.optional}
+        entry = self._site.entry(release.product, release.version, release.build)
         return (
             self._nothing
             or bool(self.wanted_archs and none_of(self.wanted_archs))
             or bool(self.wanted_families and family not in {*self.wanted_families, FILES})
-            or (entry is not None and named and none_of(entry.expect.get(family, ())))
+            or bool(entry and family in {*entry.expect, *entry.optional} and none_of(entry.expect.get(family, ())))
         )
 
     def of(self, product: str, version: str, build: str) -> list[Expected] | None:
         """Return what a release should have, or None if no table says anything about it."""
         if self._nothing:
             return []
-        tables = (shipped_table(), self._site)
-        entries = [next((e for e in table.release if e.fits(product, version, build)), None) for table in tables]
+        entries = [table.entry(product, version, build) for table in (shipped_table(), self._site)]
         if not any(entries) and not self.archs:
             return None
         required: dict[str, tuple[str, ...]] = {}

@@ -98,9 +98,10 @@ def musts_lacking(release: Release, had: Had, archs: Sequence[str] = (), familie
     """Return what a harvest of `release` must have, and has not; with `archs` or `families`, only of these."""
     there = {*had.caches, *((FILES, arch) for arch in had.files)}
     families_there = {family for family, _ in there}
+    hosts = {had.host, *had.models}
     lacks: list[Lack] = []
     for row in _rows(release):
-        if row.hosts and not {had.host, *had.models} & {*row.hosts}:
+        if row.hosts and not hosts & {*row.hosts}:
             continue
         if row.cryptex and not any(f"/{row.cryptex}/" in f"{path}/" for path in had.cryptexes):
             continue
@@ -141,8 +142,8 @@ def has_cryptexes(release: Release) -> bool:
 def lost_cryptexes(release: Release, cryptexes: Iterable[str]) -> list[str]:
     """Return those of `cryptexes` (paths) that lead nowhere and must not, on a system of `release` that is whole."""
     idle = [row.idle_cryptexes for row in _rows(release) if row.idle_cryptexes is not None]
-    if not has_cryptexes(release):
-        return []
+    if not idle:
+        return []  # before there were cryptexes
     return [path for path in cryptexes if not any(path.rpartition("/")[2] in names for names in idle)]
 
 
