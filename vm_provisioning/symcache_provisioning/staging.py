@@ -17,7 +17,7 @@ from symcache_provisioning.ssh.transfer import MAX_FILE_SIZE
 __all__ = ["RESERVE", "Staging"]
 
 RESERVE = 64 << 20
-"""Bytes that a harvest leaves free on the disk."""
+"""Bytes that a harvest leaves free on each disk that it writes to."""
 
 
 class Staging:

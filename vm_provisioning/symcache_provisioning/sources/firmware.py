@@ -27,6 +27,7 @@ from symcache_provisioning.sources.ipsw_mount import PROGRAM, UNMOUNT, IpswMount
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.release import system_versions
 from symcache_provisioning.ssh.packets import Attributes, NoSuchFileError
+from symcache_provisioning.staging import RESERVE
 
 __all__ = ["IpswSource", "OverlaidSource"]
 
@@ -34,8 +35,6 @@ _PREFIX = "symcache-ipsw-"
 _UNPACKED = "images"
 _YOUNG_SECONDS = 60
 """A folder may be so old before it is locked."""
-_RESERVE = 64 << 20
-"""Bytes that unpacked disk images leave free on the disk."""
 _LONGEST_HOST = 4096
 
 
@@ -208,11 +207,11 @@ class IpswSource(OverlaidSource):
 
     def _require_room(self, folder: Path) -> None:
         """Raise StorageError if not all disk images fit into the folder, unpacked."""
-        free, need = shutil.disk_usage(folder).free, self._firmware.room + _RESERVE
+        free, need = shutil.disk_usage(folder).free, self._firmware.room + RESERVE
         if free < need:
             raise StorageError(
                 f"{folder}: {free >> 20} MiB are free where {(need >> 20) + 1} MiB are needed, for the disk images of"
-                f" {self._image} and a reserve of {_RESERVE >> 20} MiB",
+                f" {self._image} and a reserve of {RESERVE >> 20} MiB",
                 hint="free some space, or name a folder on another disk as TMPDIR",
             )
 
