@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import socket
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -21,9 +20,8 @@ import pytest
 
 from symcache.demo.layouts import LAYOUTS, Layout, protected_folders
 from tests.support.mac_layout import lay_out
-from tests.support.openssh import keygen
+from tests.support.openssh import keygen, wait_for_sshd
 from tests.support.ports import free_port
-from tests.support.waiting import until
 
 __all__ = ["PASSWORD", "SFTP_SERVER", "USERS", "OddMac", "make_mac", "need_a_root", "protect"]
 
@@ -182,22 +180,13 @@ class OddMac:
                 stderr=log,
                 start_new_session=True,
             )
-        until(self._answers_or_ended, "the Mac does not answer")
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the Mac did not start: {self.log.read_text()[-2000:]}")
+        wait_for_sshd(self._process, self.address, self.port, self.log)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
-
-    def _answers_or_ended(self) -> bool:
-        try:
-            with socket.create_connection((self.address, self.port), timeout=5) as connection:
-                return connection.recv(4) == b"SSH-"
-        except OSError:
-            return self._process is None or self._process.poll() is not None
 
     @property
     def fingerprint(self) -> str:

@@ -62,39 +62,34 @@ class OpenSshServer:
         self.config = folder / "sshd_config"
         self.config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
-        self._command = [_SSHD, "-D", "-f", str(self.config), "-E", str(self.log)]
+        self._apart: list[str] = []
+        """The command that runs another where it sees what `see` was told."""
         if password:
-            self._command = [*self._with_password(password), *self._command]
+            self._give_password(password)
 
-    def _with_password(self, password: str) -> list[str]:
-        """Return the command that runs another with a shadow(5) of its own."""
+    def see(self, path: str, text: str) -> None:
+        """Have it see a text in the place of a file of the system, from its start on. That needs root."""
+        own = self.folder / Path(path).name
+        own.write_text(text)
+        shutil.copymode(path, own)
+        bind = f'mount --bind {shlex.quote(str(own))} {shlex.quote(path)} && exec "$@"'
+        self._apart += ["unshare", "--mount", "sh", "-c", bind, "sh"]
+
+    def _give_password(self, password: str) -> None:
         hashed = subprocess.run(
             ["openssl", "passwd", "-6", password], check=True, capture_output=True, text=True
         ).stdout
-        shadow = self.folder / "shadow"
-        shadow.write_text(f"{self.user}:{hashed.strip()}:20000:0:99999:7:::\n")
-        shadow.chmod(0o600)
-        bind = f"mount --bind {shlex.quote(str(shadow))} /etc/shadow && "
-        apart = ["unshare", "--mount", "sh", "-c", bind + 'exec "$@"', "sh"]
-        if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        self.see("/etc/shadow", f"{self.user}:{hashed.strip()}:20000:0:99999:7:::\n")
+        if subprocess.run([*self._apart, "true"], check=False, capture_output=True).returncode:
             pytest.skip("a server cannot be given a password of its own here, which needs root")
-        return apart
 
     def start(self) -> None:
         """Start and wait until it answers."""
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd as root locks its children in
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
-        until(self._answers_or_ended, "sshd does not answer")
-        if self._process.poll() is not None:
-            raise RuntimeError(f"sshd did not start: {self.log.read_text()[-2000:]}")
-
-    def _answers_or_ended(self) -> bool:
-        try:
-            with socket.create_connection((self.address, self.port), timeout=5) as connection:
-                return connection.recv(4) == b"SSH-"
-        except OSError:
-            return self._process is None or self._process.poll() is not None
+        command = [*self._apart, _SSHD, "-D", "-f", str(self.config), "-E", str(self.log)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        wait_for_sshd(self._process, self.address, self.port, self.log)
 
     def stop(self) -> None:
         """End the server; open connections are ended by whoever made them."""
@@ -120,6 +115,21 @@ class OpenSshServer:
     def login(self) -> list[str]:
         """Return the options of `symcache harvest` that let it in."""
         return ["--identity", str(self.identity), "--host-key", self.fingerprint]
+
+
+def wait_for_sshd(process: subprocess.Popen[bytes], address: str, port: int, log: Path) -> None:
+    """Wait until an SSH server answers. Raises RuntimeError, with the end of its log, if it ends instead."""
+
+    def answers_or_ended() -> bool:
+        try:
+            with socket.create_connection((address, port), timeout=5) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return process.poll() is not None
+
+    until(answers_or_ended, "sshd does not answer")
+    if process.poll() is not None:
+        raise RuntimeError(f"sshd did not start: {log.read_text()[-2000:]}")
 
 
 def keygen(*arguments: str) -> str:
