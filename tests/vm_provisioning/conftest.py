@@ -12,6 +12,7 @@ from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, Ss
 from symcache_provisioning.ssh.login import Timeouts
 from tests.support.openssh import OpenSshServer, openssh
 from tests.support.systems import make_system, make_util
+from tests.support.toolchain import compile_image
 
 __all__ = ["openssh"]
 
@@ -29,6 +30,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def util(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dyld_shared_cache_util for the real server."""
     return make_util(tmp_path_factory.mktemp("local") / "bin")
+
+
+@pytest.fixture(scope="session")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mach-O file to have outside of caches. Nobody writes into it."""
+    return compile_image(tmp_path_factory.mktemp("loose"), "libloose.dylib", "int loose(void) { return 1; }")
 
 
 @pytest.fixture

@@ -52,11 +52,6 @@ def put(root: Path, folder: str, *caches: str) -> None:
             (place / name).write_bytes(data)
 
 
-@pytest.fixture(scope="module")
-def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_image(tmp_path_factory.mktemp("loose"), "libloose.dylib", "int loose(void) { return 1; }")
-
-
 def system(root: Path, version: str, caches: Caches, build: str = "1A1") -> Path:
     services = root / "System/Library/CoreServices"
     services.mkdir(parents=True)

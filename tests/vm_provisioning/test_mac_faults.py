@@ -19,7 +19,6 @@ from symcache.library import Library
 from symcache_provisioning.ssh.login import Timeouts
 from tests.support.mac import OddMac, make_mac, need_a_root
 from tests.support.mac_layout import image_count
-from tests.support.toolchain import compile_image
 from tests.vm_provisioning.mac_faults import FAULTS, Fault, Scene
 from tests.vm_provisioning.test_layouts import MACS
 
@@ -35,10 +34,9 @@ class Row(NamedTuple):
     sentence: str
 
 
-@pytest.fixture(scope="module")
-def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", autouse=True)
+def root_of_its_own() -> None:
     need_a_root()
-    return compile_image(tmp_path_factory.mktemp("loose"), "libloose.dylib", "int loose(void) { return 1; }")
 
 
 @pytest.fixture(scope="module")

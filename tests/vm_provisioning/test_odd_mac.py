@@ -15,13 +15,7 @@ from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, Ss
 from symcache_provisioning.extractors.guest_tool import NoSpaceError, temporary_folder
 from tests.support.mac import PASSWORD, USERS, OddMac, make_mac, need_a_root
 from tests.support.mac_layout import image_count
-from tests.support.toolchain import compile_image
 from tests.vm_provisioning.conftest import QUICK
-
-
-@pytest.fixture(scope="module")
-def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_image(tmp_path_factory.mktemp("loose"), "libloose.dylib", "int loose(void) { return 1; }")
 
 
 @pytest.fixture(scope="module")
