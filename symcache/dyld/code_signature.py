@@ -88,7 +88,10 @@ def platform_identifier(signature: bytes, name: str) -> int:
 
     Raises SharedCacheError for what is no signature.
     """
-    return max(int(_FIXED.unpack_from(directory)[11]) for directory in _directories(signature, name).values())
+    try:
+        return max(int(_FIXED.unpack_from(directory)[11]) for directory in _directories(signature, name).values())
+    except struct.error:
+        raise SharedCacheError(f"{name}: the code directory in its signature is cut") from None
 
 
 def _directories(signature: bytes, name: str) -> dict[int, bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.dyld import check_pages
+from symcache.dyld import check_pages, platform_identifier
 from symcache.errors import SharedCacheError
 from tests.cachewriter import CacheOptions, build_cache
 from tests.cachewriter.samples import sample
@@ -107,6 +107,16 @@ def test_a_signature_that_contradicts_itself_is_refused(at: int, value: int, say
     main.write_bytes(data)
     with pytest.raises(SharedCacheError, match=says):
         check_pages(main)
+
+
+def test_a_directory_that_says_it_is_shorter_than_its_fields_is_refused(main: Path) -> None:
+    data, start = bytearray(main.read_bytes()), signature_at(main)
+    assert platform_identifier(bytes(data[start:]), "it") == 0
+    struct.pack_into(">I", data, start + 20 + 4, 8)  # CS_CodeDirectory.length
+    main.write_bytes(data)
+    for refused in (lambda: check_pages(main), lambda: platform_identifier(bytes(data[start:]), "it")):
+        with pytest.raises(SharedCacheError, match="the code directory in its signature is cut"):
+            refused()
 
 
 def test_a_signature_beyond_the_end_is_refused(main: Path, tmp_path: Path) -> None:
