@@ -198,7 +198,7 @@ class _Supervisor:
         while not self._stopping:
             wait([slot.process.sentinel for slot in self._slots if slot.process], timeout=0.5)
             for number, slot in enumerate(self._slots):
-                if slot.is_due() and not self._stopping:
+                if not self._stopping and slot.is_due():  # what ends by our signal is not replaced, nor told
                     self._start(number).close()
 
     def _running(self) -> list[SpawnProcess]:
