@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["late_imports"]
 
 
-def late_imports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package; `modules` are those in it where each name is defined."""
+def late_imports(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package; `names` are those that each module in it defines.
+
+    None may be the name of a module in the package, too: whoever imports that module would put it in its place.
+    """
+    modules = {name: module for module, defined in names.items() for name in defined}
 
     def get(name: str) -> Any:
         if name not in modules:

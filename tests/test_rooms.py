@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections.abc import Iterator, Set
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RANK = {
@@ -128,6 +132,20 @@ def test_rooms_are_entered_by_their_doors() -> None:
         for file, room, module in _imports()
         if _room(module) not in {None, room, module} and module not in SIDE_DOORS
     ] == []
+
+
+_DOORS = sorted(m for m, path in _modules() if path.name == "__init__.py" and "late_imports(" in path.read_text())
+
+
+@pytest.mark.parametrize("door", _DOORS)
+def test_a_late_door_has_all_that_it_promises(door: str) -> None:
+    room = importlib.import_module(door)
+    for name in room.__all__:
+        assert not isinstance(getattr(room, name), ModuleType)
+        # Whoever imports a module of that name in the room would put it in the place of what is promised.
+        assert importlib.util.find_spec(f"{door}.{name}") is None or name in vars(room)
+    with pytest.raises(AttributeError, match="nothing"):
+        room.nothing  # noqa: B018
 
 
 def test_no_room_needs_a_screen() -> None:

@@ -19,11 +19,10 @@ __all__ = ["Scope", "ServerConfig", "TokenStore", "create_app", "parse_network",
 __getattr__ = late_imports(
     __name__,
     {
-        "Scope": "http.auth",
-        "ServerConfig": "config",
-        "TokenStore": "http.auth",
-        "create_app": "application",
-        "parse_network": "http.limits",
-        "run": "process",
+        "application": ("create_app",),
+        "config": ("ServerConfig",),
+        "http.auth": ("Scope", "TokenStore"),
+        "http.limits": ("parse_network",),
+        "process": ("run",),
     },
 )

@@ -13,7 +13,6 @@ import typer
 from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit, to_output
 from symcache.cli.settings import library_location, path_setting, server_urls
 from symcache.dump import SourceTree
-from symcache.verify import Expectations
 from symcache_server import ServerConfig, parse_network, run
 
 __all__ = ["register"]
@@ -105,7 +104,10 @@ def serve(
     with errors_to_exit():
         location = library_location(library)
         releases = path_setting(None, "releases")
-        Expectations.load(releases)  # refused now, not at the first request
+        if releases:
+            from symcache.verify import Expectations  # noqa: PLC0415 (takes its time to import)
+
+            Expectations.load(releases)  # refused now, not at the first request
         run(
             ServerConfig(
                 library=location,

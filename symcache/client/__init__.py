@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from symcache.client.client import SymbolClient
-from symcache.client.local_cache import LocalCache
-from symcache.client.model import FetchedImage, LayoutMatch, LookupResponse, StoredImage
-from symcache.client.urls import is_http_url, split_tokens
 from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
+    from symcache.client.client import SymbolClient
     from symcache.client.documents import get_document
     from symcache.client.fetch import Fetcher
+    from symcache.client.local_cache import LocalCache
+    from symcache.client.model import FetchedImage, LayoutMatch, LookupResponse, StoredImage
     from symcache.client.repairing import fetch_from
     from symcache.client.session import http_session
     from symcache.client.uploading import PushedFile, push
+    from symcache.client.urls import is_http_url, split_tokens
 
 __all__ = [
     "FetchedImage",
@@ -34,15 +34,18 @@ __all__ = [
     "split_tokens",
 ]
 
-# What needs an HTTP library, which takes longer to import than a dump takes to open from a warm cache.
+# An HTTP library takes longer to import than a dump takes to open from a warm cache.
 __getattr__ = late_imports(
     __name__,
     {
-        "Fetcher": "fetch",
-        "fetch_from": "repairing",
-        "PushedFile": "uploading",
-        "get_document": "documents",
-        "http_session": "session",
-        "push": "uploading",
+        "client": ("SymbolClient",),
+        "documents": ("get_document",),
+        "fetch": ("Fetcher",),
+        "local_cache": ("LocalCache",),
+        "model": ("FetchedImage", "LayoutMatch", "LookupResponse", "StoredImage"),
+        "repairing": ("fetch_from",),
+        "session": ("http_session",),
+        "uploading": ("PushedFile", "push"),
+        "urls": ("is_http_url", "split_tokens"),
     },
 )

@@ -1,38 +1,38 @@
 """dyld shared caches of every era: opened by their headers, images extracted to files that debuggers accept."""
 
-from symcache.dyld.address_space import AddressSpace
-from symcache.dyld.cache import Image, MissingFile, SharedCache
-from symcache.dyld.cache_file import CacheFilePart
-from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
-from symcache.dyld.extract import (
-    EXTRACTOR,
-    REVISION,
-    Extracted,
-    ExtractReport,
-    Failed,
-    extract_all,
-    extract_image,
-)
-from symcache.dyld.header import (
-    HEAD_SIZE,
-    MAX_HEADER,
-    Header,
-    Mapping,
-    parse_header,
-    parse_mappings,
-    parse_subcaches,
-)
-from symcache.dyld.images import ImageTable, read_images, tables_end
-from symcache.dyld.names import (
-    Companion,
-    cache_arch,
-    canonical_arch,
-    companions,
-    find_caches,
-    is_cache_name,
-    is_main_name,
-)
-from symcache.dyld.symbols import LocalSymbols, read_local_symbols
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from symcache.late_imports import late_imports
+
+if TYPE_CHECKING:
+    from symcache.dyld.address_space import AddressSpace
+    from symcache.dyld.cache import Image, MissingFile, SharedCache
+    from symcache.dyld.cache_file import CacheFilePart
+    from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
+    from symcache.dyld.extract import Extracted, ExtractReport, Failed, extract_all, extract_image
+    from symcache.dyld.header import (
+        HEAD_SIZE,
+        MAX_HEADER,
+        Header,
+        Mapping,
+        parse_header,
+        parse_mappings,
+        parse_subcaches,
+    )
+    from symcache.dyld.images import ImageTable, read_images, tables_end
+    from symcache.dyld.names import (
+        Companion,
+        cache_arch,
+        canonical_arch,
+        companions,
+        find_caches,
+        is_cache_name,
+        is_main_name,
+    )
+    from symcache.dyld.revision import EXTRACTOR, REVISION
+    from symcache.dyld.symbols import LocalSymbols, read_local_symbols
 
 __all__ = [
     "EXTRACTOR",
@@ -70,3 +70,28 @@ __all__ = [
     "read_local_symbols",
     "tables_end",
 ]
+
+# What maps and extracts needs numpy; names, constants and headers are used by many who need neither.
+__getattr__ = late_imports(
+    __name__,
+    {
+        "address_space": ("AddressSpace",),
+        "cache": ("Image", "MissingFile", "SharedCache"),
+        "cache_file": ("CacheFilePart",),
+        "code_signature": ("SignedPages", "check_pages", "platform_identifier"),
+        "extract": ("Extracted", "ExtractReport", "Failed", "extract_all", "extract_image"),
+        "header": ("HEAD_SIZE", "MAX_HEADER", "Header", "Mapping", "parse_header", "parse_mappings", "parse_subcaches"),
+        "images": ("ImageTable", "read_images", "tables_end"),
+        "names": (
+            "Companion",
+            "cache_arch",
+            "canonical_arch",
+            "companions",
+            "find_caches",
+            "is_cache_name",
+            "is_main_name",
+        ),
+        "revision": ("EXTRACTOR", "REVISION"),
+        "symbols": ("LocalSymbols", "read_local_symbols"),
+    },
+)

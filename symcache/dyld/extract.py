@@ -15,12 +15,8 @@ from symcache.dyld.image_writer import Extractor
 from symcache.dyld.output import file_names, folds_case
 from symcache.dyld.processes import run_in_processes
 
-__all__ = ["EXTRACTOR", "REVISION", "ExtractReport", "Extracted", "Failed", "extract_all", "extract_image"]
+__all__ = ["ExtractReport", "Extracted", "Failed", "extract_all", "extract_image"]
 
-EXTRACTOR = "symcache"
-"""What records name as the maker of these files."""
-REVISION = 2
-"""Counts changes of the output: a later revision supersedes an earlier one."""
 _BATCH = 64
 """Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from symcache.dyld import SharedCache, is_main_name
+from symcache.dyld import is_main_name
 from symcache.errors import NotFoundError, SharedCacheError
 from symcache.library.library import Library
+
+if TYPE_CHECKING:
+    from symcache.dyld import SharedCache
 
 __all__ = ["open_raw_cache", "write_raw_cache"]
 
@@ -39,6 +43,8 @@ def write_raw_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
 @contextlib.contextmanager
 def open_raw_cache(library: Library, cache_uuid: UUID, folder: Path) -> Iterator[SharedCache]:
     """As `write_raw_cache`, opened. Raises SharedCacheError also when the files are of another cache."""
+    from symcache.dyld import SharedCache  # noqa: PLC0415 (takes its time to import)
+
     with SharedCache.open(write_raw_cache(library, cache_uuid, folder)) as cache:
         if cache.uuid != cache_uuid:
             raise SharedCacheError(f"{cache.path.name}: is cache {cache.uuid} where {cache_uuid} was expected")

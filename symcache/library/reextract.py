@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache import __version__
-from symcache.dyld import EXTRACTOR, REVISION, extract_all
+from symcache.dyld import EXTRACTOR, REVISION
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
 from symcache.library.ingest import seal
 from symcache.library.library import Library
@@ -157,6 +157,8 @@ def _not_live(library: Library, identity: str, build: str) -> SymcacheError:
 def _extract(
     library: Library, cache_uuid: UUID, folder: Path, progress: Callable[[int, int], None] | None
 ) -> tuple[list[StagedObject], list[str]]:
+    from symcache.dyld import extract_all  # noqa: PLC0415 (takes its time to import, with numpy)
+
     with open_raw_cache(library, cache_uuid, folder / "raw") as cache:
         report = extract_all(cache, folder / "images", progress=progress)
     staged = [

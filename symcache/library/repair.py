@@ -9,7 +9,6 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.catalog import OWN_EXTRACTOR, Occurrence
-from symcache.dyld import extract_image
 from symcache.errors import IntegrityError, NotFoundError, SymcacheError
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
 from symcache.library.library import Library
@@ -133,6 +132,8 @@ def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Seque
 
 
 def _extract(library: Library, occurrence: Occurrence, cache_uuid: UUID, folder: Path) -> Path | None:
+    from symcache.dyld import extract_image  # noqa: PLC0415 (takes its time to import, with numpy)
+
     try:
         with open_raw_cache(library, cache_uuid, folder) as cache:
             for image in cache.images:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from symcache.late_imports import late_imports
-from symcache.verify.check import verify
-from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
-from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
-from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
-from symcache.verify.missing import MissedRequest, Wanted, missing_images
-from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
-from symcache.verify.verdicts import github_lines, junit_xml, markdown
-from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
 if TYPE_CHECKING:
+    from symcache.verify.check import verify
     from symcache.verify.crash_reports import CrashReport, ReportModule, parse_uuid_list, read_report
+    from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
+    from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
+    from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
+    from symcache.verify.missing import MissedRequest, Wanted, missing_images
     from symcache.verify.modules import library_holder, read_reports, verify_modules
+    from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
     from symcache.verify.remote import (
         remote_builds,
         remote_holder,
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
         verify_against_library,
         verify_coverage,
     )
+    from symcache.verify.verdicts import github_lines, junit_xml, markdown
+    from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
 __all__ = [
     "SYSTEM",
@@ -67,14 +67,20 @@ __all__ = [
     "verify_modules",
 ]
 
-# What needs LLDB's side or a client: harvests and servers need neither.
+# What needs numpy, a client or LLDB's side: harvests and servers need it late, or never.
 __getattr__ = late_imports(
     __name__,
     {
-        **dict.fromkeys(("CrashReport", "ReportModule", "parse_uuid_list", "read_report"), "crash_reports"),
-        **dict.fromkeys(("library_holder", "read_reports", "verify_modules"), "modules"),
-        **dict.fromkeys(
-            ("remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"), "remote"
-        ),
+        "check": ("verify",),
+        "crash_reports": ("CrashReport", "ReportModule", "parse_uuid_list", "read_report"),
+        "diff": ("Difference", "ReleaseDiff", "diff_releases"),
+        "expectations": ("SYSTEM", "Expectations", "family_of_path"),
+        "findings": ("Finding", "FindingCode", "Level", "ReleaseSummary", "VerifyReport", "Waived"),
+        "missing": ("MissedRequest", "Wanted", "missing_images"),
+        "modules": ("library_holder", "read_reports", "verify_modules"),
+        "musts": ("Had", "Lack", "has_cryptexes", "lost_cryptexes", "musts_lacking"),
+        "remote": ("remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"),
+        "verdicts": ("github_lines", "junit_xml", "markdown"),
+        "waivers": ("Waiver", "apply_waivers", "load_waivers"),
     },
 )

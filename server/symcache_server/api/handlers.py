@@ -17,7 +17,6 @@ from symcache.errors import NotFoundError
 from symcache.library import Library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, SourceNote, uuid_text
-from symcache.verify import Expectations, Level, verify
 from symcache_server.api import models, uploads
 from symcache_server.api.messages import json_response, read_body, read_parameters
 from symcache_server.api.openapi import document
@@ -148,6 +147,8 @@ async def coverage(request: web.Request) -> web.Response:
 
 
 def _coverage(library: Library, build: str, releases: Path | None) -> bytes:
+    from symcache.verify import Expectations, Level, verify  # noqa: PLC0415 (takes its time to import, with numpy)
+
     release = release_of_build(library, build)
     report = verify(library, [release.build], level=Level.CATALOG, expectations=Expectations.load(releases))
     return _json(
