@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from symcache.cli.app import application
+from symcache.cli.app import application, outline
 
 app = application()
 
@@ -37,8 +37,15 @@ def test_every_command_can_be_run_without_loading_the_others() -> None:
     listed = [name for commands in MODULES.values() for name in commands]
     assert sorted(listed) == sorted(typer.main.get_command(app).commands)
     for module, commands in MODULES.items():
-        group = typer.main.get_command(application(commands[0]))
+        group = typer.main.get_command(application(next(iter(commands))))
         assert set(getattr(group, "commands", {})) == set(commands), module
+
+
+def test_the_help_that_loads_no_command_says_what_they_say_themselves() -> None:
+    shown = CliRunner().invoke(outline(), ["--help"])
+    assert shown.exit_code == 0
+    assert shown.stdout == CliRunner().invoke(app, ["--help"]).stdout
+    assert "lookup" in shown.stdout
 
 
 @pytest.mark.parametrize("name", sorted(_commands()))
