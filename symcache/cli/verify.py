@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
 
+import symcache.verify as completeness  # most of it is imported by those who need it
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
@@ -28,29 +29,10 @@ from symcache.cli.settings import cache_dir, open_library, path_setting, server_
 from symcache.errors import UsageError
 from symcache.files import atomic_write
 from symcache.model import uuid_text
-from symcache.verify import (
-    Expectations,
-    Level,
-    MissedRequest,
-    VerifyReport,
-    apply_waivers,
-    diff_releases,
-    github_lines,
-    junit_xml,
-    library_holder,
-    load_waivers,
-    markdown,
-    missing_images,
-    parse_uuid_list,
-    read_reports,
-    remote_builds,
-    remote_holder,
-    remote_misses,
-    verify_against_library,
-    verify_coverage,
-    verify_modules,
-)
-from symcache.verify import verify as verify_library
+from symcache.verify import Expectations, Level
+
+if TYPE_CHECKING:
+    from symcache.verify import MissedRequest, VerifyReport
 
 __all__ = ["register"]
 
@@ -118,19 +100,19 @@ def verify(
         if (dump or uuids) and (builds or every):
             raise UsageError("builds cannot be verified together with dumps or UUIDs", hint="run the command twice")
         waiver_file = path_setting(waivers, "waivers")
-        accepted = load_waivers(waiver_file) if waiver_file else ()
+        accepted = completeness.load_waivers(waiver_file) if waiver_file else ()
         expectations = Expectations.load(path_setting(releases, "releases"), arch or ())
         urls = server_urls(server) if server else []
         if dump or uuids:
             report = _modules(dump or [], uuids or [], library, urls)
         elif urls and library:
             with open_library(library) as opened:
-                report = verify_against_library(opened, builds or (), urls, cache_dir())
+                report = completeness.verify_against_library(opened, builds or (), urls, cache_dir())
         elif urls:
-            report = verify_coverage(urls, builds or (), expectations)
+            report = completeness.verify_coverage(urls, builds or (), expectations)
         else:
             report = _releases(builds or [], level, expectations, scratch, jobs, library)
-        apply_waivers(report, accepted, datetime.now(UTC).date())
+        completeness.apply_waivers(report, accepted, datetime.now(UTC).date())
         _tell(report, json=json, as_markdown=as_markdown, github=github, junit=junit)
 
 
@@ -146,7 +128,7 @@ def _releases(
         raise UsageError(f"{scratch}: no such folder", hint="make it, or leave --scratch out")
     with open_library(library) as opened, count_progress() as bar:
         task = bar.add_task("checking", total=None)
-        return verify_library(
+        return completeness.verify(
             opened,
             builds,
             level=level,
@@ -159,17 +141,23 @@ def _releases(
 
 def _modules(dumps: list[Path], lists: list[str], library: str | None, urls: list[str]) -> VerifyReport:
     """Ask servers, or else the library, for the modules of dumps and lists."""
-    reports, unreadable = read_reports([existing_path(str(path)) for path in dumps])
+    reports, unreadable = completeness.read_reports([existing_path(str(path)) for path in dumps])
     for name in lists:
         data = sys.stdin.buffer.read(_MAX_LIST + 1) if name == "-" else existing_path(name).read_bytes()
         if len(data) > _MAX_LIST:
             raise UsageError(f"{name}: more than {_MAX_LIST} bytes", hint="ask in parts")
-        reports.append(parse_uuid_list(data.decode("utf-8", "replace"), "standard input" if name == "-" else name))
+        reports.append(
+            completeness.parse_uuid_list(data.decode("utf-8", "replace"), "standard input" if name == "-" else name)
+        )
     if urls:
-        report = verify_modules(reports, remote_holder(urls, cache_dir()), remote_builds(urls))
+        report = completeness.verify_modules(
+            reports, completeness.remote_holder(urls, cache_dir()), completeness.remote_builds(urls)
+        )
     else:
         with open_library(library) as opened:
-            report = verify_modules(reports, library_holder(opened), [r.build for r in opened.releases()])
+            report = completeness.verify_modules(
+                reports, completeness.library_holder(opened), [r.build for r in opened.releases()]
+            )
     report.add(unreadable)
     return report
 
@@ -183,7 +171,7 @@ def diff(
     """List the images that were added, removed or changed between two releases."""
     with errors_to_exit():
         with open_library(library) as opened:
-            result = diff_releases(opened, before, after)
+            result = completeness.diff_releases(opened, before, after)
         if json:
             emit_json(result.to_json())
             return
@@ -211,7 +199,9 @@ def missing(
     """List what clients asked for and nobody had: what to harvest next."""
     with errors_to_exit(), open_library(library) as opened:
         urls = server_urls(server) if server else []
-        wanted = missing_images(opened, remote_misses(urls) if urls else _own_misses())[:limit]
+        wanted = completeness.missing_images(opened, completeness.remote_misses(urls) if urls else _own_misses())[
+            :limit
+        ]
         if json:
             emit_json([w.to_json() for w in wanted])
             return
@@ -240,7 +230,9 @@ def _own_misses() -> list[MissedRequest]:
     log = MissLog(path)
     try:
         return [
-            MissedRequest(m.uuid, m.kind, m.times, m.name, m.build or "", m.cache, m.first_asked, m.last_asked)
+            completeness.MissedRequest(
+                m.uuid, m.kind, m.times, m.name, m.build or "", m.cache, m.first_asked, m.last_asked
+            )
             for m in log.recent(_MOST_MISSES)
         ]
     finally:
@@ -252,17 +244,17 @@ def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, 
     if junit is not None:
         junit.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(junit) as part:
-            part.write_text(junit_xml(report), encoding="utf-8")
+            part.write_text(completeness.junit_xml(report), encoding="utf-8")
     if json:
         emit_json(report.to_json())
     elif as_markdown:
-        out.print(markdown(report), markup=False, end="")
+        out.print(completeness.markdown(report), markup=False, end="")
     else:
         _show(report)
     if github:
         # The runner reads both streams; standard output belongs to the document, where one was asked for.
         target = console if json or as_markdown else out
-        for line in github_lines(report):
+        for line in completeness.github_lines(report):
             target.print(line, markup=False, soft_wrap=True)
     if not report.complete:
         raise typer.Exit(1)
