@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from symcache.cli.app import application
 from symcache.library import Library, ingest, stage_paths
+from tests.support.commands import run_here
 from tests.support.toolchain import compile_image, dsym
 
 SOURCE = "int answer(int x) { return x * 42; }\n"
@@ -120,9 +121,7 @@ def _lldb_settings(home: Path) -> str:
 
 def test_lldb_takes_the_settings_and_asks_our_servers_first() -> None:
     home = Path(os.environ["HOME"])
-    assert (
-        _symcache("setup", "lldb", "--server", "http://one.example", "--server", "http://two.example").returncode == 0
-    )
+    assert run_here("setup", "lldb", "--server", "http://one.example", "--server", "http://two.example").returncode == 0
     shown = _lldb_settings(home)
     assert '[0]: "http://one.example"' in shown
     assert '[1]: "http://two.example"' in shown
@@ -142,7 +141,7 @@ def test_two_pins_never_share_what_lldb_keeps(tmp_path: Path) -> None:
     for number, cache in enumerate((UUID(int=1), UUID(int=2))):
         file = tmp_path / f"init-{number}"
         arguments = ("--server", "http://s.example", "--cache", str(cache), "--init-file", str(file))
-        assert _symcache("setup", "lldb", *arguments).returncode == 0
+        assert run_here("setup", "lldb", *arguments).returncode == 0
         text = "\n".join(json.loads((_folder(file) / "settings.json").read_text())["commands"])
         assert f"http://s.example/cache/{cache}" in text
         lines.append(next(line for line in text.splitlines() if "cache-path" in line))
@@ -164,12 +163,12 @@ def test_undo_leaves_the_file_as_it_was(tmp_path: Path, original: bytes) -> None
     file.write_bytes(original)
     file.chmod(0o600)
     for _ in range(2):  # a second set-up replaces the first
-        assert _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
+        assert run_here("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
     assert file.read_bytes().count(b"\n# >>> symcache >>>\n") == 1
     assert file.read_bytes().startswith(original)
     assert file.stat().st_mode & 0o777 == 0o600
     folder = _folder(file)
-    assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
+    assert run_here("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
     assert file.read_bytes() == original
     assert not folder.exists()
 
@@ -177,22 +176,22 @@ def test_undo_leaves_the_file_as_it_was(tmp_path: Path, original: bytes) -> None
 def test_lines_that_were_added_since_stay(tmp_path: Path) -> None:
     file = tmp_path / "lldbinit"
     file.write_text("mine")
-    assert _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
+    assert run_here("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
     with file.open("a") as stream:
         stream.write("later")
-    assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
+    assert run_here("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
     assert file.read_text() == "mine\nlater"
-    assert _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
+    assert run_here("setup", "lldb", "--server", "http://a.example", "--init-file", str(file)).returncode == 0
     file.write_text(file.read_text().rstrip("\n"))  # as an editor may leave it
-    assert _symcache("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
+    assert run_here("setup", "lldb", "--undo", "--init-file", str(file)).returncode == 0
     assert file.read_text() == "mine\nlater"
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "lldbinit"
-    ran = _symcache("setup", "lldb", "--server", "http://a.example", "--init-file", str(file), "--dry-run")
+    ran = run_here("setup", "lldb", "--server", "http://a.example", "--init-file", str(file), "--dry-run")
     assert ran.returncode == 0
-    assert b"http://a.example" in ran.stdout
+    assert "http://a.example" in ran.stdout
     assert not file.exists()
     assert not (Path(os.environ["XDG_DATA_HOME"]) / "symcache").exists()
 

@@ -50,7 +50,7 @@ def test_the_help_that_loads_no_command_says_what_they_say_themselves() -> None:
 
 @pytest.mark.parametrize("name", sorted(_commands()))
 def test_every_command_explains_itself(name: str) -> None:
-    shown = CliRunner().invoke(app, [name, "--help"])
+    shown = CliRunner().invoke(application(name), [name, "--help"])
     assert shown.exit_code == 0
     assert "--help" in shown.stdout
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from symcache.model import uuid_text
 from symcache.store import blob_key
 from tests.library.images import Image, harvest, macho
 from tests.store.conftest import make_location
+from tests.support.commands import run_here
 from tests.support.servers import serve
 
 A = uuid_text(UUID(int=1))
@@ -39,13 +38,8 @@ def own_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
     return location
 
 
-def symcache(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "symcache", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
 def answer(*arguments: str, code: int = 0) -> Any:
-    ran = symcache(*arguments, "--json")
+    ran = run_here(*arguments, "--json")
     assert ran.returncode == code, ran.stderr
     return json.loads(ran.stdout)
 
@@ -77,20 +71,20 @@ def test_a_library_is_made_asked_and_looked_after(own_library: str, tmp_path: Pa
     assert (report["clean"], report["records"], report["blobs"]) == (True, 2, 3)
     assert answer("rebuild", "--snapshot")["records"] == 2
     assert answer("fsck", "--read-data-subset", "1/2")["clean"]
-    assert "clean" in symcache("fsck").stdout
+    assert "clean" in run_here("fsck").stdout
 
 
 def test_conflict_preference_removal_and_collection(own_library: str, tmp_path: Path) -> None:
     (first,) = _ingest(own_library, tmp_path / "1", Image("/usr/lib/a", 1))
     (second,) = _ingest(own_library, tmp_path / "2", Image("/usr/lib/a", 1, seed=3), build="23A1")
-    ran = symcache("fsck")
+    ran = run_here("fsck")
     assert ran.returncode == 1
     assert "conflict" in ran.stdout
     assert A in ran.stdout
     assert answer("prefer", A, second[:12])["sha256"] == second
     assert answer("fsck")["clean"]
     assert len(answer("remove", "23A1", "--reason", "test")["23A1"]["records"]) == 1
-    assert symcache("lookup", A, "--build", "23A1").returncode == 1
+    assert run_here("lookup", A, "--build", "23A1").returncode == 1
     report = answer("gc", "--dry-run")
     assert (report["deleted"], report["live"], report["young"]) == (0, 1, 1)
     assert answer("lookup", A)[0]["sha256"] == first
@@ -152,7 +146,7 @@ def test_a_broken_catalog_is_rebuilt(own_library: str, tmp_path: Path) -> None:
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     path.write_bytes(b"garbage" * 1000)
-    ran = symcache("releases")
+    ran = run_here("releases")
     assert ran.returncode == 3
     assert "rebuild" in ran.stderr or "delete this file" in ran.stderr
     assert answer("rebuild")["records"] == 1
@@ -161,11 +155,11 @@ def test_a_broken_catalog_is_rebuilt(own_library: str, tmp_path: Path) -> None:
 
 def test_the_grace_runs_out(folder_library: str, tmp_path: Path) -> None:
     _ingest(folder_library, tmp_path / "1", Image("/usr/lib/a", 1))
-    assert symcache("remove", "22G120").returncode == 0
+    assert run_here("remove", "22G120").returncode == 0
     then = time.time() - 30 * 86400
     for path in Path(folder_library).rglob("*.zst"):
         os.utime(path, (then, then))
-    ran = symcache("gc")
+    ran = run_here("gc")
     assert ran.returncode == 0
     assert "deleted 1 blobs" in ran.stdout
     assert list((Path(folder_library) / "blobs").rglob("*.zst")) == []

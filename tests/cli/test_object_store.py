@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from symcache.library import Library
+from tests.support.commands import run_here
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
 
 
 def answer(*arguments: str) -> Any:
-    command = [sys.executable, "-m", "symcache", *arguments, "--json"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ran = run_here(*arguments, "--json")
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +16,7 @@ from symcache.cli.common import Table
 from symcache.model import uuid_text
 from symcache_server.layouts import What
 from symcache_server.lookup.misses import MissLog
+from tests.support.commands import run_here
 from tests.support.many import add_release
 
 ASSETS = Path(__file__).resolve().parents[2] / "symcache" / "demo" / "assets"
@@ -34,8 +33,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _lines(*arguments: str, code: int = 0) -> list[str]:
-    command = [sys.executable, "-m", "symcache", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
+    ran = run_here(*arguments)
     assert ran.returncode == code, ran.stderr
     return ran.stdout.splitlines()
 

@@ -32,17 +32,28 @@ from symcache.library import Library
 from symcache.model import Kind
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import Scope, TokenStore
+from tests.support.commands import run_here
 from tests.support.http import Answer, request
 from tests.support.servers import Samples, Server, serve, set_uuid, uuid_of
 from tests.support.toolchain import compile_image, dsym
 from tests.support.waiting import until
 
 
+def _homes(folder: Path) -> dict[str, str]:
+    return {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+
+
 def _symcache(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command with the homes that `serve` gives to the server in `folder`."""
-    homes = {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
-    command = [sys.executable, "-m", "symcache", *arguments]
-    return subprocess.run(command, env=os.environ | homes, capture_output=True, text=True, timeout=120, check=False)
+    return run_here(*arguments, env=_homes(folder))
+
+
+def _refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a server that must not start."""
+    command = [sys.executable, "-m", "symcache", "serve", "--port", "0", *arguments]
+    return subprocess.run(
+        command, env=os.environ | _homes(folder), capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def _token(folder: Path, name: str, *scopes: str) -> str:
@@ -112,7 +123,7 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
 def test_behind_a_proxy_this_machine_needs_a_token_as_well(samples: Samples, tmp_path: Path) -> None:
     folder, path = tmp_path / "server", f"/buildid/{samples.uuid.hex}/executable"
     for options in (["--require-token"], ["--require-token", "--public-reads"], ["--host", "0.0.0.0"]):
-        refused = _symcache(folder, "serve", "--port", "0", "--library", str(samples.library), *options)
+        refused = _refused(folder, "--library", str(samples.library), *options)
         assert (refused.returncode, refused.stdout) == (2, "")
     token = _token(folder, "reader", "read")
     with serve(samples.library, folder, "--require-token") as server:

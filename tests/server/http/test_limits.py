@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +19,7 @@ from symcache.client import SymbolClient
 from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache_server.config import ServerConfig
+from symcache_server.http.auth import Scope, TokenStore
 from symcache_server.http.limits import Limits, RateLimit, parse_network
 from tests.support.http import Answer, request
 from tests.support.servers import Samples, serve
@@ -30,11 +28,7 @@ _PATH = "/buildid/00000000000000000000000000000001/executable"
 
 
 def _token(folder: Path, name: str, scope: str) -> str:
-    homes = {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
-    command = [sys.executable, "-m", "symcache", "token", "create", name, "--scope", scope]
-    return subprocess.run(
-        command, env=os.environ | homes, capture_output=True, text=True, check=True, timeout=60
-    ).stdout.strip()
+    return TokenStore(folder / "state" / "symcache" / "tokens.json").create(name, [Scope(scope)])
 
 
 def _look_up(url: str, path: str = _PATH, **headers: str) -> Callable[[], Answer]:
