@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ hypothesis.settings.register_profile(
     "patient", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+sys.dont_write_bytecode = False  # what pytest has rewritten is kept for its next run
 
 _ALLOWED = Path(__file__).with_name("allowed-skips.txt")
 _skipped: list[tuple[str, str]] = []

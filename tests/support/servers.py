@@ -189,9 +189,16 @@ def stage_variant(image: Path, build: str, cache: UUID | None, path: str, *, ver
 
 def noise_image(folder: Path) -> Path:
     """Compile an image that compresses badly: its stored form has hundreds of kilobytes, too."""
-    noise = random.Random(1).randbytes(300_000)
-    source = f"const unsigned char data[] = {{{','.join(map(str, noise))}}};\n"
-    return compile_image(folder / "noise", "libnoise.dylib", source)
+    return _data_image(folder / "noise", "libnoise.dylib", random.Random(1).randbytes(300_000))
+
+
+def _data_image(folder: Path, name: str, data: bytes) -> Path:
+    """Compile an image that holds `data`, as the assembler takes it: the compiler would take seconds to read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = folder / "data"
+    content.write_bytes(data)
+    source = f'__asm__(".section __TEXT,__const\\n.globl _data\\n_data:\\n.incbin \\"{content}\\"\\n.text");\n'
+    return compile_image(folder, name, source)
 
 
 def make_samples(folder: Path) -> Samples:
@@ -208,12 +215,8 @@ def make_samples(folder: Path) -> Samples:
         image = compile_image(folder / build, "libmoved.dylib", shared)
         move_image(image, base)
         variants[build] = set_uuid(image, SHARED_UUID)
-    noise = folder / "large" / "noise.inc"
-    noise.parent.mkdir()
-    noise.write_text(",".join(str(n * 2654435761 % 251) for n in range(3_000_000)))
-    large = compile_image(
-        folder / "large", "liblarge.dylib", f'const unsigned char data[] = {{\n#include "{noise}"\n}};\n'
-    )
+    data = bytes(n * 2654435761 % 251 for n in range(3_000_000))
+    large = _data_image(folder / "large", "liblarge.dylib", data)
     library = Library.open(folder / "library", create=True)
     with library:
         ingest(library, stage_paths([dylib, bundle], folder / "scratch"))
