@@ -8,8 +8,6 @@ from __future__ import annotations
 import functools
 import re
 
-import multi_demangle
-
 __all__ = ["demangle"]
 
 _MANGLED = re.compile(r"_{1,4}Z[A-Za-z0-9]|_?\$[sSe]|_{1,2}T0|_{1,2}R[NIMXY]")
@@ -17,7 +15,6 @@ _MANGLED = re.compile(r"_{1,4}Z[A-Za-z0-9]|_?\$[sSe]|_{1,2}T0|_{1,2}R[NIMXY]")
 _SWIFT = re.compile(r"_?\$|_{1,2}T0")
 _MAX_NAME = 8192
 """Characters; the longest names of real programs have some thousand."""
-_SHORT = multi_demangle.DemangleOptions.name_only()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -25,6 +22,8 @@ def demangle(name: str) -> str:
     """Return what a mangled name stands for; a name that is none, or that nobody can read, as it is."""
     if len(name) > _MAX_NAME or not _MANGLED.match(name):
         return name
+    import multi_demangle  # noqa: PLC0415 (takes its time to import)
+
     if _SWIFT.match(name):
-        return str(multi_demangle.demangle_symbol(name, _SHORT))[:_MAX_NAME] or name
+        return str(multi_demangle.demangle_symbol(name, multi_demangle.DemangleOptions.name_only()))[:_MAX_NAME] or name
     return str(multi_demangle.demangle_symbol(name))[:_MAX_NAME] or name

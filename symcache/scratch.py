@@ -12,9 +12,10 @@ from pathlib import Path
 
 from symcache.files import is_named
 
-__all__ = ["ScratchFolder"]
+__all__ = ["ScratchFolder", "memory_folder"]
 
 _PREFIX = "symcache-scratch-"
+_MEMORY, _LEAST_ROOM = Path("/dev/shm"), 512 << 20  # noqa: S108 (what is made there is nobody else's)
 
 
 class ScratchFolder(tempfile.TemporaryDirectory[str]):
@@ -42,6 +43,17 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
         """Remove the folder now."""
         super().cleanup()
         self._unlock()
+
+
+def memory_folder() -> Path | None:
+    """Return where files lie in memory, for hundreds of small ones; None where there is no such place, or little room.
+
+    On a disk that takes long where as many have just been removed: ext4 does not take their inodes again at once.
+    """
+    with contextlib.suppress(OSError):
+        if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _LEAST_ROOM:
+            return _MEMORY
+    return None
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from symcache.scratch import ScratchFolder
+from symcache.scratch import ScratchFolder, memory_folder
 
 # A user of a folder that says where it is, and works until it is ended.
 USER = """
 import sys, time
 from pathlib import Path
-from symcache.scratch import ScratchFolder
+from symcache.scratch import ScratchFolder, memory_folder
 with ScratchFolder("test") as folder:
     Path(folder, "deep", "er").mkdir(parents=True)
     Path(folder, "deep", "er", "file").write_bytes(b"x")
@@ -78,3 +78,13 @@ def test_a_folder_that_is_taken_for_abandoned_is_made_again(temporary: Path, mon
         assert taken
         assert folder not in taken
         assert [p.name for p in temporary.iterdir()] == [Path(folder).name]
+
+
+@pytest.mark.skipif(memory_folder() is None, reason="no place in memory, or little room there")
+def test_a_place_in_memory_is_used_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScratchFolder("test", memory_folder()) as folder:
+        kind = subprocess.check_output(["stat", "--file-system", "--format=%T", folder], text=True)
+        assert kind.strip() == "tmpfs"
+    assert not Path(folder).exists()
+    monkeypatch.setattr("symcache.scratch._LEAST_ROOM", 1 << 62)
+    assert memory_folder() is None

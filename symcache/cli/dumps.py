@@ -28,13 +28,7 @@ from symcache.cli.common import (
 )
 from symcache.cli.settings import binary_sources, lldb_memory
 from symcache.confined import machine_memory, unconfined_parts
-from symcache.dump import (
-    Limits,
-    LldbProcess,
-    LoadedDump,
-    Mode,
-    open_in_lldb,
-)
+from symcache.dump import Limits, LldbProcess, Mode
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
 from symcache.text import printable
@@ -42,6 +36,7 @@ from symcache.text import printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from symcache.dump import LoadedDump
 
 __all__ = [
     "AllModulesOption",
@@ -107,6 +102,7 @@ def open_(
             binary_sources(symbols or [], library, server) as sources,
             FetchBar() as bar,
         ):
+            from symcache.dump import open_in_lldb  # noqa: PLC0415 (takes its time to import: LLDB has been started)
 
             def report_missing(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on

@@ -6,7 +6,6 @@ library for many at a time would have been imported. That one does it where ther
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -132,6 +131,8 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
             return await read_body(response, limit, f"{url}: the answer to a look-up")
 
     try:
+        import asyncio  # noqa: PLC0415 (takes its time to import; without a proxy there is no need)
+
         return asyncio.run(post())
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         raise UnreachableError(

@@ -25,7 +25,7 @@ from symcache.images import SourceRequest
 from symcache.kinds import uuid_text
 from symcache.reports import is_report, read_report
 from symcache.resolve import ModuleResolver, SourceFiles
-from symcache.scratch import ScratchFolder
+from symcache.scratch import ScratchFolder, memory_folder
 
 __all__ = ["analyze", "open_in_lldb"]
 
@@ -50,10 +50,10 @@ def analyze(
 
     Raises DumpError, DebuggerError, OSError.
     """
-    search = Search(resolver, cache, build, source_map, here, fetching)
     crash_report = read_report(path) if is_report(path) else None
-    with ScratchFolder("dump") as folder:
+    with ScratchFolder("dump") as folder, ScratchFolder("modules", memory_folder()) as places:
         scratch = Path(folder)
+        search = Search(resolver, cache, build, source_map, here, fetching, Path(places))
         if crash_report:
             loaded = load_report(path, crash_report, scratch, search)
             report = _name_frames(path, loaded, limits)
@@ -138,9 +138,9 @@ def open_in_lldb(
             f"{path}: is a crash report, without memory that a debugger could open",
             hint="`symcache analyze` names its frames",
         )
-    with ScratchFolder("dump") as folder:
+    with ScratchFolder("dump") as folder, ScratchFolder("modules", memory_folder()) as places:
         scratch = Path(folder)
-        search = Search(resolver, cache, build, source_map, here, fetching)
+        search = Search(resolver, cache, build, source_map, here, fetching, Path(places))
         loaded = load_dump_or_minidump(path, scratch, search)
         if on_loaded:
             on_loaded(loaded)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from symcache.crash import CrashException
 from symcache.dump.loader import LoadedDump
 from symcache.dump.rows import frames_json, hex_or_none, module_json, termination_json, thread_json, uuid_or_none
 from symcache.dump.stacks import Frame, ModuleReport, ThreadReport
-from symcache.reports import Report
 from symcache.text import encodable
+
+if TYPE_CHECKING:
+    from symcache.reports import Report
 
 __all__ = ["Analysis", "Frame", "ModuleReport", "ThreadReport"]
 

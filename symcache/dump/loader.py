@@ -100,7 +100,8 @@ class KnownStacks:
 def load_dump(path: Path, scratch: Path, search: Search) -> LoadedDump:
     """Open a dump and find its modules. Raises DumpError, and what the resolver raises.
 
-    `scratch` must be an empty folder; it holds the core, links and placeholders for as long as the debugger runs.
+    `scratch` must be an empty folder; it holds the core, and links and placeholders unless the search names another
+    place for these, for as long as the debugger runs.
     """
     dump = open_dump(path, scratch)
     header = dump.header or header_of_core(path, dump.core)
@@ -147,7 +148,7 @@ def load(
     executable = header.executable or (known[0].path if known and stacks is None else "")
     header = replace(header, modules=known, executable=executable)
     placeholders = rewrite_core(dump, header, sizes, files, walk=stacks is None, memory=memory)
-    places = _places(header.modules, scratch)
+    places = _places(header.modules, search.places or scratch)
     modules = [
         load_module(number, module, sizes[number], files, placeholders, places[number], deferred=number not in needed)
         for number, module in enumerate(header.modules)
@@ -252,7 +253,9 @@ def _places(modules: Sequence[DumpModule], scratch: Path) -> list[Path]:
 
 def file_name(module: DumpModule) -> str:
     """Return the module's name, made harmless as a file name."""
-    name = "".join(c if c.isprintable() and c != "/" else "_" for c in module.name)
+    name = module.name
+    if not name.isprintable() or "/" in name:
+        name = "".join(c if c.isprintable() and c != "/" else "_" for c in name)
     while len(name.encode()) > 200:
         name = name[:-8]
     return name if name.strip(".") else f"module-{module.address:#x}"

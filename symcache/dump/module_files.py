@@ -36,6 +36,8 @@ class Search:
     here: ModuleResolver | None = None
     """Finds what need not be fetched. With it, only modules that threads are in are looked for with `resolver`."""
     fetching: Fetching | None = None
+    places: Path | None = None
+    """Folder for links and placeholders, a small file for each module; else they lie beside the core."""
 
 
 _MAX_GUESSES = 8

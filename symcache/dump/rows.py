@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from symcache.dump.stacks import Frame, ModuleReport, ThreadReport
 from symcache.kinds import uuid_text
-from symcache.reports import Termination
+
+if TYPE_CHECKING:
+    from symcache.reports import Termination
 
 __all__ = ["frames_json", "hex_or_none", "module_json", "termination_json", "thread_json", "uuid_or_none"]
 

@@ -38,7 +38,7 @@ class Done:
 
 def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
     """Run a command in this process: starting dozens of Pythons would take most of the time."""
-    result = CliRunner().invoke(application(), [str(a) for a in arguments], input=stdin)
+    result = CliRunner().invoke(application(str(arguments[0])), [str(a) for a in arguments], input=stdin)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout, result.stderr)

@@ -118,7 +118,7 @@ def test_a_terminal_that_cannot_show_a_name(form: str, tmp_path: Path) -> None:
     path = tmp_path / "crash.zip"
     name = "/x/Größe \U0001f600"
     path.write_bytes(zipped(header([Module(0x1_0000_0000, name, MODULE.uuid)], executable=name) + small_core().bytes()))
-    result = CliRunner(charset="ascii").invoke(application(), ["analyze", str(path), *filter(None, [form])])
+    result = CliRunner(charset="ascii").invoke(application("analyze"), ["analyze", str(path), *filter(None, [form])])
     assert result.exit_code == 0, result.exception
     if form == "--json":
         assert json.loads(result.stdout)["process"]["executable"] == name

@@ -70,7 +70,7 @@ def test_names_of_the_report_where_nobody_has_binaries(write: Any, tmp_path: Pat
 def test_names_of_the_report_are_printed(tmp_path: Path) -> None:
     path = tmp_path / "x.crash"
     path.write_text(crash(renamed(truth("x86_64"))))
-    done = CliRunner().invoke(application(), ["analyze", str(path)])
+    done = CliRunner().invoke(application("analyze"), ["analyze", str(path)])
     words = " ".join(done.output.split())
     assert "Ledger`told::main(int) + closure #1 + 12 at some file.c:1" in words
     assert "their frames have only the names that the report itself has" in words

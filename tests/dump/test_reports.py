@@ -53,7 +53,7 @@ def test_an_exception_is_printed_before_the_crashed_thread(tmp_path: Path) -> No
     real = truth("x86_64")
     path = tmp_path / "x.crash"
     path.write_text(thrown(crash, real, real["threads"][0]["frames"][1:], said="[red]\x1b[31m\u202eevil"))
-    done = CliRunner().invoke(application(), ["analyze", str(path)])
+    done = CliRunner().invoke(application("analyze"), ["analyze", str(path)])
     assert done.exit_code == 0
     assert "[red]\\x1b[31m\\u202eevil" in done.stdout
     assert "\x1b" not in done.stdout

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -76,12 +75,7 @@ def candidates() -> Iterator[LldbPython]:
         interpreter = _output(["xcrun", "-f", "python3"])
         if folder and interpreter:
             yield LldbPython(interpreter, folder, "", "Xcode's LLDB")
-    try:
-        version = importlib.metadata.version(_WHEEL)
-    except importlib.metadata.PackageNotFoundError:
-        yield LldbPython(sys.executable, "", "", "Python package lldb")
-    else:
-        yield LldbPython(sys.executable, "", "", f"{_WHEEL} {version}")
+    yield LldbPython(sys.executable, "", "", _wheel() or "Python package lldb")
     for tool in _tools():
         folder = _python_folder([tool])
         if folder:
@@ -89,6 +83,18 @@ def candidates() -> Iterator[LldbPython]:
             for interpreter in dict.fromkeys(("/usr/bin/python3", sys.executable)):
                 if Path(interpreter).exists():
                     yield LldbPython(interpreter, folder, library, tool)
+
+
+def _wheel() -> str:
+    """Return name and version of the wheel, empty where it is not installed.
+
+    By the name of its metadata's folder: `importlib.metadata`, which would tell as well, takes long to import.
+    """
+    prefix = _WHEEL.replace("-", "_") + "-"
+    for folder in sys.path:
+        for found in Path(folder or ".").glob(prefix + "*.dist-info"):
+            return f"{_WHEEL} {found.name[len(prefix) : -len('.dist-info')]}"
+    return ""
 
 
 @functools.cache

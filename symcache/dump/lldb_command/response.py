@@ -16,7 +16,7 @@ from symcache.dump.loader import LoadedDump
 from symcache.dump.minidump_loader import load_dump_or_minidump
 from symcache.dump.module_files import Fetching, Search
 from symcache.resolve import ModuleResolver
-from symcache.scratch import ScratchFolder
+from symcache.scratch import ScratchFolder, memory_folder
 from symcache.text import printable
 
 __all__ = ["LLDB_SCRIPT", "response_for_lldb"]
@@ -44,9 +44,9 @@ def response_for_lldb(
     `exception` in words; `session`, the file whose function `load` goes on in LLDB. The arguments, and what is raised,
     are as for `open_in_lldb`.
     """
-    with ScratchFolder("dump") as folder:
+    with ScratchFolder("dump") as folder, ScratchFolder("modules", memory_folder()) as places:
         scratch = Path(folder)
-        search = Search(resolver, cache, build, source_map, here, fetching)
+        search = Search(resolver, cache, build, source_map, here, fetching, Path(places))
         loaded = load_dump_or_minidump(path, scratch, search)
         links = Links(scratch / "links")
         response = {
