@@ -230,15 +230,14 @@ def test_a_lost_image_is_repaired_from_its_kept_cache(local: Library, cache_path
 
 # As `symcache reextract` runs: the signal comes while an image is extracted.
 REEXTRACT = """
-import sys, time
+import time
+import symcache.dyld
 from symcache.cli import main
-from symcache.library import reextract as _
-module = sys.modules["symcache.library.reextract"]
 def extract_all(cache, folder, **options):
     print(folder, flush=True)
     for _ in range(1000):  # a signal just before a long sleep would not end it
         time.sleep(0.1)
-module.extract_all = extract_all
+symcache.dyld.extract_all = extract_all
 main()
 """
 
