@@ -4,6 +4,7 @@ from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache import Image, MissingFile, SharedCache
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
+from symcache.dyld.exports import read_exports
 from symcache.dyld.extract import (
     EXTRACTOR,
     REVISION,
@@ -23,6 +24,7 @@ from symcache.dyld.header import (
     parse_subcaches,
 )
 from symcache.dyld.images import ImageTable, read_images, tables_end
+from symcache.dyld.mach_image import MachImage, parse_image
 from symcache.dyld.names import (
     Companion,
     cache_arch,
@@ -32,7 +34,8 @@ from symcache.dyld.names import (
     is_cache_name,
     is_main_name,
 )
-from symcache.dyld.symbols import LocalSymbols, read_local_symbols
+from symcache.dyld.symbols import LocalSymbols, SymbolSource, gather_strings, read_local_symbols
+from symcache.dyld.trie import uleb, walk
 
 __all__ = [
     "EXTRACTOR",
@@ -49,10 +52,12 @@ __all__ = [
     "Image",
     "ImageTable",
     "LocalSymbols",
+    "MachImage",
     "Mapping",
     "MissingFile",
     "SharedCache",
     "SignedPages",
+    "SymbolSource",
     "cache_arch",
     "canonical_arch",
     "check_pages",
@@ -60,13 +65,18 @@ __all__ = [
     "extract_all",
     "extract_image",
     "find_caches",
+    "gather_strings",
     "is_cache_name",
     "is_main_name",
     "parse_header",
+    "parse_image",
     "parse_mappings",
     "parse_subcaches",
     "platform_identifier",
+    "read_exports",
     "read_images",
     "read_local_symbols",
     "tables_end",
+    "uleb",
+    "walk",
 ]

@@ -52,8 +52,8 @@ def main() -> None:
 def _records(uuid: str, images: Sequence[str]) -> Iterator[str]:
     from symbolic.exceptions import SymbolicError  # noqa: PLC0415
 
+    from symcache.symbolicate import SymbolicTable  # noqa: PLC0415
     from symcache_server.convert.breakpad_records import Debug, public_records  # noqa: PLC0415
-    from symcache_server.convert.symbolic_table import SymbolicTable  # noqa: PLC0415
 
     demangle = _demangler()
     symbols = _symbols(uuid, images, demangle)
