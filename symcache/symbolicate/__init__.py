@@ -1,9 +1,16 @@
 """Names for addresses in images: of functions, source files and lines, without a debugger."""
 
-from symcache.symbolicate.folder import Content, NamesFolder
-from symcache.symbolicate.image_names import ImageNames, call_offsets
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from symcache.late_imports import late_imports
 from symcache.symbolicate.model import Call, Location, NameSource
-from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
+
+if TYPE_CHECKING:
+    from symcache.symbolicate.folder import Content, NamesFolder
+    from symcache.symbolicate.image_names import ImageNames, call_offsets
+    from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
 
 __all__ = [
     "NONE",
@@ -16,3 +23,16 @@ __all__ = [
     "SymbolicTable",
     "call_offsets",
 ]
+
+# What the child that reads images has no use for is not imported with it.
+__getattr__ = late_imports(
+    __name__,
+    {
+        "NONE": "symbolic_table",
+        "Content": "folder",
+        "ImageNames": "image_names",
+        "NamesFolder": "folder",
+        "SymbolicTable": "symbolic_table",
+        "call_offsets": "image_names",
+    },
+)

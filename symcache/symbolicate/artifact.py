@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from symcache.errors import IntegrityError
+from symcache.symbolicate.model import NameSource
 from symcache.symbolicate.symbolic_table import SymbolicTable
 
-__all__ = ["FORMAT", "Artifact", "write_artifact"]
+__all__ = ["FORMAT", "STUB", "Artifact", "write_artifact"]
 
-FORMAT = "1"
+FORMAT = "2"
+STUB = len(NameSource)
+"""Source of what jumps to a function of another image, whose name it has."""
 _MAGIC = b"symnames"
 _HEAD = struct.Struct("<8sQ")
 _MAX_DESCRIPTION = 4096
@@ -58,13 +61,11 @@ class Artifact:
             self.starts = self._column("starts")
             """Of functions, by LC_FUNCTION_STARTS."""
             self.symbols, self.symbol_names = self._column("symbols"), self._column("symbol_names")
-            """Offsets, and where their names begin in `pool`."""
-            self.exports, self.export_names = self._column("exports"), self._column("export_names")
-            """Those of the exports trie where no symbol is."""
+            """Offsets, in code and data, and where their names begin in the pool."""
             self.atoms, self.atom_names = self._column("atoms"), self._column("atom_names")
-            """Where whatever may be in code begins: symbols, exports and functions; name, or `NONE`."""
+            """Where whatever has a name, or is a function, begins in code; the name's place, or `NONE`."""
             self.atom_sources = self._column("atom_sources")
-            """Numbers of `NameSource`, by the order of its members."""
+            """Numbers of `NameSource`, by the order of its members, or `STUB`."""
             self.pieces, self.piece_functions = self._column("pieces"), self._column("piece_functions")
             """Where code begins that is of one function by DWARF, its row in `table`; `NONE` between functions."""
             self._pool = self._column("pool")
@@ -74,7 +75,6 @@ class Artifact:
                 len(a) != len(b)
                 for a, b in (
                     (self.symbols, self.symbol_names),
-                    (self.exports, self.export_names),
                     (self.atoms, self.atom_names),
                     (self.atoms, self.atom_sources),
                     (self.pieces, self.piece_functions),

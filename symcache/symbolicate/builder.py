@@ -2,105 +2,106 @@
 
 from __future__ import annotations
 
-import mmap
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
 from symcache.errors import MachOError, SymcacheError
-from symcache.macho import Slice, identify
-from symcache.symbolicate.artifact import write_artifact
+from symcache.macho import Slice, identify_at
+from symcache.symbolicate.artifact import STUB, write_artifact
 from symcache.symbolicate.image_reader import ImageReader, NamedOffsets
 from symcache.symbolicate.model import NameSource
 from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
 
-__all__ = ["choose_slice", "main"]
+__all__ = ["build", "choose_slice", "main"]
 
-_SOURCES = {source: number for number, source in enumerate(NameSource)}
+_SOURCES = tuple(NameSource)
+_SYMBOL, _EXPORT, _START = map(_SOURCES.index, (NameSource.SYMBOL, NameSource.EXPORT, NameSource.FUNCTION_START))
+_NONE = np.zeros(0, np.uint32)
+_NAME = np.dtype([("offset", "<u4"), ("name", "<u4"), ("source", "u1")])
 
 
 def main() -> None:
     """Write the artifact of the image of a UUID in a file to standard output."""
     uuid, path = UUID(sys.argv[1]), sys.argv[2]
     try:
-        _build(uuid, path)
-    except SymcacheError as error:
+        build(uuid, path, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except (SymcacheError, ValueError) as error:  # the file is empty
         sys.exit(f"{error}")
 
 
-def _build(uuid: UUID, path: str) -> None:
-    image = choose_slice(path, uuid)
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # noqa: PTH123
-        reader = ImageReader(data, image, "image")
-        code, starts = reader.code(), reader.starts()
-        symbols, exports = reader.symbols(), reader.exports()
-        pool = symbols.pool + exports.pool
-        only = ~np.isin(exports.offsets, symbols.offsets)
-        export_offsets = exports.offsets[only]
-        export_names = exports.names[only] + np.uint32(len(symbols.pool))
-        atoms = _atoms(code, starts, symbols, export_offsets, export_names)
-        table = _table(path, uuid)
-        pieces = _pieces(table) if table else (np.zeros(0, np.uint32), np.zeros(0, np.uint32))
-        write_artifact(
-            sys.stdout.buffer,
-            {
-                "uuid": str(image.uuid or ""),
-                "arch": image.arch,
-                "has_starts": bool(len(starts)),
-                "text": reader.text_size,
-            },
-            {
-                "code": code,
-                "starts": starts,
-                "symbols": symbols.offsets,
-                "symbol_names": symbols.names,
-                "exports": export_offsets,
-                "export_names": export_names,
-                "atoms": atoms[0],
-                "atom_names": atoms[1],
-                "atom_sources": atoms[2],
-                "pieces": pieces[0],
-                "piece_functions": pieces[1],
-                "pool": np.frombuffer(pool, np.uint8),
-                "table": np.frombuffer(table.data if table else b"", np.uint8),
-            },
-        )
-        sys.stdout.buffer.flush()
-        del reader
+def build(uuid: UUID, path: str, out: BinaryIO) -> None:
+    """Write the artifact of an image. Raises MachOError."""
+    data = np.memmap(path, np.uint8, "r").data
+    image = choose_slice(data, uuid)
+    reader = ImageReader(data[image.offset : image.offset + image.size], "its image")
+    code, starts = reader.code(), reader.starts()
+    names, pool = _joined({_SYMBOL: reader.symbols(), _EXPORT: reader.exports(), STUB: reader.stubs()})
+    atoms = _in_code(_first(np.concatenate((names, _unnamed(starts)))), code)
+    names = _first(names[names["source"] != STUB])
+    table = _table(path, uuid)
+    pieces, piece_functions = _pieces(table) if table else (_NONE, _NONE)
+    columns = {
+        "code": code,
+        "starts": starts,
+        "symbols": names["offset"],
+        "symbol_names": names["name"],
+        "atoms": atoms["offset"],
+        "atom_names": atoms["name"],
+        "atom_sources": atoms["source"],
+        "pieces": pieces,
+        "piece_functions": piece_functions,
+        "pool": np.frombuffer(pool, np.uint8),
+        "table": np.frombuffer(table.data if table else b"", np.uint8),
+    }
+    facts = {"uuid": str(image.uuid or ""), "arch": image.arch, "has_starts": bool(len(starts))}
+    write_artifact(out, {**facts, "text_size": reader.text_size}, columns)
 
 
-def choose_slice(path: str, uuid: UUID) -> Slice:
+def choose_slice(data: memoryview, uuid: UUID) -> Slice:
     """Return the image of a UUID in a file, or the only one that there is. Raises MachOError."""
-    images = identify(Path(path))
+    images = identify_at(lambda start, size: bytes(data[start : start + size]), len(data), "its file")
     chosen = next((image for image in images if image.uuid == uuid), images[0] if len(images) == 1 else None)
     if chosen is None:
         raise MachOError(f"none of {len(images)} images has the UUID {uuid}")
     return chosen
 
 
-def _atoms(
-    code: npt.NDArray[np.uint32],
-    starts: npt.NDArray[np.uint32],
-    symbols: NamedOffsets,
-    exports: npt.NDArray[np.uint32],
-    export_names: npt.NDArray[np.uint32],
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
-    """Return offset, name and source of whatever begins in code, each offset once: what has a name first."""
-    unnamed = np.full(len(starts), NONE, np.uint32)
-    offsets = np.concatenate((symbols.offsets, exports, starts))
-    names = np.concatenate((symbols.names, export_names, unnamed))
-    kinds = [(symbols.offsets, NameSource.SYMBOL), (exports, NameSource.EXPORT), (starts, NameSource.FUNCTION_START)]
-    sources = np.concatenate([np.full(len(column), _SOURCES[kind], np.uint8) for column, kind in kinds])
-    order = np.lexsort((sources, offsets))
-    order = order[np.diff(offsets[order].astype(np.int64), prepend=-1) != 0]
-    section = np.searchsorted(code[:, 0], offsets[order], "right") - 1
+def _joined(kinds: Mapping[int, NamedOffsets]) -> tuple[npt.NDArray[np.void], bytes]:
+    """Return all names in rows of `_NAME`, and the pool that they lie in."""
+    parts: list[npt.NDArray[np.void]] = []
+    pool = bytearray()
+    for source, named in kinds.items():
+        part = np.empty(len(named.offsets), _NAME)
+        part["offset"], part["source"] = named.offsets, source
+        part["name"] = named.names.astype(np.int64) + len(pool)
+        parts.append(part)
+        pool += named.pool
+    return np.concatenate(parts), bytes(pool)
+
+
+def _unnamed(starts: npt.NDArray[np.uint32]) -> npt.NDArray[np.void]:
+    rows = np.empty(len(starts), _NAME)
+    rows["offset"], rows["name"], rows["source"] = starts, NONE, _START
+    return rows
+
+
+def _first(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return rows by offset; of several at one offset that of the source which is told first."""
+    names = names[np.lexsort((names["source"], names["offset"]))]
+    return np.compress(np.diff(names["offset"].astype(np.int64), prepend=-1) != 0, names)
+
+
+def _in_code(names: npt.NDArray[Any], code: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:
+    section = np.searchsorted(code[:, 0], names["offset"], "right") - 1
     inside = section >= 0
-    inside[inside] = offsets[order][inside] < code[section[inside], 1]
-    order = order[inside]
-    return offsets[order], names[order], sources[order]
+    inside[inside] = names["offset"][inside] < code[section[inside], 1]
+    return np.compress(inside, names)
 
 
 def _table(path: str, uuid: UUID) -> SymbolicTable | None:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from uuid import UUID
 
@@ -29,7 +28,6 @@ __all__ = ["Content", "NamesFolder"]
 _BOUNDS = Bounds(seconds=180, memory=4 << 30, output=1 << 30)
 _FAILURE_SECONDS = 3600.0
 _MOST_OPEN = 256
-_BUILDER = f"{FORMAT}-{version('symbolic')}"
 _OF_OTHERS = {Cause.UNCONFINED}
 
 
@@ -50,7 +48,10 @@ class NamesFolder:
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 (takes its time to import)
+
         self._folder, self._files = folder, LruFolder(folder, limit)
+        self._builder = f"{FORMAT}-{version('symbolic')}"
         self._lock = threading.Lock()
         self._opened: OrderedDict[Path, Artifact] = OrderedDict()
 
@@ -77,7 +78,7 @@ class NamesFolder:
         )
 
     def _path(self, uuid: UUID, content: Content) -> Path:
-        return self._folder / content.sha256[:2] / f"{content.sha256[2:]}-{uuid.hex}-{_BUILDER}"
+        return self._folder / content.sha256[:2] / f"{content.sha256[2:]}-{uuid.hex}-{self._builder}"
 
     def _artifact(self, uuid: UUID, content: Content) -> Artifact:
         path = self._path(uuid, content)

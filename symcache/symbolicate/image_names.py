@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from symcache.demangle import demangle
-from symcache.symbolicate.artifact import Artifact
+from symcache.symbolicate.artifact import STUB, Artifact
 from symcache.symbolicate.model import Call, Location, NameSource
 from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
 from symcache.text import printable
 
 __all__ = ["ImageNames", "call_offsets"]
 
-_SOURCES = tuple(NameSource)
-_EXACT = 1 << 40
-"""Added to the number of a location where the address is the first of what is named, and only then the name is sure."""
-_Offsets = npt.NDArray[np.int64]
+_SOURCES = (*NameSource, NameSource.SYMBOL)
+"""By the numbers of artifacts; the last is `STUB`."""
+_NAMELESS = "<name omitted>"
+"""A function to which DWARF gives no name, as Breakpad calls it."""
+_Numbers = npt.NDArray[Any]
 
 
 class ImageNames:
@@ -33,106 +35,112 @@ class ImageNames:
 
         They are looked up as they are: see `call_offsets`.
         """
-        asked, places = np.unique(np.asarray(offsets, np.int64), return_inverse=True)
-        valid = np.flatnonzero((asked >= 0) & (asked < NONE))
-        keys = np.full(len(asked), -1, np.int64)
-        keys[valid] = self._keys(asked[valid])
-        distinct, which = np.unique(keys, return_inverse=True)
-        # Addresses of one function differ in what they have of DWARF only: all others are one location.
-        found = [self._location(int(key), int(asked[n])) for key, n in zip(distinct, _first(which), strict=True)]
-        return [found[n] for n in which[places].tolist()]
+        wanted, places = np.unique(np.asarray(offsets, np.int64), return_inverse=True)
+        known = np.full(len(wanted), None, object)
+        rest = np.flatnonzero((wanted >= 0) & (wanted < NONE))
+        for artifact in self._artifacts:
+            if artifact.table and len(rest):
+                rest = rest[~_look_up_dwarf(artifact, artifact.table, wanted, rest, known)]
+        self._look_up_atoms(wanted, rest, known)
+        located: list[Location | None] = known[places].tolist()
+        return located
 
-    def _keys(self, offsets: _Offsets) -> _Offsets:
-        """Return a number for each location; -1 for none. Two offsets of one number have the same location."""
-        small = offsets.astype(np.uint32)
-        keys = np.full(len(small), -1, np.int64)
-        base = 0
-        for artifact in self._artifacts:
-            if table := artifact.table:
-                open_ = keys < 0
-                piece = np.searchsorted(artifact.pieces, small, "right") - 1
-                hit = open_ & (piece >= 0)
-                hit[hit] = artifact.piece_functions[piece[hit]] != NONE
-                keys[hit] = base + np.searchsorted(table.starts, small[hit], "right") - 1
-                base += len(table.starts)
-        rest = np.flatnonzero(keys < 0)
-        starts = np.full(len(rest), -1, np.int64)
-        for artifact in self._artifacts:
+    def _look_up_atoms(self, wanted: _Numbers, rest: _Numbers, known: _Numbers) -> None:
+        """Set the locations in `known`, at `rest`, that symbols, exports and function starts tell.
+
+        What begins last before an address is what it lies in; of two things at one place, that of the first artifact.
+        """
+        offsets = wanted[rest].astype(np.uint32)
+        starts, ends = np.full(len(rest), -1, np.int64), np.full(len(rest), 1 << 32, np.int64)
+        owners, atoms = np.full(len(rest), -1), np.zeros(len(rest), np.int64)
+        for owner, artifact in enumerate(self._artifacts):
             if not len(artifact.atoms):
                 continue
-            atom = np.searchsorted(artifact.atoms, small[rest], "right") - 1
-            section = np.searchsorted(artifact.code[:, 0], small[rest], "right") - 1
-            inside = (atom >= 0) & (section >= 0)
-            inside &= (small[rest] < artifact.code[section, 1]) & (artifact.atoms[atom] >= artifact.code[section, 0])
-            # What begins last before the address is what it lies in; of two at one place, that of the first file.
-            begins = np.where(inside, artifact.atoms[atom].astype(np.int64), -1)
-            nearer = begins > starts
-            starts[nearer] = begins[nearer]
-            keys[rest[nearer]] = base + atom[nearer]
-            base += len(artifact.atoms)
-        if not self._has_starts:  # where a symbol begins it is sure, behind that it is not
-            exact = (starts == offsets[rest]) & (starts >= 0)
-            keys[rest[exact]] += _EXACT
-        return keys
-
-    def _location(self, key: int, offset: int) -> Location | None:
-        if key < 0:
-            return None
-        exact, key = divmod(key, _EXACT)
-        for artifact in self._artifacts:
-            if table := artifact.table:
-                if key < len(table.starts):
-                    return _by_dwarf(artifact, table, key, offset)
-                key -= len(table.starts)
-        sizes = [len(artifact.atoms) for artifact in self._artifacts]
-        for artifact, size in zip(self._artifacts, sizes, strict=True):
-            if key < size:
-                return self._by_atom(artifact, key, bool(exact))
-            key -= size
-        return None
-
-    def _by_atom(self, artifact: Artifact, atom: int, exact: bool) -> Location:
-        start = int(artifact.atoms[atom])
-        source = _SOURCES[artifact.atom_sources[atom]]
-        place = int(artifact.atom_names[atom])
-        call = Call(f"fun_{start:x}", f"fun_{start:x}") if place == NONE else _call(artifact.name(place))
-        if not self._has_starts:
-            return Location((call,), start, None, source if exact else NameSource.NEAREST)
-        return Location((call,), start, self._end(start) - start, source)
-
-    def _end(self, start: int) -> int:
-        """Return where the next thing in code begins, or its section ends."""
-        ends = []
-        for artifact in self._artifacts:
-            if len(artifact.atoms):
-                after = int(np.searchsorted(artifact.atoms, np.uint32(start), "right"))
-                section = int(np.searchsorted(artifact.code[:, 0], np.uint32(start), "right")) - 1
-                ends += artifact.atoms[after : after + 1].tolist()
-                ends += artifact.code[section : section + 1, 1].tolist() if section >= 0 else []
-        return int(min(end for end in ends if end > start))
+            atom = np.searchsorted(artifact.atoms, offsets, "right") - 1
+            section = np.searchsorted(artifact.code[:, 0], offsets, "right") - 1
+            inside = (section >= 0) & (offsets < artifact.code[section, 1])
+            after = artifact.atoms[np.minimum(atom + 1, len(artifact.atoms) - 1)].astype(np.int64)
+            end = np.where(after > offsets, np.minimum(after, artifact.code[section, 1]), artifact.code[section, 1])
+            ends[inside] = np.minimum(ends, end)[inside]
+            nearer = inside & (atom >= 0) & (artifact.atoms[atom] >= artifact.code[section, 0])
+            nearer &= artifact.atoms[atom] > starts
+            starts[nearer], owners[nearer], atoms[nearer] = artifact.atoms[atom][nearer], owner, atom[nearer]
+        # Where nothing tells how long a function is, only its first address is sure to be its own.
+        sure = (starts == offsets) | self._has_starts
+        for owner, artifact in enumerate(self._artifacts):
+            owned = np.flatnonzero(owners == owner)
+            _, first, inverse = np.unique(atoms[owned] * 2 + sure[owned], return_index=True, return_inverse=True)
+            one = owned[first]
+            sizes = (ends[one] - starts[one]).tolist() if self._has_starts else [None] * len(one)
+            rows = zip(atoms[one].tolist(), starts[one].tolist(), sizes, sure[one].tolist(), strict=True)
+            known[rest[owned]] = _objects([_of_atom(artifact, *row) for row in rows])[inverse]
 
 
-def _by_dwarf(artifact: Artifact, table: SymbolicTable, row: int, offset: int) -> Location:
-    piece = int(np.searchsorted(artifact.pieces, np.uint32(offset), "right")) - 1
-    start = int(artifact.pieces[piece])
-    end = int(artifact.pieces[piece + 1]) if piece + 1 < len(artifact.pieces) else None
-    calls = []
-    for function, file, line in table.calls(table.first_range + row):
-        name = table.string(int(table.functions["name"][function])) if function != NONE else ""
-        path = printable(table.path(file)) if file != NONE else ""
-        calls.append(_call(name or f"fun_{start:x}", path, line if path and line else None))
-    return Location(tuple(calls), start, end - start if end is not None else None, NameSource.DWARF)
+def _of_atom(artifact: Artifact, atom: int, start: int, size: int | None, sure: bool) -> Location:
+    source, place = int(artifact.atom_sources[atom]), int(artifact.atom_names[atom])
+    symbol, function = _names(f"fun_{start:x}" if place == NONE else artifact.name(place))
+    if source == STUB:  # as LLDB says
+        function = f"symbol stub for: {function}"
+    return Location((Call(function, symbol),), start, size, _SOURCES[source] if sure else NameSource.NEAREST)
 
 
-def _call(name: bytes | str, path: str = "", line: int | None = None) -> Call:
+def _look_up_dwarf(
+    artifact: Artifact, table: SymbolicTable, wanted: _Numbers, rest: _Numbers, known: _Numbers
+) -> npt.NDArray[np.bool_]:
+    """Set the locations in `known`, at `rest`, that DWARF tells; return of which it does."""
+    offsets = wanted[rest].astype(np.uint32)
+    piece = np.searchsorted(artifact.pieces, offsets, "right") - 1
+    hit = piece >= 0
+    hit[hit] = artifact.piece_functions[piece[hit]] != NONE
+    rows, first, inverse = np.unique(
+        np.searchsorted(table.starts, offsets[hit], "right") - 1, return_index=True, return_inverse=True
+    )
+    pieces = piece[hit][first]
+    starts = artifact.pieces[pieces].tolist()
+    # The last piece is none of a function.
+    ends = artifact.pieces[np.minimum(pieces + 1, len(artifact.pieces) - 1)].tolist()
+    known[rest[hit]] = _objects(
+        [
+            Location(calls, start, end - start, NameSource.DWARF)
+            for calls, start, end in zip(_calls(table, rows + table.first_range), starts, ends, strict=True)
+        ]
+    )[inverse]
+    return hit
+
+
+def _calls(table: SymbolicTable, locations: _Numbers) -> list[tuple[Call, ...]]:
+    """Return the calls at each location of a table, the innermost first."""
+    functions: dict[int, tuple[str, str]] = {NONE: ("", "")}
+    paths: dict[int, str] = {NONE: ""}
+    made: dict[tuple[int, int, int], Call] = {}
+    chains: list[tuple[Call, ...]] = []
+    for chain in table.calls(locations):
+        calls = []
+        for place in chain:
+            if (call := made.get(place)) is None:
+                function, file, line = place
+                if function not in functions:
+                    functions[function] = _names(table.function_name(function) or _NAMELESS)
+                if file not in paths:
+                    paths[file] = printable(table.path(file))
+                symbol, name = functions[function]
+                call = made[place] = Call(name, symbol, paths[file], line if line and paths[file] else None)
+            calls.append(call)
+        chains.append(tuple(calls))
+    return chains
+
+
+def _names(name: str | bytes) -> tuple[str, str]:
+    """Return a name as the image has it, and as the source has it."""
     symbol = printable(name)
     function = demangle(symbol)
-    return Call(symbol if function == symbol else printable(function), symbol, path, line)
+    return symbol, symbol if function == symbol else printable(function)
 
 
-def _first(which: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return where each number occurs first; they are 0 to the highest, without a gap."""
-    return np.unique(which, return_index=True)[1]
+def _objects(values: Sequence[object]) -> npt.NDArray[np.object_]:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
 
 
 def call_offsets(offsets: npt.NDArray[np.int64], arch: str) -> npt.NDArray[np.int64]:

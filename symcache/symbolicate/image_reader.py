@@ -5,7 +5,7 @@ Sources: struct nlist_64 (<mach-o/nlist.h>), LC_FUNCTION_STARTS, S_SYMBOL_STUBS,
 
 from __future__ import annotations
 
-import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,13 @@ import numpy.typing as npt
 
 from symcache.dyld import MachImage, SymbolSource, gather_strings, parse_image, read_exports, uleb, walk
 from symcache.errors import MachOError, SharedCacheError
-from symcache.macho import LC, N, S, Section, Slice
+from symcache.macho import LC, N, S, Section
 
 __all__ = ["ImageReader", "NamedOffsets", "function_starts"]
 
 _MAX_OFFSET = 0xFFFF_FFFF
 _CODE = S.ATTR_PURE_INSTRUCTIONS | S.ATTR_SOME_INSTRUCTIONS
 _REEXPORT, _ABSOLUTE, _KIND = 0x08, 0x02, 0x03
-_INDIRECT_LOCAL = 0x8000_0000 | 0x4000_0000  # INDIRECT_SYMBOL_LOCAL, INDIRECT_SYMBOL_ABS
 _UNDERSCORE = ord("_")
 
 
@@ -35,10 +34,10 @@ class NamedOffsets:
 
 
 class ImageReader:
-    """One image in a file that is mapped; offsets are bytes from its header in memory. Raises MachOError."""
+    """One thin image; offsets are bytes from its header in memory. Raises MachOError."""
 
-    def __init__(self, data: mmap.mmap, image: Slice, what: str) -> None:
-        self._what, self.data = what, memoryview(data)[image.offset : image.offset + image.size]
+    def __init__(self, data: memoryview, what: str) -> None:
+        self._what, self.data = what, data
         try:
             self._image: MachImage = parse_image(self.data, what)
         except SharedCacheError as error:
@@ -49,6 +48,7 @@ class ImageReader:
         self.text_size = min(text.vmsize, _MAX_OFFSET)
         self._base = text.vmaddr
         self._sections: list[Section] = [s for c in self._image.segments.values() for s in c.sections()]
+        self._read_symtab()
 
     def view(self, start: int, size: int, what: str) -> memoryview:
         """Return bytes that a load command names. Raises SharedCacheError where they do not lie in the file."""
@@ -80,37 +80,55 @@ class ImageReader:
             return np.zeros(0, np.uint32)
 
     def symbols(self) -> NamedOffsets:
-        """Return the symbols that are defined in sections, and those of stubs; of several at one place an external one.
+        """Return the symbols that are defined in sections; of several at one place an external one."""
+        kind = self._nlists["n_type"]
+        offsets = self._nlists["n_value"].astype(np.int64) - np.int64(self._base)
+        rows = np.flatnonzero(kind & (N.STAB | N.TYPE) == N.SECT)
+        rows = rows[np.argsort(kind[rows] & N.EXT == 0, kind="stable")]
+        return self._named(rows, offsets[rows])
 
-        None where the table is damaged.
-        """
-        command = self._image.find(LC.SYMTAB)
-        table = command.symtab() if command else None
-        if not table:
-            return _NOTHING
-        layout = self._image.header.structs.nlist
+    def stubs(self) -> NamedOffsets:
+        """Return the stubs through which functions of other images are called, by the names of these."""
+        indirect = self._indirect()
+        rows, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for section in self._sections:
+            if section.flags & S.TYPE == S.SYMBOL_STUBS and section.reserved2:
+                called = indirect[section.reserved1 :][: section.size // section.reserved2]
+                rows.append(called)
+                places.append(section.addr - self._base + np.arange(len(called)) * section.reserved2)
+        return self._named(np.concatenate(rows), np.concatenate(places))
+
+    def _indirect(self) -> npt.NDArray[np.int64]:
+        """Return the indirect symbol table: rows of the symbol table, and marks of what has none."""
+        command = self._image.find(LC.DYSYMTAB)
+        table = command.dysymtab() if command else None
         try:
-            raw = self.view(table.symoff, table.nsyms * layout.itemsize, "symbol table")
-            pool = self.view(table.stroff, table.strsize, "names of symbols")
+            raw = self.view(table.indirectsymoff, 4 * table.nindirectsyms, "indirect symbols") if table else b""
         except SharedCacheError:
-            return _NOTHING
-        nlists = np.frombuffer(raw, layout)
-        offsets = nlists["n_value"].astype(np.int64) - np.int64(self._base)
-        kind = nlists["n_type"]
-        kept = (kind & (N.STAB | N.TYPE) == N.SECT) & (nlists["n_strx"] < len(pool)) & (nlists["n_strx"] > 0)
-        kept &= (offsets >= 0) & (offsets < _MAX_OFFSET)
-        rows = np.flatnonzero(kept)
-        rows = rows[np.lexsort((rows, kind[rows] & N.EXT == 0, offsets[rows]))]
-        return self._distinct(nlists[rows], offsets[rows], np.frombuffer(pool, np.uint8))
+            raw = b""
+        return np.frombuffer(raw, np.dtype(self._image.header.structs.order + "u4")).astype(np.int64)
 
-    def _distinct(
-        self, nlists: npt.NDArray[np.void], offsets: npt.NDArray[np.int64], pool: npt.NDArray[np.uint8]
-    ) -> NamedOffsets:
-        """Return the first name at each of the sorted `offsets`."""
-        first = np.flatnonzero(np.diff(offsets, prepend=-1))
-        nlists, offsets = nlists[first], offsets[first]
+    def _read_symtab(self) -> None:
+        """Set `_nlists` and `_pool`: empty where there is no symbol table, or it is damaged."""
+        layout = self._image.header.structs.nlist
+        self._nlists, self._pool = np.zeros(0, layout), np.zeros(0, np.uint8)
+        command = self._image.find(LC.SYMTAB)
+        if command and (table := command.symtab()):
+            with suppress(SharedCacheError):
+                raw = self.view(table.symoff, table.nsyms * layout.itemsize, "symbol table")
+                self._pool = np.frombuffer(self.view(table.stroff, table.strsize, "names of symbols"), np.uint8)
+                self._nlists = np.frombuffer(raw, layout)
+
+    def _named(self, rows: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> NamedOffsets:
+        """Return the names of symbols at these offsets; of several at one offset that of the first row."""
+        kept = (rows < len(self._nlists)) & (offsets >= 0) & (offsets < _MAX_OFFSET)
+        rows, offsets = rows[kept], offsets[kept]
+        places = self._nlists["n_strx"][rows]
+        kept = (places < len(self._pool)) & (places > 0)
+        offsets, first = np.unique(offsets[kept], return_index=True)
+        nlists = self._nlists[rows[kept][first]]
         try:
-            places, pieces, _ = gather_strings(SymbolSource(nlists, pool, self._what), 0)
+            places, pieces, _ = gather_strings(SymbolSource(nlists, self._pool, self._what), 0)
         except SharedCacheError:
             return _NOTHING
         gathered = b"".join(pieces) + b"\0"

@@ -64,13 +64,24 @@ class SymbolicTable:
             rows[inlined] = into[rows[inlined]]
         raise ValueError(f"calls that are inlined into each other more than {MAX_DEPTH} deep")
 
-    def calls(self, location: int) -> list[tuple[int, int, int]]:
-        """Return (function, file, line) of a location, and of those that it is inlined into, the innermost first."""
-        found: list[tuple[int, int, int]] = []
-        while location != NONE and len(found) < MAX_DEPTH:
-            file, line, function, location = self.locations[location].tolist()
-            found.append((function, file, line))
-        return found
+    def calls(self, locations: npt.NDArray[np.int64]) -> list[list[tuple[int, int, int]]]:
+        """Return (function, file, line) at each location, and of those that it is inlined into, the innermost first."""
+        chains: list[list[tuple[int, int, int]]] = [[] for _ in locations]
+        open_chains, rows = np.arange(len(locations)), np.asarray(locations, np.int64)
+        for _ in range(MAX_DEPTH):
+            if not len(rows):
+                break
+            level = self.locations[rows]
+            called = zip(level["function"].tolist(), level["file"].tolist(), level["line"].tolist(), strict=True)
+            for chain, call in zip(open_chains.tolist(), called, strict=True):
+                chains[chain].append(call)
+            inlined = np.flatnonzero(level["inlined_into"] != NONE)
+            open_chains, rows = open_chains[inlined], level["inlined_into"][inlined].astype(np.int64)
+        return chains
+
+    def function_name(self, function: int) -> str:
+        """Return the name of a function as the image has it; it may be empty."""
+        return self.string(int(self.functions["name"][function]))
 
     def string(self, offset: int) -> str:
         """Return a string; "" for `NONE`."""
