@@ -8,12 +8,15 @@ from symcache.late_imports import late_imports
 from symcache.symbolicate.model import Call, Location, NameSource
 
 if TYPE_CHECKING:
+    from symcache.symbolicate.artifact import Artifact
+    from symcache.symbolicate.builder import build, choose_slice
     from symcache.symbolicate.folder import Content, NamesFolder
     from symcache.symbolicate.image_names import ImageNames, call_offsets
     from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
 
 __all__ = [
     "NONE",
+    "Artifact",
     "Call",
     "Content",
     "ImageNames",
@@ -21,7 +24,9 @@ __all__ = [
     "NameSource",
     "NamesFolder",
     "SymbolicTable",
+    "build",
     "call_offsets",
+    "choose_slice",
 ]
 
 # What the child that reads images has no use for is not imported with it.
@@ -29,10 +34,13 @@ __getattr__ = late_imports(
     __name__,
     {
         "NONE": "symbolic_table",
+        "Artifact": "artifact",
         "Content": "folder",
         "ImageNames": "image_names",
         "NamesFolder": "folder",
         "SymbolicTable": "symbolic_table",
+        "build": "builder",
         "call_offsets": "image_names",
+        "choose_slice": "builder",
     },
 )

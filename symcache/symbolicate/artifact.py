@@ -47,13 +47,13 @@ def write_artifact(out: BinaryIO, facts: Mapping[str, object], columns: Mapping[
 class Artifact:
     """The columns of one artifact. Offsets are bytes from the image's header, in ascending order."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap | memoryview) -> None:
         """Map the columns. Raises IntegrityError for another format."""
         try:
             magic, size = _HEAD.unpack_from(data)
             if magic != _MAGIC or size > _MAX_DESCRIPTION - _HEAD.size:
                 raise ValueError("another magic")
-            description = json.loads(data[_HEAD.size : _HEAD.size + size])
+            description = json.loads(bytes(data[_HEAD.size : _HEAD.size + size]))
             self._data, self._places = data, description["columns"]
             self.has_starts: bool = bool(description["facts"]["has_starts"])
             self.code = self._column("code").reshape(-1, 2)
