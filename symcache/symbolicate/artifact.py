@@ -27,6 +27,8 @@ STUB = len(NameSource)
 _MAGIC = b"symnames"
 _HEAD = struct.Struct("<8sQ")
 _MAX_DESCRIPTION = 4096
+_SHORT, _MAX_NAME = 256, 64 << 10
+"""Bytes of most names, and the most that are looked at."""
 _TYPES: dict[object, np.dtype[Any]] = {"u1": np.dtype(np.uint8), "u4": np.dtype("<u4")}
 
 
@@ -90,9 +92,8 @@ class Artifact:
         return column
 
     def name(self, place: int) -> bytes:
-        """Return the name at `place` of the pool."""
-        pool = self._pool.data
-        window = bytes(pool[place : place + 256])
-        while b"\0" not in window and len(window) < len(pool) - place:
-            window = bytes(pool[place : place + 4 * len(window)])
-        return window.partition(b"\0")[0]
+        """Return the name at `place` of the pool; of one that is absurdly long, the beginning."""
+        name = bytes(self._pool.data[place : place + _SHORT]).partition(b"\0")[0]
+        if len(name) == _SHORT:
+            name = bytes(self._pool.data[place : place + _MAX_NAME]).partition(b"\0")[0]
+        return name

@@ -20,6 +20,8 @@ _SOURCES = (*NameSource, NameSource.SYMBOL)
 """By the numbers of artifacts; the last is `STUB`."""
 _NAMELESS = "<name omitted>"
 """A function to which DWARF gives no name, as Breakpad calls it."""
+_MAX_NAME = 8192
+"""Characters; the longest names of real programs have some thousand."""
 _Numbers = npt.NDArray[Any]
 
 
@@ -132,7 +134,7 @@ def _calls(table: SymbolicTable, locations: _Numbers) -> list[tuple[Call, ...]]:
 
 def _names(name: str | bytes) -> tuple[str, str]:
     """Return a name as the image has it, and as the source has it."""
-    symbol = printable(name)
+    symbol = printable(name, limit=_MAX_NAME)
     function = demangle(symbol)
     return symbol, symbol if function == symbol else printable(function)
 

@@ -82,7 +82,8 @@ class ImageReader:
     def symbols(self) -> NamedOffsets:
         """Return the symbols that are defined in sections; of several at one place an external one."""
         kind = self._nlists["n_type"]
-        offsets = self._nlists["n_value"].astype(np.int64) - np.int64(self._base)
+        # Kernel extensions lie in the upper half, where signed numbers are negative.
+        offsets = (self._nlists["n_value"].astype(np.uint64) - np.uint64(self._base)).view(np.int64)
         rows = np.flatnonzero(kind & (N.STAB | N.TYPE) == N.SECT)
         rows = rows[np.argsort(kind[rows] & N.EXT == 0, kind="stable")]
         return self._named(rows, offsets[rows])
@@ -92,7 +93,8 @@ class ImageReader:
         indirect = self._indirect()
         rows, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for section in self._sections:
-            if section.flags & S.TYPE == S.SYMBOL_STUBS and section.reserved2:
+            inside = 0 <= section.addr - self._base < _MAX_OFFSET
+            if inside and section.flags & S.TYPE == S.SYMBOL_STUBS and section.reserved2:
                 called = indirect[section.reserved1 :][: section.size // section.reserved2]
                 rows.append(called)
                 places.append(section.addr - self._base + np.arange(len(called)) * section.reserved2)

@@ -13,12 +13,14 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_DEPTH", "NONE", "SymbolicTable"]
+__all__ = ["NONE", "SymbolicTable"]
 
 NONE = 0xFFFFFFFF
 """No such row, no such string."""
-MAX_DEPTH = 4096
+_MAX_DEPTH = 4096
 """Of calls that are inlined into each other."""
+_MAX_CALLS = 256
+"""Of these that are told of one address: whoever makes an image could have each request take gigabytes."""
 _MAGIC, _VERSION = b"SYMC", 9
 _HEADER = struct.Struct("<4sI32s6I16x")
 """Magic, version, debug id, architecture; how many files, functions, locations and ranges; bytes of strings."""
@@ -58,17 +60,20 @@ class SymbolicTable:
         """Return, for each range, the function that is not inlined there itself: a row number."""
         into = self.locations["inlined_into"]
         rows = np.arange(self.first_range, len(self.locations), dtype=np.uint32)
-        for _ in range(MAX_DEPTH):
+        for _ in range(_MAX_DEPTH):
             if not len(inlined := np.flatnonzero(into[rows] != NONE)):
                 return self.locations["function"][rows]
             rows[inlined] = into[rows[inlined]]
-        raise ValueError(f"calls that are inlined into each other more than {MAX_DEPTH} deep")
+        raise ValueError(f"calls that are inlined into each other more than {_MAX_DEPTH} deep")
 
     def calls(self, locations: npt.NDArray[np.int64]) -> list[list[tuple[int, int, int]]]:
-        """Return (function, file, line) at each location, and of those that it is inlined into, the innermost first."""
+        """Return (function, file, line) at each location, and of those that it is inlined into, the innermost first.
+
+        Of more than 256 calls the outer ones are left out.
+        """
         chains: list[list[tuple[int, int, int]]] = [[] for _ in locations]
         open_chains, rows = np.arange(len(locations)), np.asarray(locations, np.int64)
-        for _ in range(MAX_DEPTH):
+        for _ in range(_MAX_CALLS):
             if not len(rows):
                 break
             level = self.locations[rows]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +11,12 @@ import numpy as np
 import pytest
 
 from symcache.dyld import SharedCache, extract_all
-from symcache.macho import identify, text_address
-from symcache.symbolicate import Content, ImageNames, Location, NamesFolder, NameSource, call_offsets
+from symcache.macho import LC, identify, mach_header, text_address
+from symcache.symbolicate import ImageNames, NamesFolder, NameSource, call_offsets
 from tests.support.apple import apple_caches
 from tests.support.toolchain import dsym, lipo, need_toolchain
-from tests.symbolicate.lldb_names import LldbName, lldb_names
+from tests.symbolicate.comparing import content, differing, need_lldb
+from tests.symbolicate.lldb_names import lldb_names
 
 _SOURCE = """
 #define APART __attribute__((noinline))
@@ -46,6 +44,7 @@ class Built:
     arch: str
     whole: Path
     stripped: Path
+    without_symbols: Path
     without_starts: Path
     dsym: Path
 
@@ -61,12 +60,22 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (folder / "ledger.cpp").write_text(_SOURCE)
     _run("clang-19", "-target", f"{arch}-apple-macos12", "-g", "-O2", "-c", folder / "ledger.cpp", "-o", folder / "o")
     link = ("ld64.lld-19", "-arch", arch, "-platform_version", "macos", "12.0", "12.0", "-undefined", "dynamic_lookup")
-    whole, stripped, without = (folder / name for name in ("whole", "stripped", "without"))
+    whole, stripped, exporting, without = (folder / name for name in ("whole", "stripped", "exporting", "without"))
     _run(*link, "-dylib", folder / "o", "-o", whole)
     _run(*link, "-dylib", "-no_function_starts", folder / "o", "-o", without)
     inner = next((dsym(whole) / "Contents" / "Resources" / "DWARF").iterdir())
     _run("llvm-strip-19", "-x", whole, "-o", stripped)
-    return Built(arch, whole, stripped, without, inner)
+    exporting.write_bytes(_without_symbols(whole.read_bytes()))
+    return Built(arch, whole, stripped, exporting, without, inner)
+
+
+def _without_symbols(image: bytes) -> bytes:
+    """Return an image without symbol table: what it exports stands in the trie only."""
+    data, header = bytearray(image), mach_header(image)
+    assert header
+    for command in header.load_commands(data, {LC.SYMTAB, LC.DYSYMTAB}):
+        data[command.body : command.offset + command.cmdsize] = bytes(command.cmdsize - 8)
+    return bytes(data)
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +83,10 @@ def names_folder(tmp_path_factory: pytest.TempPathFactory) -> NamesFolder:
     return NamesFolder(tmp_path_factory.mktemp("folder"), 1 << 30)
 
 
-def _content(file: Path) -> Content:
-    return Content(hashlib.sha256(file.read_bytes()).hexdigest(), lambda: os.open(file, os.O_RDONLY))
-
-
 def _open(folder: NamesFolder, *files: Path) -> ImageNames:
     uuid = identify(files[-1])[0].uuid
     assert uuid
-    return folder.open(uuid, [_content(file) for file in files])
+    return folder.open(uuid, [content(file) for file in files])
 
 
 def _code(file: Path) -> list[int]:
@@ -97,42 +102,23 @@ def _text_end(file: Path) -> int:
     return int(row[3], 16) + int(row[2], 16) - (text_address(file.read_bytes()) or 0)
 
 
-def _need_lldb() -> None:
-    if importlib.util.find_spec("lldb") is None:
-        pytest.skip("LLDB is not installed for this Python (pip install lldb-for-pwndbg)")
-
-
-def _differing(
-    offsets: list[int], found: list[Location | None], told: list[LldbName | None]
-) -> list[tuple[int, Location | None, object]]:
-    """Return where LLDB knows more or less, or calls it otherwise."""
-    differing = []
-    for offset, location, lldb in zip(offsets, found, told, strict=True):
-        if lldb is None and location is None:
-            continue
-        if lldb is not None and location is not None:
-            name, start = lldb
-            ours = location.calls[-1].symbol
-            unnamed = name.startswith("___lldb_unnamed_symbol") and location.source is NameSource.FUNCTION_START
-            if start == location.start and (unnamed or ours in {name, name.removeprefix("_")}):
-                continue
-        differing.append((offset, location, lldb))
-    return differing
-
-
 def test_names_are_those_of_lldb(built: Built, names_folder: NamesFolder) -> None:
-    _need_lldb()
-    files = {built.whole: {NameSource.SYMBOL}, built.stripped: {NameSource.SYMBOL, NameSource.FUNCTION_START}}
-    offsets = {file: _code(file) for file in files}
-    lldb = lldb_names([(file, built.arch, offsets[file]) for file in files])
+    need_lldb()
+    files = {
+        built.whole: {NameSource.SYMBOL},
+        built.stripped: {NameSource.SYMBOL, NameSource.FUNCTION_START},
+        built.without_symbols: {NameSource.EXPORT, NameSource.FUNCTION_START},
+    }
+    offsets = _code(built.whole)
+    lldb = lldb_names([(file, built.arch, offsets) for file in files])
     for (file, sources), told in zip(files.items(), lldb, strict=True):
-        found = _open(names_folder, file).look_up(np.array(offsets[file]))
-        assert _differing(offsets[file], found, told) == []
+        found = _open(names_folder, file).look_up(np.array(offsets))
+        assert differing(offsets, found, told) == []
         assert {location.source for location in found if location} == sources
 
 
 def test_images_of_apples_caches_have_the_names_that_lldb_gives(tmp_path: Path, names_folder: NamesFolder) -> None:
-    _need_lldb()
+    need_lldb()
     with SharedCache.open(apple_caches() / "arm64e-mac" / "dyld_shared_cache_arm64e") as cache:
         extract_all(cache, tmp_path / "images", jobs=1)
     file = max((f for f in (tmp_path / "images").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
@@ -142,7 +128,7 @@ def test_images_of_apples_caches_have_the_names_that_lldb_gives(tmp_path: Path, 
     known = [(o, location) for o, location in zip(offsets, found, strict=True) if location]
     assert len(known) > 100
     (told,) = lldb_names([(file, "arm64e", [o for o, _ in known])])
-    assert _differing([o for o, _ in known], [location for _, location in known], told) == []
+    assert differing([o for o, _ in known], [location for _, location in known], told) == []
 
 
 def test_inlined_calls_and_lines_are_those_of_llvm(built: Built, names_folder: NamesFolder) -> None:
@@ -248,9 +234,23 @@ def test_the_uuid_chooses_the_slice_of_a_universal_file(
     for arch, image in zip(_ARCHES, images, strict=True):
         uuid = identify(image)[0].uuid
         assert uuid
-        names = names_folder.open(uuid, [_content(both)])
+        names = names_folder.open(uuid, [content(both)])
         offsets = np.array(_code(image)[:1])
         assert [location.calls[0].symbol for location in names.look_up(offsets) if location] == [f"of_{arch}"]
+
+
+def test_images_in_the_upper_half_of_memory_have_names(tmp_path: Path, names_folder: NamesFolder) -> None:
+    """Kernel extensions lie there."""
+    need_toolchain()
+    source, image = tmp_path / "high.c", tmp_path / "high"
+    source.write_text("int high(int x) { return x; }\n")
+    _run("clang-19", "-target", "x86_64-apple-macos12", "-c", source, "-o", tmp_path / "o")
+    link = ("ld64.lld-19", "-arch", "x86_64", "-platform_version", "macos", "12.0", "12.0", "-dylib")
+    _run(*link, "-image_base", "0xffffff8000200000", tmp_path / "o", "-o", image)
+    offsets = _code(image)
+    assert {
+        location and location.calls[0].symbol for location in _open(names_folder, image).look_up(np.array(offsets))
+    } == {"high"}
 
 
 def test_return_addresses_are_lowered_into_the_call() -> None:

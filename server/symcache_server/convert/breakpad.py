@@ -14,14 +14,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache.errors import MachOError
-from symcache.symbolicate import Artifact, build, choose_slice
 from symcache.text import printable
-from symcache_server.convert.breakpad_records import Debug, public_records
-from symcache_server.convert.breakpad_unwinding import unwinding_records
 from symcache_server.convert.child import begin_output, write_by_child
+
+if TYPE_CHECKING:
+    from symcache.symbolicate import Artifact
 
 __all__ = ["REVISION", "make_symbol_file"]
 
@@ -56,6 +57,9 @@ def main() -> None:
 
 
 def _records(uuid: UUID, images: Sequence[str]) -> Iterator[str]:
+    # The server has no use for these.
+    from symcache_server.convert.breakpad_records import Debug, public_records  # noqa: PLC0415
+
     artifacts = [artifact for image in images if (artifact := _artifact(uuid, image))]
     if not artifacts:
         sys.exit(1)
@@ -79,6 +83,8 @@ def _records(uuid: UUID, images: Sequence[str]) -> Iterator[str]:
 
 def _artifact(uuid: UUID, image: str) -> Artifact | None:
     """Return what names the code of an image; None if it cannot be read."""
+    from symcache.symbolicate import Artifact, build  # noqa: PLC0415
+
     made = BytesIO()
     try:
         build(uuid, image, made)
@@ -89,15 +95,19 @@ def _artifact(uuid: UUID, image: str) -> Artifact | None:
 
 def _unwinding(uuid: UUID, images: Sequence[str]) -> Iterator[str]:
     """Yield STACK CFI records: of the binary, since a dSYM has the section but not its bytes."""
+    import numpy as np  # noqa: PLC0415
     from symbolic.debuginfo import Archive  # noqa: PLC0415
     from symbolic.exceptions import SymbolicError  # noqa: PLC0415
+
+    from symcache.symbolicate import choose_slice  # noqa: PLC0415
+    from symcache_server.convert.breakpad_unwinding import unwinding_records  # noqa: PLC0415
 
     for image in reversed(images):
         try:
             slices = list(Archive.open(image).iter_objects())
             thing = next(thing for thing in slices if len(slices) == 1 or thing.debug_id == str(uuid))
-            data = Path(image).read_bytes()
-            chosen = choose_slice(memoryview(data), uuid)
+            data = np.memmap(image, np.uint8, "r").data
+            chosen = choose_slice(data, uuid)
             records = unwinding_records(thing, data[chosen.offset : chosen.offset + chosen.size])
         except (SymbolicError, MachOError, StopIteration):
             continue

@@ -28,13 +28,13 @@ class _Rules(NamedTuple):
     lines: list[str]
 
 
-def unwinding_records(thing: Any, image: bytes) -> str:
+def unwinding_records(thing: Any, image: memoryview) -> str:
     """Return the records of one image, which `thing` is to `symbolic`, and `image` is the bytes of; "" for none.
 
     Raises SymbolicError.
     """
     compact = _records(thing)
-    by_name = {section.sectname: section for section in sections(image[:_HEAD], len(image))}
+    by_name = {section.sectname: section for section in sections(bytes(image[:_HEAD]), len(image))}
     if "__eh_frame" not in by_name or "__unwind_info" not in by_name:
         return compact
     rules = [r for r in _rules(_records_of_eh_frame(image)) if ".cfa:" in r.lines[0] and ".ra:" in r.lines[0]]
@@ -47,15 +47,16 @@ def _records(thing: Any) -> str:
     return records[start:].decode("utf-8", "replace") if start >= 0 else ""
 
 
-def _records_of_eh_frame(image: bytes) -> str:
+def _records_of_eh_frame(image: memoryview) -> str:
     """Return what `symbolic` tells of the image as if it had no `__unwind_info`; "" if it cannot read it."""
     from symbolic.debuginfo import Archive  # noqa: PLC0415
     from symbolic.exceptions import SymbolicError  # noqa: PLC0415
 
     # The name of the section in its load command, which is in front of the name of its segment.
-    hidden = image[:_HEAD].replace(b"__unwind_info\0\0\0__TEXT\0", b"__hidden_info\0\0\0__TEXT\0", 1) + image[_HEAD:]
+    head = bytes(image[:_HEAD]).replace(b"__unwind_info\0\0\0__TEXT\0", b"__hidden_info\0\0\0__TEXT\0", 1)
+    hidden = b"".join((head, image[_HEAD:]))
     try:
-        archive = Archive.from_bytes(hidden)  # keeps no reference to the bytes
+        archive = Archive.from_bytes(hidden)  # which keeps no reference to them
         return "".join(_records(thing) for thing in archive.iter_objects())
     except SymbolicError:
         return ""
