@@ -21,6 +21,7 @@ RANK = {
     "symcache.resolve": 5,
     "symcache.client": 4,
     "symcache.library": 3,
+    "symcache.symbolicate": 3,
     "symcache.catalog": 2,
     "symcache.store": 2,
     "symcache.dyld": 2,

@@ -6,6 +6,7 @@ it is given, no processes of its own; and it ends with this process, and when it
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -19,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from symcache.confined import inside
 from symcache.confined.conversation import Conversation, NoRequestError
@@ -99,7 +100,8 @@ class ConfinedProcess:
     `python`: returns the command that runs a file with arguments, such as `own_python`. `script`: a file, or `-m` and
     the module as first of `arguments`. `folder`: an empty one, where it works. `terminal`: standard input and output
     are ours, for as long as the user likes. `conversation`: with it, if it is told or asks for anything; its
-    `child_ends` are for `arguments`. To be used by the thread that made it: Linux ends it with that.
+    `child_ends` are for `arguments`. `descriptors`: open files that it gets by the same numbers. To be used by the
+    thread that made it: Linux ends it with that.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class ConfinedProcess:
         folder: Path,
         terminal: bool = False,
         conversation: Conversation | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self._bounds, self._terminal = bounds, terminal
         self._conversation = conversation
@@ -127,7 +130,7 @@ class ConfinedProcess:
                 cwd=folder,
                 env=dict(environment),
                 start_new_session=not terminal,  # the terminal belongs to our session
-                pass_fds=conversation.child_ends if conversation else (),
+                pass_fds=(*(conversation.child_ends if conversation else ()), *descriptors),
             )
         except BaseException:
             self._errors.close()
@@ -159,17 +162,23 @@ class ConfinedProcess:
 
         `what`: it, as messages begin.
         """
+        received = io.BytesIO()
+        return self.copy(what, received, accepted), received.getvalue()
+
+    def copy(self, what: str, out: BinaryIO, accepted: Sequence[int] = ()) -> int:
+        """As `read`, but write what is on standard output to `out`, and return the exit code."""
         stream, limit, end = self._process.stdout, self._bounds.output, time.monotonic() + self._bounds.seconds
         if stream is None:
             raise ValueError("its standard output is the terminal")
-        received, ended = bytearray(), False
+        received, ended = 0, False
         while not ended:
             ready, took = self._proceed(what, [stream.fileno()], max(0.0, end - time.monotonic()))
             end += took
             if stream.fileno() in ready:
-                received += (part := os.read(stream.fileno(), 1 << 20))
-                ended = not part
-            if len(received) > limit:
+                part = os.read(stream.fileno(), 1 << 20)
+                received, ended = received + len(part), not part
+                out.write(part)
+            if received > limit:
                 raise ProcessFailure(f"{what} writes more than {limit >> 20} MiB", Cause.OUTPUT)
         try:
             code = self._process.wait(timeout=max(_END_SECONDS, end - time.monotonic()))
@@ -178,7 +187,7 @@ class ConfinedProcess:
         self.kill()  # what it has left behind, where it could leave anything
         if code and code not in accepted:
             raise self._failure(what)
-        return code, bytes(received)
+        return code
 
     def _proceed(self, what: str, outputs: list[int], seconds: float | None) -> tuple[list[int], float]:
         """Go on with the conversation, or return which of `outputs` can be read; with the seconds that we responded."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from symcache.dyld.cache import Image, MissingFile, SharedCache
     from symcache.dyld.cache_file import CacheFilePart
     from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
+    from symcache.dyld.exports import read_exports
     from symcache.dyld.extract import Extracted, ExtractReport, Failed, extract_all, extract_image
     from symcache.dyld.header import (
         HEAD_SIZE,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         parse_subcaches,
     )
     from symcache.dyld.images import ImageTable, read_images, tables_end
+    from symcache.dyld.mach_image import MachImage, parse_image
     from symcache.dyld.names import (
         Companion,
         cache_arch,
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
         is_main_name,
     )
     from symcache.dyld.revision import EXTRACTOR, REVISION
-    from symcache.dyld.symbols import LocalSymbols, read_local_symbols
+    from symcache.dyld.symbols import LocalSymbols, SymbolSource, gather_strings, read_local_symbols
+    from symcache.dyld.trie import uleb, walk
 
 __all__ = [
     "EXTRACTOR",
@@ -49,10 +52,12 @@ __all__ = [
     "Image",
     "ImageTable",
     "LocalSymbols",
+    "MachImage",
     "Mapping",
     "MissingFile",
     "SharedCache",
     "SignedPages",
+    "SymbolSource",
     "cache_arch",
     "canonical_arch",
     "check_pages",
@@ -60,15 +65,20 @@ __all__ = [
     "extract_all",
     "extract_image",
     "find_caches",
+    "gather_strings",
     "is_cache_name",
     "is_main_name",
     "parse_header",
+    "parse_image",
     "parse_mappings",
     "parse_subcaches",
     "platform_identifier",
+    "read_exports",
     "read_images",
     "read_local_symbols",
     "tables_end",
+    "uleb",
+    "walk",
 ]
 
 # What maps and extracts needs numpy; names, constants and headers are used by many who need neither.
@@ -79,9 +89,11 @@ __getattr__ = late_imports(
         "cache": ("Image", "MissingFile", "SharedCache"),
         "cache_file": ("CacheFilePart",),
         "code_signature": ("SignedPages", "check_pages", "platform_identifier"),
+        "exports": ("read_exports",),
         "extract": ("Extracted", "ExtractReport", "Failed", "extract_all", "extract_image"),
         "header": ("HEAD_SIZE", "MAX_HEADER", "Header", "Mapping", "parse_header", "parse_mappings", "parse_subcaches"),
         "images": ("ImageTable", "read_images", "tables_end"),
+        "mach_image": ("MachImage", "parse_image"),
         "names": (
             "Companion",
             "cache_arch",
@@ -92,6 +104,7 @@ __getattr__ = late_imports(
             "is_main_name",
         ),
         "revision": ("EXTRACTOR", "REVISION"),
-        "symbols": ("LocalSymbols", "read_local_symbols"),
+        "symbols": ("LocalSymbols", "SymbolSource", "gather_strings", "read_local_symbols"),
+        "trie": ("uleb", "walk"),
     },
 )

@@ -15,7 +15,7 @@ from symcache.dyld.header import Mapping
 from symcache.dyld.images import Image, read_aliases, read_images
 from symcache.dyld.names import Companion, companions_of, is_cache_name
 from symcache.errors import SharedCacheError
-from symcache.model import uuid_text
+from symcache.kinds import uuid_text
 
 __all__ = ["Image", "MissingFile", "SharedCache"]
 

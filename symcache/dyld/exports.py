@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from symcache.dyld.linkedit_source import LinkeditSource
 from symcache.dyld.mach_image import MachImage
 from symcache.dyld.trie import uleb, walk
 from symcache.macho import LC
@@ -24,14 +23,14 @@ _DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD
 """Those that dyld counts for ordinals."""
 
 
-def read_exports(image: MachImage, source: LinkeditSource) -> bytes:
-    """Return the exports trie, from its own command or from LC_DYLD_INFO."""
+def read_exports(image: MachImage, view: Callable[[int, int, str], memoryview]) -> bytes:
+    """Return the exports trie, from its own command or from LC_DYLD_INFO; `view`: as `LinkeditSource.view`."""
     command = image.find(LC.DYLD_EXPORTS_TRIE)
     if command and (own := command.linkedit_data()) and own.datasize:
-        return bytes(source.view(*own, "exports trie"))
+        return bytes(view(*own, "exports trie"))
     command = image.find(LC.DYLD_INFO, LC.DYLD_INFO_ONLY)
     if command and (info := command.dyld_info()) and info.export_size:
-        return bytes(source.view(info.export_off, info.export_size, "exports trie"))
+        return bytes(view(info.export_off, info.export_size, "exports trie"))
     return b""
 
 

@@ -60,7 +60,7 @@ def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None,
             at = append(source.view(*old, kind.name)) if old.datasize else 0
             structs.linkedit_data.pack_into(image.data, command.body, at, old.datasize)
 
-    exports = read_exports(image, source)
+    exports = read_exports(image, source.view)
     if (command := image.find(LC.SYMTAB)) and (symtab := command.symtab()):
         ranges = image.find(LC.DYSYMTAB)
         table = _merge(image, source, symtab, ranges.dysymtab() if ranges else None, locals_, exports)

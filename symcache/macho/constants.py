@@ -90,6 +90,7 @@ class S(IntEnum):
     """Types and attributes of a section, and the mask of its type (SECTION_TYPE)."""
 
     ZEROFILL = 0x1
+    SYMBOL_STUBS = 0x8
     COALESCED = 0xB
     GB_ZEROFILL = 0xC
     THREAD_LOCAL_ZEROFILL = 0x12

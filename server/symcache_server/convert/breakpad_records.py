@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from symcache.symbolicate import NONE, SymbolicTable
 from symcache.text import printable
-from symcache_server.convert.symbolic_table import NONE, SymbolicTable
 
 __all__ = ["Debug", "public_records"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from symcache.dump import source_path
 from symcache.errors import UsageError
 from symcache.macho import sections
-from symcache_server.convert.child import confine, write_by_child
+from symcache_server.convert.child import begin_output, write_by_child
 
 __all__ = ["REVISION", "line_files", "main", "make_file_list"]
 
@@ -43,7 +43,7 @@ def make_file_list(images: Sequence[int], target: Path) -> None:
 
 def main() -> None:
     """Print the files that the line tables of the image named on the command line name."""
-    confine()
+    begin_output()
     sys.stdout.writelines(f"{path}\n" for path in sorted(line_files(Path(sys.argv[1]).read_bytes())))
 
 
@@ -106,3 +106,7 @@ def _recorded(dwarf: Mapping[str, bytes]) -> Iterator[str]:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+if __name__ == "__main__":
+    main()

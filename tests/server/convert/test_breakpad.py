@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from symbolic.debuginfo import Archive
 
 from symcache.errors import IntegrityError, StorageError
 from symcache.library import Library, ingest, stage_paths
-from symcache.macho import sections
+from symcache.macho import LC, mach_header, sections
 from symcache_server.convert.breakpad import make_symbol_file
 from symcache_server.convert.child import stop_making
 from tests.server.convert.breakpad_file import SymbolFile, parse
@@ -225,6 +226,56 @@ def test_unwinding_is_what_the_eh_frame_says(built: Built) -> None:
 
 def _register(name: str) -> str:
     return name.lower() if not re.fullmatch(r"W\d+|WSP", name) else name.lower().replace("w", "x").replace("xsp", "sp")
+
+
+def _with_both(image: bytes, arch: str) -> bytes:
+    """Return an image whose `__unwind_info` tells a frame of every function for which it referred to `__eh_frame`.
+
+    It is what linkers make that keep both. Source: UNWIND_X86_64_MODE_…, UNWIND_ARM64_MODE_…
+    (<mach-o/compact_unwind_encoding.h>).
+    """
+    section = next(s for s in sections(image[: 1 << 16], len(image)) if s.sectname == "__unwind_info")
+    referring, frame = {"x86_64": (0x04, 0x01), "arm64": (0x03, 0x04)}[arch]
+    words = list(struct.unpack_from(f"<{section.size // 4}I", image, section.offset))
+    encodings = range(7, 7 + words[2]) if words[2] else range(0)
+    changed = [n for n in (*encodings, *range(7 + words[2], len(words))) if words[n] >> 24 == referring]
+    for number in changed:
+        words[number] = frame << 24
+    assert changed
+    whole = bytearray(image)
+    struct.pack_into(f"<{len(words)}I", whole, section.offset, *words)
+    return bytes(whole)
+
+
+def test_where_both_tell_how_to_unwind_the_exact_one_is_told(built: Built, tmp_path: Path) -> None:
+    both, target = tmp_path / "both", tmp_path / "both.sym"
+    both.write_bytes(_with_both(built.dylib.read_bytes(), built.arch))
+    with both.open("rb") as file:
+        make_symbol_file([file.fileno()], uuid_of(built.dylib), built.arch, "both", target)
+    assert sorted(parse(target.read_bytes()).cfi) == sorted(built.symbols.cfi)
+
+
+def test_exports_are_public_where_the_symbol_table_is_gone(built: Built, tmp_path: Path) -> None:
+    image, target = bytearray(built.dylib.read_bytes()), tmp_path / "stripped.sym"
+    header = mach_header(image)
+    assert header
+    (symtab,) = header.load_commands(image, {LC.SYMTAB})
+    header.structs.symtab.pack_into(image, symtab.body, 0, 0, 0, 0)
+    (tmp_path / "stripped").write_bytes(image)
+    with (tmp_path / "stripped").open("rb") as file:
+        make_symbol_file([file.fileno()], uuid_of(built.dylib), built.arch, "stripped", target)
+    rows = [row.split() for row in _run("llvm-objdump-19", "--macho", "--exports-trie", built.dylib).splitlines()]
+    exports = {
+        _demangled(row[1].removeprefix("_")): int(row[0], 16) for row in rows if len(row) >= 2 and row[1][0] == "_"
+    }
+    assert parse(target.read_bytes()).names() == exports
+    assert exports.keys() >= {"odd", "table", "answer", "second(int)"}
+
+
+def test_intel_of_32_bits_has_the_name_that_breakpad_gives_it(built: Built, tmp_path: Path) -> None:
+    with built.dylib.open("rb") as file:
+        make_symbol_file([file.fileno()], UUID(int=1), "i386", "old", tmp_path / "old.sym")
+    assert parse((tmp_path / "old.sym").read_bytes()).module == f"MODULE mac x86 {UUID(int=1).hex.upper()}0 old"
 
 
 def test_functions_with_a_frame_are_unwound_by_it(built: Built) -> None:

@@ -1,0 +1,151 @@
+"""Artifacts of names in a bounded folder, made when they are first wanted, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from symcache.confined import Bounds, Cause, ConfinedProcess, ProcessFailure
+from symcache.errors import IntegrityError, StorageError
+from symcache.files import atomic_write, atomic_write_bytes
+from symcache.lru_folder import LruFolder, touch
+from symcache.own_program import own_environment, own_python
+from symcache.scratch import ScratchFolder
+from symcache.symbolicate.artifact import FORMAT, Artifact
+from symcache.symbolicate.image_names import ImageNames
+
+__all__ = ["Content", "NamesFolder"]
+
+_BOUNDS = Bounds(seconds=180, memory=4 << 30, output=1 << 30)
+_FAILURE_SECONDS = 3600.0
+_MOST_OPEN = 256
+_OF_OTHERS = {Cause.UNCONFINED}
+
+
+@dataclass(frozen=True)
+class Content:
+    """One thin or universal image, or the inner file of a dSYM."""
+
+    sha256: str
+    """In hexadecimal."""
+    open: Callable[[], int]
+    """Returns a descriptor of it, which is closed by whoever called."""
+
+
+class NamesFolder:
+    """At most `limit` bytes of artifacts, keyed by content, UUID and builder; several processes may share it.
+
+    It can be deleted at any time. Raises StorageError and OSError where it cannot be written.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 (takes its time to import)
+
+        self._folder, self._files = folder, LruFolder(folder, limit)
+        self._builder = f"{FORMAT}-{version('symbolic')}"
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[Path, Artifact] = OrderedDict()
+
+    def open(self, uuid: UUID, contents: Sequence[Content]) -> ImageNames:
+        """Return the names of a UUID: of its dSYM, if there is one, then of its binary, as `contents` has them.
+
+        Raises IntegrityError when nothing of it can be read; that is remembered for an hour.
+        """
+        artifacts: list[Artifact] = []
+        errors: list[IntegrityError] = []
+        for content in contents:
+            try:
+                artifacts.append(self._artifact(uuid, content))
+            except IntegrityError as error:
+                errors.append(error)
+        if not artifacts:
+            raise errors[0] if errors else IntegrityError(f"{uuid}: no file names its code")
+        return ImageNames(artifacts)
+
+    def is_built(self, uuid: UUID, contents: Sequence[Content]) -> bool:
+        """Return whether `open` has nothing to build: it succeeds, or fails, at once."""
+        return all(
+            (path := self._path(uuid, c)) in self._opened or path.exists() or self._failure(path) for c in contents
+        )
+
+    def _path(self, uuid: UUID, content: Content) -> Path:
+        return self._folder / content.sha256[:2] / f"{content.sha256[2:]}-{uuid.hex}-{self._builder}"
+
+    def _artifact(self, uuid: UUID, content: Content) -> Artifact:
+        path = self._path(uuid, content)
+        with self._lock:
+            if artifact := self._opened.get(path):
+                self._opened.move_to_end(path)
+                return artifact
+        artifact = _mapped(path)
+        if artifact is None:
+            if failure := self._failure(path):
+                raise IntegrityError(failure)
+            self._files.write(path, 1 << 20, lambda: self._build(path, uuid, content))
+            artifact = _mapped(path)
+            if artifact is None:
+                raise IntegrityError(self._failure(path) or f"{uuid}: its names cannot be read")
+        with self._lock:
+            self._opened[path] = artifact
+            while len(self._opened) > _MOST_OPEN:
+                self._opened.popitem(last=False)
+        return artifact
+
+    def _build(self, path: Path, uuid: UUID, content: Content) -> None:
+        """Write the artifact, or why there is none, unless another thread or process has."""
+        if path.exists() or self._failure(path):
+            return
+        descriptor = content.open()
+        try:
+            with ScratchFolder("names") as work, atomic_write(path, mode=0o600) as part:
+                process = ConfinedProcess(
+                    own_python,
+                    "-m",
+                    ["symcache.symbolicate.builder", str(uuid), f"/dev/fd/{descriptor}"],
+                    _BOUNDS,
+                    environment=own_environment({"PATH": "/usr/bin:/bin"}),
+                    folder=Path(work),
+                    descriptors=[descriptor],
+                )
+                with process, part.open("wb") as out:
+                    process.copy(f"{uuid}: reading its symbols", out)
+        except ProcessFailure as error:
+            if error.cause in _OF_OTHERS:
+                raise StorageError(str(error)) from error
+            atomic_write_bytes(_failed(path), json.dumps(str(error)).encode())
+        finally:
+            os.close(descriptor)
+
+    def _failure(self, path: Path) -> str:
+        """Return why the artifact could not be made within the last hour; empty if it can be tried."""
+        with suppress(OSError, ValueError):
+            failed = _failed(path)
+            if 0 <= time.time() - failed.stat().st_mtime < _FAILURE_SECONDS:
+                return str(json.loads(failed.read_bytes()))
+        return ""
+
+
+def _failed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.failed")
+
+
+def _mapped(path: Path) -> Artifact | None:
+    """Return an artifact; None where there is none, or one that cannot be read, which is removed."""
+    try:
+        with path.open("rb") as file:
+            touch(path, os.fstat(file.fileno()))
+            return Artifact(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        return None
+    except (IntegrityError, ValueError):
+        path.unlink(missing_ok=True)
+        return None
