@@ -1,11 +1,13 @@
 """`python -m tests.acceptance`: runs the parts one after the other, and writes the two files.
 
-Ends with 0 if everything is as expected, whatever was skipped; with 1 if there are differences or a part failed.
+Ends with 0 if everything is as expected, whatever was skipped; with 1 if there are differences or a part failed; with 2
+if this is no Mac.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -83,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=Options.minutes, help="begin nothing long after so many")
     parser.add_argument("--vm", metavar="DRIVER=IMAGE", help="image of a throw-away VM to clone and start")
     chosen = parser.parse_args(arguments)
+    if platform.system() != "Darwin":
+        print("error: this is no Mac, and all of it is about Macs (docs/mac-acceptance.md)", file=sys.stderr)
+        return 2
     vm = tuple(chosen.vm.split("=", 1)) if chosen.vm and "=" in chosen.vm else None
     options = Options(
         archs=tuple(chosen.arch),

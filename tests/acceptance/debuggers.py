@@ -34,7 +34,9 @@ def debuggers(mac: Mac, part: Part) -> None:
     mac.command("xcrun")
     library = mac.libraries.get(mac.native_arch) or mac.work / "library-programs"
     for _, folder in mac.dumps.values():
-        mac.run("symcache", "add", *sorted(folder.glob("crash*")), "--library", library)
+        mac.run("symcache", "add", folder / "crash", "--library", library)
+        added = mac.run("symcache", "add", folder / "crash.dSYM", "--library", library)
+        part.check(added.returncode == 0, "a dSYM was not added", status=added.returncode, said=added.stderr)
     init = mac.work / "lldbinit"
     with _server(mac, library) as url:
         done = mac.run("symcache", "setup", "lldb", "--server", url, "--init-file", init)

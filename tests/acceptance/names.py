@@ -32,7 +32,7 @@ _WELL_KNOWN = (
 
 
 def names(mac: Mac, part: Part) -> None:
-    """All caches of the system family: those of DriverKit and others are no part of any program."""
+    """So many images of each cache."""
     mac.command("atos")
     for cache, main in mac.caches():
         with part.optional(cache.path), part.timed(cache.path), SharedCache.open(main) as opened:

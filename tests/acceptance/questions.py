@@ -136,6 +136,8 @@ def _cryptex_images(mac: Mac, part: Part) -> None:
                 readable=readable,
                 seven_zip=tested,
             )
+    if "cryptex images" not in part.tables:
+        raise SkippedError("nothing may be listed there", f"add what `sudo ls -lR {_IMAGES}` says")
 
 
 def _image_counts(mac: Mac, part: Part) -> None:

@@ -25,13 +25,14 @@ _LONGEST = 500
 """Characters of one text."""
 _PATTERNS = (
     r"(?<=/Users/)(?!Shared\b|<)[^/\s\"']+",
+    r"(?<=/Preboot/)[0-9A-Fa-f-]{36}",
     r"/(?:private/)?var/folders/[^\s\"':]*",
     r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*",
     r"(?<![\d.])(?:10\.\d{1,3}|169\.254|172\.(?:1[6-9]|2\d|3[01])|192\.168)\.\d{1,3}\.\d{1,3}(?![\d.])",
     r"\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b",
     r"\bfe80:[0-9a-fA-F:]+",
 )
-"""Home folders, temporary folders of a user, addresses of mail, of networks, of network cards."""
+"""Home folders, a volume that no other Mac has, temporary folders, addresses of mail, networks and network cards."""
 _HARDWARE = ("IOPlatformSerialNumber", "IOPlatformUUID")
 _COMMON = {"root", "admin", "apple", "macbook", "macbook pro", "macbook air", "mac mini", "imac", "localhost", "shared"}
 """Names that say nothing of anybody, which other texts may rightly have."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.__main__ import PARTS, finish, run_parts
-from tests.acceptance.conftest import COMPUTER, PERSONAL, write_report
+from tests.acceptance.__main__ import PARTS, finish, main, run_parts
+from tests.acceptance.conftest import COMPUTER, HARDWARE_UUID, PERSONAL, write_report
 from tests.acceptance.mac import Mac
 from tests.acceptance.part import Part
 from tests.acceptance.redaction import PersonalDataError, Redaction, personal_words
@@ -116,6 +117,18 @@ def test_a_small_disk_keeps_parts_from_starting(mac: Mac, monkeypatch: pytest.Mo
         assert "--work" in skipped[1]
 
 
+def test_nothing_is_begun_when_the_time_is_over(mac: Mac) -> None:
+    mac.options = replace(mac.options, minutes=0)
+    parts = run_parts(mac, ["extraction", "harvests"], lambda _: None)
+    assert [part.skipped for part in parts] == [[("0 minutes are over", "give it longer with --minutes")]] * 2
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="this is a Mac")
+def test_elsewhere_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "no Mac" in capsys.readouterr().err
+
+
 def test_one_part_that_fails_keeps_no_other_from_running(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(mac: Mac, part: Part) -> None:
         raise ValueError("no")
@@ -144,6 +157,7 @@ def test_files_with_anything_personal_are_not_written(
         ("/private/var/folders/zz/zyxw/T/y: no", "<personal>: no"),
         ("anna@host.example says", "<personal> says"),
         ("at 10.0.1.7, 172.20.3.4 or fe80:1:2", "at <personal>, <personal> or <personal>"),
+        (f"/System/Volumes/Preboot/{HARDWARE_UUID}/cryptex1", "/System/Volumes/Preboot/<personal>/cryptex1"),
         ("ether f0:18:98:aa:bb:cc", "ether <personal>"),
         ("Anna Smith's (smith) Mac", "<personal>'s (<personal>) Mac"),
         # What only looks like it.
