@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import zipfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def crashes(mac: Mac, part: Part) -> None:
 def _compile(mac: Mac, arch: str) -> Path:
     folder = mac.work / f"crash-{arch}"
     folder.mkdir(exist_ok=True)
-    (folder / "symcache_marshal.h").write_text(mac.run("symcache", "dump", "--c-header").stdout)
+    (folder / "symcache_marshal.h").write_bytes(
+        (resources.files("symcache.dump.capture") / "symcache_marshal.h").read_bytes()
+    )
     source = shutil.copy(_SOURCE, folder)
     program = folder / "crash"
     done = mac.run("xcrun", "clang", "-g", "-O0", "-arch", arch, "-I", folder, source, "-o", program)

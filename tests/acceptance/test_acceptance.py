@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from symcache.library import Library
+from symcache_provisioning import DirectorySource, harvest
 from tests.acceptance.__main__ import PARTS, finish, main, run_parts
 from tests.acceptance.conftest import COMPUTER, HARDWARE_UUID, PERSONAL, write_report
 from tests.acceptance.mac import Mac
@@ -83,7 +85,10 @@ def test_a_page_that_is_not_what_was_signed_is_found(mac: Mac) -> None:
 
 def test_another_name_in_a_report_is_found(mac: Mac) -> None:
     write_report(mac.home, name="somebody_elses")
-    found = run_parts(mac, ["harvests", "crash-reports"], lambda _: None)[1]
+    mac.libraries["arm64e"] = mac.work / "library"
+    with Library.open(mac.libraries["arm64e"], create=True) as library:
+        harvest(DirectorySource(mac.root), library, staging=mac.work / "staging", archs=("arm64e",), roots=())
+    found = part_of(mac, "crash-reports")
     assert found.differing == {"another name": 1}
     assert "somebody_elses" not in json.dumps(found.differences)
 
