@@ -19,6 +19,7 @@ from symcache.demo.layouts import LAYOUTS
 from symcache.dump.lldb_child import finder
 from symcache.dyld import SharedCache, extract_image
 from symcache.own_program import own_python
+from symcache_provisioning.extractors.bundle_helper import HELPER
 from tests.acceptance import crashes
 from tests.acceptance.mac import Mac, Options
 from tests.dyld.macho_reader import read
@@ -62,7 +63,11 @@ def write_programs(folder: Path, version: str, build: str) -> None:
     script(folder, "scutil", f"echo {shlex.quote(COMPUTER)}")
     script(folder, "ioreg", f"cat <<'END'\n{_IOREG}END")
     script(folder, "lipo", "echo 'x86_64 arm64e'")
-    script(folder, "codesign", 'echo "Executable=$2" >&2; echo "CodeDirectory v=20400 size=1 flags=0x0(none)" >&2')
+    script(
+        folder,
+        "codesign",
+        'echo "Executable=$2" >&2; case $2 in */platform-tool) echo "Platform identifier=${PLANT:-15}" >&2;; esac',
+    )
     script(folder, "arch", 'echo "arch: posix_spawnp: $2: Bad CPU type in executable" >&2; exit 1')
     script(folder, "defaults", 'echo "The domain/default pair of ($2, $3) does not exist" >&2; exit 1')
     script(folder, "systemsetup", "echo 'You need administrator access to run this tool... exiting!'; exit 0")
@@ -123,6 +128,15 @@ def write_symcache(folder: Path, *, real: bool) -> None:
     script(folder, "symcache", 'case "$1 $2" in\n' + "\n".join(cases) + "\nesac")
 
 
+def put_signed_programs(folder: Path) -> None:
+    """Put a program there that is signed for nobody, and one whose code directory says platform 15."""
+    shutil.copy(HELPER, folder / "any-tool")
+    data = bytearray(HELPER.read_bytes())
+    at = data.index(bytes.fromhex("fade0c02"))
+    data[at + 38] = 15  # CS_CodeDirectory.platform
+    (folder / "platform-tool").write_bytes(data)
+
+
 def write_report(home: Path, *, name: str = "") -> None:
     """Write a report of a crash in a function of a system image, by the name that its symbol table has, or another."""
     folder = home / "Library/Logs/DiagnosticReports"
@@ -158,6 +172,7 @@ def odd_mac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddMac]:
     make_mac(root, dataclasses.replace(LAYOUTS["13"], caches=()))
     shutil.copytree(HOST, root, symlinks=True, dirs_exist_ok=True)  # its own SystemVersion.plist
     (root / "usr/lib/dsc_extractor.bundle").touch()
+    put_signed_programs(root / "usr/bin")
     with OddMac(root) as up:
         yield up
 

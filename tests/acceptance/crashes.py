@@ -22,6 +22,7 @@ DWARF = "crash.dSYM/Contents/Resources/DWARF/crash"
 """The dSYM of the program, in its folder."""
 _SOURCE = Path(__file__).with_name("crash.c")
 _MAC_ARCHS = ("arm64", "x86_64")
+_LLDBS = {"Xcode's LLDB": "xcode-select --install", "lldb-for-pwndbg": "pip install lldb-for-pwndbg"}
 _ROSETTA = "install Rosetta: softwareupdate --install-rosetta"
 _SYSTEM = ("/usr/lib/", "/System/")
 _SECONDS = 180
@@ -29,6 +30,9 @@ _SECONDS = 180
 
 def crashes(mac: Mac, part: Part) -> None:
     """Once for each architecture that runs here."""
+    for wanted, todo in _LLDBS.items():
+        if not any(lldb.origin.startswith(wanted) and version for lldb, version in mac.lldbs):
+            part.skipped.append((f"{wanted} is not here", todo))
     machine = mac.says("uname", "-m")
     for arch in _MAC_ARCHS if machine == "arm64" else ("x86_64",):
         with part.optional(f"a crash of {arch}"):

@@ -34,7 +34,19 @@ _PATTERNS = (
 )
 """Home folders, a volume that no other Mac has, temporary folders, addresses of mail, networks and network cards."""
 _HARDWARE = ("IOPlatformSerialNumber", "IOPlatformUUID")
-_COMMON = {"root", "admin", "apple", "macbook", "macbook pro", "macbook air", "mac mini", "imac", "localhost", "shared"}
+_COMMON = {
+    "root",
+    "admin",
+    "apple",
+    "macbook",
+    "macbook pro",
+    "macbook air",
+    "mac mini",
+    "imac",
+    "localhost",
+    "shared",
+    "guest",
+}
 """Names that say nothing of anybody, which other texts may rightly have."""
 
 

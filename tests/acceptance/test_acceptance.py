@@ -33,10 +33,12 @@ def test_all_parts_run_and_nobody_is_named(mac: Mac, tmp_path: Path, capsys: pyt
     parts = {part.name: part for part in run_parts(mac, list(PARTS), lambda _: None)}
     assert [(p.name, p.failed, p.differences) for p in parts.values() if p.failed or p.differing] == []
     assert [name for name, part in parts.items() if not part.checks] == []
+    assert parts["set-up"].checks == 7  # two of them of signed programs
     # Only what the stand-in has no program for, and it has no Rosetta.
     assert {why.partition(": ")[0] for part in parts.values() for why, _ in part.skipped} == {
         "disk image over ssh",
         "a crash of x86_64",
+        "Xcode's LLDB is not here",
     }
     parts["set-up"].facts["said"] = f"{COMPUTER}, {mac.home}/x, zoe@mac.example, 192.168.64.7"
     assert finish(mac, list(parts.values()), tmp_path / "out") == 0
@@ -70,6 +72,12 @@ def test_a_name_that_atos_has_otherwise_is_found(mac: Mac, monkeypatch: pytest.M
     found = part_of(mac, "names")
     assert set(found.differing) == {"another name"}
     assert "somebody_elses" not in json.dumps(found.differences)  # names are Apple's
+
+
+def test_a_platform_that_codesign_has_otherwise_is_found(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANT", "14")
+    (difference,) = part_of(mac, "set-up").differences
+    assert difference == {"kind": "another platform identifier", "ours": 15, "codesign": 14, "program": "platform-tool"}
 
 
 def test_a_page_that_is_not_what_was_signed_is_found(mac: Mac) -> None:
