@@ -184,6 +184,8 @@ def mac(odd_mac: OddMac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac
     wheel = next(lldb for lldb in finder.candidates() if lldb.origin.startswith("lldb-for-pwndbg"))
     monkeypatch.setattr("tests.acceptance.mac.candidates", lambda: [wheel])
     monkeypatch.setenv("MAC_PASSWORD", PASSWORD)
+    monkeypatch.setattr("getpass.getuser", lambda: "zoe")
+    monkeypatch.setattr("socket.gethostname", lambda: "Zoes-Wonder-Machine.local")
     (tmp_path / "work").mkdir()
     made = Mac(
         tmp_path / "work",

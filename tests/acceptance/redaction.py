@@ -35,17 +35,8 @@ _PATTERNS = (
 """Home folders, a volume that no other Mac has, temporary folders, addresses of mail, networks and network cards."""
 _HARDWARE = ("IOPlatformSerialNumber", "IOPlatformUUID")
 _COMMON = {
-    "root",
-    "admin",
-    "apple",
-    "macbook",
-    "macbook pro",
-    "macbook air",
-    "mac mini",
-    "imac",
-    "localhost",
-    "shared",
-    "guest",
+    *("root", "admin", "user", "runner", "build", "ci", "guest", "shared", "localhost"),
+    *("apple", "mac", "vm", "imac", "macbook", "macbook pro", "macbook air", "mac mini"),
 }
 """Names that say nothing of anybody, which other texts may rightly have."""
 

@@ -152,6 +152,23 @@ def test_one_part_that_fails_keeps_no_other_from_running(mac: Mac, monkeypatch: 
     assert hashes.checks
 
 
+def test_the_exit_status_and_the_files_tell_of_differences_and_failures(mac: Mac, tmp_path: Path) -> None:
+    differing = Part("names")
+    differing.check(True, "")
+    differing.check(False, "another name", image="/usr/lib/libx.dylib", offset=12)
+    skipped = Part("machines", skipped=[("no VM is named", "name one")])
+    for number, (parts, code) in enumerate(
+        [([skipped], 0), ([skipped, differing], 1), ([skipped, Part("questions", failed="ValueError: no")], 1)]
+    ):
+        assert finish(mac, parts, tmp_path / str(number)) == code
+    document = json.loads((tmp_path / "1/mac-acceptance-22G830-arm64.json").read_text())
+    assert [part["verdict"] for part in document["parts"]] == ["skipped", "1 differences in 2 checks"]
+    text = (tmp_path / "1/mac-acceptance-22G830-arm64.md").read_text()
+    assert "| another name | /usr/lib/libx.dylib | 12 |" in text
+    assert "- left out: no VM is named (to have it: name one)" in text
+    assert "- failed: ValueError: no" in (tmp_path / "2/mac-acceptance-22G830-arm64.md").read_text()
+
+
 def test_files_with_anything_personal_are_not_written(
     mac: Mac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
