@@ -95,13 +95,11 @@ def _compare(
     with TemporaryDirectory(prefix="report-", dir=mac.work) as folder:
         file = Path(folder) / "image"
         library.materialize(found.sha256, found.size, file)
-        image = read(file)
-        base = image.segment("__TEXT").vmaddr
-        names = our_names(file, found.arch, [base + offset for offset, _ in frames])
-        known = symbols_at(image)
+        names = our_names(mac, file, uuid, [offset for offset, _ in frames])
+        known = symbols_at(read(file))
     for ((offset, frame), listed), ours in zip(frames.items(), names, strict=True):
         at = frame.address - (listed.address or 0)
-        theirs = Name(frame.function, "", None if frame.offset is None else base + at - frame.offset)
+        theirs = Name(frame.function, "", None if frame.offset is None else at - frame.offset)
         kind = judge(ours, theirs, known)
         part.facts[kind] = int(part.facts.get(kind) or 0) + 1
         part.check(kind not in AGAINST_US, kind, image=listed.path, uuid=uuid_text(uuid), offset=offset)

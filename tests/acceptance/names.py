@@ -55,18 +55,18 @@ def _chosen(images: list[Image], count: int) -> list[Image]:
 def _of_image(mac: Mac, part: Part, cache: SharedCache, image: Image, file: Path) -> None:
     arch = extract_image(cache, image, file).arch
     extracted = read(file)
-    addresses = _addresses(extracted, mac.options.addresses)
-    if not addresses:
+    offsets = _offsets(extracted, mac.options.addresses)
+    if not offsets:
         return
-    ours = our_names(file, arch, addresses)
+    ours = our_names(mac, file, image.uuid, offsets)
     known = symbols_at(extracted)
     for way, asked in (("by its path", mac.at(image.path)), ("by our file", file)):
-        theirs = atos_names(mac, asked, arch, image.address, addresses)
+        theirs = atos_names(mac, asked, arch, image.address, offsets)
         if not any(theirs):
             part.row("atos named nothing", image=image.path, way=way)
             continue
         counts: Counter[str] = Counter()
-        for address, our, their in zip(addresses, ours, theirs, strict=True):
+        for offset, our, their in zip(offsets, ours, theirs, strict=True):
             kind = judge(our, their, known)
             counts[kind] += 1
             part.check(
@@ -76,19 +76,19 @@ def _of_image(mac: Mac, part: Part, cache: SharedCache, image: Image, file: Path
                 uuid=uuid_text(image.uuid) if image.uuid else "none",
                 arch=arch,
                 asked=way,
-                offset=address - image.address,
-                ours_begins=our.start - image.address if our and our.start is not None else None,
-                theirs_begins=their.start - image.address if their and their.start is not None else None,
+                offset=offset,
+                ours_begins=our.start if our else None,
+                theirs_begins=their.start if their else None,
             )
         for kind, count in counts.items():
             key = f"{way}: {kind}"
             part.facts[key] = int(part.facts.get(key) or 0) + count
 
 
-def _addresses(image: MachO, count: int) -> list[int]:
-    """Return addresses in the code of an image, at random, always the same of one."""
+def _offsets(image: MachO, count: int) -> list[int]:
+    """Return places in the code of an image, from its header, at random, always the same of one."""
+    header = image.segment("__TEXT").vmaddr
     code = [s for segment in image.segments for s in segment.sections if s.name == "__text" and s.size >= 4]
     step = 4 if image.cputype & 0xFF == 12 else 1
-    return sorted(
-        {s.addr + n * step for s in code for n in random.Random(s.size).choices(range(s.size // step), k=count)}
-    )
+    chosen = {s.addr + n * step for s in code for n in random.Random(s.size).choices(range(s.size // step), k=count)}
+    return sorted(address - header for address in chosen)
