@@ -94,12 +94,12 @@ class Redaction:
         self._patterns = re.compile("|".join(_PATTERNS))
 
     def clean(self, value: Any) -> Any:
-        """Return a value of JSON without anything personal in any text; keys are ours."""
+        """Return a value of JSON without anything personal in any text, and in keys but those that are plain words."""
         if isinstance(value, str):
             text = self._patterns.sub(_REPLACED, printable(value))
             return self._words.sub(_REPLACED, text)[:_LONGEST]
         if isinstance(value, Mapping):
-            return {key: self.clean(item) for key, item in value.items()}
+            return {k if k.isidentifier() else self.clean(k): self.clean(item) for k, item in value.items()}
         return [self.clean(item) for item in value] if isinstance(value, list | tuple) else value
 
     def check(self, value: Any, where: str = "results") -> None:
@@ -109,6 +109,8 @@ class Redaction:
                 raise PersonalDataError(f"{where}: something personal is left in it; nothing was written")
         elif isinstance(value, Mapping):
             for key, item in value.items():
+                if not key.isidentifier():
+                    self.check(key, where)
                 self.check(item, f"{where}.{key}")
         elif isinstance(value, list | tuple):
             for number, item in enumerate(value):

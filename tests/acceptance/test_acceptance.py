@@ -40,6 +40,7 @@ def test_all_parts_run_and_nobody_is_named(mac: Mac, tmp_path: Path, capsys: pyt
         "a crash of x86_64",
         "Xcode's LLDB is not here",
     }
+    parts["set-up"].seconds[f"{mac.home}/bin/lldb-19"] = 1
     parts["set-up"].facts["said"] = f"{COMPUTER}, {mac.home}/x, zoe@mac.example, 192.168.64.7"
     assert finish(mac, list(parts.values()), tmp_path / "out") == 0
     written = sorted((tmp_path / "out").iterdir())
