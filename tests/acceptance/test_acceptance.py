@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -200,6 +201,30 @@ def test_what_is_personal_is_taken_out(text: str, cleaned: str | None) -> None:
     redaction = Redaction({"Anna Smith", "smith"})
     assert redaction.clean({"a": [text]}) == {"a": [cleaned or text]}
     redaction.check(redaction.clean(text))
+
+
+@pytest.mark.parametrize("target", ["aarch64-macos", "x86_64-macos"])
+def test_the_program_that_crashes_compiles_with_a_macs_headers(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang", reason="the macOS headers come with PyPI's ziglang, which is not installed")
+    options = ["-target", target, "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "symcache/dump/capture")]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            *options,
+            "-c",
+            ROOT / "tests/acceptance/crash.c",
+            "-o",
+            tmp_path / "x.o",
+        ],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ZIG_GLOBAL_CACHE_DIR": str(tmp_path / "zig")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_page_about_it_knows_every_part() -> None:
