@@ -42,10 +42,11 @@ def crashes(mac: Mac, part: Part) -> None:
             with part.timed(f"writing the dump, {arch}"):
                 dump = _crash(mac, part, program, arch)
             mac.dumps[arch] = dump, program.parent
+            library = mac.libraries.get(mac.native_arch if arch == machine else "x86_64")
             for lldb, version in mac.lldbs:
                 if version:
                     with part.optional(f"{lldb.origin}, {arch}"), part.timed(f"{lldb.origin}, {arch}"):
-                        _analysis(mac, part, dump, lldb.origin, arch)
+                        _analysis(mac, part, dump, lldb.origin, arch, library)
 
 
 def _compile(mac: Mac, arch: str) -> Path:
@@ -67,9 +68,8 @@ def _crash(mac: Mac, part: Part, program: Path, arch: str) -> Path:
     """Run handler and program, tied together by two pipes, and return the dump. Raises OSError where there is none."""
     folder = program.parent / "dumps"
     folder.mkdir(exist_ok=True)
-    to_handler, from_program = os.pipe()[::-1], os.pipe()
-    handler_reads, program_writes = to_handler[1], to_handler[0]
-    program_reads, handler_writes = from_program
+    handler_reads, program_writes = os.pipe()
+    program_reads, handler_writes = os.pipe()
     handler = subprocess.Popen(
         [*mac.command("symcache"), "dump", "--handler", "-o", str(folder)],
         env=mac.environment,
@@ -102,9 +102,8 @@ def _crash(mac: Mac, part: Part, program: Path, arch: str) -> Path:
     return dumps[-1]
 
 
-def _analysis(mac: Mac, part: Part, dump: Path, origin: str, arch: str) -> None:
+def _analysis(mac: Mac, part: Part, dump: Path, origin: str, arch: str, library: Path | None) -> None:
     """Check that the functions of crash.c are there in their order, and that those of the system have names."""
-    library = mac.libraries.get(mac.native_arch if arch.startswith("arm64") else "x86_64")
     arguments: list[str | Path] = ["analyze", dump, "--json", "--symbols", dump.parent.parent]
     arguments += ["--library", library] if library else []
     done = mac.run("symcache-with-lldb", origin, *arguments, seconds=600)

@@ -53,18 +53,16 @@ def extraction(mac: Mac, part: Part) -> None:
 
 def _extract_by_bundle(mac: Mac, bundle: Path, cache: Path, folder: Path) -> list[str]:
     """Have the bundle extract into `folder`, and return what it says about errors."""
-    if "extract-cache" in mac.programs:
-        prefixes: tuple[list[str], ...] = (list(mac.programs["extract-cache"]),)
+    if HELPER.name in mac.programs:
+        ways = [mac.command(HELPER.name)]
     else:
         helper = mac.work / HELPER.name
         shutil.copyfile(HELPER, helper)
         helper.chmod(0o700)
         # Newer bundles are for arm64e and x86_64 only, and only Apple can build programs for arm64e.
-        prefixes = ([str(helper)], ["/usr/bin/arch", "-x86_64", str(helper)])
-    for program, *arguments in prefixes:
-        done = Mac(mac.work, programs={"it": [program, *arguments]}).run(
-            "it", bundle, cache, folder, seconds=_EXTRACT_SECONDS
-        )
+        ways = [[str(helper)], ["/usr/bin/arch", "-x86_64", str(helper)]]
+    for way in ways:
+        done = mac.run_command([*way, str(bundle), str(cache), str(folder)], _EXTRACT_SECONDS)
         if done.returncode != NOT_LOADED:
             break
     else:

@@ -96,8 +96,11 @@ class Mac:
             return False
 
     def run(self, name: str, *arguments: str | Path, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end, in `work`; one that takes too long ends with status 124."""
-        command = [*self.command(name), *map(str, arguments)]
+        """Run a program by name to its end, as `run_command`. Raises SkippedError where it is not installed."""
+        return self.run_command([*self.command(name), *map(str, arguments)], seconds)
+
+    def run_command(self, command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, in `work`; one that takes too long ends with status 124."""
         try:
             done = subprocess.run(
                 command,
