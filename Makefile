@@ -1,11 +1,12 @@
-# make demo | test | check | bench | fuzz | mutants | soak | clean.   PYTHON=python3.12 chooses the Python.
-.PHONY: help demo test check bench fuzz mutants soak format clean
+# make demo | test | check | bench | fuzz | mutants | soak | mac-acceptance | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check bench fuzz mutants soak mac-acceptance format clean
 PY = .venv/bin/python
 TEST_JOBS = 2
 PYTEST_FLAGS =
 BENCH =
 DEMO_FLAGS =
 MUTANTS_FLAGS =
+ACCEPTANCE =
 export PYTHON
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo "make fuzz     hostile input for a bounded time"
 	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
 	@echo "make soak     faults for two hours: kills, a full disk, odd Macs, silent clients by the thousand, other LLDBs"
+	@echo "make mac-acceptance   on a real Mac: what is true there, as two files to send (docs/mac-acceptance.md)"
 
 demo:
 	@.ci/bootstrap demo
@@ -30,6 +32,10 @@ check:
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+mac-acceptance:
+	@.ci/bootstrap demo
+	@$(PY) -m tests.acceptance $(ACCEPTANCE)
 
 format:
 	@.ci/bootstrap test
@@ -50,6 +56,7 @@ mutants:
 
 soak:
 	@.ci/bootstrap test
+	@SYMCACHE_TEST_ACCEPTANCE=1 $(PY) -m pytest -s $(PYTEST_FLAGS) tests/acceptance/test_acceptance.py
 	@SYMCACHE_TEST_KILLS=200 SYMCACHE_TEST_STORE_KILLS=30 SYMCACHE_TEST_FULL_DISK_SECONDS=1800 \
 		SYMCACHE_TEST_MAC_FAULTS=1 SYMCACHE_TEST_CROWD_SECONDS=1800 SYMCACHE_TEST_LLDBS=.cache/lldbs \
 		SYMCACHE_TEST_NAMES=10000 \
