@@ -14,7 +14,7 @@ from symcache.reports.kinds import CRASHES, MARKS, Kind, kind_of_document, kind_
 from symcache.reports.model import Report, split_system
 from symcache.reports.text import parse_crash
 
-__all__ = ["is_report", "parse_report", "read_report"]
+__all__ = ["decoded", "is_report", "parse_report", "read_report", "unquoted"]
 
 _MAX_FILE = 64 << 20
 _SPACED = 8
@@ -44,7 +44,7 @@ def is_report(path: Path) -> bool:
         start = file.read(_MAX_START)
     if b"\0" in start and not start.startswith(_UTF_16):
         return False
-    text = _decoded(start).lstrip("\ufeff \t\r\n")
+    text = decoded(start).lstrip("\ufeff \t\r\n")
     return text.startswith("{") or any(p.search(text) for p in (_TEXT, _JSON, _ESCAPED_JSON, MARKS))
 
 
@@ -52,7 +52,7 @@ def read_report(path: Path, *, threads: bool = True) -> Report:
     """Read a `.ips` or `.crash` file, as `parse_report`. Raises DumpError, OSError."""
     if (size := path.stat().st_size) > _MAX_FILE:
         raise DumpError(f"{path}: {size} bytes are too many for a crash report", hint=f"at most {_MAX_FILE} are read")
-    return parse_report(_decoded(path.read_bytes()), str(path), threads=threads)
+    return parse_report(decoded(path.read_bytes()), str(path), threads=threads)
 
 
 def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
@@ -63,7 +63,7 @@ def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
     """
     text = text.lstrip("\ufeff")
     begin = len(text) - len(text.lstrip())
-    text = _unquoted(text[text.rfind("\n", 0, begin) + 1 :])  # with the blanks in front of the first line
+    text = unquoted(text[text.rfind("\n", 0, begin) + 1 :])  # with the blanks in front of the first line
     document = find_document(text)
     if document is None:
         report = _parse_text(text, name, {})
@@ -116,11 +116,12 @@ def _other_kind(name: str, kind: Kind) -> DumpError:
     return DumpError(f"{name}: is {kind.name}, not the report of a crash", hint=kind.hint)
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """Return the text of a report, however it is encoded."""
     return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8", "replace")
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Return a report without what quoting has put in front of its lines, and made of its `<` and line ends."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\n\n") > _SPACED and not _SINGLE.search(text):  # some web pages double every line end

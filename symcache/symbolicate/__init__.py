@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from symcache.symbolicate.builder import build, choose_slice
     from symcache.symbolicate.folder import Content, NamesFolder
     from symcache.symbolicate.image_names import ImageNames, call_offsets
+    from symcache.symbolicate.naming import ModuleNames, ModuleOffsets, NamedFrame, NamedReport, Namer, name_report
+    from symcache.symbolicate.report_output import report_json, report_text
+    from symcache.symbolicate.rewrite import rewritten
     from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
 
 __all__ = [
@@ -21,12 +24,21 @@ __all__ = [
     "Content",
     "ImageNames",
     "Location",
+    "ModuleNames",
+    "ModuleOffsets",
     "NameSource",
+    "NamedFrame",
+    "NamedReport",
+    "Namer",
     "NamesFolder",
     "SymbolicTable",
     "build",
     "call_offsets",
     "choose_slice",
+    "name_report",
+    "report_json",
+    "report_text",
+    "rewritten",
 ]
 
 # What the child that reads images has no use for is not imported with it.
@@ -37,10 +49,19 @@ __getattr__ = late_imports(
         "Artifact": "artifact",
         "Content": "folder",
         "ImageNames": "image_names",
+        "ModuleNames": "naming",
+        "ModuleOffsets": "naming",
+        "NamedFrame": "naming",
+        "NamedReport": "naming",
+        "Namer": "naming",
         "NamesFolder": "folder",
         "SymbolicTable": "symbolic_table",
         "build": "builder",
         "call_offsets": "image_names",
         "choose_slice": "builder",
+        "name_report": "naming",
+        "report_json": "report_output",
+        "report_text": "report_output",
+        "rewritten": "rewrite",
     },
 )

@@ -1,0 +1,297 @@
+"""Crash reports whose frames are named: by whoever knows the images, and as the report itself names them."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from symcache.demangle import demangle
+from symcache.reports import Report, ReportFrame, physical_frames
+from symcache.symbolicate.image_names import call_offsets
+from symcache.symbolicate.model import Location, NameSource
+
+__all__ = [
+    "ModuleNames",
+    "ModuleOffsets",
+    "NamedFrame",
+    "NamedReport",
+    "Namer",
+    "is_made_up",
+    "knows_more",
+    "name_report",
+]
+
+_UNKNOWN_SIZE = 16 << 20
+"""Bytes of an image's code, where neither the report nor a next image bounds it."""
+_ADDRESS_BITS = (1 << 47) - 1
+"""Of arm64: above them may be a pointer authentication code."""
+_OFFSETS = 1 << 32
+_MADE_UP = re.compile(r"___lldb_unnamed_symbol|fun_[0-9a-f]+\Z")
+"""How functions are called of which nothing is known but where they begin."""
+_CERTAIN = {NameSource.DWARF, NameSource.SYMBOL, NameSource.EXPORT}
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleOffsets:
+    """Places in one image whose names are wanted."""
+
+    uuid: UUID | None
+    name: str
+    """Of its file, without folders."""
+    path: str
+    arch: str
+    offsets: npt.NDArray[np.int64]
+    """From the image's header, distinct; of return addresses, of the calls before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleNames:
+    """What is known of them, one by one."""
+
+    locations: Sequence[Location | None]
+    found: bool
+    """Whether there is a file of that image, whatever it names."""
+
+
+class Namer(Protocol):
+    """Whoever knows images: from files on this machine, by a server, or inside one."""
+
+    def look_up(self, modules: Sequence[ModuleOffsets]) -> list[ModuleNames]:
+        """Return what is known of each of these modules, in their order. Raises SymcacheError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFrame:
+    """One frame, top of the stack first; texts are empty where nothing is known."""
+
+    address: int
+    """As the report has it."""
+    image: int | None
+    """Number of its image among those of the report."""
+    image_name: str
+    function: str = ""
+    """As the source has it."""
+    symbol: str = ""
+    """As the image or the report has it, where that is another."""
+    offset: int | None = None
+    """Bytes from the start of the function; of inlined ones it is not known."""
+    file: str = ""
+    line: int | None = None
+    inlined: bool = False
+    """Into the function of the next frame, which has the same address."""
+    source: NameSource | None = None
+    """Where the name is from; None where the report has it, or nobody."""
+    other_function: str = ""
+    """Where report and image contradict each other, the name that is not shown."""
+
+
+class PhysicalFrame(NamedTuple):
+    """One address of a stack: what the report says of it, and what is known."""
+
+    frames: list[ReportFrame]
+    """Each but the last was inlined into the next."""
+    image: int | None
+    offset: int
+    """From the image's header, without pointer authentication code; 0 where there is no image."""
+    location: Location | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedReport:
+    """A report, and the names of its frames."""
+
+    report: Report
+    threads: tuple[tuple[NamedFrame, ...], ...]
+    """As those of the report, which has their numbers, names and queues."""
+    last_exception: tuple[NamedFrame, ...]
+    application_backtraces: tuple[tuple[NamedFrame, ...], ...]
+    used: Mapping[int, bool]
+    """The images that frames are in, by their number in the report: whether there is a file of each."""
+    _places: _Places = field(repr=False, compare=False)
+
+    def physical_frames(self, frames: Iterable[ReportFrame], *, thrown: bool) -> Iterator[PhysicalFrame]:
+        """Yield the addresses of one of the report's stacks.
+
+        `thrown`: all of them are return addresses, as of an exception's backtrace.
+        """
+        for group, place in self._places.walk(frames, thrown=thrown):
+            if place is None:
+                yield PhysicalFrame(group, None, 0, None)
+            else:
+                offset = place.address - self.start_of(place.image)
+                yield PhysicalFrame(group, place.image, offset, self._places.known.get(place))
+
+    def start_of(self, image: int) -> int:
+        """Return the address of an image of the report."""
+        return self._places.starts[image]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    image: int
+    address: int
+    call: bool
+    """What is looked up is the call before the address."""
+
+
+class _Places:
+    """Which images the addresses of a report are in, and what is known of them."""
+
+    def __init__(self, report: Report) -> None:
+        images = [(image.address, n) for n, image in enumerate(report.images) if image.address is not None]
+        self.starts = {number: address for address, number in images}
+        self.known: dict[_Place, Location | None] = {}
+        self._mask = _ADDRESS_BITS if report.arch.startswith("arm64") else (1 << 64) - 1
+        self._at = dict(reversed(images))  # of several at one address, the first
+        self._sorted = sorted(self._at.items())
+        self._addresses = [address for address, _ in self._sorted]
+        self._sizes = {number: report.images[number].size for number in self.starts}
+
+    def walk(self, frames: Iterable[ReportFrame], *, thrown: bool) -> Iterator[tuple[list[ReportFrame], _Place | None]]:
+        """Yield the frames of a stack, each behind those inlined into it, with what has to be looked up for it."""
+        exact = not thrown  # the program counter, and what a signal interrupted, are no return addresses
+        for group in physical_frames(frames):
+            place = self._place(group[-1], call=not exact)
+            yield group, place
+            location = self.known.get(place) if place else None
+            names = [group[-1].function, *([location.calls[-1].function] if location else [])]
+            exact = any(name.lstrip("_") == "sigtramp" for name in names)
+
+    def _place(self, frame: ReportFrame, *, call: bool) -> _Place | None:
+        address = frame.address
+        image = self._at.get(frame.base) if frame.base is not None else None
+        if image is None and frame.base is None:
+            address = frame.address & self._mask
+            image = self._covering(address)
+        return None if image is None else _Place(image, address, call)
+
+    def _covering(self, address: int) -> int | None:
+        position = bisect.bisect_right(self._addresses, address) - 1
+        if position < 0:
+            return None
+        start, image = self._sorted[position]
+        end = start + (self._sizes[image] or _UNKNOWN_SIZE)
+        return image if address < end else None
+
+    def missing(self, stacks: Sequence[tuple[Sequence[ReportFrame], bool]]) -> dict[int, list[_Place]]:
+        """Return what has not been looked up yet, by image."""
+        places: dict[int, dict[_Place, None]] = {}
+        for frames, thrown in stacks:
+            for _, place in self.walk(frames, thrown=thrown):
+                if place is not None and place not in self.known:
+                    places.setdefault(place.image, {})[place] = None
+        return {image: list(wanted) for image, wanted in places.items()}
+
+
+def name_report(report: Report, namer: Namer) -> NamedReport:
+    """Name the frames of a report; the names that it has itself stay where no more is known. Raises SymcacheError."""
+    places = _Places(report)
+    stacks: list[tuple[Sequence[ReportFrame], bool]] = [(thread.frames, False) for thread in report.threads]
+    stacks += [(frames, True) for frames in (report.last_exception, *report.application_backtraces)]
+    used: dict[int, bool] = {}
+    for _ in range(2):  # the second time, below signal trampolines that had no name before
+        if wanted := places.missing(stacks):
+            _look_up(report, namer, places, wanted, used)
+    named = NamedReport(report, (), (), (), used, places)
+    frames = [tuple(_frames(named, one, thrown=thrown)) for one, thrown in stacks]
+    count = len(report.threads)
+    return replace(
+        named,
+        threads=tuple(frames[:count]),
+        last_exception=frames[count],
+        application_backtraces=tuple(frames[count + 1 :]),
+    )
+
+
+def _look_up(
+    report: Report, namer: Namer, places: _Places, wanted: Mapping[int, list[_Place]], used: dict[int, bool]
+) -> None:
+    modules, orders = [], []
+    for number, of_image in wanted.items():
+        image = report.images[number]
+        arch = image.arch or report.arch
+        # Numbers of 64 bits wrap; what is no offset is thrown away below.
+        apart = [place.address - places.starts[number] for place in of_image]
+        offsets = np.array([offset if 0 <= offset < _OFFSETS else -1 for offset in apart], np.int64)
+        calls = np.array([place.call for place in of_image])
+        if arch and calls.any():
+            offsets[calls] = call_offsets(offsets[calls], arch)
+        distinct, order = np.unique(offsets, return_inverse=True)
+        name = image.path.rpartition("/")[2]
+        modules.append(ModuleOffsets(image.uuid, name, image.path, arch, distinct))
+        orders.append(order)
+    for (number, of_image), order, names in zip(wanted.items(), orders, namer.look_up(modules), strict=True):
+        used[number] = used.get(number, False) or names.found
+        for place, position in zip(of_image, order.tolist(), strict=True):
+            places.known[place] = names.locations[position]
+
+
+def is_made_up(function: str) -> bool:
+    """Return whether a name says nothing but where a function begins."""
+    return bool(_MADE_UP.match(function))
+
+
+def knows_more(location: Location | None, frames: Sequence[ReportFrame], *, or_as_much: bool = False) -> bool:
+    """Return whether a location says more than the report does of the same place, in `frames`."""
+    if location is None:
+        return False
+    certain = location.source in _CERTAIN
+    named = [frame.function for frame in frames if frame.function]
+    ours = (any(call.line for call in location.calls), certain, True)
+    theirs = (any(frame.line for frame in frames), any(not is_made_up(name) for name in named), bool(named))
+    return ours > theirs or (or_as_much and certain and ours == theirs)
+
+
+def _frames(named: NamedReport, stack: Iterable[ReportFrame], *, thrown: bool) -> Iterator[NamedFrame]:
+    images = named.report.images
+    for group, number, from_header, location in named.physical_frames(stack, thrown=thrown):
+        last = group[-1]
+        title = last.image or (images[number].path.rpartition("/")[2] if number is not None else "")
+        theirs = [_of_report(frame, number, title) for frame in group]
+        if location is None:
+            yield from theirs
+            continue
+        offset = from_header - location.start
+        ours = [
+            NamedFrame(
+                *(last.address, number, title, call.function, call.symbol if call.symbol != call.function else ""),
+                *(offset if place == len(location.calls) - 1 and offset >= 0 else None, call.file, call.line),
+                inlined=place < len(location.calls) - 1,
+                source=location.source,
+            )
+            for place, call in enumerate(location.calls)
+        ]
+        frames, others = (ours, theirs) if knows_more(location, group, or_as_much=True) else (theirs, ours)
+        yield from frames[:-1]
+        yield _beside(frames[-1], others[-1])
+
+
+def _of_report(frame: ReportFrame, image: int | None, title: str) -> NamedFrame:
+    function = demangle(frame.function)
+    return NamedFrame(
+        *(frame.address, image, title, function, frame.function if function != frame.function else ""),
+        *(frame.offset, frame.file, frame.line, frame.inlined),
+    )
+
+
+def _beside(frame: NamedFrame, other: NamedFrame) -> NamedFrame:
+    """Return a frame with the name that somebody else has for the same place, if it is another."""
+    names = [f.function for f in (frame, other) if f.function and not is_made_up(f.function)]
+    if len(names) < 2 or other.source is NameSource.NEAREST:
+        return frame
+    if frame.symbol == other.symbol != "" or len({_plain(name) for name in names}) == 1:
+        return frame
+    return replace(frame, other_function=other.function)
+
+
+def _plain(name: str) -> str:
+    """Return a name without what is written in several ways."""
+    return "".join(name.replace("std::__1::", "std::").split()).removeprefix("_")
