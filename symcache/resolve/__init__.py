@@ -6,27 +6,38 @@ from typing import TYPE_CHECKING
 
 from symcache.late_imports import late_imports
 from symcache.resolve.folders import FolderResolver
-from symcache.resolve.model import CacheGuess, ChainResolver, ModuleResolver, Progress, SourceFiles
+from symcache.resolve.model import CacheGuess, ChainResolver, ModuleResolver, Progress, SourceFiles, find_variants
 from symcache.resolve.source_roots import below_roots
 
 if TYPE_CHECKING:
     from symcache.resolve.library import LibraryResolver
+    from symcache.resolve.names import FileNamer, SourceNamer
     from symcache.resolve.sources import BinarySources, open_sources
 
 __all__ = [
     "BinarySources",
     "CacheGuess",
     "ChainResolver",
+    "FileNamer",
     "FolderResolver",
     "LibraryResolver",
     "ModuleResolver",
     "Progress",
     "SourceFiles",
+    "SourceNamer",
     "below_roots",
+    "find_variants",
     "open_sources",
 ]
 
-# What needs the client or a library: LLDB is started before these are imported.
+# What needs the client, a library or tables of names: LLDB is started before these are imported.
 __getattr__ = late_imports(
-    __name__, {"BinarySources": "sources", "LibraryResolver": "library", "open_sources": "sources"}
+    __name__,
+    {
+        "BinarySources": "sources",
+        "FileNamer": "names",
+        "LibraryResolver": "library",
+        "SourceNamer": "names",
+        "open_sources": "sources",
+    },
 )

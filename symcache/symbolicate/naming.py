@@ -150,7 +150,7 @@ class _Places:
         self.starts = {number: address for address, number in images}
         self.known: dict[_Place, Location | None] = {}
         self._mask = _ADDRESS_BITS if report.arch.startswith("arm64") else (1 << 64) - 1
-        self._at = dict(reversed(images))  # of several at one address, the first
+        self._at = dict(images)
         self._sorted = sorted(self._at.items())
         self._addresses = [address for address, _ in self._sorted]
         self._sizes = {number: report.images[number].size for number in self.starts}
