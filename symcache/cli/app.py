@@ -32,6 +32,7 @@ MODULES = {
     "push": ("push", "token"),
     "dumps": ("open",),
     "analyze": ("analyze",),
+    "symbolicate": ("symbolicate",),
     "capture": ("dump",),
     "dsymforuuid": ("dsymforuuid",),
     "setup": ("setup",),

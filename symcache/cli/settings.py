@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,24 +13,29 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from symcache.errors import UsageError
+from symcache.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from symcache.library import Library
     from symcache.resolve import BinarySources
+    from symcache.symbolicate import NamesFolder
 
 __all__ = [
     "binary_sources",
     "cache_dir",
     "library_location",
     "lldb_memory",
+    "names_folder",
     "open_library",
     "path_setting",
     "server_urls",
     "source_roots",
 ]
 
+_NAMES_LIMIT = 4 << 30
+"""Bytes of tables of names."""
 _KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str, "lldb_memory": int}
 
 
@@ -134,3 +140,21 @@ def cache_dir() -> Path:
     """Return the folder of the local cache of fetched binaries."""
     named = os.environ.get("SYMCACHE_CACHE_DIR") or _file_settings().get("cache_dir")
     return Path(named).expanduser() if named else platformdirs.user_cache_path("symcache") / "binaries"
+
+
+@contextmanager
+def names_folder() -> Iterator[NamesFolder]:
+    """Yield the folder of what was read of symbols: beside fetched binaries, or where that cannot be, a scratch one."""
+    from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - takes its time to import
+
+    folder = cache_dir() / "names"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK)
+    except OSError:
+        usable = False
+    if usable:
+        yield NamesFolder(folder, _NAMES_LIMIT)
+        return
+    with ScratchFolder("names") as scratch:
+        yield NamesFolder(Path(scratch), _NAMES_LIMIT)

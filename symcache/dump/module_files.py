@@ -15,14 +15,13 @@ from symcache.dump.stack_modules import modules_of_stacks
 from symcache.errors import FormatError
 from symcache.images import ImageFile, ImageRequest
 from symcache.kinds import Kind
-from symcache.macho import identify, source_maps, text_address
+from symcache.macho import header_address, identify, source_maps
 from symcache.resolve import CacheGuess, ModuleResolver, Progress, find_variants
 
 __all__ = [
     "Fetching",
     "ModuleFiles",
     "Search",
-    "header_address",
     "is_debug_info",
     "named",
     "needed_modules",
@@ -49,7 +48,6 @@ class Search:
 
 
 _MAX_GUESSES = 8
-_HEAD = 32 << 10
 _ENOUGH = 2
 """Images that must lie in a shared cache before it is taken for the crashed machine's."""
 
@@ -81,19 +79,6 @@ def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess
         if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
             slides.add(loads[wanted.uuid] - linked)
     return len(slides) == 1
-
-
-def header_address(path: Path, uuid: UUID) -> int | None:
-    """Return the address that the Mach-O header of an image was linked for, or None if there is no such image."""
-    try:
-        slices = [s for s in identify(path) if s.uuid == uuid]
-    except (FormatError, OSError):
-        return None
-    if not slices:
-        return None
-    with path.open("rb") as file:
-        file.seek(slices[0].offset)
-        return text_address(file.read(_HEAD))
 
 
 def needed_modules(

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.loader import LoadedDump, LoadedModule
-from symcache.dump.module_files import Search, header_address
+from symcache.dump.module_files import Search
 from symcache.dump.report_loader import load_report
 from symcache.images import ImageFile
 from symcache.kinds import Kind
+from symcache.macho import header_address
 from symcache.reports import Report
 from symcache.resolve import FileNamer
 from symcache.symbolicate import NamedFrame, NamesFolder, name_report
@@ -35,6 +36,7 @@ def analyze_report(path: Path, report: Report, search: Search, names: NamesFolde
                 mangled=frame.symbol,
                 image=frame.image_name,
                 other_function=frame.other_function,
+                source=frame.name_source,
             )
             for frame in stack
         )

@@ -15,6 +15,7 @@ from uuid import UUID
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageFile
 from symcache.kinds import Kind
+from symcache.macho import header_address
 from symcache.resolve.model import ModuleResolver, find_variants
 from symcache.symbolicate import Content, ImageNames, ModuleNames, ModuleOffsets, NamesFolder
 
@@ -107,7 +108,7 @@ class SourceNamer:
         def namer(resolver: ModuleResolver) -> FileNamer:
             return FileNamer(folder, lambda uuids: find_variants(resolver, uuids, cache, build))
 
-        self._sources = sources
+        self._sources, self._pin = sources, (cache, build)
         self._own = namer(sources.own or sources.resolver)
         self._fetched = namer(sources.resolver)
         self._before = namer(sources.here) if sources.here else None
@@ -119,6 +120,12 @@ class SourceNamer:
         """Files and servers that could not be used, and why."""
         namers = [self._own, self._fetched, *([self._before] if self._before else [])]
         return [*self._sources.problems, *(problem for namer in namers for problem in namer.problems.values())]
+
+    def linked_address(self, uuid: UUID) -> int | None:
+        """Return the address that an image was linked for, by own files; None where there is none."""
+        files = find_variants(self._sources.own or self._sources.resolver, [uuid], *self._pin)
+        addresses = (header_address(file.path, uuid) for file in files.values())
+        return next((address for address in addresses if address is not None), None)
 
     def look_up(self, modules: Sequence[ModuleOffsets]) -> list[ModuleNames]:
         """See `Namer.look_up`. Raises SymcacheError for own files; what goes wrong with servers is a problem."""

@@ -92,6 +92,11 @@ class NamedFrame:
     other_function: str = ""
     """Where report and image contradict each other, the name that is not shown."""
 
+    @property
+    def name_source(self) -> str:
+        """Where the name is from, in a word; empty where there is none."""
+        return str(self.source or ("report" if self.function else ""))
+
 
 class PhysicalFrame(NamedTuple):
     """One address of a stack: what the report says of it, and what is known."""

@@ -79,7 +79,7 @@ def _frames_json(named: NamedReport, frames: Sequence[NamedFrame]) -> list[dict[
             "file": frame.file or None,
             "line": frame.line,
             "inlined": frame.inlined,
-            "source": str(frame.source) if frame.source else "report" if frame.function else None,
+            "source": frame.name_source or None,
         }
         for number, frame in enumerate(frames)
     ]
