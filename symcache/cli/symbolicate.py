@@ -181,11 +181,8 @@ class _Reports:
         else:
             self._put(path, rewritten(data, named), "")
         if self._folder:
-            frames = [
-                f for stack in (*named.threads, named.last_exception, *named.application_backtraces) for f in stack
-            ]
-            known = sum(bool(frame.function) for frame in frames)
-            out.print(f"{plain(str(path))}: {known} of {len(frames)} frames have names")
+            known, wanted = named.counts
+            out.print(f"{plain(str(path))}: {known} of {wanted} addresses are named")
 
     def _fail(self, path: Path, error: SymcacheError, *, many: bool) -> None:
         if self._form is Format.JSON:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,23 @@ def analyze(
     Raises DumpError, DebuggerError, OSError.
     """
     search = Search(resolver, cache, build, source_map, here, fetching)
-    analysis = _analyze_report(path, search, names) if is_report(path) else _analyze_dump(path, search, limits)
+    with ExitStack() as stack:
+
+        def tables() -> NamesFolder:
+            from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - takes its time to import
+
+            return names or NamesFolder(Path(stack.enter_context(ScratchFolder("names"))), _NAMES_LIMIT)
+
+        if is_report(path):
+            from symcache.dump.report_analysis import analyze_report  # noqa: PLC0415 - as above
+
+            analysis = analyze_report(path, read_report(path), search, tables())
+        else:
+            analysis = _analyze_dump(path, search, limits)
+            if any(_wants_name(frame) for thread in analysis.threads for frame in thread.frames):
+                from symcache.dump.module_names import with_names  # noqa: PLC0415 - as above
+
+                analysis = replace(analysis, threads=with_names(analysis.loaded, analysis.threads, tables()))
     if sources is None:
         return analysis
     # The backtraces of an exception are among the threads until they have their source lines.
@@ -71,16 +88,11 @@ def analyze(
     return replace(analysis, threads=threads[:count], backtraces=backtraces)
 
 
-def _analyze_report(path: Path, search: Search, names: NamesFolder | None) -> Analysis:
-    # Tables of names take their time to import, which no dump needs.
-    from symcache.dump.report_analysis import analyze_report  # noqa: PLC0415
-    from symcache.symbolicate import NamesFolder  # noqa: PLC0415
-
-    report = read_report(path)
-    if names is not None:
-        return analyze_report(path, report, search, names)
-    with ScratchFolder("names") as folder:
-        return analyze_report(path, report, search, NamesFolder(Path(folder), _NAMES_LIMIT))
+def _wants_name(frame: Frame) -> bool:
+    """Return whether LLDB has no name for a frame, but somebody else may have, by its module's files."""
+    loaded = frame.module.loaded if frame.module else None
+    nameless = not frame.function or frame.function.startswith("___lldb_unnamed_symbol")
+    return nameless and loaded is not None and bool(loaded.executable or loaded.debug_info)
 
 
 def _analyze_dump(path: Path, search: Search, limits: Limits | None) -> Analysis:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
 
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
-from symcache.dump.loader import LoadedDump, LoadedModule
+from symcache.dump.loader import LoadedModule
 from symcache.dump.module_files import Search
+from symcache.dump.module_names import namer_of
 from symcache.dump.report_loader import load_report
-from symcache.images import ImageFile
-from symcache.kinds import Kind
 from symcache.macho import header_address
 from symcache.reports import Report
 from symcache.resolve import FileNamer
@@ -23,7 +21,7 @@ __all__ = ["analyze_report"]
 def analyze_report(path: Path, report: Report, search: Search, names: NamesFolder) -> Analysis:
     """Return what a report says, its frames named. Raises DumpError, StorageError, OSError."""
     loaded = load_report(path, report, search)
-    namer = FileNamer(names, lambda uuids: _files(loaded, uuids))
+    namer = namer_of(loaded, names)
     named = name_report(report, namer)
     modules = tuple(_module(n, module, namer) for n, module in enumerate(loaded.modules))
     at: dict[int | None, ModuleReport] = {module.loaded.module.address: module for module in modules}
@@ -51,16 +49,6 @@ def analyze_report(path: Path, report: Report, search: Search, names: NamesFolde
 
 def _address(report: Report, image: int | None) -> int | None:
     return None if image is None else report.images[image].address
-
-
-def _files(loaded: LoadedDump, uuids: Sequence[UUID]) -> dict[tuple[UUID, Kind], ImageFile]:
-    files: dict[tuple[UUID, Kind], ImageFile] = {}
-    wanted = set(uuids)
-    for module in loaded.modules:
-        if (uuid := module.module.uuid) in wanted and uuid:
-            for kind, file in ((Kind.EXECUTABLE, module.executable), (Kind.DEBUGINFO, module.debug_info)):
-                files |= {(uuid, kind): file} if file else {}
-    return files
 
 
 def _module(number: int, loaded: LoadedModule, namer: FileNamer) -> ModuleReport:

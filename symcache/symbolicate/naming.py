@@ -6,6 +6,7 @@ import bisect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -109,18 +110,35 @@ class PhysicalFrame(NamedTuple):
     location: Location | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NamedReport:
     """A report, and the names of its frames."""
 
     report: Report
-    threads: tuple[tuple[NamedFrame, ...], ...]
-    """As those of the report, which has their numbers, names and queues."""
-    last_exception: tuple[NamedFrame, ...]
-    application_backtraces: tuple[tuple[NamedFrame, ...], ...]
     used: Mapping[int, bool]
     """The images that frames are in, by their number in the report: whether there is a file of each."""
     _places: _Places = field(repr=False, compare=False)
+
+    @cached_property
+    def threads(self) -> tuple[tuple[NamedFrame, ...], ...]:
+        """The frames of each thread of the report, which has their numbers, names and queues."""
+        return tuple(tuple(_frames(self, thread.frames, thrown=False)) for thread in self.report.threads)
+
+    @cached_property
+    def last_exception(self) -> tuple[NamedFrame, ...]:
+        """As of the report."""
+        return tuple(_frames(self, self.report.last_exception, thrown=True))
+
+    @cached_property
+    def application_backtraces(self) -> tuple[tuple[NamedFrame, ...], ...]:
+        """As of the report."""
+        return tuple(tuple(_frames(self, frames, thrown=True)) for frames in self.report.application_backtraces)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Of how many places something is known, and how many there are, each once."""
+        known = self._places.known
+        return sum(location is not None for location in known.values()), len(known)
 
     def physical_frames(self, frames: Iterable[ReportFrame], *, thrown: bool) -> Iterator[PhysicalFrame]:
         """Yield the addresses of one of the report's stacks.
@@ -139,8 +157,7 @@ class NamedReport:
         return self._places.starts[image]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     image: int
     address: int
     call: bool
@@ -167,8 +184,9 @@ class _Places:
             place = self._place(group[-1], call=not exact)
             yield group, place
             location = self.known.get(place) if place else None
-            names = [group[-1].function, *([location.calls[-1].function] if location else [])]
-            exact = any(name.lstrip("_") == "sigtramp" for name in names)
+            exact = _is_trampoline(group[-1].function) or (
+                location is not None and _is_trampoline(location.calls[-1].function)
+            )
 
     def _place(self, frame: ReportFrame, *, call: bool) -> _Place | None:
         address = frame.address
@@ -202,18 +220,17 @@ def name_report(report: Report, namer: Namer) -> NamedReport:
     stacks: list[tuple[Sequence[ReportFrame], bool]] = [(thread.frames, False) for thread in report.threads]
     stacks += [(frames, True) for frames in (report.last_exception, *report.application_backtraces)]
     used: dict[int, bool] = {}
-    for _ in range(2):  # the second time, below signal trampolines that had no name before
+    for _ in range(2):
         if wanted := places.missing(stacks):
             _look_up(report, namer, places, wanted, used)
-    named = NamedReport(report, (), (), (), used, places)
-    frames = [tuple(_frames(named, one, thrown=thrown)) for one, thrown in stacks]
-    count = len(report.threads)
-    return replace(
-        named,
-        threads=tuple(frames[:count]),
-        last_exception=frames[count],
-        application_backtraces=tuple(frames[count + 1 :]),
-    )
+        # What lies below a signal trampoline that had no name before is another place now.
+        if not any(location and _is_trampoline(location.calls[-1].function) for location in places.known.values()):
+            break
+    return NamedReport(report, used, places)
+
+
+def _is_trampoline(function: str) -> bool:
+    return function.lstrip("_") == "sigtramp"
 
 
 def _look_up(

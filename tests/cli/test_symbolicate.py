@@ -174,7 +174,7 @@ def test_reports_into_a_folder(run: Run, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert sorted(path.name for path in out.iterdir()) == ["Ledger.2.ips", "Ledger.ips"]
     assert (out / "Ledger.ips").read_bytes() == (out / "Ledger.2.ips").read_bytes() != reports[0].read_bytes()
-    assert done.stdout.splitlines() == [f"{reports[n]}: 5 of 16 frames have names" for n in (0, 2)]
+    assert done.stdout.splitlines() == [f"{reports[n]}: 5 of 16 addresses are named" for n in (0, 2)]
     assert f"{reports[1]}: is no crash report" in " ".join(done.stderr.split())
     done = run("--symbols", APP, "-o", out, "--json", *reports)
     assert json.loads((out / "Ledger.ips.2.json").read_text())["error"]
