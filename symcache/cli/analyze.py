@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -46,9 +46,6 @@ from symcache.errors import SymcacheError
 from symcache.images import SourceRequest
 from symcache.macho import parse_uuid
 from symcache.resolve import SourceFiles
-
-if TYPE_CHECKING:
-    from symcache.symbolicate import NamesFolder
 
 __all__ = ["register"]
 
@@ -134,7 +131,7 @@ class _Work:
     build: str | None
     limits: Limits
     source: bool
-    names: NamesFolder
+    names: Path
     source_map: Sequence[tuple[str, str]] = ()
     """Folders in which sources were compiled, and where they are; the frames then have their lines."""
     all_modules: bool = False

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from symcache.library import Library
     from symcache.resolve import BinarySources
-    from symcache.symbolicate import NamesFolder
-
 __all__ = [
     "binary_sources",
     "cache_dir",
@@ -34,8 +32,6 @@ __all__ = [
     "source_roots",
 ]
 
-_NAMES_LIMIT = 4 << 30
-"""Bytes of tables of names."""
 _KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str, "lldb_memory": int}
 
 
@@ -143,18 +139,12 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def names_folder() -> Iterator[NamesFolder]:
+def names_folder() -> Iterator[Path]:
     """Yield the folder of what was read of symbols: beside fetched binaries, or where that cannot be, a scratch one."""
-    from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - takes its time to import
-
     folder = cache_dir() / "names"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        usable = os.access(folder, os.W_OK)
-    except OSError:
-        usable = False
-    if usable:
-        yield NamesFolder(folder, _NAMES_LIMIT)
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        yield folder
         return
     with ScratchFolder("names") as scratch:
-        yield NamesFolder(Path(scratch), _NAMES_LIMIT)
+        yield Path(scratch)

@@ -111,8 +111,9 @@ def symbolicate(
         folders = [*(symbols or []), *(image.folders if image else ())]
         with names_folder() as names, binary_sources(folders, library, server) as sources:
             from symcache.resolve import SourceNamer  # noqa: PLC0415 - takes its time to import
+            from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - as above
 
-            namer = SourceNamer(sources, names, *pin)
+            namer = SourceNamer(sources, NamesFolder(names), *pin)
             if image:
                 options = AddressOptions(load, offset=offset, inlines=inlines, full_path=full_path, json=json)
                 print_addresses(image, what or [], options, namer)

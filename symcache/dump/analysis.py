@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["analyze", "open_in_lldb"]
 
-_NAMES_LIMIT = 4 << 30
-"""Bytes of tables of names, for one report."""
-
 
 def analyze(
     path: Path,
@@ -48,13 +45,13 @@ def analyze(
     here: ModuleResolver | None = None,
     fetching: Fetching | None = None,
     sources: SourceFiles | None = None,
-    names: NamesFolder | None = None,
+    names: Path | None = None,
 ) -> Analysis:
     """Open a dump in LLDB, or name the frames of a crash report, and return what it says.
 
     With `here`, which finds what need not be fetched, only the modules that threads are in are fetched with `resolver`.
     With `sources`, the frames have the text of their source lines, too; of those compiled below the first folder of a
-    pair in `source_map`, from the second. In `names` is kept what was read of symbols, or else thrown away.
+    pair in `source_map`, from the second. In the folder `names` is kept what was read of symbols, or else thrown away.
 
     Raises DumpError, DebuggerError, OSError.
     """
@@ -64,7 +61,7 @@ def analyze(
         def tables() -> NamesFolder:
             from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - takes its time to import
 
-            return names or NamesFolder(Path(stack.enter_context(ScratchFolder("names"))), _NAMES_LIMIT)
+            return NamesFolder(names or Path(stack.enter_context(ScratchFolder("names"))))
 
         if is_report(path):
             from symcache.dump.report_analysis import analyze_report  # noqa: PLC0415 - as above

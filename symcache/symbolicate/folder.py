@@ -26,6 +26,8 @@ from symcache.symbolicate.image_names import ImageNames
 
 __all__ = ["Content", "NamesFolder"]
 
+DEFAULT_LIMIT = 4 << 30
+"""Bytes."""
 _BOUNDS = Bounds(seconds=180, memory=4 << 30, output=1 << 30)
 _FAILURE_SECONDS = 3600.0
 _MOST_OPEN = 256
@@ -51,7 +53,7 @@ class NamesFolder:
     It can be deleted at any time. Raises StorageError and OSError where it cannot be written.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
         from importlib.metadata import version  # noqa: PLC0415 (takes its time to import)
 
         self._folder, self._files = folder, LruFolder(folder, limit)

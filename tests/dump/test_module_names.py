@@ -20,11 +20,11 @@ APP = ASSETS / "app" / "arm64"
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> NamesFolder:
-    return NamesFolder(tmp_path_factory.mktemp("names"), 1 << 30)
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("names")
 
 
-def walked(folder: Path, names: NamesFolder, tmp_path: Path) -> Analysis:
+def walked(folder: Path, names: Path, tmp_path: Path) -> Analysis:
     """Return the stacks of the corpus as LLDB walks them, with the modules of a folder, and no name."""
     path = tmp_path / "x.ips"
     path.write_text(ips(truth("arm64")))
@@ -43,9 +43,9 @@ def walked(folder: Path, names: NamesFolder, tmp_path: Path) -> Analysis:
     return replace(analysis, threads=tuple(threads))
 
 
-def test_frames_without_a_name_get_that_of_their_files(names: NamesFolder, tmp_path: Path) -> None:
+def test_frames_without_a_name_get_that_of_their_files(names: Path, tmp_path: Path) -> None:
     analysis = walked(APP, names, tmp_path)
-    threads = with_names(analysis.loaded, analysis.threads, names)
+    threads = with_names(analysis.loaded, analysis.threads, NamesFolder(names))
     frames = [(f, t) for thread, real in zip(threads, truth("arm64")["threads"], strict=True)
               for f, t in zip(thread.frames, real["frames"], strict=True)]  # fmt: skip
     own = [(f, t) for f, t in frames if "Ledger" in t["module"]]
@@ -56,13 +56,13 @@ def test_frames_without_a_name_get_that_of_their_files(names: NamesFolder, tmp_p
     assert {f.function for f, t in frames if "Ledger" not in t["module"]} <= {"", "___lldb_unnamed_symbol7"}
 
 
-def test_no_name_is_made_up_and_none_of_lldb_replaced(names: NamesFolder, tmp_path: Path) -> None:
+def test_no_name_is_made_up_and_none_of_lldb_replaced(names: Path, tmp_path: Path) -> None:
     binaries = tmp_path / "stripped"
     shutil.copytree(APP / "Ledger.app", binaries)
     analysis = walked(binaries, names, tmp_path)
-    threads = with_names(analysis.loaded, analysis.threads, names)
+    threads = with_names(analysis.loaded, analysis.threads, NamesFolder(names))
     functions = {f.function for thread in threads for f in thread.frames}
     assert "LKBookSort" in functions
     assert not any(function.startswith("fun_") for function in functions)
     told = tuple(replace(t, frames=tuple(replace(f, function="by_lldb") for f in t.frames)) for t in analysis.threads)
-    assert with_names(analysis.loaded, told, names) == told
+    assert with_names(analysis.loaded, told, NamesFolder(names)) == told
