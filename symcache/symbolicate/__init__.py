@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from symcache.symbolicate.builder import build, choose_slice
     from symcache.symbolicate.folder import Content, NamesFolder
     from symcache.symbolicate.image_names import ImageNames, call_offsets
-    from symcache.symbolicate.naming import ModuleNames, ModuleOffsets, NamedFrame, NamedReport, Namer, name_report
+    from symcache.symbolicate.named_frames import NamedFrame
+    from symcache.symbolicate.naming import ModuleNames, ModuleOffsets, NamedReport, Namer, name_report
     from symcache.symbolicate.report_output import report_json, report_text
     from symcache.symbolicate.rewrite import rewritten
     from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
@@ -51,7 +52,7 @@ __getattr__ = late_imports(
         "ImageNames": "image_names",
         "ModuleNames": "naming",
         "ModuleOffsets": "naming",
-        "NamedFrame": "naming",
+        "NamedFrame": "named_frames",
         "NamedReport": "naming",
         "Namer": "naming",
         "NamesFolder": "folder",

@@ -8,7 +8,8 @@ from typing import Any
 from symcache.kinds import uuid_text
 from symcache.reports import ReportImage
 from symcache.symbolicate.model import NameSource
-from symcache.symbolicate.naming import NamedFrame, NamedReport
+from symcache.symbolicate.named_frames import NamedFrame
+from symcache.symbolicate.naming import NamedReport
 from symcache.symbolicate.rewrite_text import frame_text
 from symcache.text import printable
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from symcache.reports import Document, ReportFrame, frame_reader
 from symcache.symbolicate.model import Location, NameSource
-from symcache.symbolicate.naming import NamedReport, knows_more
+from symcache.symbolicate.named_frames import knows_more
+from symcache.symbolicate.naming import NamedReport
 from symcache.symbolicate.rewrite_text import rewrite_text
 
 __all__ = ["rewrite_ips"]

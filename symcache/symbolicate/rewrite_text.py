@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from symcache.reports import ReportFrame, bare_frames, frame_of, split_frame, stack_begins
 from symcache.symbolicate.model import Location, NameSource
-from symcache.symbolicate.naming import NamedReport, knows_more
+from symcache.symbolicate.named_frames import knows_more
+from symcache.symbolicate.naming import NamedReport
 
 __all__ = ["frame_text", "rewrite_text"]
 
