@@ -57,3 +57,5 @@ class ImageFile:
     sources: tuple[tuple[str, str], ...] = ()
     """Of a dSYM: where its sources are, as (recorded folder, folder here or `git:REPOSITORY@REVISION`), by a note that
     does not lie beside it, as far as the user allows such notes to be followed."""
+    sha256: str = ""
+    """Of the file, lower-case hex; empty where it is not known."""

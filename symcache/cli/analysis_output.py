@@ -275,7 +275,7 @@ def _frame_text(frame: Frame) -> str:
     if frame.function:
         place += f"`{frame.function}"
         if frame.offset is not None and not frame.inlined:
-            place += f" + {frame.offset}"
+            place += f" + {frame.offset}" + (" [nearest]" if frame.source == "nearest" else "")
     elif module:
         place += f" + {frame.address - module.address:#x}"
     if frame.inlined:

@@ -23,6 +23,7 @@ from symcache.cli.common import (
     ServerOption,
     complain,
     count_progress,
+    error_of,
     errors_to_exit,
     existing_dump,
     state,
@@ -39,9 +40,9 @@ from symcache.cli.dumps import (
     source_pair,
     warn,
 )
-from symcache.cli.settings import binary_sources
+from symcache.cli.settings import binary_sources, names_folder
 from symcache.dump import Analysis, Limits, analyze
-from symcache.errors import EnvironmentFailure, SymcacheError
+from symcache.errors import SymcacheError
 from symcache.images import SourceRequest
 from symcache.macho import parse_uuid
 from symcache.resolve import SourceFiles
@@ -78,13 +79,13 @@ def analyze_(
     group: Annotated[bool, typer.Option("--group", help="Print signatures, the most frequent first.")] = False,
 ) -> None:
     """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
-    with errors_to_exit():
+    with errors_to_exit(), names_folder() as names:
         paths = [Path(text).expanduser() for text in dumps]
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
         jobs = min(jobs or os.cpu_count() or 1, len(paths))
         work = _Work(
             *(symbols or [], library, server, parse_uuid(cache) if cache else None, build),
-            *(lldb_limits(timeout, jobs), source),
+            *(lldb_limits(timeout, jobs), source, names),
             source_map=[source_pair(text) for text in source_map or ()],
             all_modules=all_modules,
         )
@@ -130,6 +131,7 @@ class _Work:
     build: str | None
     limits: Limits
     source: bool
+    names: Path
     source_map: Sequence[tuple[str, str]] = ()
     """Folders in which sources were compiled, and where they are; the frames then have their lines."""
     all_modules: bool = False
@@ -151,6 +153,7 @@ class _Work:
                         fetching=bar.fetching if bar else None,
                         source_map=self.source_map,
                         sources=self._sources(sources.files),
+                        names=self.names,
                     )
                 finally:
                     result.problems += sources.problems
@@ -179,22 +182,10 @@ def _error_as_result(path: Path, result: _Result, *, printing: bool = False) -> 
     """
     try:
         yield
-    except SymcacheError as error:
-        result.error = error
-    except OSError as error:
-        if printing:
-            raise
-        result.error = EnvironmentFailure(
-            f"{error.filename or path}: {error.strerror or error}",
-            hint="check that it can be read, and the free space",
-        )
     except Exception as error:
-        what = " ".join(f"{type(error).__name__} {error}".split())
-        result.error = EnvironmentFailure(
-            f"{path}: cannot be analyzed for a fault of symcache: {what}",
-            hint="report what `symcache --debug analyze` shows for it",
-        )
-        result.error.__cause__ = error
+        if printing and isinstance(error, OSError):
+            raise
+        result.error = error_of(path, error, "analyze", "analyzed")
 
 
 def _results(work: _Work, paths: Sequence[Path], jobs: int) -> Iterator[tuple[Path, _Result]]:

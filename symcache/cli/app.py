@@ -76,6 +76,11 @@ MODULES: dict[str, dict[str, str]] = {
             "Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."
         ),
     },
+    "symbolicate": {
+        "symbolicate": (
+            "Print names for addresses, as `atos` does, or crash reports with the names of their frames filled in."
+        ),
+    },
     "capture": {
         "dump": "Write a crash dump of a live process, or be the handler that a crashing one asks for it (macOS only).",
     },

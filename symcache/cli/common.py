@@ -19,7 +19,7 @@ from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.text import Text
 
-from symcache.errors import SymcacheError, UsageError
+from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
 from symcache.text import json_printable, printable
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "count_progress",
     "emit_json",
     "emit_text",
+    "error_of",
     "errors_to_exit",
     "fail",
     "json_text",
@@ -174,6 +175,28 @@ def fail(message: str, *, hint: str = "", code: int = 1) -> NoReturn:
     """Say what is wrong and what to do next on stderr, and end with `code`."""
     complain(message, hint)
     raise typer.Exit(code)
+
+
+def error_of(path: Path, error: Exception, command: str, done: str) -> SymcacheError:
+    """Return whatever went wrong with one file of many as an error that the others need not know of.
+
+    `done`: what `command` was to do with it, as a participle.
+    """
+    if isinstance(error, SymcacheError):
+        return error
+    if isinstance(error, OSError):
+        said = EnvironmentFailure(
+            f"{error.filename or path}: {error.strerror or error}",
+            hint="check that it can be read, and the free space",
+        )
+    else:
+        what = " ".join(f"{type(error).__name__} {error}".split())
+        said = EnvironmentFailure(
+            f"{path}: cannot be {done} for a fault of symcache: {what}",
+            hint=f"report what `symcache --debug {command}` shows for it",
+        )
+    said.__cause__ = error
+    return said
 
 
 @contextmanager

@@ -190,7 +190,7 @@ def name_wanting(loaded: LoadedDump) -> None:
     name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], dump)
 
 
-def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path, *, reported: bool = False) -> None:
+def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path | str, *, reported: bool = False) -> None:
     """Name the modules of a dump that nobody has. `reported`: it is a crash report, which may have names itself."""
     if not missing:
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from symcache.errors import UsageError
+from symcache.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from symcache.library import Library
     from symcache.resolve import BinarySources
-
 __all__ = [
     "binary_sources",
     "cache_dir",
     "library_location",
     "lldb_memory",
+    "names_folder",
     "open_library",
     "path_setting",
     "server_urls",
@@ -134,3 +136,15 @@ def cache_dir() -> Path:
     """Return the folder of the local cache of fetched binaries."""
     named = os.environ.get("SYMCACHE_CACHE_DIR") or _file_settings().get("cache_dir")
     return Path(named).expanduser() if named else platformdirs.user_cache_path("symcache") / "binaries"
+
+
+@contextmanager
+def names_folder() -> Iterator[Path]:
+    """Yield the folder of what was read of symbols: beside fetched binaries, or where that cannot be, a scratch one."""
+    folder = cache_dir() / "names"
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        yield folder
+        return
+    with ScratchFolder("names") as scratch:
+        yield Path(scratch)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
     from symcache.client.jobs import HttpThread
+    from symcache.symbolicate import ModuleNames, ModuleOffsets
 
 __all__ = ["SymbolClient"]
 
@@ -168,6 +169,18 @@ class SymbolClient:
             f"no server tells what it holds: {'; '.join(reasons) or 'none is named'}",
             hint="name a symcache server with --server or SYMCACHE_URL",
         )
+
+    def look_up_names(self, url: str, modules: Sequence[ModuleOffsets]) -> list[ModuleNames] | None:
+        """Return what one of the servers knows of offsets in modules that have UUIDs; None if it names none.
+
+        Raises RemoteError, and IntegrityError for a response that is not what it should be.
+        """
+        from symcache.client.names import UnspokenError, fetch_names  # noqa: PLC0415 - see symcache.client
+
+        try:
+            return self._http_thread().run(lambda session: fetch_names(session, url, self._tokens.get(url), modules))
+        except UnspokenError:
+            return None
 
     def _no_response(self, request: ImageRequest) -> RemoteError:
         reason = next((text for texts in self.failures.values() for text in texts), "no answer")

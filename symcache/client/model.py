@@ -19,7 +19,6 @@ class FetchedImage(ImageFile):
     size: int
     """In bytes."""
     sha256: str
-    """Of the file, lower-case hex."""
 
 
 @dataclass(frozen=True, slots=True)

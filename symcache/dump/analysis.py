@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from symcache.demangle import demangle
 from symcache.dump.findings import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.dump.late_modules import LateModules
 from symcache.dump.lldb_child.process import Limits, LldbProcess, Mode
-from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule, ChildReport
+from symcache.dump.lldb_child.protocol import ChildFrame, ChildModule
 from symcache.dump.lldb_child.requests import FindSources
 from symcache.dump.loader import LoadedDump, LoadedModule
 from symcache.dump.minidump_loader import load_dump_or_minidump
 from symcache.dump.module_files import Fetching, Search
-from symcache.dump.report_loader import load_report
-from symcache.dump.report_names import best_frames
 from symcache.dump.sources.lines import SourceFinder
 from symcache.dump.sources.revisions import NotedSources
 from symcache.errors import DumpError
@@ -26,6 +27,9 @@ from symcache.kinds import uuid_text
 from symcache.reports import is_report, read_report
 from symcache.resolve import ModuleResolver, SourceFiles
 from symcache.scratch import ScratchFolder, memory_folder
+
+if TYPE_CHECKING:
+    from symcache.symbolicate import NamesFolder
 
 __all__ = ["analyze", "open_in_lldb"]
 
@@ -41,73 +45,79 @@ def analyze(
     here: ModuleResolver | None = None,
     fetching: Fetching | None = None,
     sources: SourceFiles | None = None,
+    names: Path | None = None,
 ) -> Analysis:
     """Open a dump in LLDB, or name the frames of a crash report, and return what it says.
 
     With `here`, which finds what need not be fetched, only the modules that threads are in are fetched with `resolver`.
     With `sources`, the frames have the text of their source lines, too; of those compiled below the first folder of a
-    pair in `source_map`, from the second.
+    pair in `source_map`, from the second. In the folder `names` is kept what was read of symbols, or else thrown away.
 
     Raises DumpError, DebuggerError, OSError.
     """
-    crash_report = read_report(path) if is_report(path) else None
-    with ScratchFolder("dump") as folder, ScratchFolder("modules", memory_folder()) as places:
-        scratch = Path(folder)
-        search = Search(resolver, cache, build, source_map, here, fetching, Path(places))
-        if crash_report:
-            loaded = load_report(path, crash_report, scratch, search)
-            report = _name_frames(path, loaded, limits)
+    with ExitStack() as stack:
+        places = Path(stack.enter_context(ScratchFolder("modules", memory_folder())))
+        search = Search(resolver, cache, build, source_map, here, fetching, places)
+
+        def tables() -> NamesFolder:
+            from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - takes its time to import
+
+            return NamesFolder(names or Path(stack.enter_context(ScratchFolder("names"))))
+
+        if is_report(path):
+            from symcache.dump.report_analysis import analyze_report  # noqa: PLC0415 - as above
+
+            analysis = analyze_report(path, read_report(path), search, tables())
         else:
-            with LldbProcess(Mode.ANALYZE, limits) as lldb:
-                late = LateModules(load_dump_or_minidump(path, scratch, search), scratch)
-                report = lldb.report(late.loaded.plan, str(path), late.fetch)
-                loaded = late.loaded
+            analysis = _analyze_dump(path, search, limits)
+            if any(_wants_name(frame) for thread in analysis.threads for frame in thread.frames):
+                from symcache.dump.module_names import with_names  # noqa: PLC0415 - as above
+
+                analysis = replace(analysis, threads=with_names(analysis.loaded, analysis.threads, tables()))
+    if sources is None:
+        return analysis
+    # The backtraces of an exception are among the threads until they have their source lines.
+    count = len(analysis.threads)
+    threads = (*analysis.threads, *(ThreadReport(-1, "", frames) for frames in analysis.backtraces))
+    with ScratchFolder("sources") as folder:
+        noted = NotedSources(analysis.loaded.modules, Path(folder, "noted"), sources)
+        threads = SourceFinder(analysis.loaded.plan.source_map, noted).with_lines(threads)
+    backtraces = tuple(backtrace.frames for backtrace in threads[count:])
+    return replace(analysis, threads=threads[:count], backtraces=backtraces)
+
+
+def _wants_name(frame: Frame) -> bool:
+    """Return whether LLDB has no name for a frame, but somebody else may have, by its module's files."""
+    loaded = frame.module.loaded if frame.module else None
+    nameless = not frame.function or frame.function.startswith("___lldb_unnamed_symbol")
+    return nameless and loaded is not None and bool(loaded.executable or loaded.debug_info)
+
+
+def _analyze_dump(path: Path, search: Search, limits: Limits | None) -> Analysis:
+    with ScratchFolder("dump") as folder, LldbProcess(Mode.ANALYZE, limits) as lldb:
+        scratch = Path(folder)
+        late = LateModules(load_dump_or_minidump(path, scratch, search), scratch)
+        report = lldb.report(late.loaded.plan, str(path), late.fetch)
+        loaded = late.loaded
     modules = tuple(_module(n, m, r) for n, (m, r) in enumerate(zip(loaded.modules, report.modules, strict=True)))
-    names = dict(enumerate(loaded.names))
-    reported = crash_report.threads if crash_report else ()
     if len(report.threads) <= loaded.header.thread:
         raise DumpError(
             f"{path}: LLDB shows {len(report.threads)} threads where it has {len(loaded.dump.core.threads)}",
             hint="the dump is damaged, or this version of LLDB does not read its kind (docs/lldb.md)",
         )
     finder = _ModuleFinder(loaded, modules)
+    names = dict(enumerate(loaded.names))
     # Where no registers were written, LLDB shows a frame at an address that it made up.
     silent = {t.number for t in loaded.dump.core.threads if not t.registers}
     threads = tuple(
         ThreadReport(
-            reported[number].index if reported else number,
+            number,
             thread.name or names.get(number, ""),
-            best_frames(thread.frames, finder.frame, reported[number].frames)
-            if reported
-            else tuple(finder.frame(f) for f in thread.frames if number not in silent),
-            reported[number].queue if reported else "",
+            tuple(finder.frame(f) for f in thread.frames if number not in silent),
         )
         for number, thread in enumerate(report.threads)
     )
-    known = (crash_report.last_exception, *crash_report.application_backtraces) if crash_report else ()
-    # Among the threads until they have their source lines.
-    threads += tuple(
-        ThreadReport(-1, "", best_frames(backtrace.frames, finder.frame, frames))
-        for backtrace, frames in zip(report.backtraces, known, strict=True)
-    )
-    if sources is not None:
-        with ScratchFolder("sources") as folder:
-            noted = NotedSources(loaded.modules, Path(folder, "noted"), sources)
-            threads = SourceFinder(loaded.plan.source_map, noted).with_lines(threads)
-    count = len(report.threads)
-    return Analysis(
-        *(loaded, loaded.exception, threads[:count], modules, report.version),
-        report=crash_report,
-        backtraces=tuple(backtrace.frames for backtrace in threads[count:]),
-    )
-
-
-def _name_frames(path: Path, loaded: LoadedDump, limits: Limits | None) -> ChildReport:
-    """Return what LLDB says of the frames of a crash report: nothing, without being started, if there is no binary."""
-    if not any(module.executable or module.debug_info for module in loaded.modules):
-        return ChildReport.without_names(loaded.plan)
-    with LldbProcess(Mode.ANALYZE, limits) as lldb:
-        return lldb.report(loaded.plan, str(path))
+    return Analysis(loaded, loaded.exception, threads, modules, report.version)
 
 
 def open_in_lldb(
@@ -171,14 +181,12 @@ class _ModuleFinder:
     def __init__(self, loaded: LoadedDump, modules: Sequence[ModuleReport]) -> None:
         self._by_path = {str(p.file): module for p, module in zip(loaded.plan.modules, modules, strict=True)}
         self._by_uuid = {uuid_text(m.loaded.module.uuid): m for m in modules if m.loaded.module.uuid}
-        self._at = {module.loaded.module.address: module for module in modules}
         self._by_address = sorted(modules, key=lambda m: m.loaded.module.address)
         self._addresses = [m.loaded.module.address for m in self._by_address]
 
-    def frame(self, frame: ChildFrame, base: int | None = None) -> Frame:
-        """Return a frame; `base` is the address of its module, where that is told."""
-        module = self._at.get(base) if base is not None else None
-        module = module or self._by_path.get(frame.module) or self._by_uuid.get(frame.uuid) or self._covering(frame.pc)
+    def frame(self, frame: ChildFrame) -> Frame:
+        """Return a frame, with its module."""
+        module = self._by_path.get(frame.module) or self._by_uuid.get(frame.uuid) or self._covering(frame.pc)
         function = demangle(frame.function)
         return Frame(
             *(frame.pc, module, function, frame.offset),

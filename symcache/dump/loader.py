@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +24,17 @@ from symcache.macho import CPU_TYPE
 
 __all__ = [
     "ARCHS",
-    "KnownStacks",
     "LoadedDump",
     "LoadedModule",
     "file_name",
+    "files_of",
+    "find_files",
     "load",
     "load_dump",
     "load_module",
+    "noted_sources_of",
     "plan_of",
+    "text_sizes",
 ]
 
 ARCHS: dict[int, str] = {CPU_TYPE.X86_64: "x86_64", CPU_TYPE.ARM64: "arm64"}
@@ -78,23 +80,13 @@ class LoadedDump:
     exception: CrashException
     """What stopped the crashed thread."""
     walked: bool = False
-    """A report's, whose frames were known."""
+    """A report's, whose frames are known: the plan is of no use."""
     blamed: bool = True
     """Whether the thread of the header is to blame; a report may blame none, and a dump that was asked for."""
     names: tuple[str, ...] = ()
     """Of the threads, as far as the file tells them; LLDB may know others."""
     files: ModuleFiles | None = None
     """Where the files came from, for those that are deferred."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownStacks:
-    """The stacks of a crash report: LLDB has no core to walk them in, and only names their frames."""
-
-    frames: tuple[tuple[int, ...], ...]
-    """Program counters of each thread, top frame first."""
-    backtraces: tuple[tuple[int, ...], ...]
-    """Other ones, of return addresses only."""
 
 
 def load_dump(path: Path, scratch: Path, search: Search) -> LoadedDump:
@@ -115,62 +107,63 @@ def load(
     search: Search,
     *,
     exception: CrashException | None = None,
-    stacks: KnownStacks | None = None,
     memory: Core | None = None,
     names: Sequence[str] = (),
     blamed: bool = True,
 ) -> LoadedDump:
     """Find the modules of a dump that has been opened; see `load_dump`.
 
-    `exception` is None if the core tells, `stacks` if LLDB has to walk them. `memory`: what the dump has of the memory
-    of the process, if its core does not tell. `names`: of the threads. `blamed`: whether the thread of the header is to
-    blame.
+    `exception` is None if the core tells. `memory`: what the dump has of the memory of the process, if its core does
+    not tell. `names`: of the threads. `blamed`: whether the thread of the header is to blame.
     """
-    sizes = _text_sizes(dump, header)
-    needed = set(range(len(header.modules)))
-    here = search.here
-    if here:
-        frames = itertools.chain(*stacks.frames, *stacks.backtraces) if stacks else None
-        needed = needed_modules(dump, header, sizes, frames, memory or dump.core, here)
-    cache, build, origin = pin(header, search, needed)
-    found = ModuleFiles(search.resolver, cache, build, search.fetching)
-    wanted = list(dict.fromkeys(m.uuid for n, m in enumerate(header.modules) if m.uuid and n in needed))
-    of_all = f" {len(needed)} of {len(header.modules)} modules: those that stacks point into"
-    found.fetch(wanted, f"fetching{of_all if here else f' {len(wanted)} modules'}")
-    if here:
-        found.take(here, list({m.uuid for m in header.modules if m.uuid}.difference(wanted)))
-        # What is fetched later comes whole.
-        found.files = {
-            (u, k): f for (u, k), f in found.files.items() if u in wanted or (u, Kind.EXECUTABLE) in found.files
-        }
+    sizes = text_sizes(dump, header)
+    needed = needed_modules(dump, header, sizes, memory or dump.core, search.here)
+    found = find_files(header, search, needed)
     files = found.files
-    known = named(header, files, executable_first=stacks is None)
-    executable = header.executable or (known[0].path if known and stacks is None else "")
+    known = named(header, files, executable_first=True)
+    executable = header.executable or (known[0].path if known else "")
     header = replace(header, modules=known, executable=executable)
-    placeholders = rewrite_core(dump, header, sizes, files, walk=stacks is None, memory=memory)
+    placeholders = rewrite_core(dump, header, sizes, files, memory=memory)
     places = _places(header.modules, search.places or scratch)
     modules = [
         load_module(number, module, sizes[number], files, placeholders, places[number], deferred=number not in needed)
         for number, module in enumerate(header.modules)
     ]
-    debug_infos = [(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid]
     plan = Plan(
-        core=None if stacks else dump.core_path.absolute(),
+        core=dump.core_path.absolute(),
         triple=f"{ARCHS[dump.core.cputype]}-apple-macosx",
         thread=header.thread,
-        source_map=(*search.source_map, *noted_sources(debug_infos)),
+        source_map=(*search.source_map, *noted_sources_of(modules)),
         modules=tuple(plan_of(m, place) for m, place in zip(modules, places, strict=True)),
-        frames=stacks.frames if stacks else (),
-        backtraces=stacks.backtraces if stacks else (),
     )
     return LoadedDump(
-        *(dump, header, tuple(modules), cache, build, origin, plan),
+        *(dump, header, tuple(modules), found.cache, found.build, found.origin, plan),
         exception or describe_exception(dump.core, dump.core.threads[header.thread]),
-        walked=stacks is not None,
         blamed=blamed,
         names=tuple(names),
         files=found,
     )
+
+
+def find_files(header: DumpHeader, search: Search, needed: set[int]) -> ModuleFiles:
+    """Look for the files of the modules that are `needed`, and for others as far as nothing has to be fetched."""
+    modules, here = header.modules, search.here
+    found = ModuleFiles(search.resolver, *pin(header, search, needed), search.fetching)
+    wanted = list(dict.fromkeys(m.uuid for n, m in enumerate(modules) if m.uuid and n in needed))
+    of_all = f" {len(needed)} of {len(modules)} modules: those that stacks point into"
+    found.fetch(wanted, f"fetching{of_all if here else f' {len(wanted)} modules'}")
+    if here:
+        found.take(here, list({m.uuid for m in modules if m.uuid}.difference(wanted)))
+        # What is fetched later comes whole.
+        found.files = {
+            (u, k): f for (u, k), f in found.files.items() if u in wanted or (u, Kind.EXECUTABLE) in found.files
+        }
+    return found
+
+
+def noted_sources_of(modules: Sequence[LoadedModule]) -> list[tuple[str, str]]:
+    """Return where the dSYMs of modules say their sources are."""
+    return noted_sources([(m.module.uuid, m.debug_info) for m in modules if m.debug_info and m.module.uuid])
 
 
 def load_module(
@@ -184,11 +177,7 @@ def load_module(
     deferred: bool = False,
 ) -> LoadedModule:
     """Return a module with its `files`; one without a binary gets a placeholder at `place`. Raises OSError."""
-    executable = files.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
-    debug_info = files.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
-    ignored = None
-    if debug_info and not is_debug_info(debug_info.path, module.uuid):
-        debug_info, ignored = None, debug_info
+    executable, debug_info, ignored = files_of(module, files)
     placeholder = None
     if executable is None:
         placeholder = place
@@ -202,7 +191,18 @@ def load_module(
     )
 
 
-def _text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
+def files_of(
+    module: DumpModule, files: Mapping[tuple[UUID, Kind], ImageFile]
+) -> tuple[ImageFile | None, ImageFile | None, ImageFile | None]:
+    """Return binary and dSYM of a module, and what was offered as its dSYM, but is another image's."""
+    executable = files.get((module.uuid, Kind.EXECUTABLE)) if module.uuid else None
+    debug_info = files.get((module.uuid, Kind.DEBUGINFO)) if module.uuid else None
+    if debug_info and not is_debug_info(debug_info.path, module.uuid):
+        return executable, None, debug_info
+    return executable, debug_info, None
+
+
+def text_sizes(dump: OpenedDump, header: DumpHeader) -> list[int]:
     """Return how far each module's code can reach: it lies in one region, and before the next module's header."""
     addresses = sorted({m.address for m in header.modules})
     sizes = []

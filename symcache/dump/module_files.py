@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +11,23 @@ from uuid import UUID
 from symcache.dump.formats.container import OpenedDump
 from symcache.dump.formats.core import Core
 from symcache.dump.formats.header import DumpHeader, DumpModule
-from symcache.dump.stack_modules import modules_of_addresses, modules_of_stacks
+from symcache.dump.stack_modules import modules_of_stacks
 from symcache.errors import FormatError
 from symcache.images import ImageFile, ImageRequest
 from symcache.kinds import Kind
-from symcache.macho import identify, source_maps, text_address
-from symcache.resolve import CacheGuess, ModuleResolver, Progress
+from symcache.macho import header_address, identify, source_maps
+from symcache.resolve import CacheGuess, ModuleResolver, Progress, find_variants
 
-__all__ = ["Fetching", "ModuleFiles", "Search", "is_debug_info", "named", "needed_modules", "noted_sources", "pin"]
+__all__ = [
+    "Fetching",
+    "ModuleFiles",
+    "Search",
+    "is_debug_info",
+    "named",
+    "needed_modules",
+    "noted_sources",
+    "pin",
+]
 
 Fetching = Callable[[str], AbstractContextManager[Progress | None]]
 """Called with what is going to be fetched, and why, in words; what it gives is told how far that is."""
@@ -41,7 +50,6 @@ class Search:
 
 
 _MAX_GUESSES = 8
-_HEAD = 32 << 10
 _ENOUGH = 2
 """Images that must lie in a shared cache before it is taken for the crashed machine's."""
 
@@ -70,37 +78,21 @@ def _fits(resolver: ModuleResolver, loads: Mapping[UUID, int], guess: CacheGuess
     """Return whether one slide explains the addresses of some images, as this cache lays them out."""
     slides = set()
     for wanted, file in resolver.resolve([ImageRequest(u, cache=guess.cache) for u in loads]).items():
-        if file.cache_uuid == guess.cache and (linked := _header_address(file.path, wanted.uuid)) is not None:
+        if file.cache_uuid == guess.cache and (linked := header_address(file.path, wanted.uuid)) is not None:
             slides.add(loads[wanted.uuid] - linked)
     return len(slides) == 1
 
 
-def _header_address(path: Path, uuid: UUID) -> int | None:
-    """Return the address that the Mach-O header of an image was linked for, or None if there is no such image."""
-    try:
-        slices = [s for s in identify(path) if s.uuid == uuid]
-    except (FormatError, OSError):
-        return None
-    if not slices:
-        return None
-    with path.open("rb") as file:
-        file.seek(slices[0].offset)
-        return text_address(file.read(_HEAD))
-
-
 def needed_modules(
-    dump: OpenedDump,
-    header: DumpHeader,
-    sizes: Sequence[int],
-    frames: Iterable[int] | None,
-    memory: Core,
-    here: ModuleResolver,
+    dump: OpenedDump, header: DumpHeader, sizes: Sequence[int], memory: Core, here: ModuleResolver | None
 ) -> set[int]:
     """Return the numbers of the modules that threads are in, and of those that only their binary can name.
 
-    `sizes` are of each module's code, `frames` addresses of the frames, None if LLDB has yet to walk the stacks.
+    `sizes` are of each module's code. All are needed where nothing has to be fetched: `here` is None.
     """
     modules = header.modules
+    if here is None:
+        return set(range(len(modules)))
 
     def are_here(numbers: set[int]) -> bool:
         # It is the dump of before, or of the same program: what else is needed shows when LLDB walks the stacks.
@@ -108,10 +100,7 @@ def needed_modules(
         return here.resolve(requests).keys() >= set(requests)
 
     ranges = [(module.address, size) for module, size in zip(modules, sizes, strict=True)]
-    if frames is not None:
-        pointed = modules_of_addresses(frames, ranges)
-    else:
-        pointed = modules_of_stacks(dump, header.thread, memory, ranges, are_here)
+    pointed = modules_of_stacks(dump, header.thread, memory, ranges, are_here)
     return pointed | {n for n, module in enumerate(modules) if not module.path}
 
 
@@ -119,16 +108,23 @@ class ModuleFiles:
     """The files of a dump's modules, as far as they were looked for, by UUID and kind."""
 
     def __init__(
-        self, resolver: ModuleResolver, cache: UUID | None, build: str | None, fetching: Fetching | None
+        self, resolver: ModuleResolver, cache: UUID | None, build: str | None, origin: str, fetching: Fetching | None
     ) -> None:
-        self._resolver, self._cache, self._build = resolver, cache, build
+        """`cache` and `build` are preferred; `origin` tells how they are known, as `pin` does."""
+        self._resolver, self.cache, self.build, self.origin = resolver, cache, build, origin
         self._fetching = fetching or (lambda _: nullcontext())
         self.files: dict[tuple[UUID, Kind], ImageFile] = {}
+        self._wanted: set[UUID] = set()
 
     def fetch(self, uuids: Sequence[UUID], why: str) -> None:
         """Look for binaries and dSYMs wherever they may be; `why` is what the user is told. Raises SymcacheError."""
+        self._wanted.update(uuids)
         with self._fetching(why) as progress:
             self._resolve(self._resolver, uuids, progress)
+
+    def was_deferred(self, uuid: UUID | None) -> bool:
+        """Return whether an image is not here, and has not been looked for elsewhere."""
+        return uuid is not None and uuid not in self._wanted and not any((uuid, kind) in self.files for kind in Kind)
 
     def take(self, here: ModuleResolver, uuids: Sequence[UUID]) -> None:
         """Look for what there is without fetching."""
@@ -139,15 +135,8 @@ class ModuleFiles:
 
         An unchanged image of another build still gives right names; an application's own binaries have no build.
         """
-        requests: list[list[ImageRequest]] = [[ImageRequest(u, kind) for u in uuids for kind in Kind]]
-        if self._cache:
-            requests.insert(0, [ImageRequest(u, Kind.EXECUTABLE, cache=self._cache) for u in uuids])
-        elif self._build:
-            requests.insert(0, [ImageRequest(u, Kind.EXECUTABLE, build=self._build) for u in uuids])
-        for request in requests:
-            left = [w for w in request if (w.uuid, w.kind) not in self.files]
-            for wanted, file in (resolver.resolve(left, progress) if left else {}).items():
-                self.files[wanted.uuid, wanted.kind] = file
+        left = [uuid for uuid in uuids if not all((uuid, kind) in self.files for kind in Kind)]
+        self.files |= find_variants(resolver, left, self.cache, self.build, progress)
 
 
 def noted_sources(dsyms: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, str]]:

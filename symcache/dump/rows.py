@@ -63,6 +63,7 @@ def _frame_json(number: int, frame: Frame) -> dict[str, Any]:
         "column": frame.column,
         "source_line": frame.source_line or None,
         "inlined": frame.inlined,
+        "source": frame.source or None,
     }
 
 

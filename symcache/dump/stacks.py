@@ -46,6 +46,8 @@ class Frame:
     """What a crash report calls the module, for where it lists none."""
     other_function: str = ""
     """Where a crash report and the binaries at hand contradict each other: the name of the one that is not shown."""
+    source: str = ""
+    """Where our tables have the name from; `report` if it is the report's own, empty if LLDB has named it."""
 
     @property
     def module_name(self) -> str:

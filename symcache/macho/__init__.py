@@ -14,7 +14,7 @@ from symcache.macho.load_commands import (
     mach_header,
     pack_thread_states,
 )
-from symcache.macho.segments import file_end, sections, text_address
+from symcache.macho.segments import file_end, header_address, sections, text_address
 from symcache.macho.structs import (
     LITTLE_64,
     Dysymtab,
@@ -53,6 +53,7 @@ __all__ = [
     "code_fingerprint",
     "fat_table",
     "file_end",
+    "header_address",
     "identify",
     "identify_at",
     "identify_bytes",

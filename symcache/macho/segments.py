@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
 
 from symcache.errors import MachOError
+from symcache.macho.identify import identify
 from symcache.macho.load_commands import LoadCommand, mach_header
 from symcache.macho.structs import Section, Segment
 
-__all__ = ["file_end", "sections", "text_address"]
+__all__ = ["file_end", "header_address", "sections", "text_address"]
+
+_HEAD = 32 << 10
 
 
 def sections(head: bytes, size: int) -> Iterator[Section]:
@@ -37,6 +42,19 @@ def text_address(head: bytes) -> int | None:
     with suppress(MachOError):
         return next((s.vmaddr for _, s in _segments(head) if s.segname == "__TEXT"), None)
     return None
+
+
+def header_address(path: Path, uuid: UUID) -> int | None:
+    """Return the address that the Mach-O header of an image was linked for, or None if a file has no such image."""
+    try:
+        image = next((image for image in identify(path) if image.uuid == uuid), None)
+        if image is None:
+            return None
+        with path.open("rb") as file:
+            file.seek(image.offset)
+            return text_address(file.read(_HEAD))
+    except (MachOError, OSError):
+        return None
 
 
 def file_end(head: bytes) -> int:

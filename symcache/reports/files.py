@@ -14,7 +14,7 @@ from symcache.reports.kinds import CRASHES, MARKS, Kind, kind_of_document, kind_
 from symcache.reports.model import Report, split_system
 from symcache.reports.text import parse_crash
 
-__all__ = ["is_report", "parse_report", "read_report"]
+__all__ = ["decoded", "is_report", "parse_report", "read_report", "unquoted"]
 
 _MAX_FILE = 64 << 20
 _SPACED = 8
@@ -44,36 +44,37 @@ def is_report(path: Path) -> bool:
         start = file.read(_MAX_START)
     if b"\0" in start and not start.startswith(_UTF_16):
         return False
-    text = _decoded(start).lstrip("\ufeff \t\r\n")
+    text = decoded(start).lstrip("\ufeff \t\r\n")
     return text.startswith("{") or any(p.search(text) for p in (_TEXT, _JSON, _ESCAPED_JSON, MARKS))
 
 
 def read_report(path: Path, *, threads: bool = True) -> Report:
     """Read a `.ips` or `.crash` file, as `parse_report`. Raises DumpError, OSError."""
-    if (size := path.stat().st_size) > _MAX_FILE:
-        raise DumpError(f"{path}: {size} bytes are too many for a crash report", hint=f"at most {_MAX_FILE} are read")
-    return parse_report(_decoded(path.read_bytes()), str(path), threads=threads)
+    with path.open("rb") as file:
+        return parse_report(file.read(_MAX_FILE + 1), str(path), threads=threads)
 
 
-def parse_report(text: str, name: str, *, threads: bool = True) -> Report:
-    """Parse a report of either format; `name` stands in messages.
+def parse_report(report: str | bytes, name: str, *, threads: bool = True) -> Report:
+    """Parse a report of either format, or the file of one; `name` stands in messages.
 
     Without `threads`, a report is taken that has none: it still says which images there were. Raises DumpError; if the
     file is of another kind, its message says of which.
     """
-    text = text.lstrip("\ufeff")
+    if len(report) > _MAX_FILE:
+        raise DumpError(f"{name}: is too large for a crash report", hint=f"at most {_MAX_FILE} bytes are read")
+    text = (decoded(report) if isinstance(report, bytes) else report).lstrip("\ufeff")
     begin = len(text) - len(text.lstrip())
-    text = _unquoted(text[text.rfind("\n", 0, begin) + 1 :])  # with the blanks in front of the first line
+    text = unquoted(text[text.rfind("\n", 0, begin) + 1 :])  # with the blanks in front of the first line
     document = find_document(text)
     if document is None:
-        report = _parse_text(text, name, {})
+        parsed = _parse_text(text, name, {})
     elif all(isinstance(document.body.get(key), list) for key in ("usedImages", "threads")):
-        report = parse_ips(document, name)
+        parsed = parse_ips(document, name)
     else:
-        report = _parse_rest(text, document, name, threads=threads)
-    if threads and not report.threads:
+        parsed = _parse_rest(text, document, name, threads=threads)
+    if threads and not parsed.threads:
         raise DumpError(f"{name}: the crash report has no thread", hint=_CUT)
-    return report
+    return parsed
 
 
 def _parse_rest(text: str, document: Document, name: str, *, threads: bool) -> Report:
@@ -116,11 +117,12 @@ def _other_kind(name: str, kind: Kind) -> DumpError:
     return DumpError(f"{name}: is {kind.name}, not the report of a crash", hint=kind.hint)
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """Return the text of a report, however it is encoded."""
     return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8", "replace")
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Return a report without what quoting has put in front of its lines, and made of its `<` and line ends."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\n\n") > _SPACED and not _SINGLE.search(text):  # some web pages double every line end

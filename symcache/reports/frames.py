@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from symcache.reports.model import MAX_FRAMES, MAX_LINE, MAX_NAME, MAX_TEXT, ReportFrame
 
-__all__ = ["frame_of", "frames_of"]
+__all__ = ["FrameLine", "bare_frames", "frame_of", "frames_of", "split_frame"]
 
 _ADDRESS = r"(0x[0-9A-Fa-f]{1,16}|0{1,18})"
 """Null is written as nothing but zeros."""
@@ -24,6 +25,8 @@ _UNTABBED = re.compile(r"\s(0x[0-9A-Fa-f]{1,16}|0{10}|0{18})(?=\s|\Z)")
 """The address where somebody's mail program has made blanks of the tab."""
 _SOURCE = re.compile(r" \(([^()]+):(\d{1,9})\)\Z")
 _INLINED = " [inlined]"
+_UNSURE = " [nearest]"
+"""Written by us: the function may begin behind the symbol."""
 _IN_IMAGE = re.compile(r" \(in [^()]+\)\Z")
 """As atos writes it."""
 _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
@@ -31,17 +34,35 @@ _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
 _NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>)?\Z")
 """In place of a name: the image's address, nothing where there is no image; old iOS told no names of its own."""
 
+_BARE = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
+"""The whole of a last exception's backtrace, as systems write it that have not looked for names."""
+
+
+class FrameLine(NamedTuple):
+    """The columns of a frame in a line of text; what is behind `end` tells what is there."""
+
+    image: str
+    address: int
+    end: int
+    """Where the column of the address ends."""
+
+
+def split_frame(line: str) -> FrameLine | None:
+    """Return the columns of a line of a backtrace. Return None if it has none."""
+    line = line[:MAX_LINE]
+    if match := _TABBED.match(line):
+        return FrameLine(match[1].rstrip(), int(match[2], 16), match.end())
+    if (number := _NUMBER.match(line)) and (match := _UNTABBED.search(line, number.end())):
+        return FrameLine(line[number.end() : match.start()].rstrip(), int(match[1], 16), match.end())
+    return None
+
 
 def frame_of(line: str) -> ReportFrame | None:
     """Return the frame that a line of a backtrace describes. Return None if it describes none."""
-    line = line[:MAX_LINE]
-    if match := _TABBED.match(line):
-        image, address = match[1].rstrip(), match[2]
-    elif (number := _NUMBER.match(line)) and (match := _UNTABBED.search(line, number.end())):
-        image, address = line[number.end() : match.start()].rstrip(), match[1]
-    else:
+    if (columns := split_frame(line)) is None:
         return None
-    rest, file, source_line = line[match.end() :].strip(), "", None
+    image, address, end = columns
+    rest, file, source_line = line[end:MAX_LINE].strip(), "", None
     before, comment, name = rest.partition(" // ")
     if comment and before.startswith("0x"):  # of jailbroken phones: `0xBASE + 0xe0c // name + 0x8`
         rest = name
@@ -50,14 +71,20 @@ def frame_of(line: str) -> ReportFrame | None:
         if int(source[2]):  # of code that no line stands for: `<compiler-generated>:0`
             file, source_line = source[1][:MAX_TEXT], int(source[2])
     inlined = rest.endswith(_INLINED)
-    rest, offset = rest.removesuffix(_INLINED), None
+    rest, offset = rest.removesuffix(_INLINED).removesuffix(_UNSURE), None
     if plus := _OFFSET.match(rest):
         rest, offset = plus[1] or "", int(plus[2], 16 if plus[2].startswith("0x") else 10)
     function = _IN_IMAGE.sub("", rest)
     if _NO_NAME.match(function) or (offset is not None and function == image):
         function, offset = "", None
     named = "" if image == "???" else image[:MAX_TEXT]
-    return ReportFrame(int(address, 16), function[:MAX_NAME], offset, file, source_line, inlined, None, named)
+    return ReportFrame(address, function[:MAX_NAME], offset, file, source_line, inlined, None, named)
+
+
+def bare_frames(line: str) -> list[ReportFrame]:
+    """Return the frames of a backtrace that is one line of addresses in parentheses; none if it is something else."""
+    match = _BARE.match(line)
+    return [ReportFrame(int(one, 16)) for one in match[1].split()[:MAX_FRAMES]] if match else []
 
 
 def frames_of(lines: Iterable[str]) -> list[ReportFrame]:

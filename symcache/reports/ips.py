@@ -7,7 +7,7 @@ in the place of objects: frames `[image, offset]`, images `[uuid, base, source]`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from symcache.reports.model import (
 )
 from symcache.reports.termination import Termination, exception_words, namespace_name
 
-__all__ = ["parse_ips"]
+__all__ = ["frame_reader", "parse_ips"]
 
 _MAX_BACKTRACE = 1 << 20
 """Characters."""
@@ -59,6 +59,11 @@ _SAID = ("dyldMessages", "fatalDyldError", "vmRegionInfo", "vmregioninfo", "ktri
 def parse_ips(document: Document, name: str) -> Report:
     """Parse a JSON report that has images and threads; `name` stands in messages. Raises DumpError."""
     return _Reader(document, name).report()
+
+
+def frame_reader(document: Document) -> Callable[[Any], ReportFrame | None]:
+    """Return what reads a frame of a report, which refers to its images. Raises DumpError."""
+    return _Reader(document, "the report").frame
 
 
 class _Reader:
@@ -155,30 +160,30 @@ class _Reader:
         return self._frames(backtrace)
 
     def _frames(self, frames: Any) -> list[ReportFrame]:
-        read = []
-        for frame in frames[:MAX_FRAMES] if isinstance(frames, list) else []:
-            told = dict_of(frame)
-            index, offset = frame[:2] if type(frame) is list and len(frame) > 1 else (told.get("imageIndex"), None)
-            offset = address_of(told.get("imageOffset") if offset is None else offset)
-            if type(index) is not int or not 0 <= index < len(self._images) or offset is None:
-                self._left_out += 1
-                continue
-            image, line = self._images[index], told.get("sourceLine")
-            known = type(line) is int and 0 < line < _MAX_SOURCE_LINE
-            function = text_of(told.get("symbol"), MAX_NAME)
-            read.append(
-                ReportFrame(
-                    ((image.address or 0) + offset) % ADDRESS_END,
-                    function,
-                    address_of(told.get("symbolLocation")) if function else None,  # which may be missing, too
-                    text_of(told.get("sourceFile")) if known else "",
-                    line if known else None,
-                    told.get("inline") is True,
-                    image.address if image.uuid or image.path else None,
-                    image.path.rpartition("/")[2],
-                )
-            )
-        return read
+        read = [self.frame(frame) for frame in (frames[:MAX_FRAMES] if isinstance(frames, list) else [])]
+        self._left_out += read.count(None)
+        return [frame for frame in read if frame]
+
+    def frame(self, frame: Any) -> ReportFrame | None:
+        """Return a frame. Return None for one that refers to no image."""
+        told = dict_of(frame)
+        index, offset = frame[:2] if type(frame) is list and len(frame) > 1 else (told.get("imageIndex"), None)
+        offset = address_of(told.get("imageOffset") if offset is None else offset)
+        if type(index) is not int or not 0 <= index < len(self._images) or offset is None:
+            return None
+        image, line = self._images[index], told.get("sourceLine")
+        known = type(line) is int and 0 < line < _MAX_SOURCE_LINE
+        function = text_of(told.get("symbol"), MAX_NAME)
+        return ReportFrame(
+            ((image.address or 0) + offset) % ADDRESS_END,
+            function,
+            address_of(told.get("symbolLocation")) if function else None,  # which may be missing, too
+            text_of(told.get("sourceFile")) if known else "",
+            line if known else None,
+            told.get("inline") is True,
+            image.address if image.uuid or image.path else None,
+            image.path.rpartition("/")[2],
+        )
 
     def _cause(self, termination: Termination | None) -> Iterator[str]:
         body = self._body

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from symcache.errors import DumpError
 from symcache.reports.fields import IGNORED_SECTIONS, Fields, field_of, split_label
-from symcache.reports.frames import frame_of
+from symcache.reports.frames import bare_frames, frame_of
 from symcache.reports.images import NOWHERE, image_of
 from symcache.reports.model import (
     MAX_BACKTRACES,
@@ -31,7 +31,7 @@ from symcache.reports.model import (
 )
 from symcache.text import excerpt
 
-__all__ = ["parse_crash"]
+__all__ = ["parse_crash", "stack_begins"]
 
 _THREAD = re.compile(r"Thread (\d{1,7})(?: ([A-Z][a-z]{1,20}))?:(:|\s*\Z|(?=  Dispatch queue: ))?(.*)\Z")
 """`Thread 0 Crashed:: NAME`; with one colon until Mac OS X 10.6, and where other programs write reports.
@@ -43,12 +43,9 @@ _STATE = re.compile(r"(?:Thread (\d{1,7})|Unknown thread) crashed with (.*)\Z")
 _OF_A_THREAD = re.compile(r"Thread \d{1,7} (?:instruction stream|last branch register state)")
 """Sections that say nothing here."""
 _BLAMED = ("Crashed", "Attributed", "Highlighted")
-"""What the heading says of the thread that a report is about: of a crash, of a limit that was crossed."""
 _BLAMING = ("Crashed Thread", "Triggered by Thread", "Highlighted Thread", "Highlighted by Thread")
-"""The fields that say so."""
+"""What headings and fields say of the thread that a report is about: of a crash, of a limit that was crossed."""
 _LEADING = re.compile(r"(\d{1,7})\b(.*)\Z")
-_BARE_FRAMES = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
-"""The whole of a last exception's backtrace, as systems write it that have not looked for names."""
 _WRAPPED = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*(?:\s0x[0-9A-Fa-f]{6,16}|\s0{10,18})?\Z")
 """A frame's line that was broken in front of its address, or behind it."""
 _REGISTER = re.compile(r"\b([a-z][a-z0-9]{1,5}):\s+0x([0-9A-Fa-f]{1,16})\b")
@@ -67,6 +64,13 @@ _BEHIND_INFORMATION = ("VM Regions Near ", "Backtrace not available", "Global Tr
 """Of ignored sections, those that may follow words of a program, which may begin as the others do."""
 _MAX_LINES = 1_000_000
 _SKIPPED = IGNORED_SECTIONS[0]
+
+
+def stack_begins(line: str, following: str) -> bool | None:
+    """Return whether all frames of the stack that a line is the heading of return; None if it is that of no stack."""
+    if match := _THREAD.match(line):
+        return None if match[3] is None and frame_of(following) is None else False
+    return True if line.startswith((_LAST, _SPECIFIC)) else None
 
 
 def parse_crash(text: str, name: str) -> Report:
@@ -234,10 +238,9 @@ class _Sections:
         if self._section == "frames" and not stack and self._labels.get(self._thread, "").endswith(" queue:"):
             self._labels[self._thread] += f" {line.strip()[:MAX_TEXT]}"  # which was wrapped, too
             return True
-        match = _BARE_FRAMES.match(line) if self._section != "frames" and not stack else None
-        if match:
-            stack += [ReportFrame(int(one, 16)) for one in match[1].split()[:MAX_FRAMES]]
-        return match is not None or bool(self._wrapped)
+        bare = bare_frames(line) if self._section != "frames" and not stack else []
+        stack += bare
+        return bool(bare or self._wrapped)
 
     def _read_image(self, line: str) -> bool:
         if (image := image_of(line)) is None:

@@ -71,4 +71,5 @@ class LibraryResolver:
             self._library.materialize(image.sha256, image.size, target)
             target.chmod(0o444)
             self._unpacked = True
-        return ImageFile(target, f"library {self._library.store.location}", image.build, image.cache_uuid)
+        origin = f"library {self._library.store.location}"
+        return ImageFile(target, origin, image.build, image.cache_uuid, sha256=image.sha256)

@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from symcache.images import ImageFile, ImageRequest, SourceRequest
+from symcache.kinds import Kind
 
-__all__ = ["CacheGuess", "ChainResolver", "ModuleResolver", "Progress", "SourceFiles"]
+__all__ = ["CacheGuess", "ChainResolver", "ModuleResolver", "Progress", "SourceFiles", "find_variants"]
 
 Progress = Callable[[int, int], None]
 """Called with (done, total); files or bytes, as the source counts."""
@@ -72,3 +73,23 @@ class ChainResolver:
             if guesses := resolver.guess_caches(loads):
                 return guesses
         return []
+
+
+def find_variants(
+    resolver: ModuleResolver,
+    uuids: Sequence[UUID],
+    cache: UUID | None,
+    build: str | None,
+    progress: Progress | None = None,
+) -> dict[tuple[UUID, Kind], ImageFile]:
+    """Return the binaries and dSYMs of images: those of a shared cache or build first, then any of the same UUIDs."""
+    files: dict[tuple[UUID, Kind], ImageFile] = {}
+    requests = [[ImageRequest(uuid, kind) for uuid in uuids for kind in Kind]]
+    if cache or build:
+        pin = {"cache": cache} if cache else {"build": build}
+        requests.insert(0, [ImageRequest(uuid, Kind.EXECUTABLE)._replace(**pin) for uuid in uuids])
+    for some in requests:
+        left = [request for request in some if (request.uuid, request.kind) not in files]
+        found = resolver.resolve(left, progress) if left else {}
+        files |= {(request.uuid, request.kind): file for request, file in found.items()}
+    return files

@@ -33,6 +33,10 @@ class BinarySources:
     """Why servers could not be used; filled as they are."""
     here: ModuleResolver | None = None
     """What of it need not be fetched; None if nothing is fetched."""
+    own: ModuleResolver | None = None
+    """What of it is no server; None if nothing is."""
+    client: SymbolClient | None = None
+    """Of the servers; None if there is none."""
 
 
 @contextmanager
@@ -68,6 +72,7 @@ def open_sources(
         if not servers and not (cache_dir / "index").is_dir():
             yield BinarySources(ChainResolver(resolvers), here=ChainResolver(here) if is_remote else None)
             return
+        without_servers = ChainResolver(list(resolvers))
         client = stack.enter_context(SymbolClient(servers, cache_dir))
         cached = stack.enter_context(SymbolClient([], cache_dir))
         server, before = ServerResolver(client, cached, cache_dir / "layouts"), FetchedBefore(cached)
@@ -76,7 +81,10 @@ def open_sources(
         here.append(WithSourceNotes(before, notes, source_roots) if source_roots else before)
         files = ServerSources(client, cached, server.problems)
         yield BinarySources(
-            *(ChainResolver(resolvers), files, server.problems), here=ChainResolver(here) if is_remote else None
+            *(ChainResolver(resolvers), files, server.problems),
+            here=ChainResolver(here) if is_remote else None,
+            own=without_servers,
+            client=client,
         )
 
 

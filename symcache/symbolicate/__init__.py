@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from symcache.symbolicate.builder import build, choose_slice
     from symcache.symbolicate.folder import Content, NamesFolder
     from symcache.symbolicate.image_names import ImageNames, call_offsets
+    from symcache.symbolicate.named_frames import NamedFrame
+    from symcache.symbolicate.naming import ModuleNames, ModuleOffsets, NamedReport, Namer, name_report
+    from symcache.symbolicate.report_output import report_json, report_text
+    from symcache.symbolicate.rewrite import rewritten
     from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
 
 __all__ = [
@@ -21,12 +25,21 @@ __all__ = [
     "Content",
     "ImageNames",
     "Location",
+    "ModuleNames",
+    "ModuleOffsets",
     "NameSource",
+    "NamedFrame",
+    "NamedReport",
+    "Namer",
     "NamesFolder",
     "SymbolicTable",
     "build",
     "call_offsets",
     "choose_slice",
+    "name_report",
+    "report_json",
+    "report_text",
+    "rewritten",
 ]
 
 # What the child that reads images has no use for is not imported with it.
@@ -46,6 +59,19 @@ __getattr__ = late_imports(
             "ImageNames",
             "call_offsets",
         ),
+        "named_frames": ("NamedFrame",),
+        "naming": (
+            "ModuleNames",
+            "ModuleOffsets",
+            "NamedReport",
+            "Namer",
+            "name_report",
+        ),
+        "report_output": (
+            "report_json",
+            "report_text",
+        ),
+        "rewrite": ("rewritten",),
         "symbolic_table": (
             "NONE",
             "SymbolicTable",

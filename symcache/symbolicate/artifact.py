@@ -19,11 +19,13 @@ from symcache.errors import IntegrityError
 from symcache.symbolicate.model import NameSource
 from symcache.symbolicate.symbolic_table import SymbolicTable
 
-__all__ = ["FORMAT", "STUB", "Artifact", "write_artifact"]
+__all__ = ["FORMAT", "FRAME", "STUB", "Artifact", "write_artifact"]
 
 FORMAT = "2"
 STUB = len(NameSource)
 """Source of what jumps to a function of another image, whose name it has."""
+FRAME = struct.Struct("<QQ")
+"""In front of each of several artifacts: its number, its bytes."""
 _MAGIC = b"symnames"
 _HEAD = struct.Struct("<8sQ")
 _MAX_DESCRIPTION = 4096

@@ -1,9 +1,11 @@
-"""Makes the artifact of an image, in the confined child: `python -m symcache.symbolicate.builder UUID FILE`."""
+"""Makes artifacts of images, in the confined child: `python -m symcache.symbolicate.builder UUID FILE…`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from io import BytesIO
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from symcache.errors import MachOError, SymcacheError
 from symcache.macho import Slice, identify_at
-from symcache.symbolicate.artifact import STUB, write_artifact
+from symcache.symbolicate.artifact import FRAME, STUB, write_artifact
 from symcache.symbolicate.image_reader import ImageReader, NamedOffsets
 from symcache.symbolicate.model import NameSource
 from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
@@ -27,12 +29,25 @@ _NAME = np.dtype([("offset", "<u4"), ("name", "<u4"), ("source", "u1")])
 
 def main() -> None:
     """Write the artifact of the image of a UUID in a file to standard output."""
-    uuid, path = UUID(sys.argv[1]), sys.argv[2]
+    images = list(zip(map(UUID, sys.argv[1::2]), sys.argv[2::2], strict=True))
+    out = sys.stdout.buffer
     try:
-        build(uuid, path, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        if len(images) == 1:
+            build(*images[0], out)
+        else:
+            _build_many(images, out)
+        out.flush()
     except (SymcacheError, ValueError) as error:  # the file is empty
         sys.exit(f"{error}")
+
+
+def _build_many(images: Sequence[tuple[UUID, str]], out: BinaryIO) -> None:
+    """Write the artifacts of images, each behind its number and size; of one that cannot be read, none."""
+    for number, (uuid, path) in enumerate(images):
+        artifact = BytesIO()
+        with suppress(SymcacheError, ValueError):
+            build(uuid, path, artifact)
+            out.write(FRAME.pack(number, artifact.tell()) + artifact.getbuffer())
 
 
 def build(uuid: UUID, path: str, out: BinaryIO) -> None:

@@ -9,7 +9,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -20,14 +21,19 @@ from symcache.files import atomic_write, atomic_write_bytes
 from symcache.lru_folder import LruFolder, touch
 from symcache.own_program import own_environment, own_python
 from symcache.scratch import ScratchFolder
-from symcache.symbolicate.artifact import FORMAT, Artifact
+from symcache.symbolicate.artifact import FORMAT, FRAME, Artifact
 from symcache.symbolicate.image_names import ImageNames
 
 __all__ = ["Content", "NamesFolder"]
 
+DEFAULT_LIMIT = 4 << 30
+"""Bytes."""
 _BOUNDS = Bounds(seconds=180, memory=4 << 30, output=1 << 30)
 _FAILURE_SECONDS = 3600.0
 _MOST_OPEN = 256
+_SMALL = 32 << 20
+"""Bytes of a file that is read together with others."""
+_LEAST_TOGETHER, _MOST_TOGETHER = 3, 64
 _OF_OTHERS = {Cause.UNCONFINED}
 
 
@@ -47,7 +53,7 @@ class NamesFolder:
     It can be deleted at any time. Raises StorageError and OSError where it cannot be written.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
         from importlib.metadata import version  # noqa: PLC0415 (takes its time to import)
 
         self._folder, self._files = folder, LruFolder(folder, limit)
@@ -70,6 +76,61 @@ class NamesFolder:
         if not artifacts:
             raise errors[0] if errors else IntegrityError(f"{uuid}: no file names its code")
         return ImageNames(artifacts)
+
+    def build_small(self, wanted: Sequence[tuple[UUID, Content]]) -> None:
+        """Build what is not there yet of many images, in few processes: most are small, and a start costs more.
+
+        What cannot be read, or not in such company, is left for `open`, which says why.
+        """
+        missing = [one for one in dict.fromkeys(wanted) if not self.is_built(one[0], [one[1]])]
+        if len(missing) < _LEAST_TOGETHER:
+            return
+        groups = max(min(os.cpu_count() or 1, len(missing) // _LEAST_TOGETHER), -(-len(missing) // _MOST_TOGETHER))
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="names") as pool:
+            list(pool.map(self._build_together, [missing[n::groups] for n in range(groups)]))
+
+    def _build_together(self, wanted: Sequence[tuple[UUID, Content]]) -> None:
+        with ScratchFolder("names") as work, ExitStack() as stack:
+            arguments: list[str] = []
+            descriptors: list[int] = []
+            small: list[tuple[UUID, Content]] = []
+            for uuid, content in wanted:
+                descriptor = content.open()
+                stack.callback(os.close, descriptor)
+                if os.fstat(descriptor).st_size <= _SMALL:
+                    small.append((uuid, content))
+                    descriptors.append(descriptor)
+                    arguments += [str(uuid), f"/dev/fd/{descriptor}"]
+            if len(small) < _LEAST_TOGETHER:
+                return
+            with Path(work, "artifacts").open("w+b") as made:
+                with suppress(ProcessFailure), self._child(arguments, descriptors, Path(work)) as process:
+                    process.copy("reading symbols", made)
+                size = made.tell()
+                made.seek(0)
+                while len(head := made.read(FRAME.size)) == FRAME.size:
+                    number, length = FRAME.unpack(head)
+                    if number >= len(small) or made.tell() + length > size:
+                        break
+                    self._publish(self._path(*small[number]), made.read(length))
+
+    def _publish(self, path: Path, artifact: bytes) -> None:
+        def write() -> None:
+            if not path.exists():
+                atomic_write_bytes(path, artifact)
+
+        self._files.write(path, len(artifact), write)
+
+    def _child(self, arguments: Sequence[str], descriptors: Sequence[int], work: Path) -> ConfinedProcess:
+        return ConfinedProcess(
+            own_python,
+            "-m",
+            ["symcache.symbolicate.builder", *arguments],
+            _BOUNDS,
+            environment=own_environment({"PATH": "/usr/bin:/bin"}),
+            folder=work,
+            descriptors=descriptors,
+        )
 
     def is_built(self, uuid: UUID, contents: Sequence[Content]) -> bool:
         """Return whether `open` has nothing to build: it succeeds, or fails, at once."""
@@ -107,15 +168,7 @@ class NamesFolder:
         descriptor = content.open()
         try:
             with ScratchFolder("names") as work, atomic_write(path, mode=0o600) as part:
-                process = ConfinedProcess(
-                    own_python,
-                    "-m",
-                    ["symcache.symbolicate.builder", str(uuid), f"/dev/fd/{descriptor}"],
-                    _BOUNDS,
-                    environment=own_environment({"PATH": "/usr/bin:/bin"}),
-                    folder=Path(work),
-                    descriptors=[descriptor],
-                )
+                process = self._child([str(uuid), f"/dev/fd/{descriptor}"], [descriptor], Path(work))
                 with process, part.open("wb") as out:
                     process.copy(f"{uuid}: reading its symbols", out)
         except ProcessFailure as error:

@@ -20,7 +20,9 @@ class Links:
     def of_plan(self, plan: Plan) -> Plan:
         """Return a plan with links."""
         modules = tuple(self._of_module(module) for module in plan.modules)
-        return replace(plan, core=self._link(plan.core), source_map=_encodable(plan.source_map), modules=modules)
+        return replace(
+            plan, core=self._link(plan.core) or plan.core, source_map=_encodable(plan.source_map), modules=modules
+        )
 
     def of_fetched(self, fetched: FetchedModules) -> FetchedModules:
         """Return a response with links."""

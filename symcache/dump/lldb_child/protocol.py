@@ -45,10 +45,9 @@ class ModulePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the child does: a core with modules, or frames without a core."""
+    """What the child does: a core with modules."""
 
-    core: Path | None
-    """None where frames are known, and only their names are wanted."""
+    core: Path
     triple: str
     """LLVM's name of architecture and system, such as `arm64-apple-macosx`."""
     thread: int
@@ -56,10 +55,6 @@ class Plan:
     source_map: tuple[tuple[str, str], ...]
     """Folders of source files: recorded, and here."""
     modules: tuple[ModulePlan, ...]
-    frames: tuple[tuple[int, ...], ...] = ()
-    """Without a core: the program counters of each thread, top frame first."""
-    backtraces: tuple[tuple[int, ...], ...] = ()
-    """Without a core: other backtraces, of return addresses only, such as from where an exception was thrown."""
 
     def to_json(self, *, max_frames: int, send_sources: bool) -> dict[str, Any]:
         """Return what the worker reads.
@@ -108,8 +103,6 @@ class ChildFrame:
 
     pc: int
     inlined: bool
-    number: int | None = None
-    """Of the address among those of the plan's `frames` or `backtraces`; None if LLDB has walked the stack."""
     module: str = ""
     """Path of the module's file."""
     uuid: str = ""
@@ -136,21 +129,9 @@ class ChildReport:
     """What the child says of a plan, module by module, thread by thread."""
 
     version: str
-    """Of LLDB; empty where it was not needed."""
+    """Of LLDB."""
     modules: tuple[ChildModule, ...]
     threads: tuple[ChildThread, ...]
-    backtraces: tuple[ChildThread, ...]
-
-    @classmethod
-    def without_names(cls, plan: Plan) -> ChildReport:
-        """Return the report on a plan without core and files, of which there is nothing to say."""
-        stacks = [
-            ChildThread("", tuple(ChildFrame(pc, inlined=False, number=number) for number, pc in enumerate(addresses)))
-            for addresses in (*plan.frames, *plan.backtraces)
-        ]
-        count = len(plan.frames)
-        modules = tuple(ChildModule("missing", False, None, "") for _ in plan.modules)
-        return cls("", modules, tuple(stacks[:count]), tuple(stacks[count:]))
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> ChildReport:
@@ -170,7 +151,6 @@ class ChildReport:
                     report["version"],
                     tuple(ChildModule(**module) for module in report["modules"]),
                     tuple(_thread(thread) for thread in report["threads"]),
-                    tuple(_thread(backtrace) for backtrace in report.get("backtraces", ())),
                 )
         except (TypeError, KeyError, AttributeError) as error:
             what = f"{type(error).__name__} {error}"

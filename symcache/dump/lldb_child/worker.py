@@ -64,22 +64,15 @@ def main(mode: str, descriptor: int, package: dict[str, str], requests: int) -> 
         channel.write(json.dumps({"error": modules}) + "\n" if mode != "prompt" else _printable(modules) + "\n")
         channel.flush()
         os._exit(4)  # as below
-    if process is not None:
-        modules.request = _Requests(pipe, requests)
-        crashed = process.GetSelectedThread()
-        modules.complete([crashed] if mode != "analyze" else _threads(process))
+    modules.request = _Requests(pipe, requests)
+    crashed = process.GetSelectedThread()
+    modules.complete([crashed] if mode != "analyze" else _threads(process))
     if mode == "analyze":
         result: dict[str, Any] = {
             "version": lldb.SBDebugger.GetVersionString().split("\n")[0],
             "modules": modules.reports,
-            "threads": [_target.walked_frames(target, thread) for thread in _threads(process)]
-            if process is not None
-            else [_target.symbolicated_frames(lldb, target, addresses) for addresses in plan["frames"]],
+            "threads": [_target.walked_frames(target, thread) for thread in _threads(process)],
         }
-        if process is None:
-            result["backtraces"] = [
-                _target.symbolicated_frames(lldb, target, addresses, returns=True) for addresses in plan["backtraces"]
-            ]
         json.dump(result, channel)
         channel.flush()
         os._exit(0)  # LLDB's own clearing up takes longer than all of the above, and may crash

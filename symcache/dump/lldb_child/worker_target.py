@@ -10,17 +10,13 @@ from typing import Any
 
 from .worker_modules import Modules, map_sources, path_of, run, uuid_of, without_scripts
 
-__all__ = ["open_core", "open_target", "select_thread", "symbolicated_frames", "walked_frames"]
+__all__ = ["open_core", "open_target", "select_thread", "walked_frames"]
 
 _NONE = (1 << 64) - 1
-_MAX_SYMBOLICATED = 100_000
 
 
 def open_target(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return debugger, target, process and its modules, or, if it failed: debugger, None, None and why.
-
-    Without a core there is no process.
-    """
+    """Return debugger, target, process and its modules, or, if it failed: debugger, None, None and why."""
     debugger = lldb.SBDebugger.Create(False)  # False: reads no .lldbinit
     debugger.SetAsync(False)
     debugger.SkipLLDBInitFiles(True)
@@ -48,20 +44,20 @@ def open_target(lldb: Any, plan: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         return debugger, None, None, why
     map_sources(lldb, debugger, plan["source_map"])
     modules = Modules(lldb, target, plan["modules"])
-    if process is not None and "thread" in plan:
+    if "thread" in plan:
         select_thread(process, plan["thread"])
     return debugger, target, process, modules
 
 
 def open_core(lldb: Any, debugger: Any, plan: dict[str, Any]) -> tuple[Any, Any, str]:
-    """Return target, process (None without a core) and nothing, or, if it failed: None, None and why."""
+    """Return target, process and nothing, or, if it failed: None, None and why."""
     error = lldb.SBError()
     with without_scripts(lldb, debugger):
         target = debugger.CreateTarget("", plan["triple"] or None, None, False, error)
         if not target.IsValid():
             return None, None, f"LLDB makes no target for {plan['triple']}: {error.GetCString()}"
-        process = target.LoadCore(plan["core"], error) if plan["core"] else None
-    if process is not None and not process.IsValid():
+        process = target.LoadCore(plan["core"], error)
+    if not process.IsValid():
         return None, None, error.GetCString() or "LLDB does not take the core"
     return target, process, ""
 
@@ -99,44 +95,6 @@ def walked_frames(target: Any, thread: Any) -> dict[str, Any]:
         _add_line(entry, frame.GetLineEntry())
         frames.append(entry)
     return {"name": thread.GetName(), "frames": frames}
-
-
-def symbolicated_frames(lldb: Any, target: Any, addresses: list[int], *, returns: bool = False) -> dict[str, Any]:
-    """Name frames that somebody else has walked; inlined functions become frames of their own, of the same number.
-
-    `returns`: the first one's program counter is a return address, too.
-    """
-    frames: list[dict[str, Any]] = []
-    for number, pc in enumerate(addresses):
-        # A return address may lie behind the function that called: look at the call. None is in front of null.
-        address = target.ResolveLoadAddress(pc - 1 if pc and (number or returns) else pc)
-        context = address.GetSymbolContext(lldb.eSymbolContextEverything)
-        while True:
-            entry: dict[str, Any] = {"pc": pc, "inlined": False, "number": number}
-            module = context.GetModule()
-            if module.IsValid():
-                entry["module"], entry["uuid"] = path_of(module.GetFileSpec()), uuid_of(module)
-            inlined = context.GetBlock().GetContainingInlinedBlock()
-            function = context.GetFunction()
-            named = function if function.IsValid() else context.GetSymbol()
-            if inlined.IsValid():
-                entry["function"], entry["inlined"] = inlined.GetInlinedName() or "", True
-            elif named.IsValid() and named.GetName():
-                entry["function"] = named.GetName()
-                _add_mangled(entry, named)
-            begin = named.GetStartAddress().GetLoadAddress(target) if named.IsValid() else _NONE
-            if begin != _NONE and pc >= begin:
-                entry["offset"] = pc - begin
-            _add_line(entry, context.GetLineEntry())
-            frames.append(entry)
-            if not inlined.IsValid() or len(frames) > _MAX_SYMBOLICATED:
-                break
-            outer = lldb.SBAddress()
-            context = context.GetParentOfInlinedScope(address, outer)
-            if not context.IsValid() or not outer.IsValid():
-                break
-            address = outer
-    return {"name": "", "frames": frames}
 
 
 def _add_mangled(entry: dict[str, Any], named: Any) -> None:

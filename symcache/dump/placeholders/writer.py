@@ -66,19 +66,18 @@ def rewrite_core(
     sizes: Sequence[int],
     files: Mapping[tuple[UUID, Kind], ImageFile],
     *,
-    walk: bool,
     memory: Core | None,
 ) -> Placeholders:
     """Change the core so that LLDB walks through modules of which there is no binary, and return their placeholders.
 
     Only a core that was unpacked for LLDB is changed, never the user's own file. `sizes` are bytes of each module's
-    code, `files` those that there are. `walk`: LLDB is to walk the stacks, which a report has already. `memory`: what
-    the dump has of the process's memory, if its core does not tell. Raises OSError.
+    code, `files` those that there are. `memory`: what the dump has of the process's memory, if its core does not tell.
+    Raises OSError.
     """
     missing = [n for n, m in enumerate(header.modules) if (m.uuid, Kind.EXECUTABLE) not in files]
     layouts = {n: layout for n in missing if (layout := image_layout(dump, header, sizes, n, files))}
     unpacked = dump.core_path != dump.path
-    images = images_in_core(dump, [(n, header.modules[n]) for n in missing]) if unpacked and walk else {}
+    images = images_in_core(dump, [(n, header.modules[n]) for n in missing]) if unpacked else {}
     noted = note_images(dump, images)
     ranges = {n: (header.modules[n].address, sizes[n]) for n in missing}
     without_code = [ranges[n] for n in missing if n not in noted]
@@ -90,7 +89,7 @@ def rewrite_core(
         back_code(dump, [*(m for m in framed if m in unnamed), *unlisted_code(dump, header)])
         hide_code(dump, [m for m in without_code if m not in framed and m in unnamed])
     frameless: list[int] = []
-    if layouts and walk:
+    if layouts:
         frameless = frameless_counters(replace(dump, core=memory or dump.core), header.thread)
     executable = frozenset(n for n in missing if ranges[n] in framed)
     return Placeholders(dump.core.cputype, header.modules, sizes, layouts, executable, frameless)

@@ -1,0 +1,236 @@
+"""The command `symbolicate`: names for addresses, and for the frames of reports, without a debugger."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from symcache.cli.addresses import AddressOptions, print_addresses, wanted_image
+from symcache.cli.common import (
+    BuildOption,
+    CacheOption,
+    JsonOption,
+    LibraryOption,
+    ServerOption,
+    complain,
+    emit_json,
+    emit_text,
+    error_of,
+    errors_to_exit,
+    existing_path,
+    json_text,
+    out,
+    plain,
+    state,
+    to_output,
+)
+from symcache.cli.dumps import SymbolsOption, name_missing, warn
+from symcache.cli.settings import binary_sources, names_folder
+from symcache.errors import SymcacheError, UsageError
+from symcache.files import atomic_write
+from symcache.macho import parse_uuid
+from symcache.text import printable
+
+if TYPE_CHECKING:
+    from symcache.resolve import SourceNamer
+    from symcache.symbolicate import NamedReport
+
+__all__ = ["register"]
+
+_MAX_REPORT = 64 << 20
+"""Bytes of standard input."""
+_HELP = """Print names for addresses, as `atos` does, or crash reports with the names of their frames filled in.
+
+`symcache symbolicate -o FILE|dSYM|UUID -l LOADADDRESS ADDRESS...` names addresses; `symcache symbolicate REPORT...`
+writes reports (`.ips`, `.crash`) as they are, but with names. Without ADDRESS or REPORT, standard input is read.
+Servers are sent UUIDs and offsets, never a report.
+
+Marks: `fun_4a30` is a function that begins at offset 0x4a30 and has no name; a name with `[nearest]` is that of the
+last symbol before an address in a file that does not tell where functions begin, and may be the neighbour's;
+`[inlined]` is in the function of the line below.
+"""
+
+
+class Format(StrEnum):
+    """How reports are written."""
+
+    OWN = "own"
+    TEXT = "text"
+    JSON = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(name="symbolicate", help=_HELP)(symbolicate)
+
+
+def symbolicate(
+    what: Annotated[list[str] | None, typer.Argument(metavar="[REPORT|ADDRESS]...")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            *("--output", "-o"),
+            metavar="FILE|UUID|FOLDER",
+            help="Of addresses, the binary, dSYM or UUID; of reports, the folder to write them into.",
+        ),
+    ] = None,
+    load: Annotated[
+        str | None,
+        typer.Option("--load-address", "-l", metavar="ADDRESS", help="Where the image was loaded, in hex."),
+    ] = None,
+    arch: Annotated[str | None, typer.Option("--arch", "-arch", help="Of a universal file.")] = None,
+    offset: Annotated[bool, typer.Option("--offset", "-offset", help="Addresses are offsets in the image.")] = False,
+    inlines: Annotated[bool, typer.Option("--inlines", "-i", help="Print inlined functions, too.")] = False,
+    full_path: Annotated[bool, typer.Option("--full-path", "-fullPath", help="Print paths of sources.")] = False,
+    form: Annotated[
+        Format, typer.Option("--format", help="Of reports: as they are, text of one layout, or JSON.")
+    ] = Format.OWN,
+    symbols: SymbolsOption = None,
+    library: LibraryOption = None,
+    server: ServerOption = None,
+    build: BuildOption = None,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print names for addresses, or reports with names: see `_HELP`."""
+    with errors_to_exit():
+        image = wanted_image(output, arch) if output else None
+        pin = (parse_uuid(cache) if cache else None, build)
+        if image is None and (load or arch or offset or inlines or full_path):
+            raise UsageError(
+                f"{output}: is no binary, dSYM or UUID" if output else "addresses of which image?",
+                hint="name its binary, dSYM or UUID with -o; -l, -arch, -offset, -i and -fullPath are for addresses",
+            )
+        folders = [*(symbols or []), *(image.folders if image else ())]
+        with names_folder() as names, binary_sources(folders, library, server) as sources:
+            from symcache.resolve import SourceNamer  # noqa: PLC0415 - takes its time to import
+            from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - as above
+
+            namer = SourceNamer(sources, NamesFolder(names), *pin)
+            if image:
+                options = AddressOptions(load, offset=offset, inlines=inlines, full_path=full_path, json=json)
+                print_addresses(image, what or [], options, namer)
+                warn(list(dict.fromkeys(namer.problems)))
+                return
+            folder = Path(output).expanduser() if output else None
+            worst = _Reports(namer, Format.JSON if json else form, folder).run(what or ["-"])
+        if worst:
+            raise typer.Exit(worst)
+
+
+class _Reports:
+    """Names reports one by one, and writes each when it is there."""
+
+    def __init__(self, namer: SourceNamer, form: Format, folder: Path | None) -> None:
+        self._namer, self._form, self._folder = namer, form, folder
+        self._names: Counter[str] = Counter()
+        self._missing: dict[tuple[str, UUID | None], None] = {}
+        self._written = 0
+        self._warned: set[str] = set()
+
+    def run(self, reports: Sequence[str]) -> int:
+        """Write all reports; return the worst of their exit codes."""
+        worst, many = 0, len(reports) > 1
+        for text in reports:
+            path = Path("standard input") if text == "-" else Path(text).expanduser()
+            try:
+                data = _read(text, path)
+                named = self._named(path, data)
+            except Exception as error:
+                failure = error_of(path, error, "symbolicate", "symbolicated")
+                if state.debug or not many:
+                    raise failure from error
+                worst = max(worst, failure.exit_code)
+                complain(str(failure), failure.hint)
+                self._fail(path, failure, many=many)
+                continue
+            finally:
+                problems = [problem for problem in dict.fromkeys(self._namer.problems) if problem not in self._warned]
+                warn(problems)
+                self._warned.update(problems)
+            self._write(path, data, named, many=many)
+        if many and self._form is Format.JSON and not self._folder:
+            emit_text("\n]\n" if self._written else "[]\n")
+        name_missing(list(self._missing), f"{len(reports)} reports" if many else str(path), reported=True)
+        return worst
+
+    def _named(self, path: Path, data: bytes) -> NamedReport:
+        from symcache.reports import parse_report  # noqa: PLC0415
+        from symcache.symbolicate import name_report  # noqa: PLC0415
+
+        named = name_report(parse_report(data, str(path)), self._namer)
+        for number, found in named.used.items():
+            if not found:
+                image = named.report.images[number]
+                self._missing[image.path.rpartition("/")[2], image.uuid] = None
+        return named
+
+    def _write(self, path: Path, data: bytes, named: NamedReport, *, many: bool) -> None:
+        from symcache.symbolicate import report_json, report_text, rewritten  # noqa: PLC0415
+
+        if self._form is Format.JSON:
+            self._write_json(path, {"report": str(path), **report_json(named)}, many=many)
+        elif self._form is Format.TEXT:
+            self._put(path, report_text(named).encode("utf-8", "backslashreplace"), ".crash")
+        else:
+            self._put(path, rewritten(data, named), "")
+        if self._folder:
+            known, wanted = named.counts
+            out.print(f"{plain(str(path))}: {known} of {wanted} addresses are named")
+
+    def _fail(self, path: Path, error: SymcacheError, *, many: bool) -> None:
+        if self._form is Format.JSON:
+            self._write_json(path, {"report": str(path), "error": str(error), "hint": error.hint}, many=many)
+
+    def _write_json(self, path: Path, value: dict[str, Any], *, many: bool) -> None:
+        if self._folder:
+            self._put(path, f"{json_text(value)}\n".encode("utf-8", "backslashreplace"), ".json")
+        elif many:
+            emit_text(("[\n" if not self._written else ",\n") + json_text(value))
+        else:
+            emit_json(value)
+        self._written += 1
+
+    def _put(self, path: Path, data: bytes, ending: str) -> None:
+        if self._folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._target(self._folder, path, ending)) as part:
+                part.write_bytes(data)
+            return
+        with to_output():
+            if sys.stdout.isatty():  # a report may hold what drives a terminal
+                sys.stdout.write(printable(data, keep="\n\t"))
+            else:
+                sys.stdout.flush()
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+
+    def _target(self, folder: Path, path: Path, ending: str) -> Path:
+        """Return where a report is written; those of one name get numbers."""
+        name = path.name + (ending if not path.name.endswith(ending) else "")
+        self._names[name.casefold()] += 1
+        number = self._names[name.casefold()]
+        target = folder / name
+        target = target.with_name(f"{target.stem}.{number}{target.suffix}") if number > 1 else target
+        if path.exists() and target.exists() and path.samefile(target):
+            raise UsageError(f"{path}: would be replaced by itself with names", hint="name another folder with -o")
+        return target
+
+
+def _read(text: str, path: Path) -> bytes:
+    if text != "-":
+        path = existing_path(text)
+        if path.is_dir():
+            raise UsageError(f"{text}: is a folder where a report was expected", hint="name the reports in it")
+        with path.open("rb") as file:
+            data = file.read(_MAX_REPORT + 1)
+    else:
+        data = sys.stdin.buffer.read(_MAX_REPORT + 1)
+    return data

@@ -1,0 +1,219 @@
+"""Reports in their own format with names filled in: those, and nothing else, change."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symcache.errors import SymcacheError
+from symcache.reports import parse_report, read_report
+from symcache.symbolicate import NameSource, name_report, rewritten
+from tests.symbolicate.namers import KnownNames, everything, function
+from tests.symbolicate.test_naming import KIT, LEDGER, report
+
+INLINED = function(
+    "Ledger.post(to:)",
+    0x100,
+    file="/Users/dev/Entry.swift",
+    line=208,
+    inlined=[("Money.adding(_:) + 1", "/Users/dev/Money.swift", 41), ("Money.sum()", "/Users/dev/Money.swift", 17)],
+)
+MAIN = function("main", 0x300)
+
+
+def rewrite(text: str, places: dict[tuple[str, int], Any]) -> str:
+    return rewritten(text.encode(), name_report(parse_report(text, "x"), KnownNames(places))).decode()
+
+
+def test_text_keeps_its_columns_and_counts_inlined_functions() -> None:
+    text = report(
+        "libsystem.dylib               \t0x0000000180000044 told + 4",
+        "com.example.ledger            \t0x0000000100000204 0x100000000 + 516",
+        "com.example.ledger            \t0x0000000100000310 0x100000000 + 784",
+        "???                           \t0000000000000000 0 + 0",
+    )
+    written = rewrite(text, {("Ledger", 0x200): INLINED, ("Ledger", 0x30C): MAIN})
+    assert written.splitlines()[4:11] == [
+        "0   libsystem.dylib               \t0x0000000180000044 told + 4",
+        "1   com.example.ledger            \t0x0000000100000204 Money.adding(_:) + 1 + 0 [inlined] (Money.swift:41)",
+        "2   com.example.ledger            \t0x0000000100000204 Money.sum() + 0 [inlined] (Money.swift:17)",
+        "3   com.example.ledger            \t0x0000000100000204 Ledger.post(to:) + 260 (Entry.swift:208)",
+        "4   com.example.ledger            \t0x0000000100000310 main + 16",
+        "5   ???                           \t0000000000000000 0 + 0",
+        "",
+    ]
+    assert written.splitlines()[11:] == text.splitlines()[9:]
+    again = parse_report(written, "x")
+    assert [(f.function, f.line, f.inlined) for f in again.threads[0].frames[1:4]] == [
+        ("Money.adding(_:) + 1", 41, True),
+        ("Money.sum()", 17, True),
+        ("Ledger.post(to:)", 208, False),
+    ]
+
+
+def test_columns_of_numbers_have_room() -> None:
+    frames = [f"Ledger\t{LEDGER + 0x204:#x} 0x100000000 + 516"] * 12
+    written = rewrite(report(*frames), {("Ledger", 0x200): INLINED, ("Ledger", 0x204): INLINED})
+    numbered = [line for line in written.splitlines() if "\t" in line]
+    assert [line[:10] for line in numbered] == [f"{number:<4}Ledger" for number in range(36)]
+
+
+def test_a_name_that_may_be_the_neighbours_is_marked() -> None:
+    frame = f"Ledger\t{LEDGER + 0x104:#x} 0x100000000 + 260"
+    nearest = {("Ledger", 0x104): function("main", 0x80, NameSource.NEAREST)}
+    written = rewrite(report(frame), nearest)
+    assert "0x100000104 main + 132 [nearest]\n" in written
+    (again,) = parse_report(written, "x").threads[0].frames
+    assert (again.function, again.offset) == ("main", 132)
+    assert '"symbol":"main","symbolLocation":132,"symbolSource":"nearest"}]' in rewrite(ips([(0, 0x104)]), nearest)
+    nameless = {("Ledger", 0x104): function("fun_100", 0x100, NameSource.FUNCTION_START)}
+    assert "0x100000104 fun_100 + 4\n" in rewrite(report(frame), nameless)
+    assert "told + 4\n" in rewrite(report(frame.replace("0x100000000 + 260", "told + 4")), nameless)
+
+
+@pytest.mark.parametrize("quoting", ["", "> ", "    ", "\t"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n", "\r"])
+def test_what_mail_and_web_have_made_of_text_stays(quoting: str, ending: str) -> None:
+    text = report(*[f"Ledger\t{LEDGER + 0x300:#x} 0x100000000 + 768"] * 2).replace("<", "&lt;").replace(">", "&gt;")
+    text = "Look at this:\n\n" + "".join(f"{quoting}{line}\n" for line in text.splitlines())
+    text = text.replace("\n", ending)
+    written = rewrite(text, {("Ledger", 0x300): function("a<b>", 0x300), ("Ledger", 0x2FC): MAIN})
+    assert written == text.replace("0x100000000 + 768", "a&lt;b&gt; + 0", 1).replace("0x100000000 + 768", "main + 0")
+
+
+def test_lines_that_were_broken_are_whole_again_where_they_get_names() -> None:
+    text = report(
+        f"Ledger\t{LEDGER + 0x300:#x}\n0x100000000 + 768",
+        f"Ledger\n{LEDGER + 0x304:#x} told + 4",
+        "Ledger\t0x100000404",
+    )
+    written = rewrite(text, {("Ledger", 0x300): MAIN, ("Ledger", 0x400): MAIN})
+    assert [line for line in written.splitlines() if "Ledger" in line or "told" in line][:4] == [
+        "0   Ledger\t0x100000300 main + 0",
+        "1   Ledger",
+        "0x100000304 told + 4",
+        "2   Ledger\t0x100000404 main + 260",
+    ]
+
+
+def test_a_backtrace_of_bare_addresses_becomes_lines() -> None:
+    bare = f"Last Exception Backtrace:\n({LEDGER + 0x304:#x} {KIT + 8:#x} 0x10)\n"
+    written = rewrite(report("???\t0x10", thrown=bare), {("Ledger", 0x300): MAIN})
+    assert written.splitlines()[2:6] == [
+        "Last Exception Backtrace:",
+        "0   Ledger                        \t0x0000000100000304 main + 4",
+        "1   libsystem.dylib               \t0x0000000180000008 0x180000000 + 8",
+        "2   ???                           \t0x0000000000000010 0x0 + 16",
+    ]
+    assert bare in rewrite(report("???\t0x10", thrown=bare), {})
+
+
+def test_a_second_report_in_the_file_is_of_another_process() -> None:
+    text = report(f"Ledger\t{LEDGER + 0x300:#x} 0x100000000 + 768")
+    places = {("Ledger", 0x300): MAIN}
+    second = "Process: Other [1]\n" + text
+    assert rewrite(f"Process: Ledger [2]\n{text}\n{second}", places) == (
+        f"Process: Ledger [2]\n{rewrite(text, places)}\n{second}"
+    )
+
+
+def ips(frames: list[tuple[int, int]], *, separators: tuple[str, str] = (",", ":"), **more: Any) -> str:
+    listed = [{"imageOffset": offset, "imageIndex": image} for image, offset in frames]
+    images = [
+        {"base": base, "size": 65536, "uuid": f"{n:032x}", "path": path, "source": "P"}
+        for n, (base, path) in enumerate([(LEDGER, "/x/Ledger"), (KIT, "/usr/lib/libsystem.dylib")], 1)
+    ]
+    body = {"uptime": 1e2, "cpuType": "ARM-64", "usedImages": images, **more, "threads": [{"id": 1, "frames": listed}]}
+    text = json.dumps(body, separators=separators).replace("/", "\\/")
+    return '{"bug_type":"309","name":"Ledger"}\n' + text.replace("100.0", "1.0E+02") + "\nModel: Mac14,7\n"
+
+
+def test_json_changes_nothing_but_frames() -> None:
+    text = ips([(1, 0x40), (0, 0x204), (0, 0x310)])
+    written = rewrite(text, {("Ledger", 0x200): INLINED, ("Ledger", 0x30C): MAIN})
+    before, after = text.split('{"imageOffset":516,"imageIndex":0},{"imageOffset":784,"imageIndex":0}')
+    assert written == (
+        f'{before}{{"imageOffset":516,"imageIndex":0,"symbol":"Money.adding(_:) + 1","symbolLocation":0,'
+        f'"sourceLine":41,"sourceFile":"Money.swift","inline":true}},'
+        f'{{"imageOffset":516,"imageIndex":0,"symbol":"Money.sum()","symbolLocation":0,'
+        f'"sourceLine":17,"sourceFile":"Money.swift","inline":true}},'
+        f'{{"imageOffset":516,"imageIndex":0,"symbol":"Ledger.post(to:)","symbolLocation":260,'
+        f'"sourceLine":208,"sourceFile":"Entry.swift"}},'
+        f'{{"imageOffset":784,"imageIndex":0,"symbol":"main","symbolLocation":16}}{after}'
+    )
+
+
+def test_json_is_written_as_it_is_laid_out() -> None:
+    text = ips([(0, 0x300)], separators=(", ", " : "))
+    assert '{"imageOffset" : 768, "imageIndex" : 0, "symbol" : "main", "symbolLocation" : 0}]' in rewrite(
+        text, {("Ledger", 0x300): MAIN}
+    )
+
+
+def test_all_backtraces_of_json_are_named() -> None:
+    frame = {"imageOffset": 0x304, "imageIndex": 0, "symbol": "", "symbolLocation": 1, "x": [1, {"y": "}"}]}
+    asi = [f"0   Ledger\t{LEDGER + 0x304:#x} 0x100000000 + 772\n1   libsystem.dylib\t{KIT + 8:#x} told + 8\n"]
+    text = ips([], lastExceptionBacktrace=[frame], asiBacktraces=asi)
+    body = json.loads(rewrite(text, {("Ledger", 0x300): MAIN}).partition("\n")[2].rpartition("\nModel")[0])
+    assert body["lastExceptionBacktrace"] == [frame | {"symbol": "main", "symbolLocation": 4}]
+    assert body["asiBacktraces"] == [asi[0].replace("0x100000000 + 772", "main + 4")]
+
+
+def test_early_frames_that_are_lists_get_names_as_objects() -> None:
+    text = ips([(0, 0x300)]).replace('{"imageOffset":768,"imageIndex":0}', "[ 0 , 768 ] , [1,0]")
+    assert '[{"imageOffset":768,"imageIndex":0,"symbol":"main","symbolLocation":0} , [1,0]]' in rewrite(
+        text, {("Ledger", 0x300): MAIN}
+    )
+
+
+def test_what_symbolicated_already_says_as_much_stays_as_it_is() -> None:
+    text = report(f"Ledger\t{LEDGER + 0x300:#x} told::main() + 0 (main.c:3)")
+    assert rewrite(text, {("Ledger", 0x300): function("main", 0x300, file="/x/main.c", line=4)}) == text
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xef\xbb\xbf", b"words \xff\xfe\xc3\n\n", "\ufeff".encode("utf-16-le")], ids=["bom", "bytes", "utf-16"]
+)
+def test_bytes_that_are_no_text_stay(data: bytes) -> None:
+    text = report(f"Ledger\t{LEDGER + 0x300:#x} 0x100000000 + 768")
+    encoding = "utf-16-le" if data.startswith(b"\xff\xfe") else "utf-8"
+    named = name_report(parse_report(text, "x"), KnownNames({("Ledger", 0x300): MAIN}))
+    assert rewritten(data + text.encode(encoding), named) == data + text.replace(
+        "0x100000000 + 768", "main + 0"
+    ).encode(encoding)
+
+
+def remade() -> list[Path]:
+    folder = os.environ.get("SYMCACHE_TEST_REPORTS")
+    return sorted(p for p in Path(folder).iterdir() if p.suffix in {".ips", ".crash"}) if folder else []
+
+
+def test_reports_of_all_kinds_say_the_same_with_names() -> None:
+    """Every form that is read can be written: what comes back has the names, and all else as before."""
+    if not remade():
+        pytest.skip("SYMCACHE_TEST_REPORTS is not set")
+    count = 0
+    for path in remade():
+        try:
+            read = read_report(path)
+        except SymcacheError:
+            continue
+        data = path.read_bytes()
+        assert rewritten(data, name_report(read, KnownNames({}))) == data, path
+        named = name_report(read, everything)
+        again = parse_report(rewritten(data, named).decode("utf-8-sig"), path.name)
+        stacks = [*(t.frames for t in again.threads), again.last_exception, *again.application_backtraces]
+        ours = [*named.threads, named.last_exception, *named.application_backtraces]
+        for stack, frames in zip(stacks, ours, strict=True):
+            assert [f.address for f in stack if not f.inlined] == [f.address for f in frames if not f.inlined], path
+            lines = [f.line for f in frames if f.image is not None and f.source]
+            assert all(lines), path
+            assert sum(f.line is not None for f in stack) >= len(lines), path
+        assert (again.images, again.exception, again.registers) == (read.images, read.exception, read.registers), path
+        assert again.notes == read.notes, path
+        count += 1
+    assert count > 30
