@@ -26,9 +26,12 @@ async def body_chunks(request: web.Request, seconds: float) -> AsyncIterator[byt
         yield chunk
 
 
-async def read_whole(request: web.Request, seconds: float) -> bytes:
-    """Return the body. Raises HTTPRequestEntityTooLarge for more than aiohttp's `client_max_size`, and as above."""
-    body, most = bytearray(), request.client_max_size
+async def read_whole(request: web.Request, seconds: float, most: int | None = None) -> bytes:
+    """Return the body. Raises HTTPRequestEntityTooLarge for more than `most` bytes, and as above.
+
+    None: aiohttp's `client_max_size`.
+    """
+    body, most = bytearray(), request.client_max_size if most is None else most
     async for chunk in body_chunks(request, seconds):
         body += chunk
         if len(body) > most:
