@@ -29,7 +29,8 @@ __all__ = ["MAX_BODY", "is_own_path", "register"]
 MAX_BODY = 16 << 20
 _MAX_SOURCE_REQUEST = 64 << 10
 _SYMBOLICATE, _SOURCE = "/symbolicate/v5", "/source/v1"
-_OWN_PATH = re.compile(rf"(?:/names/[^/]*)?(?:{_SYMBOLICATE}|{_SOURCE})")
+_OWN_PATH = re.compile(rf"(?:/names/[^/]*)?(?:{_SYMBOLICATE}|{_SOURCE}|/asm/v1)")
+"""What clients of this API ask for: they take nothing but JSON, also where it says that there is nothing."""
 _NO_STORE = {"Cache-Control": "no-store"}
 _OFFSET = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 
@@ -43,7 +44,7 @@ def register(app: web.Application) -> None:
 
 
 def is_own_path(path: str) -> bool:
-    """Return whether requests at a path are responded to here: pages of other origins may be allowed to send them."""
+    """Return whether clients of this API send requests to a path: pages of other origins may be allowed to."""
     return _OWN_PATH.fullmatch(path) is not None
 
 
