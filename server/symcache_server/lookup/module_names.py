@@ -41,6 +41,8 @@ _MOST_COLD = 256
 """Modules that are read for one request; the next one gets more."""
 _PATIENCE = 45.0
 """Seconds that a request waits for them: what is not done by then goes on, for the next request."""
+_REPORTS = 8
+"""That are worked on at once; most of their time they may wait for modules."""
 _AT_ONCE = max(2, os.cpu_count() or 2)
 
 
@@ -76,18 +78,23 @@ class ServedNames:
         self._misses, self._folder = misses, folder
         self._builders = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="build-names")
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="names")
+        self._report_threads = ThreadPoolExecutor(_REPORTS, thread_name_prefix="reports")
         self._building: dict[UUID, asyncio.Task[_Outcome]] = {}
 
     async def close(self) -> None:
         """Begin nothing more, and wait for what is under way."""
         for task in self._building.values():
             task.cancel()
-        for pool in (self._threads, self._builders):
+        for pool in (self._report_threads, self._threads, self._builders):
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
-    async def in_thread(self, work: partial[_T]) -> _T:
+    async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Do what takes milliseconds, in a thread of a few."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def in_report_thread(self, work: Callable[[], _T]) -> _T:
+        """Do what may wait for `files`, in a thread that nobody else waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._report_threads, work)
 
     async def files(
         self, request: web.BaseRequest, modules: Mapping[UUID, str], frames: int, build: str = ""
@@ -102,7 +109,7 @@ class ServedNames:
                 await asyncio.sleep(0)  # thousands may be in no memory yet
             if images := await self._of_library(uuid):
                 contents[uuid] = images
-        cold = await self.in_thread(partial(self._cold, contents))
+        cold = await asyncio.to_thread(self._cold, contents)
         elsewhere = [uuid for uuid in modules if uuid not in contents]
         cost = frames // _FRAMES_OF_ONE + len(modules) // _MODULES_OF_ONE + len(elsewhere)
         charge(request, cost + _COLD_COST * len(cold))

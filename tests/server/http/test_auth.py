@@ -46,6 +46,7 @@ _WHO_MAY = {
     "GET /api/v1/uploads/{sha256}": _READ,
     "PUT /api/v1/uploads/{sha256}": _WRITE,
     "POST /api/v1/uploads": _WRITE,
+    "POST /api/v1/symbolicate": _READ,
     "POST /symbolicate/v5": _READ,
     "POST /source/v1": _READ,
     "OPTIONS /symbolicate/v5": _EVERYBODY,
