@@ -148,7 +148,7 @@ class ServedNames:
                 files.errors[uuid] = self._error(error)
                 continue
             known[uuid] = dict(zip(asked, locations, strict=True))
-            sources.update("none" if location is None else location.source.value for location in locations)
+            sources.update(["none" if location is None else str(location.source) for location in locations])
         NAMED_MODULES.labels("used").inc(len(known))
         NAMED_MODULES.labels("failed").inc(len(files.errors))
         for source, count in sources.items():

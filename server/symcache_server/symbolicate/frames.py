@@ -20,7 +20,7 @@ __all__ = ["NamedOffsets", "write_results"]
 
 _MAX_TEXT = 128 << 20
 """Characters of a response, all ASCII."""
-_UNKNOWN_FRAME = '"module":"<unknown>","module_offset":"%s"}'
+_UNKNOWN_MODULE = '"module":"<unknown>","module_offset":"'
 
 NamedOffsets = Mapping[UUID, Mapping[int, Location | None]]
 """What is known of each offset of a UUID; nothing of a UUID that nobody has."""
@@ -50,7 +50,7 @@ def _result(
                 referred.add(index)
                 frame = module[offset]
             else:
-                frame = _UNKNOWN_FRAME % _hexadecimal(offset)
+                frame = f'{_UNKNOWN_MODULE}{offset:#x}"}}'
             if (room := room - len(frame)) < 0:
                 raise UsageError("the response would be too large", hint="send fewer frames at once")
             frames.append(f'{{"frame":{number},{frame}')
@@ -87,24 +87,26 @@ class _ModuleFrames(dict[int, str]):
         self._fragments = fragments
 
     def __missing__(self, offset: int) -> str:
-        text = f'{self._start}{_hexadecimal(offset)}"'
-        if location := self._locations.get(offset):
+        location = self._locations.get(offset)
+        if location is None:
+            text = f'{self._start}{offset:#x}"}}'
+        else:
             if (rest := self._fragments.get(id(location))) is None:
                 rest = self._fragments[id(location)] = _fragment(location)
-            text += f',"function_offset":"{_hexadecimal(offset - location.start)}"{rest}'
-        self[offset] = text = text + "}"
+            text = f'{self._start}{offset:#x}","function_offset":"{offset - location.start:#x}"{rest}'
+        self[offset] = text
         return text
 
 
 def _fragment(location: Location) -> str:
     """Return what frames with this location have in common."""
-    *inlined, outer = location.calls
-    text = f',{_call(outer)},"source":"{location.source.value}"'
+    calls = location.calls
+    text = f',{_call(calls[-1])},"source":"{location.source}"'
     if location.size is not None:
         text += f',"function_size":"{location.size:#x}"'
-    if inlined:
-        text += f',"inlines":[{",".join(f"{{{_call(call)}}}" for call in inlined)}]'
-    return text
+    if len(calls) > 1:
+        text += f',"inlines":[{",".join([f"{{{_call(call)}}}" for call in calls[:-1]])}]'
+    return text + "}"
 
 
 def _call(call: Call) -> str:
@@ -114,7 +116,3 @@ def _call(call: Call) -> str:
         if call.line:
             text += f',"line":{call.line}'
     return text
-
-
-def _hexadecimal(number: int) -> str:
-    return f"{number:#x}"

@@ -101,21 +101,18 @@ def parse_debug_id(text: str) -> UUID | None:
 
 
 def _stack(stack: Any, modules: int) -> list[tuple[int, int]]:
-    if not isinstance(stack, list):
-        return []
-    frames = []
-    for frame in stack:
-        if type(frame) is list and len(frame) == 2:
-            module, offset = frame
-            # Not `isinstance`: true and false are integers.
-            if type(module) is int and type(offset) is int and 0 <= offset < _OFFSET_END:
-                frames.append((module if 0 <= module < modules else UNKNOWN, offset))
-                continue
-            if type(module) is int and 0 <= module < modules:
-                frames.append((module, UNKNOWN))
-                continue
-        frames.append((UNKNOWN, UNKNOWN))
-    return frames
+    return [_frame(frame, modules) for frame in stack] if isinstance(stack, list) else []
+
+
+def _frame(frame: Any, modules: int) -> tuple[int, int]:
+    if type(frame) is not list or len(frame) != 2:
+        return UNKNOWN, UNKNOWN
+    module, offset = frame
+    # Not `isinstance`: true and false are integers.
+    known = type(module) is int and 0 <= module < modules
+    if type(offset) is int and 0 <= offset < _OFFSET_END:
+        return (module if known else UNKNOWN), offset
+    return (module if known else UNKNOWN), UNKNOWN
 
 
 def wanted_offsets(jobs: list[Job]) -> dict[UUID, set[int]]:
