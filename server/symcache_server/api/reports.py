@@ -25,7 +25,6 @@ from symcache.symbolicate import (
 from symcache_server.api import models
 from symcache_server.api.messages import read_parameters
 from symcache_server.http.auth import Scope, requires, wait_for_access
-from symcache_server.http.body import read_whole
 from symcache_server.http.metrics import TYPE
 from symcache_server.http.negotiation import compressed
 from symcache_server.http.origins import refuse_other_pages
@@ -53,9 +52,9 @@ async def symbolicate(request: web.Request) -> web.Response:
     request[TYPE] = "symbolicate"
     refuse_other_pages(request, config.origins)
     form = read_parameters(request, models.ReportQuery).form
-    body = await read_whole(request, config.body_seconds, _MAX_BODY)
-    work = partial(_named, names, request, asyncio.get_running_loop(), body, form)
-    data, kind, headers = await names.in_report_thread(work)
+    async with names.bodies.read(request, config.body_seconds, _MAX_BODY) as body:
+        work = partial(_named, names, request, asyncio.get_running_loop(), body, form)
+        data, kind, headers = await names.in_report_thread(work)
     headers |= {"Cache-Control": "no-store"}
     return web.Response(
         body=data, content_type=kind, charset="utf-8" if kind == "text/plain" else None, headers=headers

@@ -25,6 +25,7 @@ from symcache.symbolicate import Content, Location, NamesFolder
 from symcache.text import printable
 from symcache_server.config import ServerConfig
 from symcache_server.files.decoded import DecodedCache
+from symcache_server.http.body import BodyRoom
 from symcache_server.http.limits import charge
 from symcache_server.http.metrics import MISSES, NAMED_ADDRESSES, NAMED_MODULES
 from symcache_server.layouts import What
@@ -41,6 +42,7 @@ _MOST_COLD = 256
 """Modules that are read for one request; the next one gets more."""
 _PATIENCE = 45.0
 """Seconds that a request waits for them: what is not done by then goes on, for the next request."""
+_MOST_OF_BODIES = 128 << 20
 _REPORTS = 8
 """That are worked on at once; most of their time they may wait for modules."""
 _AT_ONCE = max(2, os.cpu_count() or 2)
@@ -79,6 +81,8 @@ class ServedNames:
         self._builders = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="build-names")
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="names")
         self._report_threads = ThreadPoolExecutor(_REPORTS, thread_name_prefix="reports")
+        self.bodies = BodyRoom(_MOST_OF_BODIES)
+        """What clients may send at once to have named."""
         self._building: dict[UUID, asyncio.Task[_Outcome]] = {}
 
     async def close(self) -> None:

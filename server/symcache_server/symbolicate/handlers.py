@@ -14,7 +14,6 @@ from symcache.errors import NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.model import uuid_text
 from symcache_server.http.auth import PATH_PREFIX, Scope, requires, wait_for_access
-from symcache_server.http.body import read_whole
 from symcache_server.http.metrics import TYPE
 from symcache_server.http.negotiation import compressed
 from symcache_server.http.origins import preflight_response, refuse_other_pages
@@ -62,14 +61,19 @@ async def symbolicate(request: web.Request) -> web.Response:
     request[TYPE] = "symbolicate"
     refuse_other_pages(request, app[CONFIG].origins)
     # Whatever its content type says: browsers send text/plain, so that they need not ask first.
-    body = await read_whole(request, app[CONFIG].body_seconds, MAX_BODY)
+    async with names.bodies.read(request, app[CONFIG].body_seconds, MAX_BODY) as body:
+        data, headers = await _symbolicated(request, body)
+    return web.Response(body=data, content_type="application/json", headers=_NO_STORE | headers)
+
+
+async def _symbolicated(request: web.Request, body: bytes) -> tuple[bytes, dict[str, str]]:
+    names = request.app[NAMES]
     jobs, offsets = await names.in_thread(partial(_read, body))
     titles = {module.uuid: module.name for job in jobs for module in job.modules if module and module.uuid in offsets}
     frames = sum(len(stack) for job in jobs for stack in job.stacks)
     files = await names.files(request, {uuid: titles[uuid] for uuid in offsets}, frames)
     coding = request.headers.get("Accept-Encoding", "")
-    data, headers = await names.in_thread(partial(_named, names, files, jobs, offsets, coding))
-    return web.Response(body=data, content_type="application/json", headers=_NO_STORE | headers)
+    return await names.in_thread(partial(_named, names, files, jobs, offsets, coding))
 
 
 def _read(body: bytes) -> tuple[list[Job], dict[UUID, set[int]]]:
@@ -90,7 +94,8 @@ async def source(request: web.Request) -> web.Response:
     app, names = request.app, request.app[NAMES]
     request[TYPE] = "symbolicate"
     refuse_other_pages(request, app[CONFIG].origins)
-    uuid, offset, file = _wanted_source(await read_whole(request, app[CONFIG].body_seconds, _MAX_SOURCE_REQUEST))
+    async with names.bodies.read(request, app[CONFIG].body_seconds, _MAX_SOURCE_REQUEST) as body:
+        uuid, offset, file = _wanted_source(body)
     files = await names.files(request, {uuid: ""}, 1)
     known = await names.in_thread(partial(names.look_up, files, {uuid: [offset]}))
     location = known.get(uuid, {}).get(offset)

@@ -6,7 +6,9 @@ import dataclasses
 import gzip
 import json
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from symcache.library import Library
 from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
+from symcache_server.http.body import BodyRoom
 from tests.server.symbolicate.conftest import Own
 from tests.server.symbolicate.v5 import debug_id, post, symbolicate
 from tests.support.http import request
@@ -259,6 +262,30 @@ async def test_frames_and_modules_count_in_the_limit(config: ServerConfig) -> No
             assert late.status == 429
             assert int(late.headers["retry-after"]) >= 50  # 30 may come at once, and 90 have been had
             assert (await late.json())["title"]
+
+
+async def test_bodies_of_all_clients_have_one_bound() -> None:
+    async def chunks(*sizes: int) -> AsyncIterator[bytes]:
+        for size in sizes:
+            yield bytes(size)
+
+    def sending(*sizes: int) -> Any:
+        return SimpleNamespace(content=SimpleNamespace(iter_chunked=lambda _: chunks(*sizes)))
+
+    room = BodyRoom(100)
+    async with room.read(sending(30, 30), 5, 80) as body:
+        assert len(body) == 60
+        with pytest.raises(web.HTTPServiceUnavailable) as refused:
+            async with room.read(sending(30, 30), 5, 80):
+                pass
+        assert refused.value.headers["Retry-After"] == "5"
+        async with room.read(sending(30), 5, 80) as other:
+            assert len(other) == 30
+    with pytest.raises(web.HTTPRequestEntityTooLarge):
+        async with room.read(sending(50, 50), 5, 80):
+            pass
+    async with room.read(sending(100), 5, 100) as body:  # what was taken has been given back
+        assert len(body) == 100
 
 
 def test_metrics_tell_where_names_are_from(own: Own) -> None:
