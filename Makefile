@@ -59,11 +59,11 @@ soak:
 	@SYMCACHE_TEST_ACCEPTANCE=1 $(PY) -m pytest -s $(PYTEST_FLAGS) tests/acceptance/test_acceptance.py
 	@SYMCACHE_TEST_KILLS=200 SYMCACHE_TEST_STORE_KILLS=30 SYMCACHE_TEST_FULL_DISK_SECONDS=1800 \
 		SYMCACHE_TEST_MAC_FAULTS=1 SYMCACHE_TEST_CROWD_SECONDS=1800 SYMCACHE_TEST_LLDBS=.cache/lldbs \
-		SYMCACHE_TEST_NAMES=10000 \
+		SYMCACHE_TEST_NAMES=10000 SYMCACHE_TEST_PROFILER_CLI=.cache/profiler-cli \
 		$(PY) -m pytest -s --timeout=3600 $(PYTEST_FLAGS) \
 		tests/library/test_killed.py tests/library/test_store_killed.py tests/library/test_full_disk.py \
 		tests/vm_provisioning/test_mac_faults.py tests/server/test_crowd.py tests/dump/lldb_command/test_table.py \
-		tests/symbolicate/test_real_images.py
+		tests/symbolicate/test_real_images.py tests/server/symbolicate/test_clients.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

@@ -15,15 +15,23 @@ _MANGLED = re.compile(r"_{1,4}Z[A-Za-z0-9]|_?\$[sSe]|_{1,2}T0|_{1,2}R[NIMXY]")
 _SWIFT = re.compile(r"_?\$|_{1,2}T0")
 _MAX_NAME = 8192
 """Characters; the longest names of real programs have some thousand."""
+_SHORT_NAME = 512
+"""Characters; of longer ones none is remembered, so that all that is has a bound."""
 
 
-@functools.lru_cache(maxsize=4096)
 def demangle(name: str) -> str:
     """Return what a mangled name stands for; a name that is none, or that nobody can read, as it is."""
     if len(name) > _MAX_NAME or not _MANGLED.match(name):
         return name
+    return _remembered(name) if len(name) <= _SHORT_NAME else _demangle(name)
+
+
+def _demangle(name: str) -> str:
     import multi_demangle  # noqa: PLC0415 (takes its time to import)
 
     if _SWIFT.match(name):
         return str(multi_demangle.demangle_symbol(name, multi_demangle.DemangleOptions.name_only()))[:_MAX_NAME] or name
     return str(multi_demangle.demangle_symbol(name))[:_MAX_NAME] or name
+
+
+_remembered = functools.lru_cache(1 << 15)(_demangle)

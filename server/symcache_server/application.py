@@ -9,12 +9,13 @@ from aiohttp import hdrs, web
 
 from symcache.errors import EnvironmentFailure, FormatError, IntegrityError, NotFoundError, SymcacheError, UsageError
 from symcache.text import printable
-from symcache_server import api, pages
+from symcache_server import api, pages, symbolicate
 from symcache_server.config import ServerConfig
 from symcache_server.http import health
-from symcache_server.http.auth import Scope, required_scope, requires, token_of, wait_for_access
+from symcache_server.http.auth import Scope, path_for_logs, required_scope, requires, token_of, wait_for_access
 from symcache_server.http.content import MISSING, SIGNATURE
 from symcache_server.http.metrics import TYPE
+from symcache_server.http.origins import cors_headers
 from symcache_server.keys import CONFIG, LIMITS, TOKENS
 from symcache_server.layouts import MAX_PATH, match, match_raw_cache
 from symcache_server.lifetime import set_up
@@ -39,6 +40,7 @@ def create_app(config: ServerConfig) -> web.Application:
     health.register(app)
     api.register(app)
     pages.register(app)
+    symbolicate.register(app)
     # Whatever has none of the paths above.
     app.router.add_route("*", "/{path:.*}", _look_up, expect_handler=wait_for_access)
     for route in app.router.routes():
@@ -69,8 +71,10 @@ async def _look_up(request: web.Request) -> web.StreamResponse:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Name this server in every response."""
+    """Name this server in every response, and say which pages may read it: few may read few."""
     response.headers.update(SIGNATURE)
+    if symbolicate.is_own_path(request.path):
+        response.headers.update(cors_headers(request, request.app[CONFIG].origins))
 
 
 @web.middleware
@@ -106,21 +110,22 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _check_token(request: web.Request, scope: Scope) -> bool:
     """Return whether a token was needed, and did. Raises HTTPUnauthorized, HTTPForbidden, HTTPTooManyRequests."""
     app = request.app
-    open_to_all = scope is Scope.READ and app[CONFIG].open_reads
+    in_path = request.match_info.get("token")  # see `auth.PATH_PREFIX`
+    open_to_all = scope is Scope.READ and app[CONFIG].open_reads and in_path is None
     token, limits = None, app[LIMITS]
     if not open_to_all or limits.on:
         await app[TOKENS].follow()
-        token = app[TOKENS].find(token_of(request) or "")
+        token = app[TOKENS].find(token_of(request) or "" if in_path is None else in_path)
     if limits.on:  # guesses at tokens are counted, too
         known = token if token and not token.has_expired else None
         limits.check(request, known, upload=request.path.startswith("/api/v1/uploads"))
     if open_to_all:
         return False
     if token is None:
-        raise web.HTTPUnauthorized(text=f"this needs a token that may {scope}")
+        raise web.HTTPUnauthorized(text=f"this needs a token that may {scope if in_path is None else 'have it named'}")
     if token.has_expired:
         raise web.HTTPUnauthorized(text=f"the token {token.name} has expired: ask for another one")
-    if not token.may(scope):
+    if not (token.may(scope) if in_path is None else token.is_for_paths):
         raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
     return True
 
@@ -143,12 +148,12 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         raise  # the client has gone
     except OSError as error:
-        log.error("%s %s: %s", request.method, request.path, error)
+        log.error("%s %s: %s", request.method, path_for_logs(request.raw_path), error)
         return _error_response(request, 503, f"the server cannot use its files: {error.strerror or error}")
     except SymcacheError as error:
         if request.method not in _READS and isinstance(error, IntegrityError | FormatError):
             return _error_response(request, 422, str(error), error.hint)  # what the client sent is not what it said
-        log.error("%s %s: %s", request.method, request.path, error)
+        log.error("%s %s: %s", request.method, path_for_logs(request.raw_path), error)
         return _error_response(request, 503 if isinstance(error, EnvironmentFailure) else 500, str(error), error.hint)
 
 
@@ -169,5 +174,7 @@ def _error_response(
     reason, hint = (request.app[CONFIG].without_paths(text) for text in (reason, hint))
     if request.path.startswith("/api/"):
         return web.json_response({"error": reason, "hint": hint}, status=status, headers=headers)
+    if symbolicate.is_own_path(request.path):  # eliot's clients look for the one, samply's for the other
+        return web.json_response({"title": reason, "error": reason, "hint": hint}, status=status, headers=headers)
     text = f"{reason}\n" + (f"next: {hint}\n" if hint else "")
     return web.Response(status=status, text=printable(text, keep="\n"), headers=headers)

@@ -20,6 +20,7 @@ __all__ = ["ServerConfig"]
 
 _LOOKUP_RATE, _UPLOAD_RATE = 200.0, 50.0
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:/@]+)(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(?::[0-9]{1,5})?")
 _LOCATION = re.compile(r"(?:/[A-Za-z0-9._-]{1,64}){1,8}")
 
 
@@ -66,6 +67,8 @@ class ServerConfig:
     """Where sources of own binaries lie; nothing else is served under `/source/`."""
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
     """What upstream servers know this server by, so that a request never goes round in circles."""
+    origins: tuple[str, ...] = ()
+    """Of web pages that may have functions named here, such as `https://profiler.firefox.com`."""
     access_log: Path | None = None
     """File for one JSON object a request; `-`: standard error."""
     tls_cert: Path | None = None
@@ -165,6 +168,9 @@ class ServerConfig:
                 f"{self.library}: lies in no object store, so nobody can be sent there",
                 hint="leave out --redirect-to-store, or serve a library at s3://bucket/prefix",
             )
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError(f"{origin[:80]!r}: not the origin of a web page", hint="https://profiler.firefox.com")
         self.tls()
         if self.processes < 1:
             raise UsageError(f"{self.processes} processes: at least one is needed")

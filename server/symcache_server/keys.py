@@ -22,6 +22,7 @@ from symcache_server.http.offload import Offload
 from symcache_server.http.troubles import Troubles
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
+from symcache_server.lookup.module_names import ServedNames
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
 
@@ -34,6 +35,7 @@ __all__ = [
     "LIMITS",
     "MADE",
     "MISS_LOG",
+    "NAMES",
     "OFFLOAD",
     "REFRESHER",
     "RESOLVER",
@@ -60,6 +62,7 @@ MISS_LOG = web.AppKey("miss_log", MissLog)
 CACHE_MATCHER = web.AppKey("cache_matcher", CacheMatcher)
 DECODED = web.AppKey("decoded", DecodedCache)
 MADE = web.AppKey("made", MadeFiles)
+NAMES = web.AppKey("names", ServedNames)
 UPLOADS = web.AppKey("uploads", Uploads)
 SCRUBBER = web.AppKey("scrubber", Scrubber)
 SOURCES = web.AppKey("sources", SourceTrees)

@@ -17,6 +17,7 @@ from aiohttp import web
 from symcache.dump import SourceTrees
 from symcache.errors import StorageError
 from symcache.library import Library
+from symcache.symbolicate import NamesFolder
 from symcache_server.config import ServerConfig
 from symcache_server.convert.child import stop_making
 from symcache_server.files.decoded import DecodedCache
@@ -39,6 +40,7 @@ from symcache_server.keys import (
     LIMITS,
     MADE,
     MISS_LOG,
+    NAMES,
     OFFLOAD,
     REFRESHER,
     RESOLVER,
@@ -51,6 +53,7 @@ from symcache_server.keys import (
 )
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
+from symcache_server.lookup.module_names import ServedNames
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
 from symcache_server.lookup.upstreams import Upstreams, station
@@ -63,6 +66,8 @@ _PATIENCE = 3.0
 _THREADS = 32
 """For what waits for disks; a machine of few cores would get few of them."""
 _SEARCHERS = 4
+_NAMES_SHARE = 4
+"""What part of the cache's limit the artifacts of names have for themselves: images have four times their size."""
 _TICK = 0.05
 
 log = logging.getLogger("symcache.server")
@@ -91,6 +96,8 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     app[SOURCES] = SourceTrees(config.sources)
     app[CACHE_MATCHER] = CacheMatcher(library)
     app[MISS_LOG] = MissLog(config.state_dir / "misses.db")
+    names = NamesFolder(config.cache_dir / "names", config.cache_bytes // _NAMES_SHARE)
+    app[NAMES] = ServedNames(config, resolver, decoded, app[MISS_LOG], names)
     app[SEARCHERS] = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="search")
     app[TROUBLES] = Troubles()
     app.cleanup_ctx.append(_lifetime)
@@ -104,6 +111,7 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await app[NAMES].close()
     await app[RESOLVER].close()
     with contextlib.suppress(StorageError):  # which was told while it served
         await asyncio.to_thread(app[MISS_LOG].close)

@@ -16,7 +16,7 @@ from symcache.errors import UsageError
 from symcache.library import stage_paths
 from symcache.model import uuid_text
 from symcache.scratch import ScratchFolder
-from symcache_server import Scope, TokenStore
+from symcache_server import PATH_PREFIX, Scope, TokenStore
 
 __all__ = ["register"]
 
@@ -78,10 +78,19 @@ def create(
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="WHEN", help="90d, or a date: 2027-01-31. Default: never.")
     ] = None,
+    names: Annotated[
+        bool,
+        typer.Option(
+            "--names", help="Have functions named, nothing else; prints the path to put behind a server's URL."
+        ),
+    ] = False,
 ) -> None:
     """Make a token and print it, this once."""
     with errors_to_exit():
-        out.print(_store().create(name, scope or [Scope.READ], _end(expires) if expires else None), markup=False)
+        if names and scope:
+            raise UsageError("--names is without a scope", hint="make two tokens: one for each purpose")
+        token = _store().create(name, () if names else scope or [Scope.READ], _end(expires) if expires else None)
+        out.print(PATH_PREFIX.format(token=token) if names else token, markup=False)
 
 
 def _end(text: str) -> datetime:
@@ -113,7 +122,7 @@ def list_tokens(json: JsonOption = False) -> None:
         table = Table("name", "may", "created", "expires")
         for t in rows:
             ends = "never" if t.expires is None else f"{t.expires} (is over)" if t.has_expired else t.expires
-            table.add_row(plain(t.name), ", ".join(sorted(t.scopes)), t.created, ends)
+            table.add_row(plain(t.name), ", ".join(sorted(t.scopes)) or "names", t.created, ends)
         out.print(table)
 
 

@@ -55,6 +55,14 @@ def serve(
             help="Serve the sources that were compiled at PREFIX, or PREFIX=git:REPOSITORY@REVISION; repeatable.",
         ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Web page that may have functions named here, e.g. https://profiler.firefox.com; may be repeated.",
+        ),
+    ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON object a request; - is stderr.")
     ] = None,
@@ -123,6 +131,7 @@ def serve(
                 require_token=require_token,
                 upstreams=tuple(server_urls(upstream)) if upstream else (),
                 sources=tuple(SourceTree.parse(text) for text in sources or ()),
+                origins=tuple(allow_origin or ()),
                 access_log=access_log,
                 tls_cert=tls_cert,
                 tls_key=tls_key,

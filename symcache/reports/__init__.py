@@ -1,7 +1,7 @@
 """Crash reports of macOS: frames and images without memory, as text (`.crash`) and as JSON (`.ips`)."""
 
 from symcache.reports.document import Document, find_document
-from symcache.reports.files import is_report, parse_report, read_report, unquoted
+from symcache.reports.files import decoded, is_report, parse_report, read_report, unquoted
 from symcache.reports.frames import bare_frames, frame_of, split_frame
 from symcache.reports.ips import frame_reader
 from symcache.reports.model import Report, ReportFrame, ReportImage, ReportThread, physical_frames
@@ -16,6 +16,7 @@ __all__ = [
     "ReportThread",
     "Termination",
     "bare_frames",
+    "decoded",
     "find_document",
     "frame_of",
     "frame_reader",

@@ -31,7 +31,7 @@ from tests.bench.harness import ROUNDS, Row, figure
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
 
-__all__ = ["PROCESSES", "make_files", "nginx", "run"]
+__all__ = ["PROCESSES", "cpu_seconds", "make_files", "nginx", "run"]
 
 PROCESSES = 2
 _CONNECTIONS = 16
@@ -115,10 +115,10 @@ def _lookups(script: Path, folder: Path, count: int) -> list[Row]:
             rates = []
             for number in range(ROUNDS + 1):
                 paths = [f"/buildid/{first + n % count + 1:032x}/executable" for n in range(_LOOKUPS)]
-                before = _cpu(server.process.pid)
+                before = cpu_seconds(server.process.pid)
                 _ask(server.url, method, paths)
                 if number:
-                    rates.append(_LOOKUPS / (_cpu(server.process.pid) - before))
+                    rates.append(_LOOKUPS / (cpu_seconds(server.process.pid) - before))
             rows.append(figure(f"server: {name}", statistics.median(rates), "/s and core", at_least=5000))
         asked = (server.url, "GET", "/buildid/", "/executable", count, "identity", 0)
         _warm(script, asked, count)
@@ -168,10 +168,10 @@ def _redirects(folder: Path) -> Row:
     with serve(place, folder / "redirecting", "--redirect-to-store", env=environment) as server:
         paths = [f"/buildid/{n % number + 1:032x}/executable" for n in range(_LOOKUPS // 5)]
         for round_number in range(ROUNDS + 1):
-            before = _cpu(server.process.pid)
+            before = cpu_seconds(server.process.pid)
             _ask(server.url, "GET", paths, "Accept-Encoding: zstd\r\n")
             if round_number:
-                rates.append(len(paths) / (_cpu(server.process.pid) - before))
+                rates.append(len(paths) / (cpu_seconds(server.process.pid) - before))
     return figure(
         "server: redirects to the object store (--redirect-to-store)", statistics.median(rates), "/s and core"
     )
@@ -254,7 +254,8 @@ def _spread(report: str) -> float:
     return seconds(99) / seconds(50)
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -17,7 +17,7 @@ from symcache.errors import NotFoundError
 from symcache.library import Library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, SourceNote, uuid_text
-from symcache_server.api import models, uploads
+from symcache_server.api import models, reports, uploads
 from symcache_server.api.messages import json_response, read_body, read_parameters
 from symcache_server.api.openapi import document
 from symcache_server.http.auth import Scope, requires, wait_for_access
@@ -48,6 +48,7 @@ def register(app: web.Application) -> None:
     router.add_get(f"{_PREFIX}/coverage/{{build}}", coverage)
     router.add_get(f"{_PREFIX}/missing", missing)
     router.add_get(f"{_PREFIX}/tokens", tokens)
+    reports.register(app)
     uploads.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -42,6 +43,8 @@ __all__ = [
     "NameQuery",
     "Release",
     "Releases",
+    "ReportForm",
+    "ReportQuery",
     "Upload",
     "UuidsQuery",
 ]
@@ -133,6 +136,23 @@ class Images(Response):
 
     images: list[HeldImage]
     more: bool = Field(default=False, description="There are more than these, or more contents of them.")
+
+
+class ReportForm(StrEnum):
+    """What a crash report is returned as."""
+
+    JSON = "json"
+    """As `symcache symbolicate --json` prints it."""
+    TEXT = "text"
+    """In the layout of Apple's text."""
+    REPORT = "report"
+    """As it was sent, byte for byte, but for the names."""
+
+
+class ReportQuery(_Request):
+    """Parameters of a crash report's naming."""
+
+    form: ReportForm = ReportForm.JSON
 
 
 class IssuedToken(Response):

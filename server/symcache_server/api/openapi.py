@@ -17,6 +17,12 @@ _UUID = {"type": "string", "pattern": "^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-F
 _BUILD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
+_FORM = {"type": "string", "enum": [form.value for form in models.ReportForm], "default": models.ReportForm.JSON.value}
+_REPORT = {
+    "description": "As `symcache symbolicate --json` prints it: docs/symbolication.md.",
+    "type": "object",
+    "required": ["schema_version", "process", "system", "exception", "threads", "modules"],
+}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 
 
@@ -70,6 +76,12 @@ def document() -> dict[str, Any]:
             "/api/v1/uploads": {
                 "post": _operation("Add files that were sent, by one record", models.Added, statuses=("201",))
                 | {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("AddQuery")}}}}
+            },
+            "/api/v1/symbolicate": {
+                "post": _operation(
+                    "A crash report (.ips or .crash) with its frames named", _REPORT, query={"form": _FORM}
+                )
+                | {"requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}}
             },
             "/api/v1/missing": {"get": _operation("What was requested and nobody had", models.Missing)},
             "/api/v1/tokens": {"get": _operation("Who has a token; needs the scope admin", models.Tokens)},

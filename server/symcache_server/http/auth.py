@@ -3,6 +3,9 @@
 Reads are open where only this machine can connect, or where the operator says so; everything else needs a token.
 Clients send it as `Authorization: Bearer TOKEN`, or as the password of a URL (`https://any:TOKEN@host`), which stock
 debuggers pass on as Basic authentication. Only hashes are kept: a token has 256 random bits, so a plain hash suffices.
+
+Some clients send no credentials, such as the Firefox Profiler. They get a token without a scope: it may have functions
+named and nothing else, and stands in the path, `/names/TOKEN/symbolicate/v5`. No log gets that part of a path.
 """
 
 from __future__ import annotations
@@ -28,9 +31,24 @@ from symcache.errors import NotFoundError, StorageError, UsageError
 from symcache.files import atomic_write, file_lock
 from symcache.model import Sha256
 
-__all__ = ["Scope", "Token", "TokenStore", "required_scope", "requires", "token_of", "wait_for_access"]
+__all__ = [
+    "PATH_PREFIX",
+    "Scope",
+    "Token",
+    "TokenStore",
+    "path_for_logs",
+    "required_scope",
+    "requires",
+    "token_of",
+    "wait_for_access",
+]
+
+PATH_PREFIX = "/names/{token}"
+"""What stands before a path, for a token in it."""
 
 _LOOK_SECONDS = 1.0
+_PATH_TOKEN = re.compile(r"(/names/)[^/?]{20,}")
+"""As raw paths have it; longer than any word that may stand there."""
 _REQUIRED = "required_scope"
 _Handler = TypeVar("_Handler", bound=Callable[[web.Request], Awaitable[web.StreamResponse]])
 
@@ -72,6 +90,7 @@ class Token(BaseModel):
     name: str
     sha256: Sha256
     scopes: frozenset[Scope]
+    """None: it counts in a path alone, and has functions named. Versions before 0.2 let it do nothing."""
     created: str
     expires: str | None = None
     """When it ends to be one, UTC, ISO 8601; never without. Versions before 0.2 do not know of it."""
@@ -80,6 +99,11 @@ class Token(BaseModel):
     def has_expired(self) -> bool:
         """Whether it is none any more."""
         return self.expires is not None and datetime.now(UTC) >= datetime.fromisoformat(self.expires)
+
+    @property
+    def is_for_paths(self) -> bool:
+        """Whether it counts as a part of a path, and nowhere else."""
+        return not self.scopes
 
     def may(self, scope: Scope) -> bool:
         """Return whether it allows what needs `scope`."""
@@ -110,7 +134,10 @@ class TokenStore:
             raise StorageError(f"{self._path}: not readable as tokens", hint="restore or delete this file") from error
 
     def create(self, name: str, scopes: Iterable[Scope], expires: datetime | None = None) -> str:
-        """Add a token and return its text, which is never returned again. Raises UsageError for a name in use."""
+        """Add a token and return its text, which is never returned again. Raises UsageError for a name in use.
+
+        Without scopes, it counts in a path alone.
+        """
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name[:80]!r}: not a name for a token", hint="letters, digits and . _ @ -")
         text = secrets.token_urlsafe(32)
@@ -200,6 +227,11 @@ def token_of(request: web.BaseRequest) -> str | None:
         except ValueError:  # no base64, or no UTF-8 in it
             return None
     return None
+
+
+def path_for_logs(path: str) -> str:
+    """Return the path of a request, as it came, without a token in it."""
+    return _PATH_TOKEN.sub(r"\1...", path)
 
 
 def _hash(text: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-__all__ = ["body_chunks", "read_whole"]
+__all__ = ["BodyRoom", "body_chunks", "read_whole"]
 
 _CHUNK = 1 << 20
+_BUSY_SECONDS = 5
 
 
 async def body_chunks(request: web.Request, seconds: float) -> AsyncIterator[bytes]:
@@ -34,3 +36,28 @@ async def read_whole(request: web.Request, seconds: float) -> bytes:
         if len(body) > most:
             raise web.HTTPRequestEntityTooLarge(most, len(body))
     return bytes(body)
+
+
+class BodyRoom:
+    """At most `limit` bytes of bodies that are in memory at once, whoever sends them, until they are dealt with."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: web.Request, seconds: float, most: int) -> AsyncIterator[bytes]:
+        """Yield the body, which is at most so many bytes. Raises as `read_whole`, and HTTPServiceUnavailable."""
+        body, taken = bytearray(), 0
+        try:
+            async for chunk in body_chunks(request, seconds):
+                taken, self._left = taken + len(chunk), self._left - len(chunk)
+                if taken > most:
+                    raise web.HTTPRequestEntityTooLarge(most, taken)
+                if self._left < 0:
+                    raise web.HTTPServiceUnavailable(
+                        text="too much is sent here at the moment", headers={"Retry-After": str(_BUSY_SECONDS)}
+                    )
+                body += chunk
+            yield bytes(body)
+        finally:
+            self._left += taken

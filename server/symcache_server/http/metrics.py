@@ -28,6 +28,7 @@ from prometheus_client import (
 from prometheus_client import REGISTRY as DEFAULT_REGISTRY
 
 from symcache.errors import UsageError
+from symcache_server.http.auth import path_for_logs
 from symcache_server.http.line_writer import LineWriter
 from symcache_server.http.metric_files import SLOT
 
@@ -38,6 +39,8 @@ __all__ = [
     "LIBRARY_AGE",
     "LOOP_DELAY",
     "MISSES",
+    "NAMED_ADDRESSES",
+    "NAMED_MODULES",
     "OLDEST_CHECK",
     "TYPE",
     "UPSTREAM",
@@ -65,6 +68,10 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 MISSES = Counter("symcache_misses", "Look-ups of what nobody has.", ["type"])
+NAMED_ADDRESSES = Counter(
+    "symcache_named_addresses", "Addresses that were looked up, by where their names are from.", ["source"]
+)
+NAMED_MODULES = Counter("symcache_named_modules", "Modules of requests for names.", ["result"])
 CACHE_FILLS = Counter("symcache_cache_fills", "Blobs decoded or proven for sending.", ["result"])
 UPSTREAM = Counter("symcache_upstream_requests", "Requests passed on to other servers.", ["result"])
 DAMAGED = Counter("symcache_damaged_files", "Files found damaged, by where they lie.", ["files"])
@@ -153,7 +160,7 @@ def _line(kind: str, status: int, size: int, seconds: float, request: web.BaseRe
             "remote": request.remote,
             "forwarded": request.headers.get("X-Forwarded-For", ""),
             "method": request.method,
-            "path": request.path_qs[:2048],
+            "path": path_for_logs(request.path_qs)[:2048],
             "type": kind,
             "status": status,
             "bytes": size,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from functools import lru_cache
 
-__all__ = ["accepts_zstd", "entity_tags"]
+import zstandard
 
-_CODING = re.compile(r"\s*(zstd|identity)\s*(?:;\s*q=([0-9.]+)\s*)?", re.IGNORECASE)
+__all__ = ["accepts_zstd", "compressed", "entity_tags"]
+
+_CODING = re.compile(r"\s*(zstd|gzip|identity)\s*(?:;\s*q=([0-9.]+)\s*)?", re.IGNORECASE)
+_WORTH_IT = 16 << 10
 
 
 @lru_cache(256)
@@ -16,12 +20,27 @@ def accepts_zstd(field: str) -> bool:
 
     `*` does not count: nobody means it. `field` is its Accept-Encoding, of several all with commas between them.
     """
+    return _accepts("zstd", field)
+
+
+def _accepts(coding: str, field: str) -> bool:
     weights: dict[str, float] = {}
     for part in field.split(","):
         if matched := _CODING.fullmatch(part):
             weights.setdefault(matched[1].lower(), _weight(matched[2]))
-    zstd = weights.get("zstd", 0.0)
-    return zstd > 0 and zstd >= weights.get("identity", 0.0)
+    weight = weights.get(coding, 0.0)
+    return weight > 0 and weight >= weights.get("identity", 0.0)
+
+
+def compressed(body: bytes, field: str) -> tuple[bytes, dict[str, str]]:
+    """Return a body as a client takes it fastest, by its Accept-Encoding, and the headers that say so."""
+    if len(body) < _WORTH_IT:
+        return body, {}
+    if accepts_zstd(field):
+        return zstandard.ZstdCompressor(level=1).compress(body), {"Content-Encoding": "zstd"}
+    if _accepts("gzip", field):
+        return gzip.compress(body, 1, mtime=0), {"Content-Encoding": "gzip"}
+    return body, {}
 
 
 def _weight(text: str | None) -> float:

@@ -29,6 +29,11 @@ class Resolver:
         """How often they were dropped."""
         self._remote = not isinstance(library.store, LocalStore)
 
+    @property
+    def has_upstreams(self) -> bool:
+        """Whether there are other servers to request from."""
+        return self._upstreams is not None
+
     async def close(self) -> None:
         """End the requests to other servers."""
         if self._upstreams is not None:

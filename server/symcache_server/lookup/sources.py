@@ -15,6 +15,7 @@ from aiohttp import web
 
 from symcache.dump import source_path
 from symcache.errors import NotFoundError
+from symcache.images import ImageRequest
 from symcache.library import Found
 from symcache.model import Kind, uuid_text
 from symcache_server.convert.sources import REVISION, make_file_list
@@ -23,7 +24,7 @@ from symcache_server.keys import DECODED, MADE, RESOLVER, SOURCES
 from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import size_headers
 
-__all__ = ["send_source"]
+__all__ = ["read_source", "send_source"]
 
 
 class _Bytes:
@@ -53,16 +54,8 @@ class _Bytes:
 
 async def send_source(request: web.Request, lookup: Lookup) -> web.StreamResponse:
     """Send a source file. Raises NotFoundError, and UsageError for what is no path."""
-    app, uuid = request.app, lookup.image.uuid
-    path = source_path("/" + lookup.detail)
-    if not app[SOURCES]:
-        raise NotFoundError(f"source of {uuid_text(uuid)}: none are served here", hint="symcache serve --sources")
-    debug_info = await app[RESOLVER].resolve(lookup.image._replace(kind=Kind.DEBUGINFO))
-    images = [one for one in (debug_info, await app[RESOLVER].resolve(lookup.image)) if one is not None]
-    if not images:
-        raise NotFoundError(f"{uuid_text(uuid)}: nobody here has this binary, nor its sources")
-    await _must_name(app, uuid, images, path)
-    data = await asyncio.to_thread(app[SOURCES].read, path, uuid)
+    uuid, path = lookup.image.uuid, source_path("/" + lookup.detail)
+    data = await read_source(request.app, lookup.image, path)
     headers = {
         "Cache-Control": REVALIDATE,
         "X-Symcache-Uuid": uuid_text(uuid),
@@ -71,6 +64,19 @@ async def send_source(request: web.Request, lookup: Lookup) -> web.StreamRespons
     }
     content = Content(hashlib.sha256(data).hexdigest(), len(data), len(data))
     return await send(request, _Bytes(data), content, headers)
+
+
+async def read_source(app: web.Application, image: ImageRequest, path: str) -> bytes:
+    """Return a source file of an image, or of its dSYM. Raises NotFoundError, and UsageError for what is no path."""
+    path = source_path(path)
+    if not app[SOURCES]:
+        raise NotFoundError(f"source of {uuid_text(image.uuid)}: none are served here", hint="symcache serve --sources")
+    kinds = (Kind.DEBUGINFO, Kind.EXECUTABLE)
+    images = [one for kind in kinds if (one := await app[RESOLVER].resolve(image._replace(kind=kind)))]
+    if not images:
+        raise NotFoundError(f"{uuid_text(image.uuid)}: nobody here has this binary, nor its sources")
+    await _must_name(app, image.uuid, images, path)
+    return await asyncio.to_thread(app[SOURCES].read, path, image.uuid)
 
 
 async def _must_name(app: web.Application, uuid: UUID, images: list[Found], path: str) -> None:

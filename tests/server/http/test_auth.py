@@ -20,6 +20,8 @@ from tests.support.servers import CACHES
 
 _UUID, _SHA256 = "0" * 31 + "1", "1" * 64
 _EVERYBODY, _READ, _WRITE, _ADMIN = "everybody", "read", "write", "admin"
+_IN_PATH = "in the path"
+"""What the path has to say, whatever else is sent: see tests/server/symbolicate/test_tokens.py."""
 _WHO_MAY = {
     "GET /healthz": _EVERYBODY,
     "GET /readyz": _READ,
@@ -44,6 +46,15 @@ _WHO_MAY = {
     "GET /api/v1/uploads/{sha256}": _READ,
     "PUT /api/v1/uploads/{sha256}": _WRITE,
     "POST /api/v1/uploads": _WRITE,
+    "POST /api/v1/symbolicate": _READ,
+    "POST /symbolicate/v5": _READ,
+    "POST /source/v1": _READ,
+    "OPTIONS /symbolicate/v5": _EVERYBODY,
+    "OPTIONS /source/v1": _EVERYBODY,
+    "POST /names/{token}/symbolicate/v5": _IN_PATH,
+    "POST /names/{token}/source/v1": _IN_PATH,
+    "OPTIONS /names/{token}/symbolicate/v5": _EVERYBODY,
+    "OPTIONS /names/{token}/source/v1": _EVERYBODY,
     "* /{path}": _READ,
 }
 """The lowest scope that may; where reads are open, nobody needs a token for `read`."""
@@ -88,19 +99,20 @@ async def test_nobody_may_more_than_the_table_says(config: ServerConfig, open_re
     clients = {"": {}, "a guess": {"Authorization": "Bearer guess"}}
     clients |= {scope: {"Authorization": f"Bearer {token}"} for scope, token in tokens.items()}
     table = {
-        route.format(uuid=_UUID, sha256=_SHA256, build="22G120", path="nothing"): scope
+        route.format(uuid=_UUID, sha256=_SHA256, build="22G120", path="nothing", token="guess"): scope
         for route, scope in _WHO_MAY.items()
         if not route.startswith("*")
     }
     table |= {route.replace("GET", "HEAD"): scope for route, scope in table.items() if route.startswith("GET")}
     table |= dict.fromkeys(_LOOK_UPS, _READ)
-    order = [_EVERYBODY, *tokens]
+    order = [_EVERYBODY, *tokens, _IN_PATH]
     async with TestClient(TestServer(create_app(config))) as client:
         for route, scope in table.items():
             method, path = route.split(" ")
             for who, headers in clients.items():
                 allowed = order.index(scope) <= (order.index(who) if who in order else scope == _READ and open_reads)
-                refusal = web.HTTPForbidden if who in order else web.HTTPUnauthorized
+                known = who in order and scope != _IN_PATH
+                refusal = web.HTTPForbidden if known else web.HTTPUnauthorized
                 async with client.request(method, URL(path, encoded=True), headers=headers) as response:
                     assert (response.status in {401, 403}) is not allowed, (route, who, response.status)
                     assert allowed or response.status == refusal.status_code, (route, who, response.status)
