@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from symcache.catalog import Occurrence
+from symcache.catalog import CollectedImage, Occurrence
 from symcache.cli.common import (
     ArchOption,
     BuildOption,
@@ -128,8 +128,9 @@ def lookup(
             more = len(rows) > limit
             rows = rows[:limit]
         notes = opened.sources([r.uuid for r in rows if r.uuid and r.kind is Kind.DEBUGINFO])
+        inside = [c for c in opened.collected(uuid) if build is None or c.build == build] if uuid else []
         if json:
-            emit_json([_occurrence_json(r, notes) for r in rows])
+            emit_json([_occurrence_json(r, notes) for r in rows] + [_collected_json(what, c) for c in inside])
         else:
             table = Table("UUID", "arch", "kind", "build", "size", "path")
             for r in rows:
@@ -144,6 +145,17 @@ def lookup(
                     out.print(f"sources of {uuid_text(known)}: {plain(recorded)} are noted at {plain(place)}")
         if more:
             console.print(f"[yellow]note:[/] there are more than these {limit}: raise --limit, or ask for less")
+        for c in inside if rows and not json else ():
+            out.print(f"also inside {plain(c.path)} of {c.build or 'no build'}, as {plain(c.name)}")
+        if inside and not rows:
+            first = inside[0]
+            raise NotFoundError(
+                f"{what}: is {first.name} inside the kernel collection {first.path} of {first.build or 'no build'},"
+                " which is stored as a whole: its images cannot be had by themselves yet",
+                hint=f"symcache get {uuid_text(first.collection)}"
+                if first.collection
+                else "harvest a kernel debug kit",
+            )
         if not rows:
             raise NotFoundError(
                 f"{what}: not in {library_location(library)}", hint="`symcache releases` shows what was harvested"
@@ -291,6 +303,17 @@ def _as_uuid(text: str) -> UUID | None:
         return parse_uuid(text)
     except UsageError:
         return None
+
+
+def _collected_json(uuid: str, c: CollectedImage) -> dict[str, object]:
+    collection = uuid_text(c.collection) if c.collection else None
+    return {
+        "uuid": uuid_text(parse_uuid(uuid)),
+        "name": c.name,
+        "collection": collection,
+        "path": c.path,
+        "build": c.build,
+    }
 
 
 def _occurrence_json(o: Occurrence, notes: Mapping[UUID, Sequence[tuple[str, str]]]) -> dict[str, object]:
