@@ -1,4 +1,4 @@
-"""Commands over the library: add, lookup, releases, get."""
+"""Commands over the library: lookup, releases, get."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ from symcache.cli.common import (
 )
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
 from symcache.client import SymbolClient, split_tokens
-from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.errors import NotFoundError, UsageError
 from symcache.files import atomic_write
 from symcache.images import ImageRequest
-from symcache.library import Library, ingest, stage_origin, stage_paths
+from symcache.library import Library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
-from symcache.scratch import ScratchFolder
 
 __all__ = ["register"]
 
@@ -44,60 +43,9 @@ KindOption = Annotated[Kind | None, typer.Option("--kind", help="The binary itse
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(add)
     app.command()(lookup)
     app.command()(releases)
     app.command()(get)
-
-
-def add(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...")] = None,
-    origin: Annotated[
-        Path | None,
-        typer.Option(metavar="ROOT", help="A share that think-cell's minidump scripts filled."),
-    ] = None,
-    library: LibraryOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Add own binaries: files, folders, .app and .dSYM bundles, zips of them."""
-    with errors_to_exit(), ScratchFolder("add") as scratch:
-        if bool(paths) == (origin is not None):
-            raise UsageError(
-                "nothing to add, or both PATH and --origin", hint="name files and folders, or --origin ROOT"
-            )
-        parts = stage_origin(origin) if origin else [stage_paths(paths or [], Path(scratch))]
-        problems: list[str] = []
-        records = []
-        with open_library(library, create=True) as opened, byte_progress("storing") as bar:
-            for staged in parts:
-                task = bar.add_task("storing", total=None)
-                result = ingest(opened, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
-                problems += result.problems
-                records.append((staged, result))
-        images = [
-            {"path": m.path, "arch": m.arch, "kind": m.kind, "uuid": uuid_text(m.uuid) if m.uuid else None}
-            for staged in parts
-            for m in staged.manifest
-        ]
-        if json:
-            many = [{"build": s.release.build if s.release else None, "record": r.record_id} for s, r in records]
-            emit_json({"record": records[0][1].record_id, "records": many, "images": images, "problems": problems})
-        elif origin:
-            for staged, result in records:
-                what = str(staged.release) if staged.release else "other binaries"
-                out.print(f"{plain(what)}: {len(staged.objects)} images, {result.stored} files new")
-        else:
-            for image in images:
-                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
-        for conflict in [c for _, r in records for c in r.conflicts]:
-            console.print(
-                f"[yellow]conflict:[/] {uuid_text(conflict.uuid)} has other content already, which is still served"
-                f" (`symcache prefer {uuid_text(conflict.uuid)} {conflict.contents[-1].sha256[:12]}` to change that)"
-            )
-        if problems:
-            for problem in problems:
-                console.print(f"[yellow]problem:[/] {plain(problem)}")
-            raise IncompleteError(f"{len(problems)} files could not be added", hint="see the problems above")
 
 
 def lookup(

@@ -61,3 +61,5 @@ class Staged:
     started: str = ""
     sealable: bool = True
     """False when nobody knows what the source should have: such a record is never sealed."""
+    notes: list[str] = field(default_factory=list)
+    """What was passed over, and is no fault."""

@@ -194,8 +194,8 @@ def _units(manifests: dict[int, set[ListedImage]], raws: dict[int, list[CacheFil
 
 
 def _family(rows: list[CacheFileRow], keys: Iterable[ListedImage]) -> str:
-    """Return a cache's family: by where its files lay, else by where its images are installed."""
-    if rows:
+    """Return a cache's family: by where its files lay in a system, else by where its images are installed."""
+    if rows and rows[0].path.startswith(("/System/", "/private/")):
         return family_of_path(rows[0].path)
     families = {family_of_path(key.path) for key in keys}
     return families.pop() if len(families) == 1 else SYSTEM
