@@ -25,6 +25,7 @@ MODULES = {
     "machines": ("vm",),
     "adding": ("add",),
     "library": ("lookup", "releases", "get"),
+    "export": ("export",),
     "verify": ("verify", "diff", "missing"),
     "maintenance": ("fsck", "gc", "prefer", "rebuild", "reextract", "stats"),
     "remove": ("remove",),
