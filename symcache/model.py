@@ -199,6 +199,8 @@ class HarvestRecord(_Frozen):
     empty if unknown."""
     archs: tuple[str, ...] = ()
     """Architectures that the harvest was restricted to by whoever ran it; all, if empty."""
+    lacks: str = Field(default="", max_length=4096)
+    """What its source never has of a release, by what it is, in words: the reason why it is not sealed."""
     extractor: str = ""
     tool: str = ""
     """Name and version of the program that wrote this record."""

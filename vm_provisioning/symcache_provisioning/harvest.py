@@ -113,6 +113,7 @@ def harvest(
             archs=narrowed,
             trust=trust,
             sealable=not source.lacks and release is not None,
+            lacks=source.lacks,
         )
         progress.step(f"looking for shared caches of {release or source.name}", unit="things")
         all_caches = source.caches(build)
@@ -135,9 +136,11 @@ def harvest(
         makers = {o.extractor for o in staged.objects}
         took_part = (("raw", EXTRACTOR), (in_guest, tool.name if tool else None))
         staged.extractor = "+".join(name for name, maker in took_part if maker in makers)
-        if not staged.manifest and not problems and not source.problems:
+        wrong = [*problems, *source.problems]
+        if not staged.manifest and (source.lacks or not wrong):
+            told = "".join(f": {text}" for text in wrong[:1])
             raise NotFoundError(
-                f"{source.name}: this {source.what} holds no shared cache and no Mach-O",
+                f"{source.name}: this {source.what} holds no shared cache and no Mach-O{told}",
                 hint="check --root and --arch, and the source",
             )
         lacking = Problems()

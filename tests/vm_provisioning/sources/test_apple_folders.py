@@ -101,8 +101,11 @@ def test_device_support_of_all_products_is_stored_and_never_sealed(
     for name in ("ios18-arm64e-universal-objc", "x86_64-mac"):
         assert stored(library, uuids_of(name)) == uuids_of(name)
     # Loose libraries are no shared cache, whatever the folder is complete of.
-    codes = {f.code for f in verify(library, ["22A380"]).findings}
-    assert {FindingCode.CACHE_MISSING, FindingCode.NOT_SEALED} <= codes
+    findings = {f.code: f for f in verify(library, ["22A380"]).findings}
+    assert FindingCode.CACHE_MISSING in findings
+    # Harvesting the folder again would change nothing.
+    assert "nor can be: only the libraries" in findings[FindingCode.NOT_SEALED].message
+    assert findings[FindingCode.NOT_SEALED].message.endswith("harvest a system of this build itself")
     assert not list((tmp_path / "staging").iterdir())
 
 
@@ -260,6 +263,20 @@ def test_parts_of_caches_are_named(tmp_path: Path) -> None:
         recognize(part)
 
 
+def test_a_link_to_a_main_file_leads_to_its_companions(library: Library, tmp_path: Path) -> None:
+    link = tmp_path / "dyld_shared_cache_x86_64"
+    link.symlink_to(put_raw(tmp_path / "caches", "x86_64-split"))
+    (result,) = take(link, library, tmp_path)
+    assert (result.whole, result.images) == (True, len(uuids_of("x86_64-split")))
+
+
+def test_of_a_file_that_only_claims_to_be_a_cache_no_record_is_kept(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "dyld_shared_cache_arm64e").write_bytes(b"dyld_v1  arm64e\0" + bytes(20))
+    with pytest.raises(SymcacheError, match="dyld_shared_cache_arm64e"):
+        take(tmp_path, library, tmp_path)
+    assert library.catalog.counts().records == 0
+
+
 def test_what_has_its_build_in_its_name_is_not_told_another(tmp_path: Path) -> None:
     folder = tmp_path / "iOS DeviceSupport/26.2 (23B87)"
     (folder / "Symbols").mkdir(parents=True)
@@ -299,11 +316,12 @@ def test_what_a_runtime_says_of_itself_counts_before_its_name(tmp_path: Path) ->
 def test_caches_that_the_simulator_built_are_named_after_their_runtime(tmp_path: Path) -> None:
     folder = tmp_path / "dyld/25A354/com.apple.CoreSimulator.SimRuntime.iOS-18-0.22A3351"
     put_raw(folder, "sim18-arm64")
-    found = recognize(folder.parent)
-    assert found is not None
-    release = found.sources[0].identity()
-    assert release is not None
-    assert (release.product, release.build) == ("iOS simulator", "22A3351")
+    for path in (folder, folder.parent, folder.parent.parent):
+        found = recognize(path)
+        assert found is not None
+        release = found.sources[0].identity()
+        assert release is not None
+        assert (release.product, release.build) == ("iOS simulator", "22A3351")
 
 
 def test_a_kernel_debug_kit_is_stored_with_its_debug_info(library: Library, tmp_path: Path, loose: Path) -> None:

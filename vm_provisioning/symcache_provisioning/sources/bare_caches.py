@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from symcache.dyld import is_main_name
+from symcache.dyld import is_cache_name, is_main_name
 from symcache.errors import FormatError
 from symcache.macho import PLATFORMS
 from symcache.model import Release
@@ -12,11 +12,14 @@ from symcache_provisioning.sources.discovery import CACHE_MAGIC
 from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.part import PartSource
 
-__all__ = ["BareCaches", "has_main_files", "is_cache_file"]
+__all__ = ["BareCaches", "folders_with_caches", "has_main_files", "is_cache_file"]
 
 _LACKS = "only shared caches are in there, and no other file of the system"
 _DEVELOPMENT = ".development"
 _DRIVERKIT = 10
+_DEPTH = 3
+_MOST_FOLDERS = 2000
+"""Below one that was named, that are looked into."""
 
 
 class BareCaches(PartSource):
@@ -76,9 +79,30 @@ def is_cache_file(path: Path) -> bool:
 
 def has_main_files(folder: Path) -> bool:
     """Return whether main files of shared caches lie at the top of a folder."""
-    for path in sorted(folder.iterdir()):
+    for path in _entries(folder):
         if is_main_name(path.name) and path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                if file.read(len(CACHE_MAGIC)) == CACHE_MAGIC:
-                    return True
+            try:
+                with path.open("rb") as file:
+                    begins = file.read(len(CACHE_MAGIC)) == CACHE_MAGIC
+            except OSError:
+                begins = is_cache_name(path.name)  # that it cannot be read is said when it shall be
+            if begins:
+                return True
     return False
+
+
+def folders_with_caches(top: Path) -> list[Path]:
+    """Return the folders below one that hold shared caches, by their names: not far down, and of many not all."""
+    found = []
+    level = [top]
+    for _ in range(_DEPTH):
+        level = [f for folder in level for f in _entries(folder) if f.is_dir() and not f.is_symlink()][:_MOST_FOLDERS]
+        found += [f for f in level if any(is_cache_name(file.name) for file in _entries(f)) and has_main_files(f)]
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []  # nobody asked for this one in particular

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from symcache.errors import SymcacheError, UsageError
-from symcache_provisioning.sources.bare_caches import BareCaches, has_main_files, is_cache_file
+from symcache_provisioning.sources.bare_caches import BareCaches, folders_with_caches, has_main_files, is_cache_file
 from symcache_provisioning.sources.developer_kits import (
     kernel_debug_kit,
     kernel_debug_kits,
@@ -45,6 +45,7 @@ def recognize(path: Path, build: str | None = None) -> Recognized | None:
     `build` is what a user says of caches that say it nowhere. Raises UsageError where something else says it, and
     FormatError for a part of a cache.
     """
+    path = path.resolve()
     if path.is_file():
         return Recognized([BareCaches(path.parent, main=path.name, build=build)]) if is_cache_file(path) else None
     if not path.is_dir():
@@ -56,9 +57,10 @@ def recognize(path: Path, build: str | None = None) -> Recognized | None:
             if build:
                 raise UsageError(f"{path}: says itself of which build it is", hint="leave --build out")
             return _open(folders, opener)
-    folders = [f for f in (path, *sorted(p for p in path.iterdir() if p.is_dir())) if has_main_files(f)]
-    if not folders and any((path / p.lstrip("/")).is_dir() for p in (*CACHE_FOLDERS, OS_CRYPTEX, BUILT_CACHES)):
+    if has_main_files(path) or any((path / p.lstrip("/")).is_dir() for p in (*CACHE_FOLDERS, OS_CRYPTEX, BUILT_CACHES)):
         folders = [path]
+    else:
+        folders = folders_with_caches(path)
     caches: list[PartSource] = [simulator_caches(f, build) or BareCaches(f, build=build) for f in folders]
     return Recognized(caches, others=True) if caches else None
 
