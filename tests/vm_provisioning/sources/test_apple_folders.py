@@ -14,7 +14,7 @@ import pytest
 from symcache.errors import FormatError, IncompleteError, IntegrityError, NotFoundError, SymcacheError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library
-from symcache.model import Kind, Trust
+from symcache.model import Kind
 from symcache.verify import FindingCode, Level, verify
 from symcache_provisioning import HarvestResult, harvest, recognize
 from symcache_server.layouts import match
@@ -110,13 +110,20 @@ def test_device_support_of_all_products_is_stored_and_never_sealed(
 
 
 @pytest.mark.parametrize("place", [_CACHES, _CRYPTEX_CACHES])
-def test_raw_caches_that_an_old_xcode_left_are_taken_apart(
-    library: Library, tmp_path: Path, work: Path, place: str
-) -> None:
-    folder = tmp_path / "iOS DeviceSupport/12.0 (16A366)"
-    put_raw(folder / "Symbols" / place, "arm64e-mac")
-    put_libraries(folder / "Symbols", "arm64e-mac", work)
+def test_raw_caches_that_an_old_xcode_left_are_found(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "iOS DeviceSupport/16.0 (20A362)"
+    main = put_raw(folder / "Symbols" / place, "arm64e-mac")
     finish(folder / "Symbols" / place, "arm64e")
+    found = recognize(folder)
+    assert found is not None
+    assert [c.path for c in found.sources[0].caches()] == [f"/{place}/{main.name}"]
+
+
+def test_raw_caches_that_an_old_xcode_left_are_taken_apart(library: Library, tmp_path: Path, work: Path) -> None:
+    folder = tmp_path / "iOS DeviceSupport/12.0 (16A366)"
+    put_raw(folder / "Symbols" / _CACHES, "arm64e-mac")
+    put_libraries(folder / "Symbols", "arm64e-mac", work)
+    finish(folder)
     (result,) = take(folder, library, tmp_path)
     assert (result.whole, result.images) == (True, len(uuids_of("arm64e-mac")))
     uuid = min(library.by_name("*", 100), key=lambda o: o.path).uuid
@@ -211,18 +218,22 @@ def test_bare_caches_of_an_unknown_build_can_be_asked_for(library: Library, tmp_
     assert library.releases() == []
 
 
-@pytest.mark.skipif(not os.environ.get("SYMCACHE_TEST_CACHES"), reason="SYMCACHE_TEST_CACHES is not set")
 def test_the_family_of_a_bare_cache_is_that_of_its_images(library: Library, tmp_path: Path) -> None:
+    if not os.environ.get("SYMCACHE_TEST_CACHES"):
+        pytest.skip("SYMCACHE_TEST_CACHES is not set")
     take(put_raw(tmp_path / "caches", "driverkit-arm64e"), library, tmp_path, "22A380")
     assert [c["family"] for c in verify(library, ["22A380"]).releases[0].caches] == ["driverkit"]
 
 
-def test_of_a_main_file_only_its_own_companions_are_looked_at(library: Library, tmp_path: Path) -> None:
+def test_of_a_main_file_only_its_own_companions_are_looked_at(tmp_path: Path) -> None:
     main = put_raw(tmp_path / "downloads", "x86_64-split")
-    (main.parent / "dyld_shared_cache_arm64e").write_bytes(b"dyld_v1  arm64e\0" + bytes(100))
-    (main.parent / "dyld_shared_cache_arm64e.07").write_bytes(b"dyld_v1  arm64e\0" + bytes(100))
-    (result,) = take(main, library, tmp_path)
-    assert result.problems == []
+    (main.parent / "dyld_shared_cache_arm64e_x9").write_bytes(b"dyld_v1  arm64e\0" + bytes(100))
+    (main.parent / "dyld_shared_cache_arm64e_x9.07").write_bytes(b"dyld_v1  arm64e\0" + bytes(100))
+    found = recognize(main)
+    assert found is not None
+    (source,) = found.sources
+    assert source.identity() is None
+    assert ([c.name for c in source.caches()], list(source.problems)) == ([main.name], [])
 
 
 def _lost_companion(folder: Path) -> None:
@@ -263,11 +274,16 @@ def test_parts_of_caches_are_named(tmp_path: Path) -> None:
         recognize(part)
 
 
-def test_a_link_to_a_main_file_leads_to_its_companions(library: Library, tmp_path: Path) -> None:
+def test_a_link_to_a_main_file_leads_to_its_companions(tmp_path: Path) -> None:
     link = tmp_path / "dyld_shared_cache_x86_64"
-    link.symlink_to(put_raw(tmp_path / "caches", "x86_64-split"))
-    (result,) = take(link, library, tmp_path)
-    assert (result.whole, result.images) == (True, len(uuids_of("x86_64-split")))
+    main = put_raw(tmp_path / "caches", "x86_64-split")
+    link.symlink_to(main)
+    found = recognize(link)
+    assert found is not None
+    (source,) = found.sources
+    source.identity()
+    assert [c.missing for c in source.caches()] == [()]
+    assert source.name == str(main)
 
 
 def test_of_a_file_that_only_claims_to_be_a_cache_no_record_is_kept(library: Library, tmp_path: Path) -> None:
@@ -348,15 +364,6 @@ def test_a_mac_with_runtimes_on_it_is_a_mac(tmp_path: Path) -> None:
     (services / "SystemVersion.plist").write_bytes(system_version())
     (tmp_path / "Library/Developer/CoreSimulator/Profiles/Runtimes/iOS 27.0.simruntime").mkdir(parents=True)
     assert recognize(tmp_path) is None
-
-
-def test_what_is_added_ranks_behind_what_is_harvested(library: Library, tmp_path: Path) -> None:
-    main = put_raw(tmp_path / "caches", "arm64e-mac")
-    found = recognize(main, "21A5")
-    assert found is not None
-    harvest(found.sources[0], library, staging=tmp_path / "staging", trust=Trust.ADDED)
-    assert {o.trust for o in library.by_name("*", 100)} == {Trust.ADDED}
-    assert FindingCode.NO_HARVEST in {f.code for f in verify(library, ["21A5"]).findings}
 
 
 def test_an_empty_folder_is_told_with_what_it_is(library: Library, tmp_path: Path) -> None:
