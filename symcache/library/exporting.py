@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import plistlib
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from symcache.dyld import canonical_arch
 from symcache.errors import IntegrityError, NotFoundError, StorageError, SymcacheError, UsageError
 from symcache.library.library import Library
 from symcache.model import uuid_text
+from symcache.scratch import ScratchFolder
 
 __all__ = ["Exported", "export_device_support", "export_raw_caches"]
 
@@ -107,9 +108,9 @@ def export_device_support(
         _refuse_existing(parent / name)
     _require_space(parent, [f for files in folders.values() for f in files.values()])
     with _partial_folder(parent) as partial:
-        written = _Count(progress, sum(f.size for files in folders.values() for f in files.values()))
+        total = sum(f.size for files in folders.values() for f in files.values())
         for name, files in sorted(folders.items()):
-            lost = _write(library, partial / name, list(files.values()), result, written)
+            lost = _write(library, partial / name, list(files.values()), result, progress, total)
             if not lost and not listed.get(archs_of[name]):
                 _finish(partial / name, archs_of[name])
         for name in sorted(folders):
@@ -163,7 +164,7 @@ def export_raw_caches(
     plain = [f for f, _ in files.values()]
     _require_space(target, plain)
     with _partial_folder(target) as partial:
-        lost = _write(library, partial / "files", plain, result, _Count(progress, sum(f.size for f in plain)))
+        lost = _write(library, partial / "files", plain, result, progress, sum(f.size for f in plain))
         if lost:
             raise IntegrityError(f"{result.problems[0]}: nothing was written", hint="symcache fsck --repair")
         for relative in files:
@@ -249,31 +250,21 @@ def _require_space(target: Path, files: Sequence[_File]) -> None:
         )
 
 
-class _Count:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def add(self, size: int) -> None:
-        self._done += size
-        if self._progress:
-            self._progress(self._done, self._total)
-
-
-class _partial_folder(tempfile.TemporaryDirectory[str]):
-    """A folder beside what comes of it, so that the last step is a rename."""
-
-    def __init__(self, parent: Path) -> None:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            super().__init__(prefix=".symcache-", dir=parent, ignore_cleanup_errors=True)
-        except OSError as error:
-            raise StorageError(f"{parent}: cannot be written: {error.strerror}", hint="name another -o") from error
-
-    def __enter__(self) -> Path:  # type: ignore[override]
-        return Path(super().__enter__())
+@contextmanager
+def _partial_folder(parent: Path) -> Iterator[Path]:
+    """Yield a folder beside what comes of it, so that the last step is a rename."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = ScratchFolder("export", parent)
+    except OSError as error:
+        raise StorageError(f"{parent}: cannot be written: {error.strerror}", hint="name another folder") from error
+    with folder as name:
+        yield Path(name)
 
 
-def _write(library: Library, folder: Path, files: Sequence[_File], result: Exported, count: _Count) -> int:
+def _write(
+    library: Library, folder: Path, files: Sequence[_File], result: Exported, progress: Progress | None, total: int
+) -> int:
     """Write files below a folder; return how many could not be, each a problem."""
 
     def write(file: _File) -> str:
@@ -296,7 +287,8 @@ def _write(library: Library, folder: Path, files: Sequence[_File], result: Expor
             else:
                 result.files += 1
                 result.size += file.size
-            count.add(file.size)
+            if progress:
+                progress(result.size, total)
     return lost
 
 

@@ -62,7 +62,7 @@ def device_support_folders(path: Path) -> list[Path]:
     """
     path = path.absolute()
     if _PARENT.fullmatch(path.name):
-        systems = list(_folders(path))
+        systems = [f for f in _folders(path) if _NAME.fullmatch(f.name) or _has_symbols(f)]
     elif _PARENT.fullmatch(path.parent.name) or (_NAME.fullmatch(path.name) and _has_symbols(path)):
         systems = [path]
     elif _ARCH.fullmatch(path.name) and _NAME.fullmatch(path.parent.name) and (path / _SYMBOLS).is_dir():
@@ -70,9 +70,9 @@ def device_support_folders(path: Path) -> list[Path]:
     else:
         inner = list(_folders(path))
         products = [f for f in inner if _PARENT.fullmatch(f.name)]
-        systems = [f for product in products for f in _folders(product)] or [
-            f for f in inner if (named := _NAME.fullmatch(f.name)) and named["build"] and _has_symbols(f)
-        ]
+        if products:
+            return [f for product in products for f in device_support_folders(product)]
+        systems = [f for f in inner if (named := _NAME.fullmatch(f.name)) and named["build"] and _has_symbols(f)]
     return [f for system in systems for f in (_architectures(system) or [system])]
 
 
