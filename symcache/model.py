@@ -21,6 +21,7 @@ from symcache.kinds import Kind, uuid_text
 
 __all__ = [
     "CacheFile",
+    "CollectionEntry",
     "HarvestRecord",
     "ImageKey",
     "Kind",
@@ -132,6 +133,13 @@ class SourceNote(_Frozen):
     """A folder, or `git:REPOSITORY@REVISION`."""
 
 
+class CollectionEntry(_Frozen):
+    """An image inside a collection of kernel and kernel extensions, by its name there: `com.apple.kernel`."""
+
+    name: str = Field(max_length=1024)
+    uuid: UUID | None = None
+
+
 class ObjectEntry(_Frozen):
     """One stored content."""
 
@@ -152,6 +160,8 @@ class ObjectEntry(_Frozen):
     """First 64 bits of the SHA-256 of `__TEXT,__text`: tells a stripped twin from a rival. Empty without code."""
     sources: tuple[SourceNote, ...] = Field(default=(), max_length=256)
     """What its dSYM bundle says of its sources; it is no part of the content."""
+    entries: tuple[CollectionEntry, ...] = Field(default=(), max_length=8192)
+    """What it holds, if it is a kernel collection."""
 
     @property
     def key(self) -> ImageKey:
@@ -189,6 +199,8 @@ class HarvestRecord(_Frozen):
     empty if unknown."""
     archs: tuple[str, ...] = ()
     """Architectures that the harvest was restricted to by whoever ran it; all, if empty."""
+    lacks: str = Field(default="", max_length=4096)
+    """What its source never has of a release, by what it is, in words: the reason why it is not sealed."""
     extractor: str = ""
     tool: str = ""
     """Name and version of the program that wrote this record."""

@@ -5,6 +5,7 @@ from symcache.catalog.file import copy_catalog
 from symcache.catalog.ranking import OWN_EXTRACTOR
 from symcache.catalog.rows import (
     CacheFileRow,
+    CollectedImage,
     Conflict,
     HarvestRow,
     ManifestRow,
@@ -20,6 +21,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "CacheFileRow",
     "Catalog",
+    "CollectedImage",
     "Conflict",
     "HarvestRow",
     "ManifestRow",

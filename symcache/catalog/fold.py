@@ -119,6 +119,7 @@ class Indexer:
         layouts: dict[tuple[Any, ...], tuple[int, int]] = {}
         objects: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         notes: dict[bytes, dict[tuple[str, str], None]] = {}
+        inner: set[tuple[bytes, int, int, bytes, str]] = set()
         fromhex, checksum = bytes.fromhex, object_checksum
         for o in record.objects:
             cache = o.cache_uuid
@@ -136,6 +137,8 @@ class Indexer:
             if o.sources and uuid:
                 for n in o.sources:
                     notes.setdefault(uuid, {})[n.recorded, n.place] = None
+            if o.entries:
+                inner |= {(e.uuid.bytes, row, path, uuid, e.name) for e in o.entries if e.uuid}
         # Sorted by UUID, the first index grows in order within a record instead of at random.
         many(
             "INSERT INTO objects (uuid, layout, record, path, sha256, size, symbols, code, checksum)"
@@ -146,6 +149,7 @@ class Indexer:
             "INSERT INTO sources (uuid, record, number, recorded, place) VALUES (?,?,?,?,?)",
             [(uuid, row, n, *pair) for uuid, pairs in sorted(notes.items()) for n, pair in enumerate(pairs)],
         )
+        many("INSERT INTO collections VALUES (?,?,?,?,?)", sorted(inner))
         layouts.clear()
         manifest = set()
         for m in record.manifest:

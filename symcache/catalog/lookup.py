@@ -10,7 +10,7 @@ from uuid import UUID
 from symcache.catalog.file import REBUILD, CatalogFile
 from symcache.catalog.fold import layout_checksum, object_checksum, record_checksum
 from symcache.catalog.ranking import TRUSTS, Row, Slot, believed, rank
-from symcache.catalog.rows import Conflict, Occurrence, RecordRow
+from symcache.catalog.rows import CollectedImage, Conflict, Occurrence, RecordRow
 from symcache.errors import StorageError
 from symcache.model import Kind
 
@@ -77,6 +77,15 @@ class Lookup(CatalogFile):
                 if row[0].uuid:
                     found.setdefault(row[0].uuid, []).append(row)
         return {uuid: rank(rows, self._preferences) for uuid, rows in found.items()}
+
+    def collected(self, uuid: UUID) -> list[CollectedImage]:
+        """Return the kernel collections of live records that hold the image with this UUID, newest release first."""
+        rows = self._all(
+            "SELECT c.name, c.collection, p.path, r.build FROM collections c JOIN records r ON r.id = c.record"
+            " JOIN paths p ON p.id = c.path WHERE c.uuid = ? AND r.live ORDER BY r.release_order DESC, p.path",
+            [uuid.bytes],
+        )
+        return list(dict.fromkeys(CollectedImage(n, UUID(bytes=c) if c else None, p, b) for n, c, p, b in rows))
 
     def sources(self, uuids: Sequence[UUID]) -> dict[UUID, list[tuple[str, str]]]:
         """Return (recorded folder, place) of sources, as the dSYMs of `uuids` note them; those without are left out.

@@ -11,6 +11,7 @@ from symcache.model import ImageKey, Kind, Trust
 __all__ = [
     "BlobUse",
     "CacheFileRow",
+    "CollectedImage",
     "Conflict",
     "Counts",
     "FoldedRecord",
@@ -25,6 +26,17 @@ __all__ = [
     "Removal",
     "Retirement",
 ]
+
+
+class CollectedImage(NamedTuple):
+    """An image inside a stored kernel collection."""
+
+    name: str
+    """Of the kernel extension, or `com.apple.kernel`."""
+    collection: UUID | None
+    path: str
+    """Of the collection."""
+    build: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ table                 a row is
 ``manifest_entries``  an image that a source said it has
 ``cache_files``       a kept raw file of a shared cache
 ``sources``           a folder of the machine that built a binary, and where a dSYM says that it is
+``collections``       an image inside a kernel collection
 ``record_marks``      what the store said of the object at a place when its record was folded in
 ``lost_records``      a record that was known, and is no longer in the store
 ``library``           something about the library that the records are of: its id
@@ -47,7 +48,7 @@ from symcache.catalog.views import VIEWS
 
 __all__ = ["SCHEMA_VERSION", "create", "create_indexes", "create_notes", "release_order", "upgrade"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Stored as `user_version`."""
 
 _TABLES = """
@@ -143,6 +144,14 @@ CREATE TABLE sources (
     recorded TEXT NOT NULL,
     place TEXT NOT NULL,
     PRIMARY KEY (uuid, record, number)
+) WITHOUT ROWID;
+CREATE TABLE collections (
+    uuid BLOB NOT NULL,
+    record INTEGER NOT NULL REFERENCES records (id),
+    path INTEGER NOT NULL REFERENCES paths (id),
+    collection BLOB NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (uuid, record, path, collection, name)
 ) WITHOUT ROWID;
 CREATE INDEX cache_files_record ON cache_files (record);
 CREATE INDEX cache_files_sha256 ON cache_files (sha256);

@@ -79,6 +79,8 @@ CONTENT = {
     " LEFT JOIN records r ON r.id = m.record",
     "sources": "SELECT s.uuid, s.number, s.recorded, s.place, r.sha256 FROM sources s"
     " LEFT JOIN records r ON r.id = s.record",
+    "collections": "SELECT c.uuid, c.collection, c.name, p.path, r.sha256 FROM collections c"
+    " LEFT JOIN paths p ON p.id = c.path LEFT JOIN records r ON r.id = c.record",
     "cache_files": "SELECT f.cache_uuid, f.name, f.arch, f.path, f.sha256, f.size, f.partial, r.sha256"
     " FROM cache_files f LEFT JOIN records r ON r.id = f.record",
 }

@@ -33,11 +33,18 @@ MODULES: dict[str, dict[str, str]] = {
     "machines": {
         "vm": "Look after the machines that are harvested (`machines.toml`).",
     },
+    "adding": {
+        "add": (
+            "Add own binaries: files, folders, .app and .dSYM bundles, zips of them; or copies that Apple's tools made."
+        ),
+    },
     "library": {
-        "add": "Add own binaries: files, folders, .app and .dSYM bundles, zips of them.",
         "lookup": "Say what the library has under a UUID, or a name or path (with * and ?).",
         "releases": "List the macOS releases that the library holds, newest first; or those that it lacks.",
         "get": "Fetch one binary by UUID, from the library or from servers, and print where it is.",
+    },
+    "export": {
+        "export": "Write a release as files, over nothing that is there: for LLDB and Xcode, or its raw shared caches.",
     },
     "verify": {
         "verify": "Prove that releases are complete: exit 0 if they are, 1 if anything is wanting.",

@@ -7,12 +7,15 @@ from typing import Any
 from uuid import UUID
 
 from symcache.dyld import ExtractReport, SharedCache
-from symcache.macho import Slice
+from symcache.macho import Slice, fileset_entries
 from symcache.model import uuid_text
 
 __all__ = ["cache_json", "extract_json", "file_type", "slice_json"]
 
-_FILE_TYPES = {1: "object", 2: "executable", 4: "core", 6: "dylib", 7: "dylinker", 8: "bundle", 10: "dSYM", 11: "kext"}
+_FILE_TYPES = {
+    1: "object", 2: "executable", 4: "core", 6: "dylib", 7: "dylinker", 8: "bundle", 10: "dSYM", 11: "kext",
+    12: "kernel collection",
+}  # fmt: skip
 
 
 def cache_json(cache: SharedCache) -> dict[str, Any]:
@@ -97,6 +100,12 @@ def extract_json(cache: SharedCache, root: Path, report: ExtractReport) -> dict[
 
 def slice_json(file: Path, part: Slice) -> dict[str, Any]:
     """Return what one image in a Mach-O file is."""
+    entries = fileset_entries(file, part)
+    more = {
+        "entries": [
+            {"name": e.name, "uuid": _uuid_or_none(e.uuid), "address": e.address, "offset": e.offset} for e in entries
+        ]
+    }
     return {
         "file": str(file),
         "arch": part.arch,
@@ -108,6 +117,7 @@ def slice_json(file: Path, part: Slice) -> dict[str, Any]:
         "offset": part.offset,
         "size": part.size,
         "install_name": part.install_name,
+        **(more if entries else {}),
     }
 
 

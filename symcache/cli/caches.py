@@ -23,15 +23,11 @@ from symcache.cli.common import (
 from symcache.dump import describe, dump_kind
 from symcache.dyld import SharedCache, extract_all, find_caches
 from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
-from symcache.macho import identify
+from symcache.macho import PLATFORMS, fileset_entries, identify
 from symcache.model import uuid_text
 
 __all__ = ["register"]
 
-_PLATFORMS = {
-    1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 5: "bridgeOS", 6: "Mac Catalyst", 7: "iOS simulator",
-    8: "tvOS simulator", 9: "watchOS simulator", 10: "DriverKit", 11: "visionOS", 12: "visionOS simulator",
-}  # fmt: skip
 _DUMP_KINDS = {
     "dump": "crash dump, header and core",
     "core": "Mach-O core",
@@ -180,6 +176,10 @@ def _info_macho(files: list[Path], named: Path, json: bool) -> None:
             for _, part in found
         ),
     )
+    for file, part in found:
+        if entries := fileset_entries(file, part):
+            rows = ((_uuid(e.uuid), f"{e.address:#x}", plain(e.name)) for e in entries)
+            _print_table(("UUID", "address", "image"), *rows)
 
 
 def _info_cache(path: Path, json: bool) -> None:
@@ -200,7 +200,7 @@ def _info_cache(path: Path, json: bool) -> None:
 
 def _print_cache(cache: SharedCache) -> None:
     header = cache.main.header
-    platform = _PLATFORMS.get(header.platform, f"platform {header.platform}") if header.platform else ""
+    platform = PLATFORMS.get(header.platform, f"platform {header.platform}") if header.platform else ""
     release = f"{platform} {cache.os_version}".strip() or "system not noted"
     kind = {0: "development", 1: "production", 2: "universal"}.get(header.cache_type, f"type {header.cache_type}")
     out.print(f"{plain(str(cache.path))}: shared cache, {plain(cache.arch)}, {_uuid(cache.uuid)}, {release}, {kind}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,25 +9,12 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import JsonOption, LibraryOption, console, emit_json, errors_to_exit, plain
+from symcache.cli.common import JsonOption, LibraryOption, complain, emit_json, errors_to_exit
 from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
+from symcache.cli.harvest_sources import open_sources
 from symcache.cli.settings import open_library, site_wants
-from symcache.errors import IncompleteError, NotFoundError, UsageError
-from symcache_provisioning import (
-    DirectorySource,
-    HostKeyTrust,
-    Interrupts,
-    Inventory,
-    IpswSource,
-    Login,
-    Machine,
-    Source,
-    SshConfig,
-    SshSession,
-    SshSource,
-    SshTarget,
-    harvest,
-)
+from symcache.errors import EnvironmentFailure, IncompleteError, SymcacheError, UsageError
+from symcache_provisioning import HarvestResult, Interrupts, Inventory, harvest
 
 __all__ = ["register"]
 
@@ -53,7 +37,8 @@ def harvest_command(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="ssh://user@host, with :port and /folder where need be, the root folder of a system, or an .ipsw."
+            help="ssh://user@host, with :port and /folder where need be, the root folder of a system, an .ipsw, shared"
+            " caches by themselves, device support of Xcode's, a simulator runtime, a kernel debug kit."
         ),
     ] = None,
     every: Annotated[
@@ -79,6 +64,9 @@ def harvest_command(
     ] = None,
     arch: Annotated[
         list[str] | None, typer.Option("--arch", help="Only this architecture, e.g. arm64e; may be repeated.")
+    ] = None,
+    build: Annotated[
+        str | None, typer.Option("--build", help="Of which build shared caches by themselves are, e.g. 22G120.")
     ] = None,
     identity: Annotated[
         Path | None, typer.Option("--identity", metavar="FILE", help="Private SSH key to log in with.")
@@ -114,9 +102,9 @@ def harvest_command(
         if every or source is None:
             if source is not None or not every:
                 raise UsageError("name one source, or --all", hint="e.g. symcache harvest ssh://user@host")
-            if identity or host_key or password_env or root:
+            if identity or host_key or password_env or root or build:
                 raise UsageError(
-                    "--all: --identity, --host-key, --password-env and --root are of single machines",
+                    "--all: --identity, --host-key, --password-env, --root and --build are of single machines",
                     hint="write them into machines.toml",
                 )
             paths = {
@@ -132,33 +120,54 @@ def harvest_command(
             raise UsageError("--tag and --junit go with --all", hint="leave them out, or harvest --all")
         roots, wanted = _roots(root), site_wants()  # refused before anything is mounted
         with (
-            _source(source, identity, host_key, trust_new_host, password_env) as (opened_source, own_roots),
+            open_sources(source, identity, host_key, trust_new_host, password_env, build) as (
+                found,
+                own_roots,
+            ),
             open_library(library, create=True) as opened,
-            HarvestDisplay() as display,
         ):
-            result = harvest(
-                opened_source,
-                opened,
-                staging=staging or platformdirs.user_cache_path("symcache") / "staging",
-                extractor=extractor.value,
-                roots=roots or own_roots or None,
-                archs=tuple(arch or ()),
-                wanted=wanted,
-                keep_caches=not no_keep_caches,
-                util_path=util_path,
-                bundle_path=bundle_path,
-                progress=display,
-            )
+            results: list[HarvestResult] = []
+            refused = list(found.refused)
+            for one in found.sources:
+                try:
+                    with HarvestDisplay() as display:
+                        result = harvest(
+                            one,
+                            opened,
+                            staging=staging or platformdirs.user_cache_path("symcache") / "staging",
+                            extractor=extractor.value,
+                            roots=roots or own_roots or None,
+                            archs=tuple(arch or ()),
+                            wanted=wanted,
+                            keep_caches=not no_keep_caches,
+                            util_path=util_path,
+                            bundle_path=bundle_path,
+                            progress=display,
+                        )
+                except EnvironmentFailure:
+                    raise
+                except SymcacheError as error:
+                    refused.append(error)
+                    continue
+                results.append(result)
+                if not json:
+                    show_result(result)
+        if len(refused) == 1 and not results:
+            raise refused[0]
         if json:
-            emit_json(result_json(result))
-        else:
-            show_result(result)
-        if not result.sealed:
-            raise IncompleteError(
-                f"{result.source}: the harvest of {result.release} is stored, but not sealed:"
-                f" {len(result.missing)} images missing, {len(result.problems)} problems",
-                hint="fix what is named above and run the same command again: it continues where it stopped",
-            )
+            emit_json([result_json(r) for r in results] if found.several else result_json(results[0]))
+        for refusal in refused:
+            complain(str(refusal), refusal.hint)
+        if refused:
+            count = len(refused) + len(results)
+            raise IncompleteError(f"{source}: {len(refused)} of {count} folders were not taken", hint="see above why")
+        for result in results:
+            if not result.whole:
+                raise IncompleteError(
+                    f"{result.source}: the harvest of {result.release or 'it'} is stored, but not sealed:"
+                    f" {len(result.missing)} images missing, {len(result.problems)} problems",
+                    hint="fix what is named above and run the same command again: it continues where it stopped",
+                )
 
 
 def _options(
@@ -190,62 +199,6 @@ def _harvest_all(tags: list[str], jobs: int, junit: Path | None, options: list[s
         harvest_all.show_reports(reports)
     if code := harvest_all.exit_code(reports):
         raise typer.Exit(code)
-
-
-@contextmanager
-def _source(
-    text: str, identity: Path | None, host_key: str | None, trust_new_host: bool, password_env: str | None
-) -> Iterator[tuple[Source, tuple[str, ...]]]:
-    """Open the source that `text` names; yield it, and the folders to search that the inventory has for it."""
-    if "://" in text:
-        target = SshTarget.parse(text, SshConfig.for_user())
-        if identity is not None and not identity.expanduser().is_file():
-            raise UsageError(f"{identity}: no such file", hint="name the private key, not the .pub")
-        session = SshSession(
-            target,
-            trust=HostKeyTrust.for_user(pin=host_key, trust_new=trust_new_host),
-            login=Login(identity.expanduser() if identity else None, password_env),
-            announce=_announce,
-        )
-        source = SshSource(session)
-        with contextlib.closing(session):
-            with console.status(f"connecting to {plain(source.name)}"):
-                session.connect()
-            yield source, ()
-        return
-    path = Path(text).expanduser()
-    if host_key or identity or password_env or (trust_new_host and ("/" in text or "." in text)):
-        raise UsageError(f"{text}: SSH options go with an ssh:// URL", hint="write ssh://user@host")
-    if text.endswith(".ipsw"):
-        image = IpswSource(path, announce=_announce)
-        with contextlib.closing(image):
-            with console.status(f"mounting {plain(text)}"):
-                image.__enter__()
-            yield image, ()
-    elif "/" in text or "." in text:
-        if not path.exists():
-            raise UsageError(f"{text}: no such folder", hint="check the spelling, or write ssh://user@host")
-        if not path.is_dir():
-            raise UsageError(
-                f"{text}: not a folder",
-                hint="mount the image and name its mount point; for one cache: symcache extract",
-            )
-        yield DirectorySource(path), ()
-    else:
-        inventory = Inventory.load()
-        if path.exists() and text in inventory.machines:
-            raise UsageError(f"{text}: is a machine, and a folder here", hint=f"write ./{text} for the folder")
-        try:
-            definition = inventory.get(text)
-        except NotFoundError as error:
-            hint = f"write ./{text} for what is here of that name; {error.hint}" if path.exists() else error.hint
-            raise NotFoundError(str(error), hint=hint) from error
-        with Machine(definition, announce=_announce).source(trust_new=trust_new_host) as source:
-            yield source, definition.roots
-
-
-def _announce(text: str) -> None:
-    console.print(plain(text), soft_wrap=True)
 
 
 def _roots(given: list[str] | None) -> tuple[str, ...]:

@@ -53,17 +53,17 @@ def show_result(result: HarvestResult) -> None:
     for title, texts in (("note", result.notes), ("missing", missing), ("problem", result.problems)):
         name_some(title, texts)
     state = "[green]sealed[/]" if result.sealed else "[yellow]partial[/]"
+    if result.whole and not result.sealed:
+        state = f"stored, never sealed: {plain(result.lacks)}"
     by = f" by {result.extractor}" if result.extractor else ""
-    out.print(
-        f"{plain(str(result.release))}: {state}, {result.images} images{by}, {result.stored} files new,"
-        f" {result.skipped} stored before"
-    )
+    what = plain(str(result.release or result.source))
+    out.print(f"{what}: {state}, {result.images} images{by}, {result.stored} files new, {result.skipped} stored before")
 
 
 def result_json(result: HarvestResult) -> dict[str, object]:
     """Return a result as `--json` prints it."""
     return {
-        "release": result.release.model_dump(),
+        "release": result.release.model_dump() if result.release else None,
         "source": result.source,
         "extractor": result.extractor,
         "record": result.record_id,
@@ -80,4 +80,5 @@ def result_json(result: HarvestResult) -> dict[str, object]:
         ],
         "problems": result.problems,
         "notes": result.notes,
+        "lacks": result.lacks,
     }

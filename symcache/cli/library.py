@@ -1,4 +1,4 @@
-"""Commands over the library: add, lookup, releases, get."""
+"""Commands over the library: lookup, releases, get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from symcache.catalog import Occurrence
+from symcache.catalog import CollectedImage, Occurrence
 from symcache.cli.common import (
     ArchOption,
     BuildOption,
@@ -29,13 +29,12 @@ from symcache.cli.common import (
 )
 from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
 from symcache.client import SymbolClient, split_tokens
-from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.errors import NotFoundError, UsageError
 from symcache.files import atomic_write
 from symcache.images import ImageRequest
-from symcache.library import Library, ingest, stage_origin, stage_paths
+from symcache.library import Library
 from symcache.macho import parse_uuid
 from symcache.model import Kind, uuid_text
-from symcache.scratch import ScratchFolder
 
 __all__ = ["register"]
 
@@ -44,60 +43,9 @@ KindOption = Annotated[Kind | None, typer.Option("--kind", help="The binary itse
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(add)
     app.command()(lookup)
     app.command()(releases)
     app.command()(get)
-
-
-def add(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...")] = None,
-    origin: Annotated[
-        Path | None,
-        typer.Option(metavar="ROOT", help="A share that think-cell's minidump scripts filled."),
-    ] = None,
-    library: LibraryOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Add own binaries: files, folders, .app and .dSYM bundles, zips of them."""
-    with errors_to_exit(), ScratchFolder("add") as scratch:
-        if bool(paths) == (origin is not None):
-            raise UsageError(
-                "nothing to add, or both PATH and --origin", hint="name files and folders, or --origin ROOT"
-            )
-        parts = stage_origin(origin) if origin else [stage_paths(paths or [], Path(scratch))]
-        problems: list[str] = []
-        records = []
-        with open_library(library, create=True) as opened, byte_progress("storing") as bar:
-            for staged in parts:
-                task = bar.add_task("storing", total=None)
-                result = ingest(opened, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
-                problems += result.problems
-                records.append((staged, result))
-        images = [
-            {"path": m.path, "arch": m.arch, "kind": m.kind, "uuid": uuid_text(m.uuid) if m.uuid else None}
-            for staged in parts
-            for m in staged.manifest
-        ]
-        if json:
-            many = [{"build": s.release.build if s.release else None, "record": r.record_id} for s, r in records]
-            emit_json({"record": records[0][1].record_id, "records": many, "images": images, "problems": problems})
-        elif origin:
-            for staged, result in records:
-                what = str(staged.release) if staged.release else "other binaries"
-                out.print(f"{plain(what)}: {len(staged.objects)} images, {result.stored} files new")
-        else:
-            for image in images:
-                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
-        for conflict in [c for _, r in records for c in r.conflicts]:
-            console.print(
-                f"[yellow]conflict:[/] {uuid_text(conflict.uuid)} has other content already, which is still served"
-                f" (`symcache prefer {uuid_text(conflict.uuid)} {conflict.contents[-1].sha256[:12]}` to change that)"
-            )
-        if problems:
-            for problem in problems:
-                console.print(f"[yellow]problem:[/] {plain(problem)}")
-            raise IncompleteError(f"{len(problems)} files could not be added", hint="see the problems above")
 
 
 def lookup(
@@ -128,8 +76,9 @@ def lookup(
             more = len(rows) > limit
             rows = rows[:limit]
         notes = opened.sources([r.uuid for r in rows if r.uuid and r.kind is Kind.DEBUGINFO])
+        inside = [c for c in opened.collected(uuid) if build is None or c.build == build] if uuid else []
         if json:
-            emit_json([_occurrence_json(r, notes) for r in rows])
+            emit_json([_occurrence_json(r, notes) for r in rows] + [_collected_json(what, c) for c in inside])
         else:
             table = Table("UUID", "arch", "kind", "build", "size", "path")
             for r in rows:
@@ -144,6 +93,17 @@ def lookup(
                     out.print(f"sources of {uuid_text(known)}: {plain(recorded)} are noted at {plain(place)}")
         if more:
             console.print(f"[yellow]note:[/] there are more than these {limit}: raise --limit, or ask for less")
+        for c in inside if rows and not json else ():
+            out.print(f"also inside {plain(c.path)} of {c.build or 'no build'}, as {plain(c.name)}")
+        if inside and not rows:
+            first = inside[0]
+            raise NotFoundError(
+                f"{what}: is {first.name} inside the kernel collection {first.path} of {first.build or 'no build'},"
+                " which is stored as a whole: its images cannot be had by themselves yet",
+                hint=f"symcache get {uuid_text(first.collection)}"
+                if first.collection
+                else "harvest a kernel debug kit",
+            )
         if not rows:
             raise NotFoundError(
                 f"{what}: not in {library_location(library)}", hint="`symcache releases` shows what was harvested"
@@ -291,6 +251,17 @@ def _as_uuid(text: str) -> UUID | None:
         return parse_uuid(text)
     except UsageError:
         return None
+
+
+def _collected_json(uuid: str, c: CollectedImage) -> dict[str, object]:
+    collection = uuid_text(c.collection) if c.collection else None
+    return {
+        "uuid": uuid_text(parse_uuid(uuid)),
+        "name": c.name,
+        "collection": collection,
+        "path": c.path,
+        "build": c.build,
+    }
 
 
 def _occurrence_json(o: Occurrence, notes: Mapping[UUID, Sequence[tuple[str, str]]]) -> dict[str, object]:

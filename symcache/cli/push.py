@@ -9,7 +9,17 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import JsonOption, ServerOption, Table, byte_progress, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import (
+    JsonOption,
+    ServerOption,
+    Table,
+    byte_progress,
+    emit_json,
+    errors_to_exit,
+    name_some,
+    out,
+    plain,
+)
 from symcache.cli.settings import server_urls
 from symcache.client import PushedFile, push
 from symcache.errors import UsageError
@@ -42,6 +52,7 @@ def push_paths(
         staged = stage_paths(paths, Path(scratch))
         if staged.problems:
             raise UsageError(staged.problems[0], hint="nothing was sent; name only what can be read")
+        name_some("note", staged.notes)
         files = [
             PushedFile(
                 *(o.file, o.offset, o.size, o.path, o.uuid), sources=tuple((s.recorded, s.place) for s in o.sources)

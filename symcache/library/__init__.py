@@ -2,6 +2,7 @@
 
 from symcache.catalog import Conflict, Occurrence
 from symcache.library.add import stage_paths
+from symcache.library.exporting import Exported, export_device_support, export_raw_caches
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, gc
 from symcache.library.ingest import ingest
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT_GRACE",
     "MINIMUM_GRACE",
     "Conflict",
+    "Exported",
     "Fetch",
     "Found",
     "FsckCode",
@@ -40,6 +42,8 @@ __all__ = [
     "Stats",
     "StoredCacheFile",
     "Subset",
+    "export_device_support",
+    "export_raw_caches",
     "fsck",
     "gc",
     "ingest",

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 from symcache.errors import IntegrityError, MachOError, NotFoundError, UsageError
+from symcache.library.other_files import instead
 from symcache.library.staged import Staged, StagedObject
 from symcache.macho import identify, noted_sources
 from symcache.model import Kind, ManifestEntry, Origin, SourceNote, Trust
@@ -41,8 +42,12 @@ def stage_paths(paths: Sequence[Path], scratch: Path) -> Staged:
         for file in files_below(root):
             stage_file(staged, file, file.absolute().relative_to(base).as_posix())
     if not staged.objects and not staged.problems:
-        names = ", ".join(str(p) for p in paths)
-        raise NotFoundError(f"{names}: no Mach-O found", hint="name executables, dylibs, .app or .dSYM bundles")
+        if staged.notes:
+            raise NotFoundError(staged.notes[0], hint="link it with a UUID: without -no_uuid, or with -random_uuid")
+        raise NotFoundError(
+            "; ".join(f"{p}: no Mach-O found{instead(p)}" for p in paths),
+            hint="name executables, dylibs, .app or .dSYM bundles",
+        )
     return staged
 
 
@@ -67,8 +72,11 @@ def stage_file(staged: Staged, file: Path, path: str) -> None:
         staged.problems.append(str(error))
         return
     for found in slices:
-        if found.kind is None or found.uuid is None:
-            continue  # nobody could ask for it
+        if found.kind is None:
+            continue  # object files and the like: nobody asks for them
+        if found.uuid is None:
+            staged.notes.append(f"{path} ({found.arch}): has no LC_UUID, by which it could be asked for: not added")
+            continue
         staged.manifest.append(ManifestEntry(path=path, arch=found.arch, uuid=found.uuid, kind=found.kind))
         staged.objects.append(
             StagedObject(

@@ -47,6 +47,7 @@ def ingest(library: Library, staged: Staged, progress: Progress | None = None) -
             source=encodable(staged.source),
             host=staged.host,
             archs=staged.archs,
+            lacks=staged.lacks,
             extractor=staged.extractor,
             tool=f"symcache {__version__}",
             operator=operator(),

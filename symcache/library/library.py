@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 from uuid import UUID
 
-from symcache.catalog import Catalog, Conflict, Occurrence, ReleaseRow
+from symcache.catalog import Catalog, CollectedImage, Conflict, Occurrence, ReleaseRow
 from symcache.errors import StorageError
 from symcache.images import ImageRequest
 from symcache.library import snapshots
@@ -215,6 +215,10 @@ class Library:
     def holdings(self, uuids: Sequence[UUID]) -> dict[UUID, list[Occurrence]]:
         """Return all contents under each of many UUIDs; unknown ones are left out."""
         return self.catalog.holdings(uuids)
+
+    def collected(self, uuid: UUID) -> list[CollectedImage]:
+        """Return the kernel collections that hold an image with this UUID."""
+        return self.catalog.collected(uuid)
 
     def sources(self, uuids: Sequence[UUID]) -> dict[UUID, list[tuple[str, str]]]:
         """Return what dSYMs noted of their sources, as (recorded folder, place); UUIDs without are left out.

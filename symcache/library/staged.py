@@ -61,3 +61,7 @@ class Staged:
     started: str = ""
     sealable: bool = True
     """False when nobody knows what the source should have: such a record is never sealed."""
+    lacks: str = ""
+    """Why it is not, as in the record."""
+    notes: list[str] = field(default_factory=list)
+    """What was passed over, and is no fault."""

@@ -16,8 +16,8 @@ from symcache.errors import IntegrityError, StorageError, SymcacheError
 from symcache.library.clock import StoreClock
 from symcache.library.library import Library
 from symcache.library.staged import StagedCacheFile, StagedObject
-from symcache.macho import code_fingerprint, identify_bytes
-from symcache.model import CacheFile, ObjectEntry, encodable, uuid_text
+from symcache.macho import code_fingerprint, fileset_entries, identify_bytes, mach_header
+from symcache.model import CacheFile, CollectionEntry, ObjectEntry, encodable, uuid_text
 from symcache.store import put_blob
 
 __all__ = ["SAFE_SECONDS", "Progress", "StoredAll", "store_all"]
@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 SAFE_SECONDS = 1800.0
 """Blobs younger than this are not collected for as long again: a collection's grace is an hour or more."""
 _HEAD = 32 << 10
+_LONGEST_HEAD = 1 << 20
+"""With the load commands of a kernel collection, which has one for each of its images."""
 _CODE_LIMIT = 64 << 20
 _FRAME = 8 << 20
 """Raw cache files are read in parts."""
@@ -152,6 +154,8 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll, young
     with staged.file.open("rb") as file:
         file.seek(staged.offset)
         head = file.read(min(_HEAD, staged.size))
+        if (header := mach_header(head)) and len(head) < header.commands_end <= min(staged.size, _LONGEST_HEAD):
+            head += file.read(header.commands_end - len(head))
         slices = identify_bytes(head, staged.size)
         if len(slices) != 1:
             raise IntegrityError(f"{staged.path}: is {len(slices)} images where one Mach-O was expected")
@@ -165,6 +169,8 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll, young
         if fingerprint.text_size:
             file.seek(staged.offset + fingerprint.text_offset)
             code = hashlib.sha256(file.read(min(fingerprint.text_size, _CODE_LIMIT))).hexdigest()[:16]
+    at = found._replace(offset=staged.offset)
+    entries = [CollectionEntry(name=encodable(e.name), uuid=e.uuid) for e in fileset_entries(staged.file, at)]
     sha256, size, new = _put(library, result, young, staged.file, staged.offset, staged.size, start=head)
     entry = ObjectEntry(
         path=encodable(staged.path),
@@ -180,5 +186,6 @@ def _put_object(library: Library, staged: StagedObject, result: StoredAll, young
         symbols=fingerprint.symbols,
         code=code,
         sources=staged.sources,
+        entries=tuple(entries),
     )
     return entry, new

@@ -3,8 +3,9 @@
 And what a dSYM bundle says beside its Mach-O file of where its sources are.
 """
 
-from symcache.macho.constants import CPU_SUBTYPE_X86_64_ALL, CPU_TYPE, LC, MH, N, S, arch_name
+from symcache.macho.constants import CPU_SUBTYPE_X86_64_ALL, CPU_TYPE, LC, MH, PLATFORMS, N, S, arch_name
 from symcache.macho.dsym_sources import MAX_SOURCE_NOTES, noted_sources, source_maps, source_revisions
+from symcache.macho.fileset import FilesetEntry, fileset_entries
 from symcache.macho.fingerprint import CodeFingerprint, code_fingerprint
 from symcache.macho.identify import Slice, begins_as_macho, identify, identify_at, identify_bytes
 from symcache.macho.load_commands import (
@@ -36,9 +37,11 @@ __all__ = [
     "MAX_COMMANDS",
     "MAX_SOURCE_NOTES",
     "MH",
+    "PLATFORMS",
     "CodeFingerprint",
     "Dysymtab",
     "FatArch",
+    "FilesetEntry",
     "LoadCommand",
     "MachHeader",
     "N",
@@ -53,6 +56,7 @@ __all__ = [
     "code_fingerprint",
     "fat_table",
     "file_end",
+    "fileset_entries",
     "header_address",
     "identify",
     "identify_at",

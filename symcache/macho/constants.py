@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["CPU_SUBTYPE_X86_64_ALL", "CPU_TYPE", "LC", "MH", "N", "S", "arch_name"]
+__all__ = ["CPU_SUBTYPE_X86_64_ALL", "CPU_TYPE", "LC", "MH", "PLATFORMS", "N", "S", "arch_name"]
 
 
 class MH(IntEnum):
@@ -19,6 +19,7 @@ class MH(IntEnum):
     BUNDLE = 8
     DSYM = 10
     KEXT_BUNDLE = 11
+    FILESET = 12
     DYLIB_IN_CACHE = 0x8000_0000
 
 
@@ -121,6 +122,11 @@ class CPU_TYPE(IntEnum):
     POWERPC64 = 0x0100_0012
 
 
+PLATFORMS = {
+    1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 5: "bridgeOS", 6: "Mac Catalyst", 7: "iOS simulator",
+    8: "tvOS simulator", 9: "watchOS simulator", 10: "DriverKit", 11: "visionOS", 12: "visionOS simulator",
+}  # fmt: skip
+"""Names of platforms (PLATFORM_…), as LC_BUILD_VERSION and shared caches number them."""
 CPU_SUBTYPE_X86_64_ALL = 3
 _CPU_SUBTYPE_MASK = 0x00FF_FFFF
 """Without the capability byte (CPU_SUBTYPE_LIB64, the pointer-authentication ABI version)."""

@@ -86,7 +86,13 @@ def check_release(release: ReleaseHoldings, expectations: Expectations) -> tuple
             )
         elif not unit.sealed:
             text = f"{name}: {unit.title}: no harvest of it is sealed"
-            findings.append(Finding(FindingCode.NOT_SEALED, text, release.build, arch=unit.arch, cache_uuid=cache))
+            step, reasons = "", {release.parts.get(record, "") for record in unit.records}
+            if all(reasons):
+                text += f", nor can be: {'; '.join(sorted(reasons))}"
+                step = "harvest a system of this build itself"
+            findings.append(
+                Finding(FindingCode.NOT_SEALED, text, release.build, arch=unit.arch, cache_uuid=cache, step=step)
+            )
     findings += _source_problems(release)
     return findings, notes + _twins(release, name)
 

@@ -77,6 +77,7 @@ class Provenance(BaseModel):
 
     host: str = ""
     archs: tuple[str, ...] = ()
+    lacks: str = ""
 
 
 @dataclass
@@ -95,6 +96,8 @@ class ReleaseHoldings:
     """Likewise the raw files that it kept."""
     sealed: dict[int, Provenance]
     """The records that are sealed."""
+    parts: dict[int, str]
+    """Of records that nothing is wrong with, and that cannot be sealed, what their source lacks by what it is."""
 
     @property
     def named(self) -> Release:
@@ -123,6 +126,7 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
     manifests = {r.id: {_key(row) for row in library.catalog.manifest_of(r.id)} for r in records}
     raws = {r.id: library.catalog.cache_files_of_record(r.id) for r in records}
     sealed = {r.id: _provenance(library, r) for r in records if r.sealed}
+    parts = {r.id: _provenance(library, r).lacks for r in records if not r.sealed and not r.problems}
     stored: dict[ListedImage, list[Occurrence]] = {}
     for record in records:
         for occurrence in library.catalog.objects_of(record.id):
@@ -138,6 +142,7 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
         manifests,
         raws,
         sealed,
+        parts,
     )
 
 
@@ -194,8 +199,8 @@ def _units(manifests: dict[int, set[ListedImage]], raws: dict[int, list[CacheFil
 
 
 def _family(rows: list[CacheFileRow], keys: Iterable[ListedImage]) -> str:
-    """Return a cache's family: by where its files lay, else by where its images are installed."""
-    if rows:
+    """Return a cache's family: by where its files lay in a system, else by where its images are installed."""
+    if rows and rows[0].path.startswith(("/System/", "/private/")):
         return family_of_path(rows[0].path)
     families = {family_of_path(key.path) for key in keys}
     return families.pop() if len(families) == 1 else SYSTEM

@@ -146,7 +146,9 @@ class Mac:
     @cached_property
     def release(self) -> Release:
         """What runs there."""
-        return self.source.identity()
+        release = self.source.identity()
+        assert release, "the folder of a running system says what it is"
+        return release
 
     @cached_property
     def all_caches(self) -> list[RemoteCache]:

@@ -15,6 +15,7 @@ from symcache_provisioning.machines.runs import Run, RunStore
 from symcache_provisioning.sources.firmware import IpswSource
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.machine import SshSource
+from symcache_provisioning.sources.recognize import Recognized, recognize
 from symcache_provisioning.sources.source import Source
 from symcache_provisioning.ssh.config import SshConfig
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
@@ -39,6 +40,7 @@ __all__ = [
     "OrphanedVM",
     "Outcome",
     "Provisioner",
+    "Recognized",
     "Run",
     "RunStore",
     "Source",
@@ -52,5 +54,6 @@ __all__ = [
     "find_orphans",
     "harvest",
     "make_driver",
+    "recognize",
     "remote_login_out_of_band",
 ]

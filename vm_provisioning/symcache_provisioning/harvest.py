@@ -16,8 +16,8 @@ from typing import Literal
 from symcache.dyld import EXTRACTOR, canonical_arch
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import IngestResult, Library, Staged, StagedObject, ingest
-from symcache.macho import identify
-from symcache.model import ImageKey, ManifestEntry, Origin, Release
+from symcache.macho import MH, identify
+from symcache.model import ImageKey, ManifestEntry, Origin, Release, Trust
 from symcache.text import excerpt
 from symcache_provisioning.cache_results import CacheSummary, add_problem
 from symcache_provisioning.caches import Caches
@@ -42,7 +42,8 @@ _IN_GUEST = {"util": TOOL, "bundle": BUNDLE}
 class HarvestResult:
     """Result of a harvest. Unless it is `sealed`, `missing` and `problems` say why."""
 
-    release: Release
+    release: Release | None
+    """None where nobody says which one it is."""
     source: str
     extractor: str
     """What was used, e.g. `raw`, `util` or `raw+util`; empty if no image came of a cache."""
@@ -57,6 +58,13 @@ class HarvestResult:
     problems: list[str]
     notes: list[str]
     """What was skipped, and does not keep a harvest from being sealed."""
+    lacks: str = ""
+    """What the source never has of a release, by what it is: the reason why nothing is sealed where all is well."""
+
+    @property
+    def whole(self) -> bool:
+        """Return whether everything is stored that there was to take."""
+        return self.sealed or bool(self.lacks and not self.problems and not self.missing)
 
 
 def harvest(
@@ -72,6 +80,7 @@ def harvest(
     util_path: str | None = None,
     bundle_path: str | None = None,
     progress: HarvestProgress | None = None,
+    trust: Trust = Trust.HARVEST,
 ) -> HarvestResult:
     """Harvest a source into a library, and return the result.
 
@@ -92,12 +101,22 @@ def harvest(
     tool = _find_tool(source, extractor, util_path, bundle_path)
     raw = extractor not in _IN_GUEST
     release = source.identity()
-    with Staging(staging, source.name, release.build) as stage, source.during_harvest():
+    build = release.build if release else ""
+    with Staging(staging, source.name, build or "unknown") as stage, source.during_harvest():
         narrowed = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
         problems = Problems()
-        staged = Staged(release, source.name, started=started, host=source.host(), archs=narrowed)
-        progress.step(f"looking for shared caches of {release}", unit="things")
-        all_caches = source.caches(release.build)
+        staged = Staged(
+            release,
+            source.name,
+            started=started,
+            host=source.host(),
+            archs=narrowed,
+            trust=trust,
+            sealable=not source.lacks and release is not None,
+            lacks=source.lacks,
+        )
+        progress.step(f"looking for shared caches of {release or source.name}", unit="things")
+        all_caches = source.caches(build)
         caches = [c for c in all_caches if not archs or c.arch in narrowed]
         in_guest = "bundle" if extractor == "bundle" else "util"
         with Extractions() as extractions:
@@ -109,7 +128,7 @@ def harvest(
                 stage,
                 staged,
                 problems,
-                source.discovery.roots(release.build) if roots is None else roots,
+                source.discovery.roots(build) if roots is None else roots,
                 archs,
                 progress,
             )
@@ -117,40 +136,60 @@ def harvest(
         makers = {o.extractor for o in staged.objects}
         took_part = (("raw", EXTRACTOR), (in_guest, tool.name if tool else None))
         staged.extractor = "+".join(name for name, maker in took_part if maker in makers)
-        if not staged.manifest and not problems and not source.problems:
+        wrong = [*problems, *source.problems]
+        if not staged.manifest and (source.lacks or not wrong):
+            told = "".join(f": {text}" for text in wrong[:1])
             raise NotFoundError(
-                f"{source.name}: holds no shared cache and no Mach-O", hint="check --root and --arch, and the source"
+                f"{source.name}: this {source.what} holds no shared cache and no Mach-O{told}",
+                hint="check --root and --arch, and the source",
             )
-        lacking = lacking_caches(
-            source,
-            release,
-            all_caches,
-            taken=caches,
-            files={m.arch for m in staged.manifest if m.cache_uuid is None},
-            host=staged.host,
-            archs=archs or wanted[0],
-            families=wanted[1],
-        )
+        lacking = Problems()
+        if source.lacks:
+            _drop_doubles(staged)
+        elif release is not None:
+            lacking = lacking_caches(
+                source,
+                release,
+                all_caches,
+                taken=caches,
+                files={m.arch for m in staged.manifest if m.cache_uuid is None},
+                host=staged.host,
+                archs=archs or wanted[0],
+                families=wanted[1],
+            )
         lacking.update(closed_folders(source, staged.manifest))
         staged.problems = list(dict.fromkeys([*lacking, *problems, *source.problems]))
         progress.step("storing", unit="bytes")
         ingested: IngestResult = ingest(library, staged, progress.advance)
-        if ingested.sealed:
+        result = HarvestResult(
+            release,
+            source.name,
+            staged.extractor,
+            ingested.record_id,
+            ingested.sealed,
+            len({(m.path, m.arch, m.key) for m in staged.manifest}),
+            ingested.stored,
+            ingested.skipped,
+            summaries,
+            ingested.missing,
+            ingested.problems,
+            list(dict.fromkeys([*source.notes, *run.notes])),
+            source.lacks,
+        )
+        if result.whole:
             stage.remove()
-    return HarvestResult(
-        release,
-        source.name,
-        staged.extractor,
-        ingested.record_id,
-        ingested.sealed,
-        len({(m.path, m.arch, m.key) for m in staged.manifest}),
-        ingested.stored,
-        ingested.skipped,
-        summaries,
-        ingested.missing,
-        ingested.problems,
-        list(dict.fromkeys([*source.notes, *run.notes])),
-    )
+    return result
+
+
+def _drop_doubles(staged: Staged) -> None:
+    """Leave out what Apple's extractor made of caches that are there themselves."""
+    of_caches = {(o.path, o.uuid) for o in staged.objects if o.cache_uuid}
+
+    def double(entry: ManifestEntry | StagedObject) -> bool:
+        return entry.cache_uuid is None and (entry.path, entry.uuid) in of_caches
+
+    staged.objects = [o for o in staged.objects if not double(o)]
+    staged.manifest = [m for m in staged.manifest if not double(m)]
 
 
 def _find_tool(
@@ -201,12 +240,14 @@ def _files(
         for image in slices:
             if image.kind is None or (archs and image.arch not in archs):
                 continue
-            staged.manifest.append(ManifestEntry(path=entry.path, arch=image.arch, uuid=image.uuid, kind=image.kind))
-            staged.objects.append(
-                StagedObject(
-                    file, image.offset, image.size, entry.path, image.arch, image.uuid, image.kind, Origin.FILE
-                )
-            )
+            if image.uuid is None:
+                source.notes.append(f"{where} ({image.arch}): has no LC_UUID: it is stored, and nobody can ask for it")
+            extracted = bool(source.extracted_by) and image.filetype in {MH.DYLIB, MH.BUNDLE}
+            origin, maker = (Origin.CACHE, source.extracted_by) if extracted else (Origin.FILE, "")
+            one = ManifestEntry(path=entry.path, arch=image.arch, uuid=image.uuid, kind=image.kind, origin=origin)
+            staged.manifest.append(one)
+            place = (file, image.offset, image.size, entry.path, image.arch, image.uuid)
+            staged.objects.append(StagedObject(*place, kind=image.kind, origin=origin, extractor=maker))
     # What lies in a prepared cryptex is mostly what lies in the one that is in use.
     listed = {(m.path, m.arch, m.key) for m in staged.manifest}
     again = {i for i in listed if (source.discovery.doubles(i[0]), *i[1:]) in listed}

@@ -66,6 +66,8 @@ class Cryptex:
 class Discovery:
     """What a system consists of. Everything is looked up once; what cannot be read becomes a problem of the tree."""
 
+    cryptex_folders: tuple[str, ...] = CRYPTEX_FOLDERS
+
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.dangling: list[str] = []
@@ -78,7 +80,7 @@ class Discovery:
         """Every cryptex that is there, those that are prepared last. Raises SessionError."""
         listed: list[tuple[Entry, bool]] = []
         parents: set[str] = set()
-        for location in CRYPTEX_FOLDERS:
+        for location in self.cryptex_folders:
             parent = self._tree.folder(location)
             if parent is None or parent.path in parents:
                 continue
@@ -169,7 +171,7 @@ class Discovery:
         for folder, cryptex in self.folders.items():
             if folder == older:
                 continue
-            for cache in self._caches_in(folder):
+            for cache in self.caches_in(folder):
                 if len(caches) >= _MAX_CACHES:
                     self._tree.problems.add(
                         f"more than {_MAX_CACHES} shared caches: the rest was not read", CLEAR_THERE
@@ -214,7 +216,8 @@ class Discovery:
         named = _PLIST_BUILD.search(head)
         return named is None or named[1].decode() != build
 
-    def _caches_in(self, folder: str) -> Iterator[RemoteCache]:
+    def caches_in(self, folder: str) -> Iterator[RemoteCache]:
+        """Yield the shared caches of one folder; what is wrong with them becomes problems. Raises SessionError."""
         listed = self._tree.entries(folder, needed=True)
         entries = {e.name: e for e in listed if stat.S_ISREG(e.mode)}
         for entry in listed:

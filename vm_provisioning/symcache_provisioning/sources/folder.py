@@ -34,7 +34,7 @@ class DirectorySource(Source):
         """The folder."""
         return str(self.root)
 
-    def identity(self) -> Release:
+    def identity(self) -> Release | None:
         """Return the release that SystemVersion.plist names. Raises NotFoundError, RemoteError."""
         plists = system_versions(self)
         if not plists:

@@ -50,6 +50,12 @@ class Source(Tree):
         " SSH, or attach cryptex1/current/os.dmg of its Preboot volume and harvest that, too"
     )
     """What to do if there are no shared caches, though the release must have some: here for a system not running."""
+    what = "system"
+    """What it is, in words."""
+    lacks = ""
+    """What of a release it never has, by what it is. Its harvests are never sealed then."""
+    extracted_by = ""
+    """Who has extracted its loose libraries from shared caches; nobody, if empty."""
 
     @cached_property
     def discovery(self) -> Discovery:
@@ -69,8 +75,8 @@ class Source(Tree):
         return nullcontext()
 
     @abstractmethod
-    def identity(self) -> Release:
-        """Return its release."""
+    def identity(self) -> Release | None:
+        """Return its release; None if nobody says which one it is."""
 
     @abstractmethod
     def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:

@@ -1,0 +1,193 @@
+"""`symcache add`: own files, shares of think-cell's scripts, and copies that Apple's tools made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import platformdirs
+import typer
+
+from symcache.cli.common import (
+    JsonOption,
+    LibraryOption,
+    byte_progress,
+    complain,
+    console,
+    emit_json,
+    errors_to_exit,
+    name_some,
+    out,
+    plain,
+)
+from symcache.cli.settings import open_library
+from symcache.errors import EnvironmentFailure, IncompleteError, NotFoundError, SymcacheError, UsageError
+from symcache.library import IngestResult, Library, Staged, ingest, stage_origin, stage_paths
+from symcache.model import Trust, uuid_text
+from symcache.scratch import ScratchFolder
+
+if TYPE_CHECKING:
+    from symcache_provisioning import HarvestResult, Recognized
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(add)
+
+
+def add(
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...")] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="A share that think-cell's minidump scripts filled."),
+    ] = None,
+    build: Annotated[
+        str | None, typer.Option("--build", help="Of which build shared caches by themselves are, e.g. 22G120.")
+    ] = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add own binaries: files, folders, .app and .dSYM bundles, zips of them; or copies that Apple's tools made.
+
+    Those are shared caches by themselves, device support of Xcode's, simulator runtimes, kernel debug kits.
+    """
+    with errors_to_exit(), ScratchFolder("add") as scratch:
+        if bool(paths) == (origin is not None):
+            raise UsageError(
+                "nothing to add, or both PATH and --origin", hint="name files and folders, or --origin ROOT"
+            )
+        run = _Adding(Path(scratch), build)
+        run.find(origin, paths or [])
+        with open_library(library, create=True) as opened:
+            run.store(opened)
+        run.show(json=json, by_release=origin is not None)
+
+
+@dataclass
+class _Adding:
+    """One run: `find` what there is to add, `store` it, and `show` what came of it."""
+
+    scratch: Path
+    build: str | None
+    parts: list[Staged] = field(default_factory=list)
+    recognized: list[Recognized] = field(default_factory=list)
+    records: list[tuple[Staged, IngestResult]] = field(default_factory=list)
+    harvests: list[HarvestResult] = field(default_factory=list)
+    refused: list[SymcacheError] = field(default_factory=list)
+
+    def find(self, origin: Path | None, paths: Sequence[Path]) -> None:
+        """Find what there is. Raises UsageError, NotFoundError."""
+        if origin:
+            self.parts = stage_origin(origin)
+            return
+        own, beside = [], []
+        for path in paths:
+            found = self._recognize(path)
+            if found is None:
+                own.append(path)
+                continue
+            self.recognized.append(found)
+            self.refused += found.refused
+            if found.others and path.is_dir():
+                beside.append(path)
+        if self.build and not self.recognized:
+            raise UsageError("--build is for shared caches by themselves", hint="leave it out")
+        if own:
+            self.parts.append(stage_paths(own, self.scratch))
+        with contextlib.suppress(NotFoundError):  # shared caches alone are enough
+            self.parts += [stage_paths(beside, self.scratch)] if beside else []
+
+    def _recognize(self, path: Path) -> Recognized | None:
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(7) != b"dyld_v1":
+                    return None
+        elif not path.is_dir():
+            return None
+        from symcache_provisioning import recognize  # noqa: PLC0415 - takes its time, and own files need nothing of it
+
+        return recognize(path, self.build)
+
+    def store(self, library: Library) -> None:
+        """Store all of it."""
+        for staged in self.parts:
+            with byte_progress("storing") as bar:
+                task = bar.add_task("storing", total=None)
+                result = ingest(library, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
+            self.records.append((staged, result))
+        for source in [s for r in self.recognized for s in r.sources]:
+            from symcache.cli.harvest_output import HarvestDisplay  # noqa: PLC0415 - as above
+            from symcache_provisioning import harvest  # noqa: PLC0415
+
+            try:
+                with HarvestDisplay() as display:
+                    staging = platformdirs.user_cache_path("symcache") / "staging"
+                    done = harvest(source, library, staging=staging, progress=display, trust=Trust.ADDED)
+            except EnvironmentFailure:
+                raise
+            except SymcacheError as error:
+                self.refused.append(error)
+                continue
+            self.harvests.append(done)
+        if len(self.refused) == 1 and not self.records and not self.harvests:
+            raise self.refused[0]
+
+    def show(self, *, json: bool, by_release: bool) -> None:
+        """Print what came of it. Raises IncompleteError if anything could not be added."""
+        images = [
+            {"path": m.path, "arch": m.arch, "kind": m.kind, "uuid": uuid_text(m.uuid) if m.uuid else None}
+            for staged, _ in self.records
+            for m in staged.manifest
+        ]
+        problems = [p for _, r in self.records for p in r.problems]
+        if json:
+            self._emit_json(images, problems)
+        elif by_release:
+            for staged, result in self.records:
+                what = str(staged.release) if staged.release else "other binaries"
+                out.print(f"{plain(what)}: {len(staged.objects)} images, {result.stored} files new")
+        else:
+            for image in images:
+                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
+        if self.harvests and not json:
+            from symcache.cli.harvest_output import show_result  # noqa: PLC0415 - as above
+
+            for done in self.harvests:
+                show_result(done)
+        if not json:
+            name_some("note", [n for staged, _ in self.records for n in staged.notes])
+        for conflict in [c for _, r in self.records for c in r.conflicts]:
+            console.print(
+                f"[yellow]conflict:[/] {uuid_text(conflict.uuid)} has other content already, which is still served"
+                f" (`symcache prefer {uuid_text(conflict.uuid)} {conflict.contents[-1].sha256[:12]}` to change that)"
+            )
+        for problem in problems:
+            console.print(f"[yellow]problem:[/] {plain(problem)}")
+        for error in self.refused:
+            complain(str(error), error.hint)
+        partial = [h for h in self.harvests if not h.whole]
+        if count := len(problems) + len(self.refused) + len(partial):
+            what = "files" if problems and not self.refused and not partial else "files and folders"
+            raise IncompleteError(f"{count} {what} could not be added", hint="see the problems above")
+
+    def _emit_json(self, images: list[dict[str, str | None]], problems: list[str]) -> None:
+        many = [{"build": s.release.build if s.release else None, "record": r.record_id} for s, r in self.records]
+        many += [{"build": h.release.build if h.release else None, "record": h.record_id} for h in self.harvests]
+        document: dict[str, object] = {
+            "record": many[0]["record"] if many else None,
+            "records": many,
+            "images": images,
+            "problems": problems,
+        }
+        if notes := [n for staged, _ in self.records for n in staged.notes]:
+            document["notes"] = notes
+        if self.harvests:
+            from symcache.cli.harvest_output import result_json  # noqa: PLC0415 - as above
+
+            document["sources"] = [result_json(h) for h in self.harvests]
+        emit_json(document)

@@ -1,0 +1,300 @@
+"""A release of the library as files: as Xcode lays out the systems of devices, or its raw shared caches.
+
+`DIR/macOS DeviceSupport/VERSION (BUILD) ARCH/Symbols/PATH` is where LLDB looks for the image that a system has at PATH
+(PlatformDarwinDevice::UpdateSDKDirectoryInfosIfNeeded, PlatformRemoteDarwinDevice::GetFileInSDK): it goes over all
+folders in `~/Library/Developer/Xcode/macOS DeviceSupport`, those of the version and build that it wants first, which it
+reads from their names (PlatformDarwin::ParseVersionBuildDir), and takes what has the right UUID.
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from symcache.catalog import CacheFileRow, HarvestRow, Occurrence
+from symcache.dyld import canonical_arch
+from symcache.errors import IntegrityError, NotFoundError, StorageError, SymcacheError, UsageError
+from symcache.library.library import Library
+from symcache.model import uuid_text
+from symcache.scratch import ScratchFolder
+
+__all__ = ["Exported", "export_device_support", "export_raw_caches"]
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+_RESERVE = 64 << 20
+"""Bytes that stay free."""
+_SUFFIX = " DeviceSupport"
+_LONGEST_NAME, _LONGEST_PATH = 255, 1024
+"""Bytes: NAME_MAX and PATH_MAX of macOS."""
+
+
+@dataclass
+class Exported:
+    """What was written."""
+
+    folders: list[Path] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    problems: list[str] = field(default_factory=list)
+    """What could not be written, or is missing: what is there is right all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One content and where it goes, relative to the folder."""
+
+    place: Path
+    sha256: str
+    size: int
+
+
+def export_device_support(
+    library: Library,
+    build: str,
+    target: Path,
+    *,
+    archs: Sequence[str] = (),
+    cache: UUID | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a folder for each architecture of a release below `target`, which is one for all systems, or holds such.
+
+    Nothing that is there is touched, and a folder is there when all of it is. Raises NotFoundError, UsageError for
+    what is there already, StorageError.
+    """
+    records = _records(library, build)
+    wanted = tuple(canonical_arch(a) for a in archs)
+    title = f"{records[-1].version} ({build})"
+    parent = target if target.name.endswith(_SUFFIX) else target / f"{records[-1].product}{_SUFFIX}"
+    result = Exported()
+    listed, cache_archs = _listed(library, records)
+    folders: dict[str, dict[str, _File]] = {}
+    archs_of: dict[str, str] = {}
+    for image in _images(library, build, records):
+        if cache is not None and image.cache_uuid != cache:
+            continue
+        arch = cache_archs[image.cache_uuid] if image.cache_uuid else image.arch
+        listed.get(arch, set()).discard((image.path, image.uuid))
+        if wanted and arch not in wanted:
+            continue
+        relative = _relative(image.path, result)
+        if relative is None:
+            continue
+        number = 1
+        # Not every file system of a Mac tells case apart.
+        key = str(relative).casefold()
+        while key in folders.setdefault(name := f"{title} {arch}{f' {number}' if number > 1 else ''}", {}):
+            if folders[name][key].sha256 == image.sha256:
+                break
+            number += 1
+        archs_of[name] = arch
+        folders[name].setdefault(key, _File(Path("Symbols") / relative, image.sha256, image.size))
+    if not any(folders.values()):
+        raise NotFoundError(f"{build}: nothing of it is there to be exported", hint="see `symcache verify` and --arch")
+    for arch in sorted(set(archs_of.values())):
+        if cache is None and (count := len(listed.get(arch, ()))):
+            result.problems.append(f"{title} {arch}: {count} images that it lists are not stored")
+    for name in folders:
+        _refuse_existing(parent / name)
+    _require_space(parent, [f for files in folders.values() for f in files.values()])
+    with _partial_folder(parent) as partial:
+        total = sum(f.size for files in folders.values() for f in files.values())
+        for name, files in sorted(folders.items()):
+            lost = _write(library, partial / name, list(files.values()), result, progress, total)
+            if not lost and not listed.get(archs_of[name]):
+                _finish(partial / name, archs_of[name])
+        for name in sorted(folders):
+            _refuse_existing(parent / name)
+            (partial / name).rename(parent / name)
+            result.folders.append(parent / name)
+    return result
+
+
+def export_raw_caches(
+    library: Library,
+    build: str,
+    target: Path,
+    *,
+    archs: Sequence[str] = (),
+    cache: UUID | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write the raw shared caches of a release below `target`, each file where its system has it.
+
+    Raises as `export_device_support`, and UsageError where several caches lie in one place.
+    """
+    wanted = tuple(canonical_arch(a) for a in archs)
+    result = Exported()
+    files: dict[Path, tuple[_File, CacheFileRow]] = {}
+    headers_only = set()
+    for record in _records(library, build):
+        for row in library.catalog.cache_files_of_record(record.id):
+            if (wanted and canonical_arch(row.arch) not in wanted) or (cache is not None and row.cache_uuid != cache):
+                continue
+            if row.partial:
+                headers_only.add(row.path)
+                continue
+            relative = _relative(row.path, result)
+            if relative is None:
+                continue
+            known = files.setdefault(relative, (_File(relative, row.sha256, row.size), row))
+            if known[0].sha256 != row.sha256:
+                several = ", ".join(uuid_text(u) for u in (known[1].cache_uuid, row.cache_uuid) if u)
+                raise UsageError(
+                    f"{build}: several shared caches lie at {row.path}: {several}", hint="name one with --cache"
+                )
+    if not files:
+        why = ": of its caches only headers were kept" if headers_only else ""
+        raise NotFoundError(
+            f"{build}: no raw shared cache is there to be exported{why}",
+            hint="harvest it again without --no-keep-caches" if headers_only else "see `symcache verify` and --arch",
+        )
+    for relative in files:
+        _refuse_existing(target / relative)
+    plain = [f for f, _ in files.values()]
+    _require_space(target, plain)
+    with _partial_folder(target) as partial:
+        lost = _write(library, partial / "files", plain, result, progress, sum(f.size for f in plain))
+        if lost:
+            raise IntegrityError(f"{result.problems[0]}: nothing was written", hint="symcache fsck --repair")
+        for relative in files:
+            place = target / relative
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_existing(place)
+            (partial / "files" / relative).rename(place)
+    result.folders = sorted({(target / r).parent for r in files})
+    return result
+
+
+def _records(library: Library, build: str) -> list[HarvestRow]:
+    records = library.catalog.records_of(build)
+    if not records:
+        raise NotFoundError(f"{build}: the library has nothing of it", hint="`symcache releases` lists what it has")
+    return records
+
+
+def _images(library: Library, build: str, records: Sequence[HarvestRow]) -> Iterator[Occurrence]:
+    """Yield the images of a release: of each place in it the content that is served."""
+    uuids = dict.fromkeys(o.uuid for r in records for o in library.catalog.objects_of(r.id) if o.uuid)
+    for uuid in uuids:
+        seen = set()
+        for content in library.catalog.believed(uuid, build=build):
+            place = content.cache_uuid, content.path, content.arch, content.kind
+            if place not in seen and not content.rival:
+                seen.add(place)
+                yield content
+
+
+def _listed(
+    library: Library, records: Sequence[HarvestRow]
+) -> tuple[dict[str, set[tuple[str, UUID | None]]], dict[UUID, str]]:
+    """Return what records list, by the architecture of cache or file; and that of each cache."""
+    rows = [row for record in records for row in library.catalog.manifest_of(record.id) if row.uuid]
+    counted: dict[UUID, Counter[str]] = {}
+    for row in rows:
+        if row.cache_uuid:
+            counted.setdefault(row.cache_uuid, Counter())[row.arch] += 1
+    # A cache of x86_64h holds plain x86_64 images, too.
+    archs = {c: "x86_64h" if "x86_64h" in n else n.most_common(1)[0][0] for c, n in counted.items()}
+    for record in records:
+        files = library.catalog.cache_files_of_record(record.id)
+        archs.update({f.cache_uuid: canonical_arch(f.arch) for f in files if f.cache_uuid})
+    listed: dict[str, set[tuple[str, UUID | None]]] = {}
+    for row in rows:
+        arch = archs[row.cache_uuid] if row.cache_uuid else row.arch
+        listed.setdefault(arch, set()).add((row.path, row.uuid))
+    return listed, archs
+
+
+def _relative(path: str, result: Exported) -> Path | None:
+    """Return a path of a system as one below a folder; what would leave that, or cannot be a path, is a problem."""
+    parts = path.split("/")[1:]
+    sizes = [len(p.encode("utf-8", "surrogateescape")) for p in parts]
+    if (
+        not path.startswith("/")
+        or not parts
+        or any(p in {"", ".", ".."} or "\0" in p for p in parts)
+        or max(sizes) > _LONGEST_NAME
+        or sum(sizes) + len(sizes) > _LONGEST_PATH
+    ):
+        result.problems.append(f"{path}: is no path of a system: not written")
+        return None
+    return Path(*parts)
+
+
+def _refuse_existing(place: Path) -> None:
+    if os.path.lexists(place):
+        raise UsageError(
+            f"{place}: is there already, and nothing was written over", hint="remove it, or name another -o"
+        )
+
+
+def _require_space(target: Path, files: Sequence[_File]) -> None:
+    there = next(p for p in (target, *target.absolute().parents) if p.exists())
+    need = sum(f.size for f in files) + _RESERVE
+    free = shutil.disk_usage(there).free
+    if free < need:
+        raise StorageError(
+            f"{target}: {free >> 20} MiB are free where {(need >> 20) + 1} MiB are needed",
+            hint="free some space, or narrow it with --arch",
+        )
+
+
+@contextmanager
+def _partial_folder(parent: Path) -> Iterator[Path]:
+    """Yield a folder beside what comes of it, so that the last step is a rename."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = ScratchFolder("export", parent)
+    except OSError as error:
+        raise StorageError(f"{parent}: cannot be written: {error.strerror}", hint="name another folder") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _write(
+    library: Library, folder: Path, files: Sequence[_File], result: Exported, progress: Progress | None, total: int
+) -> int:
+    """Write files below a folder; return how many could not be, each a problem."""
+
+    def write(file: _File) -> str:
+        place = folder / file.place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            library.materialize(file.sha256, file.size, place)
+        except StorageError:
+            raise
+        except SymcacheError as error:
+            return f"{file.place}: {error}"
+        return ""
+
+    lost = 0
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="export") as pool:
+        for file, problem in zip(files, pool.map(write, files), strict=True):
+            if problem:
+                lost += 1
+                result.problems.append(problem)
+            else:
+                result.files += 1
+                result.size += file.size
+            if progress:
+                progress(result.size, total)
+    return lost
+
+
+def _finish(folder: Path, arch: str) -> None:
+    """Write what Xcode leaves when it is through with a folder: before 27 the first, since then the second."""
+    (folder / ".finalized").write_bytes(plistlib.dumps({}))
+    (folder / f".processed_dyld_shared_cache_{arch}").touch()
+    info = {"DateCollected": datetime.now(UTC).replace(tzinfo=None), "Version": "16.0"}
+    (folder / "Info.plist").write_bytes(plistlib.dumps(info))

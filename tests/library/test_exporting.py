@@ -1,0 +1,155 @@
+"""A release out of the library again: as Xcode lays systems out, and as its raw caches."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from symcache.errors import NotFoundError, UsageError
+from symcache.library import Library, export_device_support, export_raw_caches
+from symcache.macho import identify
+from symcache.model import uuid_text
+from symcache.store import blob_key
+from symcache_provisioning import harvest, recognize
+from tests.support.apple_folders import cache_name, put_raw, uuids_of
+
+BUILD = "21A559"
+_CACHE = "x86_64-split"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A system's raw cache, where a system has it."""
+    root = tmp_path_factory.mktemp("raw")
+    put_raw(root / "System/Library/dyld", _CACHE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def filled(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    folder = tmp_path_factory.mktemp("filled")
+    with Library.open(folder / "library", create=True) as library:
+        take(raw, library, folder, BUILD)
+        yield library
+
+
+def take(path: Path, library: Library, folder: Path, build: str | None = None) -> Any:
+    found = recognize(path, build)
+    assert found is not None
+    assert found.refused == []
+    return [harvest(s, library, staging=folder / "staging") for s in found.sources]
+
+
+def test_a_release_is_laid_out_as_xcode_does(filled: Library, tmp_path: Path) -> None:
+    result = export_device_support(filled, BUILD, tmp_path)
+    (folder,) = result.folders
+    arch = identify(next(p for p in (folder / "Symbols").rglob("*") if p.is_file()))[0].arch
+    assert re.fullmatch(rf"1[23]\.[05] \({BUILD}\) {arch}", folder.name)
+    assert folder.parent == tmp_path / "macOS DeviceSupport"
+    assert result.problems == []
+    images = [identify(p)[0] for p in (folder / "Symbols").rglob("*") if p.is_file()]
+    assert {uuid_text(i.uuid) for i in images if i.uuid} == uuids_of(_CACHE)
+    assert {p.name for p in folder.iterdir()} == {
+        "Symbols", "Info.plist", ".finalized", f".processed_dyld_shared_cache_{arch}"
+    }  # fmt: skip
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+_LLDB = """
+import sys, lldb
+folder, path, uuid, triple = sys.argv[1:]
+lldb.SBDebugger.Initialize()
+debugger = lldb.SBDebugger.Create()
+# What it does on a Mac by itself, for the folders in `macOS DeviceSupport` of the user: elsewhere one has to be named.
+debugger.HandleCommand(f'platform select remote-macosx --sysroot "{folder}"')
+target = debugger.CreateTarget("", triple, "remote-macosx", False, lldb.SBError())
+module = target.AddModule(path, None, uuid)
+print(module.GetFileSpec() if module.IsValid() else None)
+"""
+
+
+def test_lldb_finds_images_by_path_and_uuid(filled: Library, tmp_path: Path) -> None:
+    if importlib.util.find_spec("lldb") is None:
+        pytest.skip("LLDB is not installed for this Python (pip install lldb-for-pwndbg)")
+    (folder,) = export_device_support(filled, BUILD, tmp_path).folders
+    image = filled.by_name("*", 100)[0]
+    assert image.uuid is not None
+    triple = f"{image.arch}-apple-macosx"
+
+    def found(uuid: UUID) -> str:
+        command = [sys.executable, "-c", _LLDB, str(folder), image.path, str(uuid).upper(), triple]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+
+    assert found(image.uuid) == f"{folder}/Symbols{image.path}"
+    assert found(UUID(int=7)) == "None"
+
+
+def test_what_was_exported_can_be_taken_in_again(filled: Library, tmp_path: Path) -> None:
+    export_device_support(filled, BUILD, tmp_path / "Xcode")
+    with Library.open(tmp_path / "other", create=True) as other:
+        (result,) = take(tmp_path / "Xcode", other, tmp_path)
+        assert (result.release.build, result.whole) == (BUILD, True)
+        assert {uuid_text(o.uuid) for o in other.by_name("*", 100) if o.uuid} == uuids_of(_CACHE)
+
+
+def test_nothing_is_written_over(filled: Library, tmp_path: Path) -> None:
+    (folder,) = export_device_support(filled, BUILD, tmp_path).folders
+    (folder / "Symbols/mine").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        export_device_support(filled, BUILD, tmp_path / "macOS DeviceSupport")
+    assert (folder / "Symbols/mine").exists()
+    place = tmp_path / f"raw/System/Library/dyld/{cache_name(_CACHE)}"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    with pytest.raises(UsageError, match="is there already"):
+        export_raw_caches(filled, BUILD, tmp_path / "raw")
+    assert [p.name for p in place.parent.iterdir()] == [place.name]
+    assert place.stat().st_size == 0
+
+
+def test_raw_caches_come_back_in_their_paths(raw: Path, filled: Library, tmp_path: Path) -> None:
+    result = export_raw_caches(filled, BUILD, tmp_path)
+
+    def told(root: Path) -> dict[str, str]:
+        return {
+            str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()
+        }
+
+    assert told(tmp_path) == told(raw)
+    assert result.files == len(told(raw))
+
+
+def test_what_is_lost_is_named_and_nothing_is_called_finished(filled: Library, tmp_path: Path) -> None:
+    shutil.copytree(filled.store.location, tmp_path / "library")
+    with Library.open(tmp_path / "library") as library:
+        lost = library.by_name("*", 100)[0]
+        library.store.delete_older(blob_key(lost.sha256), time.time() + 60)
+        result = export_device_support(library, BUILD, tmp_path / "out")
+        (folder,) = result.folders
+        assert len(result.problems) == 1
+        assert lost.path in result.problems[0]
+        assert [p.name for p in folder.iterdir()] == ["Symbols"]
+        found = recognize(folder)
+        assert found is not None
+        assert found.sources == []
+
+
+def test_what_there_is_none_of_is_said(filled: Library, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        export_device_support(filled, "99Z9", tmp_path)
+    with pytest.raises(NotFoundError):
+        export_device_support(filled, BUILD, tmp_path, archs=["arm64_32"])
+    with pytest.raises(NotFoundError):
+        export_raw_caches(filled, BUILD, tmp_path, archs=["arm64_32"])
+    assert list(tmp_path.iterdir()) == []
