@@ -23,6 +23,7 @@ MODULES = {
     "demo": ("demo",),
     "harvest": ("harvest",),
     "machines": ("vm",),
+    "sync": ("sync",),
     "library": ("add", "lookup", "releases", "get"),
     "verify": ("verify", "diff", "missing"),
     "maintenance": ("fsck", "gc", "prefer", "rebuild", "reextract", "stats"),

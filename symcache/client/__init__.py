@@ -12,6 +12,7 @@ from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
     from symcache.client.documents import get_document
+    from symcache.client.downloading import download, read_url
     from symcache.client.fetch import Fetcher
     from symcache.client.repairing import fetch_from
     from symcache.client.session import http_session
@@ -26,11 +27,13 @@ __all__ = [
     "PushedFile",
     "StoredImage",
     "SymbolClient",
+    "download",
     "fetch_from",
     "get_document",
     "http_session",
     "is_http_url",
     "push",
+    "read_url",
     "split_tokens",
 ]
 
@@ -41,8 +44,10 @@ __getattr__ = late_imports(
         "Fetcher": "fetch",
         "fetch_from": "repairing",
         "PushedFile": "uploading",
+        "download": "downloading",
         "get_document": "documents",
         "http_session": "session",
         "push": "uploading",
+        "read_url": "downloading",
     },
 )

@@ -11,6 +11,7 @@ from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
 from symcache.verify.missing import MissedRequest, Wanted, missing_images
 from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
+from symcache.verify.policy import RetentionPolicy, SyncPolicy, version_number
 from symcache.verify.verdicts import github_lines, junit_xml, markdown
 from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
@@ -39,6 +40,8 @@ __all__ = [
     "ReleaseDiff",
     "ReleaseSummary",
     "ReportModule",
+    "RetentionPolicy",
+    "SyncPolicy",
     "VerifyReport",
     "Waived",
     "Waiver",
@@ -65,6 +68,7 @@ __all__ = [
     "verify_against_library",
     "verify_coverage",
     "verify_modules",
+    "version_number",
 ]
 
 # What needs LLDB's side or a client: harvests and servers need neither.
