@@ -28,6 +28,7 @@ MODULES = {
     "verify": ("verify", "diff", "missing"),
     "maintenance": ("fsck", "gc", "prefer", "rebuild", "reextract", "stats"),
     "remove": ("remove",),
+    "prune": ("prune",),
     "caches": ("extract", "info"),
     "serve": ("serve",),
     "push": ("push", "token"),

@@ -12,6 +12,7 @@ from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary
 from symcache.verify.missing import MissedRequest, Wanted, missing_images
 from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
 from symcache.verify.policy import RetentionPolicy, SyncPolicy, version_number
+from symcache.verify.retention import Verdict, plan_pruning
 from symcache.verify.verdicts import github_lines, junit_xml, markdown
 from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
@@ -42,6 +43,7 @@ __all__ = [
     "ReportModule",
     "RetentionPolicy",
     "SyncPolicy",
+    "Verdict",
     "VerifyReport",
     "Waived",
     "Waiver",
@@ -59,6 +61,7 @@ __all__ = [
     "missing_images",
     "musts_lacking",
     "parse_uuid_list",
+    "plan_pruning",
     "read_report",
     "read_reports",
     "remote_builds",
