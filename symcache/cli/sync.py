@@ -132,6 +132,8 @@ def sync(
                 forced=bool(builds),
                 dry_run=dry_run,
             )
+            # What is there already, too: `prune` wants to know when it came out.
+            runner.note([published.builds[r.build] for r in opened.releases() if r.build in published.builds])
             for report in runner.run(targets):
                 reports.append(report)
                 if not json:

@@ -13,6 +13,7 @@ from typing import Any
 
 from symcache.errors import StorageError
 from symcache.library import LEASE_SECONDS, BuildLog, Lease, Library, Publication, SyncLog, removals
+from symcache.text import excerpt
 from symcache.verify import Expectations
 from symcache_provisioning.builds.appledb import PublishedBuild
 from symcache_provisioning.builds.assessment import Assessment, Candidate, Holding, MachineBuild, assess, holdings_of
@@ -88,14 +89,19 @@ class SyncRunner:
 
     def run(self, builds: Sequence[PublishedBuild]) -> Iterator[BuildReport]:
         """Yield what came of each build, in their order, as soon as it is known. Raises StorageError."""
-        logs = self._log.read([b.build for b in builds])
+        logs = self.note(builds)
         self._removed = frozenset(r.build for r in removals(self._library))
-        if not self._dry_run:
-            for build in builds:
-                self._log.publish(logs[build.build], Publication(**_published(build)))
         holdings = self._holdings([b.build for b in builds])
         for build in builds:
             yield self._bring(build, logs[build.build], holdings[build.build])
+
+    def note(self, builds: Sequence[PublishedBuild]) -> dict[str, BuildLog]:
+        """Return the logs of builds; what is known of their publication is noted there. Raises StorageError."""
+        logs = self._log.read([b.build for b in builds])
+        if not self._dry_run:
+            for build in builds:
+                self._log.publish(logs[build.build], Publication(**_published(build)))
+        return logs
 
     def _holdings(self, builds: Sequence[str]) -> dict[str, Holding]:
         return holdings_of(self._library, builds, self._expectations, self._removed)
@@ -157,6 +163,10 @@ class SyncRunner:
             outcome = self._harvest(build, candidate, lost)
             if lost.is_set():
                 outcome = HarvestOutcome("interrupted", "another runner has taken it over: this one was away too long")
+            elif (other := _build_of(outcome)) not in {"", build.build}:
+                outcome = HarvestOutcome(
+                    "failed", f"{candidate} is of build {excerpt(other)}", "see what runs there, or what AppleDB says"
+                )
             return outcome
         finally:
             ended.set()
@@ -169,6 +179,12 @@ class SyncRunner:
                 if not lease.renew():
                     lost.set()
                     return
+
+
+def _build_of(outcome: HarvestOutcome) -> str:
+    """Return the build that was harvested, or an empty string if nothing says it."""
+    release = (outcome.result or {}).get("release")
+    return str(release.get("build") or "") if isinstance(release, dict) else ""
 
 
 def _published(build: PublishedBuild) -> dict[str, str]:

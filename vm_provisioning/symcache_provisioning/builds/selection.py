@@ -27,16 +27,16 @@ def build_order(build: str) -> tuple[int, str, bool, int, str]:
 
 
 def select_builds(
-    published: PublishedBuilds, policy: SyncPolicy, *, always: Sequence[str] = (), only: Sequence[str] = ()
+    available: PublishedBuilds, policy: SyncPolicy, *, always: Sequence[str] = (), only: Sequence[str] = ()
 ) -> list[PublishedBuild]:
     """Return the builds that are wanted, newest first: `only` these if there are any, else by policy and `always`.
 
     What nobody publishes anything of, such as a build that new Macs come with, is wanted by name alone.
     """
     named = list(dict.fromkeys(only or [b for b in always if b not in policy.skip]))
-    chosen = {build: published.builds.get(build, PublishedBuild(build)) for build in named}
+    chosen = {build: available.builds.get(build, PublishedBuild(build)) for build in named}
     if not only:
-        chosen |= {b.build: b for b in published.builds.values() if b.build not in policy.skip and _fits(b, policy)}
+        chosen |= {b.build: b for b in available.builds.values() if b.build not in policy.skip and _fits(b, policy)}
         lines = sorted({b.number[0] for b in chosen.values() if b.kind == "release"}, reverse=True)[: policy.lines]
         if policy.from_ is None and lines:
             chosen = {build: b for build, b in chosen.items() if b.number[0] >= lines[-1] or build in named}
