@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import subprocess
-import sys
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from aiohttp import web
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
 from symcache.library import Library, remove_build
-from tests.support.appledb import REAL, entries_of, pack
+from tests.client.lying_server import LyingServer
+from tests.support.appledb import REAL, entries_of, pack, source
 from tests.support.openssh import OpenSshServer
+from tests.support.restore_images import FILE_SYSTEM, SYSTEM, RestoreImage
 from tests.support.systems import BUILD
 
 app = application("sync")
@@ -64,9 +68,8 @@ def test_a_new_build_is_harvested_from_the_machine_that_runs_it_once(
     with Library.open(site / "library") as library:
         assert library.releases() == []
         assert list(library.store.list("sync/")) == []
-    command = [sys.executable, "-m", "symcache", "sync", "--junit", str(site / "junit.xml")]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
-    assert ran.returncode == 0, ran.stderr
+    ran = CliRunner().invoke(app, ["sync", "--junit", str(site / "junit.xml")])
+    assert ran.exit_code == 0, ran.stderr
     assert ran.stdout == f"{BUILD} (28.0, 2026-11-28): sealed: harvested\n"
     assert "lab: copying dyld_shared_cache_arm64e" in ran.stderr
     suite = ET.parse(site / "junit.xml").getroot().find("testsuite")
@@ -94,6 +97,42 @@ def test_a_machine_that_does_not_say_what_it_runs_is_named_and_the_job_fails(
     (machine,) = told["machines"]
     assert (machine["machine"], machine["build"]) == ("lab", "")
     assert "is not the root of a macOS system" in machine["error"]
+
+
+@pytest.fixture
+def restore_image(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RestoreImage:
+    """A restore image of that system, and the program that mounts it."""
+    made = RestoreImage(tmp_path)
+    made.write((["Mac13,1", "Mac14,8"], {FILE_SYSTEM: "098-1.dmg", SYSTEM: "098-2.dmg.aea"}))
+    root = shutil.copytree(system, made.volumes / "fs", symlinks=True)
+    (root / "System/Volumes/Preboot/Cryptexes/OS").rename(made.volumes / "sys")
+    for left in ("System/Volumes/Preboot/Cryptexes", "System/Volumes/Preboot"):
+        (root / left).rmdir()
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    return made
+
+
+def test_firmware_of_a_mirror_is_downloaded_checked_harvested_and_removed(
+    restore_image: RestoreImage, site: Path
+) -> None:
+    content = restore_image.file.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        url = f"http://{request.host}/fullrestores/{restore_image.file.name}"
+        sources = [source("ipsw", url, len(content), sha256=sha256)]
+        document = pack(entries_of([REAL[0] | {"build": BUILD, "version": "28.0", "sources": sources}]))
+        return web.Response(body=document if request.path.endswith(".xz") else content)
+
+    with LyingServer(answer) as server:
+        options = ["--appledb", server.url, "--firmware-host", "127.0.0.1", "--staging", str(site / "staging")]
+        code, told = sync(*options)
+        assert (code, states(told)) == (0, {BUILD: "sealed"}), told
+        assert told["builds"][0]["results"][0]["source"].endswith(f"/firmware/{restore_image.file.name}")
+        assert states(sync(*options)[1]) == {BUILD: "complete"}
+        paths = [path for path, _ in server.requests]
+    assert paths.count(f"/fullrestores/{restore_image.file.name}") == 1
+    assert list((site / "staging/firmware").iterdir()) == []
 
 
 def test_firmware_that_fails_is_tried_again_another_night_and_says_why(site: Path) -> None:
