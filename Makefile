@@ -55,7 +55,7 @@ soak:
 		SYMCACHE_TEST_SYNC_YEARS=3 \
 		$(PY) -m pytest -s --timeout=3600 $(PYTEST_FLAGS) \
 		tests/library/test_killed.py tests/library/test_store_killed.py tests/library/test_full_disk.py \
-		tests/vm_provisioning/test_mac_faults.py tests/vm_provisioning/builds/test_year.py \
+		tests/vm_provisioning/test_mac_faults.py tests/vm_provisioning/builds/test_year.py tests/cli/test_sync.py \
 		tests/server/test_crowd.py tests/dump/lldb_command/test_table.py
 
 clean:
