@@ -25,6 +25,7 @@ from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.module_names import ServedNames
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
+from symcache_server.lookup.uses import UseLog
 
 __all__ = [
     "BACKGROUND",
@@ -45,6 +46,7 @@ __all__ = [
     "TOKENS",
     "TROUBLES",
     "UPLOADS",
+    "USE_LOG",
     "in_background",
 ]
 
@@ -59,6 +61,7 @@ SEARCHERS = web.AppKey("searchers", ThreadPoolExecutor)
 RESOLVER = web.AppKey("resolver", Resolver)
 REFRESHER = web.AppKey("refresher", Refresher)
 MISS_LOG = web.AppKey("miss_log", MissLog)
+USE_LOG = web.AppKey("use_log", UseLog)
 CACHE_MATCHER = web.AppKey("cache_matcher", CacheMatcher)
 DECODED = web.AppKey("decoded", DecodedCache)
 MADE = web.AppKey("made", MadeFiles)

@@ -50,6 +50,7 @@ from symcache_server.keys import (
     TOKENS,
     TROUBLES,
     UPLOADS,
+    USE_LOG,
 )
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
@@ -57,6 +58,7 @@ from symcache_server.lookup.module_names import ServedNames
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
 from symcache_server.lookup.upstreams import Upstreams, station
+from symcache_server.lookup.uses import UseLog
 
 __all__ = ["set_up"]
 
@@ -86,7 +88,8 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     upstreams = None
     if config.upstreams:
         upstreams = Upstreams(config.upstreams, config.cache_dir / "upstream", config.cache_bytes, config.identity)
-    resolver = Resolver(library, upstreams)
+    uses = UseLog(background)
+    resolver = Resolver(library, upstreams, uses)
     app[CONFIG], app[LIBRARY], app[BACKGROUND] = config, library, background
     app[RESOLVER], app[REFRESHER] = resolver, Refresher(library, background, resolver.forget)
     app[DECODED], app[MADE], app[LIMITS] = decoded, MadeFiles(decoded.files), limits
@@ -95,7 +98,7 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     app[UPLOADS] = Uploads(config.state_dir / "uploads", config.max_upload, config.max_uploads, config.body_seconds)
     app[SOURCES] = SourceTrees(config.sources)
     app[CACHE_MATCHER] = CacheMatcher(library)
-    app[MISS_LOG] = MissLog(config.state_dir / "misses.db")
+    app[MISS_LOG], app[USE_LOG] = MissLog(config.state_dir / "misses.db"), uses
     names = NamesFolder(config.cache_dir / "names", config.cache_bytes // _NAMES_SHARE)
     app[NAMES] = ServedNames(config, resolver, decoded, app[MISS_LOG], names)
     app[SEARCHERS] = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="search")
@@ -105,7 +108,10 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
-    tasks = [asyncio.create_task(work(app)) for work in (_keep_up, _write_misses, _look_after_disks, _measure_delay)]
+    tasks = [
+        asyncio.create_task(work(app))
+        for work in (_keep_up, _write_misses, _write_uses, _look_after_disks, _measure_delay)
+    ]
     app[SCRUBBER].start()
     yield
     for task in tasks:
@@ -115,6 +121,7 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     await app[RESOLVER].close()
     with contextlib.suppress(StorageError):  # which was told while it served
         await asyncio.to_thread(app[MISS_LOG].close)
+    await asyncio.to_thread(app[USE_LOG].flush)
     app[MADE].stop()
     stop_making()
     for part in (app[SCRUBBER], app[MADE], app[DECODED]):
@@ -140,6 +147,13 @@ async def _write_misses(app: web.Application) -> None:
         except StorageError as error:  # a disk that is full keeps no look-up from being served
             app[TROUBLES].note("misses", f"what nobody had is not noted down: {error}")
         DROPPED.labels("misses").inc(app[MISS_LOG].take_dropped())
+        await asyncio.sleep(app[CONFIG].refresh_seconds)
+
+
+async def _write_uses(app: web.Application) -> None:
+    """Note in the library what it was asked for."""
+    while True:
+        await asyncio.to_thread(app[USE_LOG].flush)
         await asyncio.sleep(app[CONFIG].refresh_seconds)
 
 

@@ -96,6 +96,19 @@ class Releases(CatalogFile):
             for number, sha256, trust, product, version, build, sealed, source, problems in rows
         ]
 
+    def first_harvested(self, build: str) -> str:
+        """Return when the first harvest of a build ended, as its record says (ISO 8601), or an empty string."""
+        sql = "SELECT min(finished) FROM records WHERE type = 'harvest' AND build = ? AND finished != ''"
+        return str(self._one(sql, [build])[0] or "")
+
+    def builds_of_cache(self, cache: UUID) -> list[str]:
+        """Return the builds whose live records keep raw files of a shared cache."""
+        sql = (
+            "SELECT DISTINCT build FROM records WHERE live AND build IS NOT NULL"
+            " AND id IN (SELECT record FROM cache_files WHERE cache_uuid = ?)"
+        )
+        return [str(row[0]) for row in self._all(sql, [cache.bytes])]
+
     def manifest_of(self, record: int) -> list[ManifestRow]:
         """Return what one record lists."""
         rows = self._all(

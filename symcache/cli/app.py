@@ -33,6 +33,11 @@ MODULES: dict[str, dict[str, str]] = {
     "machines": {
         "vm": "Look after the machines that are harvested (`machines.toml`).",
     },
+    "sync": {
+        "sync": (
+            "Harvest the builds that came out and that the site wants: exit 0 when none failed or waits, else 1 or 3."
+        ),
+    },
     "adding": {
         "add": (
             "Add own binaries: files, folders, .app and .dSYM bundles, zips of them; or copies that Apple's tools made."
@@ -61,6 +66,12 @@ MODULES: dict[str, dict[str, str]] = {
     },
     "remove": {
         "remove": "Take back what was harvested of a build: it is no longer served, and `gc` deletes it in time.",
+    },
+    "prune": {
+        "prune": (
+            "Take back the builds that the site's policy keeps no longer; "
+            "`symcache remove --undo BUILD` brings one back."
+        ),
     },
     "caches": {
         "extract": "Extract the images of a dyld shared cache to Mach-O files that debuggers accept.",

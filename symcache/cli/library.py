@@ -124,6 +124,8 @@ def releases(
     with errors_to_exit(), open_library(library) as opened:
         rows = opened.releases()
         if available or list_file:
+            option = "--list" if list_file else "--available"
+            console.print(f"[yellow]note:[/] {option} goes with the next version: `symcache sync --dry-run` says more")
             _show_available({r.build: r.sealed for r in rows}, list_file, json)
             return
         if json:

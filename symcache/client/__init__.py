@@ -9,6 +9,7 @@ from symcache.late_imports import late_imports
 if TYPE_CHECKING:
     from symcache.client.client import SymbolClient
     from symcache.client.documents import get_document
+    from symcache.client.downloading import download, read_url
     from symcache.client.fetch import Fetcher
     from symcache.client.local_cache import LocalCache
     from symcache.client.model import FetchedImage, LayoutMatch, LookupResponse, StoredImage
@@ -26,11 +27,13 @@ __all__ = [
     "PushedFile",
     "StoredImage",
     "SymbolClient",
+    "download",
     "fetch_from",
     "get_document",
     "http_session",
     "is_http_url",
     "push",
+    "read_url",
     "split_tokens",
 ]
 
@@ -40,6 +43,7 @@ __getattr__ = late_imports(
     {
         "client": ("SymbolClient",),
         "documents": ("get_document",),
+        "downloading": ("download", "read_url"),
         "fetch": ("Fetcher",),
         "local_cache": ("LocalCache",),
         "model": ("FetchedImage", "LayoutMatch", "LookupResponse", "StoredImage"),

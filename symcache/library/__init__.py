@@ -15,13 +15,18 @@ from symcache.library.results import Found, IngestResult, StoredCacheFile
 from symcache.library.snapshots import write as write_snapshot
 from symcache.library.staged import Staged, StagedCacheFile, StagedObject
 from symcache.library.stats import Stats, stats
+from symcache.library.sync_log import LEASE_SECONDS, Attempt, BuildLog, Lease, Publication, SyncLog
 from symcache.library.tombstones import RemovalPlan, plan_removal, remove_build
 from symcache.library.undo import RestoredRecord, removals, undo_removal
 from symcache.library.user_dirs import utc
+from symcache.library.uses import Uses, forget_uses, note_uses, read_uses
 
 __all__ = [
     "DEFAULT_GRACE",
+    "LEASE_SECONDS",
     "MINIMUM_GRACE",
+    "Attempt",
+    "BuildLog",
     "Conflict",
     "Exported",
     "Fetch",
@@ -31,8 +36,10 @@ __all__ = [
     "FsckReport",
     "GcReport",
     "IngestResult",
+    "Lease",
     "Library",
     "Occurrence",
+    "Publication",
     "ReextractResult",
     "RemovalPlan",
     "RestoredRecord",
@@ -42,13 +49,18 @@ __all__ = [
     "Stats",
     "StoredCacheFile",
     "Subset",
+    "SyncLog",
+    "Uses",
     "export_device_support",
     "export_raw_caches",
+    "forget_uses",
     "fsck",
     "gc",
     "ingest",
+    "note_uses",
     "plan_removal",
     "prefer",
+    "read_uses",
     "reextract",
     "removals",
     "remove_build",

@@ -9,6 +9,7 @@ key                                          content
 ``quarantine/…``                             damaged objects under the names they had
 ``symcache-library.json``                    marks the place as a library; never changed
 ``symcache-library-id.json``                 which library it is; see `library_id`
+``sync/…``, ``uses/…``                       what was tried to harvest, what was asked for; see `symcache.library`
 ===========================================  ====================================================
 """
 

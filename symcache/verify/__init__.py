@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from symcache.verify.missing import MissedRequest, Wanted, missing_images
     from symcache.verify.modules import library_holder, read_reports, verify_modules
     from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
+    from symcache.verify.policy import RetentionPolicy, SyncPolicy, version_number
     from symcache.verify.remote import (
         remote_builds,
         remote_holder,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         verify_against_library,
         verify_coverage,
     )
+    from symcache.verify.retention import Verdict, plan_pruning
     from symcache.verify.verdicts import github_lines, junit_xml, markdown
     from symcache.verify.waivers import Waiver, apply_waivers, load_waivers
 
@@ -39,6 +41,9 @@ __all__ = [
     "ReleaseDiff",
     "ReleaseSummary",
     "ReportModule",
+    "RetentionPolicy",
+    "SyncPolicy",
+    "Verdict",
     "VerifyReport",
     "Waived",
     "Waiver",
@@ -56,6 +61,7 @@ __all__ = [
     "missing_images",
     "musts_lacking",
     "parse_uuid_list",
+    "plan_pruning",
     "read_report",
     "read_reports",
     "remote_builds",
@@ -65,6 +71,7 @@ __all__ = [
     "verify_against_library",
     "verify_coverage",
     "verify_modules",
+    "version_number",
 ]
 
 # What needs numpy, a client or LLDB's side: harvests and servers need it late, or never.
@@ -79,7 +86,9 @@ __getattr__ = late_imports(
         "missing": ("MissedRequest", "Wanted", "missing_images"),
         "modules": ("library_holder", "read_reports", "verify_modules"),
         "musts": ("Had", "Lack", "has_cryptexes", "lost_cryptexes", "musts_lacking"),
+        "policy": ("RetentionPolicy", "SyncPolicy", "version_number"),
         "remote": ("remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"),
+        "retention": ("Verdict", "plan_pruning"),
         "verdicts": ("github_lines", "junit_xml", "markdown"),
         "waivers": ("Waiver", "apply_waivers", "load_waivers"),
     },

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from symcache.dyld import canonical_arch
 from symcache.errors import UsageError
 from symcache.model import Release
+from symcache.verify.policy import BuildName, RetentionPolicy, SyncPolicy, Version, version_number
 from symcache.verify.tables import load_table, parse_table
 
 __all__ = [
@@ -54,11 +55,9 @@ class Expected:
     required: bool
 
 
-_Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 _Family = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 _Arch = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
 _Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*-]{1,32}$")]
-_Build = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class _Bounds(BaseModel):
@@ -66,9 +65,9 @@ class _Bounds(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    from_: _Version | None = Field(default=None, alias="from")
-    before: _Version | None = None
-    builds: tuple[_Build, ...] = ()
+    from_: Version | None = Field(default=None, alias="from")
+    before: Version | None = None
+    builds: tuple[BuildName, ...] = ()
     products: tuple[str, ...] = ("macOS", "Mac OS X")
 
     def fits(self, product: str, version: str, build: str) -> bool:
@@ -76,9 +75,9 @@ class _Bounds(BaseModel):
             return build in self.builds
         if product not in self.products:
             return False
-        number = _number(version)
-        return not (self.from_ and number < _number(self.from_)) and not (
-            self.before and number >= _number(self.before)
+        number = version_number(version)
+        return not (self.from_ and number < version_number(self.from_)) and not (
+            self.before and number >= version_number(self.before)
         )
 
 
@@ -106,9 +105,11 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     release: tuple[_Entry, ...] = ()
-    expect_builds: tuple[_Build, ...] = ()
+    expect_builds: tuple[BuildName, ...] = ()
     archs: tuple[_Arch, ...] = ()
     families: tuple[_Family, ...] = ()
+    sync: SyncPolicy = SyncPolicy()
+    retention: RetentionPolicy | None = None
 
     def entry(self, product: str, version: str, build: str) -> _Entry | None:
         """Return what it says of a release: the first entry that is about it."""
@@ -119,15 +120,6 @@ class ShippedTable(_Table):
     """The table that is part of the program."""
 
     harvest: tuple[HarvestRow, ...]
-
-
-def _number(version: str) -> tuple[int, ...]:
-    """Return a version as numbers that compare; what is no number ends it."""
-    match = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
-    numbers = [int(n) for n in match[0].split(".")] if match else [0]
-    while len(numbers) > 1 and numbers[-1] == 0:
-        numbers.pop()  # 13.0 is 13
-    return tuple(numbers)
 
 
 class Expectations:
@@ -144,6 +136,10 @@ class Expectations:
         """Likewise the families of caches. Files outside of caches are wanted in any case."""
         self.expected_builds = self._site.expect_builds
         """Builds that the site's table says must be in the library."""
+        self.sync = self._site.sync
+        """Which published builds the site wants."""
+        self.retention = self._site.retention
+        """What the site keeps; None where its table does not say."""
 
     @classmethod
     def load(cls, site: Path | None = None, archs: Sequence[str] = ()) -> Expectations:

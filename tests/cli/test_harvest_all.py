@@ -106,7 +106,7 @@ def test_a_harvest_that_is_just_being_started_is_interrupted_too(
         time.sleep(0.5)  # as on a busy machine; meanwhile the interrupt comes
         return start([sys.executable, "-c", "import time; time.sleep(600)"], **options)
 
-    monkeypatch.setattr(harvest_all.subprocess, "Popen", slow)
+    monkeypatch.setattr(subprocess, "Popen", slow)
     (machine,) = Inventory.load().machines.values()
     with harvest_all._Display([machine]) as display:
         harvests = harvest_all._Harvests([], dict(os.environ), display)

@@ -1,6 +1,12 @@
 """Harvesting macOS releases from machines, folders and restore images; and the machines themselves."""
 
 from symcache_provisioning.available_releases import available_releases
+from symcache_provisioning.builds.appledb import APPLEDB, PublishedBuild, PublishedBuilds, parse_appledb, read_appledb
+from symcache_provisioning.builds.assessment import Candidate, MachineBuild
+from symcache_provisioning.builds.firmware import download_firmware
+from symcache_provisioning.builds.machine_builds import machine_builds
+from symcache_provisioning.builds.runner import BuildReport, HarvestOutcome, SyncRunner
+from symcache_provisioning.builds.selection import select_builds
 from symcache_provisioning.drivers import DRIVERS, Driver, make_driver
 from symcache_provisioning.harvest import HarvestResult, harvest
 from symcache_provisioning.interrupts import Interrupts
@@ -23,12 +29,16 @@ from symcache_provisioning.ssh.login import Login, SshTarget
 from symcache_provisioning.ssh.session import SshSession
 
 __all__ = [
+    "APPLEDB",
     "DRIVERS",
     "GUEST_LIMIT",
+    "BuildReport",
+    "Candidate",
     "Check",
     "Created",
     "DirectorySource",
     "Driver",
+    "HarvestOutcome",
     "HarvestResult",
     "HostKeyTrust",
     "Interrupts",
@@ -36,10 +46,13 @@ __all__ = [
     "IpswSource",
     "Login",
     "Machine",
+    "MachineBuild",
     "MachineDefinition",
     "OrphanedVM",
     "Outcome",
     "Provisioner",
+    "PublishedBuild",
+    "PublishedBuilds",
     "Recognized",
     "Run",
     "RunStore",
@@ -48,12 +61,18 @@ __all__ = [
     "SshSession",
     "SshSource",
     "SshTarget",
+    "SyncRunner",
     "available_releases",
     "check_machine",
     "create_machine",
+    "download_firmware",
     "find_orphans",
     "harvest",
+    "machine_builds",
     "make_driver",
+    "parse_appledb",
+    "read_appledb",
     "recognize",
     "remote_login_out_of_band",
+    "select_builds",
 ]

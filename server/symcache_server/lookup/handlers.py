@@ -27,7 +27,7 @@ from symcache_server.http.content import (
     send_json,
 )
 from symcache_server.http.metrics import MISSES
-from symcache_server.keys import CONFIG, DECODED, LIBRARY, MADE, MISS_LOG, OFFLOAD, RESOLVER
+from symcache_server.keys import CONFIG, DECODED, LIBRARY, MADE, MISS_LOG, OFFLOAD, RESOLVER, USE_LOG
 from symcache_server.layouts import Lookup, RawCacheFile, What
 from symcache_server.lookup.headers import fetched_headers, image_headers, not_found, size_headers
 from symcache_server.lookup.sections import send_section
@@ -121,9 +121,11 @@ def _thin(fetched: FetchedImage, wanted: ImageRequest) -> Content:
 async def send_raw_cache(request: web.Request, file: RawCacheFile) -> web.StreamResponse:
     """Send a raw file of a shared cache, or 404."""
     app = request.app
-    row = await asyncio.to_thread(app[LIBRARY].cache_file, file.cache_uuid, file.name)
+    library = app[LIBRARY]
+    row = await asyncio.to_thread(library.cache_file, file.cache_uuid, file.name)
     if row is None:
         return not_found(f"no file {file.name!r} of the shared cache {uuid_text(file.cache_uuid)} is kept here")
+    app[USE_LOG].add(await asyncio.to_thread(library.catalog.builds_of_cache, file.cache_uuid))
     headers = {
         "Cache-Control": IMMUTABLE,
         "X-Symcache-Size": str(row.size),

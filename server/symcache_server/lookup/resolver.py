@@ -12,6 +12,7 @@ from symcache.images import ImageRequest
 from symcache.library import Found, Library
 from symcache.store import LocalStore
 from symcache_server.lookup.upstreams import Upstreams
+from symcache_server.lookup.uses import UseLog
 
 __all__ = ["Resolver"]
 
@@ -22,8 +23,9 @@ _REMEMBERED = 200_000
 class Resolver:
     """Look-ups in one library, and in `upstreams`."""
 
-    def __init__(self, library: Library, upstreams: Upstreams | None = None) -> None:
-        self._library, self._upstreams = library, upstreams
+    def __init__(self, library: Library, upstreams: Upstreams | None = None, uses: UseLog | None = None) -> None:
+        """`uses` is told which builds are served."""
+        self._library, self._upstreams, self._uses = library, upstreams, uses
         self._results: OrderedDict[ImageRequest, Found | None] = OrderedDict()
         self._age = 0
         """How often they were dropped."""
@@ -46,6 +48,12 @@ class Resolver:
         belongs to no release, is the same under every pin: a debugger that is pinned by its base URL still finds its
         own program.
         """
+        result = await self._remembered(image)
+        if result is not None and self._uses is not None:
+            self._uses.add([result.occurrence.build])
+        return result
+
+    async def _remembered(self, image: ImageRequest) -> Found | None:
         try:
             return self._results[image]
         except KeyError:

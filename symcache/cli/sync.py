@@ -1,0 +1,271 @@
+"""`symcache sync`: the builds that came out and that the site wants, into the library; the job of every night."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+from rich.filesize import decimal
+
+from symcache.cli import junit
+from symcache.cli.common import (
+    JsonOption,
+    LibraryOption,
+    byte_progress,
+    console,
+    emit_json,
+    errors_to_exit,
+    name_some,
+    out,
+    plain,
+)
+from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
+from symcache.cli.settings import library_location, open_library, path_setting
+from symcache.errors import SymcacheError, UsageError
+from symcache.verify import Expectations
+from symcache_provisioning import (
+    APPLEDB,
+    BuildReport,
+    Candidate,
+    HarvestOutcome,
+    Interrupts,
+    Inventory,
+    MachineBuild,
+    PublishedBuild,
+    SyncRunner,
+    download_firmware,
+    machine_builds,
+    read_appledb,
+    select_builds,
+)
+
+__all__ = ["register"]
+
+_FAILED = {"failed", "interrupted"}
+_WANTING = {"not sealed", "partial", "waiting", "given up"}
+"""Something went wrong, or nobody has tried again yet; that nobody can bring a build is said, and no failure."""
+_COLOURS = {"complete": "green", "sealed": "green", "wanted": "cyan"}
+_POLL = 0.2
+_BUILD = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(sync)
+
+
+def sync(
+    builds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[BUILD]...", help="Just these, whatever failed or was removed before."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be harvested, and harvest nothing.")
+    ] = False,
+    appledb: Annotated[
+        str | None,
+        typer.Option(metavar="URL|FILE", help="AppleDB, a mirror or a file of it [env: SYMCACHE_APPLEDB]."),
+    ] = None,
+    betas: Annotated[bool | None, typer.Option("--betas/--no-betas", help="Betas, too; else as the site says.")] = None,
+    rcs: Annotated[
+        bool | None, typer.Option("--rcs/--no-rcs", help="Release candidates, too; else as the site says.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only machines with this tag; may be repeated.")
+    ] = None,
+    firmware: Annotated[bool, typer.Option("--firmware/--no-firmware", help="Whether to download firmware.")] = True,
+    firmware_host: Annotated[
+        list[str] | None,
+        typer.Option("--firmware-host", metavar="HOST[:PORT]", help="Host besides Apple's that may give firmware."),
+    ] = None,
+    releases: Annotated[
+        Path | None,
+        typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
+    ] = None,
+    staging: Annotated[
+        Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies and firmware meanwhile.")
+    ] = None,
+    trust_new_host: Annotated[
+        bool, typer.Option("--trust-new-host", help="Believe the key of a host that was never seen before.")
+    ] = False,
+    no_keep_caches: Annotated[
+        bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
+    ] = False,
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report.")] = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Harvest the builds that came out and that the site wants: exit 0 when none failed or waits, else 1 or 3."""
+    with errors_to_exit(), Interrupts():
+        for build in builds or ():
+            if not _BUILD.fullmatch(build):
+                raise UsageError(f"{build}: is no build of macOS", hint="name one as sw_vers does, e.g. 22G120")
+        table = path_setting(releases, "releases")
+        expectations = Expectations.load(table)
+        choice = {key: value for key, value in (("betas", betas), ("rcs", rcs)) if value is not None}
+        expectations.sync = expectations.sync.model_copy(update=choice)
+        inventory = Inventory.load()
+        published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
+        name_some("note", published.problems)
+        targets = select_builds(published, expectations.sync, always=expectations.expected_builds, only=builds or ())
+        options = ["--library", library_location(library)]
+        options += [n for n, on in (("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)) if on]
+        options += ["--staging", str(staging)] if staging else []
+        environment = harvest_environment(inventory) | ({"SYMCACHE_RELEASES": str(table.absolute())} if table else {})
+        folder = staging or platformdirs.user_cache_path("symcache")
+        reports: list[BuildReport] = []
+        with open_library(library, create=not dry_run) as opened:
+            runner = SyncRunner(
+                opened,
+                expectations,
+                _Harvester(options, environment, folder / "firmware"),
+                lambda: _ask(inventory, tag or (), trust_new_host),
+                firmware_hosts=firmware_host or (),
+                firmware=firmware,
+                forced=bool(builds),
+                dry_run=dry_run,
+            )
+            # What is there already, too: `prune` wants to know when it came out.
+            runner.note([published.builds[r.build] for r in opened.releases() if r.build in published.builds])
+            for report in runner.run(targets):
+                reports.append(report)
+                if not json:
+                    _print(report)
+            machines = runner.machines
+        if junit_file is not None:
+            junit.write_junit("sync", [_case(r) for r in reports], junit_file)
+        if json:
+            emit_json({"builds": [_to_json(r) for r in reports], "machines": [_machine_json(m) for m in machines]})
+        elif not reports:
+            out.print("no published build is wanted")
+        if code := _exit_code(reports, machines, dry_run=dry_run):
+            raise typer.Exit(code)
+
+
+def _ask(inventory: Inventory, tags: Sequence[str], trust_new: bool) -> list[MachineBuild]:
+    chosen = [m for m in inventory.machines.values() if set(tags) <= set(m.tags)]
+    machines = machine_builds(chosen, lambda text: console.print(plain(text)), trust_new=trust_new)
+    for machine in machines:
+        if machine.error:
+            console.print(f"[bold red]{plain(machine.name)}:[/] does not say what it runs: {plain(machine.error)}")
+    return machines
+
+
+@dataclass(frozen=True)
+class _Harvester:
+    """Harvests a candidate by a process of its own; a firmware is downloaded before, and removed after."""
+
+    options: list[str]
+    environment: dict[str, str]
+    folder: Path
+
+    def __call__(self, build: PublishedBuild, candidate: Candidate, lost: threading.Event) -> HarvestOutcome:
+        if candidate.firmware is None:
+            return self._harvest(candidate.source, candidate.source, lost)
+        try:
+            with byte_progress(f"downloading {build.build}") as bar:
+                task = bar.add_task("", total=candidate.firmware.size)
+                console.print(f"{plain(build.build)}: downloading {decimal(candidate.firmware.size)}")
+
+                def advance(done: int, total: int) -> None:
+                    bar.update(task, completed=done, total=total)
+                    if lost.is_set():
+                        raise _LostError("another runner has taken the build over")
+
+                path = download_firmware(build.build, candidate.firmware, self.folder, advance)
+        except _LostError as error:
+            return HarvestOutcome("interrupted", str(error))
+        except SymcacheError as error:
+            return HarvestOutcome("failed", str(error), error.hint)
+        try:
+            return self._harvest(str(path), build.build, lost)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _harvest(self, source: str, name: str, lost: threading.Event) -> HarvestOutcome:
+        processes = HarvestProcesses(self.options, self.environment, _step)
+        ended = threading.Event()
+        watching = threading.Thread(target=_stop_when, args=(lost, ended, processes.stop), daemon=True)
+        watching.start()
+        try:
+            report = processes.run(source, name)
+        except BaseException:
+            processes.stop()
+            raise
+        finally:
+            ended.set()
+            watching.join()
+        problems = (report.result or {}).get("problems") or []
+        error = report.error or ("; ".join(map(str, problems[:3])) if report.code else "")
+        return HarvestOutcome(report.outcome, error, report.hint, report.result)
+
+
+class _LostError(Exception):
+    """The lease is another runner's."""
+
+
+def _stop_when(lost: threading.Event, ended: threading.Event, stop: Callable[[], None]) -> None:
+    while not ended.wait(_POLL):
+        if lost.is_set():
+            stop()
+            return
+
+
+def _step(name: str, title: str) -> None:
+    console.print(f"{plain(name)}: {plain(title)}", soft_wrap=True)
+
+
+def _title(report: BuildReport) -> str:
+    version = report.build.version or "macOS"
+    return f"{report.build.build} ({version}{', ' + report.build.released if report.build.released else ''})"
+
+
+def _print(report: BuildReport) -> None:
+    """Print the one line of a build, and the next step on standard error."""
+    colour = _COLOURS.get(report.state, "red" if report.state in _FAILED else "yellow")
+    out.print(f"{plain(_title(report))}: [{colour}]{report.state}[/]: {plain(report.text)}")
+    if report.hint:
+        console.print(f"[dim]next:[/] {plain(report.hint)}")
+
+
+def _to_json(report: BuildReport) -> dict[str, object]:
+    build = report.build
+    return {
+        "build": build.build,
+        "version": build.version,
+        "kind": build.kind,
+        "released": build.released,
+        "state": report.state,
+        "text": report.text,
+        "hint": report.hint,
+        "source": report.source,
+        "attempts": report.attempts,
+        "seconds": report.seconds,
+        "results": report.results,
+    }
+
+
+def _machine_json(machine: MachineBuild) -> dict[str, str]:
+    return {"machine": machine.name, "build": machine.build, "model": machine.model, "error": machine.error}
+
+
+def _case(report: BuildReport) -> junit.Case:
+    kind = "error" if report.state in _FAILED else "failure" if report.state in _WANTING else ""
+    if not kind and report.state not in {"complete", "sealed"}:
+        kind = "skipped"
+    problems = [str(p) for result in report.results for p in (result.get("problems") or [])]
+    text = "\n".join([*problems, report.hint])
+    return junit.Case(_title(report), report.seconds, kind, report.state, report.text, text)
+
+
+def _exit_code(reports: Sequence[BuildReport], machines: Sequence[MachineBuild], *, dry_run: bool) -> int:
+    if any(m.error for m in machines) or any(r.state in _FAILED for r in reports):
+        return 3
+    return 1 if not dry_run and any(r.state in _WANTING for r in reports) else 0

@@ -1,0 +1,138 @@
+"""Which builds a site keeps: its `[retention]` held against what the library has, and what servers were asked for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from symcache.catalog import ReleaseRow
+from symcache.library import BuildLog, Library, Publication, SyncLog, Uses, read_uses
+from symcache.verify.policy import RetentionPolicy, version_number
+
+__all__ = ["Verdict", "plan_pruning"]
+
+_SEED = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]")
+"""Builds of betas and Rapid Security Responses end with a letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a build, and why."""
+
+    build: str
+    title: str
+    """As `Release` is shown."""
+    goes: bool
+    reason: str
+
+
+def plan_pruning(library: Library, policy: RetentionPolicy, *, pinned: Sequence[str] = ()) -> list[Verdict]:
+    """Return what becomes of each build that the library has, newest first. Raises StorageError.
+
+    `pinned` builds stay besides those of the policy. What is not known keeps a build.
+    """
+    library.refresh()
+    rows = library.releases()
+    logs = SyncLog(library.store).read()
+    uses = read_uses(library.store) if policy.requested_days is not None else Uses(None, {})
+    today = dt.datetime.fromtimestamp(library.store.now(), dt.UTC).date()
+    context = _Context(library, policy, logs, uses, today, frozenset([*policy.pinned, *pinned]))
+    places: dict[tuple[str, int], int] = {}
+    verdicts = []
+    for row in rows:
+        place = 0
+        if not context.is_beta(row):
+            line = row.product, version_number(row.version)[0]
+            place = places[line] = places.get(line, 0) + 1
+        goes, reason = context.judge(row, place)
+        title = f"{row.product} {row.version}{f' {row.extra}' if row.extra else ''} ({row.build})"
+        verdicts.append(Verdict(row.build, title, goes, reason))
+    return verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """All that a verdict depends on."""
+
+    library: Library
+    policy: RetentionPolicy
+    logs: dict[str, BuildLog]
+    uses: Uses
+    today: dt.date
+    pinned: frozenset[str]
+
+    def is_beta(self, row: ReleaseRow) -> bool:
+        """Return whether it is a beta or release candidate: as was published, else by its name."""
+        published = self._published(row)
+        if published is not None:
+            return published.kind in {"beta", "rc"}
+        return bool(_SEED.fullmatch(row.build)) and not row.extra
+
+    def judge(self, row: ReleaseRow, place: int) -> tuple[bool, str]:
+        """Return whether a build goes, and why it does or stays; `place` is its number in its line, 0 for a beta."""
+        goes, reason = self._rule(row, place)
+        if not goes:
+            return False, reason
+        if row.build in self.pinned:
+            return False, f"pinned, though {reason}"
+        log = self.logs.get(row.build)
+        if log is not None and log.running:
+            return False, f"it is being harvested, though {reason}"
+        if why := self._requested(row):
+            return False, f"{why}, though {reason}"
+        return True, reason
+
+    def _rule(self, row: ReleaseRow, place: int) -> tuple[bool, str]:
+        policy = self.policy
+        if not place:
+            if policy.beta_days is None:
+                return False, "betas are kept"
+            day, what = self._came_out(row)
+            if day is None:
+                return False, "nobody knows when this beta came out"
+            age = (self.today - day).days
+            text = f"a beta that {what} {day.isoformat()}, {age} days ago; betas are kept for {policy.beta_days}"
+            return age > policy.beta_days, text
+        line = f"{row.product} {version_number(row.version)[0]}"
+        if policy.last is None:
+            return False, f"every build of {line} is kept"
+        return place > policy.last, f"number {place} of the builds of {line}, of which {policy.last} are kept"
+
+    def _published(self, row: ReleaseRow) -> Publication | None:
+        log = self.logs.get(row.build)
+        return log.published if log else None
+
+    def _came_out(self, row: ReleaseRow) -> tuple[dt.date | None, str]:
+        """Return when it was released, at the latest; where nobody has said so, when it was first harvested."""
+        published = self._published(row)
+        if published is not None and (day := _last_day(published.released)):
+            return day, "came out on"
+        return _last_day(self.library.catalog.first_harvested(row.build)[:10]), "was first harvested on"
+
+    def _requested(self, row: ReleaseRow) -> str:
+        """Return why it stays for having been asked for, or an empty string."""
+        days = self.policy.requested_days
+        if days is None:
+            return ""
+        start = self.today - dt.timedelta(days)
+        if self.uses.since is None:
+            return "no server has noted yet what it is asked for"
+        if self.uses.since > start:
+            return f"what servers are asked for is known since {self.uses.since.isoformat()} only"
+        last = self.uses.last.get(row.build)
+        return f"asked for on {last.isoformat()}" if last and last >= start else ""
+
+
+def _last_day(text: str) -> dt.date | None:
+    """Return the last day that an ISO 8601 day, month or year may mean."""
+    try:
+        parts = [int(part) for part in text.split("-")]
+        year, month, day = (parts + [12, 31][len(parts) - 1 :])[:3]
+        if len(parts) >= 3:
+            return dt.date(year, month, day)
+        following = dt.date(year + month // 12, month % 12 + 1, 1)
+        return following - dt.timedelta(1)
+    except ValueError:
+        return None

@@ -1,0 +1,138 @@
+"""What a site keeps of its builds, and what it does not."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from symcache.cli.app import application
+from symcache.library import Library, Publication, SyncLog, note_uses, removals, undo_removal
+from symcache.model import HarvestRecord, Release
+from symcache.store import write_record
+from symcache.verify import RetentionPolicy, plan_pruning
+from tests.support.dated_store import Clock, dated_library
+
+app = application("prune")
+TODAY = dt.date(2026, 11, 29)
+BUILDS = {
+    "26A428": "27.0", "26B77": "27.1", "26B90": "27.1.1", "25G70": "26.6", "25G83": "26.6.1",
+    "26A5353q": "27.0", "26B5086k": "27.1", "25D770870b": "26.3",
+}  # fmt: skip
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    clock = Clock(dt.datetime(2026, 11, 29, 3, tzinfo=dt.UTC).timestamp())
+    opened = dated_library(tmp_path / "library", clock)
+    for build, version in BUILDS.items():
+        release = Release(version=version, build=build, extra="(a)" if build == "25D770870b" else "")
+        finished = "2026-09-20T03:00:00+00:00" if build == "26B5086k" else "2026-11-01T03:00:00+00:00"
+        write_record(opened.store, HarvestRecord(release=release, sealed=True, finished=finished), "0" * 32)
+    log = SyncLog(opened.store)
+    published = Publication(version="27.0 beta", kind="beta", released="2026-06-08")
+    log.publish(log.read(["26A5353q"])["26A5353q"], published)
+    opened.refresh()
+    return opened
+
+
+def going(library: Library, *, pinned: Sequence[str] = (), **policy: object) -> dict[str, str]:
+    verdicts = plan_pruning(library, RetentionPolicy.model_validate(policy), pinned=pinned)
+    assert {v.build for v in verdicts} == BUILDS.keys()
+    return {v.build: v.reason for v in verdicts if v.goes}
+
+
+def test_betas_go_some_days_after_they_came_out(library: Library) -> None:
+    assert going(library, beta_days=174) == {}
+    assert going(library, beta_days=173) == {
+        "26A5353q": "a beta that came out on 2026-06-08, 174 days ago; betas are kept for 173"
+    }
+    assert set(going(library, beta_days=60)) == {"26A5353q", "26B5086k"}  # the other by its first harvest, 70 days ago
+    assert "was first harvested on 2026-09-20" in going(library, beta_days=60)["26B5086k"]
+
+
+def test_the_newest_of_each_line_stay(library: Library) -> None:
+    gone = going(library, last=2)
+    assert set(gone) == {"26A428", "25D770870b"}
+    assert gone["26A428"] == "number 3 of the builds of macOS 27, of which 2 are kept"
+    assert set(going(library, last=1)) == {"26A428", "26B77", "25G70", "25D770870b"}
+    assert going(library, last=3) == {}
+
+
+def test_what_is_pinned_or_expected_stays(library: Library) -> None:
+    assert set(going(library, pinned=["26A428"], last=1)) == {"26B77", "25G70", "25D770870b"}
+    policy = RetentionPolicy.model_validate({"last": 1, "pinned": ["25G70", "25D770870b"]})
+    assert {v.build for v in plan_pruning(library, policy) if v.goes} == {"26A428", "26B77"}
+
+
+def test_what_was_asked_for_stays_and_so_does_what_nobody_can_know(library: Library) -> None:
+    def note(days_ago: int, *builds: str) -> None:
+        note_uses(library.store, TODAY - dt.timedelta(days_ago), builds)
+
+    assert going(library, last=1, requested_days=30) == {}  # no server has ever noted anything
+    note(29)
+    assert going(library, last=1, requested_days=30) == {}  # known for too short a time
+    note(40, "26A428", "26B77")
+    note(30, "26B77", "25G70")
+    assert set(going(library, last=1, requested_days=30)) == {"26A428", "25D770870b"}
+    note(0, "26A428")
+    verdicts = plan_pruning(library, RetentionPolicy(last=1, requested_days=30))
+    assert {v.build: v.reason for v in verdicts}["26A428"].startswith("asked for on 2026-11-29, though number 3 of")
+
+
+def test_what_is_being_harvested_stays(library: Library) -> None:
+    log = SyncLog(library.store)
+    lease = log.acquire(log.read(["26A428"])["26A428"], source="mac", offer="", runner="ci:1")
+    assert lease is not None
+    assert set(going(library, last=2)) == {"25D770870b"}
+    lease.end("failed")
+    assert set(going(library, last=2)) == {"26A428", "25D770870b"}
+
+
+def prune(folder: Path, *arguments: str) -> Result:
+    options = ["--library", str(folder / "library"), "--releases", str(folder / "releases.toml")]
+    return CliRunner().invoke(app, ["prune", *options, *arguments])
+
+
+def test_a_script_takes_back_what_may_go_says_why_and_can_undo(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "releases.toml").write_text('expect_builds = ["26B77"]\n[retention]\nlast = 1\n')
+    planned = json.loads(prune(tmp_path, "--dry-run", "--json").stdout)
+    assert {p["build"] for p in planned if p["goes"]} == {"26A428", "25G70", "25D770870b"}
+    assert {p["build"]: p["reason"] for p in planned}["26B77"].startswith("pinned, though number 2 of")
+    library.refresh()
+    assert len(library.releases()) == len(BUILDS)
+    done = prune(tmp_path)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("macOS 27.0 (26A428): removed: number 3 of the builds of macOS 27, of which 1 are kept;")
+    assert "symcache remove --undo BUILD" in lines[-1]
+    assert prune(tmp_path).stdout == "every build is kept\n"
+    assert {r.build for r in removals(library)} == {"26A428", "25G70", "25D770870b"}
+    undo_removal(library, "26A428")
+    assert {r.build for r in library.releases()} == {"26A428", "26B77", "26B90", "25G83", "26B5086k", "26A5353q"}
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("", "nothing says which builds may go"),
+        ('[retention]\npinned = ["26A428"]\n', "nothing says which builds may go"),
+        ("[retention]\nlast = 0\n", "retention.last"),
+        ("[retention]\nbeta_days = -1\n", "retention.beta_days"),
+        ("[retention]\nkeep = 3\n", "retention.keep"),
+    ],
+)
+def test_a_policy_that_says_nothing_or_something_else_removes_nothing(
+    library: Library, tmp_path: Path, table: str, text: str
+) -> None:
+    (tmp_path / "releases.toml").write_text(table)
+    result = prune(tmp_path)
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert len(library.releases()) == len(BUILDS)
