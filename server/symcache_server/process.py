@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import multiprocessing
@@ -39,6 +40,8 @@ _RESTART_SECONDS = 1.0
 """A process that ends by itself is started again after that, and after twice as long each time that it ends soon."""
 _LONGEST_PAUSE = 60.0
 """Seconds; what has lived so long ended for another reason."""
+_MADE_BETWEEN_COLLECTIONS = 50_000
+"""A request for names makes so many lists and tuples at once, none of them in a circle."""
 _LATER = frozenset({signal.SIGHUP, signal.SIGINT})
 """They wait until there is a handler: without one they would kill what is just starting, Ctrl-C with a traceback."""
 
@@ -92,6 +95,8 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
     logging.getLogger("aiohttp.server").addFilter(is_worth_a_line)
     runner = web.AppRunner(create_app(config), shutdown_timeout=config.stop_seconds)
     await runner.setup()
+    gc.freeze()  # what is here stays: it need not be gone through again
+    gc.set_threshold(_MADE_BETWEEN_COLLECTIONS)
     server = cast(web.Server, runner.server)
     open_access_log(config.access_log)
 

@@ -101,7 +101,18 @@ def parse_debug_id(text: str) -> UUID | None:
 
 
 def _stack(stack: Any, modules: int) -> list[tuple[int, int]]:
-    return [_frame(frame, modules) for frame in stack] if isinstance(stack, list) else []
+    if not isinstance(stack, list):
+        return []
+    return [
+        (frame[0], frame[1])  # without a call for what is as it should be
+        if type(frame) is list
+        and len(frame) == 2
+        and type(frame[0]) is type(frame[1]) is int
+        and 0 <= frame[0] < modules
+        and 0 <= frame[1] < _OFFSET_END
+        else _frame(frame, modules)
+        for frame in stack
+    ]
 
 
 def _frame(frame: Any, modules: int) -> tuple[int, int]:
