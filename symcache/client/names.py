@@ -27,6 +27,8 @@ _MOST_OFFSETS, _MOST_MODULES = 10_000, 500
 """In one request."""
 _SECONDS = 300.0
 _ATTEMPTS = 4
+_ROUNDS = 8
+"""In which a server is asked for modules that it is still reading; in each it may take its time for them."""
 _MAX_RESPONSE, _MAX_OF_OFFSET = 256 << 20, 32 << 10
 """Bytes, in all and for each offset."""
 _MAX_NAME, _MAX_PATH, _MAX_INLINED = 8192, 4096, 1000
@@ -60,7 +62,16 @@ async def fetch_names(
     names: list[ModuleNames] = []
     try:
         for part in _parts(modules):
-            names += await retrying(_post, session, url, token, part)
+            named: dict[int, ModuleNames] = {}
+            wanted = list(range(len(part)))
+            for _ in range(_ROUNDS):
+                answer: list[tuple[ModuleNames, bool]]
+                answer = await retrying(_post, session, url, token, [part[number] for number in wanted])
+                named |= {number: found for number, (found, _) in zip(wanted, answer, strict=True)}
+                wanted = [number for number, (_, is_pending) in zip(wanted, answer, strict=True) if is_pending]
+                if not wanted:
+                    break
+            names += [named[number] for number in range(len(part))]
     except (aiohttp.ClientError, TimeoutError) as error:
         raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check that the server is up") from error
     return _joined(modules, names)
@@ -110,7 +121,8 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 async def _post(
     session: aiohttp.ClientSession, url: str, token: str | None, modules: Sequence[ModuleOffsets]
-) -> list[ModuleNames]:
+) -> list[tuple[ModuleNames, bool]]:
+    """Return what the server knows of each module, and whether it may know more soon."""
     # A frame of no offset that could be one would be refused with all others.
     known = [np.flatnonzero((module.offsets >= 0) & (module.offsets < _OFFSETS)) for module in modules]
     memory_map = [[_NAME.sub("_", module.name), _debug_id(module)] for module in modules]
@@ -138,11 +150,14 @@ async def _post(
         if len(stacks) != len(modules) or not isinstance(found, Mapping):
             raise ValueError("another number of stacks")
         names = []
+        errors = result.get("module_errors") or {}
         for (name, identity), module, places, stack in zip(memory_map, modules, known, stacks, strict=True):
             locations: list[Location | None] = [None] * len(module.offsets)
             for place, frame in zip(places.tolist(), stack, strict=True):
                 locations[place] = _location(frame, int(module.offsets[place]))
-            names.append(ModuleNames(locations, found.get(f"{name}/{identity}") is True or any(locations)))
+            key = f"{name}/{identity}"
+            is_pending = any(error.get("name") == "Pending" for error in errors.get(key) or ())
+            names.append((ModuleNames(locations, found.get(key) is True or any(locations)), is_pending))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{url}: what it says of names is not what the protocol promises") from error
     return names

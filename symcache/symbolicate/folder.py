@@ -8,9 +8,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -60,6 +60,14 @@ class NamesFolder:
         self._builder = f"{FORMAT}-{version('symbolic')}"
         self._lock = threading.Lock()
         self._opened: OrderedDict[Path, Artifact] = OrderedDict()
+        self._children: set[ConfinedProcess] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Build nothing more, and end what is being built: whoever waits for it gets StorageError."""
+        self._stopped = True
+        for child in list(self._children):
+            child.kill()
 
     def open(self, uuid: UUID, contents: Sequence[Content]) -> ImageNames:
         """Return the names of a UUID: of its dSYM, if there is one, then of its binary, as `contents` has them.
@@ -121,8 +129,9 @@ class NamesFolder:
 
         self._files.write(path, len(artifact), write)
 
-    def _child(self, arguments: Sequence[str], descriptors: Sequence[int], work: Path) -> ConfinedProcess:
-        return ConfinedProcess(
+    @contextmanager
+    def _child(self, arguments: Sequence[str], descriptors: Sequence[int], work: Path) -> Iterator[ConfinedProcess]:
+        process = ConfinedProcess(
             own_python,
             "-m",
             ["symcache.symbolicate.builder", *arguments],
@@ -131,6 +140,14 @@ class NamesFolder:
             folder=work,
             descriptors=descriptors,
         )
+        self._children.add(process)
+        try:
+            with process:
+                if self._stopped:
+                    process.kill()
+                yield process
+        finally:
+            self._children.discard(process)
 
     def is_built(self, uuid: UUID, contents: Sequence[Content]) -> bool:
         """Return whether `open` has nothing to build: it succeeds, or fails, at once."""
@@ -168,12 +185,12 @@ class NamesFolder:
         descriptor = content.open()
         try:
             with ScratchFolder("names") as work, atomic_write(path, mode=0o600) as part:
-                process = self._child([str(uuid), f"/dev/fd/{descriptor}"], [descriptor], Path(work))
-                with process, part.open("wb") as out:
+                child = self._child([str(uuid), f"/dev/fd/{descriptor}"], [descriptor], Path(work))
+                with child as process, part.open("wb") as out:
                     process.copy(f"{uuid}: reading its symbols", out)
         except ProcessFailure as error:
-            if error.cause in _OF_OTHERS:
-                raise StorageError(str(error)) from error
+            if error.cause in _OF_OTHERS or self._stopped:
+                raise StorageError(str(error), hint="ask again") from error
             atomic_write_bytes(_failed(path), json.dumps(str(error)).encode())
         finally:
             os.close(descriptor)

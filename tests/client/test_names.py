@@ -63,6 +63,23 @@ def test_nothing_is_sent_but_names_of_images_and_offsets(tmp_path: Path) -> None
     assert (location.start, location.size, location.source) == (0x100, 0x40, NameSource.DWARF)
 
 
+def test_what_a_server_is_still_reading_is_asked_for_again(tmp_path: Path) -> None:
+    second = "Other"
+
+    def answer(job: Any) -> Any:
+        names = [name for name, _ in job["memoryMap"]]
+        first_time = names == ["Ledger", second]
+        stacks = [[FRAME] if name == "Ledger" or not first_time else [{"frame": 0}] for name in names]
+        errors = {f"{second}/{ID_A}": [{"name": "Pending", "message": "ask again"}]} if first_time else {}
+        found = {f"{name}/{ID_A}": not first_time or name == "Ledger" for name in names}
+        return {"results": [{"stacks": stacks, "found_modules": found, "module_errors": errors}]}
+
+    found, sent = asked(tmp_path, answer, module(0x104), module(0x104, name=second))
+    assert [[name for name, _ in job["memoryMap"]] for job in sent] == [["Ledger", second], [second]]
+    assert [one.found for one in found] == [True, True]
+    assert all(location for one in found for location in one.locations)
+
+
 @pytest.mark.parametrize(
     ("more", "source"),
     [

@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from symcache.errors import IntegrityError, MachOError
+from symcache.errors import IntegrityError, MachOError, StorageError
 from symcache.macho import identify
 from symcache.symbolicate import Content, NamesFolder
 from symcache.symbolicate import folder as folder_module
@@ -96,6 +96,15 @@ def test_what_cannot_be_read_is_not_read_again_for_an_hour(
     now = time.time
     monkeypatch.setattr(folder_module.time, "time", lambda: now() + 3601)
     assert not folder.is_built(UUID(int=1), [cut.content])
+
+
+def test_who_stops_waits_for_no_image_and_remembers_no_failure(image: Path, tmp_path: Path) -> None:
+    opened, uuid = _Opened(image), _uuid(image)
+    folder = NamesFolder(tmp_path / "names", 1 << 30)
+    folder.stop()
+    with pytest.raises(StorageError):
+        folder.open(uuid, [opened.content])
+    assert any(NamesFolder(tmp_path / "names", 1 << 30).open(uuid, [opened.content]).look_up(np.arange(4096)))
 
 
 def test_damaged_images_tell_less_or_nothing(image: Path, tmp_path: Path) -> None:

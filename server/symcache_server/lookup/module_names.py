@@ -86,9 +86,10 @@ class ServedNames:
         self._building: dict[UUID, asyncio.Task[_Outcome]] = {}
 
     async def close(self) -> None:
-        """Begin nothing more, and wait for what is under way."""
+        """Begin nothing more, end what is being read, and wait for what is looked up."""
         for task in self._building.values():
             task.cancel()
+        self._folder.stop()
         for pool in (self._report_threads, self._threads, self._builders):
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
