@@ -78,6 +78,7 @@ def run(scratch: Path) -> list[Row]:
 
     def name_all(folder: NamesFolder) -> float:
         start = time.perf_counter()
+        folder.build_small([(uuid, content) for uuid, contents in images for content in contents])
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             opened = list(pool.map(lambda image: folder.open(*image), images))
         for names, (_, offsets) in zip(opened, frames, strict=True):
