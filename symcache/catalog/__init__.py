@@ -1,17 +1,23 @@
 """The catalog: a SQLite index over the records of a store. Disposable: it can always be folded anew."""
 
+from symcache.catalog.browse import ImageOrder
 from symcache.catalog.catalog import Catalog
 from symcache.catalog.file import copy_catalog
 from symcache.catalog.ranking import OWN_EXTRACTOR
 from symcache.catalog.rows import (
     CacheFileRow,
     Conflict,
+    Growth,
+    Harvest,
     HarvestRow,
+    Listing,
     ManifestRow,
     MissingImage,
     Occurrence,
+    PathSummary,
     ReleaseRow,
     Removal,
+    StoredSize,
 )
 from symcache.catalog.schema import SCHEMA_VERSION, release_order
 
@@ -21,12 +27,18 @@ __all__ = [
     "CacheFileRow",
     "Catalog",
     "Conflict",
+    "Growth",
+    "Harvest",
     "HarvestRow",
+    "ImageOrder",
+    "Listing",
     "ManifestRow",
     "MissingImage",
     "Occurrence",
+    "PathSummary",
     "ReleaseRow",
     "Removal",
+    "StoredSize",
     "copy_catalog",
     "release_order",
 ]
