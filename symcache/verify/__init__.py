@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from symcache.late_imports import late_imports
 from symcache.verify.check import verify
+from symcache.verify.coverage import CoverageCell, CoverageState, ReleaseCoverage, release_coverage
 from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
 from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SYSTEM",
+    "CoverageCell",
+    "CoverageState",
     "CrashReport",
     "Difference",
     "Expectations",
@@ -36,6 +39,7 @@ __all__ = [
     "Lack",
     "Level",
     "MissedRequest",
+    "ReleaseCoverage",
     "ReleaseDiff",
     "ReleaseSummary",
     "ReportModule",
@@ -58,6 +62,7 @@ __all__ = [
     "parse_uuid_list",
     "read_report",
     "read_reports",
+    "release_coverage",
     "remote_builds",
     "remote_holder",
     "remote_misses",
