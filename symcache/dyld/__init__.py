@@ -4,6 +4,7 @@ from symcache.dyld.address_space import AddressSpace
 from symcache.dyld.cache import Image, MissingFile, SharedCache
 from symcache.dyld.cache_file import CacheFilePart
 from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
+from symcache.dyld.exported import ExportedSymbol, exported_symbols
 from symcache.dyld.exports import read_exports
 from symcache.dyld.extract import (
     EXTRACTOR,
@@ -45,6 +46,7 @@ __all__ = [
     "AddressSpace",
     "CacheFilePart",
     "Companion",
+    "ExportedSymbol",
     "ExtractReport",
     "Extracted",
     "Failed",
@@ -62,6 +64,7 @@ __all__ = [
     "canonical_arch",
     "check_pages",
     "companions",
+    "exported_symbols",
     "extract_all",
     "extract_image",
     "find_caches",
