@@ -7,6 +7,7 @@ from symcache.catalog.ranking import OWN_EXTRACTOR
 from symcache.catalog.rows import (
     CacheFileRow,
     Conflict,
+    Counts,
     Growth,
     Harvest,
     HarvestRow,
@@ -27,6 +28,7 @@ __all__ = [
     "CacheFileRow",
     "Catalog",
     "Conflict",
+    "Counts",
     "Growth",
     "Harvest",
     "HarvestRow",
