@@ -1,5 +1,5 @@
-# make demo | test | check | bench | fuzz | mutants | soak | mac-acceptance | clean.   PYTHON=python3.12 chooses the Python.
-.PHONY: help demo test check bench fuzz mutants soak mac-acceptance format clean
+# make demo | test | check | bench | fuzz | mutants | soak | screenshots | mac-acceptance | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check bench fuzz mutants soak screenshots mac-acceptance format clean
 PY = .venv/bin/python
 TEST_JOBS = 2
 PYTEST_FLAGS =
@@ -16,6 +16,7 @@ help:
 	@echo "make bench    speed against peers, as a table and bench.json; BENCH=full-release: a whole release of full size"
 	@echo "make fuzz     hostile input for a bounded time"
 	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
+	@echo "make screenshots  the pictures of the server's pages in README and docs, by Chromium"
 	@echo "make soak     faults for two hours: kills, a full disk, odd Macs, silent clients by the thousand, other LLDBs"
 	@echo "make mac-acceptance   on a real Mac: what is true there, as two files to send (docs/mac-acceptance.md)"
 
@@ -60,11 +61,16 @@ soak:
 	@SYMCACHE_TEST_KILLS=200 SYMCACHE_TEST_STORE_KILLS=30 SYMCACHE_TEST_FULL_DISK_SECONDS=1800 \
 		SYMCACHE_TEST_MAC_FAULTS=1 SYMCACHE_TEST_CROWD_SECONDS=1800 SYMCACHE_TEST_LLDBS=.cache/lldbs \
 		SYMCACHE_TEST_NAMES=10000 SYMCACHE_TEST_PROFILER_CLI=.cache/profiler-cli SYMCACHE_TEST_SYNC_YEARS=3 \
+		SYMCACHE_TEST_EVERY_SCREEN=1 \
 		$(PY) -m pytest -s --timeout=3600 $(PYTEST_FLAGS) \
 		tests/library/test_killed.py tests/library/test_store_killed.py tests/library/test_full_disk.py \
 		tests/vm_provisioning/test_mac_faults.py tests/vm_provisioning/builds/test_year.py tests/cli/test_sync.py \
 		tests/server/test_crowd.py tests/dump/lldb_command/test_table.py \
-		tests/symbolicate/test_real_images.py tests/server/symbolicate/test_clients.py
+		tests/symbolicate/test_real_images.py tests/server/symbolicate/test_clients.py tests/server/pages/test_browser.py
+
+screenshots:
+	@.ci/bootstrap test
+	@$(PY) -m tests.server.pages.screenshots docs/screenshots
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

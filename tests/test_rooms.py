@@ -36,6 +36,7 @@ RANK = {
     "symcache.lru_folder": 0,
     "symcache.own_program": 0,
     "symcache.scratch": 0,
+    "symcache.style": 0,
     "symcache.text": 0,
     "symcache.wal": 0,
     "symcache.errors": -1,

@@ -25,6 +25,7 @@ __all__ = ["create_app"]
 
 log = logging.getLogger("symcache.server")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_BODY = frozenset({hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH})
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _MAX_BODY = 4 << 20
 
@@ -34,7 +35,7 @@ def create_app(config: ServerConfig) -> web.Application:
 
     Raises LookupError if a route does not declare who may use it.
     """
-    app = web.Application(middlewares=[_errors, _access], client_max_size=_MAX_BODY)
+    app = web.Application(middlewares=[_error_pages, _errors, _access], client_max_size=_MAX_BODY)
     set_up(app, config)
     app.on_response_prepare.append(_sign)
     health.register(app)
@@ -75,6 +76,21 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(SIGNATURE)
     if symbolicate.is_own_path(request.path):
         response.headers.update(cors_headers(request, request.app[CONFIG].origins))
+
+
+@web.middleware
+async def _error_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Show a browser as a page why a request failed; everybody else gets a line of text."""
+    response = await handler(request)
+    if response.status < 400 or response.content_type != "text/plain" or not isinstance(response, web.Response):
+        return response
+    if not pages.wants_page(request) or request.path.startswith("/api/") or request.match_info.http_exception:
+        return response
+    reason, _, hint = (response.text or "").strip().partition("\nnext: ")
+    shown = await pages.error_page(request, response.status, reason, hint)
+    kept = {name: value for name, value in response.headers.items() if name not in _BODY}
+    shown.headers.update(kept | {"Vary": "Accept"})
+    return shown
 
 
 @web.middleware

@@ -18,11 +18,13 @@ from symcache_server.files.scrubber import Scrubber
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
 from symcache_server.http.limits import Limits
+from symcache_server.http.log_memory import LogMemory
 from symcache_server.http.offload import Offload
 from symcache_server.http.troubles import Troubles
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.module_names import ServedNames
+from symcache_server.lookup.overview import Overview
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
 from symcache_server.lookup.uses import UseLog
@@ -34,10 +36,12 @@ __all__ = [
     "DECODED",
     "LIBRARY",
     "LIMITS",
+    "LOG_MEMORY",
     "MADE",
     "MISS_LOG",
     "NAMES",
     "OFFLOAD",
+    "OVERVIEW",
     "REFRESHER",
     "RESOLVER",
     "SCRUBBER",
@@ -61,6 +65,7 @@ SEARCHERS = web.AppKey("searchers", ThreadPoolExecutor)
 RESOLVER = web.AppKey("resolver", Resolver)
 REFRESHER = web.AppKey("refresher", Refresher)
 MISS_LOG = web.AppKey("miss_log", MissLog)
+OVERVIEW = web.AppKey("overview", Overview)
 USE_LOG = web.AppKey("use_log", UseLog)
 CACHE_MATCHER = web.AppKey("cache_matcher", CacheMatcher)
 DECODED = web.AppKey("decoded", DecodedCache)
@@ -72,6 +77,7 @@ SOURCES = web.AppKey("sources", SourceTrees)
 TROUBLES = web.AppKey("troubles", Troubles)
 TOKENS = web.AppKey("tokens", TokenStore)
 LIMITS = web.AppKey("limits", Limits)
+LOG_MEMORY = web.AppKey("log_memory", LogMemory)
 OFFLOAD = web.AppKey("offload", Offload)
 """Absent where this server sends every body itself."""
 

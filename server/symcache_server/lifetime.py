@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from symcache.dump import SourceTrees
-from symcache.errors import StorageError
+from symcache.errors import StorageError, SymcacheError
 from symcache.library import Library
 from symcache.symbolicate import NamesFolder
 from symcache_server.config import ServerConfig
@@ -27,6 +27,7 @@ from symcache_server.files.scrubber import Scrubber
 from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import TokenStore
 from symcache_server.http.limits import Limits
+from symcache_server.http.log_memory import LogMemory
 from symcache_server.http.metric_files import SLOT
 from symcache_server.http.metrics import DROPPED, LOOP_DELAY, access_writer
 from symcache_server.http.offload import Offload
@@ -38,10 +39,12 @@ from symcache_server.keys import (
     DECODED,
     LIBRARY,
     LIMITS,
+    LOG_MEMORY,
     MADE,
     MISS_LOG,
     NAMES,
     OFFLOAD,
+    OVERVIEW,
     REFRESHER,
     RESOLVER,
     SCRUBBER,
@@ -51,10 +54,12 @@ from symcache_server.keys import (
     TROUBLES,
     UPLOADS,
     USE_LOG,
+    in_background,
 )
 from symcache_server.lookup.cache_match import CacheMatcher
 from symcache_server.lookup.misses import MissLog
 from symcache_server.lookup.module_names import ServedNames
+from symcache_server.lookup.overview import Overview
 from symcache_server.lookup.refresh import Refresher
 from symcache_server.lookup.resolver import Resolver
 from symcache_server.lookup.upstreams import Upstreams, station
@@ -101,23 +106,25 @@ def set_up(app: web.Application, config: ServerConfig) -> None:
     app[MISS_LOG], app[USE_LOG] = MissLog(config.state_dir / "misses.db"), uses
     names = NamesFolder(config.cache_dir / "names", config.cache_bytes // _NAMES_SHARE)
     app[NAMES] = ServedNames(config, resolver, decoded, app[MISS_LOG], names)
+    app[OVERVIEW] = Overview(background, config.releases)
     app[SEARCHERS] = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="search")
-    app[TROUBLES] = Troubles()
+    app[TROUBLES], app[LOG_MEMORY] = Troubles(), LogMemory()
     app.cleanup_ctx.append(_lifetime)
 
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
-    tasks = [
-        asyncio.create_task(work(app))
-        for work in (_keep_up, _write_misses, _write_uses, _look_after_disks, _measure_delay)
-    ]
+    log.addHandler(app[LOG_MEMORY])
+    duties = (_keep_up, _keep_overview, _write_misses, _write_uses, _look_after_disks, _measure_delay)
+    tasks = [asyncio.create_task(duty(app)) for duty in duties]
     app[SCRUBBER].start()
     yield
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await app[NAMES].close()
+    log.removeHandler(app[LOG_MEMORY])
+    app[OVERVIEW].stop()
     await app[RESOLVER].close()
     with contextlib.suppress(StorageError):  # which was told while it served
         await asyncio.to_thread(app[MISS_LOG].close)
@@ -136,6 +143,17 @@ async def _keep_up(app: web.Application) -> None:
     while True:
         await asyncio.sleep(app[CONFIG].refresh_seconds)
         await app[REFRESHER].refresh()
+
+
+async def _keep_overview(app: web.Application) -> None:
+    """Find out what pages show of whole releases before anybody wants to see it."""
+    while True:
+        try:
+            await in_background(app, app[OVERVIEW].fill)
+            app[TROUBLES].note("overview", "")
+        except (SymcacheError, OSError) as error:
+            app[TROUBLES].note("overview", f"the releases cannot be looked through: {error}")
+        await asyncio.sleep(app[CONFIG].refresh_seconds)
 
 
 async def _write_misses(app: web.Application) -> None:

@@ -1,5 +1,6 @@
 """The catalog: a SQLite index over the records of a store. Disposable: it can always be folded anew."""
 
+from symcache.catalog.browse import ImageOrder
 from symcache.catalog.catalog import Catalog
 from symcache.catalog.file import copy_catalog
 from symcache.catalog.ranking import OWN_EXTRACTOR
@@ -7,12 +8,18 @@ from symcache.catalog.rows import (
     CacheFileRow,
     CollectedImage,
     Conflict,
+    Counts,
+    Growth,
+    Harvest,
     HarvestRow,
+    Listing,
     ManifestRow,
     MissingImage,
     Occurrence,
+    PathSummary,
     ReleaseRow,
     Removal,
+    StoredSize,
 )
 from symcache.catalog.schema import SCHEMA_VERSION, release_order
 
@@ -23,12 +30,19 @@ __all__ = [
     "Catalog",
     "CollectedImage",
     "Conflict",
+    "Counts",
+    "Growth",
+    "Harvest",
     "HarvestRow",
+    "ImageOrder",
+    "Listing",
     "ManifestRow",
     "MissingImage",
     "Occurrence",
+    "PathSummary",
     "ReleaseRow",
     "Removal",
+    "StoredSize",
     "copy_catalog",
     "release_order",
 ]

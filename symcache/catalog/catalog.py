@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from symcache.catalog.browse import Browse
 from symcache.catalog.completeness import Completeness
-from symcache.catalog.lookup import Lookup
 from symcache.catalog.records import Records
 from symcache.catalog.releases import Releases
 
 __all__ = ["Catalog"]
 
 
-class Catalog(Lookup, Releases, Records, Completeness):
-    """The index over the records of a store: look-up, releases, records, completeness."""
+class Catalog(Browse, Releases, Records, Completeness):
+    """The index over the records of a store: look-up, browsing, releases, records, completeness."""

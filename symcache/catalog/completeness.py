@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from uuid import UUID
 
 from symcache.catalog.file import CatalogFile
 from symcache.catalog.rows import BlobUse, Counts, LiveBlobs, MissingImage
-from symcache.model import uuid_text
 
 __all__ = ["Completeness"]
+
+_VARIABLES = 500
 
 
 class Completeness(CatalogFile):
@@ -72,21 +72,35 @@ class Completeness(CatalogFile):
     def missing_images(self, uuids: Collection[UUID]) -> dict[UUID, MissingImage]:
         """Return those of `uuids` that a harvest lists and nothing was stored for; of several builds, the last."""
         found: dict[UUID, MissingImage] = {}
-        if not uuids:
-            return found  # the view goes over all manifests
-        for text, build, path in self._all(
-            "SELECT uuid, build, path FROM missing WHERE uuid IN (SELECT value FROM json_each(?)) ORDER BY build DESC",
-            [json.dumps([uuid_text(u) for u in uuids])],
-        ):
-            found.setdefault(UUID(text), MissingImage(build or "", path))
+        for marks, part in _parts(uuids):
+            for uuid, build, path in self._all(
+                "SELECT m.uuid, r.build, p.path FROM manifest_entries m JOIN records r ON r.id = m.record"  # noqa: S608
+                " JOIN paths p ON p.id = m.path JOIN layouts l ON l.id = m.layout"
+                f" WHERE m.uuid IN ({marks}) AND r.live AND NOT EXISTS ("
+                "  SELECT 1 FROM objects o JOIN layouts k ON k.id = o.layout JOIN records x ON x.id = o.record"
+                "  WHERE o.path = m.path AND o.uuid = m.uuid AND k.kind = l.kind AND k.arch = l.arch"
+                "  AND k.cache_uuid = l.cache_uuid AND x.live AND x.build IS r.build) ORDER BY r.build DESC",
+                part,
+            ):
+                found.setdefault(UUID(bytes=uuid), MissingImage(build or "", path))
         return found
 
     def builds_of_caches(self, caches: Collection[UUID]) -> dict[UUID, str]:
         """Return the build of each of these shared caches that a harvest knows; of several builds, the last."""
-        if not caches:
-            return {}
-        rows = self._all(
-            "SELECT cache_uuid, build FROM caches WHERE cache_uuid IN (SELECT value FROM json_each(?)) ORDER BY build",
-            [json.dumps([uuid_text(u) for u in caches])],
-        )
-        return {UUID(text): build or "" for text, build in rows}
+        found: dict[UUID, str] = {}
+        for marks, part in _parts(caches):
+            rows = self._all(
+                "SELECT DISTINCT l.cache_uuid, r.build FROM manifest_entries m JOIN layouts l ON l.id = m.layout"  # noqa: S608
+                f" JOIN records r ON r.id = m.record WHERE l.cache_uuid IN ({marks}) AND r.live ORDER BY r.build",
+                part,
+            )
+            found |= {UUID(bytes=cache): build or "" for cache, build in rows}
+        return found
+
+
+def _parts(uuids: Collection[UUID]) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield UUIDs as as many values as a statement may have, each time with their marks."""
+    values = [u.bytes for u in uuids]
+    for start in range(0, len(values), _VARIABLES):
+        part = values[start : start + _VARIABLES]
+        yield ",".join("?" * len(part)), part

@@ -15,16 +15,21 @@ __all__ = [
     "Conflict",
     "Counts",
     "FoldedRecord",
+    "Growth",
+    "Harvest",
     "HarvestRow",
+    "Listing",
     "LiveBlobs",
     "ManifestRow",
     "MissingImage",
     "Occurrence",
+    "PathSummary",
     "RecordId",
     "RecordRow",
     "ReleaseRow",
     "Removal",
     "Retirement",
+    "StoredSize",
 ]
 
 
@@ -223,3 +228,57 @@ class MissingImage(NamedTuple):
 
     build: str
     path: str
+
+
+class PathSummary(NamedTuple):
+    """A path of live images: how many different UUIDs it has had, in how many builds, and the newest of these."""
+
+    path: str
+    uuids: int
+    builds: int
+    newest: str | None
+
+
+class Listing(NamedTuple):
+    """A part of a list: how long all of it is, and the rows of this part."""
+
+    total: int
+    rows: list[Occurrence]
+
+
+class Harvest(NamedTuple):
+    """A live record that stored something. Times are those of the machine that wrote it: UTC, ISO 8601."""
+
+    record: str
+    """Its id."""
+    trust: Trust
+    product: str
+    version: str
+    extra: str
+    build: str | None
+    sealed: bool
+    source: str
+    extractor: str
+    operator: str
+    started: str
+    finished: str
+    problems: int
+    images: int
+    """Different UUIDs that it stored."""
+
+
+class StoredSize(NamedTuple):
+    """Different contents of images and of raw shared cache files, and their bytes before compression."""
+
+    images: int
+    image_bytes: int
+    cache_files: int
+    cache_bytes: int
+
+
+class Growth(NamedTuple):
+    """What content came on a day (UTC) that was not there before, in bytes before compression."""
+
+    day: str
+    image_bytes: int
+    cache_bytes: int

@@ -96,6 +96,8 @@ def _next_steps(shop: _Workshop, url: str, build: str) -> None:
     console.print("Try next:")
     for line in lines:
         console.print(f"  {plain(line)}", soft_wrap=True)
+    if shop.keep:
+        console.print(f"In a browser: [bold]{url}[/]", soft_wrap=True)
 
 
 @dataclass

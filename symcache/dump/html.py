@@ -7,7 +7,9 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
+from symcache.style import style_sheet
 from symcache.text import printable_value
 
 __all__ = ["to_html"]
@@ -28,4 +30,5 @@ def _template() -> Template:
 
 def to_html(reports: Sequence[dict[str, Any]]) -> str:
     """Return a page about some analyses, each as `Analysis.to_json` gives it, or an object with `dump` and `error`."""
-    return _template().render(reports=reports)
+    # Ours, and no markup in a sheet: there is nothing in it to escape.
+    return _template().render(reports=reports, style=Markup(style_sheet()))  # noqa: S704

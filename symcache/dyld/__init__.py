@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from symcache.dyld.cache import Image, MissingFile, SharedCache
     from symcache.dyld.cache_file import CacheFilePart
     from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
+    from symcache.dyld.exported import ExportedSymbol, exported_symbols
     from symcache.dyld.exports import read_exports
     from symcache.dyld.extract import Extracted, ExtractReport, Failed, extract_all, extract_image
     from symcache.dyld.header import (
@@ -45,6 +46,7 @@ __all__ = [
     "AddressSpace",
     "CacheFilePart",
     "Companion",
+    "ExportedSymbol",
     "ExtractReport",
     "Extracted",
     "Failed",
@@ -62,6 +64,7 @@ __all__ = [
     "canonical_arch",
     "check_pages",
     "companions",
+    "exported_symbols",
     "extract_all",
     "extract_image",
     "find_caches",
@@ -89,6 +92,7 @@ __getattr__ = late_imports(
         "cache": ("Image", "MissingFile", "SharedCache"),
         "cache_file": ("CacheFilePart",),
         "code_signature": ("SignedPages", "check_pages", "platform_identifier"),
+        "exported": ("ExportedSymbol", "exported_symbols"),
         "exports": ("read_exports",),
         "extract": ("Extracted", "ExtractReport", "Failed", "extract_all", "extract_image"),
         "header": ("HEAD_SIZE", "MAX_HEADER", "Header", "Mapping", "parse_header", "parse_mappings", "parse_subcaches"),

@@ -8,6 +8,7 @@ from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
     from symcache.verify.check import verify
+    from symcache.verify.coverage import CoverageCell, CoverageState, ReleaseCoverage, release_coverage
     from symcache.verify.crash_reports import CrashReport, ReportModule, parse_uuid_list, read_report
     from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
     from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SYSTEM",
+    "CoverageCell",
+    "CoverageState",
     "CrashReport",
     "Difference",
     "Expectations",
@@ -38,6 +41,7 @@ __all__ = [
     "Lack",
     "Level",
     "MissedRequest",
+    "ReleaseCoverage",
     "ReleaseDiff",
     "ReleaseSummary",
     "ReportModule",
@@ -64,6 +68,7 @@ __all__ = [
     "plan_pruning",
     "read_report",
     "read_reports",
+    "release_coverage",
     "remote_builds",
     "remote_holder",
     "remote_misses",
@@ -79,6 +84,7 @@ __getattr__ = late_imports(
     __name__,
     {
         "check": ("verify",),
+        "coverage": ("CoverageCell", "CoverageState", "ReleaseCoverage", "release_coverage"),
         "crash_reports": ("CrashReport", "ReportModule", "parse_uuid_list", "read_report"),
         "diff": ("Difference", "ReleaseDiff", "diff_releases"),
         "expectations": ("SYSTEM", "Expectations", "family_of_path"),

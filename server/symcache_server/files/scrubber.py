@@ -98,8 +98,12 @@ class Scrubber:
 
     def tell(self) -> None:
         """Have the metrics say how old the oldest check is."""
-        for area in self._areas:
-            OLDEST_CHECK.labels(area.name).set(self._state.oldest(area.key, time.time()))
+        for name, checked in self.oldest(time.time()).items():
+            OLDEST_CHECK.labels(name).set(checked)
+
+    def oldest(self, now: float) -> dict[str, float]:
+        """Return by area when that folder was checked which waits longest for it, in seconds since 1970."""
+        return {area.name: self._state.oldest(area.key, now) for area in self._areas}
 
     def check_next(self, now: float) -> bool:
         """Read the folder whose turn is longest ago; return False if none is due at `now`, in seconds since 1970."""

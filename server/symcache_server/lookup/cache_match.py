@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from threading import Lock
 from uuid import UUID
 
-import zstandard
-
 from symcache.catalog import Occurrence
-from symcache.errors import NotFoundError
 from symcache.library import Library
 from symcache.macho import text_address
 from symcache.model import Kind
+from symcache_server.lookup.heads import read_head
 
 __all__ = ["CacheMatch", "CacheMatcher"]
 
@@ -77,16 +75,9 @@ class CacheMatcher:
         with self._lock:
             if image.sha256 in self._addresses:
                 return self._addresses[image.sha256]
-        address = text_address(self._head(image))
+        address = text_address(read_head(self._library, image.sha256, _HEAD))
         with self._lock:
             self._addresses[image.sha256] = address
             if len(self._addresses) > _REMEMBERED:
                 self._addresses.popitem(last=False)
         return address
-
-    def _head(self, image: Occurrence) -> bytes:
-        try:
-            with self._library.open_stored(image.sha256) as stored:
-                return zstandard.ZstdDecompressor().stream_reader(stored).read(_HEAD)
-        except (NotFoundError, zstandard.ZstdError):
-            return b""  # lost or damaged: it fits nowhere, and whoever verifies the library finds it

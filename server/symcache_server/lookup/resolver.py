@@ -86,6 +86,10 @@ class Resolver:
         bound = image.cache in {None, fetched.cache_uuid} and image.build in {None, fetched.build}
         return fetched if bound else None
 
+    def upstream_states(self) -> list[dict[str, str]]:
+        """Return `url` of each other server, without its token, and `problem`: why it is left out at the moment."""
+        return self._upstreams.states() if self._upstreams is not None else []
+
     def forget(self) -> None:
         """Drop remembered results: the library has changed."""
         self._age += 1

@@ -156,6 +156,10 @@ class Upstreams:
             ) from wrong
         return None
 
+    def states(self) -> list[dict[str, str]]:
+        """Return `url` of each server, without its token, and `problem`: why it is left out at the moment."""
+        return [{"url": url, "problem": self._is_down(url)} for url in self._urls]
+
     def _is_down(self, url: str) -> str:
         """Return why no request is sent to a server, or an empty string."""
         until, reason = self._down.get(url, (0.0, ""))

@@ -27,13 +27,31 @@ _WHO_MAY = {
     "GET /readyz": _READ,
     "GET /metrics": _READ,
     "GET /": _READ,
+    "GET /index.json": _READ,
     "GET /search": _READ,
+    "GET /search.json": _READ,
+    "POST /search": _READ,
     "GET /releases": _READ,
     "GET /releases/{build}": _READ,
+    "GET /releases/{build}.json": _READ,
+    "GET /diff": _READ,
+    "GET /diff/{before}/{after}": _READ,
+    "GET /diff/{before}/{after}.json": _READ,
     "GET /images/{uuid}": _READ,
+    "GET /images/{uuid}.json": _READ,
+    "GET /images/{uuid}/symbols": _READ,
+    "GET /images/{uuid}/symbols.json": _READ,
     "GET /images/{uuid}/{sha256}": _READ,
     "GET /missing": _READ,
+    "GET /missing.json": _READ,
+    "GET /report": _READ,
+    "POST /report": _READ,
+    "POST /report.json": _READ,
+    "GET /status": _READ,
+    "GET /status.json": _READ,
     "GET /style.css": _READ,
+    "GET /script.js": _READ,
+    "GET /icon.svg": _READ,
     "GET /api/v1/openapi.json": _READ,
     "POST /api/v1/uuids": _READ,
     "GET /api/v1/uuids/{uuid}": _READ,
@@ -58,6 +76,7 @@ _WHO_MAY = {
     "* /{path}": _READ,
 }
 """The lowest scope that may; where reads are open, nobody needs a token for `read`."""
+_PARTS = {"uuid": _UUID, "sha256": _SHA256, "build": "22G120", "before": "1A1", "after": "1A2", "path": "nothing"}
 _LOOK_UPS = [
     f"GET /buildid/{_UUID}/executable",
     f"GET /build/22G120/buildid/{_UUID}/debuginfo",
@@ -98,11 +117,8 @@ async def test_nobody_may_more_than_the_table_says(config: ServerConfig, open_re
     tokens = {scope.value: TokenStore(config.tokens).create(f"my-{scope}", [scope]) for scope in Scope}
     clients = {"": {}, "a guess": {"Authorization": "Bearer guess"}}
     clients |= {scope: {"Authorization": f"Bearer {token}"} for scope, token in tokens.items()}
-    table = {
-        route.format(uuid=_UUID, sha256=_SHA256, build="22G120", path="nothing", token="guess"): scope
-        for route, scope in _WHO_MAY.items()
-        if not route.startswith("*")
-    }
+    routes = {route: scope for route, scope in _WHO_MAY.items() if not route.startswith("*")}
+    table = {route.format(**_PARTS, token="guess"): scope for route, scope in routes.items()}
     table |= {route.replace("GET", "HEAD"): scope for route, scope in table.items() if route.startswith("GET")}
     table |= dict.fromkeys(_LOOK_UPS, _READ)
     order = [_EVERYBODY, *tokens, _IN_PATH]

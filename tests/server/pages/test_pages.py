@@ -22,11 +22,11 @@ class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
         self.links += [value for name, value in attrs if name in {"href", "src", "action"} and value]
 
     def handle_data(self, data: str) -> None:
@@ -54,12 +54,14 @@ def test_every_link_leads_somewhere(server: Server, samples: Samples) -> None:
         assert answer.status in {200, 302}, path
         if answer.headers.get("content-type", "").startswith("text/html"):
             page = _page(server, path)
-            assert "script" not in page.tags
             for link in page.links:
-                target = urljoin(server.url + path, link)
+                target = urljoin(server.url + path, link).partition("#")[0]
                 assert target.startswith(server.url), link
-                waiting.append(target.removeprefix(server.url))
-    assert {"/releases/22G120", "/releases/23A344", f"/images/{uuid_text(SHARED_UUID)}", "/style.css"} <= seen
+                # What is made of an image takes a process of its own; a form needs its fields: other tests have them.
+                if not target.endswith((".sym", "/symbols", "/diff")):
+                    waiting.append(target.removeprefix(server.url))
+    assert {"/releases/22G120", "/releases/23A344", f"/images/{uuid_text(SHARED_UUID)}", "/status"} <= seen
+    assert {"/style.css", "/script.js", "/icon.svg"} <= {path.partition("?")[0] for path in seen}
     content = hashlib.sha256(samples.variants["22G120"].read_bytes()).hexdigest()
     assert f"/images/{uuid_text(SHARED_UUID)}/{content}" in seen
 
@@ -67,11 +69,23 @@ def test_every_link_leads_somewhere(server: Server, samples: Samples) -> None:
 def test_search_finds_names_and_uuids(server: Server, samples: Samples) -> None:
     page = _page(server, "/search?q=libmov*")
     assert f"/images/{uuid_text(SHARED_UUID)}" in page.links
-    assert page.text.count("/usr/lib/libmoved.dylib") == 2
+    assert page.text.count("libmoved.dylib") == 2
+    for text in ("LIBMOVED", "usr lib moved", "/usr/lib/libmoved.dylib", "libmoved.dylib"):
+        answer = request(server.url, f"/search?q={quote(text)}")
+        assert (answer.status, answer.headers["location"]) == (302, f"/images/{uuid_text(SHARED_UUID)}"), text
+    for text in ("22g120", "13.6", "macOS 13", "Ventura"):
+        answer = request(server.url, f"/search?q={quote(text)}")
+        assert (answer.status, answer.headers["location"]) == (302, "/releases/22G120"), text
+    content = hashlib.sha256(samples.variants["22G120"].read_bytes()).hexdigest()
+    assert (
+        request(server.url, f"/search?q={content}").headers["location"].startswith(f"/images/{uuid_text(SHARED_UUID)}#")
+    )
+    cache = uuid_text(CACHES["23A344"])
+    assert request(server.url, f"/search?q={cache}").headers["location"] == "/releases/23A344"
     for text in (str(SHARED_UUID), SHARED_UUID.hex.upper(), f"  {SHARED_UUID} "):
         answer = request(server.url, f"/search?q={quote(text)}")
         assert (answer.status, answer.headers["location"]) == (302, f"/images/{uuid_text(SHARED_UUID)}")
-    assert "0 found" in _page(server, "/search?q=nothing").text
+    assert "Nothing here is called so" in _page(server, "/search?q=nothing").text
     assert request(server.url, f"/images/{'0' * 32}").status == 404
     assert request(server.url, "/images/x").status == 400
     assert request(server.url, "/releases/22G120?from=x").status == 400
@@ -87,10 +101,11 @@ def test_names_from_strangers_are_text(samples: Samples, tmp_path: Path) -> None
             "/releases/22G120",
             "/search?q=*script*",
             f"/search?q={quote(evil)}",
-            f"/search?q={quote('<script>')}",
+            f"/search?q={quote('<script> nobody')}",
         ):
             page = _page(server, path)
-            assert not page.tags & {"script", "img"}, path
+            assert page.tags.count("script") == 1, path  # which comes from here, and has an address
+            assert "img" not in page.tags, path
             assert "\u202e" not in page.text, path
         assert "{{7*7}}" in _page(server, f"/images/{SHARED_UUID}").text
         answer = request(server.url, f"/buildid/{SHARED_UUID.hex}/executable")
@@ -112,7 +127,7 @@ def test_a_download_is_what_its_row_says(samples: Samples, tmp_path: Path) -> No
         ingest(library, stage_paths([files[3]], tmp_path / "scratch"))
     with serve(tmp_path / "library", tmp_path / "server") as server:
         page = _page(server, f"/images/{SHARED_UUID}")
-        links = [link for link in page.links if SHARED_UUID.hex in link.lower().replace("-", "")]
+        links = [link for link in page.links if re.fullmatch("/images/[^/]*/[0-9a-f]{64}", link)]
         shown = re.findall("([0-9a-f]{16})…", page.text)
         got = [hashlib.sha256(request(server.url, link).body).hexdigest() for link in links]
         assert [content[:16] for content in got] == shown

@@ -1,0 +1,133 @@
+"""What pages show of whole releases, kept until the records of a release change: to find it out takes a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from symcache.catalog import Conflict, Counts, Growth, Harvest, ReleaseRow, StoredSize
+from symcache.errors import NotFoundError
+from symcache.library import Library
+from symcache.verify import Expectations, ReleaseCoverage, ReleaseDiff, diff_releases, release_coverage
+
+__all__ = ["Overview", "ReleaseView", "Totals"]
+
+_MOST_HARVESTS = 50
+_DIFFS = 8
+_Key = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class ReleaseView:
+    """One release: what it is, where it comes from, what there is of it."""
+
+    release: ReleaseRow
+    coverage: ReleaseCoverage | None
+    """None where nothing of it was harvested: it was imported."""
+    size: StoredSize
+    harvests: Sequence[Harvest]
+    """The latest of them, latest first."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What all records of a library come to."""
+
+    key: _Key
+    """All that it depends on."""
+    growth: Sequence[Growth]
+    conflicts: Sequence[Conflict]
+    counts: Counts
+
+
+class Overview:
+    """Releases of a library, held against the site's table. May be used from several threads."""
+
+    def __init__(self, library: Library, releases: Path | None) -> None:
+        self._library, self._table = library, releases
+        self._views: dict[str, tuple[_Key, ReleaseView]] = {}
+        self._totals: Totals | None = None
+        self._diffs: OrderedDict[_Key, ReleaseDiff] = OrderedDict()
+        self._work = threading.Lock()
+        """One thread at a time finds out what is not known yet: others would find out the same."""
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Have `fill` end at the next release."""
+        self._stop.set()
+
+    def releases(self) -> list[tuple[ReleaseRow, ReleaseView | None]]:
+        """Return all releases, newest first, with what is known of them by now."""
+        keys = self._keys()
+        return [(row, self._known(row.build, keys)) for row in self._library.releases()]
+
+    def release(self, build: str) -> ReleaseView:
+        """Return one release, found out now if need be. Raises NotFoundError."""
+        keys = self._keys()
+        if (view := self._known(build, keys)) is not None:
+            return view
+        row = next((r for r in self._library.releases() if r.build == build), None)
+        if row is None:
+            raise NotFoundError(f"{build[:80]!r}: no such build in the library", hint="/ lists them")
+        with self._work:
+            if (view := self._known(build, keys)) is None:
+                view = self._look(row)
+                self._views[build] = keys.get(build, ()), view
+        return view
+
+    def totals(self) -> Totals | None:
+        """Return what the whole library comes to, or None where nobody knows yet: it takes seconds to count."""
+        return self._totals
+
+    def diff(self, before: str, after: str) -> ReleaseDiff:
+        """Return what differs between two builds. Raises NotFoundError."""
+        keys = self._keys()
+        key = before, keys.get(before), after, keys.get(after)
+        if (known := self._diffs.get(key)) is None:
+            with self._work:
+                known = self._diffs[key] = diff_releases(self._library, before, after)
+                while len(self._diffs) > _DIFFS:
+                    self._diffs.popitem(last=False)
+        return known
+
+    def fill(self) -> None:
+        """Find out whatever is not known: that may take seconds, so it is done before anybody wants to see it."""
+        keys = self._keys()
+        for gone in self._views.keys() - keys.keys():
+            self._views.pop(gone, None)
+        for row in self._library.releases():
+            began = time.monotonic()
+            if self._known(row.build, keys) is None:
+                with self._work:
+                    self._views[row.build] = keys.get(row.build, ()), self._look(row)
+                # It is done in Python, of which there is one at a time: look-ups come first.
+                self._stop.wait(time.monotonic() - began)
+            if self._stop.is_set():
+                return
+        key = tuple(sorted(keys.items()))
+        if self._totals is None or self._totals.key != key:
+            catalog = self._library.catalog
+            self._totals = Totals(key, catalog.growth(), self._library.conflicts(), catalog.counts())
+
+    def _keys(self) -> dict[str, _Key]:
+        """Return by build all that what is known of it depends on."""
+        status = self._table.stat() if self._table else None
+        table = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
+        return {build: (*ids, table) for build, ids in self._library.catalog.records_by_build().items()}
+
+    def _known(self, build: str, keys: dict[str, _Key]) -> ReleaseView | None:
+        key, view = self._views.get(build, (None, None))
+        return view if key is not None and key == keys.get(build) else None
+
+    def _look(self, row: ReleaseRow) -> ReleaseView:
+        catalog = self._library.catalog
+        return ReleaseView(
+            row,
+            release_coverage(self._library, row.build, Expectations.load(self._table)),
+            catalog.size_of_build(row.build),
+            catalog.harvests(_MOST_HARVESTS, row.build),
+        )

@@ -1,0 +1,151 @@
+"""How a page is made: one document of plain data, which is shown by a template and sent as it is behind `.json`.
+
+Everything in it comes from other machines: Jinja escapes it, and `finalize` makes what is not printable visible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp_jinja2
+import jinja2
+import markupsafe
+from aiohttp import hdrs, web
+
+from symcache import __version__
+from symcache.style import style_sheet
+from symcache.text import json_printable, printable, printable_value
+from symcache_server.keys import in_background
+
+__all__ = ["FILES", "add_page", "error_page", "page", "query_link", "set_up", "static_file", "wants_page"]
+
+FILES = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_HEADERS = {
+    # One script and one style sheet, from here; in nobody's frame: what pages list was named by strangers.
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
+    " img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_STATUSES = frozenset(HTTPStatus)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def set_up(app: web.Application) -> None:
+    """Give the application its templates."""
+    environment = aiohttp_jinja2.setup(
+        app,
+        loader=jinja2.PackageLoader("symcache_server.pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable_value,
+    )
+    environment.filters |= {
+        "size": _size,
+        "segment": lambda text: quote(str(text), safe=""),
+        "number": lambda number: f"{number:,}".replace(",", "\u202f"),
+        "day": _day,
+        "lines": lambda text: markupsafe.escape(printable(text, keep="\n\t")),
+        "folder": lambda path: str(path).rpartition("/")[0],
+        "name": lambda path: str(path).rpartition("/")[2],
+        "count": lambda number, one, many="": (
+            f"{number:,} ".replace(",", "\u202f") + (one if number == 1 else many or one + "s")
+        ),
+    }
+    environment.globals |= {"version": __version__, "static": {name: _address(name) for name in FILES}}
+
+
+def add_page(router: web.UrlDispatcher, path: str, handler: Handler) -> None:
+    """Have a handler send a page at `path`, and its document behind `.json`."""
+    router.add_get("/index.json" if path == "/" else f"{path}.json", handler)
+    router.add_get(path, handler)
+
+
+async def page(request: web.Request, template: str, document: Mapping[str, Any], *, status: int = 200) -> web.Response:
+    """Show a document, whose texts are foreign, or send it as JSON where that is requested."""
+    if _is_document(request):
+        body = await in_background(request.app, lambda: json_printable(json.dumps(document)).encode())
+        headers = {"Cache-Control": _HEADERS["Cache-Control"]}
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    path = "/index" if request.path == "/" else request.path.rstrip("/")
+    context = {
+        "has_json": request.method == hdrs.METH_GET and status < 400,
+        **document,
+        "base": f"{request.scheme}://{request.host}",
+        "json_link": f"{quote(path)}.json" + (f"?{query}" if (query := request.rel_url.raw_query_string) else ""),
+    }
+    text = await in_background(request.app, aiohttp_jinja2.render_string, template, request, context)
+    return web.Response(status=status, text=text, content_type="text/html", headers=_HEADERS)
+
+
+def wants_page(request: web.Request) -> bool:
+    """Return whether errors are told on a page, or in a document: debuggers and scripts name no `text/html`."""
+    return "text/html" in request.headers.get(hdrs.ACCEPT, "") or _is_document(request)
+
+
+def _is_document(request: web.Request) -> bool:
+    return (resource := request.match_info.route.resource) is not None and resource.canonical.endswith(".json")
+
+
+async def error_page(request: web.Request, status: int, reason: str, hint: str) -> web.Response:
+    """Say on a page, or behind `.json` in a document, why there is none."""
+    title = HTTPStatus(status).phrase if status in _STATUSES else "This did not work"
+    document = {"title": title, "status": status, "reason": reason, "error": reason, "hint": hint}
+    return await page(request, "error.html", document, status=status)
+
+
+def query_link(request: web.Request, **changes: object) -> str:
+    """Return a link to the page that is requested with other parameters; None takes one away."""
+    parameters = {**request.query, **changes}
+    query = "&".join(
+        f"{quote(name, safe='')}={quote(str(value), safe='')}"
+        for name, value in parameters.items()
+        if value is not None
+    )
+    return f"?{query}"
+
+
+@cache
+def static_file(name: str) -> bytes:
+    """Return one of `FILES`."""
+    if name == "style.css":
+        return style_sheet().encode()
+    return (resources.files("symcache_server.pages") / "static" / name).read_bytes()
+
+
+def _address(name: str) -> str:
+    """Return where a static file is, in this version of it: browsers may keep it for ever."""
+    return f"/{name}?{hashlib.sha256(static_file(name)).hexdigest()[:12]}"
+
+
+def _size(size: int) -> str:
+    """Return a size for people, in binary units."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def _day(time: str) -> str:
+    """Return the day of a time in ISO 8601 as a person says it today; what is no time, as it is."""
+    try:
+        then = datetime.fromisoformat(time)
+    except ValueError:
+        return time[:40]
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    days = (datetime.now(UTC).date() - then.astimezone(UTC).date()).days
+    day = then.astimezone(UTC).date().isoformat()
+    return {0: "today", 1: "yesterday"}.get(days, f"{days} days ago" if 1 < days < 15 else day)

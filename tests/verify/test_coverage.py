@@ -1,0 +1,70 @@
+"""The table of shared caches by release: cell by cell what `verify` says, and what would close a gap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+from symcache.library import Library, Staged, StagedObject, ingest
+from symcache.model import ManifestEntry, Origin, Release
+from symcache.verify import CoverageState, Expectations, Level, ReleaseCoverage, release_coverage, verify
+from tests.support.tiny_image import tiny_image
+
+
+def _harvest(library: Library, folder: Path, version: str, build: str, **archs: int) -> None:
+    """Harvest a release of one image an architecture; where the number is 0, it is listed and not stored."""
+    staged = Staged(Release(version=version, build=build), "test", extractor="symcache")
+    for arch, stored in archs.items():
+        cache, uuid = UUID(bytes=arch.ljust(16).encode()), UUID(bytes=f"{arch}-i".ljust(16).encode())
+        common = {"path": "/usr/lib/libz.dylib", "arch": arch, "uuid": uuid, "cache_uuid": cache}
+        staged.manifest.append(ManifestEntry(**common, origin=Origin.CACHE))
+        if stored:
+            file = tiny_image(folder, arch, uuid)
+            made = {"origin": Origin.CACHE, "extractor": "symcache"}
+            staged.objects.append(StagedObject(file, 0, file.stat().st_size, **common, **made))
+    ingest(library, staged)
+
+
+def _cells(found: ReleaseCoverage | None) -> dict[str, CoverageState]:
+    assert found
+    return {cell.arch: cell.state for cell in found.cells if cell.family == "system"}
+
+
+def test_each_cell_says_what_there_is_and_what_would_close_the_gap(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        _harvest(library, tmp_path, "13.6", "22G120", arm64e=1, x86_64=1)
+        _harvest(library, tmp_path, "14.5", "23F79", arm64e=1, x86_64=1, x86_64h=1)
+        _harvest(library, tmp_path, "15.4", "24E248", arm64e=0, x86_64=1, x86_64h=1)
+        expectations = Expectations.load()
+        complete, partial, missing = CoverageState.COMPLETE, CoverageState.PARTIAL, CoverageState.MISSING
+        old, whole, lacking = (release_coverage(library, b, expectations) for b in ("22G120", "23F79", "24E248"))
+        assert _cells(old) == {"arm64e": complete, "x86_64": complete, "x86_64h": missing}
+        assert _cells(whole) == {"arm64e": complete, "x86_64": complete, "x86_64h": complete}
+        assert _cells(lacking) == {"arm64e": partial, "x86_64": partial, "x86_64h": partial}
+        assert old and whole and lacking
+        assert (old.state, whole.state, lacking.state) == (partial, complete, partial)
+        cell = old.cell("system", "x86_64h")
+        assert cell and cell.step == "harvest a Mac with an Intel processor"
+        assert release_coverage(library, "1A1", expectations) is None
+        for found in (old, whole, lacking):
+            report = verify(library, [found.build], level=Level.CATALOG, expectations=expectations)
+            assert (list(found.findings), found.verdict) == (report.findings, report.verdict)
+
+
+def test_what_the_sites_table_does_not_want_is_no_gap(tmp_path: Path) -> None:
+    table = tmp_path / "releases.toml"
+    table.write_text('archs = ["arm64e", "x86_64"]\n')
+    with Library.open(tmp_path / "library", create=True) as library:
+        _harvest(library, tmp_path, "13.6", "22G120", arm64e=1, x86_64=1)
+        found = release_coverage(library, "22G120", Expectations.load(table))
+    assert found and found.state is CoverageState.COMPLETE
+    assert _cells(found)["x86_64h"] is CoverageState.UNWANTED
+    assert found.findings_total == 0
+
+
+def test_of_many_findings_the_first_are_kept(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        _harvest(library, tmp_path, "15.4", "24E248", arm64e=0, x86_64=0, x86_64h=1)
+        found = release_coverage(library, "24E248", Expectations.load(), most_findings=1)
+    assert found and len(found.findings) == 1
+    assert found.findings_total > 1
