@@ -16,7 +16,7 @@ from tests.support.servers import SHARED_UUID, Samples, serve
 
 def test_what_is_served_is_noted_once_a_day_and_stays(samples: Samples, tmp_path: Path) -> None:
     location = tmp_path / "library"
-    shutil.copytree(samples.library, location)
+    shutil.copytree(samples.library, location, ignore=shutil.ignore_patterns("uses"))  # of other tests' servers
     with serve(location, tmp_path / "server") as server:
         path = f"/buildid/{uuid_text(SHARED_UUID).replace('-', '').lower()}/executable"
         assert request(server.url, path).status == 200
