@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from symcache.verify.missing import MissedRequest, Wanted, missing_images
     from symcache.verify.modules import library_holder, read_reports, verify_modules
     from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
-    from symcache.verify.policy import RetentionPolicy, SyncPolicy, version_number
+    from symcache.verify.policy import RetentionPolicy, SyncPolicy, is_beta, version_number
     from symcache.verify.remote import (
         remote_builds,
         remote_holder,
@@ -57,6 +57,7 @@ __all__ = [
     "family_of_path",
     "github_lines",
     "has_cryptexes",
+    "is_beta",
     "junit_xml",
     "library_holder",
     "load_waivers",
@@ -92,7 +93,7 @@ __getattr__ = late_imports(
         "missing": ("MissedRequest", "Wanted", "missing_images"),
         "modules": ("library_holder", "read_reports", "verify_modules"),
         "musts": ("Had", "Lack", "has_cryptexes", "lost_cryptexes", "musts_lacking"),
-        "policy": ("RetentionPolicy", "SyncPolicy", "version_number"),
+        "policy": ("RetentionPolicy", "SyncPolicy", "is_beta", "version_number"),
         "remote": ("remote_builds", "remote_holder", "remote_misses", "verify_against_library", "verify_coverage"),
         "retention": ("Verdict", "plan_pruning"),
         "verdicts": ("github_lines", "junit_xml", "markdown"),

@@ -8,10 +8,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-__all__ = ["BuildName", "RetentionPolicy", "SyncPolicy", "Version", "version_number"]
+__all__ = ["BuildName", "RetentionPolicy", "SyncPolicy", "Version", "is_beta", "version_number"]
 
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 BuildName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+_BETA = re.compile(r"[0-9]{1,3}[A-Z](?:5[0-9]{3}[a-z]?|[0-9]{1,4}[a-z])")
+"""Apple numbers betas from 5000 on, and ends them with a letter. Security Responses have more digits."""
 _Days = Annotated[int, Field(ge=0, le=36500)]
 
 
@@ -49,6 +51,11 @@ class RetentionPolicy(BaseModel):
     """Builds that stay whatever the rest says, as those that the table expects do."""
     requested_days: _Days | None = None
     """What a server was asked for within so many days stays."""
+
+
+def is_beta(build: str, extra: str) -> bool:
+    """Return whether a release is a beta by its build and the `extra` of its version, where nobody says so."""
+    return bool(_BETA.fullmatch(build)) or "beta" in extra.lower()
 
 
 @lru_cache(4096)

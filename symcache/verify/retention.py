@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from symcache.catalog import ReleaseRow
 from symcache.library import BuildLog, Library, Publication, SyncLog, Uses, read_uses
-from symcache.verify.policy import RetentionPolicy, version_number
+from symcache.verify.policy import RetentionPolicy, is_beta, version_number
 
 __all__ = ["Verdict", "plan_pruning"]
-
-_SEED = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]")
-"""Builds of betas and Rapid Security Responses end with a letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class _Context:
         published = self._published(row)
         if published is not None:
             return published.kind in {"beta", "rc"}
-        return bool(_SEED.fullmatch(row.build)) and not row.extra
+        return is_beta(row.build, row.extra)
 
     def judge(self, row: ReleaseRow, place: int) -> tuple[bool, str]:
         """Return whether a build goes, and why it does or stays; `place` is its number in its line, 0 for a beta."""

@@ -9,22 +9,15 @@ from urllib.parse import quote
 
 from symcache.catalog import Growth, Harvest, Occurrence, ReleaseRow
 from symcache.model import uuid_text
-from symcache.verify import Finding, ReleaseCoverage
+from symcache.verify import Finding, ReleaseCoverage, is_beta
 from symcache_server.lookup.overview import ReleaseView
 
-__all__ = ["columns", "coverage", "findings", "growth", "harvest", "image", "is_beta", "release", "release_link"]
+__all__ = ["columns", "coverage", "findings", "growth", "harvest", "image", "release", "release_link"]
 
-_SEED = re.compile(r"[0-9]{2}[A-Z]5[0-9]{3}[a-z]?")
-"""Builds of betas: Apple numbers them from 5000 on."""
 _SOURCE = re.compile(r"ssh://[A-Za-z0-9._@:\[\]-]{1,200}|/[A-Za-z0-9._/@+-]{1,300}")
 """What a source may be that somebody pastes into a shell: another machine has named it."""
 _FAMILIES = ("system", "driverkit", "exclavekit", "x86support", "simulator")
 _ARCHS = ("arm64e", "arm64e.x1", "arm64", "x86_64h", "x86_64", "i386")
-
-
-def is_beta(row: ReleaseRow) -> bool:
-    """Return whether a release is a beta, by its build."""
-    return bool(_SEED.fullmatch(row.build)) or "beta" in row.extra.lower()
 
 
 def release(row: ReleaseRow, view: ReleaseView | None) -> dict[str, Any]:
@@ -37,7 +30,7 @@ def release(row: ReleaseRow, view: ReleaseView | None) -> dict[str, Any]:
         "build": row.build,
         "title": " ".join(part for part in (row.product, row.version, row.extra) if part),
         "link": f"/releases/{quote(row.build, safe='')}",
-        "beta": is_beta(row),
+        "beta": is_beta(row.build, row.extra),
         "sealed": row.sealed,
         "listed": row.listed,
         "images": row.images,
