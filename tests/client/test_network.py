@@ -21,6 +21,7 @@ from tests.client.lying_server import LyingServer
 from tests.support.http_proxy import HttpProxy, http_proxy, make_certificates
 from tests.support.ports import free_port
 from tests.support.servers import Samples, Server, serve
+from tests.support.waiting import until
 
 CLIENT = """
 import json, sys, uuid
@@ -76,7 +77,7 @@ def test_all_that_is_asked_goes_by_the_proxy_in_tls_and_an_own_authority_is_trus
         images, file, releases = json.loads(output)
         assert (images, Path(file).read_bytes(), releases) == (1, samples.dylib.read_bytes(), 2)
         # One connection each for the look-up, the download and the document, and nothing in clear.
-        assert proxy.passed(f"CONNECT 127.0.0.1:{server.url.rpartition(':')[2]}") == 3
+        until(lambda: proxy.passed(f"CONNECT 127.0.0.1:{server.url.rpartition(':')[2]}") == 3)
         assert proxy.passed("GET ") == proxy.passed("POST ") == 0
         for error in _failure(server.url, tmp_path / "other", samples.uuid):
             assert "its certificate is not accepted" in str(error)
@@ -97,7 +98,7 @@ def test_plain_http_goes_by_its_proxy(
         assert samples.uuid in client.look_up([samples.uuid]).images
         request = ImageRequest(samples.uuid)
         assert client.fetch_many([request])[request].path.read_bytes() == samples.dylib.read_bytes()
-    assert proxy.passed("POST ") == proxy.passed("GET ") == 1
+    until(lambda: proxy.passed("POST ") == proxy.passed("GET ") == 1)  # it writes when they are closed
     monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")  # as many write it
     for error in _failure(server.url, tmp_path / "other", samples.uuid):
         assert f"the proxy http://127.0.0.1:{proxy.port}: 407 " in str(error)
