@@ -86,6 +86,12 @@ def test_addresses_as_atos_takes_them(of: object, run: Run, tmp_path: Path) -> N
     assert done.exit_code == 0
 
 
+def test_a_binary_near_the_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symcache.cli.addresses._PARENTS", 100)
+    done = run("-o", BINARY, "-l", hex(KIT[1]), hex(CALLS[0][0]))
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
 def test_addresses_of_standard_input(run: Run) -> None:
     text = "".join(f"{address:#x}\n" for address, _ in CALLS)
     done = run("-o", DSYM, "-l", hex(KIT[1]), "-fullPath", input=f"{text}0x1 \x1b[31m\n")
