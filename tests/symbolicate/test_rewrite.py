@@ -170,6 +170,29 @@ def test_early_frames_that_are_lists_get_names_as_objects() -> None:
     )
 
 
+def test_a_second_json_report_in_the_file_is_of_another_process() -> None:
+    text, places = ips([(0, 0x300), (0, 0x304)]).removesuffix("\nModel: Mac14,7\n"), {("Ledger", 0x300): MAIN}
+    assert rewrite(f"{text}\n{text}\n", places) == f"{rewrite(text, places)}\n{text}\n"
+
+
+@pytest.mark.parametrize("again", ["threads", "\\u0074hreads", "frames", "lastExceptionBacktrace"])
+def test_of_a_key_that_comes_twice_the_last_counts(again: str) -> None:
+    """As for everybody who reads JSON; what was written under it before stays."""
+    frame = '{"imageOffset":772,"imageIndex":0}'
+    thrown = [{"imageOffset": 772, "imageIndex": 0}]
+    text, places = ips([(0, 0x300)], lastExceptionBacktrace=thrown), {("Ledger", 0x300): MAIN}
+    stale = f'[{{"frames":[{frame}]}}]' if "hreads" in again else f"[{frame}]"
+    where = '"frames":' if again == "frames" else '"usedImages":'
+    doubled = text.replace(where, f'"{again}":{stale},{where}', 1)
+    assert rewrite(doubled, places) == rewrite(text, places).replace(where, f'"{again}":{stale},{where}', 1)
+
+
+def test_frames_that_are_no_list_stay() -> None:
+    frames = '{"a":{"imageOffset":772,"imageIndex":0},"b":{"imageOffset":772,"imageIndex":0}}'
+    text = ips([(0, 0x300), (0, 0x304)], lastExceptionBacktrace="x").replace('"x"', frames)
+    assert frames in rewrite(text, {("Ledger", 0x300): MAIN})
+
+
 def test_what_symbolicated_already_says_as_much_stays_as_it_is() -> None:
     text = report(f"Ledger\t{LEDGER + 0x300:#x} told::main() + 0 (main.c:3)")
     assert rewrite(text, {("Ledger", 0x300): function("main", 0x300, file="/x/main.c", line=4)}) == text
