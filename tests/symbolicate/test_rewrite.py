@@ -210,6 +210,13 @@ def test_bytes_that_are_no_text_stay(data: bytes) -> None:
     ).encode(encoding)
 
 
+def test_utf_16_that_ends_amid_a_character() -> None:
+    text = "\ufeff" + report(f"Ledger\t{LEDGER + 0x300:#x} 0x100000000 + 768")
+    data = text.encode("utf-16-le") + b"\r"
+    named = name_report(parse_report(data, "x"), KnownNames({("Ledger", 0x300): MAIN}))
+    assert rewritten(data, named) == text.replace("0x100000000 + 768", "main + 0").encode("utf-16-le") + b"\r"
+
+
 def remade() -> list[Path]:
     folder = os.environ.get("SYMCACHE_TEST_REPORTS")
     return sorted(p for p in Path(folder).iterdir() if p.suffix in {".ips", ".crash"}) if folder else []
