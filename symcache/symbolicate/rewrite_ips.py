@@ -22,6 +22,7 @@ __all__ = ["rewrite_ips"]
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 _PAIR = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s*")
 _BACKTRACE = "Application Specific Backtrace 0:\n"
 _DECODER = json.JSONDecoder(strict=False)
@@ -104,7 +105,14 @@ def _renamed_text(literal: str, named: NamedReport) -> str:
     """Return a string with a backtrace in it, its frames named."""
     value = _DECODER.decode(literal)
     written = rewrite_text(_BACKTRACE + value, named).removeprefix(_BACKTRACE)
-    return literal if written == value else json.dumps(written, ensure_ascii=False)
+    if written == value:
+        return literal
+    # Those that are bytes of the file, and no text, become these bytes again; those of escapes can be nothing else.
+    own = set(_SURROGATE.findall(literal))
+    return _SURROGATE.sub(
+        lambda match: match[0] if match[0] in own else f"\\u{ord(match[0]):04x}",
+        json.dumps(written, ensure_ascii=False),
+    )
 
 
 def _changes(

@@ -163,6 +163,17 @@ def test_all_backtraces_of_json_are_named() -> None:
     assert body["asiBacktraces"] == [asi[0].replace("0x100000000 + 772", "main + 4")]
 
 
+@pytest.mark.parametrize("escaped", ["\\ud800", "\\udcff", "\\ud83d\\ude00"])
+def test_escapes_of_half_characters_stay_beside_bytes_that_are_no_text(escaped: str) -> None:
+    asi = [f"0   Ledger\t{LEDGER + 0x304:#x} 0x100000000 + 772\n1   ???\t0x1 @ $ é\n"]
+    data = ips([], asiBacktraces=asi).encode().replace(b"@", escaped.encode()).replace(b"$", b"\xfe")
+    written = rewritten(data, name_report(parse_report(data, "x"), KnownNames({("Ledger", 0x300): MAIN})))
+    assert b"main + 4" in written
+    (line,) = (line for line in written.split(b"\n") if b"main + 4" in line)
+    assert b"\xfe" in line
+    assert json.loads(f'"{escaped}"') in json.loads(line.replace(b"\xfe", b"$"))["asiBacktraces"][0]
+
+
 def test_early_frames_that_are_lists_get_names_as_objects() -> None:
     text = ips([(0, 0x300)]).replace('{"imageOffset":768,"imageIndex":0}', "[ 0 , 768 ] , [1,0]")
     assert '[{"imageOffset":768,"imageIndex":0,"symbol":"main","symbolLocation":0} , [1,0]]' in rewrite(
