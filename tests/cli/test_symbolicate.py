@@ -191,6 +191,35 @@ def test_reports_into_a_folder(run: Run, tmp_path: Path) -> None:
     assert reports[0].read_text() == unnamed(ips)
 
 
+def test_no_report_is_written_over_another(run: Run, tmp_path: Path) -> None:
+    names = ["1/a.ips", "2/a.ips", "3/a.2.ips", "4/A.IPS"]
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(unnamed(ips))
+    done = run("-o", tmp_path / "out", *(tmp_path / name for name in names))
+    assert done.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["A.3.IPS", "a.2.2.ips", "a.2.ips", "a.ips"]
+
+
+@pytest.mark.parametrize("form", ["own", "text", "json"])
+def test_a_report_that_cannot_be_written_ends_no_batch(
+    form: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: object) -> bytes:
+        raise RecursionError("too deep")
+
+    for name in ("rewritten", "report_text", "report_json"):
+        monkeypatch.setattr(f"symcache.symbolicate.{name}", faulty)
+    reports = [tmp_path / "a.ips", tmp_path / "b.ips"]
+    for report in reports:
+        report.write_text(unnamed(ips))
+    done = run("--format", form, *reports)
+    assert done.exit_code == 3
+    assert done.stderr.count("too deep") == 2
+    if form == "json":
+        assert ["error" in one for one in json.loads(done.stdout)] == [True, True]
+
+
 def test_text_of_one_layout(run: Run) -> None:
     texts = [run("--symbols", APP, "--format", "text", input=unnamed(write)).stdout for write in (ips, crash)]
     stacks = [text[text.index("Thread 0") : text.index(" crashed with")].splitlines() for text in texts]
