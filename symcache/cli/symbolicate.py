@@ -131,7 +131,8 @@ class _Reports:
         self._namer, self._form, self._folder = namer, form, folder
         self._names: Counter[str] = Counter()
         """Those that reports were written under, and how often each was wanted."""
-        self._missing: dict[tuple[str, UUID | None], None] = {}
+        self._missing: dict[UUID | str, tuple[str, UUID | None]] = {}
+        """Name and UUID, by the UUID; of images that have none, by the name."""
         self._written = 0
         self._warned: set[str] = set()
 
@@ -162,7 +163,8 @@ class _Reports:
                 out.print(f"{plain(str(path))}: {known} of {wanted} addresses are named")
         if many and self._form is Format.JSON and not self._folder:
             emit_text("\n]\n" if self._written else "[]\n")
-        name_missing(list(self._missing), f"{len(reports)} reports" if many else str(path), reported=True)
+        title = f"{len(reports)} reports" if many else str(path)
+        name_missing(list(self._missing.values()), title, reported=True, command="symbolicate")
         return worst
 
     def _named(self, path: Path, data: bytes) -> NamedReport:
@@ -173,7 +175,10 @@ class _Reports:
         for number, found in named.used.items():
             if not found:
                 image = named.report.images[number]
-                self._missing[image.path.rpartition("/")[2], image.uuid] = None
+                name = image.path.rpartition("/")[2]
+                key = image.uuid or name
+                if not self._missing.get(key, ("", None))[0]:
+                    self._missing[key] = name, image.uuid
         return named
 
     def _made(self, path: Path, data: bytes, named: NamedReport) -> bytes | str:

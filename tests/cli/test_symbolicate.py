@@ -220,6 +220,18 @@ def test_a_report_that_cannot_be_written_ends_no_batch(
         assert ["error" in one for one in json.loads(done.stdout)] == [True, True]
 
 
+def test_a_missing_module_is_listed_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some reports have only a part of an image's path, or none."""
+    monkeypatch.setattr("symcache.cli.dumps._NAMED", 1)
+    texts = [unnamed(ips).replace(f'"{KIT[0]}"', f'"{path}"') for path in ("", KIT[0], "/x/Kit")]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.ips").write_text(text)
+    count = len({frame["module"] for thread in REAL["threads"] for frame in thread["frames"]})
+    done = run(*(tmp_path / f"{number}.ips" for number in range(3)))
+    assert f"missing: {count} modules of 3 reports" in done.stderr
+    assert f"and {count - 1} more (`symcache symbolicate --json` lists all)" in done.stderr
+
+
 def test_text_of_one_layout(run: Run) -> None:
     texts = [run("--symbols", APP, "--format", "text", input=unnamed(write)).stdout for write in (ips, crash)]
     stacks = [text[text.index("Thread 0") : text.index(" crashed with")].splitlines() for text in texts]
