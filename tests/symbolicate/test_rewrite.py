@@ -101,12 +101,12 @@ def test_lines_that_were_broken_are_whole_again_where_they_get_names() -> None:
 
 
 def test_a_backtrace_of_bare_addresses_becomes_lines() -> None:
-    bare = f"Last Exception Backtrace:\n({LEDGER + 0x304:#x} {KIT + 8:#x} 0x10)\n"
+    bare = f"Last Exception Backtrace:\n({LEDGER + 0x304:#x} {KIT + 8 | 0x2A << 56:#x} 0x10)\n"
     written = rewrite(report("???\t0x10", thrown=bare), {("Ledger", 0x300): MAIN})
     assert written.splitlines()[2:6] == [
         "Last Exception Backtrace:",
         "0   Ledger                        \t0x0000000100000304 main + 4",
-        "1   libsystem.dylib               \t0x0000000180000008 0x180000000 + 8",
+        "1   libsystem.dylib               \t0x2a00000180000008 0x180000000 + 8",
         "2   ???                           \t0x0000000000000010 0x0 + 16",
     ]
     assert bare in rewrite(report("???\t0x10", thrown=bare), {})
