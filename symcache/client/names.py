@@ -185,12 +185,12 @@ def _check_status(url: str, response: aiohttp.ClientResponse) -> None:
 
 def _location(frame: Mapping[str, Any], offset: int) -> Location | None:
     """Return what a frame says of an offset. Raises ValueError, TypeError, AttributeError for what is none."""
-    if "function" not in frame:
+    if not frame.get("function"):
         return None
     inlined = frame.get("inlines") or []
     if len(inlined) > _MAX_INLINED:
         raise ValueError("more inlined functions than any compiler makes")
-    calls = tuple(_call(one) for one in (*inlined, frame))
+    calls = tuple(_call(one) for one in (*(one for one in inlined if one.get("function")), frame))
     start = offset - _number(frame.get("function_offset", "0x0"))
     size = _number(frame["function_size"]) if frame.get("function_size") else None
     # Servers that do not say where names are from name the nearest symbol, wherever that ends.

@@ -95,6 +95,16 @@ def test_a_server_that_does_not_say_may_mean_the_nearest_symbol(tmp_path: Path, 
     assert found.locations[0].source == source
 
 
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_name_is_none(tmp_path: Path, empty: Any) -> None:
+    inlined = [{"function": empty, "file": "/s/a.h", "line": 3}, {"file": "/s/b.h"}, {"function": "in()"}]
+    frames = [FRAME | {"function": empty}, FRAME | {"inlines": inlined}]
+    (found,), _ = asked(tmp_path, lambda _: response(*frames), module(0x100, 0x104))
+    nameless, named = found.locations
+    assert nameless is None
+    assert [call.function for call in named.calls] == ["in()", "main"]
+
+
 def test_names_that_no_server_takes_spoil_no_request(tmp_path: Path) -> None:
     name = "Foo Helper (Renderer)é"
     (found,), sent = asked(
