@@ -84,7 +84,8 @@ def wanted_image(text: str, arch: str | None) -> WantedImage | None:
         )
     (file, image), *_ = chosen
     uuid = image.uuid or UUID(int=0)
-    beside = [place.with_name(f"{place.name}.dSYM") for place in (path, *path.absolute().parents[:_PARENTS])]
+    places = (path, *path.absolute().parents[:_PARENTS])
+    beside = [place.with_name(f"{place.name}.dSYM") for place in places if place.name]  # the root has none
     folders = (path, *(folder for folder in beside if folder.is_dir()))
     return WantedImage(uuid, file.name, image.arch, folders, header_address(file, uuid))
 

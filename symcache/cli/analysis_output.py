@@ -270,14 +270,13 @@ def _print_frames(frames: Sequence[Frame]) -> None:
 
 
 def _frame_text(frame: Frame) -> str:
-    module = frame.module.loaded.module if frame.module else None
     place = frame.module_name or "?"
     if frame.function:
         place += f"`{frame.function}"
         if frame.offset is not None and not frame.inlined:
             place += f" + {frame.offset}" + (" [nearest]" if frame.source == "nearest" else "")
-    elif module:
-        place += f" + {frame.address - module.address:#x}"
+    elif frame.module_offset is not None:
+        place += f" + {frame.module_offset:#x}"
     if frame.inlined:
         place += " [inlined]"
     if frame.other_function:

@@ -190,13 +190,22 @@ def name_wanting(loaded: LoadedDump) -> None:
     name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], dump)
 
 
-def name_missing(missing: Sequence[tuple[str, UUID | None]], dump: Path | str, *, reported: bool = False) -> None:
-    """Name the modules of a dump that nobody has. `reported`: it is a crash report, which may have names itself."""
+def name_missing(
+    missing: Sequence[tuple[str, UUID | None]],
+    dump: Path | str,
+    *,
+    reported: bool = False,
+    command: str = "analyze",
+) -> None:
+    """Name the modules of a dump that nobody has.
+
+    `reported`: it is a crash report, which may have names itself. `command`: the one whose JSON lists all.
+    """
     if not missing:
         return
     names = "only the names that the report itself has" if reported else "no names"
     _say(f"[yellow]missing:[/] {_modules(len(missing))} of {plain(str(dump))}; their frames have {names}")
-    _list(missing)
+    _list(missing, command)
     _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
 
 
@@ -214,11 +223,11 @@ def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) ->
         _list(modules)
 
 
-def _list(modules: Sequence[tuple[str, UUID | None]]) -> None:
+def _list(modules: Sequence[tuple[str, UUID | None]], command: str = "analyze") -> None:
     for name, uuid in modules[:_NAMED]:
         _say(f"  {uuid_text(uuid) if uuid else 'without UUID':36}  {plain(name)}")
     if len(modules) > _NAMED:
-        _say(f"  … and {len(modules) - _NAMED} more (`symcache analyze --json` lists all)")
+        _say(f"  … and {len(modules) - _NAMED} more (`symcache {command} --json` lists all)")
 
 
 def warn(problems: Sequence[str]) -> None:

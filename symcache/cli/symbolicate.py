@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -20,7 +20,6 @@ from symcache.cli.common import (
     LibraryOption,
     ServerOption,
     complain,
-    emit_json,
     emit_text,
     error_of,
     errors_to_exit,
@@ -131,7 +130,9 @@ class _Reports:
     def __init__(self, namer: SourceNamer, form: Format, folder: Path | None) -> None:
         self._namer, self._form, self._folder = namer, form, folder
         self._names: Counter[str] = Counter()
-        self._missing: dict[tuple[str, UUID | None], None] = {}
+        """Those that reports were written under, and how often each was wanted."""
+        self._missing: dict[UUID | str, tuple[str, UUID | None]] = {}
+        """Name and UUID, by the UUID; of images that have none, by the name."""
         self._written = 0
         self._warned: set[str] = set()
 
@@ -143,6 +144,7 @@ class _Reports:
             try:
                 data = _read(text, path)
                 named = self._named(path, data)
+                made = self._made(path, data, named)
             except Exception as error:
                 failure = error_of(path, error, "symbolicate", "symbolicated")
                 if state.debug or not many:
@@ -155,10 +157,14 @@ class _Reports:
                 problems = [problem for problem in dict.fromkeys(self._namer.problems) if problem not in self._warned]
                 warn(problems)
                 self._warned.update(problems)
-            self._write(path, data, named, many=many)
+            self._write(path, made, many=many)
+            if self._folder:
+                known, wanted = named.counts
+                out.print(f"{plain(str(path))}: {known} of {wanted} addresses are named")
         if many and self._form is Format.JSON and not self._folder:
             emit_text("\n]\n" if self._written else "[]\n")
-        name_missing(list(self._missing), f"{len(reports)} reports" if many else str(path), reported=True)
+        title = f"{len(reports)} reports" if many else str(path)
+        name_missing(list(self._missing.values()), title, reported=True, command="symbolicate")
         return worst
 
     def _named(self, path: Path, data: bytes) -> NamedReport:
@@ -169,34 +175,37 @@ class _Reports:
         for number, found in named.used.items():
             if not found:
                 image = named.report.images[number]
-                self._missing[image.path.rpartition("/")[2], image.uuid] = None
+                name = image.path.rpartition("/")[2]
+                key = image.uuid or name
+                if not self._missing.get(key, ("", None))[0]:
+                    self._missing[key] = name, image.uuid
         return named
 
-    def _write(self, path: Path, data: bytes, named: NamedReport, *, many: bool) -> None:
+    def _made(self, path: Path, data: bytes, named: NamedReport) -> bytes | str:
+        """Return what is written of a report: a text is a value of JSON."""
         from symcache.symbolicate import report_json, report_text, rewritten  # noqa: PLC0415
 
         if self._form is Format.JSON:
-            self._write_json(path, {"report": str(path), **report_json(named)}, many=many)
-        elif self._form is Format.TEXT:
-            self._put(path, report_text(named).encode("utf-8", "backslashreplace"), ".crash")
-        else:
-            self._put(path, rewritten(data, named), "")
+            return json_text({"report": str(path), **report_json(named)})
+        if self._form is Format.TEXT:
+            return report_text(named).encode("utf-8", "backslashreplace")
+        return rewritten(data, named)
+
+    def _write(self, path: Path, made: bytes | str, *, many: bool) -> None:
+        if isinstance(made, bytes):
+            self._put(path, made, ".crash" if self._form is Format.TEXT else "")
+            return
         if self._folder:
-            known, wanted = named.counts
-            out.print(f"{plain(str(path))}: {known} of {wanted} addresses are named")
+            self._put(path, f"{made}\n".encode("utf-8", "backslashreplace"), ".json")
+        elif many:
+            emit_text(("[\n" if not self._written else ",\n") + made)
+        else:
+            emit_text(f"{made}\n")
+        self._written += 1
 
     def _fail(self, path: Path, error: SymcacheError, *, many: bool) -> None:
         if self._form is Format.JSON:
-            self._write_json(path, {"report": str(path), "error": str(error), "hint": error.hint}, many=many)
-
-    def _write_json(self, path: Path, value: dict[str, Any], *, many: bool) -> None:
-        if self._folder:
-            self._put(path, f"{json_text(value)}\n".encode("utf-8", "backslashreplace"), ".json")
-        elif many:
-            emit_text(("[\n" if not self._written else ",\n") + json_text(value))
-        else:
-            emit_json(value)
-        self._written += 1
+            self._write(path, json_text({"report": str(path), "error": str(error), "hint": error.hint}), many=many)
 
     def _put(self, path: Path, data: bytes, ending: str) -> None:
         if self._folder:
@@ -215,10 +224,11 @@ class _Reports:
     def _target(self, folder: Path, path: Path, ending: str) -> Path:
         """Return where a report is written; those of one name get numbers."""
         name = path.name + (ending if not path.name.endswith(ending) else "")
-        self._names[name.casefold()] += 1
-        number = self._names[name.casefold()]
-        target = folder / name
-        target = target.with_name(f"{target.stem}.{number}{target.suffix}") if number > 1 else target
+        target = first = folder / name
+        while target.name.casefold() in self._names:
+            self._names[name.casefold()] += 1
+            target = first.with_name(f"{first.stem}.{self._names[name.casefold()]}{first.suffix}")
+        self._names[target.name.casefold()] = 1
         if path.exists() and target.exists() and path.samefile(target):
             raise UsageError(f"{path}: would be replaced by itself with names", hint="name another folder with -o")
         return target

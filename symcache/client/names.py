@@ -19,7 +19,7 @@ from symcache.client.body import read_body
 from symcache.client.urls import retry_after
 from symcache.errors import IntegrityError, RemoteError
 from symcache.symbolicate import Call, Location, ModuleNames, ModuleOffsets, NameSource
-from symcache.text import printable
+from symcache.text import excerpt, printable
 
 __all__ = ["UnspokenError", "fetch_names"]
 
@@ -33,6 +33,8 @@ _MAX_RESPONSE, _MAX_OF_OFFSET = 256 << 20, 32 << 10
 """Bytes, in all and for each offset."""
 _MAX_NAME, _MAX_PATH, _MAX_INLINED = 8192, 4096, 1000
 _MAX_LINE = 1 << 31
+_MAX_ERRORS = 3
+"""Of one module; samply has one for each place that it has looked at."""
 _OFFSETS = 1 << 32
 _UNSPOKEN = {404, 405, 410, 501}
 _NAME = re.compile(r"[^A-Za-z0-9_.+{}@<> ~-]")
@@ -99,12 +101,13 @@ def _joined(modules: Sequence[ModuleOffsets], parts: Sequence[ModuleNames]) -> l
     joined, rest = [], iter(parts)
     for module in modules:
         names = next(rest)
-        locations, found = list(names.locations), names.found
+        locations, found, problem = list(names.locations), names.found, names.problem
         while len(locations) < len(module.offsets):
             more = next(rest)
             locations += more.locations
             found |= more.found
-        joined.append(ModuleNames(locations, found))
+            problem = problem or more.problem
+        joined.append(ModuleNames(locations, found, problem))
     return joined
 
 
@@ -156,8 +159,11 @@ async def _post(
             for place, frame in zip(places.tolist(), stack, strict=True):
                 locations[place] = _location(frame, int(module.offsets[place]))
             key = f"{name}/{identity}"
-            is_pending = any(error.get("name") == "Pending" for error in errors.get(key) or ())
-            names.append((ModuleNames(locations, found.get(key) is True or any(locations)), is_pending))
+            of_module = (errors.get(key) or [])[:_MAX_ERRORS]
+            is_pending = any(error.get("name") == "Pending" for error in of_module)
+            said = "; ".join(excerpt(text) for error in of_module if isinstance(text := error.get("message"), str))
+            problem = f"{url}: {module.name}: {said}" if said else ""
+            names.append((ModuleNames(locations, found.get(key) is True or any(locations), problem), is_pending))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{url}: what it says of names is not what the protocol promises") from error
     return names
@@ -185,12 +191,12 @@ def _check_status(url: str, response: aiohttp.ClientResponse) -> None:
 
 def _location(frame: Mapping[str, Any], offset: int) -> Location | None:
     """Return what a frame says of an offset. Raises ValueError, TypeError, AttributeError for what is none."""
-    if "function" not in frame:
+    if not frame.get("function"):
         return None
     inlined = frame.get("inlines") or []
     if len(inlined) > _MAX_INLINED:
         raise ValueError("more inlined functions than any compiler makes")
-    calls = tuple(_call(one) for one in (*inlined, frame))
+    calls = tuple(_call(one) for one in (*(one for one in inlined if one.get("function")), frame))
     start = offset - _number(frame.get("function_offset", "0x0"))
     size = _number(frame["function_size"]) if frame.get("function_size") else None
     # Servers that do not say where names are from name the nearest symbol, wherever that ends.

@@ -178,4 +178,4 @@ def _signature_line(frame: Frame) -> str:
     name = module.name if module.path else uuid_or_none(module.uuid) or "?"  # a name that is made up holds the address
     if frame.function:
         return f"{name}`{frame.function}"
-    return f"{name}+{frame.address - module.address:#x}"
+    return f"{name}+{frame.module_offset or 0:#x}"

@@ -35,6 +35,7 @@ def analyze_report(path: Path, report: Report, search: Search, names: NamesFolde
                 image=frame.image_name,
                 other_function=frame.other_function,
                 source=frame.name_source,
+                image_offset=frame.image_offset,
             )
             for frame in stack
         )

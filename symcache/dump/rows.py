@@ -51,7 +51,7 @@ def _frame_json(number: int, frame: Frame) -> dict[str, Any]:
         "address": hex(frame.address),
         "module": frame.module_name or None,
         "module_index": module.index if module else None,
-        "module_offset": frame.address - module.loaded.module.address if module else None,
+        "module_offset": frame.module_offset,
         "uuid": uuid_or_none(module.loaded.module.uuid) if module else None,
         "build": executable.build if executable else None,
         "function": frame.function or None,

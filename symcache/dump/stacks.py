@@ -48,6 +48,15 @@ class Frame:
     """Where a crash report and the binaries at hand contradict each other: the name of the one that is not shown."""
     source: str = ""
     """Where our tables have the name from; `report` if it is the report's own, empty if LLDB has named it."""
+    image_offset: int | None = None
+    """In crash reports, bytes from the module's header: above the bits of `address` may be something else."""
+
+    @property
+    def module_offset(self) -> int | None:
+        """Bytes from the module's header; None where no module is known."""
+        if self.module is None:
+            return None
+        return self.address - self.module.loaded.module.address if self.image_offset is None else self.image_offset
 
     @property
     def module_name(self) -> str:

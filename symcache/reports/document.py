@@ -42,6 +42,8 @@ class Document(NamedTuple):
     """What follows the first object then."""
     error: str
     """Why that is so, where it begins as JSON does; also where the first object is none already."""
+    end: int
+    """Where in the text `body` ends, or the first object where there is no other."""
 
 
 def find_document(text: str) -> Document | None:
@@ -64,17 +66,17 @@ def _decode(text: str, start: int) -> Document:
         # Mostly the first object is one line; to parse it alone is to know at once what the rest is.
         head, end = _raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        return Document(start, {}, {}, text[start:], _reason(error))
+        return Document(start, {}, {}, text[start:], _reason(error), len(text))
     head = dict_of(head)
     rest = len(text) - len(text[end:].lstrip())
     if "usedImages" in head or "threads" in head or not text.startswith("{", rest):
         single = rest >= len(text) or "bug_type" not in head or "usedImages" in head
-        return Document(start, head, head if single else {}, text[rest:], "")
+        return Document(start, head, head if single else {}, text[rest:], "", end)
     try:
-        body, _ = _raw_decode(text, rest)
+        body, end = _raw_decode(text, rest)
     except (ValueError, RecursionError) as error:
-        return Document(start, head, {}, text[rest:], _reason(error))
-    return Document(start, head, dict_of(body), "", "")
+        return Document(start, head, {}, text[rest:], _reason(error), end)
+    return Document(start, head, dict_of(body), "", "", end)
 
 
 def _raw_decode(text: str, start: int) -> tuple[Any, int]:

@@ -26,6 +26,8 @@ __all__ = ["FileNamer", "SourceNamer"]
 
 _MOST_OPEN, _MOST_MISSING = 256, 100_000
 """Images whose names are held open, and those that are known to be nowhere."""
+_MOST_PROBLEMS = 3
+"""Modules of which it is told why servers have no names now."""
 _ORDER = (Kind.DEBUGINFO, Kind.EXECUTABLE)
 
 FindFiles = Callable[[Sequence[UUID]], Mapping[tuple[UUID, Kind], ImageFile]]
@@ -137,7 +139,8 @@ class SourceNamer:
         def ask(look_up: Callable[[Sequence[ModuleOffsets]], Sequence[ModuleNames]]) -> None:
             left = [n for n, module in enumerate(modules) if module.uuid and not names[n].found]
             for number, found in zip(left, look_up([modules[n] for n in left]) if left else (), strict=True):
-                names[number] = found
+                if found.found or found.problem:
+                    names[number] = found
 
         for url in client.urls:
             if url not in self._unspoken:
@@ -146,6 +149,10 @@ class SourceNamer:
             ask(self._fetched.look_up)
         elif self._before:
             ask(self._before.look_up)
+        said = [one.problem for one in names if one.problem and not one.found]
+        self._sources.problems.extend(said[:_MOST_PROBLEMS])
+        if len(said) > _MOST_PROBLEMS:
+            self._sources.problems.append(f"servers say the like of {len(said) - _MOST_PROBLEMS} more modules")
         return names
 
     def _by_server(self, url: str, modules: Sequence[ModuleOffsets]) -> Sequence[ModuleNames]:

@@ -41,6 +41,8 @@ class NamedFrame:
     """Where the name is from; None where the report has it, or nobody."""
     other_function: str = ""
     """Where report and image contradict each other, the name that is not shown."""
+    image_offset: int | None = None
+    """Bytes from the image's header, without pointer authentication code; None where there is no image."""
 
     @property
     def name_source(self) -> str:
@@ -80,7 +82,8 @@ def named_frames(stack: Iterable[PhysicalFrame], images: Sequence[ReportImage]) 
     for group, number, from_header, location in stack:
         last = group[-1]
         title = last.image or (images[number].path.rpartition("/")[2] if number is not None else "")
-        theirs = [_of_report(frame, number, title) for frame in group]
+        image_offset = None if number is None else from_header
+        theirs = [_of_report(frame, number, title, image_offset) for frame in group]
         if location is None:
             yield from theirs
             continue
@@ -91,6 +94,7 @@ def named_frames(stack: Iterable[PhysicalFrame], images: Sequence[ReportImage]) 
                 *(offset if place == len(location.calls) - 1 and offset >= 0 else None, call.file, call.line),
                 inlined=place < len(location.calls) - 1,
                 source=location.source,
+                image_offset=image_offset,
             )
             for place, call in enumerate(location.calls)
         ]
@@ -99,11 +103,12 @@ def named_frames(stack: Iterable[PhysicalFrame], images: Sequence[ReportImage]) 
         yield _beside(frames[-1], others[-1])
 
 
-def _of_report(frame: ReportFrame, image: int | None, title: str) -> NamedFrame:
+def _of_report(frame: ReportFrame, image: int | None, title: str, image_offset: int | None) -> NamedFrame:
     function = demangle(frame.function)
     return NamedFrame(
         *(frame.address, image, title, function, frame.function if function != frame.function else ""),
         *(frame.offset, frame.file, frame.line, frame.inlined),
+        image_offset=image_offset,
     )
 
 

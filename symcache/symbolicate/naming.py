@@ -52,6 +52,8 @@ class ModuleNames:
     locations: Sequence[Location | None]
     found: bool
     """Whether there is a file of that image, whatever it names."""
+    problem: str = ""
+    """Why whoever may know more cannot say so now."""
 
 
 class Namer(Protocol):

@@ -72,7 +72,7 @@ def _frames_json(named: NamedReport, frames: Sequence[NamedFrame]) -> list[dict[
             "address": hex(frame.address),
             "module": frame.image_name or None,
             "module_index": frame.image,
-            "module_offset": None if frame.image is None else frame.address - named.start_of(frame.image),
+            "module_offset": frame.image_offset,
             "function": frame.function or None,
             "mangled": frame.symbol or None,
             "other_function": frame.other_function or None,
@@ -139,8 +139,7 @@ def _lines(named: NamedReport) -> Iterator[str]:
 
 def _frame_lines(named: NamedReport, frames: Sequence[NamedFrame]) -> Iterator[str]:
     for number, frame in enumerate(frames):
-        start = "0x0" if frame.image is None else hex(named.start_of(frame.image))
-        unnamed = f"{start} + {frame.address - int(start, 16)}" if frame.image is not None else "???"
+        unnamed = "???" if frame.image is None else f"{named.start_of(frame.image):#x} + {frame.image_offset}"
         mark = "inlined" if frame.inlined else "nearest" if frame.source is NameSource.NEAREST else ""
         offset = 0 if frame.inlined and frame.offset is None else frame.offset
         known = frame_text(frame.function, offset, frame.file, frame.line, mark=mark) if frame.function else unnamed

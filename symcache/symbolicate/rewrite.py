@@ -19,15 +19,16 @@ def rewritten(data: bytes, named: NamedReport) -> bytes:
 
     What mail and web pages have put around JSON is left out, where there are names to be written into it.
     """
-    encoding = "utf-8"
+    encoding, errors, whole = "utf-8", "surrogateescape", len(data)
     if data.startswith(_UTF_16):
         encoding = "utf-16-le" if data.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
-    text = data.decode(encoding, "surrogateescape" if encoding == "utf-8" else "surrogatepass")
+        errors, whole = "surrogatepass", len(data) & ~1  # a file that was cut may end amid a character
+    text = data[:whole].decode(encoding, errors)
     written = _rewritten(text, named)
     if written == text and (plain := unquoted(text)) != text:
         changed = _rewritten(plain, named)
         written = changed if changed != plain else text
-    return written.encode(encoding, "surrogateescape" if encoding == "utf-8" else "surrogatepass")
+    return written.encode(encoding, errors) + data[whole:]
 
 
 def _rewritten(text: str, named: NamedReport) -> str:

@@ -22,6 +22,7 @@ __all__ = ["rewrite_ips"]
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 _PAIR = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s*")
 _BACKTRACE = "Application Specific Backtrace 0:\n"
 _DECODER = json.JSONDecoder(strict=False)
@@ -35,31 +36,36 @@ class _Span(NamedTuple):
 def rewrite_ips(text: str, document: Document, named: NamedReport) -> str:
     """Return the text from where a document begins, with names filled in. Raises DumpError as for reading it."""
     read = frame_reader(document)
-    pieces, place = [], document.start
-    for path, spans in sorted(_stacks(text, document.start), key=lambda stack: stack[1][0].start):
-        if path == "text":
-            changes = [(spans[0], _renamed_text(text[slice(*spans[0])], named))]
+    changes: list[tuple[_Span, str]] = []
+    for key, spans in _stacks(text[: document.end], document.start):
+        if text[spans[0].start] == '"':
+            changes += [(span, _renamed_text(text[slice(*span)], named)) for span in spans]
         else:
-            changes = list(_changes(text, spans, read, named, thrown=path != "threads"))
-        for span, written in changes:
-            pieces += [text[place : span.start], written]
-            place = span.end
+            changes += _changes(text, spans, read, named, thrown=key != "threads")
+    pieces, place = [], document.start
+    for span, written in sorted(changes):
+        if span.start < place:  # two were read as one: what is written would be no JSON
+            return text[document.start :]
+        pieces += [text[place : span.start], written]
+        place = span.end
     return "".join([*pieces, text[place:]])
 
 
 def _stacks(text: str, start: int) -> Iterator[tuple[str, list[_Span]]]:
-    """Yield where the frames of each stack stand, with the key that it is under; `text`: a backtrace that is a string.
+    """Yield where the frames of each stack stand, or a backtrace that is a string, with the key that it is under.
 
-    The document has been parsed before: what stands here is JSON.
+    The document has been parsed before: what stands here is JSON. As there, what comes last under a key counts.
     """
     labels: list[str | int] = []
     """Keys and positions that lead to where the scan is."""
     starts: list[int] = []
-    stacks: dict[tuple[str | int, ...], list[_Span]] = {}
+    stacks: dict[str, dict[tuple[str | int, ...], list[_Span]]] = {}
     key = False
     for match in _TOKEN.finditer(text, start):
         mark = text[match.start()]
         if mark in "{[":
+            if not starts:  # the second object, which has the frames
+                stacks.clear()
             starts.append(match.start())
             labels.append("" if mark == "{" else 0)
             key = mark == "{"
@@ -69,23 +75,26 @@ def _stacks(text: str, start: int) -> Iterator[tuple[str, list[_Span]]]:
             key = bool(labels) and isinstance(labels[-1], str)
         elif mark == '"':
             if key:
-                labels[-1] = text[match.start() + 1 : match.end() - 1]
-            elif labels[:1] == ["asiBacktraces"] and len(labels) == 2:
-                yield "text", [_Span(*match.span())]
+                labels[-1] = _DECODER.decode(match[0]) if "\\" in match[0] else match[0][1:-1]
+                if len(labels) == 1:
+                    stacks.pop(str(labels[0]), None)
+                elif len(labels) == 3:
+                    stacks.get(str(labels[0]), {}).pop(tuple(labels), None)
+            elif len(labels) == 2 and labels[0] == "asiBacktraces" and isinstance(labels[1], int):
+                stacks.setdefault("asiBacktraces", {})[tuple(labels)] = [_Span(*match.span())]
         elif mark == ":":
             key = False
         else:
             begin = starts.pop()
             labels.pop()
             if _is_frame(labels):
-                stacks.setdefault(tuple(labels[:-1]), []).append(_Span(begin, match.end()))
-            if not starts and not text[match.end() :].lstrip().startswith("{"):
-                break
-    yield from ((str(labels[0]), spans) for labels, spans in stacks.items())
+                of_key = stacks.setdefault(str(labels[0]), {})
+                of_key.setdefault(tuple(labels[:-1]), []).append(_Span(begin, match.end()))
+    yield from ((key, spans) for key, of_key in stacks.items() for spans in of_key.values())
 
 
 def _is_frame(labels: Sequence[str | int]) -> bool:
-    if not labels:
+    if not labels or not isinstance(labels[-1], int):
         return False
     if labels[0] == "threads":
         return len(labels) == 4 and labels[2] == "frames"
@@ -96,7 +105,14 @@ def _renamed_text(literal: str, named: NamedReport) -> str:
     """Return a string with a backtrace in it, its frames named."""
     value = _DECODER.decode(literal)
     written = rewrite_text(_BACKTRACE + value, named).removeprefix(_BACKTRACE)
-    return literal if written == value else json.dumps(written, ensure_ascii=False)
+    if written == value:
+        return literal
+    # Those that are bytes of the file, and no text, become these bytes again; those of escapes can be nothing else.
+    own = set(_SURROGATE.findall(literal))
+    return _SURROGATE.sub(
+        lambda match: match[0] if match[0] in own else f"\\u{ord(match[0]):04x}",
+        json.dumps(written, ensure_ascii=False),
+    )
 
 
 def _changes(

@@ -125,10 +125,10 @@ class _Rewriter:
         ending = _split_ending(line)[1] or "\n"
         number = 0
         for (frame, *_), image, offset, location in stack:
-            start = self._named.start_of(image) if image is not None else 0
+            start, apart = (0, frame.address) if image is None else (self._named.start_of(image), offset)
             title = self._named.report.images[image].path.rpartition("/")[2] if image is not None else "???"
             known = location and _frame_texts(location, offset)
-            for text in known or [f"{start:#x} + {frame.address - start}"]:
+            for text in known or [f"{start:#x} + {apart}"]:
                 yield f"{number:<4}{title:<30}\t{frame.address:#018x} {text}{ending}"
                 number += 1
 

@@ -86,6 +86,12 @@ def test_addresses_as_atos_takes_them(of: object, run: Run, tmp_path: Path) -> N
     assert done.exit_code == 0
 
 
+def test_a_binary_near_the_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symcache.cli.addresses._PARENTS", 100)
+    done = run("-o", BINARY, "-l", hex(KIT[1]), hex(CALLS[0][0]))
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
 def test_addresses_of_standard_input(run: Run) -> None:
     text = "".join(f"{address:#x}\n" for address, _ in CALLS)
     done = run("-o", DSYM, "-l", hex(KIT[1]), "-fullPath", input=f"{text}0x1 \x1b[31m\n")
@@ -183,6 +189,47 @@ def test_reports_into_a_folder(run: Run, tmp_path: Path) -> None:
     refused = run("--symbols", APP, "-o", tmp_path / "a", reports[0])
     assert "would be replaced by itself" in " ".join(refused.stderr.split())
     assert reports[0].read_text() == unnamed(ips)
+
+
+def test_no_report_is_written_over_another(run: Run, tmp_path: Path) -> None:
+    names = ["1/a.ips", "2/a.ips", "3/a.2.ips", "4/A.IPS"]
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(unnamed(ips))
+    done = run("-o", tmp_path / "out", *(tmp_path / name for name in names))
+    assert done.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["A.3.IPS", "a.2.2.ips", "a.2.ips", "a.ips"]
+
+
+@pytest.mark.parametrize("form", ["own", "text", "json"])
+def test_a_report_that_cannot_be_written_ends_no_batch(
+    form: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: object) -> bytes:
+        raise RecursionError("too deep")
+
+    for name in ("rewritten", "report_text", "report_json"):
+        monkeypatch.setattr(f"symcache.symbolicate.{name}", faulty)
+    reports = [tmp_path / "a.ips", tmp_path / "b.ips"]
+    for report in reports:
+        report.write_text(unnamed(ips))
+    done = run("--format", form, *reports)
+    assert done.exit_code == 3
+    assert done.stderr.count("too deep") == 2
+    if form == "json":
+        assert ["error" in one for one in json.loads(done.stdout)] == [True, True]
+
+
+def test_a_missing_module_is_listed_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some reports have only a part of an image's path, or none."""
+    monkeypatch.setattr("symcache.cli.dumps._NAMED", 1)
+    texts = [unnamed(ips).replace(f'"{KIT[0]}"', f'"{path}"') for path in ("", KIT[0], "/x/Kit")]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.ips").write_text(text)
+    count = len({frame["module"] for thread in REAL["threads"] for frame in thread["frames"]})
+    done = run(*(tmp_path / f"{number}.ips" for number in range(3)))
+    assert f"missing: {count} modules of 3 reports" in done.stderr
+    assert f"and {count - 1} more (`symcache symbolicate --json` lists all)" in done.stderr
 
 
 def test_text_of_one_layout(run: Run) -> None:

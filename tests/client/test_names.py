@@ -95,6 +95,26 @@ def test_a_server_that_does_not_say_may_mean_the_nearest_symbol(tmp_path: Path, 
     assert found.locations[0].source == source
 
 
+def test_why_a_server_has_no_names_is_told(tmp_path: Path) -> None:
+    errors = [{"name": "StorageError", "message": "no upstream\x1b[31m"}, {"name": "X"}, {"message": "m" * 999}]
+    answer = response({}, found=False)
+    answer["results"][0]["module_errors"] = {f"Ledger/{ID_A}": errors}
+    (found,), _ = asked(tmp_path, lambda _: answer, module(0x104))
+    _, _, said = found.problem.partition(": Ledger: ")
+    assert said.startswith("no upstream\\x1b[31m; mmm")
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_name_is_none(tmp_path: Path, empty: Any) -> None:
+    inlined = [{"function": empty, "file": "/s/a.h", "line": 3}, {"file": "/s/b.h"}, {"function": "in()"}]
+    frames = [FRAME | {"function": empty}, FRAME | {"inlines": inlined}]
+    (found,), _ = asked(tmp_path, lambda _: response(*frames), module(0x100, 0x104))
+    nameless, named = found.locations
+    assert nameless is None
+    assert [call.function for call in named.calls] == ["in()", "main"]
+
+
 def test_names_that_no_server_takes_spoil_no_request(tmp_path: Path) -> None:
     name = "Foo Helper (Renderer)é"
     (found,), sent = asked(

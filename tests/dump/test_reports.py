@@ -154,6 +154,17 @@ def test_missing_modules_of_a_report(tmp_path: Path) -> None:
     assert {m.loaded.module.name for m in analysis.missing} >= {"CoreFoundation", "dyld"}
 
 
+def test_offsets_of_a_report_are_without_pointer_authentication_codes(tmp_path: Path) -> None:
+    real = truth("arm64")
+    frames = real["threads"][0]["frames"]
+    base = next(base for path, _, base in real["modules"] if path == frames[0]["module"])
+    path = tmp_path / "x.crash"
+    path.write_text(crash(real).replace(f"{frames[0]['pc']:#018x}", f"{frames[0]['pc'] | 0x2A << 56:#018x}"))
+    analysis = analyze(path, FolderResolver([]))
+    (row, *_) = analysis.to_json()["threads"][0]["frames"]
+    assert (row["address"], row["module_offset"]) == (hex(frames[0]["pc"] | 0x2A << 56), frames[0]["pc"] - base)
+
+
 def test_a_report_cannot_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "x.ips"
     path.write_text(ips(truth("arm64")))

@@ -101,6 +101,24 @@ def test_a_server_that_names_sends_no_file(tables: NamesFolder) -> None:
     assert answer.paths == ["/symbolicate/v5"]
 
 
+def test_why_a_server_has_no_names_is_told_where_nobody_has(tables: NamesFolder) -> None:
+    async def failing(request: web.Request) -> web.StreamResponse:
+        (job,) = json.loads(await request.text())["jobs"]
+        keys = [f"{name}/{identity}" for name, identity in job["memoryMap"]]
+        errors = {key: [{"name": "RemoteError", "message": "upstream is away"}] for key in keys}
+        stacks = [[{} for _ in stack] for stack in job["stacks"]]
+        return web.json_response({"results": [{"stacks": stacks, "found_modules": {}, "module_errors": errors}]})
+
+    with LyingServer(failing) as first, LyingServer(Server(names=200, file=False)) as second:
+        with namer(tables, [], [first.url]) as names:
+            names.look_up([wanted(UUID(int=number)) for number in range(1, 6)])
+            told = f"{first.url}: LedgerKit: upstream is away"
+            assert names.problems == [told] * 3 + ["servers say the like of 2 more modules"]
+        with namer(tables, [], [first.url, second.url]) as names:
+            assert [one.found for one in names.look_up([wanted()])] == [True]
+            assert names.problems == []
+
+
 @pytest.mark.parametrize(("status", "problems"), [(405, 0), (400, 1)])
 def test_of_a_server_that_does_not_name_files_are_fetched(tables: NamesFolder, status: int, problems: int) -> None:
     answer = Server(names=status, file=True)

@@ -64,6 +64,14 @@ def test_all_frames_of_an_exception_return() -> None:
 def test_pointer_authentication_codes_are_no_part_of_an_address() -> None:
     result, _ = named(report(f"Ledger\t{LEDGER + 0x100 | 0x2A << 56:#x}"), {("Ledger", 0x100): function("main", 0x100)})
     assert [(f.address >> 56, f.function, f.offset) for f in result.threads[0]] == [(0x2A, "main", 0)]
+    (frame,) = report_json(result)["threads"][0]["frames"]
+    assert (frame["module_offset"], frame["offset"]) == (0x100, 0)
+
+
+def test_places_without_a_name_are_offsets_without_pointer_authentication_codes() -> None:
+    result, _ = named(report(f"Ledger\t{LEDGER + 0x100 | 0x2A << 56:#x}", "???\t0x10"), {})
+    assert [f["module_offset"] for f in report_json(result)["threads"][0]["frames"]] == [0x100, None]
+    assert "0x2a00000100000100 0x100000000 + 256\n" in report_text(result)
 
 
 @pytest.mark.parametrize(

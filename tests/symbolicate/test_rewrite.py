@@ -101,12 +101,12 @@ def test_lines_that_were_broken_are_whole_again_where_they_get_names() -> None:
 
 
 def test_a_backtrace_of_bare_addresses_becomes_lines() -> None:
-    bare = f"Last Exception Backtrace:\n({LEDGER + 0x304:#x} {KIT + 8:#x} 0x10)\n"
+    bare = f"Last Exception Backtrace:\n({LEDGER + 0x304:#x} {KIT + 8 | 0x2A << 56:#x} 0x10)\n"
     written = rewrite(report("???\t0x10", thrown=bare), {("Ledger", 0x300): MAIN})
     assert written.splitlines()[2:6] == [
         "Last Exception Backtrace:",
         "0   Ledger                        \t0x0000000100000304 main + 4",
-        "1   libsystem.dylib               \t0x0000000180000008 0x180000000 + 8",
+        "1   libsystem.dylib               \t0x2a00000180000008 0x180000000 + 8",
         "2   ???                           \t0x0000000000000010 0x0 + 16",
     ]
     assert bare in rewrite(report("???\t0x10", thrown=bare), {})
@@ -163,11 +163,45 @@ def test_all_backtraces_of_json_are_named() -> None:
     assert body["asiBacktraces"] == [asi[0].replace("0x100000000 + 772", "main + 4")]
 
 
+@pytest.mark.parametrize("escaped", ["\\ud800", "\\udcff", "\\ud83d\\ude00"])
+def test_escapes_of_half_characters_stay_beside_bytes_that_are_no_text(escaped: str) -> None:
+    asi = [f"0   Ledger\t{LEDGER + 0x304:#x} 0x100000000 + 772\n1   ???\t0x1 @ $ é\n"]
+    data = ips([], asiBacktraces=asi).encode().replace(b"@", escaped.encode()).replace(b"$", b"\xfe")
+    written = rewritten(data, name_report(parse_report(data, "x"), KnownNames({("Ledger", 0x300): MAIN})))
+    assert b"main + 4" in written
+    (line,) = (line for line in written.split(b"\n") if b"main + 4" in line)
+    assert b"\xfe" in line
+    assert json.loads(f'"{escaped}"') in json.loads(line.replace(b"\xfe", b"$"))["asiBacktraces"][0]
+
+
 def test_early_frames_that_are_lists_get_names_as_objects() -> None:
     text = ips([(0, 0x300)]).replace('{"imageOffset":768,"imageIndex":0}', "[ 0 , 768 ] , [1,0]")
     assert '[{"imageOffset":768,"imageIndex":0,"symbol":"main","symbolLocation":0} , [1,0]]' in rewrite(
         text, {("Ledger", 0x300): MAIN}
     )
+
+
+def test_a_second_json_report_in_the_file_is_of_another_process() -> None:
+    text, places = ips([(0, 0x300), (0, 0x304)]).removesuffix("\nModel: Mac14,7\n"), {("Ledger", 0x300): MAIN}
+    assert rewrite(f"{text}\n{text}\n", places) == f"{rewrite(text, places)}\n{text}\n"
+
+
+@pytest.mark.parametrize("again", ["threads", "\\u0074hreads", "frames", "lastExceptionBacktrace"])
+def test_of_a_key_that_comes_twice_the_last_counts(again: str) -> None:
+    """As for everybody who reads JSON; what was written under it before stays."""
+    frame = '{"imageOffset":772,"imageIndex":0}'
+    thrown = [{"imageOffset": 772, "imageIndex": 0}]
+    text, places = ips([(0, 0x300)], lastExceptionBacktrace=thrown), {("Ledger", 0x300): MAIN}
+    stale = f'[{{"frames":[{frame}]}}]' if "hreads" in again else f"[{frame}]"
+    where = '"frames":' if again == "frames" else '"usedImages":'
+    doubled = text.replace(where, f'"{again}":{stale},{where}', 1)
+    assert rewrite(doubled, places) == rewrite(text, places).replace(where, f'"{again}":{stale},{where}', 1)
+
+
+def test_frames_that_are_no_list_stay() -> None:
+    frames = '{"a":{"imageOffset":772,"imageIndex":0},"b":{"imageOffset":772,"imageIndex":0}}'
+    text = ips([(0, 0x300), (0, 0x304)], lastExceptionBacktrace="x").replace('"x"', frames)
+    assert frames in rewrite(text, {("Ledger", 0x300): MAIN})
 
 
 def test_what_symbolicated_already_says_as_much_stays_as_it_is() -> None:
@@ -185,6 +219,13 @@ def test_bytes_that_are_no_text_stay(data: bytes) -> None:
     assert rewritten(data + text.encode(encoding), named) == data + text.replace(
         "0x100000000 + 768", "main + 0"
     ).encode(encoding)
+
+
+def test_utf_16_that_ends_amid_a_character() -> None:
+    text = "\ufeff" + report(f"Ledger\t{LEDGER + 0x300:#x} 0x100000000 + 768")
+    data = text.encode("utf-16-le") + b"\r"
+    named = name_report(parse_report(data, "x"), KnownNames({("Ledger", 0x300): MAIN}))
+    assert rewritten(data, named) == text.replace("0x100000000 + 768", "main + 0").encode("utf-16-le") + b"\r"
 
 
 def remade() -> list[Path]:
