@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from symcache.errors import SymcacheError, UsageError
+from symcache.model import BUILD_PATTERN
+from symcache.text import excerpt
 from symcache_provisioning.sources.bare_caches import BareCaches, folders_with_caches, has_main_files, is_cache_file
 from symcache_provisioning.sources.developer_kits import (
     kernel_debug_kit,
@@ -42,9 +45,14 @@ class Recognized:
 def recognize(path: Path, build: str | None = None) -> Recognized | None:
     """Return what `path` holds of what Apple's tools make; None for a whole system, and for what is none of these.
 
-    `build` is what a user says of caches that say it nowhere. Raises UsageError where something else says it, and
-    FormatError for a part of a cache.
+    `build` is what a user says of caches that say it nowhere. Raises UsageError where something else says it or it is
+    none, and FormatError for a part of a cache.
     """
+    if build and not re.fullmatch(BUILD_PATTERN, build):
+        raise UsageError(
+            f"--build {excerpt(build, 80)!r}: is no build: at most 64 letters, digits, dots, dashes and underscores",
+            hint="name it as sw_vers does, e.g. 22G120",
+        )
     path = path.resolve()
     if path.is_file():
         return Recognized([BareCaches(path.parent, main=path.name, build=build)]) if is_cache_file(path) else None
