@@ -180,6 +180,13 @@ def test_firmware_that_cannot_be_believed_is_named_and_not_offered(offered: dict
     assert text in reasons[0]
 
 
+def test_a_build_whose_only_firmware_cannot_be_is_wanted_and_told_of() -> None:
+    published = parsed(one(sources=[source("ipsw", URL, 1 << 60)]))
+    (build,) = select_builds(published, SyncPolicy())
+    assert (build.build, build.others) == ("26A428", ())
+    assert usable_firmware(build) == (None, ["its firmware: a size of 1152921504606846976 bytes cannot be"])
+
+
 def test_the_first_link_that_may_be_followed_is_taken() -> None:
     offered = [
         source("ipsw", "https://mirror.example:8443/a.ipsw", 9, sha256="a" * 64, active=False),
