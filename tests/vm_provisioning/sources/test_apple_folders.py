@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from symcache.errors import FormatError, IncompleteError, IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache.errors import (
+    FormatError,
+    IncompleteError,
+    IntegrityError,
+    NotFoundError,
+    StorageError,
+    SymcacheError,
+    UsageError,
+)
 from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.model import Kind
@@ -20,6 +28,7 @@ from symcache_provisioning import HarvestResult, harvest, recognize
 from symcache_server.layouts import match
 from tests.support.apple_folders import finish, put_libraries, put_raw, uuids_of
 from tests.support.kernel_collection import ENTRIES, kernel_collection
+from tests.support.permissions import bound_by_modes
 from tests.support.systems import system_version
 
 _CACHES = "System/Library/Caches/com.apple.dyld"
@@ -179,6 +188,42 @@ def test_of_architectures_in_folders_of_their_own_each_has_its_mark(tmp_path: Pa
             (str(folder / "arm64e"), "watchOS 26.2 (23S303)")
         ]
         assert [str(folder / "arm64_32") in str(e) for e in found.refused] == [True]
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "iOS DeviceSupport/26.2 (23B87)",
+        "iOS DeviceSupport/26.2 (23B87)/Symbols",
+        "iOS DeviceSupport/26.2 (23B87)/arm64e",
+        "watchOS DeviceSupport",
+    ],
+)
+@pytest.mark.parametrize("mode", [0o000, 0o600, 0o100])
+def test_of_device_support_what_cannot_be_read_is_named_and_the_rest_taken(
+    tmp_path: Path, closed: str, mode: int
+) -> None:
+    done = tmp_path / "iOS DeviceSupport/26.1 (23B85)"
+    (done / "Symbols").mkdir(parents=True)
+    finish(done)
+    folder = tmp_path / closed
+    (folder / "Symbols").mkdir(parents=True)
+    folder.chmod(mode)
+    with bound_by_modes():
+        found = recognize(tmp_path)
+    folder.chmod(0o700)
+    assert found is not None
+    assert str(done) in [s.name for s in found.sources]
+    (refusal,) = found.refused
+    assert isinstance(refusal, StorageError)
+    assert closed.removesuffix("/Symbols") in str(refusal)
+    assert "chmod -R u+rX '" in refusal.hint
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Xcode").mkdir(mode=0o000)
+    with bound_by_modes(), pytest.raises(StorageError, match="Xcode: cannot be read: Permission denied"):
+        recognize(tmp_path / "Xcode")
 
 
 def test_device_support_without_symbols_is_told(tmp_path: Path) -> None:

@@ -65,22 +65,32 @@ def device_support_folders(path: Path) -> list[Path]:
         systems = [f for f in _folders(path) if _NAME.fullmatch(f.name) or _has_symbols(f)]
     elif _PARENT.fullmatch(path.parent.name) or (_NAME.fullmatch(path.name) and _has_symbols(path)):
         systems = [path]
-    elif _ARCH.fullmatch(path.name) and _NAME.fullmatch(path.parent.name) and (path / _SYMBOLS).is_dir():
+    elif _ARCH.fullmatch(path.name) and _NAME.fullmatch(path.parent.name) and _is_folder(path / _SYMBOLS):
         return [path]
     else:
         inner = list(_folders(path))
         products = [f for f in inner if _PARENT.fullmatch(f.name)]
         if products:
-            return [f for product in products for f in device_support_folders(product)]
+            return [f for product in products for f in _systems_of(product)]
         systems = [f for f in inner if (named := _NAME.fullmatch(f.name)) and named["build"] and _has_symbols(f)]
     return [f for system in systems for f in (_architectures(system) or [system])]
+
+
+def _systems_of(product: Path) -> list[Path]:
+    """Return the folders of systems of one product; itself, if that cannot be read: `device_support` says so."""
+    try:
+        return device_support_folders(product)
+    except OSError:
+        return [product]
 
 
 def device_support(folder: Path) -> PartSource:
     """Return one of these folders as a source.
 
-    Raises NotFoundError when there is nothing in it, IncompleteError when Xcode was not through with it.
+    Raises NotFoundError when there is nothing in it, IncompleteError when Xcode was not through with it, OSError when
+    it cannot be read.
     """
+    os.scandir(folder).close()
     symbols = folder / _SYMBOLS
     if not symbols.is_dir():
         raise NotFoundError(
@@ -114,13 +124,24 @@ def device_support(folder: Path) -> PartSource:
 
 
 def _has_symbols(folder: Path) -> bool:
-    return (folder / _SYMBOLS).is_dir() or bool(_architectures(folder))
+    return _is_folder(folder / _SYMBOLS) or bool(_architectures(folder))
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether it is a folder, as far as one can see: `device_support` says what cannot be read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
 
 
 def _architectures(system: Path) -> list[Path]:
-    if (system / _SYMBOLS).is_dir():
+    if _is_folder(system / _SYMBOLS):
         return []
-    return [f for f in _folders(system) if _ARCH.fullmatch(f.name) and (f / _SYMBOLS).is_dir()]
+    try:
+        return [f for f in _folders(system) if _ARCH.fullmatch(f.name) and _is_folder(f / _SYMBOLS)]
+    except OSError:
+        return []
 
 
 def _finished(folder: Path, arch: str) -> bool:
@@ -173,4 +194,4 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    yield from sorted(p for p in path.iterdir() if p.is_dir() and not p.is_symlink())
+    yield from sorted(p for p in path.iterdir() if _is_folder(p) and not p.is_symlink())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from symcache.errors import SymcacheError, UsageError
+from symcache.errors import StorageError, SymcacheError, UsageError
 from symcache.model import BUILD_PATTERN
 from symcache.text import excerpt
 from symcache_provisioning.sources.bare_caches import BareCaches, folders_with_caches, has_main_files, is_cache_file
@@ -46,14 +47,20 @@ def recognize(path: Path, build: str | None = None) -> Recognized | None:
     """Return what `path` holds of what Apple's tools make; None for a whole system, and for what is none of these.
 
     `build` is what a user says of caches that say it nowhere. Raises UsageError where something else says it or it is
-    none, and FormatError for a part of a cache.
+    none, FormatError for a part of a cache, and StorageError for what cannot be read.
     """
     if build and not re.fullmatch(BUILD_PATTERN, build):
         raise UsageError(
             f"--build {excerpt(build, 80)!r}: is no build: at most 64 letters, digits, dots, dashes and underscores",
             hint="name it as sw_vers does, e.g. 22G120",
         )
-    path = path.resolve()
+    try:
+        return _recognize(path.resolve(), build)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _recognize(path: Path, build: str | None) -> Recognized | None:
     if path.is_file():
         return Recognized([BareCaches(path.parent, main=path.name, build=build)]) if is_cache_file(path) else None
     if not path.is_dir():
@@ -80,4 +87,17 @@ def _open(folders: Iterable[Path], opener: Callable[[Path], PartSource]) -> Reco
             found.sources.append(opener(folder))
         except SymcacheError as error:
             found.refused.append(error)
+        except OSError as error:
+            found.refused.append(_unreadable(folder, error))
     return found
+
+
+def _unreadable(folder: Path, error: OSError) -> StorageError:
+    inside = f" ({excerpt(str(error.filename))})" if error.filename and str(error.filename) != str(folder) else ""
+    if isinstance(error, PermissionError):
+        hint = f"get the right to read it: chmod -R u+rX {shlex.quote(str(folder))}, or as its owner"
+    elif folder.is_symlink():
+        hint = "attach the disk that the link leads to, or remove the link"
+    else:
+        hint = "check the disk that it lies on"
+    return StorageError(f"{folder}: cannot be read: {error.strerror}{inside}: nothing of it was taken", hint=hint)
