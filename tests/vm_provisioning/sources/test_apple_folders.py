@@ -226,6 +226,38 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         recognize(tmp_path / "Xcode")
 
 
+def test_links_to_what_was_moved_to_another_disk_are_followed(tmp_path: Path) -> None:
+    disk, xcode = tmp_path / "disk", tmp_path / "Xcode"
+    for folder in ("iOS/26.1 (23B85)", "watches/Watch4,2 26.1 (23S36)", "tv/arm64e"):
+        (disk / folder / "Symbols").mkdir(parents=True)
+        finish(disk / folder)
+    (xcode / "iOS DeviceSupport").mkdir(parents=True)
+    (xcode / "tvOS DeviceSupport/26.1 (23J582)").mkdir(parents=True)
+    phone, tv = xcode / "iOS DeviceSupport/26.1 (23B85)", xcode / "tvOS DeviceSupport/26.1 (23J582)/arm64e"
+    phone.symlink_to(disk / "iOS/26.1 (23B85)")
+    phone.with_name("newest").symlink_to(phone)  # the same once more
+    phone.with_name("26.0 (23A341)").symlink_to(disk / "not attached")
+    tv.symlink_to(disk / "tv/arm64e")
+    (xcode / "watchOS DeviceSupport").symlink_to(disk / "watches")
+    (xcode / "xrOS DeviceSupport").symlink_to(disk / "not attached")
+    (disk / "iOS/26.1 (23B85)/Symbols/arm64e").symlink_to(disk / "tv/arm64e")  # inside, links are no folders
+    found = recognize(xcode)
+    assert found is not None
+    watch = xcode / "watchOS DeviceSupport/Watch4,2 26.1 (23S36)"
+    assert {s.name: str(s.identity()) for s in found.sources} == {
+        str(phone): "iOS 26.1 (23B85)",
+        str(tv): "tvOS 26.1 (23J582)",
+        str(watch): "watchOS 26.1 (23S36)",
+    }
+    assert {str(e).partition(":")[0] for e in found.refused} == {
+        str(phone.with_name("26.0 (23A341)")),
+        str(xcode / "xrOS DeviceSupport"),
+    }
+    assert {getattr(e, "hint", "") for e in found.refused} == {
+        "attach the disk that the link leads to, or remove the link"
+    }
+
+
 def test_device_support_without_symbols_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "iOS DeviceSupport/14.5"
     folder.mkdir(parents=True)

@@ -68,7 +68,7 @@ def device_support_folders(path: Path) -> list[Path]:
     elif _ARCH.fullmatch(path.name) and _NAME.fullmatch(path.parent.name) and _is_folder(path / _SYMBOLS):
         return [path]
     else:
-        inner = list(_folders(path))
+        inner = _folders(path)
         products = [f for f in inner if _PARENT.fullmatch(f.name)]
         if products:
             return [f for product in products for f in _systems_of(product)]
@@ -193,5 +193,13 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / n for n in sorted(names) if not (Path(folder) / n).is_symlink())
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    yield from sorted(p for p in path.iterdir() if _is_folder(p) and not p.is_symlink())
+def _folders(path: Path) -> list[Path]:
+    """Return the folders in one, by name, each once: links to folders count, as people move large ones to other disks.
+
+    So does a link that leads nowhere now: `device_support` says it.
+    """
+    found: dict[str, Path] = {}
+    for entry in sorted(path.iterdir(), key=lambda e: (e.is_symlink(), e.name)):
+        if _is_folder(entry) or (entry.is_symlink() and not entry.exists()):
+            found.setdefault(os.path.realpath(entry), entry)
+    return sorted(found.values())
