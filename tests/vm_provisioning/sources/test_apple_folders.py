@@ -258,6 +258,23 @@ def test_links_to_what_was_moved_to_another_disk_are_followed(tmp_path: Path) ->
     }
 
 
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("new", ["", "arm64e", "."])
+def test_what_two_xcodes_left_in_one_folder_are_two_parts(tmp_path: Path, old: bool, new: str) -> None:
+    folder = tmp_path / "iOS DeviceSupport/26.2 (23B87)"
+    (folder / "Symbols").mkdir(parents=True)
+    (folder / "arm64e/Symbols").mkdir(parents=True)
+    if old:
+        finish(folder)
+    if new:
+        finish(folder / new if new != "." else folder, "arm64e")
+    found = recognize(folder.parent)
+    assert found is not None
+    expected = [str(folder)] * old + [str(folder / "arm64e")] * bool(new)
+    assert [s.name for s in found.sources] == expected
+    assert len(found.refused) == 2 - len(expected)
+
+
 def test_device_support_without_symbols_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "iOS DeviceSupport/14.5"
     folder.mkdir(parents=True)

@@ -58,7 +58,7 @@ _MINIMUM_VERSIONS = {
 def device_support_folders(path: Path) -> list[Path]:
     """Return the folders of single systems in `path`: itself, those of one product, or of all products.
 
-    Where each architecture has a folder of its own, it is that one.
+    Where each architecture has a folder of its own, it is that one; beside these, what an older Xcode left.
     """
     path = path.absolute()
     if _PARENT.fullmatch(path.name):
@@ -73,7 +73,7 @@ def device_support_folders(path: Path) -> list[Path]:
         if products:
             return [f for product in products for f in _systems_of(product)]
         systems = [f for f in inner if (named := _NAME.fullmatch(f.name)) and named["build"] and _has_symbols(f)]
-    return [f for system in systems for f in (_architectures(system) or [system])]
+    return [f for system in systems for f in _parts(system)]
 
 
 def _systems_of(product: Path) -> list[Path]:
@@ -135,9 +135,12 @@ def _is_folder(path: Path) -> bool:
         return True
 
 
+def _parts(system: Path) -> list[Path]:
+    architectures = _architectures(system)
+    return [system, *architectures] if _is_folder(system / _SYMBOLS) else architectures or [system]
+
+
 def _architectures(system: Path) -> list[Path]:
-    if _is_folder(system / _SYMBOLS):
-        return []
     try:
         return [f for f in _folders(system) if _ARCH.fullmatch(f.name) and _is_folder(f / _SYMBOLS)]
     except OSError:
@@ -150,8 +153,12 @@ def _finished(folder: Path, arch: str) -> bool:
     names = {
         file.name for f in (folder, symbols, *(symbols / p for p in _CACHES)) if f.is_dir() for file in f.iterdir()
     }
+    # Where both lie in one folder, 26 marks its `Symbols` by the one, and 27 what is of an architecture by the other.
     if arch:
-        names |= {f.name for f in folder.parent.iterdir() if f.name == _FINALIZED or f.name == _PROCESSED + arch}
+        marks = {_PROCESSED + arch} if _is_folder(folder.parent / _SYMBOLS) else {_PROCESSED + arch, _FINALIZED}
+        names |= {f.name for f in folder.parent.iterdir() if f.name in marks}
+    else:
+        names -= {_PROCESSED + f.name for f in _architectures(folder)}
     processed = {name.removeprefix(_PROCESSED) for name in names if name.startswith(_PROCESSED)}
     copied = {name.removeprefix(_COPIED) for name in names if name.startswith(_COPIED)}
     return _FINALIZED in names or bool(processed and copied <= processed)
