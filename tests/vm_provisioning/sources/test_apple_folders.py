@@ -302,6 +302,32 @@ def test_bare_caches_have_the_build_that_is_said(library: Library, tmp_path: Pat
     assert not verify(library, ["21A5"]).complete
 
 
+def test_caches_at_the_top_and_below_it_are_all_taken_once(tmp_path: Path) -> None:
+    top = tmp_path / "caches"
+    for folder in (top, top / "22G120", top / _CACHES.replace("Caches/com.apple.dyld", "dyld")):
+        put_raw(folder, "driverkit-arm64e")
+    found = recognize(top, "21A5")
+    assert found is not None
+    assert [s.name for s in found.sources] == [str(top), str(top / "22G120")]
+    assert [len(s.caches()) for s in found.sources] == [2, 1]
+    assert found.refused == []
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600, 0o100])
+def test_a_folder_beside_caches_that_cannot_be_read_is_named(tmp_path: Path, mode: int) -> None:
+    put_raw(tmp_path / "caches/one", "driverkit-arm64e")
+    closed = tmp_path / "caches/two"
+    put_raw(closed / "inside", "driverkit-arm64e")
+    closed.chmod(mode)
+    with bound_by_modes():
+        found = recognize(tmp_path / "caches", "21A5")
+    closed.chmod(0o700)
+    assert found is not None
+    assert [s.name for s in found.sources] == [str(tmp_path / "caches/one")]
+    assert [str(e).startswith(f"{closed}: cannot be read: Permission denied") for e in found.refused] == [True]
+    assert str(closed) in found.refused[0].hint
+
+
 def test_bare_caches_of_an_unknown_build_can_be_asked_for(library: Library, tmp_path: Path) -> None:
     main = put_raw(tmp_path / "caches", "driverkit-arm64e")
     (result,) = take(main, library, tmp_path)

@@ -72,12 +72,13 @@ def _recognize(path: Path, build: str | None) -> Recognized | None:
             if build:
                 raise UsageError(f"{path}: says itself of which build it is", hint="leave --build out")
             return _open(folders, opener)
-    if has_main_files(path) or any((path / p.lstrip("/")).is_dir() for p in (*CACHE_FOLDERS, OS_CRYPTEX, BUILT_CACHES)):
-        folders = [path]
-    else:
-        folders = folders_with_caches(path)
+    places = [path / p.lstrip("/") for p in (*CACHE_FOLDERS, OS_CRYPTEX, BUILT_CACHES)]
+    below, closed = folders_with_caches(path)
+    folders = [f for f in below if f not in places]
+    if has_main_files(path) or any(p.is_dir() for p in places):
+        folders.insert(0, path)  # with what lies where a system has it
     caches: list[PartSource] = [simulator_caches(f, build) or BareCaches(f, build=build) for f in folders]
-    return Recognized(caches, others=True) if caches else None
+    return Recognized(caches, [_unreadable(*c) for c in closed], others=True) if caches else None
 
 
 def _open(folders: Iterable[Path], opener: Callable[[Path], PartSource]) -> Recognized:
