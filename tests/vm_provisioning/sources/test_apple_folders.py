@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import shlex
 import shutil
 import struct
 from collections.abc import Callable
@@ -174,6 +175,7 @@ def test_of_what_xcode_was_not_through_with_nothing_is_taken(lay_out: Callable[[
     (refusal,) = found.refused
     assert isinstance(refusal, IncompleteError)
     assert str(folder) in str(refusal)
+    assert shlex.split(refusal.hint.rpartition(": ")[2]) == ["symcache", "add", str(folder / "Symbols")]
 
 
 def test_of_architectures_in_folders_of_their_own_each_has_its_mark(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def device_support(folder: Path) -> PartSource:
         raise IncompleteError(
             f"{folder}: Xcode was not through with it: neither {_FINALIZED} nor {_PROCESSED}{arch or '…'} is there,"
             " and nothing of it was taken",
-            hint=f"let Xcode finish with the device, or have what is there as own files: symcache add {symbols}",
+            hint="let Xcode finish with the device, or have what is there as own files:"
+            f" symcache add {shlex.quote(str(symbols))}",
         )
     model = (named["model"] or "") if named else ""
     release = None
