@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from symcache.kinds import Kind, uuid_text
 
 __all__ = [
+    "BUILD_PATTERN",
     "CacheFile",
     "CollectionEntry",
     "HarvestRecord",
@@ -94,13 +95,17 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+BUILD_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+"""What a build may be called."""
+
+
 class Release(_Frozen):
     """One macOS release. The build names it; RSRs differ in `extra` and build."""
 
     product: str = Field(default="macOS", max_length=64)
     version: str = Field(max_length=64)
     extra: str = Field(default="", max_length=64)
-    build: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    build: str = Field(pattern=BUILD_PATTERN)
 
     def __str__(self) -> str:
         """Return e.g. `macOS 13.3.1 (a) (22E772610a)`."""

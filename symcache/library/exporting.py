@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import plistlib
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from symcache.errors import IntegrityError, NotFoundError, StorageError, Symcach
 from symcache.library.library import Library
 from symcache.model import uuid_text
 from symcache.scratch import ScratchFolder
+from symcache.text import excerpt
 
 __all__ = ["Exported", "export_device_support", "export_raw_caches"]
 
@@ -70,12 +72,13 @@ def export_device_support(
     """Write a folder for each architecture of a release below `target`, which is one for all systems, or holds such.
 
     Nothing that is there is touched, and a folder is there when all of it is. Raises NotFoundError, UsageError for
-    what is there already, StorageError.
+    what is there already, IntegrityError for a record that gives no names of folders, StorageError.
     """
     records = _records(library, build)
     wanted = tuple(canonical_arch(a) for a in archs)
-    title = f"{records[-1].version} ({build})"
-    parent = target if target.name.endswith(_SUFFIX) else target / f"{records[-1].product}{_SUFFIX}"
+    title = f"{_component(build, 'version', records[-1].version)} ({build})"
+    product = _component(build, "product", records[-1].product) + _SUFFIX
+    parent = target if target.name.endswith(_SUFFIX) else target / _component(build, "folder name", product)
     result = Exported()
     listed, cache_archs = _listed(library, records)
     folders: dict[str, dict[str, _File]] = {}
@@ -90,6 +93,7 @@ def export_device_support(
         relative = _relative(image.path, result)
         if relative is None:
             continue
+        _component(build, "arch", arch)
         number = 1
         # Not every file system of a Mac tells case apart.
         key = str(relative).casefold()
@@ -97,7 +101,7 @@ def export_device_support(
             if folders[name][key].sha256 == image.sha256:
                 break
             number += 1
-        archs_of[name] = arch
+        archs_of[_component(build, "folder name", name)] = arch
         folders[name].setdefault(key, _File(Path("Symbols") / relative, image.sha256, image.size))
     if not any(folders.values()):
         raise NotFoundError(f"{build}: nothing of it is there to be exported", hint="see `symcache verify` and --arch")
@@ -230,6 +234,22 @@ def _relative(path: str, result: Exported) -> Path | None:
         result.problems.append(f"{path}: is no path of a system: not written")
         return None
     return Path(*parts)
+
+
+def _component(build: str, what: str, name: str) -> str:
+    """Return what a record says, if it is exactly one component of a path. Raises IntegrityError."""
+    if (
+        name in {"", ".", ".."}
+        or "/" in name
+        or any(unicodedata.category(c) == "Cc" for c in name)
+        or len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME
+    ):
+        raise IntegrityError(
+            f"{build}: its record has the {what} {excerpt(name, 80)!r}, which names no folder: nothing was written",
+            hint=f"have its raw caches by --format raw, or take the record back (symcache remove {build})"
+            " and harvest it again",
+        )
+    return name
 
 
 def _refuse_existing(place: Path) -> None:

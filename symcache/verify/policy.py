@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 __all__ = ["BuildName", "RetentionPolicy", "SyncPolicy", "Version", "is_beta", "version_number"]
 
@@ -14,7 +14,7 @@ Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0
 BuildName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 _BETA = re.compile(r"[0-9]{1,3}[A-Z](?:5[0-9]{3}[a-z]?|[0-9]{1,4}[a-z])")
 """Apple numbers betas from 5000 on, and ends them with a letter. Security Responses have more digits."""
-_Days = Annotated[int, Field(ge=0, le=36500)]
+_Days = Annotated[int, Field(strict=True, ge=0, le=36500)]
 
 
 class SyncPolicy(BaseModel):
@@ -25,7 +25,7 @@ class SyncPolicy(BaseModel):
     from_: Version | None = Field(default=None, alias="from")
     """Versions from this one on; without it, the newest `lines`."""
     before: Version | None = None
-    lines: Annotated[int, Field(ge=1, le=100)] = 3
+    lines: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     """Major versions, counted from the newest that is released: Apple updates three."""
     betas: bool = False
     rcs: bool = False
@@ -34,8 +34,16 @@ class SyncPolicy(BaseModel):
     """Rapid Security Responses, of which no firmware is published."""
     skip: tuple[BuildName, ...] = ()
     """Builds that are not wanted whatever the rest says."""
-    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
     """After so many failures with one source a build is given up, until there is another."""
+
+    @field_validator("before")
+    @classmethod
+    def _after_from(cls, before: str | None, info: ValidationInfo) -> str | None:
+        start = info.data.get("from_")
+        if before and start and version_number(start) >= version_number(before):
+            raise ValueError(f"no version is from {start} on and before {before}: write a later one")
+        return before
 
 
 class RetentionPolicy(BaseModel):
@@ -45,7 +53,7 @@ class RetentionPolicy(BaseModel):
 
     beta_days: _Days | None = None
     """Betas and release candidates go so many days after they came out."""
-    last: Annotated[int, Field(ge=1, le=10000)] | None = None
+    last: Annotated[int, Field(strict=True, ge=1, le=10000)] | None = None
     """Of each line (major version), so many of the newest released builds stay."""
     pinned: tuple[BuildName, ...] = ()
     """Builds that stay whatever the rest says, as those that the table expects do."""

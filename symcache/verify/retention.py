@@ -60,10 +60,13 @@ class _Context:
     pinned: frozenset[str]
 
     def is_beta(self, row: ReleaseRow) -> bool:
-        """Return whether it is a beta or release candidate: as was published, else by its name."""
+        """Return whether it is a beta or release candidate: as was published, else by its name.
+
+        A beta has to be called like one, too: a false word of AppleDB takes no release back.
+        """
         published = self._published(row)
-        if published is not None:
-            return published.kind in {"beta", "rc"}
+        if published is not None and published.kind != "beta":
+            return published.kind == "rc"
         return is_beta(row.build, row.extra)
 
     def judge(self, row: ReleaseRow, place: int) -> tuple[bool, str]:
@@ -101,11 +104,13 @@ class _Context:
         return log.published if log else None
 
     def _came_out(self, row: ReleaseRow) -> tuple[dt.date | None, str]:
-        """Return when it was released, at the latest; where nobody has said so, when it was first harvested."""
+        """Return when it was released, at the latest, or first harvested: the later, and in words which that is."""
         published = self._published(row)
-        if published is not None and (day := _last_day(published.released)):
-            return day, "came out on"
-        return _last_day(self.library.catalog.first_harvested(row.build)[:10]), "was first harvested on"
+        released = _last_day(published.released) if published is not None else None
+        harvested = _last_day(self.library.catalog.first_harvested(row.build)[:10])
+        if released is None or (harvested is not None and harvested > released):
+            return harvested, "was first harvested on"
+        return released, "came out on"
 
     def _requested(self, row: ReleaseRow) -> str:
         """Return why it stays for having been asked for, or an empty string."""

@@ -73,6 +73,17 @@ def test_build_is_for_what_does_not_say_it(tmp_path: Path) -> None:
         assert "--build" in run(command, tmp_path, "--build", "21A559", code=2).stderr
 
 
+@pytest.mark.parametrize("build", ["../../x", "a b", "2" * 65, "22G120\n"])
+def test_a_build_that_can_be_none_is_wrong_use(tmp_path: Path, build: str) -> None:
+    main = put_raw(tmp_path / "caches", _CACHE)
+    for command in ("add", "harvest"):
+        for path in (main, main.parent):
+            ran = run(command, path, "--build", build, code=2)
+            assert ": is no build: " in ran.stderr
+            assert "sw_vers" in ran.stderr
+    assert not (tmp_path / "library/records").exists()
+
+
 def _no_uuid() -> bytes:
     """A dylib (MH_DYLIB of arm64) without load commands."""
     return bytes.fromhex("cffaedfe 0c000001 00000000 06000000 00000000 00000000 00000000 00000000") + bytes(100)

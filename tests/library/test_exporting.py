@@ -16,12 +16,13 @@ from uuid import UUID
 
 import pytest
 
-from symcache.errors import NotFoundError, UsageError
-from symcache.library import Library, export_device_support, export_raw_caches
+from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.library import Library, Staged, StagedObject, export_device_support, export_raw_caches, ingest
 from symcache.macho import identify
-from symcache.model import uuid_text
-from symcache.store import blob_key
+from symcache.model import HarvestRecord, ManifestEntry, ObjectEntry, Release, uuid_text
+from symcache.store import blob_key, write_record
 from symcache_provisioning import harvest, recognize
+from tests.library.images import macho
 from tests.support.apple_folders import cache_name, put_raw, uuids_of
 
 BUILD = "21A559"
@@ -153,3 +154,41 @@ def test_what_there_is_none_of_is_said(filled: Library, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         export_raw_caches(filled, BUILD, tmp_path, archs=["arm64_32"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("version", "/13.0"),
+        ("version", "../../13.0"),
+        ("version", ""),
+        ("version", "13\n0"),
+        ("product", "../macOS"),
+        ("arch", "arm64e/../../../x"),
+        ("folder name", "\U0001f34e" * 62),
+    ],
+    ids=range(7),
+)
+def test_a_record_that_names_no_folder_writes_none(tmp_path: Path, field: str, name: str) -> None:
+    version = name if field in {"version", "folder name"} else "13.0"
+    release = Release(product=name if field == "product" else "macOS", version=version, build=BUILD)
+    uuid, arch = UUID(int=1), name if field == "arch" else "arm64e"
+    (file := tmp_path / "image").write_bytes(macho(uuid))
+    staged = Staged(None, "test", manifest=[ManifestEntry(path="/usr/lib/a", arch="arm64e", uuid=uuid)])
+    staged.objects = [StagedObject(file, 0, file.stat().st_size, "/usr/lib/a", "arm64e", uuid)]
+    stored = ObjectEntry(
+        path="/usr/lib/a", arch=arch, uuid=uuid, size=file.stat().st_size,
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )  # fmt: skip
+    manifest = (ManifestEntry(path="/usr/lib/a", arch=arch, uuid=uuid),)
+    (out := tmp_path / "deep/er/out").mkdir(parents=True)
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, staged)
+        write_record(library.store, HarvestRecord(release=release, manifest=manifest, objects=(stored,)), "0" * 32)
+        library.refresh()
+        with pytest.raises(IntegrityError, match=f"its record has the {field} ") as raised:
+            export_device_support(library, BUILD, out)
+    assert f"symcache remove {BUILD}" in raised.value.hint
+    assert {p.name for p in tmp_path.iterdir()} == {"image", "library", "deep"}
+    assert not any(p.is_file() for p in (tmp_path / "deep").rglob("*"))
+    assert list(out.iterdir()) == []

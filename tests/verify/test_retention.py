@@ -24,6 +24,7 @@ BUILDS = {
     "26A428": "27.0", "26B77": "27.1", "26B90": "27.1.1", "25G70": "26.6", "25G83": "26.6.1",
     "26A5353q": "27.0", "26B5086k": "27.1", "25D770870b": "26.3",
 }  # fmt: skip
+HARVESTED = {"26A5353q": "2026-06-08", "26B5086k": "2026-09-20"}
 
 
 @pytest.fixture
@@ -32,11 +33,9 @@ def library(tmp_path: Path) -> Library:
     opened = dated_library(tmp_path / "library", clock)
     for build, version in BUILDS.items():
         release = Release(version=version, build=build, extra="(a)" if build == "25D770870b" else "")
-        finished = "2026-09-20T03:00:00+00:00" if build == "26B5086k" else "2026-11-01T03:00:00+00:00"
+        finished = f"{HARVESTED.get(build, '2026-11-01')}T03:00:00+00:00"
         write_record(opened.store, HarvestRecord(release=release, sealed=True, finished=finished), "0" * 32)
-    log = SyncLog(opened.store)
-    published = Publication(version="27.0 beta", kind="beta", released="2026-06-08")
-    log.publish(log.read(["26A5353q"])["26A5353q"], published)
+    publish(opened, "26A5353q", version="27.0 beta", kind="beta", released="2026-06-08")
     opened.refresh()
     return opened
 
@@ -54,6 +53,23 @@ def test_betas_go_some_days_after_they_came_out(library: Library) -> None:
     }
     assert set(going(library, beta_days=60)) == {"26A5353q", "26B5086k"}  # the other by its first harvest, 70 days ago
     assert "was first harvested on 2026-09-20" in going(library, beta_days=60)["26B5086k"]
+
+
+def publish(library: Library, build: str, **said: str) -> None:
+    log = SyncLog(library.store)
+    log.publish(log.read([build])[build], Publication(**said))
+
+
+def test_a_release_is_no_beta_whatever_is_published(library: Library) -> None:
+    publish(library, "26A428", version="27.0", kind="beta", released="2001")
+    assert going(library, beta_days=0).keys() == {"26A5353q", "26B5086k"}
+    assert going(library, last=2)["26A428"] == "number 3 of the builds of macOS 27, of which 2 are kept"
+
+
+def test_a_beta_is_no_older_here_than_its_first_harvest(library: Library) -> None:
+    publish(library, "26B5086k", version="27.1 beta", kind="beta", released="2001")
+    assert set(going(library, beta_days=70)) == {"26A5353q"}
+    assert going(library, beta_days=69)["26B5086k"].startswith("a beta that was first harvested on 2026-09-20, 70 days")
 
 
 def test_the_newest_of_each_line_stay(library: Library) -> None:
@@ -126,6 +142,14 @@ def test_a_script_takes_back_what_may_go_says_why_and_can_undo(library: Library,
         ("[retention]\nlast = 0\n", "retention.last"),
         ("[retention]\nbeta_days = -1\n", "retention.beta_days"),
         ("[retention]\nkeep = 3\n", "retention.keep"),
+        ("[retention]\nlast = true\n", "retention.last"),
+        ("[retention]\nlast = 1.0\n", "retention.last"),
+        ('[retention]\nbeta_days = "9"\n', "retention.beta_days"),
+        ("[retention]\nlast = 1\nrequested_days = true\n", "retention.requested_days"),
+        ("[retention]\nlast = 1\n[sync]\nlines = true\n", "sync.lines"),
+        ("[retention]\nlast = 1\n[sync]\nattempts = 2.0\n", "sync.attempts"),
+        ('[retention]\nlast = 1\n[sync]\nfrom = "27"\nbefore = "14"\n', "sync.before"),
+        ('[retention]\nlast = 1\n[sync]\nfrom = "27.0"\nbefore = "27"\n', "sync.before"),
     ],
 )
 def test_a_policy_that_says_nothing_or_something_else_removes_nothing(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import lzma
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,26 @@ def test_a_list_that_unpacks_to_more_than_there_can_be_is_refused(
         parse_appledb(pack_it(b"[" + b" " * (1 << 21) + b"]"), "list")
 
 
+def test_of_what_never_ends_no_more_is_read_than_a_list_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appledb, "_MAX_SIZE", 1 << 20)
+    pipe, written = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), pipe.open("wb", buffering=0) as file:
+            for _ in range(8 << 20 >> 16):
+                written.append(file.write(bytes(1 << 16)))
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    with pytest.raises(EnvironmentFailure, match="pipe: larger than 1048576 bytes"):
+        read_appledb(str(pipe))
+    writing.join()
+    assert sum(written) < 2 << 20
+
+
 def test_a_list_of_more_values_than_there_can_be_is_refused_before_memory_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -178,6 +201,13 @@ def test_firmware_that_cannot_be_believed_is_named_and_not_offered(offered: dict
     assert firmware is None
     assert len(reasons) == 1
     assert text in reasons[0]
+
+
+def test_a_build_whose_only_firmware_cannot_be_is_wanted_and_told_of() -> None:
+    published = parsed(one(sources=[source("ipsw", URL, 1 << 60)]))
+    (build,) = select_builds(published, SyncPolicy())
+    assert (build.build, build.others) == ("26A428", ())
+    assert usable_firmware(build) == (None, ["its firmware: a size of 1152921504606846976 bytes cannot be"])
 
 
 def test_the_first_link_that_may_be_followed_is_taken() -> None:

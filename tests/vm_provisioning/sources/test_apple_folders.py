@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import shlex
 import shutil
 import struct
 from collections.abc import Callable
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from symcache.errors import FormatError, IncompleteError, IntegrityError, NotFoundError, SymcacheError, UsageError
+from symcache.errors import (
+    FormatError,
+    IncompleteError,
+    IntegrityError,
+    NotFoundError,
+    StorageError,
+    SymcacheError,
+    UsageError,
+)
 from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.model import Kind
@@ -20,6 +29,7 @@ from symcache_provisioning import HarvestResult, harvest, recognize
 from symcache_server.layouts import match
 from tests.support.apple_folders import finish, put_libraries, put_raw, uuids_of
 from tests.support.kernel_collection import ENTRIES, kernel_collection
+from tests.support.permissions import bound_by_modes
 from tests.support.systems import system_version
 
 _CACHES = "System/Library/Caches/com.apple.dyld"
@@ -165,6 +175,7 @@ def test_of_what_xcode_was_not_through_with_nothing_is_taken(lay_out: Callable[[
     (refusal,) = found.refused
     assert isinstance(refusal, IncompleteError)
     assert str(folder) in str(refusal)
+    assert shlex.split(refusal.hint.rpartition(": ")[2]) == ["symcache", "add", str(folder / "Symbols")]
 
 
 def test_of_architectures_in_folders_of_their_own_each_has_its_mark(tmp_path: Path) -> None:
@@ -179,6 +190,91 @@ def test_of_architectures_in_folders_of_their_own_each_has_its_mark(tmp_path: Pa
             (str(folder / "arm64e"), "watchOS 26.2 (23S303)")
         ]
         assert [str(folder / "arm64_32") in str(e) for e in found.refused] == [True]
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "iOS DeviceSupport/26.2 (23B87)",
+        "iOS DeviceSupport/26.2 (23B87)/Symbols",
+        "iOS DeviceSupport/26.2 (23B87)/arm64e",
+        "watchOS DeviceSupport",
+    ],
+)
+@pytest.mark.parametrize("mode", [0o000, 0o600, 0o100])
+def test_of_device_support_what_cannot_be_read_is_named_and_the_rest_taken(
+    tmp_path: Path, closed: str, mode: int
+) -> None:
+    done = tmp_path / "iOS DeviceSupport/26.1 (23B85)"
+    (done / "Symbols").mkdir(parents=True)
+    finish(done)
+    folder = tmp_path / closed
+    (folder / "Symbols").mkdir(parents=True)
+    folder.chmod(mode)
+    with bound_by_modes():
+        found = recognize(tmp_path)
+    folder.chmod(0o700)
+    assert found is not None
+    assert str(done) in [s.name for s in found.sources]
+    (refusal,) = found.refused
+    assert isinstance(refusal, StorageError)
+    assert closed.removesuffix("/Symbols") in str(refusal)
+    assert "chmod -R u+rX '" in refusal.hint
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Xcode").mkdir(mode=0o000)
+    with bound_by_modes(), pytest.raises(StorageError, match="Xcode: cannot be read: Permission denied"):
+        recognize(tmp_path / "Xcode")
+
+
+def test_links_to_what_was_moved_to_another_disk_are_followed(tmp_path: Path) -> None:
+    disk, xcode = tmp_path / "disk", tmp_path / "Xcode"
+    for folder in ("iOS/26.1 (23B85)", "watches/Watch4,2 26.1 (23S36)", "tv/arm64e"):
+        (disk / folder / "Symbols").mkdir(parents=True)
+        finish(disk / folder)
+    (xcode / "iOS DeviceSupport").mkdir(parents=True)
+    (xcode / "tvOS DeviceSupport/26.1 (23J582)").mkdir(parents=True)
+    phone, tv = xcode / "iOS DeviceSupport/26.1 (23B85)", xcode / "tvOS DeviceSupport/26.1 (23J582)/arm64e"
+    phone.symlink_to(disk / "iOS/26.1 (23B85)")
+    phone.with_name("newest").symlink_to(phone)  # the same once more
+    phone.with_name("26.0 (23A341)").symlink_to(disk / "not attached")
+    tv.symlink_to(disk / "tv/arm64e")
+    (xcode / "watchOS DeviceSupport").symlink_to(disk / "watches")
+    (xcode / "xrOS DeviceSupport").symlink_to(disk / "not attached")
+    (disk / "iOS/26.1 (23B85)/Symbols/arm64e").symlink_to(disk / "tv/arm64e")  # inside, links are no folders
+    found = recognize(xcode)
+    assert found is not None
+    watch = xcode / "watchOS DeviceSupport/Watch4,2 26.1 (23S36)"
+    assert {s.name: str(s.identity()) for s in found.sources} == {
+        str(phone): "iOS 26.1 (23B85)",
+        str(tv): "tvOS 26.1 (23J582)",
+        str(watch): "watchOS 26.1 (23S36)",
+    }
+    assert {str(e).partition(":")[0] for e in found.refused} == {
+        str(phone.with_name("26.0 (23A341)")),
+        str(xcode / "xrOS DeviceSupport"),
+    }
+    assert {getattr(e, "hint", "") for e in found.refused} == {
+        "attach the disk that the link leads to, or remove the link"
+    }
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("new", ["", "arm64e", "."])
+def test_what_two_xcodes_left_in_one_folder_are_two_parts(tmp_path: Path, old: bool, new: str) -> None:
+    folder = tmp_path / "iOS DeviceSupport/26.2 (23B87)"
+    (folder / "Symbols").mkdir(parents=True)
+    (folder / "arm64e/Symbols").mkdir(parents=True)
+    if old:
+        finish(folder)
+    if new:
+        finish(folder / new if new != "." else folder, "arm64e")
+    found = recognize(folder.parent)
+    assert found is not None
+    expected = [str(folder)] * old + [str(folder / "arm64e")] * bool(new)
+    assert [s.name for s in found.sources] == expected
+    assert len(found.refused) == 2 - len(expected)
 
 
 def test_device_support_without_symbols_is_told(tmp_path: Path) -> None:
@@ -206,6 +302,32 @@ def test_bare_caches_have_the_build_that_is_said(library: Library, tmp_path: Pat
     held = library.by_name("*", 1000, build="21A5")
     assert stored(library, {str(o.uuid).upper() for o in held}) == uuids_of("x86_64-split")
     assert not verify(library, ["21A5"]).complete
+
+
+def test_caches_at_the_top_and_below_it_are_all_taken_once(tmp_path: Path) -> None:
+    top = tmp_path / "caches"
+    for folder in (top, top / "22G120", top / _CACHES.replace("Caches/com.apple.dyld", "dyld")):
+        put_raw(folder, "driverkit-arm64e")
+    found = recognize(top, "21A5")
+    assert found is not None
+    assert [s.name for s in found.sources] == [str(top), str(top / "22G120")]
+    assert [len(s.caches()) for s in found.sources] == [2, 1]
+    assert found.refused == []
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600, 0o100])
+def test_a_folder_beside_caches_that_cannot_be_read_is_named(tmp_path: Path, mode: int) -> None:
+    put_raw(tmp_path / "caches/one", "driverkit-arm64e")
+    closed = tmp_path / "caches/two"
+    put_raw(closed / "inside", "driverkit-arm64e")
+    closed.chmod(mode)
+    with bound_by_modes():
+        found = recognize(tmp_path / "caches", "21A5")
+    closed.chmod(0o700)
+    assert found is not None
+    assert [s.name for s in found.sources] == [str(tmp_path / "caches/one")]
+    assert [str(e).startswith(f"{closed}: cannot be read: Permission denied") for e in found.refused] == [True]
+    assert str(closed) in found.refused[0].hint
 
 
 def test_bare_caches_of_an_unknown_build_can_be_asked_for(library: Library, tmp_path: Path) -> None:

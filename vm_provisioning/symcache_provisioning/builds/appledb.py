@@ -128,11 +128,12 @@ def read_appledb(location: str) -> PublishedBuilds:
         if path.is_dir():
             names = [path / _PATH, *((path / _PATH).with_suffix(end) for end in (".gz", ""))]
             path = next((name for name in names if name.is_file()), names[0])
-        if path.stat().st_size > _MAX_SIZE:
-            raise EnvironmentFailure(f"{path}: larger than {_MAX_SIZE} bytes", hint=_HINT)
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_MAX_SIZE + 1)  # a device or a growing file has no size to ask for
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", hint="check --appledb") from error
+    if len(data) > _MAX_SIZE:
+        raise EnvironmentFailure(f"{path}: larger than {_MAX_SIZE} bytes", hint=_HINT)
     return parse_appledb(data, str(path))
 
 

@@ -48,7 +48,7 @@ def _fits(build: PublishedBuild, policy: SyncPolicy) -> bool:
     kinds = {"release": True, "rc": policy.rcs, "beta": policy.betas, "response": policy.responses}
     return (
         kinds.get(build.kind, False)
-        and bool(build.firmware or build.others)
+        and bool(build.firmware or build.others or build.problems)
         and not (policy.from_ and build.number < version_number(policy.from_))
         and not (policy.before and build.number >= version_number(policy.before))
     )

@@ -91,18 +91,31 @@ def has_main_files(folder: Path) -> bool:
     return False
 
 
-def folders_with_caches(top: Path) -> list[Path]:
-    """Return the folders below one that hold shared caches, by their names: not far down, and of many not all."""
-    found = []
+def folders_with_caches(top: Path) -> tuple[list[Path], list[tuple[Path, OSError]]]:
+    """Return the folders below one that hold shared caches, by their names: not far down, and of many not all.
+
+    Beside them, those that cannot be read.
+    """
+    found, closed = list[Path](), list[tuple[Path, OSError]]()
     level = [top]
-    for _ in range(_DEPTH):
-        level = [f for folder in level for f in _entries(folder) if f.is_dir() and not f.is_symlink()][:_MOST_FOLDERS]
-        found += [f for f in level if any(is_cache_name(file.name) for file in _entries(f)) and has_main_files(f)]
-    return found
+    for depth in range(_DEPTH + 1):
+        below: list[Path] = []
+        for folder in level:
+            try:
+                entries = sorted(folder.iterdir())
+                if depth < _DEPTH:
+                    below += [e for e in entries if e.is_dir() and not e.is_symlink()]
+            except OSError as error:
+                closed.append((folder, error))
+                continue
+            if depth and any(is_cache_name(e.name) for e in entries) and has_main_files(folder):
+                found.append(folder)
+        level = below[:_MOST_FOLDERS]
+    return found, closed
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError:
-        return []  # nobody asked for this one in particular
+        return []  # whoever asks for what lies below is told

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,29 +59,39 @@ _MINIMUM_VERSIONS = {
 def device_support_folders(path: Path) -> list[Path]:
     """Return the folders of single systems in `path`: itself, those of one product, or of all products.
 
-    Where each architecture has a folder of its own, it is that one.
+    Where each architecture has a folder of its own, it is that one; beside these, what an older Xcode left.
     """
     path = path.absolute()
     if _PARENT.fullmatch(path.name):
         systems = [f for f in _folders(path) if _NAME.fullmatch(f.name) or _has_symbols(f)]
     elif _PARENT.fullmatch(path.parent.name) or (_NAME.fullmatch(path.name) and _has_symbols(path)):
         systems = [path]
-    elif _ARCH.fullmatch(path.name) and _NAME.fullmatch(path.parent.name) and (path / _SYMBOLS).is_dir():
+    elif _ARCH.fullmatch(path.name) and _NAME.fullmatch(path.parent.name) and _is_folder(path / _SYMBOLS):
         return [path]
     else:
-        inner = list(_folders(path))
+        inner = _folders(path)
         products = [f for f in inner if _PARENT.fullmatch(f.name)]
         if products:
-            return [f for product in products for f in device_support_folders(product)]
+            return [f for product in products for f in _systems_of(product)]
         systems = [f for f in inner if (named := _NAME.fullmatch(f.name)) and named["build"] and _has_symbols(f)]
-    return [f for system in systems for f in (_architectures(system) or [system])]
+    return [f for system in systems for f in _parts(system)]
+
+
+def _systems_of(product: Path) -> list[Path]:
+    """Return the folders of systems of one product; itself, if that cannot be read: `device_support` says so."""
+    try:
+        return device_support_folders(product)
+    except OSError:
+        return [product]
 
 
 def device_support(folder: Path) -> PartSource:
     """Return one of these folders as a source.
 
-    Raises NotFoundError when there is nothing in it, IncompleteError when Xcode was not through with it.
+    Raises NotFoundError when there is nothing in it, IncompleteError when Xcode was not through with it, OSError when
+    it cannot be read.
     """
+    os.scandir(folder).close()
     symbols = folder / _SYMBOLS
     if not symbols.is_dir():
         raise NotFoundError(
@@ -95,7 +106,8 @@ def device_support(folder: Path) -> PartSource:
         raise IncompleteError(
             f"{folder}: Xcode was not through with it: neither {_FINALIZED} nor {_PROCESSED}{arch or '…'} is there,"
             " and nothing of it was taken",
-            hint=f"let Xcode finish with the device, or have what is there as own files: symcache add {symbols}",
+            hint="let Xcode finish with the device, or have what is there as own files:"
+            f" symcache add {shlex.quote(str(symbols))}",
         )
     model = (named["model"] or "") if named else ""
     release = None
@@ -114,13 +126,27 @@ def device_support(folder: Path) -> PartSource:
 
 
 def _has_symbols(folder: Path) -> bool:
-    return (folder / _SYMBOLS).is_dir() or bool(_architectures(folder))
+    return _is_folder(folder / _SYMBOLS) or bool(_architectures(folder))
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether it is a folder, as far as one can see: `device_support` says what cannot be read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
+
+
+def _parts(system: Path) -> list[Path]:
+    architectures = _architectures(system)
+    return [system, *architectures] if _is_folder(system / _SYMBOLS) else architectures or [system]
 
 
 def _architectures(system: Path) -> list[Path]:
-    if (system / _SYMBOLS).is_dir():
+    try:
+        return [f for f in _folders(system) if _ARCH.fullmatch(f.name) and _is_folder(f / _SYMBOLS)]
+    except OSError:
         return []
-    return [f for f in _folders(system) if _ARCH.fullmatch(f.name) and (f / _SYMBOLS).is_dir()]
 
 
 def _finished(folder: Path, arch: str) -> bool:
@@ -129,8 +155,12 @@ def _finished(folder: Path, arch: str) -> bool:
     names = {
         file.name for f in (folder, symbols, *(symbols / p for p in _CACHES)) if f.is_dir() for file in f.iterdir()
     }
+    # Where both lie in one folder, 26 marks its `Symbols` by the one, and 27 what is of an architecture by the other.
     if arch:
-        names |= {f.name for f in folder.parent.iterdir() if f.name == _FINALIZED or f.name == _PROCESSED + arch}
+        marks = {_PROCESSED + arch} if _is_folder(folder.parent / _SYMBOLS) else {_PROCESSED + arch, _FINALIZED}
+        names |= {f.name for f in folder.parent.iterdir() if f.name in marks}
+    else:
+        names -= {_PROCESSED + f.name for f in _architectures(folder)}
     processed = {name.removeprefix(_PROCESSED) for name in names if name.startswith(_PROCESSED)}
     copied = {name.removeprefix(_COPIED) for name in names if name.startswith(_COPIED)}
     return _FINALIZED in names or bool(processed and copied <= processed)
@@ -172,5 +202,13 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / n for n in sorted(names) if not (Path(folder) / n).is_symlink())
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    yield from sorted(p for p in path.iterdir() if p.is_dir() and not p.is_symlink())
+def _folders(path: Path) -> list[Path]:
+    """Return the folders in one, by name, each once: links to folders count, as people move large ones to other disks.
+
+    So does a link that leads nowhere now: `device_support` says it.
+    """
+    found: dict[str, Path] = {}
+    for entry in sorted(path.iterdir(), key=lambda e: (e.is_symlink(), e.name)):
+        if _is_folder(entry) or (entry.is_symlink() and not entry.exists()):
+            found.setdefault(os.path.realpath(entry), entry)
+    return sorted(found.values())
