@@ -11,8 +11,8 @@ from symcache.errors import DumpError
 from symcache.reports.document import Document, find_document, text_of
 from symcache.reports.ips import parse_ips
 from symcache.reports.kinds import CRASHES, MARKS, Kind, kind_of_document, kind_of_text
-from symcache.reports.model import Report, split_system
-from symcache.reports.text import parse_crash
+from symcache.reports.model import MAX_LINES, Report, split_system
+from symcache.reports.text import parse_crash, too_many_lines
 
 __all__ = ["decoded", "is_report", "parse_report", "read_report", "unquoted"]
 
@@ -63,6 +63,8 @@ def parse_report(report: str | bytes, name: str, *, threads: bool = True) -> Rep
     if len(report) > _MAX_FILE:
         raise DumpError(f"{name}: is too large for a crash report", hint=f"at most {_MAX_FILE} bytes are read")
     text = (decoded(report) if isinstance(report, bytes) else report).lstrip("\ufeff")
+    if text.count("\n") > MAX_LINES:
+        raise too_many_lines(name)
     begin = len(text) - len(text.lstrip())
     text = unquoted(text[text.rfind("\n", 0, begin) + 1 :])  # with the blanks in front of the first line
     document = find_document(text)

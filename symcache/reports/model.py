@@ -24,6 +24,8 @@ MAX_NAME = 8192
 """Characters of a function's name; the longest demangled ones of real programs have some thousand."""
 MAX_LINE = 16_384
 """Characters of a line of text; what is behind them is left out."""
+MAX_LINES = 1_000_000
+"""Of a file; each is looked at by itself, wherever it stands."""
 MAX_BACKTRACES = 16
 """Application-specific ones."""
 MAX_INFORMATION = 200

@@ -20,6 +20,7 @@ from symcache.reports.model import (
     MAX_IMAGES,
     MAX_INFORMATION,
     MAX_LINE,
+    MAX_LINES,
     MAX_TEXT,
     MAX_THREADS,
     Report,
@@ -31,7 +32,7 @@ from symcache.reports.model import (
 )
 from symcache.text import excerpt
 
-__all__ = ["parse_crash", "stack_begins"]
+__all__ = ["parse_crash", "stack_begins", "too_many_lines"]
 
 _THREAD = re.compile(r"Thread (\d{1,7})(?: ([A-Z][a-z]{1,20}))?:(:|\s*\Z|(?=  Dispatch queue: ))?(.*)\Z")
 """`Thread 0 Crashed:: NAME`; with one colon until Mac OS X 10.6, and where other programs write reports.
@@ -62,8 +63,12 @@ _TOLD = (
 _ENDS_A_REPORT = ("Process", "Incident Identifier")
 _BEHIND_INFORMATION = ("VM Regions Near ", "Backtrace not available", "Global Trace Buffer", "Filtered syslog:")
 """Of ignored sections, those that may follow words of a program, which may begin as the others do."""
-_MAX_LINES = 1_000_000
 _SKIPPED = IGNORED_SECTIONS[0]
+
+
+def too_many_lines(name: str) -> DumpError:
+    """Return the error for a report of more than `MAX_LINES`; `name` stands in its message."""
+    return DumpError(f"{name}: more than {MAX_LINES} lines", hint="no crash report has so many: cut off the rest")
 
 
 def stack_begins(line: str, following: str) -> bool | None:
@@ -77,10 +82,8 @@ def parse_crash(text: str, name: str) -> Report:
     """Parse a text report; `name` stands in messages. Raises DumpError."""
     sections = _Sections(name)
     for number, (line, following) in enumerate(itertools.pairwise(itertools.chain(_lines(text), [""]))):
-        if number >= _MAX_LINES:
-            raise DumpError(
-                f"{name}: more than {_MAX_LINES} lines", hint="no crash report has so many: cut off the rest"
-            )
+        if number >= MAX_LINES:
+            raise too_many_lines(name)
         if not sections.take(line, following):
             break
     return sections.report()

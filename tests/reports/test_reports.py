@@ -123,10 +123,18 @@ def test_reports_that_are_none(text: str, expected: str) -> None:
 
 def test_a_text_of_too_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     text = crash(truth("x86_64"))
-    monkeypatch.setattr("symcache.reports.text._MAX_LINES", text.count("\n") + 100)
+    monkeypatch.setattr("symcache.reports.text.MAX_LINES", text.count("\n") + 100)
     parse_report(text + "x\n" * 50, "x")
     with pytest.raises(DumpError, match=r"more than \d+ lines"):
         parse_report(text + "x\n" * 200, "x")
+
+
+def test_lines_without_end_in_front_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ips(truth("x86_64"))
+    monkeypatch.setattr("symcache.reports.files.MAX_LINES", text.count("\n") + 100)
+    parse_report("\n" * 50 + text, "x")
+    with pytest.raises(DumpError, match=r"more than \d+ lines"):
+        parse_report("\n" * 200 + text, "x")
 
 
 @settings(max_examples=150, deadline=None)
