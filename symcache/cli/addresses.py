@@ -163,7 +163,7 @@ def _located(
 def _offset(text: str, start: int) -> int | None:
     if _DECIMAL.fullmatch(text):
         address = int(text)
-    elif match := _HEX.fullmatch(text):
+    elif text[:2] in {"0x", "0X"} and (match := _HEX.fullmatch(text)):  # bare, half of them would be taken for decimal
         address = int(match[1], 16)
     else:
         return None
