@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +29,9 @@ from symcache.cli.common import (
 )
 from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
 from symcache.cli.settings import library_location, open_library, path_setting
-from symcache.errors import SymcacheError, UsageError
+from symcache.errors import NotFoundError, SymcacheError, UsageError
+from symcache.library import Library
+from symcache.scratch import ScratchFolder
 from symcache.verify import Expectations
 from symcache_provisioning import (
     APPLEDB,
@@ -121,7 +124,7 @@ def sync(
         environment = harvest_environment(inventory) | ({"SYMCACHE_RELEASES": str(table.absolute())} if table else {})
         folder = staging or platformdirs.user_cache_path("symcache")
         reports: list[BuildReport] = []
-        with open_library(library, create=not dry_run) as opened:
+        with _opened(library, dry_run=dry_run) as opened:
             runner = SyncRunner(
                 opened,
                 expectations,
@@ -147,6 +150,20 @@ def sync(
             out.print("no published build is wanted")
         if code := _exit_code(reports, machines, dry_run=dry_run):
             raise typer.Exit(code)
+
+
+@contextmanager
+def _opened(option: str | None, *, dry_run: bool) -> Iterator[Library]:
+    """Open the library; for a dry run, an empty one in place of one that does not exist yet, and is not made."""
+    with ExitStack() as stack:
+        try:
+            library = open_library(option, create=not dry_run)
+        except NotFoundError:
+            place = Path(library_location(option))
+            if not dry_run or (place.exists() and not place.is_dir()) or (place.is_dir() and any(place.iterdir())):
+                raise
+            library = Library.open(stack.enter_context(ScratchFolder("sync")), create=True)
+        yield stack.enter_context(library)
 
 
 def _ask(inventory: Inventory, tags: Sequence[str], trust_new: bool) -> list[MachineBuild]:

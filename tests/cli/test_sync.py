@@ -86,6 +86,19 @@ def test_a_new_build_is_harvested_from_the_machine_that_runs_it_once(
     assert states(sync(BUILD, "--dry-run")[1]) == {BUILD: "wanted"}
 
 
+def test_a_dry_run_for_a_library_that_is_yet_to_be_made_makes_none(site: Path) -> None:
+    code, told = sync("--dry-run")
+    assert (code, states(told)) == (0, {BUILD: "no source"})
+    assert not (site / "library").exists()
+    (site / "library").mkdir()
+    assert states(sync("--dry-run")[1]) == {BUILD: "no source"}
+    assert list((site / "library").iterdir()) == []
+    (site / "library/other").touch()  # nor would the run itself make one here
+    result = CliRunner().invoke(app, ["sync", "--dry-run"])
+    assert result.exit_code == 1
+    assert "no library here" in result.stderr
+
+
 def test_a_machine_that_does_not_say_what_it_runs_is_named_and_the_job_fails(
     openssh: OpenSshServer, site: Path
 ) -> None:
