@@ -121,6 +121,7 @@ async def diff(request: web.Request) -> web.Response:
 
 def _diff(overview: Overview, before: str, after: str, text: str) -> dict[str, Any]:
     found = overview.diff(before, after)
+    older, newer = (documents.release(view.release, view) for view in map(overview.release, (before, after)))
     words = text.lower().split()
 
     def part(rows: list[Difference]) -> Mapping[str, Any]:
@@ -128,8 +129,8 @@ def _diff(overview: Overview, before: str, after: str, text: str) -> dict[str, A
         return {"total": len(meant), "rows": [d.to_json() for d in meant[:_DIFFERENCES]]}
 
     return {
-        "before": documents.release(overview.release(before).release, overview.release(before)),
-        "after": documents.release(overview.release(after).release, overview.release(after)),
+        "before": older,
+        "after": newer,
         "query": text,
         "same": found.same,
         "changed": part(found.changed),
