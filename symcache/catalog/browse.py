@@ -122,17 +122,17 @@ class Browse(Lookup):
         """Return live records that stored something, the latest first, as the clocks of those who wrote them say."""
         where, values = ("AND build = ?", [build]) if build is not None else ("", [])
         rows = self._all(
-            "SELECT sha256, trust, product, version, extra, build, sealed, source, extractor, operator, started,"  # noqa: S608
+            "SELECT trust, product, version, extra, build, sealed, source, extractor, operator, started,"  # noqa: S608
             " finished, problems, images FROM records"
             f" WHERE live AND type = 'harvest' {where} ORDER BY finished DESC, sha256 LIMIT ?",
             [*values, limit],
         )
         return [
             Harvest(
-                *(sha256, TRUSTS[trust], product, version, extra, build, bool(sealed), source),
+                *(TRUSTS[trust], product, version, extra, build, bool(sealed), source),
                 *(extractor, operator, started, finished, len(problems.splitlines()), images),
             )
-            for sha256, trust, product, version, extra, build, sealed, source, extractor, operator, started, finished,
+            for trust, product, version, extra, build, sealed, source, extractor, operator, started, finished,
             problems, images in rows
         ]  # fmt: skip
 

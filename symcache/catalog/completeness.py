@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from uuid import UUID
 
-from symcache.catalog.file import CatalogFile
+from symcache.catalog.file import CatalogFile, in_parts
 from symcache.catalog.rows import BlobUse, Counts, LiveBlobs, MissingImage
 
 __all__ = ["Completeness"]
-
-_VARIABLES = 500
 
 
 class Completeness(CatalogFile):
@@ -72,7 +70,7 @@ class Completeness(CatalogFile):
     def missing_images(self, uuids: Collection[UUID]) -> dict[UUID, MissingImage]:
         """Return those of `uuids` that a harvest lists and nothing was stored for; of several builds, the last."""
         found: dict[UUID, MissingImage] = {}
-        for marks, part in _parts(uuids):
+        for marks, part in in_parts(uuids):
             for uuid, build, path in self._all(
                 "SELECT m.uuid, r.build, p.path FROM manifest_entries m JOIN records r ON r.id = m.record"  # noqa: S608
                 " JOIN paths p ON p.id = m.path JOIN layouts l ON l.id = m.layout"
@@ -88,7 +86,7 @@ class Completeness(CatalogFile):
     def builds_of_caches(self, caches: Collection[UUID]) -> dict[UUID, str]:
         """Return the build of each of these shared caches that a harvest knows; of several builds, the last."""
         found: dict[UUID, str] = {}
-        for marks, part in _parts(caches):
+        for marks, part in in_parts(caches):
             rows = self._all(
                 "SELECT DISTINCT l.cache_uuid, r.build FROM manifest_entries m JOIN layouts l ON l.id = m.layout"  # noqa: S608
                 f" JOIN records r ON r.id = m.record WHERE l.cache_uuid IN ({marks}) AND r.live ORDER BY r.build",
@@ -96,11 +94,3 @@ class Completeness(CatalogFile):
             )
             found |= {UUID(bytes=cache): build or "" for cache, build in rows}
         return found
-
-
-def _parts(uuids: Collection[UUID]) -> Iterator[tuple[str, list[bytes]]]:
-    """Yield UUIDs as as many values as a statement may have, each time with their marks."""
-    values = [u.bytes for u in uuids]
-    for start in range(0, len(values), _VARIABLES):
-        part = values[start : start + _VARIABLES]
-        yield ",".join("?" * len(part)), part

@@ -7,9 +7,10 @@ import hashlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from uuid import UUID
 
 from sqlite_utils import Database
 
@@ -20,7 +21,7 @@ from symcache.errors import StorageError
 from symcache.model import Record
 from symcache.wal import enable_wal
 
-__all__ = ["FAILURES", "REBUILD", "CatalogFile", "copy_catalog", "refusal"]
+__all__ = ["FAILURES", "REBUILD", "CatalogFile", "copy_catalog", "in_parts", "refusal"]
 
 REBUILD = "run `symcache rebuild`: the catalog is folded anew from the records"
 _DELETE = "delete this file: it is folded anew"
@@ -28,6 +29,8 @@ _DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _PERMISSIONS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 _OTHERS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _LEAST_ROOM = 1 << 20
+_VARIABLES = 500
+"""Keys in one statement, well under SQLite's limit."""
 
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
 """What SQLite raises; of a damaged schema it quotes bytes that Python cannot make a message of."""
@@ -204,6 +207,14 @@ def copy_catalog(source: Path, target: Path) -> None:
             connection.execute("VACUUM INTO ?", (str(target),))
     except FAILURES as error:
         raise refusal(source, error, _DELETE) from error
+
+
+def in_parts(uuids: Collection[UUID]) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield as many UUIDs at once as a statement may have for values, each time with the marks for them."""
+    values = [u.bytes for u in uuids]
+    for start in range(0, len(values), _VARIABLES):
+        part = values[start : start + _VARIABLES]
+        yield ",".join("?" * len(part)), part
 
 
 def refusal(path: Path | None, error: BaseException, otherwise: str = REBUILD) -> StorageError:

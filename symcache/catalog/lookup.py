@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from symcache.catalog.file import REBUILD, CatalogFile
+from symcache.catalog.file import REBUILD, CatalogFile, in_parts
 from symcache.catalog.fold import layout_checksum, object_checksum, record_checksum
 from symcache.catalog.ranking import TRUSTS, Row, Slot, believed, rank
 from symcache.catalog.rows import CollectedImage, Conflict, Occurrence, RecordRow
@@ -17,8 +17,6 @@ from symcache.model import Kind
 __all__ = ["Lookup"]
 
 _TRIES = 20
-_VARIABLES = 500
-"""Keys in one statement, well under SQLite's limit."""
 _KINDS = {kind.value: kind for kind in Kind}
 _SELECT = (
     "SELECT o.uuid, o.sha256, o.size, o.symbols, o.code, o.checksum, o.record, l.kind, l.arch, l.origin, l.cache_uuid,"
@@ -71,9 +69,8 @@ class Lookup(CatalogFile):
     def holdings(self, uuids: Sequence[UUID]) -> dict[UUID, list[Occurrence]]:
         """Return every content of every one of `uuids`, preferred first; those unknown are left out."""
         found: dict[UUID, list[Row]] = {}
-        for start in range(0, len(uuids), _VARIABLES):
-            part = [u.bytes for u in uuids[start : start + _VARIABLES]]
-            for row in self._rows(f"WHERE o.uuid IN ({','.join('?' * len(part))})", part):
+        for marks, part in in_parts(uuids):
+            for row in self._rows(f"WHERE o.uuid IN ({marks})", part):
                 if row[0].uuid:
                     found.setdefault(row[0].uuid, []).append(row)
         return {uuid: rank(rows, self._preferences) for uuid, rows in found.items()}
@@ -94,9 +91,7 @@ class Lookup(CatalogFile):
         less trust than others there are.
         """
         found: dict[UUID, dict[str, list[tuple[str, str]]]] = {}
-        for start in range(0, len(uuids), _VARIABLES):
-            part = [u.bytes for u in uuids[start : start + _VARIABLES]]
-            marks = ",".join("?" * len(part))
+        for marks, part in in_parts(uuids):
             for uuid, record, recorded, place in self._all(
                 "SELECT s.uuid, r.sha256, s.recorded, s.place FROM sources s JOIN records r ON r.id = s.record"  # noqa: S608
                 f" WHERE s.uuid IN ({marks}) AND r.live"

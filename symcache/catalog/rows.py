@@ -249,8 +249,6 @@ class Listing(NamedTuple):
 class Harvest(NamedTuple):
     """A live record that stored something. Times are those of the machine that wrote it: UTC, ISO 8601."""
 
-    record: str
-    """Its id."""
     trust: Trust
     product: str
     version: str

@@ -65,10 +65,6 @@ class ReleaseCoverage:
     findings_total: int = 0
     notes: tuple[str, ...] = ()
 
-    def cell(self, family: str, arch: str) -> CoverageCell | None:
-        """Return one cell, or None where the release has no such cache."""
-        return next((c for c in self.cells if (c.family, c.arch) == (family, arch)), None)
-
 
 def release_coverage(
     library: Library, build: str, expectations: Expectations, *, most_findings: int = 200

@@ -38,11 +38,11 @@ def crash_reports(mac: Mac, part: Part) -> None:
         except DumpError as error:
             # Of other kinds than crashes, which are refused by name.
             kind = "is no crash" if ", not the report of a crash" in str(error) else "not read"
-            part.facts[kind] = int(part.facts.get(kind) or 0) + 1
+            part.count(kind)
             part.check(kind == "is no crash", "a report cannot be read", form=path.suffix)
             continue
         part.check(bool(report.threads), "a report without threads", form=path.suffix)
-        part.facts["reports"] = int(part.facts.get("reports") or 0) + 1
+        part.count("reports")
         for image, offset, frame in _system_frames(report):
             frames.setdefault(image.uuid or UUID(int=0), {})[offset, frame] = image
     if not mac.libraries:
@@ -101,5 +101,5 @@ def _compare(
         at = frame.address - (listed.address or 0)
         theirs = Name(frame.function, "", None if frame.offset is None else at - frame.offset)
         kind = judge(ours, theirs, known)
-        part.facts[kind] = int(part.facts.get(kind) or 0) + 1
+        part.count(kind)
         part.check(kind not in AGAINST_US, kind, image=listed.path, uuid=uuid_text(uuid), offset=offset)

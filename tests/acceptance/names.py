@@ -81,8 +81,7 @@ def _of_image(mac: Mac, part: Part, cache: SharedCache, image: Image, file: Path
                 theirs_begins=their.start if their else None,
             )
         for kind, count in counts.items():
-            key = f"{way}: {kind}"
-            part.facts[key] = int(part.facts.get(key) or 0) + count
+            part.count(f"{way}: {kind}", count)
 
 
 def _offsets(image: MachO, count: int) -> list[int]:

@@ -35,4 +35,4 @@ def page_hashes(mac: Mac, part: Part) -> None:
                         part.row("unsigned files", path=entry.path)
                         continue
                     part.check(not pages.damaged, "pages differ from their hashes", path=entry.path, pages=str(pages))
-                    part.facts["pages"] = int(part.facts.get("pages") or 0) + pages.count
+                    part.count("pages", pages.count)

@@ -51,6 +51,10 @@ class Part:
                 self.differences.append({"kind": kind, **about})
         return fine
 
+    def count(self, fact: str, number: int = 1) -> None:
+        """Add to a fact that is a number."""
+        self.facts[fact] = int(self.facts.get(fact) or 0) + number
+
     def row(self, table: str, **cells: Fact) -> None:
         """Add a row to a table of facts."""
         self.tables.setdefault(table, []).append(cells)

@@ -28,6 +28,7 @@ __all__ = [
     "SHARED_UUID",
     "Samples",
     "Server",
+    "homes",
     "make_samples",
     "move_image",
     "noise_image",
@@ -63,11 +64,15 @@ class Server:
         return self.process.wait(40)
 
 
+def homes(folder: Path) -> dict[str, str]:
+    """Return the variables that have `symcache` keep everything below a folder, as the server does that runs in it."""
+    return {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+
+
 @contextlib.contextmanager
 def serve(library: str | Path, folder: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Run `symcache serve` on a free port; its caches and logs go below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    homes = {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
     command = [sys.executable, "-m", "symcache", "serve", "--port", "0", "--json", "--library", str(library), *options]
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
@@ -76,7 +81,7 @@ def serve(library: str | Path, folder: Path, *options: str, env: Mapping[str, st
             stderr=stderr,
             stdin=subprocess.DEVNULL,
             text=True,
-            env=os.environ | homes | dict(env or {}),
+            env=os.environ | homes(folder) | dict(env or {}),
         )
     try:
         timer = threading.Timer(60, process.kill)

@@ -43,8 +43,8 @@ def test_each_cell_says_what_there_is_and_what_would_close_the_gap(tmp_path: Pat
         assert _cells(lacking) == {"arm64e": partial, "x86_64": partial, "x86_64h": partial}
         assert old and whole and lacking
         assert (old.state, whole.state, lacking.state) == (partial, complete, partial)
-        cell = old.cell("system", "x86_64h")
-        assert cell and cell.step == "harvest a Mac with an Intel processor"
+        (cell,) = (c for c in old.cells if (c.family, c.arch) == ("system", "x86_64h"))
+        assert cell.step == "harvest a Mac with an Intel processor"
         assert release_coverage(library, "1A1", expectations) is None
         for found in (old, whole, lacking):
             report = verify(library, [found.build], level=Level.CATALOG, expectations=expectations)

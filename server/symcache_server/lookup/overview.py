@@ -89,9 +89,10 @@ class Overview:
         key = before, keys.get(before), after, keys.get(after)
         if (known := self._diffs.get(key)) is None:
             with self._work:
-                known = self._diffs[key] = diff_releases(self._library, before, after)
-                while len(self._diffs) > _DIFFS:
-                    self._diffs.popitem(last=False)
+                if (known := self._diffs.get(key)) is None:
+                    known = self._diffs[key] = diff_releases(self._library, before, after)
+                    while len(self._diffs) > _DIFFS:
+                        self._diffs.popitem(last=False)
         return known
 
     def fill(self) -> None:

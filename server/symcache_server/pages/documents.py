@@ -12,7 +12,7 @@ from symcache.model import uuid_text
 from symcache.verify import Finding, ReleaseCoverage, is_beta
 from symcache_server.lookup.overview import ReleaseView
 
-__all__ = ["columns", "coverage", "findings", "growth", "harvest", "image", "release", "release_link"]
+__all__ = ["columns", "coverage", "growth", "harvest", "image", "release", "release_link"]
 
 _SOURCE = re.compile(r"ssh://[A-Za-z0-9._@:\[\]-]{1,200}|/[A-Za-z0-9._/@+-]{1,300}")
 """What a source may be that somebody pastes into a shell: another machine has named it."""
@@ -28,8 +28,8 @@ def release(row: ReleaseRow, view: ReleaseView | None) -> dict[str, Any]:
         "version": row.version,
         "extra": row.extra,
         "build": row.build,
-        "title": " ".join(part for part in (row.product, row.version, row.extra) if part),
-        "link": f"/releases/{quote(row.build, safe='')}",
+        "title": _title(row),
+        "link": release_link(row.build),
         "beta": is_beta(row.build, row.extra),
         "sealed": row.sealed,
         "listed": row.listed,
@@ -55,6 +55,10 @@ def release(row: ReleaseRow, view: ReleaseView | None) -> dict[str, Any]:
     }
 
 
+def _title(of: ReleaseRow | Harvest) -> str:
+    return " ".join(part for part in (of.product, of.version, of.extra) if part)
+
+
 def columns(rows: Iterable[dict[str, Any]], archs: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the cache families of some rows, each with its architectures, in a fixed order; of `archs`, if given."""
     there: dict[str, set[str]] = {}
@@ -74,7 +78,7 @@ def harvest(one: Harvest) -> dict[str, Any]:
     """Return who harvested what, when and from where."""
     return {
         "build": one.build,
-        "title": " ".join(part for part in (one.product, one.version, one.extra) if part),
+        "title": _title(one),
         "link": release_link(one.build),
         "source": one.source,
         "command": f"symcache harvest {one.source}" if _SOURCE.fullmatch(one.source) else "",
@@ -110,8 +114,8 @@ def image(o: Occurrence) -> dict[str, Any]:
     }
 
 
-def findings(rows: Iterable[Finding], prefix: str = "") -> list[dict[str, Any]]:
-    """Return what is found wanting; each text ends with the next step."""
+def _findings(rows: Iterable[Finding], prefix: str) -> list[dict[str, Any]]:
+    """Return what is found wanting, without `prefix`; each text ends with the next step."""
     return [
         {
             "code": f.code.value,
@@ -139,7 +143,7 @@ def coverage(known: ReleaseCoverage | None, row: ReleaseRow, most: int) -> dict[
     """Return what is wanting of a release; its name is left out in front of what is said of it."""
     prefix = f"{row.product} {row.version} ({row.build}): "
     return {
-        "findings": findings(known.findings[:most], prefix) if known else [],
+        "findings": _findings(known.findings[:most], prefix) if known else [],
         "findings_total": known.findings_total if known else 0,
         "notes": [note.removeprefix(prefix) for note in known.notes] if known else [],
     }

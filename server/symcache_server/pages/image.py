@@ -33,7 +33,7 @@ from symcache_server.keys import (
 from symcache_server.lookup.headers import image_headers
 from symcache_server.lookup.heads import read_head
 from symcache_server.pages.documents import release_link
-from symcache_server.pages.render import page, query_link
+from symcache_server.pages.render import first_row, page, page_links
 
 __all__ = ["content", "image", "symbols"]
 
@@ -162,7 +162,7 @@ async def symbols(request: web.Request) -> web.Response:
     app, uuid = request.app, parse_uuid(request.match_info["uuid"])
     text = request.query.get("q", "").strip()[:200]
     try:
-        first = max(0, min(int(request.query.get("from", "0")), 10_000_000))
+        first = first_row(request)
     except ValueError:
         raise UsageError("`from` is the number of the first symbol to show") from None
     found = await app[RESOLVER].resolve(ImageRequest(uuid))
@@ -190,8 +190,7 @@ async def symbols(request: web.Request) -> web.Response:
         "total": total,
         "symbols": lines,
         "problem": problem,
-        "previous": query_link(request, **{"from": max(0, min(first, total) - _SYMBOLS) or None}) if first else "",
-        "next": query_link(request, **{"from": first + _SYMBOLS}) if first + _SYMBOLS < total else "",
+        **page_links(request, first, _SYMBOLS, total),
     }
     return await page(request, "symbols.html", document)
 

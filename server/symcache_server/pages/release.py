@@ -18,7 +18,7 @@ from symcache_server.http.auth import Scope, requires
 from symcache_server.keys import BACKGROUND, OVERVIEW, in_background
 from symcache_server.lookup.overview import Overview
 from symcache_server.pages import documents
-from symcache_server.pages.render import page, query_link
+from symcache_server.pages.render import first_row, page, page_links, query_link
 
 __all__ = ["diff", "release", "to_diff"]
 
@@ -33,7 +33,7 @@ async def release(request: web.Request) -> web.Response:
     """Show one build, and a page of its images."""
     app, query = request.app, request.query
     try:
-        first = max(0, min(int(query.get("from", "0")), 10_000_000))
+        first = first_row(request)
         order = ImageOrder(query.get("sort", "path").removeprefix("-"))
     except ValueError:
         raise UsageError(
@@ -44,11 +44,8 @@ async def release(request: web.Request) -> web.Response:
     document = await in_background(
         app, _release, app[BACKGROUND], app[OVERVIEW], request.match_info["build"], text, order, descending, first
     )
-    following = first + _ROWS if first + _ROWS < document["total"] else None
-    before = max(0, min(first, document["total"]) - _ROWS) or None
     links = {
-        "previous": query_link(request, **{"from": before}) if first else "",
-        "next": query_link(request, **{"from": following}) if following is not None else "",
+        **page_links(request, first, _ROWS, document["total"]),
         "sort": {
             one.value: query_link(
                 request, sort=f"-{one}" if one is order and not descending else one.value, **{"from": None}
@@ -121,6 +118,7 @@ async def diff(request: web.Request) -> web.Response:
 
 def _diff(overview: Overview, before: str, after: str, text: str) -> dict[str, Any]:
     found = overview.diff(before, after)
+    older, newer = (documents.release(view.release, view) for view in map(overview.release, (before, after)))
     words = text.lower().split()
 
     def part(rows: list[Difference]) -> Mapping[str, Any]:
@@ -128,8 +126,8 @@ def _diff(overview: Overview, before: str, after: str, text: str) -> dict[str, A
         return {"total": len(meant), "rows": [d.to_json() for d in meant[:_DIFFERENCES]]}
 
     return {
-        "before": documents.release(overview.release(before).release, overview.release(before)),
-        "after": documents.release(overview.release(after).release, overview.release(after)),
+        "before": older,
+        "after": newer,
         "query": text,
         "same": found.same,
         "changed": part(found.changed),

@@ -25,7 +25,18 @@ from symcache.style import style_sheet
 from symcache.text import json_printable, printable, printable_value
 from symcache_server.keys import in_background
 
-__all__ = ["FILES", "add_page", "error_page", "page", "query_link", "set_up", "static_file", "wants_page"]
+__all__ = [
+    "FILES",
+    "add_page",
+    "error_page",
+    "first_row",
+    "page",
+    "page_links",
+    "query_link",
+    "set_up",
+    "static_file",
+    "wants_page",
+]
 
 FILES = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _HEADERS = {
@@ -36,6 +47,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _STATUSES = frozenset(HTTPStatus)
+_LAST_ROW = 10_000_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -113,6 +125,20 @@ def query_link(request: web.Request, **changes: object) -> str:
         if value is not None
     )
     return f"?{query}"
+
+
+def first_row(request: web.Request) -> int:
+    """Return the number of the first row to show of a list, the parameter `from`. Raises ValueError."""
+    return max(0, min(int(request.query.get("from", "0")), _LAST_ROW))
+
+
+def page_links(request: web.Request, first: int, rows: int, total: int) -> dict[str, str]:
+    """Return links to the `previous` so many rows of a list and to the `next`; empty where there are none."""
+    before = max(0, min(first, total) - rows) or None
+    return {
+        "previous": query_link(request, **{"from": before}) if first else "",
+        "next": query_link(request, **{"from": first + rows}) if first + rows < total else "",
+    }
 
 
 @cache

@@ -64,7 +64,7 @@ def _found(library: Library, overview: Overview, query: Query, most: int = _PATH
     releases, paths, images, uuids, goes_to = [], list[PathSummary](), list[Occurrence](), list[dict[str, Any]](), ""
     words = (*query.builds, *query.words)
     if query.uuids:
-        uuids = held_uuids(library, query.uuids[:_UUIDS])
+        uuids = _held_uuids(library, query.uuids[:_UUIDS])
         if len(uuids) == 1:
             goes_to = uuids[0]["link"]
     elif query.sha256:
@@ -103,7 +103,7 @@ def _found(library: Library, overview: Overview, query: Query, most: int = _PATH
     }
 
 
-def held_uuids(library: Library, uuids: Sequence[UUID]) -> list[dict[str, Any]]:
+def _held_uuids(library: Library, uuids: Sequence[UUID]) -> list[dict[str, Any]]:
     """Return what is held of each UUID, be it an image's or a shared cache's."""
     held = library.holdings(uuids)
     unknown = [u for u in uuids if u not in held]

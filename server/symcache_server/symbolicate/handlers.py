@@ -23,9 +23,9 @@ from symcache_server.lookup.sources import read_source
 from symcache_server.symbolicate.frames import write_results
 from symcache_server.symbolicate.jobs import Job, parse_debug_id, read_jobs, wanted_offsets
 
-__all__ = ["MAX_BODY", "is_own_path", "register"]
+__all__ = ["is_own_path", "register"]
 
-MAX_BODY = 16 << 20
+_MAX_BODY = 16 << 20
 _MAX_SOURCE_REQUEST = 64 << 10
 _SYMBOLICATE, _SOURCE = "/symbolicate/v5", "/source/v1"
 _OWN_PATH = re.compile(rf"(?:/names/[^/]*)?(?:{_SYMBOLICATE}|{_SOURCE}|/asm/v1)")
@@ -61,7 +61,7 @@ async def symbolicate(request: web.Request) -> web.Response:
     request[TYPE] = "symbolicate"
     refuse_other_pages(request, app[CONFIG].origins)
     # Whatever its content type says: browsers send text/plain, so that they need not ask first.
-    async with names.bodies.read(request, app[CONFIG].body_seconds, MAX_BODY) as body:
+    async with names.bodies.read(request, app[CONFIG].body_seconds, _MAX_BODY) as body:
         data, headers = await _symbolicated(request, body)
     return web.Response(body=data, content_type="application/json", headers=_NO_STORE | headers)
 

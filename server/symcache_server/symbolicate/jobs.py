@@ -17,10 +17,10 @@ from symcache.errors import UsageError
 
 __all__ = ["UNKNOWN", "Job", "Module", "parse_debug_id", "read_jobs", "wanted_offsets"]
 
-MAX_JOBS = 100
-MAX_FRAMES = 100_000
+_MAX_JOBS = 100
+_MAX_FRAMES = 100_000
 _MAX_MODULES = 100_000
-_MAX_VALUES = 2 * MAX_FRAMES + 2 * _MAX_MODULES
+_MAX_VALUES = 2 * _MAX_FRAMES + 2 * _MAX_MODULES
 UNKNOWN = -1
 """Of a module that is none, or an offset that nobody knows."""
 _OFFSET_END = 1 << 63
@@ -57,7 +57,7 @@ class Job:
 def read_jobs(body: bytes) -> list[Job]:
     """Return the jobs of a request, of either shape: several, or one at top level. Raises UsageError."""
     if body.count(b",") > _MAX_VALUES:  # its values take twenty times the memory
-        raise UsageError(f"more than {_MAX_VALUES} values", hint=f"send {MAX_FRAMES} frames at once at most")
+        raise UsageError(f"more than {_MAX_VALUES} values", hint=f"send {_MAX_FRAMES} frames at once at most")
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):
@@ -67,12 +67,12 @@ def read_jobs(body: bytes) -> list[Job]:
     jobs = payload.get("jobs", [payload])
     if not isinstance(jobs, list):
         raise UsageError("jobs is no list")
-    if len(jobs) > MAX_JOBS:
-        raise UsageError(f"{len(jobs)} jobs are too many", hint=f"send {MAX_JOBS} at once at most")
+    if len(jobs) > _MAX_JOBS:
+        raise UsageError(f"{len(jobs)} jobs are too many", hint=f"send {_MAX_JOBS} at once at most")
     read = [_job(number, job) for number, job in enumerate(jobs)]
     frames = sum(len(stack) for job in read for stack in job.stacks)
-    if frames > MAX_FRAMES:
-        raise UsageError(f"{frames} frames are too many", hint=f"send {MAX_FRAMES} at once at most")
+    if frames > _MAX_FRAMES:
+        raise UsageError(f"{frames} frames are too many", hint=f"send {_MAX_FRAMES} at once at most")
     return read
 
 

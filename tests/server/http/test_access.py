@@ -34,25 +34,21 @@ from symcache_server.files.uploads import Uploads
 from symcache_server.http.auth import Scope, TokenStore
 from tests.support.commands import run_here
 from tests.support.http import Answer, request
-from tests.support.servers import Samples, Server, serve, set_uuid, uuid_of
+from tests.support.servers import Samples, Server, homes, serve, set_uuid, uuid_of
 from tests.support.toolchain import compile_image, dsym
 from tests.support.waiting import until
 
 
-def _homes(folder: Path) -> dict[str, str]:
-    return {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
-
-
 def _symcache(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command with the homes that `serve` gives to the server in `folder`."""
-    return run_here(*arguments, env=_homes(folder))
+    return run_here(*arguments, env=homes(folder))
 
 
 def _refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a server that must not start."""
     command = [sys.executable, "-m", "symcache", "serve", "--port", "0", *arguments]
     return subprocess.run(
-        command, env=os.environ | _homes(folder), capture_output=True, text=True, timeout=60, check=False
+        command, env=os.environ | homes(folder), capture_output=True, text=True, timeout=60, check=False
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from symcache.library import Library, ingest, stage_paths
 from symcache_server.http.auth import Scope, TokenStore
-from tests.support.servers import Samples, Server, serve
+from tests.support.servers import Samples, Server, homes, serve
 from tests.support.toolchain import compile_image, dsym, need_toolchain
 
 PAGE = "https://profiler.firefox.com"
@@ -83,9 +83,9 @@ class Closed:
 @pytest.fixture(scope="session")
 def closed(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
     folder = tmp_path_factory.mktemp("closed")
-    homes = {f"XDG_{n}_HOME": str(folder / n.lower()) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
     command = [sys.executable, "-m", "symcache", "token", "create", "profiler", "--names"]
-    done = subprocess.run(command, env=os.environ | homes, capture_output=True, text=True, timeout=120, check=True)
+    env = os.environ | homes(folder)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
     reader = TokenStore(folder / "state/symcache/tokens.json").create("reader", [Scope.READ])
     sources = f"{samples.folder / 'own'}={samples.folder / 'own'}"
     options = ("--require-token", "--allow-origin", PAGE, "--access-log", str(folder / "access"), "--sources", sources)

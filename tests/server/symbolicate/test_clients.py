@@ -19,7 +19,7 @@ from fx_crash_sig.symbolicate import Symbolicator
 
 from tests.server.symbolicate.conftest import Closed, Own
 from tests.server.symbolicate.profile import make_profile
-from tests.server.symbolicate.v5 import debug_id
+from tests.server.symbolicate.v5 import debug_id, functions_of
 from tests.support.servers import Samples, uuid_of
 
 _CLI = "@firefox-devtools/profiler-cli@0.10.0"
@@ -27,8 +27,7 @@ _SECONDS = 60.0
 
 
 def _offsets(image: Path) -> dict[str, int]:
-    text = subprocess.run(["llvm-nm-19", "--defined-only", image], capture_output=True, text=True, check=True).stdout
-    return {name.removeprefix("_"): int(address, 16) + 2 for address, _, name in map(str.split, text.splitlines())}
+    return {name: offset + 2 for name, offset in functions_of(image).items()}
 
 
 def _curl(url: str, image: Path) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 
 from tests.server.symbolicate.conftest import PAGE, Closed, Own
-from tests.server.symbolicate.v5 import debug_id, symbolicate
+from tests.server.symbolicate.v5 import debug_id, functions_of, symbolicate
 from tests.support.http import Answer, request
 from tests.support.servers import Server, uuid_of
 from tests.support.waiting import until
@@ -73,10 +72,7 @@ def _ips(images: list[tuple[str, UUID, int]], frames: list[tuple[str, int]]) -> 
 @pytest.fixture(scope="module")
 def report(own: Own) -> Report:
     """Return images and frames of a report, and the functions of those frames that the server has."""
-    text = subprocess.run(
-        ["llvm-nm-19", "--defined-only", own.image], capture_output=True, text=True, check=True
-    ).stdout
-    functions = {name.removeprefix("_"): int(at, 16) for at, _, name in map(str.split, text.splitlines())}
+    functions = functions_of(own.image)
     images = [(own.image.name, uuid_of(own.image), _BASE), ("nobody", _NOBODY, _BASE + (1 << 32))]
     # The top one exact, at its first byte; the others return behind the first instruction.
     frames = [(own.image.name, _BASE + functions["of_header"])]

@@ -22,7 +22,7 @@ from symcache_server.application import create_app
 from symcache_server.config import ServerConfig
 from symcache_server.http.body import BodyRoom
 from tests.server.symbolicate.conftest import Own
-from tests.server.symbolicate.v5 import debug_id, post, symbolicate
+from tests.server.symbolicate.v5 import debug_id, functions_of, post, symbolicate
 from tests.support.http import request
 from tests.support.servers import SHARED_UUID, Samples, Server, uuid_of
 
@@ -31,19 +31,12 @@ Client = TestClient[web.Request, web.Application]
 _NOBODY = "0" * 31 + "7"
 
 
-def _functions(image: Path) -> dict[str, int]:
-    """Return the offset of each function from the image's header, as LLVM's own tool prints it."""
-    text = subprocess.run(["llvm-nm-19", "--defined-only", image], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in text.splitlines()]
-    return {name.removeprefix("_"): int(address, 16) for address, _, name in rows}
-
-
 def _job(uuid: UUID, *offsets: int, name: str = "lib.dylib") -> dict[str, object]:
     return {"memoryMap": [[name, debug_id(uuid.hex)]], "stacks": [[[0, offset] for offset in offsets]]}
 
 
-def test_both_shapes_name_the_same_functions(server: Server, samples: Samples) -> None:
-    functions = _functions(samples.dylib)
+def test_both_shapes_name_the_samefunctions_of(server: Server, samples: Samples) -> None:
+    functions = functions_of(samples.dylib)
     job = _job(samples.uuid, *(at + inside for at in functions.values() for inside in (0, 3)), name="libanswer.dylib")
     (one,) = symbolicate(server.url, job)
     assert symbolicate(server.url, {"jobs": [job, job], "version": 5}) == [one, one]
@@ -58,7 +51,7 @@ def test_both_shapes_name_the_same_functions(server: Server, samples: Samples) -
 
 
 def test_lines_and_inlined_calls_are_those_of_llvm(own: Own) -> None:
-    size = _functions(own.image)["nameless"] - (start := _functions(own.image)["outer"])
+    size = functions_of(own.image)["nameless"] - (start := functions_of(own.image)["outer"])
     offsets = range(start, start + size)
     command = ["llvm-symbolizer-19", "--output-style=JSON", "--no-demangle", f"--obj={own.inner}", *map(hex, offsets)]
     rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -77,8 +70,8 @@ def test_lines_and_inlined_calls_are_those_of_llvm(own: Own) -> None:
 
 
 def test_nothing_gets_the_name_of_its_neighbour(own: Own) -> None:
-    functions = _functions(own.image)
-    assert "nameless" not in _functions(own.stripped)
+    functions = functions_of(own.image)
+    assert "nameless" not in functions_of(own.stripped)
     offset = functions["nameless"] + 4
     (result,) = symbolicate(own.server.url, _job(uuid_of(own.stripped), functions["last"], offset))
     known, nameless = result["stacks"][0]
@@ -95,7 +88,7 @@ def test_an_image_of_any_cache_has_its_code_named(server: Server, samples: Sampl
 
 
 def test_one_odd_module_or_stack_costs_itself_alone(server: Server, samples: Samples) -> None:
-    start = _functions(samples.dylib)["answer"]
+    start = functions_of(samples.dylib)["answer"]
     key = samples.uuid.hex  # lower case, no age
     hyphens = str(samples.uuid).upper() + "0"
     odd = [
@@ -220,7 +213,7 @@ async def _results(client: Client, payload: object) -> list[dict[str, Any]]:
 async def test_another_server_is_asked_for_what_the_library_lacks(
     server: Server, samples: Samples, config: ServerConfig
 ) -> None:
-    job = _job(samples.uuid, _functions(samples.dylib)["answer"])
+    job = _job(samples.uuid, functions_of(samples.dylib)["answer"])
     front = dataclasses.replace(config, upstreams=(server.url,))
     async with TestClient(TestServer(create_app(front))) as client:
         (result,) = await _results(client, job)
@@ -242,7 +235,7 @@ async def test_who_cannot_be_reached_may_have_it(samples: Samples, config: Serve
 
 
 def test_the_body_comes_as_the_client_takes_it(server: Server, samples: Samples) -> None:
-    payload = _job(samples.uuid, *[_functions(samples.dylib)["answer"]] * 300)
+    payload = _job(samples.uuid, *[functions_of(samples.dylib)["answer"]] * 300)
     plain = post(server.url, payload)
     packed = {
         coding: post(server.url, payload, headers={"Accept-Encoding": coding}) for coding in ("gzip", "zstd", "br")
@@ -289,7 +282,7 @@ async def test_bodies_of_all_clients_have_one_bound() -> None:
 
 
 def test_metrics_tell_where_names_are_from(own: Own) -> None:
-    start = _functions(own.image)["outer"]
+    start = functions_of(own.image)["outer"]
     symbolicate(own.server.url, _job(uuid_of(own.image), start))
     text = request(own.server.url, "/metrics").body.decode()
     assert 'symcache_named_addresses_total{source="dwarf"}' in text

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.support.http import Answer, request
 
-__all__ = ["check_shape", "debug_id", "post", "symbolicate"]
+__all__ = ["check_shape", "debug_id", "functions_of", "post", "symbolicate"]
 
 _HEX = re.compile(r"-?0x[0-9a-f]+")
 _FRAME = {
@@ -32,6 +34,13 @@ It splits the hexadecimal ones at `0x`, whatever else a string may hold.
 def debug_id(uuid_hex: str) -> str:
     """Return a UUID as the profiler writes it: upper case, and the age that Mach-O has not."""
     return uuid_hex.upper() + "0"
+
+
+def functions_of(image: Path) -> dict[str, int]:
+    """Return the offset of each function from the image's header, as LLVM's own tool prints it."""
+    text = subprocess.run(["llvm-nm-19", "--defined-only", image], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in text.splitlines()]
+    return {name.removeprefix("_"): int(address, 16) for address, _, name in rows}
 
 
 def post(url: str, payload: Any, path: str = "/symbolicate/v5", headers: Mapping[str, str] | None = None) -> Answer:

@@ -15,10 +15,9 @@ const element = (tag, attributes = {}, ...children) => {
 };
 
 // Copy buttons beside commands.
-const addCopiers = (root) => {
+const addCopiers = () => {
   if (!navigator.clipboard) return;
-  for (const code of root.querySelectorAll("[data-copy]:not([data-copied])")) {
-    code.dataset.copied = "";
+  for (const code of document.querySelectorAll("[data-copy]")) {
     const label = code.dataset.label || "Copy";
     const button = element("button", { type: "button", class: "copier" }, label);
     if (!code.dataset.label) button.setAttribute("aria-label", `Copy ${code.textContent}`);
@@ -123,11 +122,7 @@ const addDrop = (form) => {
   });
 };
 
-const improve = (root) => {
-  addCopiers(root);
-  root.querySelectorAll("form[data-live]").forEach(addFilter);
-  root.querySelectorAll("[data-suggest]").forEach(addSuggestions);
-  root.querySelectorAll("[data-suggest]").forEach(addPaste);
-  root.querySelectorAll("form[data-drop]").forEach(addDrop);
-};
-improve(document);
+addCopiers();
+document.querySelectorAll("form[data-live]").forEach(addFilter);
+document.querySelectorAll("[data-suggest]").forEach((box) => { addSuggestions(box); addPaste(box); });
+document.querySelectorAll("form[data-drop]").forEach(addDrop);
