@@ -108,19 +108,13 @@ def export_device_support(
     for arch in sorted(set(archs_of.values())):
         if cache is None and (count := len(listed.get(arch, ()))):
             result.problems.append(f"{title} {arch}: {count} images that it lists are not stored")
-    for name in folders:
-        _refuse_existing(parent / name)
-    _require_space(parent, [f for files in folders.values() for f in files.values()])
-    with _partial_folder(parent) as partial:
-        total = sum(f.size for files in folders.values() for f in files.values())
+    total = sum(f.size for files in folders.values() for f in files.values())
+    with _placing(parent, [Path(name) for name in folders], total) as partial:
         for name, files in sorted(folders.items()):
             lost = _write(library, partial / name, list(files.values()), result, progress, total)
             if not lost and not listed.get(archs_of[name]):
                 _finish(partial / name, archs_of[name])
-        for name in sorted(folders):
-            _refuse_existing(parent / name)
-            (partial / name).rename(parent / name)
-            result.folders.append(parent / name)
+    result.folders = [parent / name for name in sorted(folders)]
     return result
 
 
@@ -163,19 +157,11 @@ def export_raw_caches(
             f"{build}: no raw shared cache is there to be exported{why}",
             hint="harvest it again without --no-keep-caches" if headers_only else "see `symcache verify` and --arch",
         )
-    for relative in files:
-        _refuse_existing(target / relative)
     plain = [f for f, _ in files.values()]
-    _require_space(target, plain)
-    with _partial_folder(target) as partial:
-        lost = _write(library, partial / "files", plain, result, progress, sum(f.size for f in plain))
-        if lost:
+    total = sum(f.size for f in plain)
+    with _placing(target, list(files), total) as partial:
+        if _write(library, partial, plain, result, progress, total):
             raise IntegrityError(f"{result.problems[0]}: nothing was written", hint="symcache fsck --repair")
-        for relative in files:
-            place = target / relative
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_existing(place)
-            (partial / "files" / relative).rename(place)
     result.folders = sorted({(target / r).parent for r in files})
     return result
 
@@ -252,6 +238,29 @@ def _component(build: str, what: str, name: str) -> str:
     return name
 
 
+@contextmanager
+def _placing(target: Path, places: Sequence[Path], size: int) -> Iterator[Path]:
+    """Yield a folder to write to; what lies at each of `places` in it comes to the same in `target` at the end.
+
+    Raises UsageError for what is there already, StorageError where `size` bytes have no room or nothing can be written.
+    """
+    for place in places:
+        _refuse_existing(target / place)
+    _require_space(target, size)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        scratch = ScratchFolder("export", target)  # beside what comes of it, so that the last step is a rename
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error.strerror}", hint="name another folder") from error
+    with scratch as name:
+        folder = Path(name) / "files"
+        yield folder
+        for place in places:
+            (target / place).parent.mkdir(parents=True, exist_ok=True)
+            _refuse_existing(target / place)
+            (folder / place).rename(target / place)
+
+
 def _refuse_existing(place: Path) -> None:
     if os.path.lexists(place):
         raise UsageError(
@@ -259,27 +268,14 @@ def _refuse_existing(place: Path) -> None:
         )
 
 
-def _require_space(target: Path, files: Sequence[_File]) -> None:
+def _require_space(target: Path, size: int) -> None:
     there = next(p for p in (target, *target.absolute().parents) if p.exists())
-    need = sum(f.size for f in files) + _RESERVE
-    free = shutil.disk_usage(there).free
+    need, free = size + _RESERVE, shutil.disk_usage(there).free
     if free < need:
         raise StorageError(
             f"{target}: {free >> 20} MiB are free where {(need >> 20) + 1} MiB are needed",
             hint="free some space, or narrow it with --arch",
         )
-
-
-@contextmanager
-def _partial_folder(parent: Path) -> Iterator[Path]:
-    """Yield a folder beside what comes of it, so that the last step is a rename."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = ScratchFolder("export", parent)
-    except OSError as error:
-        raise StorageError(f"{parent}: cannot be written: {error.strerror}", hint="name another folder") from error
-    with folder as name:
-        yield Path(name)
 
 
 def _write(
