@@ -167,8 +167,7 @@ def _opened(option: str | None, *, dry_run: bool) -> Iterator[Library]:
 
 
 def _ask(inventory: Inventory, tags: Sequence[str], trust_new: bool) -> list[MachineBuild]:
-    chosen = [m for m in inventory.machines.values() if set(tags) <= set(m.tags)]
-    machines = machine_builds(chosen, lambda text: console.print(plain(text)), trust_new=trust_new)
+    machines = machine_builds(inventory.tagged(tags), lambda text: console.print(plain(text)), trust_new=trust_new)
     for machine in machines:
         if machine.error:
             console.print(f"[bold red]{plain(machine.name)}:[/] does not say what it runs: {plain(machine.error)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -194,6 +194,10 @@ class Inventory:
             f"{excerpt(name)}: {self.path} has no machine of that name",
             hint=f"it has: {', '.join(self.machines) or 'none'}",
         )
+
+    def tagged(self, tags: Sequence[str]) -> list[MachineDefinition]:
+        """Return the machines that have all of these tags: every one, without any."""
+        return [m for m in self.machines.values() if set(tags) <= set(m.tags)]
 
 
 def find_inventory() -> Path | None:
