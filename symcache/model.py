@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from symcache.kinds import Kind, uuid_text
 
 __all__ = [
+    "APPLE_BUILD",
     "BUILD_PATTERN",
     "CacheFile",
     "CollectionEntry",
@@ -97,6 +98,8 @@ class _Frozen(BaseModel):
 
 BUILD_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 """What a build may be called."""
+APPLE_BUILD = r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"
+"""What Apple calls one, to be a part of other patterns: `22G120`, `26A5353q`."""
 
 
 class Release(_Frozen):

@@ -31,6 +31,7 @@ from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Library
+from symcache.model import APPLE_BUILD
 from symcache.scratch import ScratchFolder
 from symcache.verify import Expectations
 from symcache_provisioning import (
@@ -56,7 +57,6 @@ _WANTING = {"not sealed", "partial", "waiting", "given up"}
 """Something went wrong, or nobody has tried again yet; that nobody can bring a build is said, and no failure."""
 _COLOURS = {"complete": "green", "sealed": "green", "wanted": "cyan"}
 _POLL = 0.2
-_BUILD = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?")
 
 
 def register(app: typer.Typer) -> None:
@@ -108,7 +108,7 @@ def sync(
     """Harvest the builds that came out and that the site wants: exit 0 when none failed or waits, else 1 or 3."""
     with errors_to_exit(), Interrupts():
         for build in builds or ():
-            if not _BUILD.fullmatch(build):
+            if not re.fullmatch(APPLE_BUILD, build):
                 raise UsageError(f"{build}: is no build of macOS", hint="name one as sw_vers does, e.g. 22G120")
         table = path_setting(releases, "releases")
         expectations = Expectations.load(table)

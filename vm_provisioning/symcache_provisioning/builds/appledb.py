@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from symcache.client import read_url
 from symcache.errors import EnvironmentFailure, UsageError
+from symcache.model import APPLE_BUILD
 from symcache.text import excerpt
 from symcache.verify import version_number
 
@@ -36,7 +37,7 @@ MAX_FIRMWARE = 64 << 30
 """Bytes; a restore image of macOS 27 has 27 GB."""
 _MOST_PROBLEMS = 1000
 _PRODUCTS = {"macOS", "OS X", "Mac OS X"}
-_BUILD = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?")
+_BUILD = re.compile(APPLE_BUILD)
 _RELEASED = re.compile(r"([0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2})?)?)(?:[T ].*)?")
 _HINT = "name another URL of AppleDB, or a file of it, with --appledb"
 

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from symcache.errors import NotFoundError, UsageError
+from symcache.model import APPLE_BUILD
 from symcache.text import excerpt
 from symcache_provisioning.drivers import DRIVERS, DriverOptions
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
@@ -87,7 +88,7 @@ class MachineDefinition(BaseModel):
     password_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)] | None = None
     host_key: Annotated[str, AfterValidator(_pin)] | None = None
     version: Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,6}){0,3}$")] | None = None
-    build: Annotated[str, Field(pattern=r"^[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?$")] | None = None
+    build: Annotated[str, Field(pattern=f"^{APPLE_BUILD}$")] | None = None
     roots: tuple[Folder, ...] = ()
     """Folders to search for Mach-O files, instead of the usual ones."""
     tags: tuple[Tag, ...] = ()
