@@ -19,6 +19,7 @@ from symcache.cli import junit
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
+    ReleasesOption,
     byte_progress,
     console,
     emit_json,
@@ -88,10 +89,7 @@ def sync(
         list[str] | None,
         typer.Option("--firmware-host", metavar="HOST[:PORT]", help="Host besides Apple's that may give firmware."),
     ] = None,
-    releases: Annotated[
-        Path | None,
-        typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
-    ] = None,
+    releases: ReleasesOption = None,
     staging: Annotated[
         Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies and firmware meanwhile.")
     ] = None,
