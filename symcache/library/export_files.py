@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from symcache.errors import StorageError, SymcacheError, UsageError
+from symcache.files import nearest_existing
 from symcache.library.library import Library
 from symcache.scratch import ScratchFolder
 
@@ -108,8 +109,7 @@ def _refuse_existing(place: Path) -> None:
 
 
 def _require_space(target: Path, size: int) -> None:
-    there = next(p for p in (target, *target.absolute().parents) if p.exists())
-    need, free = size + _RESERVE, shutil.disk_usage(there).free
+    need, free = size + _RESERVE, shutil.disk_usage(nearest_existing(target)).free
     if free < need:
         raise StorageError(
             f"{target}: {free >> 20} MiB are free where {(need >> 20) + 1} MiB are needed",
