@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_write", "atomic_write_bytes", "file_lock", "is_named"]
+__all__ = ["atomic_write", "atomic_write_bytes", "file_lock", "is_named", "nearest_existing"]
 
 _PRIVATE = 0o600
 """What a new temporary file has."""
@@ -88,3 +88,8 @@ def is_named(path: Path, descriptor: int, *, follow_symlinks: bool = True) -> bo
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=follow_symlinks))
     return False
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or of the folders that it lies in the nearest one that is there: on its disk, with its rights."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())

@@ -11,6 +11,7 @@ records says, in whatever order they are read.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from symcache.kinds import Kind, uuid_text
 
 __all__ = [
+    "APPLE_BUILD",
     "BUILD_PATTERN",
     "CacheFile",
     "CollectionEntry",
@@ -38,6 +40,7 @@ __all__ = [
     "TombstoneRecord",
     "Trust",
     "encodable",
+    "is_build_name",
     "uuid_text",
 ]
 
@@ -97,6 +100,13 @@ class _Frozen(BaseModel):
 
 BUILD_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 """What a build may be called."""
+APPLE_BUILD = r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"
+"""What Apple calls one, to be a part of other patterns: `22G120`, `26A5353q`."""
+
+
+def is_build_name(build: str) -> bool:
+    """Return whether a build may be called so, and a folder in a store after it: neither is called `.` or `..`."""
+    return bool(re.fullmatch(BUILD_PATTERN, build)) and build not in {".", ".."}
 
 
 class Release(_Frozen):

@@ -31,6 +31,7 @@ __all__ = [
     "CacheOption",
     "JsonOption",
     "LibraryOption",
+    "ReleasesOption",
     "ServerOption",
     "State",
     "Table",
@@ -93,6 +94,10 @@ LibraryOption = Annotated[
 ServerOption = Annotated[
     list[str] | None,
     typer.Option("--server", metavar="URL", help="Server to ask; may be repeated [env: SYMCACHE_URL]."),
+]
+ReleasesOption = Annotated[
+    Path | None,
+    typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 BuildOption = Annotated[str | None, typer.Option("--build", help="Only from this macOS build, e.g. 22G120.")]

@@ -30,7 +30,7 @@ def harvest_machines(
 
     `options` are those of `symcache harvest`. Raises NotFoundError when there is no such machine.
     """
-    chosen = [m for m in inventory.machines.values() if set(tags) <= set(m.tags)]
+    chosen = inventory.tagged(tags)
     if not chosen:
         what = f"with the tags {', '.join(tags)}" if tags else "at all"
         raise NotFoundError(

@@ -35,7 +35,11 @@ class HarvestSources:
 
     sources: Sequence[Source]
     refused: Sequence[SymcacheError] = ()
-    several: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one, also of those that cannot be used."""
+        return len(self.sources) + len(self.refused) > 1
 
 
 @contextmanager
@@ -62,8 +66,7 @@ def open_sources(
             yield HarvestSources([source]), roots
         return
     _refuse_ssh_options(text, identity, host_key, trust_new_host, password_env)
-    found = recognized.sources, recognized.refused
-    yield HarvestSources(*found, several=len(recognized.sources) + len(recognized.refused) > 1), ()
+    yield HarvestSources(recognized.sources, recognized.refused), ()
 
 
 def _refuse_ssh_options(

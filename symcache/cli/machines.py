@@ -60,9 +60,8 @@ def list_machines(
     """Show the inventory, the state of each machine, and orphaned VMs."""
     with errors_to_exit():
         inventory, store = Inventory.load(machines), RunStore()
-        chosen = [m for m in inventory.machines.values() if not tag or set(tag) <= set(m.tags)]
         runs = store.runs()
-        rows = [_row(m, [r for r in runs if r.definition.name == m.name], store) for m in chosen]
+        rows = [_row(m, [r for r in runs if r.definition.name == m.name], store) for m in inventory.tagged(tag or ())]
         # Drivers of runs, too, whose machine has left the inventory since.
         definitions = [*inventory.machines.values(), *(r.definition for r in runs)]
         orphans, problems = find_orphans(store, _drivers(definitions, store))

@@ -5,13 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.filesize import decimal
 
-from symcache.cli.common import JsonOption, LibraryOption, console, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import (
+    JsonOption,
+    LibraryOption,
+    ReleasesOption,
+    console,
+    emit_json,
+    errors_to_exit,
+    out,
+    plain,
+)
 from symcache.cli.settings import open_library, path_setting
 from symcache.errors import NotFoundError, UsageError
 from symcache.library import DEFAULT_GRACE, Library, RemovalPlan, forget_uses, plan_removal, remove_build, utc
@@ -32,10 +40,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Say of the builds that stay, too, why they do.")] = False,
-    releases: Annotated[
-        Path | None,
-        typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
-    ] = None,
+    releases: ReleasesOption = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:

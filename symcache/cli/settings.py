@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from symcache.errors import UsageError
+from symcache.files import nearest_existing
 from symcache.scratch import ScratchFolder
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from symcache.library import Library
     from symcache.resolve import BinarySources
+
 __all__ = [
     "binary_sources",
     "cache_dir",
@@ -142,8 +144,7 @@ def cache_dir() -> Path:
 def names_folder() -> Iterator[Path]:
     """Yield the folder of what was read of symbols: beside fetched binaries, or where that cannot be, a scratch one."""
     folder = cache_dir() / "names"
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if os.access(existing, os.W_OK):
+    if os.access(nearest_existing(folder), os.W_OK):
         yield folder
         return
     with ScratchFolder("names") as scratch:

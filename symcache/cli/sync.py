@@ -19,6 +19,7 @@ from symcache.cli import junit
 from symcache.cli.common import (
     JsonOption,
     LibraryOption,
+    ReleasesOption,
     byte_progress,
     console,
     emit_json,
@@ -31,6 +32,7 @@ from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Library
+from symcache.model import APPLE_BUILD
 from symcache.scratch import ScratchFolder
 from symcache.verify import Expectations
 from symcache_provisioning import (
@@ -56,7 +58,6 @@ _WANTING = {"not sealed", "partial", "waiting", "given up"}
 """Something went wrong, or nobody has tried again yet; that nobody can bring a build is said, and no failure."""
 _COLOURS = {"complete": "green", "sealed": "green", "wanted": "cyan"}
 _POLL = 0.2
-_BUILD = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?")
 
 
 def register(app: typer.Typer) -> None:
@@ -88,10 +89,7 @@ def sync(
         list[str] | None,
         typer.Option("--firmware-host", metavar="HOST[:PORT]", help="Host besides Apple's that may give firmware."),
     ] = None,
-    releases: Annotated[
-        Path | None,
-        typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
-    ] = None,
+    releases: ReleasesOption = None,
     staging: Annotated[
         Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies and firmware meanwhile.")
     ] = None,
@@ -108,7 +106,7 @@ def sync(
     """Harvest the builds that came out and that the site wants: exit 0 when none failed or waits, else 1 or 3."""
     with errors_to_exit(), Interrupts():
         for build in builds or ():
-            if not _BUILD.fullmatch(build):
+            if not re.fullmatch(APPLE_BUILD, build):
                 raise UsageError(f"{build}: is no build of macOS", hint="name one as sw_vers does, e.g. 22G120")
         table = path_setting(releases, "releases")
         expectations = Expectations.load(table)
@@ -167,8 +165,7 @@ def _opened(option: str | None, *, dry_run: bool) -> Iterator[Library]:
 
 
 def _ask(inventory: Inventory, tags: Sequence[str], trust_new: bool) -> list[MachineBuild]:
-    chosen = [m for m in inventory.machines.values() if set(tags) <= set(m.tags)]
-    machines = machine_builds(chosen, lambda text: console.print(plain(text)), trust_new=trust_new)
+    machines = machine_builds(inventory.tagged(tags), lambda text: console.print(plain(text)), trust_new=trust_new)
     for machine in machines:
         if machine.error:
             console.print(f"[bold red]{plain(machine.name)}:[/] does not say what it runs: {plain(machine.error)}")

@@ -2,7 +2,8 @@
 
 from symcache.catalog import Conflict, Occurrence
 from symcache.library.add import stage_paths
-from symcache.library.exporting import Exported, export_device_support, export_raw_caches
+from symcache.library.export_files import Exported
+from symcache.library.exporting import export_device_support, export_raw_caches
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, gc
 from symcache.library.ingest import ingest

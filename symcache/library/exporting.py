@@ -8,56 +8,27 @@ reads from their names (PlatformDarwin::ParseVersionBuildDir), and takes what ha
 
 from __future__ import annotations
 
-import os
 import plistlib
-import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 from symcache.catalog import CacheFileRow, HarvestRow, Occurrence
 from symcache.dyld import canonical_arch
-from symcache.errors import IntegrityError, NotFoundError, StorageError, SymcacheError, UsageError
+from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.library.export_files import Exported, ExportedFile, Progress, placing, write_files
 from symcache.library.library import Library
 from symcache.model import uuid_text
-from symcache.scratch import ScratchFolder
 from symcache.text import excerpt
 
-__all__ = ["Exported", "export_device_support", "export_raw_caches"]
+__all__ = ["export_device_support", "export_raw_caches"]
 
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
-_RESERVE = 64 << 20
-"""Bytes that stay free."""
 _SUFFIX = " DeviceSupport"
 _LONGEST_NAME, _LONGEST_PATH = 255, 1024
 """Bytes: NAME_MAX and PATH_MAX of macOS."""
-
-
-@dataclass
-class Exported:
-    """What was written."""
-
-    folders: list[Path] = field(default_factory=list)
-    files: int = 0
-    size: int = 0
-    problems: list[str] = field(default_factory=list)
-    """What could not be written, or is missing: what is there is right all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """One content and where it goes, relative to the folder."""
-
-    place: Path
-    sha256: str
-    size: int
 
 
 def export_device_support(
@@ -81,7 +52,7 @@ def export_device_support(
     parent = target if target.name.endswith(_SUFFIX) else target / _component(build, "folder name", product)
     result = Exported()
     listed, cache_archs = _listed(library, records)
-    folders: dict[str, dict[str, _File]] = {}
+    folders: dict[str, dict[str, ExportedFile]] = {}
     archs_of: dict[str, str] = {}
     for image in _images(library, build, records):
         if cache is not None and image.cache_uuid != cache:
@@ -102,25 +73,19 @@ def export_device_support(
                 break
             number += 1
         archs_of[_component(build, "folder name", name)] = arch
-        folders[name].setdefault(key, _File(Path("Symbols") / relative, image.sha256, image.size))
+        folders[name].setdefault(key, ExportedFile(Path("Symbols") / relative, image.sha256, image.size))
     if not any(folders.values()):
         raise NotFoundError(f"{build}: nothing of it is there to be exported", hint="see `symcache verify` and --arch")
     for arch in sorted(set(archs_of.values())):
         if cache is None and (count := len(listed.get(arch, ()))):
             result.problems.append(f"{title} {arch}: {count} images that it lists are not stored")
-    for name in folders:
-        _refuse_existing(parent / name)
-    _require_space(parent, [f for files in folders.values() for f in files.values()])
-    with _partial_folder(parent) as partial:
-        total = sum(f.size for files in folders.values() for f in files.values())
+    total = sum(f.size for files in folders.values() for f in files.values())
+    with placing(parent, [Path(name) for name in folders], total) as partial:
         for name, files in sorted(folders.items()):
-            lost = _write(library, partial / name, list(files.values()), result, progress, total)
+            lost = write_files(library, partial / name, list(files.values()), result, progress, total)
             if not lost and not listed.get(archs_of[name]):
                 _finish(partial / name, archs_of[name])
-        for name in sorted(folders):
-            _refuse_existing(parent / name)
-            (partial / name).rename(parent / name)
-            result.folders.append(parent / name)
+    result.folders = [parent / name for name in sorted(folders)]
     return result
 
 
@@ -139,7 +104,7 @@ def export_raw_caches(
     """
     wanted = tuple(canonical_arch(a) for a in archs)
     result = Exported()
-    files: dict[Path, tuple[_File, CacheFileRow]] = {}
+    files: dict[Path, tuple[ExportedFile, CacheFileRow]] = {}
     headers_only = set()
     for record in _records(library, build):
         for row in library.catalog.cache_files_of_record(record.id):
@@ -151,7 +116,7 @@ def export_raw_caches(
             relative = _relative(row.path, result)
             if relative is None:
                 continue
-            known = files.setdefault(relative, (_File(relative, row.sha256, row.size), row))
+            known = files.setdefault(relative, (ExportedFile(relative, row.sha256, row.size), row))
             if known[0].sha256 != row.sha256:
                 several = ", ".join(uuid_text(u) for u in (known[1].cache_uuid, row.cache_uuid) if u)
                 raise UsageError(
@@ -163,19 +128,11 @@ def export_raw_caches(
             f"{build}: no raw shared cache is there to be exported{why}",
             hint="harvest it again without --no-keep-caches" if headers_only else "see `symcache verify` and --arch",
         )
-    for relative in files:
-        _refuse_existing(target / relative)
     plain = [f for f, _ in files.values()]
-    _require_space(target, plain)
-    with _partial_folder(target) as partial:
-        lost = _write(library, partial / "files", plain, result, progress, sum(f.size for f in plain))
-        if lost:
+    total = sum(f.size for f in plain)
+    with placing(target, list(files), total) as partial:
+        if write_files(library, partial, plain, result, progress, total):
             raise IntegrityError(f"{result.problems[0]}: nothing was written", hint="symcache fsck --repair")
-        for relative in files:
-            place = target / relative
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_existing(place)
-            (partial / "files" / relative).rename(place)
     result.folders = sorted({(target / r).parent for r in files})
     return result
 
@@ -250,66 +207,6 @@ def _component(build: str, what: str, name: str) -> str:
             " and harvest it again",
         )
     return name
-
-
-def _refuse_existing(place: Path) -> None:
-    if os.path.lexists(place):
-        raise UsageError(
-            f"{place}: is there already, and nothing was written over", hint="remove it, or name another -o"
-        )
-
-
-def _require_space(target: Path, files: Sequence[_File]) -> None:
-    there = next(p for p in (target, *target.absolute().parents) if p.exists())
-    need = sum(f.size for f in files) + _RESERVE
-    free = shutil.disk_usage(there).free
-    if free < need:
-        raise StorageError(
-            f"{target}: {free >> 20} MiB are free where {(need >> 20) + 1} MiB are needed",
-            hint="free some space, or narrow it with --arch",
-        )
-
-
-@contextmanager
-def _partial_folder(parent: Path) -> Iterator[Path]:
-    """Yield a folder beside what comes of it, so that the last step is a rename."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = ScratchFolder("export", parent)
-    except OSError as error:
-        raise StorageError(f"{parent}: cannot be written: {error.strerror}", hint="name another folder") from error
-    with folder as name:
-        yield Path(name)
-
-
-def _write(
-    library: Library, folder: Path, files: Sequence[_File], result: Exported, progress: Progress | None, total: int
-) -> int:
-    """Write files below a folder; return how many could not be, each a problem."""
-
-    def write(file: _File) -> str:
-        place = folder / file.place
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            library.materialize(file.sha256, file.size, place)
-        except StorageError:
-            raise
-        except SymcacheError as error:
-            return f"{file.place}: {error}"
-        return ""
-
-    lost = 0
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="export") as pool:
-        for file, problem in zip(files, pool.map(write, files), strict=True):
-            if problem:
-                lost += 1
-                result.problems.append(problem)
-            else:
-                result.files += 1
-                result.size += file.size
-            if progress:
-                progress(result.size, total)
-    return lost
 
 
 def _finish(folder: Path, arch: str) -> None:

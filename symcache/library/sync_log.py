@@ -28,13 +28,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symcache.errors import NotFoundError
 from symcache.library.user_dirs import now
+from symcache.model import is_build_name
 from symcache.store import BlobStat, Store, put_object
 
 __all__ = ["LEASE_SECONDS", "Attempt", "BuildLog", "Lease", "Publication", "SyncLog"]
 
 LEASE_SECONDS = 900.0
 """A lease that was not renewed for so long is nobody's: its runner was killed."""
-_BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"sync/([A-Za-z0-9._-]{1,64})/(?:([0-9]{6})(\.end)?|published-[0-9a-f]{16})\.json")
 _MAX_SIZE = 64 << 10
 _LONGEST = 2000
@@ -137,7 +137,7 @@ class SyncLog:
     def read(self, builds: Iterable[str] | None = None) -> dict[str, BuildLog]:
         """Return the logs of these builds, or of all that have one; an object that cannot be read says nothing."""
         time = self._store.now()
-        prefixes = ["sync/"] if builds is None else [f"sync/{build}/" for build in builds if _BUILD.fullmatch(build)]
+        prefixes = ["sync/"] if builds is None else [f"sync/{build}/" for build in builds if is_build_name(build)]
         listed: dict[str, _Keys] = {}
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sync") as pool:
             for objects in pool.map(lambda prefix: list(self._store.scan(prefix)), prefixes):
@@ -151,7 +151,7 @@ class SyncLog:
 
         Raises ValueError for what is no build.
         """
-        if not _BUILD.fullmatch(log.build) or log.build in {".", ".."}:
+        if not is_build_name(log.build):
             raise ValueError(f"{log.build!r} is no build")
         number = log.attempts[-1].number + 1 if log.attempts else 1
         attempt = Attempt(number=number, source=source[:4096], offer=offer, runner=runner[:300], started=now())
@@ -162,7 +162,7 @@ class SyncLog:
 
     def publish(self, log: BuildLog, publication: Publication) -> None:
         """Note what is known of the publication of a build, unless the log says it already."""
-        if log.published == publication or not _BUILD.fullmatch(log.build) or log.build in {".", ".."}:
+        if log.published == publication or not is_build_name(log.build):
             return
         # Its name differs from that of each earlier one: what was said before may be said again.
         text = _json(publication.model_dump() | {"noted": now()})

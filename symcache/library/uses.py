@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from symcache.model import is_build_name
 from symcache.store import Store, put_object
 
 __all__ = ["Uses", "forget_uses", "note_uses", "read_uses"]
 
 _KEY = re.compile(r"uses/([0-9]{4}-[0-9]{2}-[0-9]{2})/(~|[A-Za-z0-9._-]{1,64})")
-_BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DAY = 86400.0
 
 
@@ -32,7 +32,7 @@ class Uses:
 
 def note_uses(store: Store, day: dt.date, builds: Iterable[str]) -> None:
     """Note that these builds were asked for on a day. Raises StorageError."""
-    for name in ("~", *(build for build in builds if _BUILD.fullmatch(build) and build not in {".", ".."})):
+    for name in ("~", *(build for build in builds if is_build_name(build))):
         put_object(store, f"uses/{day.isoformat()}/{name}", [b"{}\n"])
 
 

@@ -6,26 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from symcache.cli.app import application
 from tests.support.apple_folders import put_raw
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    ran = CliRunner().invoke(application(str(arguments[0])), [str(a) for a in arguments])
-    assert ran.exit_code == code, ran.output
-    return ran
+from tests.support.commands import end_here
 
 
 def test_a_release_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYMCACHE_LIBRARY", str(tmp_path / "library"))
     main = put_raw(tmp_path / "caches", "driverkit-arm64e")
-    run("harvest", main, "--build", "21A559", "--staging", tmp_path / "staging")
-    ran = run("export", "21A559", "--format", "raw", "-o", tmp_path / "raw", "--json")
+    end_here("harvest", main, "--build", "21A559", "--staging", tmp_path / "staging")
+    ran = end_here("export", "21A559", "--format", "raw", "-o", tmp_path / "raw", "--json")
     assert json.loads(ran.stdout)["folders"] == [str(tmp_path / "raw")]
     assert (tmp_path / "raw" / main.name).read_bytes() == main.read_bytes()
-    ran = run("export", "21A559", "-o", tmp_path / "Xcode")
+    ran = end_here("export", "21A559", "-o", tmp_path / "Xcode")
     (folder,) = ran.stdout.splitlines()
     assert Path(folder, "Symbols").is_dir()
-    assert "is there already" in run("export", "21A559", "-o", tmp_path / "Xcode", code=2).stderr
+    assert "is there already" in end_here("export", "21A559", "-o", tmp_path / "Xcode", code=2).stderr

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -18,7 +16,7 @@ from symcache.model import uuid_text
 from symcache.store import blob_key
 from tests.library.images import Image, harvest, macho
 from tests.store.conftest import make_location
-from tests.support.commands import run_here
+from tests.support.commands import answer_here, run_here
 from tests.support.servers import serve
 
 A = uuid_text(UUID(int=1))
@@ -38,12 +36,6 @@ def own_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
     return location
 
 
-def answer(*arguments: str, code: int = 0) -> Any:
-    ran = run_here(*arguments, "--json")
-    assert ran.returncode == code, ran.stderr
-    return json.loads(ran.stdout)
-
-
 def _ingest(where: str, folder: Path, *images: Image, build: str = "22G120") -> list[str]:
     with Library.open(where, create=True) as library:
         result = ingest(library, harvest(folder, images, build=build))
@@ -57,20 +49,20 @@ def _ingest(where: str, folder: Path, *images: Image, build: str = "22G120") -> 
 def test_a_library_is_made_asked_and_looked_after(own_library: str, tmp_path: Path) -> None:
     binary = tmp_path / "libown.dylib"
     binary.write_bytes(macho(UUID(int=7), pad=b"own"))
-    assert answer("add", str(binary))["images"][0]["uuid"] == uuid_text(UUID(int=7))
+    assert answer_here("add", str(binary))["images"][0]["uuid"] == uuid_text(UUID(int=7))
     _ingest(own_library, tmp_path / "1", Image("/usr/lib/a", 1), Image("/usr/lib/b", 2))
-    assert [r["build"] for r in answer("releases")] == ["22G120"]
-    assert answer("lookup", A)[0]["path"] == "/usr/lib/a"
+    assert [r["build"] for r in answer_here("releases")] == ["22G120"]
+    assert answer_here("lookup", A)[0]["path"] == "/usr/lib/a"
     out = tmp_path / "out"
-    assert answer("get", A, "-o", str(out))["path"] == str(out)
+    assert answer_here("get", A, "-o", str(out))["path"] == str(out)
     assert out.read_bytes() == Image("/usr/lib/a", 1).data
-    counted = answer("stats")
+    counted = answer_here("stats")
     assert (counted["releases"], counted["images"], counted["image_blobs"], counted["conflicts"]) == (1, 3, 3, 0)
     assert counted["image_stored"] < counted["image_content"] + 1000
-    report = answer("fsck", "--read-data")
+    report = answer_here("fsck", "--read-data")
     assert (report["clean"], report["records"], report["blobs"]) == (True, 2, 3)
-    assert answer("rebuild", "--snapshot")["records"] == 2
-    assert answer("fsck", "--read-data-subset", "1/2")["clean"]
+    assert answer_here("rebuild", "--snapshot")["records"] == 2
+    assert answer_here("fsck", "--read-data-subset", "1/2")["clean"]
     assert "clean" in run_here("fsck").stdout
 
 
@@ -81,13 +73,13 @@ def test_conflict_preference_removal_and_collection(own_library: str, tmp_path: 
     assert ran.returncode == 1
     assert "conflict" in ran.stdout
     assert A in ran.stdout
-    assert answer("prefer", A, second[:12])["sha256"] == second
-    assert answer("fsck")["clean"]
-    assert len(answer("remove", "23A1", "--reason", "test")["23A1"]["records"]) == 1
+    assert answer_here("prefer", A, second[:12])["sha256"] == second
+    assert answer_here("fsck")["clean"]
+    assert len(answer_here("remove", "23A1", "--reason", "test")["23A1"]["records"]) == 1
     assert run_here("lookup", A, "--build", "23A1").returncode == 1
-    report = answer("gc", "--dry-run")
+    report = answer_here("gc", "--dry-run")
     assert (report["deleted"], report["live"], report["young"]) == (0, 1, 1)
-    assert answer("lookup", A)[0]["sha256"] == first
+    assert answer_here("lookup", A)[0]["sha256"] == first
 
 
 def test_damage_is_mended_from_another_library(own_library: str, tmp_path: Path) -> None:
@@ -96,10 +88,10 @@ def test_damage_is_mended_from_another_library(own_library: str, tmp_path: Path)
     _ingest(str(other), tmp_path / "1", Image("/usr/lib/a", 1))
     with Library.open(own_library) as library:
         library.store.quarantine(blob_key(sha256))
-    report = answer("fsck", code=1)
+    report = answer_here("fsck", code=1)
     assert [f["code"] for f in report["findings"]] == ["blob-missing"]
-    assert answer("fsck", "--repair", "--from", str(other))["findings"][0]["repaired"].startswith("copied from")
-    assert answer("fsck")["clean"]
+    assert answer_here("fsck", "--repair", "--from", str(other))["findings"][0]["repaired"].startswith("copied from")
+    assert answer_here("fsck")["clean"]
 
 
 def test_damage_is_mended_from_a_server(folder_library: str, tmp_path: Path) -> None:
@@ -109,9 +101,9 @@ def test_damage_is_mended_from_a_server(folder_library: str, tmp_path: Path) -> 
     _ingest(str(tmp_path / "other"), tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1))
     (Path(folder_library) / blob_key(sha256)).unlink()
     with serve(tmp_path / "other", tmp_path / "server") as server:
-        report = answer("fsck", "--repair", "--from", server.url)
+        report = answer_here("fsck", "--repair", "--from", server.url)
     assert [f["repaired"] for f in report["findings"]] == ["fetched again"]
-    assert answer("fsck", "--read-data")["clean"]
+    assert answer_here("fsck", "--read-data")["clean"]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +141,8 @@ def test_a_broken_catalog_is_rebuilt(own_library: str, tmp_path: Path) -> None:
     ran = run_here("releases")
     assert ran.returncode == 3
     assert "rebuild" in ran.stderr or "delete this file" in ran.stderr
-    assert answer("rebuild")["records"] == 1
-    assert len(answer("releases")) == 1
+    assert answer_here("rebuild")["records"] == 1
+    assert len(answer_here("releases")) == 1
 
 
 def test_the_grace_runs_out(folder_library: str, tmp_path: Path) -> None:

@@ -6,21 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from symcache.library import Library
-from tests.support.commands import run_here
+from tests.support.commands import answer_here
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
-
-
-def answer(*arguments: str) -> Any:
-    ran = run_here(*arguments, "--json")
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
 
 
 def test_harvest_verify_serve_and_fetch(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,16 +21,16 @@ def test_harvest_verify_serve_and_fetch(system: Path, tmp_path: Path, monkeypatc
         monkeypatch.setenv(name, value)
     location = new_location()
     monkeypatch.setenv("SYMCACHE_LIBRARY", location)
-    harvested = answer("harvest", str(system))
+    harvested = answer_here("harvest", str(system))
     assert harvested["sealed"]
-    assert answer("verify", "--level", "bytes", "--arch", "arm64e")["complete"]
-    image = next(r for r in answer("lookup", "*") if r["origin"] == "cache")
+    assert answer_here("verify", "--level", "bytes", "--arch", "arm64e")["complete"]
+    image = next(r for r in answer_here("lookup", "*") if r["origin"] == "cache")
     with serve(location, tmp_path / "server") as server:
-        answer("get", image["uuid"], "--server", server.url, "-o", str(tmp_path / "image"))
+        answer_here("get", image["uuid"], "--server", server.url, "-o", str(tmp_path / "image"))
     assert (tmp_path / "image").stat().st_size == image["size"]
-    redone = answer("reextract", harvested["release"]["build"], "--force")[0]
+    redone = answer_here("reextract", harvested["release"]["build"], "--force")[0]
     assert (redone["problems"], redone["changed"]) == ([], 0)
-    assert answer("fsck", "--read-data")["clean"]
+    assert answer_here("fsck", "--read-data")["clean"]
 
 
 def test_a_command_waits_for_its_store_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

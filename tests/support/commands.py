@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping
+from typing import Any
 
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
 
-__all__ = ["run_here"]
+__all__ = ["answer_here", "end_here", "run_here"]
 
 
 def run_here(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,3 +24,15 @@ def run_here(*arguments: str, env: Mapping[str, str] | None = None) -> subproces
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def end_here(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command as `run_here` does, which has to end with this code."""
+    ran = run_here(*map(str, arguments))
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    return ran
+
+
+def answer_here(*arguments: object, code: int = 0) -> Any:
+    """Return what a command that has to end with this code prints as JSON."""
+    return json.loads(end_here(*arguments, "--json", code=code).stdout)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from symcache.client import read_url
 from symcache.errors import EnvironmentFailure, UsageError
+from symcache.model import APPLE_BUILD
 from symcache.text import excerpt
 from symcache.verify import version_number
 
@@ -36,7 +37,7 @@ MAX_FIRMWARE = 64 << 30
 """Bytes; a restore image of macOS 27 has 27 GB."""
 _MOST_PROBLEMS = 1000
 _PRODUCTS = {"macOS", "OS X", "Mac OS X"}
-_BUILD = re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?")
+_BUILD = re.compile(APPLE_BUILD)
 _RELEASED = re.compile(r"([0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2})?)?)(?:[T ].*)?")
 _HINT = "name another URL of AppleDB, or a file of it, with --appledb"
 
@@ -161,9 +162,8 @@ def parse_appledb(data: bytes, name: str) -> PublishedBuilds:
             if not entry.internal and not entry.sdk and _BUILD.fullmatch(entry.build):
                 _add(result, _published(entry))
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
             key = raw.get("key") or raw.get("build") if isinstance(raw, dict) else None
-            _note(result.problems, f"{excerpt(str(key or f'entry {number}'), 80)}: {where}: {error.errors()[0]['msg']}")
+            _note(result.problems, f"{excerpt(str(key or f'entry {number}'), 80)}: {_fault(error)}")
     if not result.builds:
         why = f": {result.problems[0]}" if result.problems else ""
         raise EnvironmentFailure(f"{name}: names no build of macOS{why}", hint=_HINT)
@@ -199,8 +199,7 @@ def _published(entry: _Entry) -> PublishedBuild:
         try:
             source = _Source.model_validate(raw)
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            _note(problems, f"its firmware: {where}: {error.errors()[0]['msg']}")
+            _note(problems, f"its firmware: {_fault(error)}")
             continue
         if source.size is None or not 0 < source.size <= MAX_FIRMWARE:
             _note(problems, f"its firmware: a size of {excerpt(str(source.size)[:40])} bytes cannot be")
@@ -229,6 +228,12 @@ def _add(result: PublishedBuilds, new: PublishedBuild) -> None:
     old = result.builds.get(new.build)
     if old is None or rank.index(new.kind) < rank.index(old.kind):
         result.builds[new.build] = new
+
+
+def _fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong, behind where it stands."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _note(problems: list[str], text: str) -> None:

@@ -89,7 +89,7 @@ def holdings_of(
     for build in builds:
         rows = library.catalog.records_of(build)
         sources = frozenset(row.source for row in rows if row.sealed)
-        if any(row.sealed for row in rows):
+        if sources:
             sealed[build] = sources
         result[build] = Holding(partial=bool(rows), removed=not rows and build in removed)
     if not sealed:

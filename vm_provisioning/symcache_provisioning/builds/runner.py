@@ -100,7 +100,8 @@ class SyncRunner:
         logs = self._log.read([b.build for b in builds])
         if not self._dry_run:
             for build in builds:
-                self._log.publish(logs[build.build], Publication(**_published(build)))
+                published = Publication(version=build.version, kind=build.kind, released=build.released)
+                self._log.publish(logs[build.build], published)
         return logs
 
     def _holdings(self, builds: Sequence[str]) -> dict[str, Holding]:
@@ -132,23 +133,18 @@ class SyncRunner:
                 break
             # Since log and library were read, others may have begun or ended: the log tells who is too late.
             lease = self._log.acquire(log, source=left[0].source, offer=left[0].offer, runner=self.name)
-            log = self._log.read([build.build])[build.build]
-            if lease is None:
-                self._library.refresh()
-                holding = self._holdings([build.build])[build.build]
-                continue
-            tried.add(left[0])
-            outcome = self._attempt(build, left[0], lease)
+            if lease is not None:
+                tried.add(left[0])
+                outcome = self._attempt(build, left[0], lease)
+                report = BuildReport(build, outcome.outcome, outcome.error, left[0].source, hint=outcome.hint)
+                report.results += [outcome.result] if outcome.result else []
             log = self._log.read([build.build])[build.build]
             self._library.refresh()
             holding = self._holdings([build.build])[build.build]
-            report = BuildReport(build, outcome.outcome, outcome.error, left[0].source, hint=outcome.hint)
-            report.results += [outcome.result] if outcome.result else []
-        if report is None or assessment.state == "complete":
-            state = "sealed" if report is not None else assessment.state
-            text = "harvested" if report is not None else assessment.text
-            source, results = (report.source, report.results) if report is not None else ("", [])
-            report = BuildReport(build, state, text, source, results=results)
+        if report is None:
+            report = BuildReport(build, assessment.state, assessment.text)
+        elif assessment.state == "complete":
+            report.state, report.text, report.hint = "sealed", "harvested", ""
         elif report.state == "sealed":
             report.state, report.text = assessment.state, f"harvested, but {assessment.text}"
         report.seconds, report.attempts = round(time.monotonic() - started, 1), len(log.attempts)
@@ -185,7 +181,3 @@ def _build_of(outcome: HarvestOutcome) -> str:
     """Return the build that was harvested, or an empty string if nothing says it."""
     release = (outcome.result or {}).get("release")
     return str(release.get("build") or "") if isinstance(release, dict) else ""
-
-
-def _published(build: PublishedBuild) -> dict[str, str]:
-    return {"version": build.version, "kind": build.kind, "released": build.released}

@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from symcache.errors import HostKeyError, SymcacheError
+from symcache.files import nearest_existing
 from symcache.model import Release
 from symcache.text import excerpt
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
@@ -220,9 +221,8 @@ def _space_in_guest(source: MachineSource, need: int) -> Check:
 
 def _space_on_this_host(need: int) -> Check:
     folder = platformdirs.user_cache_path("symcache")
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
     where = f"in {_tilde(folder)}, {RESERVE >> 20} of them to be left free; --staging names another"
-    return _space("space here", shutil.disk_usage(existing).free, need + RESERVE, where)
+    return _space("space here", shutil.disk_usage(nearest_existing(folder)).free, need + RESERVE, where)
 
 
 def _tilde(folder: Path) -> str:

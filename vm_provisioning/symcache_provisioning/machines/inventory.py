@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from symcache.errors import NotFoundError, UsageError
+from symcache.model import APPLE_BUILD
 from symcache.text import excerpt
 from symcache_provisioning.drivers import DRIVERS, DriverOptions
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
@@ -87,7 +88,7 @@ class MachineDefinition(BaseModel):
     password_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)] | None = None
     host_key: Annotated[str, AfterValidator(_pin)] | None = None
     version: Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,6}){0,3}$")] | None = None
-    build: Annotated[str, Field(pattern=r"^[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?$")] | None = None
+    build: Annotated[str, Field(pattern=f"^{APPLE_BUILD}$")] | None = None
     roots: tuple[Folder, ...] = ()
     """Folders to search for Mach-O files, instead of the usual ones."""
     tags: tuple[Tag, ...] = ()
@@ -194,6 +195,10 @@ class Inventory:
             f"{excerpt(name)}: {self.path} has no machine of that name",
             hint=f"it has: {', '.join(self.machines) or 'none'}",
         )
+
+    def tagged(self, tags: Sequence[str]) -> list[MachineDefinition]:
+        """Return the machines that have all of these tags: every one, without any."""
+        return [m for m in self.machines.values() if set(tags) <= set(m.tags)]
 
 
 def find_inventory() -> Path | None:

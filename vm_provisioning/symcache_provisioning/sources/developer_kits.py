@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from symcache.errors import NotFoundError, RemoteError
-from symcache.model import Release
+from symcache.model import APPLE_BUILD, Release
 from symcache_provisioning.sources.bare_caches import BareCaches
 from symcache_provisioning.sources.locations import SYSTEM_VERSION
 from symcache_provisioning.sources.part import PartSource
@@ -23,15 +23,14 @@ from symcache_provisioning.sources.release import parse_system_version
 
 __all__ = ["kernel_debug_kit", "kernel_debug_kits", "simulator_caches", "simulator_runtime", "simulator_runtimes"]
 
-_BUILD = r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"
-_KIT = re.compile(rf"KDK_([0-9]{{1,4}}(?:\.[0-9]{{1,6}}){{0,3}})_({_BUILD})\.kdk")
+_KIT = re.compile(rf"KDK_([0-9]{{1,4}}(?:\.[0-9]{{1,6}}){{0,3}})_({APPLE_BUILD})\.kdk")
 _RUNTIMES = "Library/Developer/CoreSimulator/Profiles/Runtimes"
 _RUNTIME = ".simruntime"
 _RUNTIME_ROOT = "Contents/Resources/RuntimeRoot"
 _RUNTIME_NAME = re.compile(r"([A-Za-z]{1,32}) ([0-9]{1,4}(?:\.[0-9]{1,6}){0,3})\.simruntime")
-_VOLUME = re.compile(rf"[A-Za-z]{{1,32}}_({_BUILD})")
+_VOLUME = re.compile(rf"[A-Za-z]{{1,32}}_({APPLE_BUILD})")
 _BUILT = re.compile(
-    rf"com\.apple\.CoreSimulator\.SimRuntime\.([A-Za-z]{{1,32}})-([0-9]{{1,4}}(?:-[0-9]{{1,6}}){{0,3}})\.({_BUILD})"
+    rf"com\.apple\.CoreSimulator\.SimRuntime\.([A-Za-z]{{1,32}})-([0-9]{{1,4}}(?:-[0-9]{{1,6}}){{0,3}})\.({APPLE_BUILD})"
 )
 """What CoreSimulator calls the folder of caches that it builds: the runtime's identifier, and its build."""
 _PRODUCTS = {"iPhone OS": "iOS", "Watch OS": "watchOS", "Apple TVOS": "tvOS", "xrOS": "visionOS"}

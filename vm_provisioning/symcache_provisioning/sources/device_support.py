@@ -24,7 +24,7 @@ from pathlib import Path
 
 from symcache.errors import IncompleteError, MachOError, NotFoundError
 from symcache.macho import LC, PLATFORMS, identify, mach_header
-from symcache.model import Release
+from symcache.model import APPLE_BUILD, Release
 from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE
 from symcache_provisioning.sources.part import PartSource
 
@@ -34,7 +34,7 @@ _PARENT = re.compile(r"([A-Za-z]{1,32}) DeviceSupport")
 _VERSION = r"[0-9]{1,4}(?:\.[0-9]{1,6}){0,3}"
 _NAME = re.compile(
     rf"(?:(?P<model>[A-Za-z]{{1,32}}[0-9]{{1,4}},[0-9]{{1,4}}) )?(?P<version>{_VERSION})(?: (?P<extra>\([a-z]\)))?"
-    r"(?: \((?P<build>[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?)\))?(?: (?P<arch>[A-Za-z0-9_.]{1,16}))?"
+    rf"(?: \((?P<build>{APPLE_BUILD})\))?(?: (?P<arch>[A-Za-z0-9_.]{{1,16}}))?"
 )
 _PRODUCTS = {
     "iPhone": "iOS", "iPad": "iOS", "iPod": "iOS", "Watch": "watchOS", "AppleTV": "tvOS", "RealityDevice": "visionOS",

@@ -10,7 +10,7 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 from symcache.errors import FormatError, RemoteError
-from symcache.model import Release
+from symcache.model import APPLE_BUILD, Release
 from symcache.text import excerpt
 from symcache_provisioning.sources.locations import SYSTEM_VERSION_PLISTS
 from symcache_provisioning.sources.tree import Tree
@@ -30,7 +30,7 @@ _RULES = {
     "ProductName": re.compile(r"[A-Za-z][A-Za-z0-9 ]{0,31}"),
     "ProductVersion": re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}"),
     "ProductVersionExtra": re.compile(r"(\([A-Za-z0-9 ]{1,8}\))?"),
-    _BUILD: re.compile(r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"),
+    _BUILD: re.compile(APPLE_BUILD),
 }
 
 
