@@ -8,7 +8,7 @@ from uuid import UUID
 
 import numpy as np
 
-from symcache.dump.findings import Frame, ModuleReport, ThreadReport
+from symcache.dump.findings import Frame, ThreadReport
 from symcache.dump.formats.registers import ADDRESS_BITS
 from symcache.dump.loader import LoadedDump
 from symcache.images import ImageFile
@@ -18,7 +18,6 @@ from symcache.symbolicate import Location, ModuleOffsets, NamesFolder, NameSourc
 
 __all__ = ["namer_of", "with_names"]
 
-_UNNAMED = "___lldb_unnamed_symbol"
 _CERTAIN = {NameSource.DWARF, NameSource.SYMBOL, NameSource.EXPORT}
 _OFFSETS = 1 << 32
 
@@ -79,12 +78,12 @@ def _is_trampoline(frame: Frame) -> bool:
 
 def _place(frame: Frame, arch: str, *, is_call: bool) -> _Place | None:
     """Return where a frame is that has no name, if there is a file that may have one."""
-    module: ModuleReport | None = frame.module
-    if module is None or frame.inlined or (frame.function and not frame.function.startswith(_UNNAMED)):
+    module = frame.module
+    if module is None or frame.inlined or not frame.wants_name:
         return None
-    loaded = module.loaded
-    offset = (frame.address & ADDRESS_BITS) - loaded.module.address
-    if loaded.module.uuid is None or not (loaded.executable or loaded.debug_info) or not 0 <= offset < _OFFSETS:
+    dumped = module.loaded.module
+    offset = (frame.address & ADDRESS_BITS) - dumped.address
+    if dumped.uuid is None or not 0 <= offset < _OFFSETS:
         return None
     return module.index, int(call_offsets(np.array([offset], np.int64), arch)[0]) if is_call else offset
 
