@@ -14,11 +14,10 @@ from symcache.dump.loader import LoadedDump
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 from symcache.resolve import FileNamer
-from symcache.symbolicate import Location, ModuleOffsets, NamesFolder, NameSource, call_offsets
+from symcache.symbolicate import Location, ModuleOffsets, NamesFolder, call_offsets, is_trampoline
 
 __all__ = ["namer_of", "with_names"]
 
-_CERTAIN = {NameSource.DWARF, NameSource.SYMBOL, NameSource.EXPORT}
 _OFFSETS = 1 << 32
 
 _Place = tuple[int, int]
@@ -47,13 +46,13 @@ def with_names(loaded: LoadedDump, threads: Sequence[ThreadReport], names: Names
         (number, at): place
         for number, thread in enumerate(threads)
         for at, frame in enumerate(thread.frames)
-        if (place := _place(frame, arch, is_call=bool(at) and not _is_trampoline(thread.frames[at - 1])))
+        if (place := _place(frame, arch, is_call=bool(at) and not is_trampoline(thread.frames[at - 1].function)))
     }
     known = _look_up(loaded, set(places.values()), arch, names) if places else {}
 
     def named(frame: Frame, place: _Place | None) -> Frame:
         location = known.get(place) if place else None
-        if location is None or location.source not in _CERTAIN or not frame.module:
+        if location is None or not location.source.is_certain or not frame.module:
             return frame
         outer = location.calls[-1]
         return replace(
@@ -70,10 +69,6 @@ def with_names(loaded: LoadedDump, threads: Sequence[ThreadReport], names: Names
         replace(thread, frames=tuple(named(f, places.get((number, at))) for at, f in enumerate(thread.frames)))
         for number, thread in enumerate(threads)
     )
-
-
-def _is_trampoline(frame: Frame) -> bool:
-    return frame.function.lstrip("_") == "sigtramp"
 
 
 def _place(frame: Frame, arch: str, *, is_call: bool) -> _Place | None:
