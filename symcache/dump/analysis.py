@@ -70,7 +70,7 @@ def analyze(
             analysis = analyze_report(path, read_report(path), search, tables())
         else:
             analysis = _analyze_dump(path, search, limits)
-            if any(_wants_name(frame) for thread in analysis.threads for frame in thread.frames):
+            if any(frame.wants_name for thread in analysis.threads for frame in thread.frames):
                 from symcache.dump.module_names import with_names  # noqa: PLC0415 - as above
 
                 analysis = replace(analysis, threads=with_names(analysis.loaded, analysis.threads, tables()))
@@ -84,13 +84,6 @@ def analyze(
         threads = SourceFinder(analysis.loaded.plan.source_map, noted).with_lines(threads)
     backtraces = tuple(backtrace.frames for backtrace in threads[count:])
     return replace(analysis, threads=threads[:count], backtraces=backtraces)
-
-
-def _wants_name(frame: Frame) -> bool:
-    """Return whether LLDB has no name for a frame, but somebody else may have, by its module's files."""
-    loaded = frame.module.loaded if frame.module else None
-    nameless = not frame.function or frame.function.startswith("___lldb_unnamed_symbol")
-    return nameless and loaded is not None and bool(loaded.executable or loaded.debug_info)
 
 
 def _analyze_dump(path: Path, search: Search, limits: Limits | None) -> Analysis:

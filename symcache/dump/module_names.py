@@ -8,18 +8,16 @@ from uuid import UUID
 
 import numpy as np
 
-from symcache.dump.findings import Frame, ModuleReport, ThreadReport
+from symcache.dump.findings import Frame, ThreadReport
 from symcache.dump.formats.registers import ADDRESS_BITS
 from symcache.dump.loader import LoadedDump
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 from symcache.resolve import FileNamer
-from symcache.symbolicate import Location, ModuleOffsets, NamesFolder, NameSource, call_offsets
+from symcache.symbolicate import Location, ModuleOffsets, NamesFolder, call_offsets, is_trampoline
 
 __all__ = ["namer_of", "with_names"]
 
-_UNNAMED = "___lldb_unnamed_symbol"
-_CERTAIN = {NameSource.DWARF, NameSource.SYMBOL, NameSource.EXPORT}
 _OFFSETS = 1 << 32
 
 _Place = tuple[int, int]
@@ -48,13 +46,13 @@ def with_names(loaded: LoadedDump, threads: Sequence[ThreadReport], names: Names
         (number, at): place
         for number, thread in enumerate(threads)
         for at, frame in enumerate(thread.frames)
-        if (place := _place(frame, arch, is_call=bool(at) and not _is_trampoline(thread.frames[at - 1])))
+        if (place := _place(frame, arch, is_call=bool(at) and not is_trampoline(thread.frames[at - 1].function)))
     }
     known = _look_up(loaded, set(places.values()), arch, names) if places else {}
 
     def named(frame: Frame, place: _Place | None) -> Frame:
         location = known.get(place) if place else None
-        if location is None or location.source not in _CERTAIN or not frame.module:
+        if location is None or not location.source.is_certain or not frame.module:
             return frame
         outer = location.calls[-1]
         return replace(
@@ -73,18 +71,14 @@ def with_names(loaded: LoadedDump, threads: Sequence[ThreadReport], names: Names
     )
 
 
-def _is_trampoline(frame: Frame) -> bool:
-    return frame.function.lstrip("_") == "sigtramp"
-
-
 def _place(frame: Frame, arch: str, *, is_call: bool) -> _Place | None:
     """Return where a frame is that has no name, if there is a file that may have one."""
-    module: ModuleReport | None = frame.module
-    if module is None or frame.inlined or (frame.function and not frame.function.startswith(_UNNAMED)):
+    module = frame.module
+    if module is None or frame.inlined or not frame.wants_name:
         return None
-    loaded = module.loaded
-    offset = (frame.address & ADDRESS_BITS) - loaded.module.address
-    if loaded.module.uuid is None or not (loaded.executable or loaded.debug_info) or not 0 <= offset < _OFFSETS:
+    dumped = module.loaded.module
+    offset = (frame.address & ADDRESS_BITS) - dumped.address
+    if dumped.uuid is None or not 0 <= offset < _OFFSETS:
         return None
     return module.index, int(call_offsets(np.array([offset], np.int64), arch)[0]) if is_call else offset
 

@@ -59,6 +59,13 @@ class Frame:
         return self.address - self.module.loaded.module.address if self.image_offset is None else self.image_offset
 
     @property
+    def wants_name(self) -> bool:
+        """Whether LLDB has no name for it, but a file of its module may have one."""
+        nameless = not self.function or self.function.startswith("___lldb_unnamed_symbol")
+        loaded = self.module.loaded if self.module else None
+        return nameless and loaded is not None and bool(loaded.executable or loaded.debug_info)
+
+    @property
     def module_name(self) -> str:
         """Name of the module, empty where none is known."""
         return self.module.loaded.module.name if self.module else self.image

@@ -94,9 +94,10 @@ def read_image(space: AddressSpace, address: int, what: str) -> MachImage:
 
 def parse_image(raw: bytes | memoryview, what: str) -> MachImage:
     """Parse an image of which `raw` has header and load commands. Raises SharedCacheError."""
-    header, data = mach_header(raw), bytearray(raw)
+    header = mach_header(raw)
     if header is None:
         raise SharedCacheError(f"{what}: is no Mach-O image")
+    data = bytearray(raw[: header.commands_end])
     image = MachImage(what, header, data)
     try:
         for command in header.load_commands(data):

@@ -86,8 +86,8 @@ def find_variants(
     files: dict[tuple[UUID, Kind], ImageFile] = {}
     requests = [[ImageRequest(uuid, kind) for uuid in uuids for kind in Kind]]
     if cache or build:
-        pin = {"cache": cache} if cache else {"build": build}
-        requests.insert(0, [ImageRequest(uuid, Kind.EXECUTABLE)._replace(**pin) for uuid in uuids])
+        build = None if cache else build
+        requests.insert(0, [ImageRequest(uuid, Kind.EXECUTABLE, cache, build) for uuid in uuids])
     for some in requests:
         left = [request for request in some if (request.uuid, request.kind) not in files]
         found = resolver.resolve(left, progress) if left else {}

@@ -20,6 +20,7 @@ from symcache.resolve.model import ModuleResolver, find_variants
 from symcache.symbolicate import Content, ImageNames, ModuleNames, ModuleOffsets, NamesFolder
 
 if TYPE_CHECKING:
+    from symcache.client import SymbolClient
     from symcache.resolve.sources import BinarySources
 
 __all__ = ["FileNamer", "SourceNamer"]
@@ -144,7 +145,7 @@ class SourceNamer:
 
         for url in client.urls:
             if url not in self._unspoken:
-                ask(partial(self._by_server, url))
+                ask(partial(self._by_server, client, url))
         if self._unspoken:
             ask(self._fetched.look_up)
         elif self._before:
@@ -155,11 +156,10 @@ class SourceNamer:
             self._sources.problems.append(f"servers say the like of {len(said) - _MOST_PROBLEMS} more modules")
         return names
 
-    def _by_server(self, url: str, modules: Sequence[ModuleOffsets]) -> Sequence[ModuleNames]:
+    def _by_server(self, client: SymbolClient, url: str, modules: Sequence[ModuleOffsets]) -> Sequence[ModuleNames]:
         names = None
         try:
-            if self._sources.client:
-                names = self._sources.client.look_up_names(url, modules)
+            names = client.look_up_names(url, modules)
         except (RemoteError, IntegrityError) as error:
             self._sources.problems.append(str(error))
         if names is None:

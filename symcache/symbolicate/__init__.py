@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from symcache.symbolicate.folder import Content, NamesFolder
     from symcache.symbolicate.image_names import ImageNames, call_offsets
     from symcache.symbolicate.named_frames import NamedFrame
-    from symcache.symbolicate.naming import ModuleNames, ModuleOffsets, NamedReport, Namer, name_report
+    from symcache.symbolicate.naming import ModuleNames, ModuleOffsets, NamedReport, Namer, is_trampoline, name_report
     from symcache.symbolicate.report_output import report_json, report_text
     from symcache.symbolicate.rewrite import rewritten
     from symcache.symbolicate.symbolic_table import NONE, SymbolicTable
@@ -36,6 +36,7 @@ __all__ = [
     "build",
     "call_offsets",
     "choose_slice",
+    "is_trampoline",
     "name_report",
     "report_json",
     "report_text",
@@ -65,6 +66,7 @@ __getattr__ = late_imports(
             "ModuleOffsets",
             "NamedReport",
             "Namer",
+            "is_trampoline",
             "name_report",
         ),
         "report_output": (

@@ -21,7 +21,7 @@ from symcache.symbolicate.symbolic_table import SymbolicTable
 
 __all__ = ["FORMAT", "FRAME", "STUB", "Artifact", "write_artifact"]
 
-FORMAT = "2"
+FORMAT = "3"
 STUB = len(NameSource)
 """Source of what jumps to a function of another image, whose name it has."""
 FRAME = struct.Struct("<QQ")
@@ -60,10 +60,9 @@ class Artifact:
             description = json.loads(bytes(data[_HEAD.size : _HEAD.size + size]))
             self._data, self._places = data, description["columns"]
             self.has_starts: bool = bool(description["facts"]["has_starts"])
+            """Whether LC_FUNCTION_STARTS tells where functions begin."""
             self.code = self._column("code").reshape(-1, 2)
             """(start, end) of each section with instructions."""
-            self.starts = self._column("starts")
-            """Of functions, by LC_FUNCTION_STARTS."""
             self.symbols, self.symbol_names = self._column("symbols"), self._column("symbol_names")
             """Offsets, in code and data, and where their names begin in the pool."""
             self.atoms, self.atom_names = self._column("atoms"), self._column("atom_names")

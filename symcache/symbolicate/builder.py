@@ -63,7 +63,6 @@ def build(uuid: UUID, path: str, out: BinaryIO) -> None:
     pieces, piece_functions = _pieces(table) if table else (_NONE, _NONE)
     columns = {
         "code": code,
-        "starts": starts,
         "symbols": names["offset"],
         "symbol_names": names["name"],
         "atoms": atoms["offset"],
@@ -74,8 +73,7 @@ def build(uuid: UUID, path: str, out: BinaryIO) -> None:
         "pool": np.frombuffer(pool, np.uint8),
         "table": np.frombuffer(table.data if table else b"", np.uint8),
     }
-    facts = {"uuid": str(image.uuid or ""), "arch": image.arch, "has_starts": bool(len(starts))}
-    write_artifact(out, {**facts, "text_size": reader.text_size}, columns)
+    write_artifact(out, {"has_starts": bool(len(starts))}, columns)
 
 
 def choose_slice(data: memoryview, uuid: UUID) -> Slice:

@@ -45,7 +45,6 @@ class ImageReader:
         text = next((s for s in self._image.segments if s.segname == "__TEXT"), None)
         if text is None:
             raise MachOError(f"{what}: has no __TEXT segment")
-        self.text_size = min(text.vmsize, _MAX_OFFSET)
         self._base = text.vmaddr
         self._sections: list[Section] = [s for c in self._image.segments.values() for s in c.sections()]
         self._read_symtab()

@@ -21,6 +21,11 @@ class NameSource(enum.StrEnum):
     NEAREST = "nearest"
     """A symbol before the address, in an image that does not tell where functions begin: it may be the neighbour's."""
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether a name from there is one that the image has, and for just this function."""
+        return self in {NameSource.DWARF, NameSource.SYMBOL, NameSource.EXPORT}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -15,7 +15,6 @@ __all__ = ["NamedFrame", "PhysicalFrame", "knows_more", "named_frames"]
 
 _MADE_UP = re.compile(r"___lldb_unnamed_symbol|fun_[0-9a-f]+\Z")
 """How functions are called of which nothing is known but where they begin."""
-_CERTAIN = {NameSource.DWARF, NameSource.SYMBOL, NameSource.EXPORT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def knows_more(location: Location | None, frames: Sequence[ReportFrame], *, or_a
     """Return whether a location says more than the report does of the same place, in `frames`."""
     if location is None:
         return False
-    certain = location.source in _CERTAIN
+    certain = location.source.is_certain
     named = [frame.function for frame in frames if frame.function]
     ours = (any(call.line for call in location.calls), certain, True)
     theirs = (any(frame.line for frame in frames), any(not _is_made_up(name) for name in named), bool(named))

@@ -22,6 +22,7 @@ __all__ = [
     "ModuleOffsets",
     "NamedReport",
     "Namer",
+    "is_trampoline",
     "name_report",
 ]
 
@@ -141,8 +142,8 @@ class _Places:
             place = self._place(group[-1], call=not exact)
             yield group, place
             location = self.known.get(place) if place else None
-            exact = _is_trampoline(group[-1].function) or (
-                location is not None and _is_trampoline(location.calls[-1].function)
+            exact = is_trampoline(group[-1].function) or (
+                location is not None and is_trampoline(location.calls[-1].function)
             )
 
     def _place(self, frame: ReportFrame, *, call: bool) -> _Place | None:
@@ -181,12 +182,13 @@ def name_report(report: Report, namer: Namer) -> NamedReport:
         if wanted := places.missing(stacks):
             _look_up(report, namer, places, wanted, used)
         # What lies below a signal trampoline that had no name before is another place now.
-        if not any(location and _is_trampoline(location.calls[-1].function) for location in places.known.values()):
+        if not any(location and is_trampoline(location.calls[-1].function) for location in places.known.values()):
             break
     return NamedReport(report, used, places)
 
 
-def _is_trampoline(function: str) -> bool:
+def is_trampoline(function: str) -> bool:
+    """Return whether a function is what a signal's handler returns to: the frame below it was interrupted, no call."""
     return function.lstrip("_") == "sigtramp"
 
 

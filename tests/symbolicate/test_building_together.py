@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -13,12 +10,9 @@ import pytest
 
 from symcache.errors import IntegrityError
 from symcache.macho import identify
-from symcache.symbolicate import Content, NamesFolder, folder
+from symcache.symbolicate import NamesFolder, folder
 from tests.dump.systems import ASSETS
-
-
-def content(path: Path) -> Content:
-    return Content(hashlib.sha256(path.read_bytes()).hexdigest(), partial(os.open, path, os.O_RDONLY))
+from tests.symbolicate.comparing import content
 
 
 def test_what_is_built_together_is_what_is_built_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
