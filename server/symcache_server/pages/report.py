@@ -147,7 +147,7 @@ def _state(
     elif named:
         state, why = _STATES[named[0]]
     else:
-        state, why = "held", "it has no name for these places"
+        state, why = "no name", "it is held, and has no name for these places"
     return {"state": state, "why": why, "link": f"/images/{uuid_text(uuid)}" if uuid and module["found"] else ""}
 
 

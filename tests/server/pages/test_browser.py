@@ -128,6 +128,8 @@ def test_a_pasted_list_of_uuids_says_of_each_whether_it_is_held(context: Browser
     page.get_by_role("heading", name="3 UUIDs, 2 held").wait_for()
     states = page.locator("main .state").all_inner_texts()
     assert [state.strip() for state in states] == ["held", "held", "missing"]
+    marks = page.locator("main .state use").evaluate_all("uses => uses.map(use => use.getAttribute('href'))")
+    assert marks == ["#m-complete", "#m-complete", "#m-missing"]
 
 
 def test_names_of_strangers_are_text(context: BrowserContext, server: Server) -> None:
