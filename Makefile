@@ -58,13 +58,13 @@ mutants:
 soak:
 	@.ci/bootstrap test
 	@SYMCACHE_TEST_ACCEPTANCE=1 $(PY) -m pytest -s $(PYTEST_FLAGS) tests/acceptance/test_acceptance.py
-	@SYMCACHE_TEST_KILLS=200 SYMCACHE_TEST_STORE_KILLS=30 SYMCACHE_TEST_FULL_DISK_SECONDS=1800 \
+	@SYMCACHE_TEST_KILLS=200 SYMCACHE_TEST_HARVEST_KILLS=60 SYMCACHE_TEST_STORE_KILLS=30 SYMCACHE_TEST_FULL_DISK_SECONDS=1800 \
 		SYMCACHE_TEST_MAC_FAULTS=1 SYMCACHE_TEST_CROWD_SECONDS=1800 SYMCACHE_TEST_LLDBS=.cache/lldbs \
 		SYMCACHE_TEST_NAMES=10000 SYMCACHE_TEST_PROFILER_CLI=.cache/profiler-cli SYMCACHE_TEST_SYNC_YEARS=3 \
 		SYMCACHE_TEST_EVERY_SCREEN=1 \
 		$(PY) -m pytest -s --timeout=3600 $(PYTEST_FLAGS) \
 		tests/library/test_killed.py tests/library/test_store_killed.py tests/library/test_full_disk.py \
-		tests/vm_provisioning/test_mac_faults.py tests/vm_provisioning/builds/test_year.py tests/cli/test_sync.py \
+		tests/vm_provisioning/test_killed_harvest.py tests/vm_provisioning/test_mac_faults.py tests/vm_provisioning/builds/test_year.py tests/cli/test_sync.py \
 		tests/server/test_crowd.py tests/dump/lldb_command/test_table.py \
 		tests/symbolicate/test_real_images.py tests/server/symbolicate/test_clients.py tests/server/pages/test_browser.py
 

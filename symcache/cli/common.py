@@ -44,6 +44,7 @@ __all__ = [
     "error_of",
     "errors_to_exit",
     "fail",
+    "harvest_progress",
     "json_text",
     "name_some",
     "out",
@@ -256,6 +257,13 @@ def count_progress() -> Progress:
     from rich.progress import MofNCompleteColumn, TimeRemainingColumn  # noqa: PLC0415
 
     return _progress("", MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def harvest_progress() -> Progress:
+    """Return a progress display whose tasks have a field `amount` that says how far they are."""
+    from rich.progress import TextColumn  # noqa: PLC0415
+
+    return _progress("", TextColumn("{task.fields[amount]}"))
 
 
 def percent_progress() -> Progress:

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import time
 
-from rich.progress import Progress, TaskID
-
-from symcache.cli.common import byte_progress, console, count_progress, name_some, out, plain
+from symcache.cli.common import console, harvest_progress, name_some, out, plain
 from symcache.model import uuid_text
-from symcache_provisioning import HarvestResult
+from symcache_provisioning import Amount, HarvestResult
 
 __all__ = ["HarvestDisplay", "result_json", "show_result"]
 
 
+_LOG_SECONDS = 60.0
+
+
 class HarvestDisplay:
-    """Shows a progress bar for each step, for bytes or for things."""
+    """Shows one bar over the whole, with the step it is at; without a terminal, each step and a line a minute."""
 
     def __init__(self) -> None:
-        self._bars: dict[str, Progress] = {}
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._bar = harvest_progress()
+        self._task = self._bar.add_task("", total=None, amount="")
+        self._logged = time.monotonic()
 
     def __enter__(self) -> HarvestDisplay:
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
-    def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Close the bar of the last step, and open one for this."""
-        if self._bar is not None:
-            self._bar.stop()
+    def step(self, title: str) -> None:
+        """Say what begins."""
+        self._bar.update(self._task, description=plain(title))
         if not console.is_terminal:
-            console.print(plain(title))  # a log wants every step, and no bars
-        self._bar = byte_progress() if unit == "bytes" else count_progress()
-        self._task = self._bar.add_task(plain(title), total=total)
-        self._bar.start()
+            console.print(plain(title))
 
-    def advance(self, done: int, total: int | None = None) -> None:
+    def update(self, amount: Amount) -> None:
         """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
+        text = _amount_text(amount)
+        self._bar.update(self._task, completed=amount.share, total=1.0, amount=text)
+        if not console.is_terminal and time.monotonic() - self._logged >= _LOG_SECONDS:
+            self._logged = time.monotonic()
+            console.print(text)
+
+
+def _amount_text(amount: Amount) -> str:
+    copied = f"{amount.copied / 1e9:.1f} of {amount.to_copy / 1e9:.1f} GB copied"
+    images = f"{amount.images:,} of {amount.of_images:,} images stored" if amount.of_images else ""
+    left = amount.seconds_left
+    time_left = "" if left is None else f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left"
+    return ", ".join(filter(None, (copied, images, time_left)))
 
 
 def show_result(result: HarvestResult) -> None:

@@ -8,6 +8,7 @@ from symcache.late_imports import late_imports
 
 if TYPE_CHECKING:
     from symcache.dyld.address_space import AddressSpace
+    from symcache.dyld.batch import Batch, ImageWork, Row
     from symcache.dyld.cache import Image, MissingFile, SharedCache
     from symcache.dyld.cache_file import CacheFilePart
     from symcache.dyld.code_signature import SignedPages, check_pages, platform_identifier
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         parse_mappings,
         parse_subcaches,
     )
+    from symcache.dyld.image_writer import Extractor, NewImage
     from symcache.dyld.images import ImageTable, read_images, tables_end
     from symcache.dyld.mach_image import MachImage, parse_image
     from symcache.dyld.names import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         is_cache_name,
         is_main_name,
     )
+    from symcache.dyld.processes import run_in_processes, serve_batches
     from symcache.dyld.revision import EXTRACTOR, REVISION
     from symcache.dyld.symbols import LocalSymbols, SymbolSource, gather_strings, read_local_symbols
     from symcache.dyld.trie import uleb, walk
@@ -44,19 +47,24 @@ __all__ = [
     "MAX_HEADER",
     "REVISION",
     "AddressSpace",
+    "Batch",
     "CacheFilePart",
     "Companion",
     "ExportedSymbol",
     "ExtractReport",
     "Extracted",
+    "Extractor",
     "Failed",
     "Header",
     "Image",
     "ImageTable",
+    "ImageWork",
     "LocalSymbols",
     "MachImage",
     "Mapping",
     "MissingFile",
+    "NewImage",
+    "Row",
     "SharedCache",
     "SignedPages",
     "SymbolSource",
@@ -79,6 +87,8 @@ __all__ = [
     "read_exports",
     "read_images",
     "read_local_symbols",
+    "run_in_processes",
+    "serve_batches",
     "tables_end",
     "uleb",
     "walk",
@@ -89,6 +99,7 @@ __getattr__ = late_imports(
     __name__,
     {
         "address_space": ("AddressSpace",),
+        "batch": ("Batch", "ImageWork", "Row"),
         "cache": ("Image", "MissingFile", "SharedCache"),
         "cache_file": ("CacheFilePart",),
         "code_signature": ("SignedPages", "check_pages", "platform_identifier"),
@@ -96,6 +107,7 @@ __getattr__ = late_imports(
         "exports": ("read_exports",),
         "extract": ("Extracted", "ExtractReport", "Failed", "extract_all", "extract_image"),
         "header": ("HEAD_SIZE", "MAX_HEADER", "Header", "Mapping", "parse_header", "parse_mappings", "parse_subcaches"),
+        "image_writer": ("Extractor", "NewImage"),
         "images": ("ImageTable", "read_images", "tables_end"),
         "mach_image": ("MachImage", "parse_image"),
         "names": (
@@ -107,6 +119,7 @@ __getattr__ = late_imports(
             "is_cache_name",
             "is_main_name",
         ),
+        "processes": ("run_in_processes", "serve_batches"),
         "revision": ("EXTRACTOR", "REVISION"),
         "symbols": ("LocalSymbols", "SymbolSource", "gather_strings", "read_local_symbols"),
         "trie": ("uleb", "walk"),

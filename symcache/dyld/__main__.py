@@ -1,7 +1,9 @@
-"""`python -m symcache.dyld CACHE OUTPUT whole|partial`: a child process of `extract_all`, not for people."""
+"""`python -m symcache.dyld OUTPUT CACHE whole|partial`: a child process of `extract_all`, not for people."""
 
 import sys
+from pathlib import Path
 
-from symcache.dyld.processes import main
+from symcache.dyld.batch import ToFiles
+from symcache.dyld.processes import serve_batches
 
-main(*sys.argv[1:])
+serve_batches(ToFiles(Path(sys.argv[1])), *sys.argv[2:])

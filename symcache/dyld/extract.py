@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
-from symcache.dyld.batch import Extracted, Failed, write_image
+from symcache.dyld.batch import Extracted, Failed, Row, ToFiles, write_image
 from symcache.dyld.cache import Image, SharedCache
 from symcache.dyld.image_writer import Extractor
 from symcache.dyld.output import file_names, folds_case
 from symcache.dyld.processes import run_in_processes
 
 __all__ = ["ExtractReport", "Extracted", "Failed", "extract_all", "extract_image"]
-
-_BATCH = 64
-"""Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""
-
-_MAX_WORKERS = 8
 
 
 @dataclass
@@ -57,23 +51,22 @@ def extract_all(
     """
     chosen = cache.images if image is None else _chosen(cache, image)
     names = file_names(cache.images, fold_case=folds_case(output))
-    # By address: neighbours share pages and the window of the file that is in memory.
-    ordered = [(i.index, names[i.index]) for i in sorted(chosen, key=lambda i: i.address)]
-    batches = [ordered[n : n + _BATCH] for n in range(0, len(ordered), _BATCH)]
-    workers = min(jobs or min(os.cpu_count() or 1, _MAX_WORKERS), len(batches))
-    extracted: list[tuple[int, Extracted]] = []
-    failed: list[tuple[int, Failed]] = []
-    for outcome in run_in_processes(cache, output, batches, workers):
-        for index, result in outcome:
-            if isinstance(result, Extracted):
-                extracted.append((index, result))
-            else:
-                failed.append((index, result))
+    results: list[tuple[int, Extracted | Failed]] = []
+    for rows in run_in_processes(cache, ToFiles(output), [(i.index, names[i.index]) for i in chosen], jobs):
+        results += [(row["index"], _result(cache.images[row["index"]], row)) for row in rows]
         if progress:
-            progress(len(extracted) + len(failed), len(chosen))
-    extracted.sort(key=itemgetter(0))
-    failed.sort(key=itemgetter(0))
-    return ExtractReport([e for _, e in extracted], [f for _, f in failed])
+            progress(len(results), len(chosen))
+    results.sort(key=itemgetter(0))
+    return ExtractReport(
+        [result for _, result in results if isinstance(result, Extracted)],
+        [result for _, result in results if isinstance(result, Failed)],
+    )
+
+
+def _result(image: Image, row: Row) -> Extracted | Failed:
+    if "reason" in row:
+        return Failed(image.path, image.uuid, row["reason"])
+    return Extracted(image.path, image.uuid, row["arch"], Path(row["file"]), row["size"], row["unbacked"])
 
 
 def _chosen(cache: SharedCache, pattern: str) -> list[Image]:

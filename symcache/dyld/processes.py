@@ -1,12 +1,13 @@
 """Batches of images over several processes.
 
-The children are plain programs that read batches from standard input, a line each, and write results to standard
-output. They import this room and what lies below it, whatever the program is, and need no guard in its main module.
+The children are plain programs that read batches from standard input, a line each, and write what became of them to
+standard output. They need no guard in the main module of the program that starts them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -15,42 +16,64 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from symcache.dyld.batch import Batch, Extracted, Failed, Outcome, extract_batch
+from symcache.dyld.batch import Batch, ImageWork, Row
 from symcache.dyld.cache import SharedCache
 from symcache.dyld.image_writer import Extractor
 from symcache.errors import StorageError, SymcacheError
 from symcache.own_program import own_environment, own_python
 
-__all__ = ["main", "run_in_processes"]
+__all__ = ["run_in_processes", "serve_batches"]
 
 
-def run_in_processes(cache: SharedCache, output: Path, batches: Sequence[Batch], workers: int) -> Iterator[Outcome]:
-    """Extract the batches in `workers` processes, of which this one is one; yield what became of each, in any order.
+_BATCH = 64
+"""Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""
+_MAX_WORKERS = 8
 
-    Raises StorageError when the output cannot be written or a child dies.
+
+def run_in_processes(
+    cache: SharedCache, work: ImageWork, images: Batch, jobs: int | None = None, *, busy: bool = False
+) -> Iterator[list[Row]]:
+    """Do the work of some images in batches over processes; yield what became of each batch, in any order.
+
+    Without `jobs`, one process a core is used, but not more than 8. This process is one of them, unless it is `busy`
+    with something else and there is more than one batch. Raises StorageError when what is made cannot be written or a
+    child dies.
     """
+    # By address: neighbours share pages and the window of the file that is in memory.
+    ordered = sorted(images, key=lambda one: cache.images[one[0]].address)
+    batches = [ordered[n : n + _BATCH] for n in range(0, len(ordered), _BATCH)]
+    workers = min(jobs or min(os.cpu_count() or 1, _MAX_WORKERS), len(batches))
+    here = workers < 2 or not busy
+    return _run(cache, work, batches, children=workers - here, here=here)
+
+
+def _run(
+    cache: SharedCache, work: ImageWork, batches: Sequence[Batch], *, children: int, here: bool
+) -> Iterator[list[Row]]:
     todo: queue.SimpleQueue[Batch] = queue.SimpleQueue()
     for batch in batches:
         todo.put(batch)
-    done: queue.SimpleQueue[Outcome | StorageError] = queue.SimpleQueue()
+    done: queue.SimpleQueue[list[Row] | StorageError] = queue.SimpleQueue()
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_drive, args=(cache, output, todo, done, stop), daemon=True) for _ in range(workers - 1)
+        threading.Thread(target=_drive, args=(cache, work, todo, done, stop), daemon=True) for _ in range(children)
     ]
     for thread in threads:
         thread.start()
-    extractor = Extractor(cache)
+    extractor = Extractor(cache) if here else None
     try:
         for _ in batches:
             try:
                 response = done.get_nowait()
             except queue.Empty:
-                try:
-                    response = extract_batch(cache, extractor, output, todo.get_nowait())
-                except queue.Empty:
+                if extractor is None:
                     response = done.get()
+                else:
+                    try:
+                        response = work.run(cache, extractor, todo.get_nowait())
+                    except queue.Empty:
+                        response = done.get()
             if isinstance(response, StorageError):
                 raise response
             yield response
@@ -62,14 +85,14 @@ def run_in_processes(cache: SharedCache, output: Path, batches: Sequence[Batch],
 
 def _drive(
     cache: SharedCache,
-    output: Path,
+    work: ImageWork,
     todo: queue.SimpleQueue[Batch],
-    done: queue.SimpleQueue[Outcome | StorageError],
+    done: queue.SimpleQueue[list[Row] | StorageError],
     stop: threading.Event,
 ) -> None:
     """Start one child and feed it until there is nothing left to do."""
     partial = "partial" if any(not m.companion.optional for m in cache.missing) else "whole"
-    command = own_python("-m", "symcache.dyld", str(cache.path), str(output), partial)
+    command = own_python(*work.command(), str(cache.path), partial)
     try:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii", env=own_environment()
@@ -82,7 +105,12 @@ def _drive(
                     break
                 child.stdin.write(json.dumps(batch) + "\n")
                 child.stdin.flush()
-                done.put(_parse_response(cache, child.stdout.readline()))
+                response: dict[str, Any] = json.loads(child.stdout.readline())  # a dead child leaves an empty line
+                done.put(
+                    StorageError(response["refused"], hint=response["hint"])
+                    if "refused" in response
+                    else response["images"]
+                )
     except (OSError, ValueError) as error:
         done.put(
             StorageError(
@@ -92,46 +120,15 @@ def _drive(
         )
 
 
-def _parse_response(cache: SharedCache, line: str) -> Outcome | StorageError:
-    """Parse a child's line. Raises ValueError for an empty one, which is what a dead child leaves."""
-    response: dict[str, Any] = json.loads(line)
-    if "refused" in response:
-        return StorageError(response["refused"], hint=response["hint"])
-    outcome: Outcome = []
-    for row in response["images"]:
-        image = cache.images[row["index"]]
-        if "reason" in row:
-            outcome.append((image.index, Failed(image.path, image.uuid, row["reason"])))
-        else:
-            uuid = UUID(row["uuid"]) if row["uuid"] else None
-            file = Path(row["file"])
-            extracted = Extracted(image.path, uuid, row["arch"], file, row["size"], row["unbacked"])
-            outcome.append((image.index, extracted))
-    return outcome
-
-
-def _row(index: int, result: Extracted | Failed) -> dict[str, Any]:
-    if isinstance(result, Failed):
-        return {"index": index, "reason": result.reason}
-    return {
-        "index": index,
-        "uuid": str(result.uuid) if result.uuid else None,
-        "arch": result.arch,
-        "file": str(result.file),
-        "size": result.size,
-        "unbacked": result.unbacked,
-    }
-
-
-def main(path: str, output: str, extent: str) -> None:
-    """Serve batches until standard input ends."""
+def serve_batches(work: ImageWork, path: str, extent: str) -> None:
+    """Do the work of the batches that standard input brings, as a child of `run_in_processes`, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process in good order
     try:
         with SharedCache.open(Path(path), partial=extent == "partial") as cache:
             extractor = Extractor(cache)
             for line in sys.stdin:
-                outcome = extract_batch(cache, extractor, Path(output), [(i, name) for i, name in json.loads(line)])
-                _respond({"images": [_row(index, result) for index, result in outcome]})
+                batch = [(index, name) for index, name in json.loads(line)]
+                _respond({"images": work.run(cache, extractor, batch)})
     except (SymcacheError, OSError) as error:
         _respond({"refused": str(error), "hint": getattr(error, "hint", "")})
 

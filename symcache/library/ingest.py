@@ -8,36 +8,43 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from symcache import __version__
-from symcache.errors import IntegrityError, StorageError
+from symcache.errors import StorageError, SymcacheError
 from symcache.library.library import Library
 from symcache.library.results import IngestResult
 from symcache.library.resume import continue_partial, listed_image, object_order
 from symcache.library.snapshots import write_if_due
-from symcache.library.staged import Staged, StagedObject
-from symcache.library.storing import SAFE_SECONDS, Progress, StoredAll, store_all
+from symcache.library.staged import Staged
+from symcache.library.storing import SAFE_SECONDS, Progress, StoredAll, Storing
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
 from symcache.model import HarvestRecord, encodable
-from symcache.store import blob_key, put_blob
+from symcache.store import blob_key
 
 __all__ = ["absent_blobs", "ingest", "seal"]
 
 
-def ingest(library: Library, staged: Staged, progress: Progress | None = None) -> IngestResult:
+def ingest(
+    library: Library, staged: Staged, progress: Progress | None = None, storing: Storing | None = None
+) -> IngestResult:
     """Store everything staged, then one record. Can be stopped anywhere and run again at no loss.
 
     The record is sealed when nothing is wrong and every manifest entry has its object. One file that cannot be
     used is named in `problems`; a store that refuses ends the run. A harvest that continues partial ones of the
-    same build and source takes over what they have and supersedes them.
+    same build and source takes over what they have and supersedes them. `storing` is what some of it was begun to be
+    stored with.
     """
     started = staged.started or now()
-    library.refresh()
-    done = store_all(library, staged.objects, staged.cache_files, progress)
+    if storing:
+        done = storing.finish(staged.objects, staged.cache_files, progress)
+    else:
+        library.refresh()
+        with Storing(library) as run:
+            done = run.finish(staged.objects, staged.cache_files, progress)
     manifest = [m if m.path.isascii() else m.model_copy(update={"path": encodable(m.path)}) for m in staged.manifest]
     problems = [encodable(p) for p in [*staged.problems, *done.problems]]
     while True:
         library.refresh()  # hours may have passed
-        objects, cache_files = list(done.objects), list(done.cache_files)
+        objects, cache_files = [*staged.stored, *done.objects], list(done.cache_files)
         carried, supersedes = continue_partial(library, staged, objects, cache_files)
         have = {listed_image(o) for o in objects}
         missing = [m for m in manifest if listed_image(m) not in have]
@@ -164,8 +171,9 @@ def _store_again(library: Library, done: StoredAll, sha256: str) -> bool:
     origin = done.origins.get(sha256)
     if origin is None:
         return False
-    place = (origin.offset, origin.size) if isinstance(origin, StagedObject) else (0, None)
     try:
-        return put_blob(library.store, origin.file, *place)[0] == sha256
-    except (OSError, IntegrityError):
+        return origin(library.store) == sha256
+    except StorageError:
+        raise
+    except (OSError, SymcacheError):
         return False

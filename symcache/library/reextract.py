@@ -9,16 +9,15 @@ from uuid import UUID
 
 from symcache import __version__
 from symcache.dyld import EXTRACTOR, REVISION
-from symcache.errors import IncompleteError, IntegrityError, NotFoundError, SymcacheError
+from symcache.errors import IncompleteError, IntegrityError, NotFoundError, StorageError, SymcacheError
 from symcache.library.ingest import seal
 from symcache.library.library import Library
 from symcache.library.raw_caches import open_raw_cache
 from symcache.library.resume import listed_image
-from symcache.library.staged import StagedObject
-from symcache.library.storing import StoredAll, store_all
+from symcache.library.storing import Storing
 from symcache.library.tombstones import take_back
 from symcache.library.user_dirs import now, operator
-from symcache.model import HarvestRecord, Origin
+from symcache.model import HarvestRecord, ObjectEntry
 from symcache.scratch import ScratchFolder
 from symcache.store import RecordKey, read_record
 
@@ -94,26 +93,21 @@ def _redo(
 ) -> None:
     objects = list(record.objects)
     problems: list[str] = []
-    stored = StoredAll()
-    with ScratchFolder("reextract") as scratch:
+    with ScratchFolder("reextract") as scratch, Storing(library) as storing:
         for number, cache_uuid in enumerate(caches):
-            folder = Path(scratch) / str(number)
             try:
-                made, failed = _extract(library, cache_uuid, folder, progress)
+                made, failed = _extract(library, storing, cache_uuid, Path(scratch) / str(number), progress)
+            except StorageError:
+                raise
             except SymcacheError as error:
                 problems.append(str(error))
                 continue
             problems += failed
-            done = store_all(library, made, [])
-            stored.clock = stored.clock or done.clock
-            problems += done.problems
-            stored.origins |= done.origins
-            stored.refreshed |= done.refreshed
             before = {listed_image(o): o.sha256 for o in objects if o.extractor == EXTRACTOR}
-            result.images += len(done.objects)
-            result.changed += sum(before.get(listed_image(o)) != o.sha256 for o in done.objects)
-            new = {listed_image(o) for o in done.objects}
-            objects = [o for o in objects if o.extractor != EXTRACTOR or listed_image(o) not in new] + done.objects
+            result.images += len(made)
+            result.changed += sum(before.get(listed_image(o)) != o.sha256 for o in made)
+            new = {listed_image(o) for o in made}
+            objects = [o for o in objects if o.extractor != EXTRACTOR or listed_image(o) not in new] + made
         library.refresh()  # it may have taken long
         if not library.catalog.is_live_record(identity):
             raise _not_live(library, identity, result.build)
@@ -133,7 +127,7 @@ def _redo(
                 "sealed": record.sealed or (whole and not record.problems and not problems),
             }
         )
-        sealed = seal(library, new_record, stored)
+        sealed = seal(library, new_record, storing.done)
         if sealed is None:
             raise _not_live(library, identity, result.build)
         if library.catalog.is_removed([identity]):
@@ -155,25 +149,20 @@ def _not_live(library: Library, identity: str, build: str) -> SymcacheError:
 
 
 def _extract(
-    library: Library, cache_uuid: UUID, folder: Path, progress: Callable[[int, int], None] | None
-) -> tuple[list[StagedObject], list[str]]:
-    from symcache.dyld import extract_all  # noqa: PLC0415 (takes its time to import, with numpy)
+    library: Library,
+    storing: Storing,
+    cache_uuid: UUID,
+    folder: Path,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[ObjectEntry], list[str]]:
+    from symcache.library.cache_images import store_images  # noqa: PLC0415 (takes its time to import, with numpy)
 
+    made: list[ObjectEntry] = []
+    problems: list[str] = []
     with open_raw_cache(library, cache_uuid, folder / "raw") as cache:
-        report = extract_all(cache, folder / "images", progress=progress)
-    staged = [
-        StagedObject(
-            file=e.file,
-            offset=0,
-            size=e.size,
-            path=e.path,
-            arch=e.arch,
-            uuid=e.uuid,
-            origin=Origin.CACHE,
-            cache_uuid=cache_uuid,
-            extractor=EXTRACTOR,
-            revision=REVISION,
-        )
-        for e in report.extracted
-    ]
-    return staged, [f"{f.path}: {f.reason}" for f in report.failed]
+        for some in store_images(storing, cache, range(len(cache.images))):
+            made += some.stored.values()
+            problems += [f"{cache.images[index].path}: {reason}" for index, reason in some.failed.items()]
+            if progress:
+                progress(len(made) + len(problems), len(cache.images))
+    return made, problems

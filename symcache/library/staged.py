@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from symcache.model import Kind, ManifestEntry, Origin, Release, SourceNote, Trust
+from symcache.model import Kind, ManifestEntry, ObjectEntry, Origin, Release, SourceNote, Trust
 
 __all__ = ["Staged", "StagedCacheFile", "StagedObject"]
 
@@ -56,6 +56,8 @@ class Staged:
     trust: Trust = Trust.HARVEST
     manifest: list[ManifestEntry] = field(default_factory=list)
     objects: list[StagedObject] = field(default_factory=list)
+    stored: list[ObjectEntry] = field(default_factory=list)
+    """Further ones, whose bytes are stored already."""
     cache_files: list[StagedCacheFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     started: str = ""

@@ -11,12 +11,21 @@ from symcache.store.base import (
     blob_key,
     last_sequence,
 )
-from symcache.store.blobs import COMPRESSION_LEVEL, BlobReader, decode_to, decoded, frame_sizes, put_blob, put_object
+from symcache.store.blobs import BlobReader, decode_to, decoded, frame_sizes
 from symcache.store.library_id import make_library_id, read_library_id
 from symcache.store.local import LocalStore
 from symcache.store.opening import open_store
 from symcache.store.outage import PATIENCE
 from symcache.store.records import load_record, no_garbage_collection, parse_record, read_record, write_record
+from symcache.store.writing import (
+    COMPRESSION_LEVEL,
+    compressor,
+    keep_blob,
+    new_object,
+    put_blob,
+    put_object,
+    put_pieces,
+)
 
 __all__ = [
     "BLOB_KEY",
@@ -31,17 +40,21 @@ __all__ = [
     "SigningStore",
     "Store",
     "blob_key",
+    "compressor",
     "decode_to",
     "decoded",
     "frame_sizes",
+    "keep_blob",
     "last_sequence",
     "load_record",
     "make_library_id",
+    "new_object",
     "no_garbage_collection",
     "open_store",
     "parse_record",
     "put_blob",
     "put_object",
+    "put_pieces",
     "read_library_id",
     "read_record",
     "write_record",

@@ -13,7 +13,7 @@ import uuid
 
 from symcache.errors import NotFoundError, StorageError
 from symcache.store.base import LIBRARY_ID, Store
-from symcache.store.blobs import put_object
+from symcache.store.writing import put_object
 
 __all__ = ["make_library_id", "read_library_id"]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from symcache.errors import IntegrityError
 from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRecord
 from symcache.store.base import RecordKey, Store, last_sequence
-from symcache.store.blobs import put_object
+from symcache.store.writing import put_object
 
 __all__ = ["load_record", "no_garbage_collection", "parse_record", "read_record", "write_record"]
 

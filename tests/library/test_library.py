@@ -161,9 +161,9 @@ def test_a_file_that_is_built_anew_while_it_is_stored_is_none_of_the_uuid_that_i
             file.write_bytes(later.read_bytes())
         return code_fingerprint(head, size)
 
-    monkeypatch.setattr("symcache.library.storing.code_fingerprint", build_anew)
+    monkeypatch.setattr("symcache.library.image_facts.code_fingerprint", build_anew)
     if large:  # which is read twice
-        monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 100)
+        monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 100)
     result = ingest(library, staged)
     assert not result.sealed
     assert "changed while it was read" in result.problems[0]

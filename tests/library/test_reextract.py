@@ -231,13 +231,13 @@ def test_a_lost_image_is_repaired_from_its_kept_cache(local: Library, cache_path
 # As `symcache reextract` runs: the signal comes while an image is extracted.
 REEXTRACT = """
 import time
-import symcache.dyld
+import symcache.library.cache_images
 from symcache.cli import main
-def extract_all(cache, folder, **options):
-    print(folder, flush=True)
+def store_images(storing, cache, indexes, **options):
+    print(cache.path, flush=True)
     for _ in range(1000):  # a signal just before a long sleep would not end it
         time.sleep(0.1)
-symcache.dyld.extract_all = extract_all
+symcache.library.cache_images.store_images = store_images
 main()
 """
 

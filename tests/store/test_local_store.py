@@ -58,7 +58,7 @@ def test_the_same_content_is_stored_once(store: LocalStore, tmp_path: Path) -> N
 
 
 def test_large_files_go_through_in_pieces(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 1000)
+    monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 1000)
     data = os.urandom(3 << 20)
     sha256, size, _ = put_blob(store, _file(tmp_path, data), 5, (3 << 20) - 5)
     assert sha256 == hashlib.sha256(data[5:]).hexdigest()
@@ -95,7 +95,7 @@ def test_blobs_of_several_frames_are_read_and_measured_whole(store: LocalStore, 
 def test_storing_a_large_file_can_be_given_up(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 1000)
+    monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 1000)
     stopped = threading.Event()
     stopped.set()
     with pytest.raises(StorageError, match="stopped"):
@@ -108,7 +108,7 @@ def test_storing_a_large_file_can_be_given_up(
 def test_a_blob_is_cut_into_frames_on_request(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, in_memory: bool
 ) -> None:
-    monkeypatch.setattr("symcache.store.blobs._IN_MEMORY", 1 << 20 if in_memory else 0)
+    monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 1 << 20 if in_memory else 0)
     data = os.urandom(size)
     sha256, _, _ = put_blob(store, _file(tmp_path, data), frame_size=1000)
     stored = (store.root / blob_key(sha256)).read_bytes()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
 
 from symcache.catalog import CacheFileRow
 from symcache.demo.standin import StandInHost
-from symcache.errors import NotFoundError, RemoteError, UsageError
+from symcache.dyld import Row, run_in_processes
+from symcache.errors import NotFoundError, RemoteError, StorageError, UsageError
 from symcache.images import ImageRequest
-from symcache.library import Library
+from symcache.library import Library, cache_images
 from symcache.model import Kind
 from symcache.verify import Expectations, Level, verify
 from symcache_provisioning import (
@@ -27,7 +29,9 @@ from symcache_provisioning import (
     SshTarget,
     harvest,
 )
+from symcache_provisioning.sources.entries import Entry
 from tests.support.systems import BUILD, CACHE_FOLDER, CACHES, images_in, make_system
+from tests.support.waiting import until
 from tests.vm_provisioning.conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("openssh")
@@ -131,6 +135,33 @@ def test_a_second_run_stores_nothing_again(source: SshSource, library: Library, 
     assert first.stored
     assert (second.stored, second.skipped) == (0, first.stored + first.skipped)
     assert clean(second)
+
+
+def test_a_harvest_that_was_cut_off_makes_only_the_images_that_are_left(
+    system: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging, made = tmp_path / "staging", 0
+
+    def counting(*arguments: Any, **options: Any) -> Iterator[list[Row]]:
+        nonlocal made
+        for rows in run_in_processes(*arguments, **options):
+            made += len(rows)
+            yield rows
+
+    class Full(DirectorySource):
+        def mach_o_files(self, roots: Iterable[str] | None = None) -> Iterator[Entry]:
+            until(lambda: any(len(f.read_text().splitlines()) > 1 for f in staging.glob("*/images/*/*")), "images")
+            raise StorageError("no space")
+
+    monkeypatch.setattr(cache_images, "run_in_processes", counting)
+    with pytest.raises(StorageError, match="no space"):
+        harvest(Full(system), library, staging=staging)
+    before = made
+    assert before and library.releases() == []
+    result = harvest(DirectorySource(system), library, staging=staging)
+    assert clean(result)
+    assert made == sum(cache.images for cache in result.caches)
+    assert result.skipped >= before
 
 
 def test_content_is_what_the_source_has(source: SshSource, system: Path, library: Library, tmp_path: Path) -> None:

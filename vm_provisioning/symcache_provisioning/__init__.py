@@ -18,6 +18,7 @@ from symcache_provisioning.machines.life_cycle import GUEST_LIMIT, Machine
 from symcache_provisioning.machines.orphans import OrphanedVM, find_orphans
 from symcache_provisioning.machines.provision import Provisioner, remote_login_out_of_band
 from symcache_provisioning.machines.runs import Run, RunStore
+from symcache_provisioning.progress import Amount, HarvestProgress
 from symcache_provisioning.sources.firmware import IpswSource
 from symcache_provisioning.sources.folder import DirectorySource
 from symcache_provisioning.sources.machine import SshSource
@@ -32,6 +33,7 @@ __all__ = [
     "APPLEDB",
     "DRIVERS",
     "GUEST_LIMIT",
+    "Amount",
     "BuildReport",
     "Candidate",
     "Check",
@@ -39,6 +41,7 @@ __all__ = [
     "DirectorySource",
     "Driver",
     "HarvestOutcome",
+    "HarvestProgress",
     "HarvestResult",
     "HostKeyTrust",
     "Interrupts",

@@ -5,17 +5,18 @@ Results are checked after all caches were copied: while one cache is extracted h
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dyld import EXTRACTOR, REVISION, SharedCache, check_pages
+from symcache.dyld import EXTRACTOR, REVISION, SharedCache, SignedPages, check_pages
 from symcache.errors import (
     IntegrityError,
     RemoteError,
     SharedCacheError,
     SymcacheError,
 )
-from symcache.library import Staged, StagedCacheFile, StagedObject
+from symcache.library import Staged, StagedCacheFile, StagedObject, Storing
 from symcache.macho import Slice
 from symcache.model import Kind, ManifestEntry, Origin
 from symcache.text import excerpt
@@ -23,7 +24,7 @@ from symcache_provisioning.cache_heads import copy_head
 from symcache_provisioning.cache_results import FATAL, CacheResults, CacheSummary, Identity, add_problem
 from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_image
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
-from symcache_provisioning.progress import HarvestProgress, SummedProgress
+from symcache_provisioning.progress import Whole
 from symcache_provisioning.remarks import ANOTHER_MAC, CLEAR_THERE, Problems
 from symcache_provisioning.sources.entries import Entry, RemoteCache
 from symcache_provisioning.sources.source import Source
@@ -48,14 +49,16 @@ class Caches:
         stage: Staging,
         staged: Staged,
         problems: Problems,
+        storing: Storing,
         extractions: Extractions,
-        progress: HarvestProgress,
+        progress: Whole,
         *,
         keep: bool,
     ) -> None:
         self.source, self.stage, self.staged, self.progress = source, stage, staged, progress
         self.problems = problems
         self.keep = keep
+        self.storing = storing
         self.notes: list[str] = []
         self._extractions = extractions
         self._results: list[CacheResults] = []
@@ -106,19 +109,23 @@ class Caches:
     def _copy_raw(self, results: CacheResults) -> None:
         remote = results.remote
         folder = self.stage.folder_for("caches", remote.path)
-        self.stage.require_space(2 * remote.size - sum(f.stat().st_size for f in folder.iterdir()))
-        self.progress.step(f"copying {remote.name}", unit="bytes", total=remote.size)
-        count = SummedProgress(self.progress, remote.size)
+        if not self.source.in_place:
+            self.stage.require_space(remote.size - sum(f.stat().st_size for f in folder.iterdir()))
+        self.progress.step(f"copying {remote.name}")
         files: dict[Entry, Path] = {}
-        for entry in remote.files:
-            try:
-                files[entry] = self.source.fetch(entry, folder / entry.name, count)
-            except SymcacheError as error:
-                if not files:
-                    raise
-                add_problem(self.problems, excerpt(entry.path), error)
-            else:
-                self._prove(entry, files[entry])
+        with ThreadPoolExecutor(1, thread_name_prefix="pages") as pool:
+            pages: dict[Entry, Future[SignedPages | None]] = {}
+            for entry in remote.files:
+                try:
+                    files[entry] = self._fetch(entry, folder / entry.name)
+                except SymcacheError as error:
+                    if not files:
+                        raise
+                    add_problem(self.problems, excerpt(entry.path), error)
+                else:
+                    pages[entry] = pool.submit(check_pages, files[entry])
+            for entry, job in pages.items():
+                self._prove(entry, files[entry], job)
         cache = SharedCache.open(files[remote.files[0]], partial=True)
         self._images += len(cache.images)
         if self._images > self.source.limits.images:
@@ -131,58 +138,74 @@ class Caches:
             if not any(name in reason for name in remote.missing):  # said already
                 text = f"{excerpt(remote.path)}: {excerpt(reason, _LONGEST_REASON)}: what lies in it is missing"
                 self.problems.add(text, ANOTHER_MAC)
-        results.extraction = self._extractions.start(cache, self.stage.empty_folder_for("extracted", remote.path))
+        indexes = [image.index for image in cache.images if _is_text(image.path)]
+        files_are = ", ".join(f"{e.name} {e.size} {e.mtime}" for e in files)
+        subject = f"{EXTRACTOR} {REVISION}: {cache.uuid}: {files_are}: {bool(results.cut)}"
+        journal = self.stage.journal_for("images", remote.path, subject)
+        self.progress.opened(len(indexes))
+        results.extraction = self._extractions.start(cache, indexes, journal, size=remote.size, whole=bool(results.cut))
         results.uuid = cache.uuid
-        results.listed = {(image.path, image.uuid) for image in cache.images if _is_text(image.path)}
+        results.listed = {(cache.images[index].path, cache.images[index].uuid) for index in indexes}
         self.notes += [w for w in cache.warnings if w not in results.cut]
         if not cache.images:
             self.problems.add(f"{excerpt(remote.path)}: lists no image at all", ANOTHER_MAC)
         for entry, file in files.items():
             stored = file if self.keep else copy_head(cache, file, self.stage.folder_for("heads", remote.path))
-            self.staged.cache_files.append(
-                StagedCacheFile(stored, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
-            )
+            one = StagedCacheFile(stored, entry.name, entry.path, cache.arch, cache.uuid, partial=not self.keep)
+            self.staged.cache_files.append(one)
+            self.storing.begin(one)
 
-    def _prove(self, entry: Entry, file: Path) -> None:
+    def _fetch(self, entry: Entry, local: Path) -> Path:
+        """Fetch one file of a cache; if it is kept, it is stored while it comes."""
+        begun: list[Path] = []
+
+        def growing(part: Path) -> None:
+            if not begun and self.keep:  # else it goes on where a lost connection has left it
+                begun.append(part)
+                self.storing.follow(part, entry.size, local)
+
+        file = self.source.fetch(entry, local, self.progress.copied, growing)
+        if not begun and self.keep:
+            self.storing.follow(file, entry.size, file)
+        return file
+
+    def _prove(self, entry: Entry, file: Path, pages: Future[SignedPages | None]) -> None:
         """Hold every page of a cache file against the code signature that it carries; once more for a bad copy."""
         try:
-            pages = check_pages(file)
-            if pages and pages.damaged and self.stage.holds(file):
+            found = pages.result()
+            if found and found.damaged and self.stage.holds(file):
                 file.unlink()
-                self.source.fetch(entry, file)
-                pages = check_pages(file)
+                found = check_pages(self._fetch(entry, file))
         except SharedCacheError as error:
             self.problems.add(f"{excerpt(entry.path)}: {error}", ANOTHER_MAC)
             return
-        if pages and pages.damaged:
-            text = f"{pages} are not what its code signature says: it is damaged on {self.source.name}"
+        if found and found.damaged:
+            text = f"{found} are not what its code signature says: it is damaged on {self.source.name}"
             self.problems.add(f"{excerpt(entry.path)}: {text}", ANOTHER_MAC)
 
     def _stage_extracted(self, results: CacheResults, extraction: Extraction) -> None:
-        """Stage what was extracted here."""
+        """Note what was extracted here, and is stored."""
         where, cache = excerpt(results.remote.path), extraction.cache
-        report = extraction.result(self.progress)
-        done = {(e.path, e.uuid): e for e in report.extracted}
+        found = extraction.result()
         results.extracted[EXTRACTOR] = set()
         for image in cache.images:
             if not _is_text(image.path):
                 self.problems.add(f"{where}: an image's path is not UTF-8: {excerpt(image.path)}", ANOTHER_MAC)
                 continue
-            extracted = done.get((image.path, image.uuid))
-            if extracted and extracted.unbacked and results.cut:
-                extracted = None  # a part of it lies in what is gone
-            arch = extracted.arch if extracted else cache.arch
-            self._expect(results, image.path, image.uuid, arch)
-            if extracted:
-                self._store(results, image.path, image.uuid, arch, extracted.file, extracted.size, EXTRACTOR)
+            stored = found.stored.get(image.index)
+            self._expect(results, image.path, image.uuid, stored.arch if stored else cache.arch)
+            if stored:
+                results.extracted[EXTRACTOR].add((image.path, image.uuid))
+                self.staged.stored.append(stored)
         if not results.cut:  # else it is said what they lie in, and they are listed as missing
-            for failed in report.failed:
-                self.problems.add(f"{where}: {excerpt(failed.path)}: {excerpt(failed.reason)}", _OTHER_EXTRACTOR)
+            for index, reason in sorted(found.failed.items()):
+                text = f"{where}: {excerpt(cache.images[index].path)}: {excerpt(reason)}"
+                self.problems.add(text, _OTHER_EXTRACTOR)
 
     def _extract_in_guest(self, results: CacheResults, tool: GuestTool, *, optional: bool) -> None:
         remote, where = results.remote, excerpt(results.remote.path)
         results.tool = tool.name
-        self.progress.step(f"{tool.name} extracts {remote.name} in the guest", unit="things")
+        self.progress.step(f"{tool.name} extracts {remote.name} in the guest")
         listing = tool.list_images(remote, self.stage.empty_folder_for("tables", remote.path))
         listed = {image[:2] for image in listing.images}
         if optional and results.listed and (listing.doubts or listed != results.listed):
@@ -199,8 +222,7 @@ class Caches:
                 wanted = [(image, extracted.pop(image.path, None)) for image in listing.images]
                 total = sum(entry.size for _, entry in wanted if entry)
                 self.stage.require_space(total)
-                self.progress.step(f"fetching what it made of {remote.name}", unit="bytes", total=total)
-                count = SummedProgress(self.progress, total)
+                self.progress.step(f"fetching what it made of {remote.name}")
                 for image, entry in wanted:
                     if entry is None:
                         text = f"{excerpt(image.path)} is in {listing.origin}, but {tool.name} did not extract it"
@@ -212,7 +234,7 @@ class Caches:
                     for _, entry in wanted
                     if entry
                 )
-                for entry, file in tree.fetch_all(copies, count):
+                for entry, file in tree.fetch_all(copies, self.progress.copied_file):
                     results.from_tool.append((images[entry.path], file))
                 self.problems.update(tree.problems)
                 self.notes += [
@@ -250,32 +272,30 @@ class Caches:
                 self._expect(results, image.path, image.uuid, results.remote.arch)
         for image, file, extracted in checked:
             self._expect(results, image.path, image.uuid, extracted.arch)
-            self._store(results, image.path, image.uuid, extracted.arch, file, extracted.size, results.tool)
+            self._store(results, image, extracted.arch, file, extracted.size)
 
     def _expect(self, results: CacheResults, path: str, uuid: UUID | None, arch: str) -> None:
         # The cache's own table, if there is one, takes precedence over the list of the guest's tool.
         entry = ManifestEntry(path=path, arch=arch, uuid=uuid, origin=Origin.CACHE, cache_uuid=results.uuid)
         results.manifest.setdefault((path, uuid), entry)
 
-    def _store(
-        self, results: CacheResults, path: str, uuid: UUID | None, arch: str, file: Path, size: int, extractor: str
-    ) -> None:
-        results.extracted.setdefault(extractor, set()).add((path, uuid))
-        self.staged.objects.append(
-            StagedObject(
-                file,
-                0,
-                size,
-                path,
-                arch,
-                uuid,
-                kind=Kind.EXECUTABLE,
-                origin=Origin.CACHE,
-                cache_uuid=results.uuid,
-                extractor=extractor,
-                revision=REVISION if extractor == EXTRACTOR else 0,
-            )
+    def _store(self, results: CacheResults, image: ListedImage, arch: str, file: Path, size: int) -> None:
+        """Stage an image that the tool in the guest extracted."""
+        results.extracted.setdefault(results.tool, set()).add((image.path, image.uuid))
+        one = StagedObject(
+            file,
+            0,
+            size,
+            image.path,
+            arch,
+            image.uuid,
+            kind=Kind.EXECUTABLE,
+            origin=Origin.CACHE,
+            cache_uuid=results.uuid,
+            extractor=results.tool,
         )
+        self.staged.objects.append(one)
+        self.storing.begin(one)
 
     def _compare(self, where: str, one: str, ones: set[Identity], other: str, others: set[Identity]) -> None:
         for name, missing in ((other, ones - others), (one, others - ones)):

@@ -7,6 +7,7 @@ everything else, too (the host is gone, the disk is full), it ends, and the next
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Literal
 
 from symcache.dyld import EXTRACTOR, canonical_arch
 from symcache.errors import NotFoundError, SymcacheError, UsageError
-from symcache.library import IngestResult, Library, Staged, StagedObject, ingest
+from symcache.library import IngestResult, Library, Staged, StagedObject, Storing, ingest
 from symcache.macho import MH, identify
 from symcache.model import ImageKey, ManifestEntry, Origin, Release, Trust
 from symcache.text import excerpt
@@ -25,7 +26,7 @@ from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE, CacheB
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
 from symcache_provisioning.extractors.guest_tool import GuestTool
 from symcache_provisioning.extractors.local_extraction import Extractions
-from symcache_provisioning.progress import HarvestProgress, NoProgress
+from symcache_provisioning.progress import HarvestProgress, NoProgress, Whole
 from symcache_provisioning.remarks import Problems
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.required_caches import closed_folders, lacking_caches
@@ -96,13 +97,17 @@ def harvest(
     if extractor not in {"auto", "raw", *_IN_GUEST}:
         raise UsageError(f"{extractor!r} is no extractor", hint="one of auto, raw, util, bundle")
     progress = progress or NoProgress()
-    progress.step(f"asking {source.name} what it is", unit="things")
+    progress.step(f"asking {source.name} what it is")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tool = _find_tool(source, extractor, util_path, bundle_path)
     raw = extractor not in _IN_GUEST
     release = source.identity()
     build = release.build if release else ""
-    with Staging(staging, source.name, build or "unknown") as stage, source.during_harvest():
+    with (
+        Staging(staging, source.name, build or "unknown") as stage,
+        source.during_harvest(),
+        contextlib.ExitStack() as context,
+    ):
         narrowed = tuple(dict.fromkeys(canonical_arch(a) for a in archs))
         problems = Problems()
         staged = Staged(
@@ -115,25 +120,30 @@ def harvest(
             sealable=not source.lacks and release is not None,
             lacks=source.lacks,
         )
-        progress.step(f"looking for shared caches of {release or source.name}", unit="things")
+        progress.step(f"looking for shared caches of {release or source.name}")
         all_caches = source.caches(build)
         caches = [c for c in all_caches if not archs or c.arch in narrowed]
         in_guest = "bundle" if extractor == "bundle" else "util"
-        with Extractions() as extractions:
-            run = Caches(source, stage, staged, problems, extractions, progress, keep=keep_caches)
+        library.refresh()
+        whole = Whole(progress, copies=not source.in_place, keeps=keep_caches, in_guest=tool is not None)
+        whole.expect(sum(cache.size for cache in caches))
+        storing = context.enter_context(Storing(library, whole.kept))
+        with Extractions(storing, whole) as extractions:
+            run = Caches(source, stage, staged, problems, storing, extractions, whole, keep=keep_caches)
             for cache in caches:
                 run.copy(cache, raw=raw, tool=tool)
             _files(
                 source,
                 stage,
                 staged,
+                storing,
                 problems,
                 source.discovery.roots(build) if roots is None else roots,
                 archs,
-                progress,
+                whole,
             )
             summaries = run.finish()
-        makers = {o.extractor for o in staged.objects}
+        makers = {o.extractor for o in staged.objects} | {o.extractor for o in staged.stored}
         took_part = (("raw", EXTRACTOR), (in_guest, tool.name if tool else None))
         staged.extractor = "+".join(name for name, maker in took_part if maker in makers)
         wrong = [*problems, *source.problems]
@@ -159,8 +169,8 @@ def harvest(
             )
         lacking.update(closed_folders(source, staged.manifest))
         staged.problems = list(dict.fromkeys([*lacking, *problems, *source.problems]))
-        progress.step("storing", unit="bytes")
-        ingested: IngestResult = ingest(library, staged, progress.advance)
+        whole.step("storing")
+        ingested: IngestResult = ingest(library, staged, lambda *_: whole.report(), storing)
         result = HarvestResult(
             release,
             source.name,
@@ -184,6 +194,7 @@ def harvest(
 def _drop_doubles(staged: Staged) -> None:
     """Leave out what Apple's extractor made of caches that are there themselves."""
     of_caches = {(o.path, o.uuid) for o in staged.objects if o.cache_uuid}
+    of_caches |= {(o.path, o.uuid) for o in staged.stored}
 
     def double(entry: ManifestEntry | StagedObject) -> bool:
         return entry.cache_uuid is None and (entry.path, entry.uuid) in of_caches
@@ -219,16 +230,17 @@ def _files(
     source: Source,
     stage: Staging,
     staged: Staged,
+    storing: Storing,
     problems: Problems,
     roots: Iterable[str],
     archs: Sequence[str],
-    progress: HarvestProgress,
+    progress: Whole,
 ) -> None:
     """Stage the Mach-O files outside the caches, slice by slice."""
-    progress.step("copying Mach-O files outside the caches", unit="things")
+    progress.step("copying Mach-O files outside the caches")
     wanted = ((entry, stage.file_for_copy(entry.size, "files", entry.path)) for entry in source.mach_o_files(roots))
-    for number, (entry, file) in enumerate(source.fetch_all(wanted), 1):
-        progress.advance(number)
+    for entry, file in source.fetch_all(wanted):
+        progress.copied_file(entry.size)
         where = excerpt(entry.path)
         try:
             if isinstance(file, SymcacheError):
@@ -248,6 +260,8 @@ def _files(
             staged.manifest.append(one)
             place = (file, image.offset, image.size, entry.path, image.arch, image.uuid)
             staged.objects.append(StagedObject(*place, kind=image.kind, origin=origin, extractor=maker))
+            storing.begin(staged.objects[-1])
+    progress.copied_all()
     # What lies in a prepared cryptex is mostly what lies in the one that is in use.
     listed = {(m.path, m.arch, m.key) for m in staged.manifest}
     again = {i for i in listed if (source.discovery.doubles(i[0]), *i[1:]) in listed}

@@ -1,39 +1,140 @@
-"""Progress of a harvest, as it is reported to whoever shows it."""
+"""How far a harvest is, over all its stages, and how long it will still take."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["HarvestProgress", "NoProgress", "SummedProgress"]
+__all__ = ["Amount", "HarvestProgress", "NoProgress", "Whole"]
+
+_COPY, _KEEP, _IMAGES = 1.0, 1.4, 2.0
+"""Processor time a byte of a shared cache, of its stages: copied, hashed and compressed, its images made and stored."""
+_FILES = 0.3
+"""Bytes of Mach-O files outside the caches, to a byte of caches: what is expected until they have been looked for."""
+_EARLIEST_SECONDS, _EARLIEST_SHARE = 5.0, 0.02
+"""What has to be done before an estimate says anything."""
+_REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How far the whole is."""
+
+    copied: int
+    """Bytes of caches and files that are here."""
+    to_copy: int
+    """How many there are of these; files outside the caches count once they are found."""
+    images: int
+    """Images of shared caches that are stored."""
+    of_images: int
+    share: float
+    """Of all the work, from 0 to 1."""
+    seconds_left: float | None
+    """None if nobody can tell yet."""
 
 
 class HarvestProgress(Protocol):
-    """Receives the progress of a harvest."""
+    """Receives the progress of a harvest, from one thread."""
 
-    def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
-        """Begin another step; `total` is None if it is not known."""
+    def step(self, title: str) -> None:
+        """Begin another step."""
 
-    def advance(self, done: int, total: int | None = None) -> None:
-        """Report how much of the step is done."""
+    def update(self, amount: Amount) -> None:
+        """Show how far the whole is; called a few times a second."""
 
 
 class NoProgress:
     """Ignores progress."""
 
-    def step(self, title: str, *, unit: Literal["bytes", "things"], total: int | None = None) -> None:
+    def step(self, title: str) -> None:
         """Do nothing."""
 
-    def advance(self, done: int, total: int | None = None) -> None:
+    def update(self, amount: Amount) -> None:
         """Do nothing."""
 
 
-class SummedProgress:
-    """Adds up the pieces that a transfer reports; HarvestProgress takes sums."""
+class Whole:
+    """Adds up what the stages do, which overlap, each in a thread of its own.
 
-    def __init__(self, progress: HarvestProgress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
+    Where the processor is what takes time, as on a fast network, work costs as much as it takes of it; where it is the
+    network, all stages follow the copying. So one sum of costs tells time in both cases.
+    """
 
-    def __call__(self, count: int) -> None:
-        """Add a piece."""
-        self._done += count
-        self._progress.advance(self._done, self._total)
+    def __init__(self, progress: HarvestProgress, *, copies: bool, keeps: bool, in_guest: bool) -> None:
+        """Files need no copying if not `copies`; raw caches are stored if `keeps`.
+
+        What a tool `in_guest` will take, nobody knows: then no time is told.
+        """
+        self._progress, self._in_guest = progress, in_guest
+        self._copy, self._keep = _COPY if copies else 0.0, _KEEP if keeps else 0.0
+        self._lock = threading.Lock()
+        self._start = self._reported = 0.0
+        self._caches = self._copied = self._kept = 0
+        self._copied_files = 0
+        self._files_known = False
+        self._images = self._of_images = 0
+        self._made = 0.0
+        """Of the bytes of caches, those whose images are stored."""
+
+    def step(self, title: str) -> None:
+        """Begin another step."""
+        self._progress.step(title)
+        self.report(at_once=True)
+
+    def expect(self, caches: int) -> None:
+        """Say how many bytes of shared caches there are in all; the time counts from here on."""
+        self._caches, self._start = caches, time.monotonic()
+
+    def copied(self, count: int) -> None:
+        """Count bytes of a shared cache that came."""
+        self._copied += count
+        self.report()
+
+    def kept(self, count: int) -> None:
+        """Count bytes of raw cache files that are hashed and compressed; from any thread."""
+        with self._lock:
+            self._kept += count
+
+    def opened(self, images: int) -> None:
+        """Count the images that a cache lists."""
+        self._of_images += images
+
+    def made(self, images: int, size: float) -> None:
+        """Count images that are stored, and the share of their cache in bytes; from any thread."""
+        with self._lock:
+            self._images += images
+            self._made += size
+
+    def copied_file(self, size: int) -> None:
+        """Count a file outside of the caches that came."""
+        self._copied_files += size
+        self.report()
+
+    def copied_all(self) -> None:
+        """Say that there are no more of these files."""
+        self._files_known = True
+
+    def report(self, *, at_once: bool = False) -> None:
+        """Tell how far it is, unless that was told just now."""
+        now = time.monotonic()
+        if self._start and (at_once or now - self._reported >= _REPORT_SECONDS):
+            self._reported = now
+            self._progress.update(self._amount(now - self._start))
+
+    def _amount(self, elapsed: float) -> Amount:
+        files = self._copied_files if self._files_known else max(_FILES * self._caches, self._copied_files)
+        done = self._copied * self._copy + self._kept * self._keep + self._made * _IMAGES
+        done += self._copied_files * (self._copy + _KEEP)
+        total = self._caches * (self._copy + self._keep + _IMAGES) + files * (self._copy + _KEEP)
+        share = min(done / total, 1.0) if total else 0.0
+        known = share >= _EARLIEST_SHARE and elapsed >= _EARLIEST_SECONDS and not self._in_guest
+        return Amount(
+            self._copied + self._copied_files,
+            self._caches + self._copied_files,
+            self._images,
+            self._of_images,
+            share,
+            elapsed * (1 - share) / share if known else None,
+        )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from symcache.errors import StorageError, UsageError
 from symcache.files import is_named
 from symcache_provisioning.ssh.transfer import MAX_FILE_SIZE
 
-__all__ = ["RESERVE", "Staging"]
+__all__ = ["RESERVE", "Journal", "Staging"]
 
 RESERVE = 64 << 20
 """Bytes that a harvest leaves free on each disk that it writes to."""
@@ -96,6 +98,10 @@ class Staging:
         self.require_space(min(size, MAX_FILE_SIZE))
         return self.file_for(what, path)
 
+    def journal_for(self, what: str, key: str, subject: str) -> Journal:
+        """Return the journal of `key`: what an earlier run noted in it about the same `subject`, and room for more."""
+        return Journal(self.file_for(what, key), subject)
+
     def require_space(self, size: int) -> None:
         """Raise StorageError when `size` bytes do not fit, or would leave next to nothing free."""
         free, need = shutil.disk_usage(self.folder).free, size + RESERVE
@@ -113,6 +119,33 @@ class Staging:
     def remove(self) -> None:
         """Remove everything: the library has stored it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Journal:
+    """What became of numbered things, a line each, for the next run if this one is ended. For one thread at a time."""
+
+    def __init__(self, file: Path, subject: str) -> None:
+        self._file = file
+        self.rows: dict[int, dict[str, Any]] = {}
+        """What was noted before, by `index`."""
+        lines = file.read_text().split("\n")[:-1] if file.exists() else []  # what follows the last newline is cut
+        if lines[:1] == [json.dumps(subject)]:
+            self.rows = {row["index"]: row for row in map(json.loads, lines[1:])}
+        self._write("".join(json.dumps(line) + "\n" for line in (subject, *self.rows.values())), "w")
+
+    def note(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows. Raises StorageError."""
+        self._write("".join(json.dumps(row) + "\n" for row in rows), "a")
+
+    def _write(self, text: str, mode: str) -> None:
+        try:
+            with self._file.open(mode) as out:
+                out.write(text)
+        except OSError as error:
+            raise StorageError(
+                f"{self._file}: cannot be written: {error.strerror or error}",
+                hint="free some space, or name another folder with --staging; then run the same command again",
+            ) from error
 
 
 def _hash(text: str) -> str:

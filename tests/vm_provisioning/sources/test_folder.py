@@ -10,7 +10,7 @@ import pytest
 
 from symcache.errors import IntegrityError, NotFoundError
 from symcache.library import Library
-from symcache_provisioning import DirectorySource, harvest
+from symcache_provisioning import Amount, DirectorySource, harvest
 from symcache_provisioning.sources.entries import Limits
 from tests.support.systems import BUILD, CACHE_FOLDER, images_in, make_system
 
@@ -134,10 +134,10 @@ def test_the_next_cache_is_copied_while_the_last_is_extracted(library: Library, 
         def __init__(self) -> None:
             self.titles: list[str] = []
 
-        def step(self, title: str, *, unit: str, total: int | None = None) -> None:
+        def step(self, title: str) -> None:
             self.titles.append(title)
 
-        def advance(self, done: int, total: int | None = None) -> None:
+        def update(self, amount: Amount) -> None:
             pass
 
     steps = Steps()

@@ -1,14 +1,16 @@
-"""Extracting copied caches with our own extractor, while other files are still being copied."""
+"""Images of copied caches into the store by our own extractor, while other files are still being copied."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Self
 
-from symcache.dyld import ExtractReport, SharedCache, extract_all
-from symcache_provisioning.progress import HarvestProgress
+from symcache.dyld import SharedCache
+from symcache.library import CacheImages, Storing, store_images
+from symcache_provisioning.progress import Whole
+from symcache_provisioning.staging import Journal
 
 __all__ = ["Extraction", "Extractions"]
 
@@ -20,37 +22,60 @@ class _StoppedError(Exception):
 
 
 class Extraction:
-    """One cache that is being extracted, or is queued."""
+    """One cache whose images are being stored, or that is queued."""
 
-    def __init__(self, cache: SharedCache, output: Path, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        cache: SharedCache,
+        indexes: Sequence[int],
+        journal: Journal,
+        storing: Storing,
+        progress: Whole,
+        pool: ThreadPoolExecutor,
+        stop: threading.Event,
+        *,
+        size: int,
+        whole: bool,
+    ) -> None:
         self.cache = cache
-        self._stop = stop
-        self._done = 0
-        self._future: Future[ExtractReport] = pool.submit(self._run, output)
+        self._progress, self._share = progress, size / max(1, len(indexes))
+        self._indexes, self._journal, self._storing, self._stop = indexes, journal, storing, stop
+        self._whole = whole
+        self._future: Future[CacheImages] = pool.submit(self._run)
 
-    def _run(self, output: Path) -> ExtractReport:
-        self._progressed(0, 0)
-        return extract_all(self.cache, output, progress=self._progressed)
+    def _run(self) -> CacheImages:
+        found = CacheImages()
+        made = store_images(
+            self._storing,
+            self.cache,
+            self._indexes,
+            whole=self._whole,
+            known=self._journal.rows,
+            note=self._journal.note,
+        )
+        for some in made:
+            if self._stop.is_set():
+                raise _StoppedError
+            found.stored |= some.stored
+            found.failed |= some.failed
+            done = len(some.stored) + len(some.failed)
+            self._progress.made(done, done * self._share)
+        return found
 
-    def _progressed(self, done: int, total: int) -> None:
-        del total
-        if self._stop.is_set():
-            raise _StoppedError
-        self._done = done
-
-    def result(self, progress: HarvestProgress) -> ExtractReport:
-        """Wait for the end, and return the report. Raises what `extract_all` raises."""
+    def result(self) -> CacheImages:
+        """Wait for the end, and return what became of the images. Raises what `store_images` raises."""
         if not self._future.done():
-            progress.step(f"extracting {self.cache.path.name}", unit="things", total=len(self.cache.images))
+            self._progress.step(f"extracting {self.cache.path.name}")
         while not wait([self._future], _POLL_SECONDS).done:
-            progress.advance(self._done)
+            self._progress.report()
         return self._future.result()
 
 
 class Extractions:
-    """Extracts one cache after the other, each on all cores; a context manager, which stops them at its end."""
+    """Stores the images of one cache after the other, each on all cores; a context, which stops them at its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, storing: Storing, progress: Whole) -> None:
+        self._storing, self._progress = storing, progress
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="extraction")
         self._caches: list[SharedCache] = []
@@ -64,7 +89,19 @@ class Extractions:
         for cache in self._caches:
             cache.close()
 
-    def start(self, cache: SharedCache, output: Path) -> Extraction:
-        """Queue a cache, which is closed when this context ends."""
+    def start(
+        self, cache: SharedCache, indexes: Sequence[int], journal: Journal, *, size: int, whole: bool
+    ) -> Extraction:
+        """Queue images of a cache of `size` bytes, closed when this context ends. `whole`: see `store_images`."""
         self._caches.append(cache)
-        return Extraction(cache, output, self._pool, self._stop)
+        return Extraction(
+            cache,
+            indexes,
+            journal,
+            self._storing,
+            self._progress,
+            self._pool,
+            self._stop,
+            size=size,
+            whole=whole,
+        )

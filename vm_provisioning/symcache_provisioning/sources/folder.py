@@ -23,6 +23,8 @@ __all__ = ["DirectorySource"]
 class DirectorySource(Source):
     """A folder as the root of a system: a mounted image, or a copy."""
 
+    in_place = True
+
     def __init__(self, root: Path, *, limits: Limits | None = None) -> None:
         super().__init__(limits)
         self.root = root.absolute()
@@ -95,9 +97,15 @@ class DirectorySource(Source):
         except OSError as error:
             return _read_error(path, error)
 
-    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
+    def fetch(
+        self,
+        entry: Entry,
+        local: Path,
+        progress: Callable[[int], None] | None = None,
+        growing: Callable[[Path], None] | None = None,
+    ) -> Path:
         """Return the path of the file itself, as nothing needs to be copied. Raises IntegrityError if it changed."""
-        del local
+        del local, growing
         now = self.lstat(entry.path)
         if now is None or not stat.S_ISREG(now.mode) or now.attributes[1:] != entry.attributes[1:]:
             raise IntegrityError(f"{excerpt(entry.path)}: is not what was listed", hint="harvest again")

@@ -145,13 +145,19 @@ class SshSource(Source):
     def _read(self, remote: bytes, offset: int, length: int) -> bytes:
         return b"".join(data for _, data in self.session.sftp.read(remote, offset, offset + length))
 
-    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
+    def fetch(
+        self,
+        entry: Entry,
+        local: Path,
+        progress: Callable[[int], None] | None = None,
+        growing: Callable[[Path], None] | None = None,
+    ) -> Path:
         """Copy a file to `local`; see `copy_file`. Resumes after lost connections as long as there is progress."""
         report = _ResumedProgress(progress)
 
         def copy() -> None:
             report.restart()
-            copy_file(self.session.sftp, self.remote(entry.path), entry.attributes, local, report)
+            copy_file(self.session.sftp, self.remote(entry.path), entry.attributes, local, report, growing)
 
         self._retry(copy, moved=report.moved)
         return local

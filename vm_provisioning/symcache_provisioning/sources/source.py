@@ -54,6 +54,8 @@ class Source(Tree):
     """What it is, in words."""
     lacks = ""
     """What of a release it never has, by what it is. Its harvests are never sealed then."""
+    in_place = False
+    """Whether its files are on this machine, and are read where they lie."""
     extracted_by = ""
     """Who has extracted its loose libraries from shared caches; nobody, if empty."""
 
@@ -79,8 +81,17 @@ class Source(Tree):
         """Return its release; None if nobody says which one it is."""
 
     @abstractmethod
-    def fetch(self, entry: Entry, local: Path, progress: Callable[[int], None] | None = None) -> Path:
-        """Make a file available on this machine, as a copy at `local` if need be, and return its path."""
+    def fetch(
+        self,
+        entry: Entry,
+        local: Path,
+        progress: Callable[[int], None] | None = None,
+        growing: Callable[[Path], None] | None = None,
+    ) -> Path:
+        """Make a file available on this machine, as a copy at `local` if need be, and return its path.
+
+        `growing` is told the path of a copy that is being made, and grows at its end; again, where it is resumed.
+        """
 
     def fetch_all(
         self, wanted: Iterable[tuple[Entry, Path]], progress: Callable[[int], None] | None = None

@@ -33,13 +33,18 @@ _STALL_BYTES = 64 << 10
 
 
 def copy_file(
-    sftp: Sftp, remote: bytes, expected: Attributes, local: Path, progress: Callable[[int], None] | None = None
+    sftp: Sftp,
+    remote: bytes,
+    expected: Attributes,
+    local: Path,
+    progress: Callable[[int], None] | None = None,
+    growing: Callable[[Path], None] | None = None,
 ) -> None:
     """Copy a regular file of the size and modification time that `expected` says to `local`.
 
     A partial copy lies beside it under a hidden name with size and time, and is resumed; `local` appears when the copy
     is whole, with the remote's modification time. `progress` is called with the number of bytes as they arrive,
-    including those of an earlier run.
+    including those of an earlier run; `growing` with the path of the partial copy, before it grows at its end.
 
     Raises IntegrityError when the file is not as expected or changes meanwhile, RemoteError, StorageError.
     """
@@ -61,6 +66,8 @@ def copy_file(
         if done > expected.size:
             os.ftruncate(descriptor, 0)
             done = os.lseek(descriptor, 0, os.SEEK_SET)
+        if growing:
+            growing(part)
         if progress and done:
             progress(done)
         marked, marked_time = done, time.monotonic()

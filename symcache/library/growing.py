@@ -1,0 +1,121 @@
+"""A file that is still being written, into the store right behind whoever writes it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import BinaryIO
+
+from symcache.errors import IntegrityError, StorageError
+from symcache.store import Store, blob_key, compressor, new_object
+
+__all__ = ["FRAME", "GrowingFile"]
+
+FRAME = 8 << 20
+"""Bytes in each zstd frame of a raw cache file: it is read in parts."""
+_AHEAD = 4
+"""Frames that are being compressed."""
+_POLL_SECONDS = 0.05
+
+
+class GrowingFile:
+    """Hashes and compresses a file of `size` bytes, which grows at its end only, while it is written."""
+
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        store: Store,
+        pool: Executor,
+        stopped: threading.Event,
+        *,
+        keep: Callable[[str], bool],
+        likely: Callable[[bytes, int], str],
+        framed: Callable[[int], None],
+    ) -> None:
+        """`path` is opened at once, so it may get another name. `pool` compresses.
+
+        `keep` returns whether a blob is there and will be. `likely` returns, by the first frame and the size, the hash
+        of one that is there and most likely the same, or nothing; then nothing is compressed. `framed` is told how many
+        bytes more are done with. Raises StorageError.
+        """
+        self._size, self._store, self._pool, self._stopped = size, store, pool, stopped
+        self._keep, self._likely, self._framed = keep, likely, framed
+        self._whole = threading.Event()
+        self._result: tuple[str, int, bool] | None = None
+        self._error: Exception | None = None
+        try:
+            self._file: BinaryIO = path.open("rb")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        self._name = str(path)
+        self._thread = threading.Thread(target=self._run, name="growing", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it is stored, or given up."""
+        self._thread.join()
+
+    def finish(self) -> tuple[str, int, bool] | None:
+        """Say that the file is whole, and return (SHA-256 in hex, size, whether it is new).
+
+        None if it is not the blob that it was taken for, and has to be stored by itself. Raises StorageError, and
+        IntegrityError if it is shorter.
+        """
+        self._whole.set()
+        self.wait()
+        if self._error:
+            raise self._error
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            with self._file:
+                self._result = self._store_frames()
+        except Exception as error:
+            self._error = error
+
+    def _store_frames(self) -> tuple[str, int, bool] | None:
+        digest, left, likely = hashlib.sha256(), self._size, ""
+        frames: deque[Future[bytes]] = deque()
+        with new_object(self._store) as new:
+            while left or left == self._size:
+                data = self._read(min(FRAME, left))
+                if left == self._size:
+                    likely = self._likely(data, self._size)
+                left -= len(data)
+                if not likely:
+                    frames.append(self._pool.submit(_compress, data))
+                digest.update(data)
+                self._framed(len(data))
+                while len(frames) > (_AHEAD if left else 0):
+                    new.write(frames.popleft().result())
+                if not left:
+                    break
+            sha256 = digest.hexdigest()
+            if likely:
+                return (sha256, self._size, False) if likely == sha256 else None
+            return sha256, self._size, not self._keep(sha256) and new.create(blob_key(sha256))
+
+    def _read(self, size: int) -> bytes:
+        """Return so many bytes more, once they are there."""
+        data = bytearray()
+        while len(data) < size:
+            whole = self._whole.is_set()  # asked first: what is read after it is all there is
+            if chunk := self._file.read(size - len(data)):
+                data += chunk
+            elif self._stopped.is_set():
+                raise StorageError(f"{self._name}: storing it was stopped", hint="run the same command again")
+            elif whole:
+                raise IntegrityError(f"{self._name}: ends {size - len(data)} bytes early")
+            else:
+                self._whole.wait(_POLL_SECONDS)
+        return bytes(data)
+
+
+def _compress(data: bytes) -> bytes:
+    return compressor().compress(data)

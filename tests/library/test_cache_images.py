@@ -1,0 +1,100 @@
+"""Images of shared caches on their way into the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from symcache.dyld import SharedCache, extract_all
+from symcache.errors import StorageError
+from symcache.library import CacheImages, Library, Storing, store_images
+from symcache.macho import identify
+from symcache.store import BlobReader, blob_key
+from tests.dyld.tiny import Cache, Image, Symbol
+
+COUNT = 70
+"""More than one process takes at a time."""
+
+
+@contextmanager
+def opened(tmp_path: Path, *, broken: int = -1) -> Iterator[SharedCache]:
+    images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(COUNT)]
+    if broken >= 0:
+        images[broken].commands = [b"\x2a\0\0\0\4\0\0\0"]
+    with SharedCache.open(Cache(images, uuid=UUID(int=1000)).write(tmp_path)) as cache:
+        yield cache
+
+
+def run(storing: Storing, cache: SharedCache, **options: Any) -> CacheImages:
+    found = CacheImages()
+    for some in store_images(storing, cache, range(COUNT), **options):
+        found.stored |= some.stored
+        found.failed |= some.failed
+    return found
+
+
+def test_what_is_stored_is_what_extract_writes(anywhere: Library, tmp_path: Path) -> None:
+    with opened(tmp_path, broken=5) as cache, Storing(anywhere) as storing:
+        written = {e.path: e.file for e in extract_all(cache, tmp_path / "out", jobs=1).extracted}
+        found = run(storing, cache)
+        assert list(found.failed) == [5]
+        assert {o.path for o in found.stored.values()} == written.keys()
+        for entry in found.stored.values():
+            data = written[entry.path].read_bytes()
+            assert (entry.sha256, entry.size) == (hashlib.sha256(data).hexdigest(), len(data))
+            assert b"".join(BlobReader(anywhere.store, entry.sha256, entry.size)) == data
+            [slice_] = identify(written[entry.path])
+            assert (entry.uuid, entry.arch) == (slice_.uuid, slice_.arch)
+    assert storing.done.stored == COUNT - 1
+
+
+def test_what_an_earlier_run_has_stored_is_not_made_again(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[dict[str, Any]] = []
+    with opened(tmp_path) as cache, Storing(local) as storing:
+        first = run(storing, cache, note=noted.extend)
+    assert len(noted) == COUNT
+    known = {row["index"]: row for row in noted}
+    gone = blob_key(first.stored[3].sha256)
+    (tmp_path / "library" / gone).unlink()
+    made: list[int] = []
+    with opened(tmp_path) as cache, Storing(local) as storing:
+        again = run(storing, cache, known=known, note=lambda rows: made.extend(row["index"] for row in rows))
+    assert made == [3]
+    assert again.stored == first.stored
+    assert local.store.stat(gone)
+    assert (storing.done.stored, storing.done.skipped) == (1, COUNT - 1)
+
+
+def test_what_is_collected_while_it_is_found_there_is_stored_again(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as cache, Storing(local) as storing:
+        entry = run(storing, cache).stored[0]
+        keep = storing.keep
+
+        def collected(sha256: str) -> bool:
+            if sha256 == entry.sha256:
+                (tmp_path / "library" / blob_key(sha256)).unlink(missing_ok=True)
+            return keep(sha256)
+
+        monkeypatch.setattr(storing, "keep", collected)
+        run(storing, cache)
+        assert local.store.stat(blob_key(entry.sha256))
+
+
+def test_a_store_that_is_full_ends_it(local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(key: str, source: Path) -> bool:
+        raise StorageError("no space")
+
+    monkeypatch.setattr(local.store, "create", create)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # in this process, which has this store
+    with opened(tmp_path) as cache, Storing(local) as storing, pytest.raises(StorageError, match="no space"):
+        run(storing, cache)

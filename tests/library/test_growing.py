@@ -1,0 +1,111 @@
+"""Raw cache files that are stored while they are still being copied."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from symcache.errors import StorageError
+from symcache.library import Library, Staged, StagedCacheFile, Storing, growing, ingest
+from symcache.model import Release
+from symcache.store import BlobReader, blob_key, frame_sizes
+from tests.dyld.tiny import Cache, Image
+
+CACHE = UUID(int=7)
+
+
+@pytest.fixture(autouse=True)
+def _small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing, "FRAME", 1000)
+
+
+def _staged(file: Path) -> StagedCacheFile:
+    return StagedCacheFile(file, file.name, f"/System/{file.name}", "arm64e", CACHE)
+
+
+def test_a_file_that_grows_is_stored_as_it_is_in_the_end(local: Library, tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(10_500)
+    part, file = tmp_path / ".part", tmp_path / "cache"
+    with Storing(local) as storing, part.open("wb") as out:
+        out.write(data[:1500])  # what an earlier run has left
+        out.flush()
+        storing.follow(part, len(data), file)
+        for start in range(1500, len(data), 700):
+            out.write(data[start : start + 700])
+            out.flush()
+        part.rename(file)
+        storing.begin(_staged(file))
+        done = storing.finish([], [_staged(file)])
+    [entry] = done.cache_files
+    assert (entry.size, done.problems, done.stored) == (len(data), [], 1)
+    assert b"".join(BlobReader(local.store, entry.sha256, entry.size)) == data
+    with local.store.open(blob_key(entry.sha256)) as stored:
+        assert frame_sizes(stored)[0] == len(data)
+
+
+def test_a_file_that_ends_early_is_a_problem(local: Library, tmp_path: Path) -> None:
+    file = tmp_path / "cache"
+    file.write_bytes(bytes(5000))
+    with Storing(local) as storing:
+        storing.follow(file, 9000, file)
+        done = storing.finish([], [_staged(file)])
+    assert done.cache_files == []
+    assert "ends 4000 bytes early" in done.problems[0] or "ends" in done.problems[0]
+    assert list(local.store.list("blobs")) == []
+
+
+def test_what_a_run_does_not_wait_for_leaves_nothing(local: Library, tmp_path: Path) -> None:
+    file = tmp_path / "cache"
+    file.write_bytes(os.urandom(5000))
+    with Storing(local) as storing:
+        storing.follow(file, 9000, file)
+    assert list(local.store.list("blobs")) == []
+    assert isinstance(local.store.scratch(), Path) and not list(local.store.scratch().iterdir())
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_cache_file_that_the_library_has_is_not_compressed_again(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    file = Cache([Image("/usr/lib/a", UUID(int=1))], uuid=CACHE).write(tmp_path)
+    staged = Staged(Release(version="13.6", build="22G120"), "test", cache_files=[_staged(file)])
+    ingest(local, staged)
+    compressed: list[bytes] = []
+    monkeypatch.setattr(growing, "_compress", compressed.append)
+    if changed:
+        with file.open("r+b") as opened:
+            opened.seek(-1, os.SEEK_END)
+            opened.write(b"!")
+    with Storing(local) as storing:
+        storing.follow(file, file.stat().st_size, file)
+        done = storing.finish([], [_staged(file)])
+    assert (compressed, done.problems, done.stored) == ([], [], int(changed))
+    [entry] = done.cache_files
+    assert b"".join(BlobReader(local.store, entry.sha256, entry.size)) == file.read_bytes()
+
+
+def test_a_store_that_refuses_ends_the_run_soon(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cache"
+    file.write_bytes(bytes(5000))
+
+    def create(key: str, source: Path) -> bool:
+        raise StorageError("no space")
+
+    monkeypatch.setattr(local.store, "create", create)
+    with Storing(local) as storing:
+        storing.follow(file, 5000, file)
+        with pytest.raises(StorageError, match="no space"):
+            storing.finish([], [_staged(file)])
+        with pytest.raises(StorageError, match="no space"):
+            storing.begin(_staged(tmp_path / "another"))
+
+
+def test_nothing_to_follow_is_told_at_once(local: Library, tmp_path: Path) -> None:
+    with Storing(local) as storing, pytest.raises(StorageError, match="cannot be read"):
+        storing.follow(tmp_path / "gone", 1, tmp_path / "gone")

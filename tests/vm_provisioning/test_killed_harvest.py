@@ -1,0 +1,76 @@
+"""Harvests that are killed at any moment: the next run goes on, and what it stores is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from symcache.library import Library, Subset, fsck
+from tests.bench.synthetic_release import build_release
+from tests.support.openssh import OpenSshServer
+
+KILLS = int(os.environ.get("SYMCACHE_TEST_HARVEST_KILLS", "0"))
+
+
+def _start(server: OpenSshServer, root: Path, folder: Path) -> subprocess.Popen[str]:
+    options = ["--identity", str(server.identity), "--host-key", server.fingerprint, "--json"]
+    places = ["--library", str(folder / "library"), "--staging", str(folder / "staging")]
+    environment = {**os.environ, "XDG_DATA_HOME": str(folder / "data"), "XDG_STATE_HOME": str(folder / "state")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "symcache", "harvest", server.url(root), *options, *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> Any:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return json.loads(output)
+
+
+@pytest.mark.skipif(not KILLS, reason="SYMCACHE_TEST_HARVEST_KILLS is not set")
+def test_killed_at_random_points(openssh: OpenSshServer, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    images = build_release(root, 0.03)
+    start = time.monotonic()
+    first = _finish(_start(openssh, root, tmp_path / "whole"))
+    duration = time.monotonic() - start
+    assert first["sealed"] and first["images"] == images
+    chance, continued, killed = random.Random(23), 0, 0
+    for number in range(KILLS):
+        folder = tmp_path / str(number)
+        for _ in range(chance.choice((1, 1, 2))):
+            process = _start(openssh, root, folder)
+            time.sleep(chance.uniform(0.3, 1.0) * duration)
+            killed += process.poll() is None
+            # Now and then its children with it, as when a machine is switched off.
+            if chance.random() < 0.5:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        result = _finish(_start(openssh, root, folder))
+        assert result["sealed"] and result["images"] == images
+        continued += result["skipped"] > 0
+        assert not list((folder / "staging").iterdir())
+        with Library.open(str(folder / "library")) as library:
+            assert fsck(library, read=Subset()).findings == []
+            assert [r.sealed for r in library.releases()] == [True]
+            assert len(library.by_name("*")) == len({(o.path, o.uuid, o.arch) for o in library.by_name("*")})
+        shutil.rmtree(folder)
+    print(f"\n{killed} kills of {KILLS} harvests, {continued} of which went on with what the killed one had stored")
+    assert continued >= KILLS // 4
