@@ -1,5 +1,5 @@
-# make demo | test | check | bench | fuzz | mutants | soak | screenshots | mac-acceptance | clean.   PYTHON=python3.12 chooses the Python.
-.PHONY: help demo test check bench fuzz mutants soak screenshots mac-acceptance format clean
+# make demo | test | check | bench | fuzz | mutants | soak | package | … | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check bench fuzz mutants soak screenshots mac-acceptance package package-check lock format clean
 PY = .venv/bin/python
 TEST_JOBS = 2
 PYTEST_FLAGS =
@@ -18,6 +18,8 @@ help:
 	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
 	@echo "make screenshots  the pictures of the server's pages in README and docs, by Chromium"
 	@echo "make soak     faults for two hours: kills, a full disk, odd Macs, silent clients by the thousand, other LLDBs"
+	@echo "make package  dist/: sdist, wheel and SBOM; make package-check: whether they can be installed, and what stands in deploy/"
+	@echo "make lock     deploy/*requirements.txt anew, with the newest versions"
 	@echo "make mac-acceptance   on a real Mac: what is true there, as two files to send (docs/mac-acceptance.md)"
 
 demo:
@@ -71,6 +73,15 @@ soak:
 screenshots:
 	@.ci/bootstrap test
 	@$(PY) -m tests.server.pages.screenshots docs/screenshots
+
+package:
+	@.ci/package build
+
+package-check: package
+	@.ci/package check
+
+lock:
+	@.ci/package lock
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist

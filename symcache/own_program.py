@@ -7,6 +7,7 @@ run. `-P` keeps it out. `-I` would, too, but it also takes away the user's site,
 from __future__ import annotations
 
 import os
+import shlex
 import site
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import symcache
 
-__all__ = ["keep_working_folder_out", "own_environment", "own_python", "user_site"]
+__all__ = ["keep_working_folder_out", "own_environment", "own_python", "pip_install", "user_site"]
 
 
 def own_python(*arguments: str) -> list[str]:
@@ -31,6 +32,11 @@ def own_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         folders.insert(0, package)  # only the working folder, or that of the script, has led to us
     path = {"PYTHONPATH": os.pathsep.join(folders)} if folders else {}
     return {**(os.environ if base is None else base), **user_site(), **path}
+
+
+def pip_install(requirement: str) -> str:
+    """Return the line that installs a package for this program: the `pip` on the path may be another Python's."""
+    return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(requirement)}"
 
 
 def user_site() -> dict[str, str]:

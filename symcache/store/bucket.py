@@ -15,7 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from symcache.errors import NotFoundError, StorageError, UsageError
+from symcache.errors import EnvironmentFailure, NotFoundError, StorageError, UsageError
+from symcache.own_program import pip_install
 from symcache.store.base import BLOB_KEY, BlobStat
 from symcache.store.outage import Outage
 
@@ -23,8 +24,11 @@ try:
     import obstore
     from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
     from obstore.store import S3Store as Client
-except ImportError as error:  # pragma: no cover - depends on how the package was installed
-    raise UsageError("libraries in an object store need obstore", hint="pip install obstore") from error
+except ImportError as error:
+    raise EnvironmentFailure(
+        "a library in an object store needs the package obstore, which is not installed",
+        hint=pip_install("obstore>=0.11"),
+    ) from error
 
 __all__ = ["REQUEST_SECONDS", "Bucket"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from symcache import __version__
 from tests.support.planted import plant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,8 @@ def test_the_wheel_holds_the_packages_and_nothing_of_the_tests(wheel: Path) -> N
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.partition("/")[0] for n in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == PACKAGES
-    assert "symcache/py.typed" in names
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert wheel.name == f"symcache-{__version__}-py3-none-any.whl"
     assert any(n.startswith("symcache/demo/assets/host/") for n in names)
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
 

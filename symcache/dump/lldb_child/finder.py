@@ -179,11 +179,14 @@ def _main(arguments: list[str]) -> int:
 
 def next_step() -> str:
     """Return how to get an LLDB on this system."""
+    from symcache.own_program import pip_install  # noqa: PLC0415 (other Pythons, which lack it, do not come here)
+
+    wheel = f"install the wheel: {pip_install(_WHEEL)}"
     if sys.platform == "darwin":
-        return "install Xcode's command line tools (xcode-select --install), or the wheel (pip install lldb-for-pwndbg)"
+        return f"install Xcode's command line tools (xcode-select --install), or {wheel}"
     if shutil.which("apt-get"):
-        return "install the wheel (pip install lldb-for-pwndbg), or apt-get install lldb-19 python3-lldb-19"
-    return "install the wheel: pip install lldb-for-pwndbg"
+        return f"{wheel} (or Debian's: apt-get install lldb-19 python3-lldb-19)"
+    return wheel
 
 
 if __name__ == "__main__":
