@@ -31,8 +31,11 @@ Before any of these may stand `/cache/{cache UUID}` or `/build/{build}`: the sam
 shared cache or release. Behind the path of a binary or dSYM may stand `?universal`. Hex digits count in either case,
 and SSQP's paths may have the folder of a store with an `index2.txt` in front. Raw shared cache files are at
 `/caches/{cache UUID}/{file}`. All of them need the scope `read`."""
+_API = """\
+[How to ask](../server.md#json) · [in detail](#api-in-detail). The server has its OpenAPI document at
+`/api/v1/openapi.json`; this is what it says."""
 _GROUPS = {
-    "symcache_server.api": ("API", "[How to ask](../server.md#json) · the details are [below](#api-in-detail)."),
+    "symcache_server.api": ("API", _API),
     "symcache_server.symbolicate": ("Names for addresses", "[What goes in and comes out](../symbolication.md)."),
     "symcache_server.pages": (
         "Pages",

@@ -16,12 +16,13 @@ from symcache.catalog import schema
 from symcache.cli.settings import SETTINGS, Setting
 from symcache.verify import FindingCode
 from symcache.verify.findings import NEXT_STEP
+from symcache_server.api.openapi import document
 from symcache_server.http.auth import requires
 from symcache_server.layouts import LAYOUTS, match
 from tests.reference import command_line, docstrings, json_output, tables
 from tests.reference.command_line import every_command
 from tests.reference.errors import UndescribedError
-from tests.reference.http_page import Route
+from tests.reference.http_page import Route, routes
 from tests.reference.json_output import undescribed_keys
 from tests.reference.pages import ROOT, committed, generated
 
@@ -161,3 +162,8 @@ def test_man_pages_have_no_line_that_roff_takes_for_something_else(page: Path) -
     assert {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))} <= known
     assert set(re.findall(r"\\(?!f[BIR]|-|e|&|\((?:dq|ti|ha|ga))..", text)) == set()
     assert "" not in text.splitlines()
+
+
+def test_the_api_is_described_as_it_is() -> None:
+    described = {(method.upper(), path) for path, methods in document()["paths"].items() for method in methods}
+    assert described == {(r.method, r.path) for r in routes() if r.path.startswith("/api/")}
