@@ -65,17 +65,24 @@ def undescribed_keys(arguments: Sequence[str], value: Any) -> list[str]:
     name = next((n for n in _json_commands() if list(arguments[: len(n.split())]) == n.split()), None)
     if name is None:
         return []
-    output = _output(name)
-    patterns = [re.compile(pattern) for key in output.keys for pattern in _patterns(key)]
-    told = _told(output.page) if output.page else frozenset()
+    pattern, page_words = _described(name)
     return [
         f"`{'.'.join(path).replace('.[]', '[]')}` of `symcache {name} --json` has no description: write it in {_WHERE},"
         " then run `make reference`"
         for path in dict.fromkeys(_paths(value, ()))
-        if path[-1] not in told and not any(p.fullmatch("\0".join(path)) for p in patterns)
+        if path[-1] not in page_words and not pattern.fullmatch("\0".join(path))
     ]
 
 
+@cache
+def _described(name: str) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return the pattern of the keys that are described, and the words that tell of others."""
+    output = _output(name)
+    pattern = "|".join(dict.fromkeys(pattern for key in output.keys for pattern in _patterns(key)))
+    return re.compile(pattern), _told(output.page) if output.page else frozenset()
+
+
+@cache
 def _json_commands() -> list[str]:
     named = [c.name.removeprefix("symcache ") for c in every_command() if any("--json" in o.names for o in c.options)]
     return sorted([*named, "dsymforuuid"])
