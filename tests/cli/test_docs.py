@@ -10,11 +10,14 @@ import typer
 from typer.testing import CliRunner
 
 from symcache.cli.app import application, outline
+from tests.reference.markdown import anchor
 
 app = application()
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *(p for p in LINKED if p.parent != ROOT and p.parent.name != "reference")]
+"""What people wrote: the reference has every command as it is."""
 
 
 def _commands() -> dict[str, str]:
@@ -55,11 +58,20 @@ def test_every_command_explains_itself(name: str) -> None:
     assert "--help" in shown.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def _headings(page: Path) -> set[str]:
+    """Return what links to the headings of a page end with."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    for target, _, heading in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", text):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name} links to {target}"
+            assert not heading or heading in _headings(there), f"{page.name} links to {target}#{heading}"
 
 
 def _installs(text: str) -> list[str]:
@@ -87,11 +99,3 @@ def test_nothing_says_to_install_our_name_from_an_index(top: str) -> None:
         for word in _installs(text)
         if re.match(r"symcache(?![\w./-])", word)
     ] == []
-
-
-def test_every_exit_code_of_the_errors_is_in_the_readme() -> None:
-    from symcache import errors
-
-    codes = {getattr(errors, name).exit_code for name in errors.__all__}
-    table = (ROOT / "README.md").read_text().partition("### Exit codes")[2]
-    assert all(f"| {code} |" in table for code in codes)
