@@ -1,4 +1,4 @@
-"""The documentation keeps up: every command is in the README, every link leads somewhere."""
+"""The documentation keeps up: every command is in it, every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from symcache.cli.app import application, outline
+from tests.support.recipes import PAGES, ROOT
 
 app = application()
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _commands() -> dict[str, str]:
@@ -55,11 +53,21 @@ def test_every_command_explains_itself(name: str) -> None:
     assert "--help" in shown.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            linked = (page.parent / target) if target else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            if anchor:
+                assert anchor in _anchors(linked), f"{page.name} links to {target}#{anchor}"
 
 
 def _installs(text: str) -> list[str]:
@@ -89,9 +97,9 @@ def test_nothing_says_to_install_our_name_from_an_index(top: str) -> None:
     ] == []
 
 
-def test_every_exit_code_of_the_errors_is_in_the_readme() -> None:
+def test_every_exit_code_of_the_errors_is_documented() -> None:
     from symcache import errors
 
     codes = {getattr(errors, name).exit_code for name in errors.__all__}
-    table = (ROOT / "README.md").read_text().partition("### Exit codes")[2]
+    table = (ROOT / "docs" / "settings.md").read_text().partition("## Exit codes")[2]
     assert all(f"| {code} |" in table for code in codes)
