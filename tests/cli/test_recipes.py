@@ -116,6 +116,17 @@ def test_the_fleet_and_the_site_are_taken(tmp_path: Path, monkeypatch: pytest.Mo
     Expectations.load(tmp_path / "releases.toml")
 
 
+def test_every_bench_that_is_named_is_there() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    table = (ROOT / "README.md").read_text().partition("## Measured")[2].partition("\n## ")[0]
+    names = re.findall(r'BENCH="?([a-z][a-z-]+)', text) + re.findall(
+        r'\| `"?([a-z][a-z-]+)[^|]*\|$', table, re.MULTILINE
+    )
+    benches = [file.stem for file in (ROOT / "tests" / "bench").glob("*.py")]
+    assert len(names) > 8
+    assert [name for name in names if not any(name.replace("-", "_") in bench for bench in benches)] == []
+
+
 _PROGRAMS = ("symcache ", "python ", "pip ", "apt-get ", "xcode-select ", "ssh", "defaults ", "--", "/")
 
 
