@@ -1,5 +1,5 @@
-# make demo | test | check | bench | fuzz | mutants | soak | screenshots | mac-acceptance | clean.   PYTHON=python3.12 chooses the Python.
-.PHONY: help demo test check bench fuzz mutants soak screenshots mac-acceptance format clean
+# make demo | test | check | docs | reference | bench | fuzz | mutants | soak | screenshots | mac-acceptance | clean.   PYTHON=python3.12 chooses the Python.
+.PHONY: help demo test check docs reference bench fuzz mutants soak screenshots mac-acceptance format clean
 PY = .venv/bin/python
 TEST_JOBS = 2
 PYTEST_FLAGS =
@@ -13,6 +13,8 @@ help:
 	@echo "make demo     the whole path on this machine: harvest, verify, serve, open a crash dump"
 	@echo "make test     the tests"
 	@echo "make check    style and types"
+	@echo "make docs     the site of the documentation, in build/site"
+	@echo "make reference   docs/reference and docs/man from the code"
 	@echo "make bench    speed against peers, as a table and bench.json; BENCH=full-release: a whole release of full size"
 	@echo "make fuzz     hostile input for a bounded time"
 	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
@@ -33,6 +35,15 @@ check:
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+docs: reference
+	@.ci/bootstrap docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+reference:
+	@.ci/bootstrap demo
+	@$(PY) -m tests.reference
 
 mac-acceptance:
 	@.ci/bootstrap demo

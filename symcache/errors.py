@@ -24,6 +24,7 @@ both and ends with `exit_code`; a library user catches the class.
 from __future__ import annotations
 
 __all__ = [
+    "EXIT_CODES",
     "DebuggerError",
     "DumpError",
     "EnvironmentFailure",
@@ -39,6 +40,15 @@ __all__ = [
     "SymcacheError",
     "UsageError",
 ]
+
+EXIT_CODES = {
+    0: "Done; the answer is yes: complete, clean, there.",
+    1: "The answer is no: nobody has it, the release is not complete, a file is not what it must be.",
+    2: "Wrong use: an option, a URL, a path that does not exist.",
+    3: "The environment failed: network, disk, permission, debugger.",
+    130: "Interrupted, by Ctrl-C, SIGTERM or SIGHUP.",
+}
+"""What each exit code of a command means."""
 
 
 class SymcacheError(Exception):

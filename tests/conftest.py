@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from typer.testing import CliRunner
 
 # No example may fail for being slow: the machine may be busy with something else just then.
 hypothesis.settings.register_profile(
@@ -72,6 +76,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.getoption("--strict-skips"):
         for node, why in _unexplained():
             terminalreporter.write_line(f"skipped, but not on {_ALLOWED.name}: {node}: {why}", red=True)
+
+
+@pytest.fixture(autouse=True)
+def described_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever JSON a command prints here, docs/reference/json.md tells of each key."""
+    invoke, undescribed = CliRunner.invoke, []
+
+    def looked_at(runner: CliRunner, app: Any, args: Any = None, **options: Any) -> Any:
+        result = invoke(runner, app, args, **options)
+        if args and "--json" in args:
+            from tests.reference.json_output import undescribed_keys
+
+            with contextlib.suppress(ValueError):  # an error, which is said in words
+                undescribed.extend(undescribed_keys(args, json.loads(result.stdout)))
+        return result
+
+    monkeypatch.setattr(CliRunner, "invoke", looked_at)
+    yield
+    assert undescribed == []
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ class ReleaseRow:
     images: int
     """Different UUIDs of what is stored."""
     listed: int
-    """Images that it has, stored or not (docs/architecture.md): as harvests and `verify` count them."""
+    """Images that it has, stored or not (docs/glossary.md): as harvests and `verify` count them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import platformdirs
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from symcache.resolve import BinarySources
 
 __all__ = [
+    "SETTINGS",
+    "Setting",
     "binary_sources",
     "cache_dir",
     "library_location",
@@ -34,7 +36,103 @@ __all__ = [
     "source_roots",
 ]
 
-_KEYS = {"library": str, "servers": list, "cache_dir": str, "releases": str, "waivers": str, "lldb_memory": int}
+
+class Setting(NamedTuple):
+    """One thing that users set, as docs/reference/environment.md and symcache(1) have it."""
+
+    variable: str
+    """Of the environment; empty if it has none."""
+    meaning: str
+    """In Markdown; a page is named as `docs/PAGE.md#HEADING`."""
+    option: str = ""
+    key: str = ""
+    """In `symcache.toml`."""
+    value: type = str
+    """What TOML has for it."""
+    form: str = ""
+    """The line in `symcache.toml`, with a placeholder."""
+
+
+SETTINGS = (
+    Setting(
+        "SYMCACHE_LIBRARY",
+        "The library: a folder, or `s3://bucket/prefix`. By default, one in the user's data folder.",
+        "--library",
+        *("library", str, 'library = "PATH"'),
+    ),
+    Setting(
+        "SYMCACHE_URL",
+        "Servers to ask, separated by spaces; the first that has it counts.",
+        "--server",
+        *("servers", list, 'servers = ["URL"]'),
+    ),
+    Setting(
+        "SYMCACHE_CACHE_DIR",
+        "The folder of binaries that were fetched. By default, one in the user's cache folder.",
+        *("", "cache_dir", str, 'cache_dir = "PATH"'),
+    ),
+    Setting(
+        "SYMCACHE_MACHINES",
+        "Inventory of machines; else `machines.toml` here or in the user's configuration folder (docs/machines.md).",
+        "--machines",
+    ),
+    Setting(
+        "SYMCACHE_RELEASES",
+        "The site's table of releases: what each must have, which new builds are wanted, which stay"
+        " (docs/verify.md#what-a-release-should-have, docs/sources.md#new-builds-by-themselves).",
+        "--releases",
+        *("releases", str, 'releases = "PATH"'),
+    ),
+    Setting(
+        "SYMCACHE_WAIVERS",
+        "Findings that are known and excused (docs/verify.md#waivers).",
+        "--waivers",
+        *("waivers", str, 'waivers = "PATH"'),
+    ),
+    Setting(
+        "SYMCACHE_APPLEDB",
+        "AppleDB, a mirror or a file of it, for `symcache sync` (docs/sources.md#new-builds-by-themselves).",
+        "--appledb",
+    ),
+    Setting(
+        "SYMCACHE_LLDB_MEMORY",
+        "Memory that LLDB gets at most for a dump, in GiB; 8 by default (docs/lldb.md#how-it-is-confined).",
+        *("", "lldb_memory", int, "lldb_memory = GIB"),
+    ),
+    Setting(
+        "SYMCACHE_UNCONFINED",
+        "`1` takes away the confinement of LLDB, where it goes wrong; limits stay (docs/lldb.md#how-it-is-confined).",
+    ),
+    Setting(
+        "SYMCACHE_SOURCE_ROOTS",
+        "Folders, separated by `:`, that source notes of dSYMs from libraries and servers may lead to; none by default"
+        " (docs/lldb.md#notes-that-come-with-a-dsym).",
+    ),
+    Setting(
+        "SYMCACHE_REDIRECT_HOSTS",
+        "Hosts, separated by spaces, that servers may redirect to, beyond those that are safe"
+        " (docs/server.md#what-our-client-puts-up-with).",
+    ),
+    Setting(
+        "HTTPS_PROXY",
+        "With `HTTP_PROXY` and `NO_PROXY`: the way to servers (docs/server.md#inside-a-companys-network).",
+    ),
+    Setting("SSL_CERT_FILE", "Further authorities to trust, in PEM (docs/server.md#inside-a-companys-network)."),
+    Setting(
+        "AWS_ENDPOINT_URL",
+        "Or `AWS_ENDPOINT_URL_S3`; with `AWS_REGION` or `AWS_DEFAULT_REGION`, `AWS_ACCESS_KEY_ID`,"
+        " `AWS_SECRET_ACCESS_KEY` and `AWS_CA_BUNDLE`: the object store of `s3://` libraries"
+        " (docs/library.md#in-an-object-store).",
+    ),
+    Setting(
+        "SSH_AUTH_SOCK",
+        "The agent whose keys are tried where a machine is harvested (docs/harvest.md#host-keys-and-logging-in).",
+    ),
+    Setting("TMPDIR", "Where temporary files lie; restore images need 20 GB there (docs/harvest.md#restore-images)."),
+)
+"""Every variable and key there is; a test finds those that are read and not listed here."""
+
+_KEYS = {setting.key: setting.value for setting in SETTINGS if setting.key}
 
 
 @cache

@@ -76,6 +76,7 @@ class Coverage(Response):
     # Not a Literal: readers of today should not refuse what servers may look at one day.
     level: str = Field(json_schema_extra={"const": "catalog"})
     images: int
+    """How many were expected."""
     findings: list[CoverageFinding]
 
 

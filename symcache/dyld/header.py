@@ -22,6 +22,7 @@ HEAD_SIZE = 1 << 20
 """A read of this size holds the header and the table that names other files. That table lies behind those of the
 images, 64 bytes an image: 16,000 images fit, four times what any macOS has had."""
 MAX_HEADER = 0x400
+"""Bytes of a header that are looked at: more than any has."""
 _MAX_MAPPINGS = 20
 _MAX_SUBCACHES = 1024
 _MAGIC = b"dyld_v1"

@@ -128,6 +128,7 @@ PLATFORMS = {
 }  # fmt: skip
 """Names of platforms (PLATFORM_…), as LC_BUILD_VERSION and shared caches number them."""
 CPU_SUBTYPE_X86_64_ALL = 3
+"""mach/machine.h: any x86_64."""
 _CPU_SUBTYPE_MASK = 0x00FF_FFFF
 """Without the capability byte (CPU_SUBTYPE_LIB64, the pointer-authentication ABI version)."""
 

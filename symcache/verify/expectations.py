@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 SYSTEM, FILES = "system", "files"
+"""The family of the system's own shared caches, and what stands for all that is outside of caches."""
 # Each family has a folder in /System that is laid out as a system itself; iOSSupport has none of its own caches.
 _FAMILY = re.compile(r"/System/(?!iOSSupport/)([^/]{1,32})/(?:System|usr)/")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from symcache.model import uuid_text
 
-__all__ = ["Finding", "FindingCode", "Level", "ReleaseSummary", "VerifyReport", "Waived"]
+__all__ = ["NEXT_STEP", "Finding", "FindingCode", "Level", "ReleaseSummary", "VerifyReport", "Waived"]
 
 
 class Level(StrEnum):
@@ -26,83 +26,94 @@ class Level(StrEnum):
 
 
 class FindingCode(StrEnum):
-    """Stable names of what can be wrong: scripts and waivers rely on them. `docs/verify.md` explains each."""
+    """Stable names of what can be wrong, for scripts and waivers, each with where it is looked for: level or option."""
 
-    # The library and its releases: level catalog.
-    EMPTY_LIBRARY = "empty-library"
+    where: tuple[str, ...]
+
+    def __new__(cls, code: str, *where: str) -> Self:
+        """Return the member of a code."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.where = where
+        return member
+
+    # The library and its releases.
+    EMPTY_LIBRARY = "empty-library", Level.CATALOG
     """The library holds no release at all."""
-    NO_HARVEST = "no-harvest"
-    """An expected build of which the library has nothing."""
-    UNREADABLE_RECORD = "unreadable-record"
-    """A record that this program cannot read: nothing can be said of what it holds."""
-    RECORD_MISSING = "record-missing"
-    """A record that must have been, since its writer wrote later ones, is not there."""
-    UNKNOWN_RELEASE = "unknown-release"
+    NO_HARVEST = "no-harvest", Level.CATALOG
+    """An expected build of which it has nothing."""
+    UNREADABLE_RECORD = "unreadable-record", Level.CATALOG
+    """A harvest record is damaged, or newer than this program: nothing can be said of what it holds."""
+    RECORD_MISSING = "record-missing", Level.CATALOG
+    """A record was lost: its writer numbered later ones, or this machine's catalog had known it."""
+    UNKNOWN_RELEASE = "unknown-release", Level.CATALOG
     """No table says which shared caches this version has."""
-    CACHE_MISSING = "cache-missing"
-    """An expected architecture of a cache family was not harvested."""
-    NOT_SEALED = "not-sealed"
-    """It was harvested, but by no harvest that came to its end with everything in place."""
-    SOURCE_PROBLEM = "source-problem"
-    """A part of the source that an unsealed harvest could not read, or that contradicted itself."""
-    EMPTY_CACHE = "empty-cache"
-    """A raw cache was kept, but no image of it is listed."""
+    CACHE_MISSING = "cache-missing", Level.CATALOG
+    """An expected architecture of a cache family was never harvested."""
+    NOT_SEALED = "not-sealed", Level.CATALOG
+    """It was harvested, but by no harvest that came to its end with everything in place; or none can be, as of what is
+    no whole system (docs/sources.md)."""
+    SOURCE_PROBLEM = "source-problem", Level.CATALOG
+    """What an unsealed harvest could not read, or found contradictory."""
+    EMPTY_CACHE = "empty-cache", Level.CATALOG
+    """Raw files were kept of a cache of which no image is listed."""
 
-    # Images: level catalog, and again against the content at level blobs.
-    MISSING = "missing"
-    """In the manifest, but nothing was stored for it."""
-    WRONG_UUID = "wrong-uuid"
-    """At the right path lies an image of another UUID: another build's, or another file altogether."""
-    WRONG_ARCH = "wrong-arch"
-    """At the right path lies an image of another architecture."""
-    WRONG_KIND = "wrong-kind"
-    """A binary where debug info was expected, or the other way round."""
-    UNEXPECTED = "unexpected"
-    """Stored under this build, but the source never listed it."""
+    # Images.
+    MISSING = "missing", Level.CATALOG
+    """The source lists it, nothing was stored for it."""
+    WRONG_UUID = "wrong-uuid", Level.CATALOG, Level.BLOBS
+    """Another image lies there: of another build, of the other Intel cache, a twin."""
+    WRONG_ARCH = "wrong-arch", Level.CATALOG, Level.BLOBS
+    """An image of another architecture lies there."""
+    WRONG_KIND = "wrong-kind", Level.CATALOG, Level.BLOBS
+    """A dSYM lies where a binary should, or the other way round."""
+    UNEXPECTED = "unexpected", Level.CATALOG
+    """Stored under this build, but listed by no source."""
 
-    # Stored content: level blobs.
-    BLOB_MISSING = "blob-missing"
-    """Stored once, but its blob is gone."""
-    WRONG_SIZE = "wrong-size"
-    """The blob holds more or fewer bytes than were stored."""
-    DAMAGED = "damaged"
-    """The blob cannot be decoded, or its content has another hash."""
-    MALFORMED = "malformed"
-    """The content is whole, but it is no Mach-O image, or one that contradicts itself."""
-    TRUNCATED = "truncated"
-    """A segment reaches beyond the end of the file, or its bytes were never there."""
-    TRUNCATED_LINKEDIT = "truncated-linkedit"
-    """Symbol table, string pool or other link-edit data reaches beyond its bounds or is cut; also at level bytes."""
+    # Stored content.
+    BLOB_MISSING = "blob-missing", Level.BLOBS
+    """Its content is gone."""
+    WRONG_SIZE = "wrong-size", Level.BLOBS
+    """The content is longer or shorter than what was stored."""
+    DAMAGED = "damaged", Level.BLOBS, Level.BYTES
+    """It cannot be decoded, has another hash, or its file is cut or goes on behind its end."""
+    MALFORMED = "malformed", Level.BLOBS
+    """The bytes are those that were stored, but they are no Mach-O image, or one that contradicts itself."""
+    TRUNCATED = "truncated", Level.BLOBS
+    """A segment reaches beyond the file, or has not one of its bytes."""
+    TRUNCATED_LINKEDIT = "truncated-linkedit", Level.BLOBS, Level.BYTES
+    """The symbol table, string pool or another part of the link edit reaches beyond the file or is cut."""
 
-    # Kept raw caches: level blobs.
-    COMPANION_MISSING = "companion-missing"
-    """A file that the main file of a kept shared cache names was not kept."""
-    COMPANION_MISMATCH = "companion-mismatch"
-    """A file of a kept shared cache is of another cache."""
-    CACHE_UNREADABLE = "cache-unreadable"
-    """A kept raw cache cannot be opened, though its files are what was stored; seen at level bytes, too."""
+    # Kept raw caches.
+    COMPANION_MISSING = "companion-missing", Level.BLOBS
+    """A file that a kept raw cache's header names was not kept, or its main file was not."""
+    COMPANION_MISMATCH = "companion-mismatch", Level.BLOBS
+    """A kept file belongs to another cache."""
+    CACHE_UNREADABLE = "cache-unreadable", Level.BLOBS, Level.BYTES
+    """A kept raw cache cannot be opened, or contradicts itself; at `bytes` also pages that are not what the code
+    signature of their file says."""
 
-    # Every byte: level bytes.
-    NOT_IN_CACHE = "not-in-cache"
-    """The manifest lists an image that the cache's own table does not have, such as an alias of another image."""
-    NOT_IN_MANIFEST = "not-in-manifest"
-    """The cache's own table has an image that the manifest does not list."""
-    SYMBOL_COUNT = "symbol-count"
-    """The image has fewer or more symbols than the cache holds for it."""
-    WRONG_ADDRESS = "wrong-address"
-    """The image does not lie where the cache's own table has it, or its __TEXT has another size."""
-    TEXT_DIFFERS = "text-differs"
-    """The code behind the load commands is not that of the raw cache."""
+    # Every byte.
+    NOT_IN_CACHE = "not-in-cache", Level.BYTES
+    """The list has an image that the cache does not have, such as an alias of another."""
+    NOT_IN_MANIFEST = "not-in-manifest", Level.BYTES
+    """The cache has an image that is not on the list."""
+    SYMBOL_COUNT = "symbol-count", Level.BYTES
+    """More or fewer symbols than the raw cache has; or none at all, from Apple's extractor."""
+    WRONG_ADDRESS = "wrong-address", Level.BYTES
+    """The image does not lie where the raw cache has it."""
+    TEXT_DIFFERS = "text-differs", Level.BYTES
+    """Its code is not that of the raw cache."""
 
     # Crash dumps, lists of UUIDs, and servers.
-    MODULE_MISSING = "module-missing"
-    """A module of a crash dump, or a UUID of a list, that nobody here has."""
-    DUMP_UNREADABLE = "dump-unreadable"
-    """A crash dump or report in which no modules could be read."""
+    MODULE_MISSING = "module-missing", "--dump", "--uuids"
+    """Nobody has this module."""
+    DUMP_UNREADABLE = "dump-unreadable", "--dump"
+    """No modules could be read."""
 
 
 _AGAIN = "harvest it again"
-_NEXT_STEP = {
+NEXT_STEP = {
     FindingCode.EMPTY_LIBRARY: "harvest one (symcache harvest), or name another library",
     FindingCode.NO_HARVEST: "harvest it (symcache harvest)",
     FindingCode.UNREADABLE_RECORD: "update symcache; if it is the newest, symcache fsck --repair",
@@ -158,7 +169,7 @@ class Finding:
         """Return it with a message that ends with the next step."""
         if self.step is None:
             return self
-        step = self.step or _NEXT_STEP[self.code]
+        step = self.step or NEXT_STEP[self.code]
         message = self.message if step in self.message else f"{self.message}: {step}"
         return replace(self, message=message, step=None)
 

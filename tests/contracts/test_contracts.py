@@ -20,6 +20,7 @@ import pytest
 from tests.contracts.archive import unpack
 from tests.contracts.session import Session
 from tests.contracts.story import act, act_server, ask
+from tests.reference.json_output import undescribed_keys
 
 VERSIONS = sorted(Path(__file__).parent.glob("v*"))
 PROSE = {"description", "detail", "error", "exception", "hint", "mend", "message", "next", "notes", "problems", "text"}
@@ -75,6 +76,11 @@ def differences(then: Any, now: Any, path: str = "", *, values: bool = True) -> 
     if then == now if values else type(then) is type(now) or then is None:
         return []
     return [f"{path}: {then!r} became {now!r}"]
+
+
+def test_the_reference_tells_of_every_key(upgraded: Upgraded) -> None:
+    told = [(d["command"].split()[1:], d["output"]) for d in upgraded.now.values() if "command" in d]
+    assert [wrong for words, output in told for wrong in undescribed_keys(words, output)] == []
 
 
 def test_whatever_was_answered_then_is_answered_now(upgraded: Upgraded) -> None:

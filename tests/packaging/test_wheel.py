@@ -35,8 +35,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_packages_and_nothing_of_the_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.partition("/")[0] for n in names}
-    assert {t for t in tops if not t.endswith(".dist-info")} == PACKAGES
-    assert "symcache/py.typed" in names
+    assert {t for t in tops if not t.endswith((".dist-info", ".data"))} == PACKAGES
+    data = {n.partition(".data/")[2] for n in names if ".data/" in n}
+    assert data == {f"data/share/man/man1/{page.name}" for page in (ROOT / "docs" / "man").iterdir()}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert any(n.startswith("symcache/demo/assets/host/") for n in names)
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
 

@@ -175,6 +175,7 @@ class AddedFile(_Request):
 
     sha256: Sha256
     path: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")
+    """What it is called from now on, such as its path within a bundle."""
     sources: list[SourceNote] = Field(default=[], max_length=MAX_SOURCE_NOTES)
     """What a dSYM notes of its sources."""
 

@@ -57,6 +57,7 @@ class Scope(StrEnum):
     """What a token allows; each includes those before it."""
 
     READ = "read"
+    """Look up and fetch binaries, have functions named, see the pages and what nobody had."""
     WRITE = "write"
     """Add binaries, and read. Nothing can be removed or preferred over HTTP, by nobody."""
     ADMIN = "admin"

@@ -17,7 +17,9 @@ class What(StrEnum):
     """The things that can be requested under a UUID."""
 
     EXECUTABLE = "executable"
+    """The binary."""
     DEBUGINFO = "debuginfo"
+    """Its dSYM."""
     META = "meta"
     """JSON: name, architecture and format (unified layout)."""
     BREAKPAD = "breakpad"

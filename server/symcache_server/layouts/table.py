@@ -32,6 +32,8 @@ class Layout(NamedTuple):
 
     name: str
     pattern: re.Pattern[str]
+    examples: tuple[str, ...]
+    """Its paths as people write them: `{hex}` is the UUID's digits, `X` one of them."""
     what: What | None = None
 
     def match(self, path: str) -> Lookup | None:
@@ -53,8 +55,16 @@ _LLDB_TREE = rf"(?P<uuid>(?:/{_HEX}{{4}}){{5}}/{_HEX}{{12}})"
 
 LAYOUTS = (
     # Its own clients write the id in lower case, except for debuginfod-find, which passes it on as typed.
-    Layout("debuginfod", re.compile(rf"/buildid/(?P<uuid>{_HEX}{{32}})/(?P<what>executable|debuginfo)")),
-    Layout("debuginfod", re.compile(rf"/buildid/(?P<uuid>{_HEX}{{32}})/(?P<what>section|source)/(?P<detail>.+)", re.S)),
+    Layout(
+        "debuginfod",
+        re.compile(rf"/buildid/(?P<uuid>{_HEX}{{32}})/(?P<what>executable|debuginfo)"),
+        ("/buildid/{hex}/executable", "/buildid/{hex}/debuginfo"),
+    ),
+    Layout(
+        "debuginfod",
+        re.compile(rf"/buildid/(?P<uuid>{_HEX}{{32}})/(?P<what>section|source)/(?P<detail>.+)", re.S),
+        ("/buildid/{hex}/section/{section}", "/buildid/{hex}/source/{path}"),
+    ),
     # dotnet/symstore. Stores with an `index2.txt` have a folder of the name's first characters in front.
     Layout(
         "ssqp",
@@ -62,16 +72,29 @@ LAYOUTS = (
             rf"(?:/(?P<index2>[^/]{{1,2}}))?/(?P<name>{_NAME})/mach-uuid-(?P<uuid>{_HEX}{{32}})/(?P<again>{_NAME})",
             re.I,
         ),
+        ("/{name}/mach-uuid-{hex}/{name}",),
         What.EXECUTABLE,
     ),
     Layout(
-        "ssqp", re.compile(rf"(?:/_\.?)?/_\.dwarf/mach-uuid-sym-(?P<uuid>{_HEX}{{32}})/_\.dwarf", re.I), What.DEBUGINFO
+        "ssqp",
+        re.compile(rf"(?:/_\.?)?/_\.dwarf/mach-uuid-sym-(?P<uuid>{_HEX}{{32}})/_\.dwarf", re.I),
+        ("/_.dwarf/mach-uuid-sym-{hex}/_.dwarf",),
+        What.DEBUGINFO,
     ),
     # Symbolicator's.
-    Layout("unified", re.compile(rf"/(?P<uuid>{_HEX}{{2}}/{_HEX}{{30}})/(?P<what>executable|debuginfo|breakpad|meta)")),
+    Layout(
+        "unified",
+        re.compile(rf"/(?P<uuid>{_HEX}{{2}}/{_HEX}{{30}})/(?P<what>executable|debuginfo|breakpad|meta)"),
+        tuple(f"/{{first 2 digits}}/{{other 30}}/{what}" for what in ("executable", "debuginfo", "breakpad", "meta")),
+    ),
     # LLDB's file-mapped tree of UUIDs: the file is the inner one of the dSYM. `.app` behind it is Symbolicator's.
-    Layout("lldb", re.compile(_LLDB_TREE), What.DEBUGINFO),
-    Layout("lldb", re.compile(rf"{_LLDB_TREE}\.app"), What.EXECUTABLE),
+    Layout("lldb", re.compile(_LLDB_TREE), ("/XXXX/XXXX/XXXX/XXXX/XXXX/XXXXXXXXXXXX",), What.DEBUGINFO),
+    Layout("lldb", re.compile(rf"{_LLDB_TREE}\.app"), ("/XXXX/XXXX/XXXX/XXXX/XXXX/XXXXXXXXXXXX.app",), What.EXECUTABLE),
     # Breakpad's symbol files: the age behind the UUID is always 0 for Mach-O.
-    Layout("breakpad", re.compile(rf"/(?P<name>{_NAME})/(?P<uuid>{_HEX}{{32}})0/(?P=name)\.sym"), What.BREAKPAD),
+    Layout(
+        "breakpad",
+        re.compile(rf"/(?P<name>{_NAME})/(?P<uuid>{_HEX}{{32}})0/(?P=name)\.sym"),
+        ("/{name}/{hex}0/{name}.sym",),
+        What.BREAKPAD,
+    ),
 )

@@ -90,7 +90,7 @@ def _named(
 
 @requires(Scope.READ)
 async def source(request: web.Request) -> web.Response:
-    """Return a source file that a frame at an address is in, if it is served: see `lookup.sources`."""
+    """Return a source file that a frame is in, if it is served (docs/server.md#sources-of-own-binaries)."""
     app, names = request.app, request.app[NAMES]
     request[TYPE] = "symbolicate"
     refuse_other_pages(request, app[CONFIG].origins)

@@ -24,6 +24,7 @@ from symcache.errors import DumpError
 __all__ = ["WIRE_VERSION", "TaskReceiver", "marshal", "serve"]
 
 WIRE_VERSION = 1
+"""Of the messages between a crashing process and the handler."""
 _HELLO, _PORT, _DONE = b"SYMC", b"SYMP", b"SYMD"
 _HELLO_LAYOUT = struct.Struct("<4sHHQII")
 """magic, version, reserved, thread id, sizes of executable and bundle version (UTF-8)."""

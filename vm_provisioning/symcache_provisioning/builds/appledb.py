@@ -27,6 +27,7 @@ from symcache.verify import version_number
 __all__ = ["APPLEDB", "MAX_FIRMWARE", "Firmware", "PublishedBuild", "PublishedBuilds", "parse_appledb", "read_appledb"]
 
 APPLEDB = "https://api.appledb.dev"
+"""Where AppleDB is, if nothing else is named."""
 _PATH = "ios/macOS/main.json.xz"
 _MAX_PACKED = 64 << 20
 _MAX_SIZE = 256 << 20
