@@ -10,7 +10,9 @@ from pathlib import Path
 __all__ = ["PAGES", "ROOT", "blocks", "command_lines", "fenced", "placed"]
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_WRITTEN = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "reference"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *_WRITTEN]
+"""What people wrote: the reference is made from the code."""
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _OURS = re.compile(r"(?<![\w./-])(?:\S*/bin/)?(?:(symcache) |(opendump) )(.*)")
 _ELSEWHERE = re.compile(r"\(lldb\)|^Description=|^[^$].*\bpip install|^#")
