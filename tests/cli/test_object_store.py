@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from symcache.library import Library
 from tests.support.commands import answer_here
 from tests.support.flaky_proxy import FlakyProxy
+from tests.support.recipes import blocks, placed
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
+from tests.support.shell import Shell
+from tests.support.tiny_image import tiny_image
 
 
 def test_harvest_verify_serve_and_fetch(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +35,16 @@ def test_harvest_verify_serve_and_fetch(system: Path, tmp_path: Path, monkeypatc
     redone = answer_here("reextract", harvested["release"]["build"], "--force")[0]
     assert (redone["problems"], redone["changed"]) == ([], 0)
     assert answer_here("fsck", "--read-data")["clean"]
+
+
+def test_the_recipe_of_the_documentation_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, named, used, _ = blocks("howto/object-store.md", "sh")
+    (tmp_path / "build/Ledger.app").mkdir(parents=True)
+    tiny_image(tmp_path / "build/Ledger.app", "arm64e", UUID(int=1))
+    places = {"https://s3.example": seaweed(), "s3://symbols/macos": new_location()}
+    with Shell(tmp_path, monkeypatch) as shell:
+        shell.run(placed(named, places))
+        assert str(UUID(int=1)) in shell.run(used)
 
 
 def test_a_command_waits_for_its_store_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

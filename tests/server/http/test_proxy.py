@@ -19,6 +19,7 @@ import pytest
 from symcache.library import Library, ingest
 from tests.support.http import request
 from tests.support.ports import free_port
+from tests.support.recipes import blocks
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, noise_image, serve, stage_variant, uuid_of
 from tests.support.waiting import until
 
@@ -34,20 +35,23 @@ http {{
 """
 
 
+def _example(beginning: str) -> str:
+    """Return the example of the documentation that begins so."""
+    return next(body for body in blocks("howto/nginx.md", "nginx") if body.startswith(beginning))
+
+
 @pytest.fixture
 def proxy(server: Server, tmp_path: Path) -> Iterator[str]:
     for tool in ("nginx", "openssl"):
         if not shutil.which(tool):
             pytest.skip(f"not installed: {tool} (apt-get install nginx-light openssl)")
-    text = (Path(__file__).parents[3] / "docs" / "server.md").read_text()
-    example = re.search(r"```nginx\n(.*?)```", text, re.DOTALL)
-    assert example
+    example = _example("server {")
     port = free_port()
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=symbols.example"]
     command += ["-addext", "subjectAltName=DNS:symbols.example"]
     command += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
     subprocess.run(command, check=True, capture_output=True)
-    config = example[1]
+    config = example
     for written, here in (
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("/etc/ssl/symbols.pem", f"{tmp_path}/cert.pem"),
@@ -114,9 +118,7 @@ _HOP_HEADERS = {"date", "server", "connection", "keep-alive"}
 def test_nginx_sends_the_same_as_the_server_would(samples: Samples, tmp_path: Path) -> None:
     if not shutil.which("nginx"):
         pytest.skip("not installed: nginx (apt-get install nginx-light)")
-    text = (Path(__file__).parents[3] / "docs" / "server.md").read_text()
-    example = re.search(r"```nginx\n(    location /_symcache/.*?)```", text, re.DOTALL)
-    assert example
+    example = _example("    location /_symcache/")
     folder, port = tmp_path / "server", free_port()
     noise, library = noise_image(tmp_path), tmp_path / "library"
     with Library.open(library, create=True) as opened:
@@ -125,7 +127,7 @@ def test_nginx_sends_the_same_as_the_server_would(samples: Samples, tmp_path: Pa
         ingest(opened, moved)
     options = ("--trust-proxy", "127.0.0.1", "--x-accel", "/_symcache", "--lookup-rate", "0")
     with serve(library, folder, *options) as server:
-        locations = example[1].replace("/var/cache/symcache/", f"{folder}/cache/symcache/")
+        locations = example.replace("/var/cache/symcache/", f"{folder}/cache/symcache/")
         locations = locations.replace("/srv/symbols/", f"{library}/")
         config = f"""
           log_format handed '$upstream_http_x_accel_redirect';
@@ -194,10 +196,8 @@ def test_others_than_the_proxy_get_the_body(samples: Samples, tmp_path: Path) ->
 def test_nginx_counts_for_all_processes(server: Server, samples: Samples, tmp_path: Path) -> None:
     if not shutil.which("nginx"):
         pytest.skip("not installed: nginx (apt-get install nginx-light)")
-    text = (Path(__file__).parents[3] / "docs" / "server.md").read_text()
-    example = re.search(r"```nginx\n(limit_req_zone .*?)```", text, re.DOTALL)
-    assert example
-    config, port = example[1], free_port()
+    example = _example("limit_req_zone ")
+    config, port = example, free_port()
     for written, here in (
         ("# listen, server_name and the certificate as above", f"listen 127.0.0.1:{port};"),
         ("# proxy_pass and the rest as above", f"proxy_pass {server.url};"),
