@@ -23,6 +23,8 @@ from symcache.kinds import Kind, uuid_text
 __all__ = [
     "APPLE_BUILD",
     "BUILD_PATTERN",
+    "MACOS",
+    "SIMULATOR",
     "CacheFile",
     "CollectionEntry",
     "HarvestRecord",
@@ -34,11 +36,13 @@ __all__ = [
     "PreferenceRecord",
     "Record",
     "Release",
+    "ReleaseId",
     "Sha256",
     "Size",
     "SourceNote",
     "TombstoneRecord",
     "Trust",
+    "canonical_product",
     "encodable",
     "is_build_name",
     "uuid_text",
@@ -109,13 +113,51 @@ def is_build_name(build: str) -> bool:
     return bool(re.fullmatch(BUILD_PATTERN, build)) and build not in {".", ".."}
 
 
-class Release(_Frozen):
-    """One macOS release. The build names it; RSRs differ in `extra` and build."""
+MACOS = "macOS"
+_PRODUCTS = {
+    "Mac OS X": MACOS, "OS X": MACOS, "iPhone OS": "iOS", "Watch OS": "watchOS", "Apple TVOS": "tvOS",
+    "xrOS": "visionOS", "BridgeOS": "bridgeOS",
+}  # fmt: skip
+"""What systems say of themselves (ProductName of SystemVersion.plist), and what Xcode and caches call them."""
+SIMULATOR = " simulator"
+"""Ends the product of what simulators have: mostly under the build number of the device's system."""
 
-    product: str = Field(default="macOS", max_length=64)
+
+def canonical_product(product: str) -> str:
+    """Return the one name of a system that Apple calls by several: `Mac OS X` is macOS, `iPhone OS` iOS."""
+    name = product.removesuffix(SIMULATOR)
+    return _PRODUCTS.get(name, name) + product[len(name) :]
+
+
+class ReleaseId(NamedTuple):
+    """What a release is known by: several systems may have the same build number."""
+
+    product: str
+    """By its one name, see `canonical_product`."""
+    build: str
+
+    def __str__(self) -> str:
+        """Return what commands know it by, if the build alone will not do: `macOS:22G120`."""
+        return f"{self.product}:{self.build}"
+
+    def is_meant_by(self, name: str) -> bool:
+        """Return whether a build, or `PRODUCT:BUILD` in any case and by any name of the product, means this one."""
+        product, _, build = name.rpartition(":")
+        return build == self.build and (not product or canonical_product(product).lower() == self.product.lower())
+
+
+class Release(_Frozen):
+    """One release of macOS or another system. Product and build name it; RSRs differ in `extra` and build."""
+
+    product: str = Field(default=MACOS, max_length=64)
     version: str = Field(max_length=64)
     extra: str = Field(default="", max_length=64)
     build: str = Field(pattern=BUILD_PATTERN)
+
+    @property
+    def id(self) -> ReleaseId:
+        """What it is known by."""
+        return ReleaseId(canonical_product(self.product), self.build)
 
     def __str__(self) -> str:
         """Return e.g. `macOS 13.3.1 (a) (22E772610a)`."""

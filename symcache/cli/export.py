@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    build: Annotated[str, typer.Argument(help="The build, e.g. 22G120.")],
+    build: Annotated[str, typer.Argument(metavar="BUILD", help="The build, e.g. 22G120, or PRODUCT:BUILD.")],
     output: Annotated[
         Path,
         typer.Option(

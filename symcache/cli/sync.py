@@ -32,7 +32,7 @@ from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Library
-from symcache.model import APPLE_BUILD
+from symcache.model import APPLE_BUILD, MACOS
 from symcache.scratch import ScratchFolder
 from symcache.verify import Expectations
 from symcache_provisioning import (
@@ -115,7 +115,8 @@ def sync(
         inventory = Inventory.load()
         published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
         name_some("note", published.problems)
-        targets = select_builds(published, expectations.sync, always=expectations.expected_builds, only=builds or ())
+        always = [r.build for r in expectations.expected_releases if r.product == MACOS]
+        targets = select_builds(published, expectations.sync, always=always, only=builds or ())
         options = ["--library", library_location(library)]
         options += [n for n, on in (("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)) if on]
         options += ["--staging", str(staging)] if staging else []
@@ -134,7 +135,8 @@ def sync(
                 dry_run=dry_run,
             )
             # What is there already, too: `prune` wants to know when it came out.
-            runner.note([published.builds[r.build] for r in opened.releases() if r.build in published.builds])
+            held = [r.build for r in opened.releases() if r.id.product == MACOS]
+            runner.note([published.builds[build] for build in held if build in published.builds])
             for report in runner.run(targets):
                 reports.append(report)
                 if not json:

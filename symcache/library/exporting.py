@@ -21,7 +21,7 @@ from symcache.dyld import canonical_arch
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library.export_files import Exported, ExportedFile, Progress, placing, write_files
 from symcache.library.library import Library
-from symcache.model import uuid_text
+from symcache.model import ReleaseId, uuid_text
 from symcache.text import excerpt
 
 __all__ = ["export_device_support", "export_raw_caches"]
@@ -33,7 +33,7 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 1024
 
 def export_device_support(
     library: Library,
-    build: str,
+    name: str,
     target: Path,
     *,
     archs: Sequence[str] = (),
@@ -42,19 +42,20 @@ def export_device_support(
 ) -> Exported:
     """Write a folder for each architecture of a release below `target`, which is one for all systems, or holds such.
 
-    Nothing that is there is touched, and a folder is there when all of it is. Raises NotFoundError, UsageError for
-    what is there already, IntegrityError for a record that gives no names of folders, StorageError.
+    Nothing that is there is touched, and a folder is there when all of it is. Raises as `Library.release_id`, also
+    UsageError for what is there already, IntegrityError for a record that gives no names of folders, StorageError.
     """
-    records = _records(library, build)
+    release = library.release_id(name)
+    build, records = release.build, library.catalog.records_of(release)
     wanted = tuple(canonical_arch(a) for a in archs)
     title = f"{_component(build, 'version', records[-1].version)} ({build})"
-    product = _component(build, "product", records[-1].product) + _SUFFIX
+    product = _component(build, "product", release.product) + _SUFFIX
     parent = target if target.name.endswith(_SUFFIX) else target / _component(build, "folder name", product)
     result = Exported()
     listed, cache_archs = _listed(library, records)
     folders: dict[str, dict[str, ExportedFile]] = {}
     archs_of: dict[str, str] = {}
-    for image in _images(library, build, records):
+    for image in _images(library, release, records):
         if cache is not None and image.cache_uuid != cache:
             continue
         arch = cache_archs[image.cache_uuid] if image.cache_uuid else image.arch
@@ -91,7 +92,7 @@ def export_device_support(
 
 def export_raw_caches(
     library: Library,
-    build: str,
+    name: str,
     target: Path,
     *,
     archs: Sequence[str] = (),
@@ -106,7 +107,9 @@ def export_raw_caches(
     result = Exported()
     files: dict[Path, tuple[ExportedFile, CacheFileRow]] = {}
     headers_only = set()
-    for record in _records(library, build):
+    release = library.release_id(name)
+    build = release.build
+    for record in library.catalog.records_of(release):
         for row in library.catalog.cache_files_of_record(record.id):
             if (wanted and canonical_arch(row.arch) not in wanted) or (cache is not None and row.cache_uuid != cache):
                 continue
@@ -137,21 +140,16 @@ def export_raw_caches(
     return result
 
 
-def _records(library: Library, build: str) -> list[HarvestRow]:
-    records = library.catalog.records_of(build)
-    if not records:
-        raise NotFoundError(f"{build}: the library has nothing of it", hint="`symcache releases` lists what it has")
-    return records
-
-
-def _images(library: Library, build: str, records: Sequence[HarvestRow]) -> Iterator[Occurrence]:
+def _images(library: Library, release: ReleaseId, records: Sequence[HarvestRow]) -> Iterator[Occurrence]:
     """Yield the images of a release: of each place in it the content that is served."""
+    ids = {record.sha256 for record in records}
     uuids = dict.fromkeys(o.uuid for r in records for o in library.catalog.objects_of(r.id) if o.uuid)
     for uuid in uuids:
         seen = set()
-        for content in library.catalog.believed(uuid, build=build):
+        for content in library.catalog.believed(uuid, build=release.build):
             place = content.cache_uuid, content.path, content.arch, content.kind
-            if place not in seen and not content.rival:
+            # Another system of the same build number may have the image, too.
+            if content.record in ids and place not in seen and not content.rival:
                 seen.add(place)
                 yield content
 

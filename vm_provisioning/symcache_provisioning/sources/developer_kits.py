@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from symcache.errors import NotFoundError, RemoteError
-from symcache.model import APPLE_BUILD, Release
+from symcache.model import APPLE_BUILD, SIMULATOR, Release, canonical_product
 from symcache_provisioning.sources.bare_caches import BareCaches
 from symcache_provisioning.sources.locations import SYSTEM_VERSION
 from symcache_provisioning.sources.part import PartSource
@@ -33,8 +33,6 @@ _BUILT = re.compile(
     rf"com\.apple\.CoreSimulator\.SimRuntime\.([A-Za-z]{{1,32}})-([0-9]{{1,4}}(?:-[0-9]{{1,6}}){{0,3}})\.({APPLE_BUILD})"
 )
 """What CoreSimulator calls the folder of caches that it builds: the runtime's identifier, and its build."""
-_PRODUCTS = {"iPhone OS": "iOS", "Watch OS": "watchOS", "Apple TVOS": "tvOS", "xrOS": "visionOS"}
-_SIMULATOR = " simulator"
 _PLIST_LIMIT = 64 << 10
 
 
@@ -65,7 +63,7 @@ def _runtime_release(folder: Path, root: Path) -> Release | None:
             data = file.read(_PLIST_LIMIT)
         try:
             told = parse_system_version(data, str(plist))
-            product = _PRODUCTS.get(told.product, told.product) + _SIMULATOR
+            product = canonical_product(told.product) + SIMULATOR
             return told.model_copy(update={"product": product})
         except RemoteError:
             pass  # its folders' names tell, too
@@ -73,7 +71,7 @@ def _runtime_release(folder: Path, root: Path) -> Release | None:
     volume = next((m for p in folder.absolute().parents if (m := _VOLUME.fullmatch(p.name))), None)
     if named is None or volume is None:
         return None
-    return Release(product=named[1] + _SIMULATOR, version=named[2], build=volume[1])
+    return Release(product=named[1] + SIMULATOR, version=named[2], build=volume[1])
 
 
 def simulator_caches(folder: Path, build: str | None = None) -> BareCaches | None:
@@ -81,7 +79,7 @@ def simulator_caches(folder: Path, build: str | None = None) -> BareCaches | Non
     named = _BUILT.fullmatch(folder.name)
     if named is None:
         return None
-    return BareCaches(folder, build=build or named[3], product=named[1] + _SIMULATOR)
+    return BareCaches(folder, build=build or named[3], product=named[1] + SIMULATOR)
 
 
 def kernel_debug_kits(path: Path) -> list[Path]:
