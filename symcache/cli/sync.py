@@ -137,10 +137,18 @@ def sync(
             # What is there already, too: `prune` wants to know when it came out.
             held = [r.build for r in opened.releases() if r.id.product == MACOS]
             runner.note([published.builds[build] for build in held if build in published.builds])
-            for report in runner.run(targets):
-                reports.append(report)
-                if not json:
-                    _print(report)
+            ended: BaseException | None = None
+            try:
+                for report in runner.run(targets):
+                    reports.append(report)
+                    if not json:
+                        _print(report)
+            except (KeyboardInterrupt, SymcacheError) as error:
+                ended = error  # what came of the builds before is told first
+                if len(reports) < len(targets):
+                    why = "the run was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+                    state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                    reports.append(BuildReport(targets[len(reports)], state, why))
             machines = runner.machines
         if junit_file is not None:
             junit.write_junit("sync", [_case(r) for r in reports], junit_file)
@@ -148,6 +156,8 @@ def sync(
             emit_json({"builds": [_to_json(r) for r in reports], "machines": [_machine_json(m) for m in machines]})
         elif not reports:
             out.print("no published build is wanted")
+        if ended is not None:
+            raise ended
         if code := _exit_code(reports, machines, dry_run=dry_run):
             raise typer.Exit(code)
 
