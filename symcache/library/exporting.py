@@ -9,7 +9,7 @@ reads from their names (PlatformDarwin::ParseVersionBuildDir), and takes what ha
 from __future__ import annotations
 
 import plistlib
-import unicodedata
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from symcache.text import excerpt
 __all__ = ["export_device_support", "export_raw_caches"]
 
 _SUFFIX = " DeviceSupport"
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 _LONGEST_NAME, _LONGEST_PATH = 255, 1024
 """Bytes: NAME_MAX and PATH_MAX of macOS."""
 
@@ -176,13 +177,13 @@ def _listed(
 
 
 def _relative(path: str, result: Exported) -> Path | None:
-    """Return a path of a system as one below a folder; what would leave that, or cannot be a path, is a problem."""
+    """Return a path of a system as one below a folder; what would leave that, or is no path of a Mac, is a problem."""
     parts = path.split("/")[1:]
     sizes = [len(p.encode("utf-8", "surrogateescape")) for p in parts]
     if (
         not path.startswith("/")
         or not parts
-        or any(p in {"", ".", ".."} or "\0" in p for p in parts)
+        or any(p in {"", ".", ".."} or _CONTROL.search(p) for p in parts)
         or max(sizes) > _LONGEST_NAME
         or sum(sizes) + len(sizes) > _LONGEST_PATH
     ):
@@ -196,7 +197,7 @@ def _component(build: str, what: str, name: str) -> str:
     if (
         name in {"", ".", ".."}
         or "/" in name
-        or any(unicodedata.category(c) == "Cc" for c in name)
+        or _CONTROL.search(name)
         or len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME
     ):
         raise IntegrityError(
