@@ -17,6 +17,7 @@ from symcache.cli.common import (
     console,
     emit_json,
     errors_to_exit,
+    name_some,
     out,
     plain,
 )
@@ -58,6 +59,11 @@ def prune(
             )
         with open_library(library) as opened:
             pinned = expectations.expected_releases
+            held = [row.id for row in opened.releases()]
+            idle = [name for name in policy.pinned if not any(release.is_meant_by(name) for release in held)]
+            name_some(
+                "note", [f"{name}: is pinned, and the library has nothing of it: is it spelt right?" for name in idle]
+            )
             verdicts = plan_pruning(opened, policy, pinned=pinned)
             plans = {p.release: p for p in plan_removal(opened, [str(v.release) for v in verdicts if v.goes])}
             removed: dict[ReleaseId, list[str]] = {}
