@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -37,15 +38,34 @@ _PLIST_LIMIT = 64 << 10
 
 
 def simulator_runtimes(path: Path) -> list[Path]:
-    """Return the runtimes in `path`: itself, those of a folder or volume, or of a folder of volumes."""
+    """Return the runtimes in `path`: itself, those of a folder or volume, or of a folder of volumes.
+
+    Beside them, folders of such that cannot be read: whoever opens these is told.
+    """
     if path.name.endswith(_RUNTIME) and path.is_dir():
         return [path]
-    patterns = (f"*{_RUNTIME}", f"{_RUNTIMES}/*{_RUNTIME}", f"*/{_RUNTIMES}/*{_RUNTIME}")
-    return sorted(p for pattern in patterns for p in path.glob(pattern) if p.is_dir())
+    volumes = sorted(path.iterdir()) if path.is_dir() else []
+    found = [*_named(path, _RUNTIME), *_named(path / _RUNTIMES, _RUNTIME)]
+    for volume in volumes:
+        inside = _named(volume / _RUNTIMES, _RUNTIME)
+        # What else is closed, in a folder of anything, is nobody's business here.
+        found += [p for p in inside if p.name.endswith(_RUNTIME) or _VOLUME.fullmatch(volume.name)]
+    return sorted(found)
+
+
+def _named(folder: Path, ending: str) -> list[Path]:
+    """Return the folders in one whose names end so, or itself if it is there and cannot be read."""
+    try:
+        return [p for p in folder.iterdir() if p.name.endswith(ending) and p.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return [folder]
 
 
 def simulator_runtime(folder: Path) -> PartSource:
-    """Return a runtime as a source: a whole system. Raises NotFoundError."""
+    """Return a runtime as a source: a whole system. Raises NotFoundError, OSError when it cannot be read."""
+    os.scandir(folder).close()
     root = folder / _RUNTIME_ROOT
     if not root.is_dir():
         raise NotFoundError(
@@ -86,11 +106,12 @@ def kernel_debug_kits(path: Path) -> list[Path]:
     """Return the kits in `path`: itself, or those in it."""
     if path.name.endswith(".kdk"):
         return [path]
-    return sorted(p for p in path.glob("*.kdk") if p.is_dir())
+    return sorted(_named(path, ".kdk"))
 
 
 def kernel_debug_kit(folder: Path) -> PartSource:
-    """Return a kit as a source."""
+    """Return a kit as a source. Raises OSError when it cannot be read."""
+    os.scandir(folder).close()
     named = _KIT.fullmatch(folder.name)
     return PartSource(
         folder,
