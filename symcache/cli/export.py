@@ -65,7 +65,7 @@ def export(
 ) -> None:
     """Write a release as files, over nothing that is there: for LLDB and Xcode, or its raw shared caches."""
     with (
-        errors_to_exit(again="nothing was written: run the same command again, it begins anew"),
+        errors_to_exit(again="run the same command again: it begins anew"),
         open_library(library) as opened,
     ):
         cache_uuid = parse_uuid(cache) if cache else None

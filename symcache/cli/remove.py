@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -81,7 +82,7 @@ def remove(
         for name, ids in removed.items():
             out.print(
                 f"{plain(name)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace,"
-                f" until then `symcache remove --undo {plain(name)}` brings it back"
+                f" until then `symcache remove --undo {plain(shlex.quote(name))}` brings it back"
             )
 
 
