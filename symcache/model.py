@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from symcache.kinds import Kind, uuid_text
+from symcache.kinds import MACOS, SIMULATOR, Kind, ReleaseId, canonical_product, uuid_text
 
 __all__ = [
     "APPLE_BUILD",
@@ -111,39 +111,6 @@ APPLE_BUILD = r"[0-9]{1,3}[A-Z][0-9]{1,6}[a-z]?"
 def is_build_name(build: str) -> bool:
     """Return whether a build may be called so, and a folder in a store after it: neither is called `.` or `..`."""
     return bool(re.fullmatch(BUILD_PATTERN, build)) and build not in {".", ".."}
-
-
-MACOS = "macOS"
-_PRODUCTS = {
-    "Mac OS X": MACOS, "OS X": MACOS, "iPhone OS": "iOS", "Watch OS": "watchOS", "Apple TVOS": "tvOS",
-    "xrOS": "visionOS", "BridgeOS": "bridgeOS",
-}  # fmt: skip
-"""What systems say of themselves (ProductName of SystemVersion.plist), and what Xcode and caches call them."""
-SIMULATOR = " simulator"
-"""Ends the product of what simulators have: mostly under the build number of the device's system."""
-
-
-def canonical_product(product: str) -> str:
-    """Return the one name of a system that Apple calls by several: `Mac OS X` is macOS, `iPhone OS` iOS."""
-    name = product.removesuffix(SIMULATOR)
-    return _PRODUCTS.get(name, name) + product[len(name) :]
-
-
-class ReleaseId(NamedTuple):
-    """What a release is known by: several systems may have the same build number."""
-
-    product: str
-    """By its one name, see `canonical_product`."""
-    build: str
-
-    def __str__(self) -> str:
-        """Return what commands know it by, if the build alone will not do: `macOS:22G120`."""
-        return f"{self.product}:{self.build}"
-
-    def is_meant_by(self, name: str) -> bool:
-        """Return whether a build, or `PRODUCT:BUILD` in any case and by any name of the product, means this one."""
-        product, _, build = name.rpartition(":")
-        return build == self.build and (not product or canonical_product(product).lower() == self.product.lower())
 
 
 class Release(_Frozen):
