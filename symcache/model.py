@@ -18,11 +18,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from symcache.kinds import Kind, uuid_text
+from symcache.kinds import MACOS, SIMULATOR, Kind, ReleaseId, canonical_product, uuid_text
 
 __all__ = [
     "APPLE_BUILD",
     "BUILD_PATTERN",
+    "MACOS",
+    "SIMULATOR",
     "CacheFile",
     "CollectionEntry",
     "HarvestRecord",
@@ -34,11 +36,13 @@ __all__ = [
     "PreferenceRecord",
     "Record",
     "Release",
+    "ReleaseId",
     "Sha256",
     "Size",
     "SourceNote",
     "TombstoneRecord",
     "Trust",
+    "canonical_product",
     "encodable",
     "is_build_name",
     "uuid_text",
@@ -110,12 +114,17 @@ def is_build_name(build: str) -> bool:
 
 
 class Release(_Frozen):
-    """One macOS release. The build names it; RSRs differ in `extra` and build."""
+    """One release of macOS or another system. Product and build name it; RSRs differ in `extra` and build."""
 
-    product: str = Field(default="macOS", max_length=64)
+    product: str = Field(default=MACOS, max_length=64)
     version: str = Field(max_length=64)
     extra: str = Field(default="", max_length=64)
     build: str = Field(pattern=BUILD_PATTERN)
+
+    @property
+    def id(self) -> ReleaseId:
+        """What it is known by."""
+        return ReleaseId(canonical_product(self.product), self.build)
 
     def __str__(self) -> str:
         """Return e.g. `macOS 13.3.1 (a) (22E772610a)`."""

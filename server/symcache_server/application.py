@@ -141,8 +141,13 @@ async def _check_token(request: web.Request, scope: Scope) -> bool:
         raise web.HTTPUnauthorized(text=f"this needs a token that may {scope if in_path is None else 'have it named'}")
     if token.has_expired:
         raise web.HTTPUnauthorized(text=f"the token {token.name} has expired: ask for another one")
-    if not (token.may(scope) if in_path is None else token.is_for_paths):
+    if in_path is None and not token.may(scope):
         raise web.HTTPForbidden(text=f"the token {token.name} may not {scope}")
+    if in_path is not None and not token.is_for_paths:
+        raise web.HTTPForbidden(
+            text=f"the token {token.name} is none for a path: send it as Authorization: Bearer, or have one made by"
+            " `symcache token create NAME --names`"
+        )
     return True
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from symcache.catalog.lookup import Lookup
 from symcache.catalog.ranking import TRUSTS
 from symcache.catalog.rows import Growth, Harvest, Listing, PathSummary, StoredSize
+from symcache.model import ReleaseId
 
 __all__ = ["Browse", "ImageOrder"]
 
@@ -89,9 +90,9 @@ class Browse(Lookup):
                 break
         return found[:limit]
 
-    def images_of_build(
+    def images_of_release(
         self,
-        build: str,
+        release: ReleaseId,
         words: Sequence[str] = (),
         *,
         order: ImageOrder = ImageOrder.PATH,
@@ -99,33 +100,33 @@ class Browse(Lookup):
         offset: int = 0,
         limit: int = 200,
     ) -> Listing:
-        """Return a page of the images that are stored of a build: each once, whatever number of harvests has it."""
+        """Return a page of the images that are stored of a release: each once, whatever number of harvests has it."""
         where, patterns = _has_all("p.path", words) if words else ("1", [])
         direction = "DESC" if descending else "ASC"
         with self.one_moment():
             rows = self._all(
                 "SELECT min(o.id), count(*) OVER () FROM objects o JOIN paths p ON p.id = o.path"  # noqa: S608
                 " JOIN layouts l ON l.id = o.layout"
-                " WHERE o.record IN (SELECT id FROM records WHERE live AND type = 'harvest' AND build = ?)"
-                f" AND {where} GROUP BY o.path, o.uuid, l.arch, l.kind, l.cache_uuid"
+                " WHERE o.record IN (SELECT id FROM records WHERE live AND type = 'harvest' AND system = ?"
+                f" AND build = ?) AND {where} GROUP BY o.path, o.uuid, l.arch, l.kind, l.cache_uuid"
                 f" ORDER BY {_ORDERS[order]} {direction}, p.path, l.arch, l.kind LIMIT ? OFFSET ?",
-                [build, *patterns, limit, offset],
+                [*release, *patterns, limit, offset],
             )
             numbers = sorted(number for number, _ in rows)
             stored = self._rows("WHERE o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id", [json.dumps(numbers)])
         if not rows:
-            return Listing(self.images_of_build(build, words, limit=1).total if offset else 0, [])
+            return Listing(self.images_of_release(release, words, limit=1).total if offset else 0, [])
         by_number = dict(zip(numbers, (occurrence for occurrence, _ in stored), strict=True))
         return Listing(rows[0][1], [by_number[number] for number, _ in rows])
 
-    def harvests(self, limit: int, build: str | None = None) -> list[Harvest]:
+    def harvests(self, limit: int, release: ReleaseId | None = None) -> list[Harvest]:
         """Return live records that stored something, the latest first, as the clocks of those who wrote them say."""
-        where, values = ("AND build = ?", [build]) if build is not None else ("", [])
+        where = "AND system = ? AND build = ?" if release else ""
         rows = self._all(
             "SELECT trust, product, version, extra, build, sealed, source, extractor, operator, started,"  # noqa: S608
             " finished, problems, images FROM records"
             f" WHERE live AND type = 'harvest' {where} ORDER BY finished DESC, sha256 LIMIT ?",
-            [*values, limit],
+            [*(release or ()), limit],
         )
         return [
             Harvest(
@@ -136,20 +137,21 @@ class Browse(Lookup):
             problems, images in rows
         ]  # fmt: skip
 
-    def records_by_build(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the ids of the live harvests of each build: what is known of a build changes only with them."""
-        found: dict[str, list[str]] = {}
-        for build, sha256 in self._all(
-            "SELECT build, sha256 FROM records WHERE live AND type = 'harvest' AND build IS NOT NULL ORDER BY sha256"
+    def records_by_release(self) -> Mapping[ReleaseId, tuple[str, ...]]:
+        """Return the ids of the live harvests of each release: what is known of it changes only with them."""
+        found: dict[ReleaseId, list[str]] = {}
+        for *release, sha256 in self._all(
+            "SELECT system, build, sha256 FROM records WHERE live AND type = 'harvest' AND build IS NOT NULL"
+            " ORDER BY sha256"
         ):
-            found.setdefault(build, []).append(sha256)
-        return {build: tuple(ids) for build, ids in found.items()}
+            found.setdefault(ReleaseId(*release), []).append(sha256)
+        return {release: tuple(ids) for release, ids in found.items()}
 
-    def size_of_build(self, build: str) -> StoredSize:
-        """Return how much content a build has: different contents of images, and raw cache files."""
-        mine = "record IN (SELECT id FROM records WHERE live AND type = 'harvest' AND build = ?)"
+    def size_of_release(self, release: ReleaseId) -> StoredSize:
+        """Return how much content a release has: different contents of images, and raw cache files."""
+        mine = "record IN (SELECT id FROM records WHERE live AND type = 'harvest' AND system = ? AND build = ?)"
         counted = "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT DISTINCT sha256, size FROM"
-        images, files = (self._one(f"{counted} {table} WHERE {mine})", [build]) for table in ("objects", "cache_files"))
+        images, files = (self._one(f"{counted} {table} WHERE {mine})", release) for table in ("objects", "cache_files"))
         return StoredSize(*images, *files)
 
     def growth(self) -> list[Growth]:

@@ -77,7 +77,8 @@ class Completeness(CatalogFile):
                 f" WHERE m.uuid IN ({marks}) AND r.live AND NOT EXISTS ("
                 "  SELECT 1 FROM objects o JOIN layouts k ON k.id = o.layout JOIN records x ON x.id = o.record"
                 "  WHERE o.path = m.path AND o.uuid = m.uuid AND k.kind = l.kind AND k.arch = l.arch"
-                "  AND k.cache_uuid = l.cache_uuid AND x.live AND x.build IS r.build) ORDER BY r.build DESC",
+                "  AND k.cache_uuid = l.cache_uuid AND x.live AND x.build IS r.build AND x.system = r.system)"
+                " ORDER BY r.build DESC",
                 part,
             ):
                 found.setdefault(UUID(bytes=uuid), MissingImage(build or "", path))

@@ -84,9 +84,9 @@ class Indexer:
         version, build = (release.version, release.build) if release else ("", None)
         trust, finished = TRUST_RANK[harvest.trust], record.finished
         cursor = execute(
-            "INSERT INTO records (sha256, type, live, trust, product, version, extra, build, release_order, sealed,"
-            " source, extractor, tool, operator, started, finished, problems, images, checksum)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO records (sha256, type, live, trust, product, version, extra, build, system, release_order,"
+            " sealed, source, extractor, tool, operator, started, finished, problems, images, checksum)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 sha256,
                 record.type,
@@ -96,6 +96,7 @@ class Indexer:
                 version,
                 release.extra if release else "",
                 build,
+                release.id.product if release else "",
                 release_order(version, build) if build is not None else "",
                 harvest.sealed,
                 harvest.source,

@@ -10,7 +10,7 @@ from symcache.catalog.file import FAILURES, CatalogFile, refusal
 from symcache.catalog.fold import NONE
 from symcache.catalog.rows import FoldedRecord, RecordId, Removal, Retirement
 from symcache.catalog.schema import create_notes
-from symcache.model import Kind
+from symcache.model import Kind, ReleaseId
 
 __all__ = ["Records"]
 
@@ -97,13 +97,13 @@ class Records(CatalogFile):
         """Return where a record lies in the store; the first of the places, if there are several."""
         return str(self._one("SELECT min(key) FROM record_keys WHERE record = ?", [record])[0])
 
-    def partial_harvests(self, build: str, source: str) -> list[RecordId]:
-        """Return the live harvests of a build from one source that are not sealed."""
+    def partial_harvests(self, release: ReleaseId, source: str) -> list[RecordId]:
+        """Return the live harvests of a release from one source that are not sealed."""
         rows = self._all(
             "SELECT min(k.key), r.sha256 FROM records r JOIN record_keys k ON k.record = r.id"
-            " WHERE r.live AND r.type = 'harvest' AND r.trust = 0 AND NOT r.sealed AND r.build = ? AND r.source = ?"
-            " GROUP BY r.id ORDER BY r.sha256",
-            [build, source],
+            " WHERE r.live AND r.type = 'harvest' AND r.trust = 0 AND NOT r.sealed AND r.system = ? AND r.build = ?"
+            " AND r.source = ? GROUP BY r.id ORDER BY r.sha256",
+            [*release, source],
         )
         return [RecordId(*row) for row in rows]
 
@@ -147,19 +147,19 @@ class Records(CatalogFile):
         return [row[0] for row in rows]
 
     def removals(self) -> list[Removal]:
-        """Return the harvests of builds that a tombstone takes back, if no other has taken their place before or since.
+        """Return the harvests of releases that a tombstone takes back, if no other has taken their place ever.
 
         Of several tombstones for one of them, the last counts.
         """
         rows = self._all(
-            "SELECT r.sha256, min(k.key), r.build, r.source, r.finished, t.tombstone, t.finished FROM records r"
-            " JOIN (SELECT t.sha256, x.sha256 AS tombstone, max(x.finished) AS finished FROM retired t"
+            "SELECT r.sha256, min(k.key), r.system, r.build, r.source, r.finished, t.tombstone, t.finished"
+            " FROM records r JOIN (SELECT t.sha256, x.sha256 AS tombstone, max(x.finished) AS finished FROM retired t"
             " JOIN records x ON x.id = t.record WHERE x.type = 'tombstone' GROUP BY t.sha256) t ON t.sha256 = r.sha256"
             " JOIN record_keys k ON k.record = r.id WHERE r.type = 'harvest' AND r.build IS NOT NULL"
             " AND NOT EXISTS (SELECT 1 FROM retired s JOIN records h ON h.id = s.record"
             " WHERE s.sha256 = r.sha256 AND h.type = 'harvest') GROUP BY r.id ORDER BY t.finished, r.build, r.sha256"
         )
-        return [Removal(*row) for row in rows]
+        return [Removal(record, key, ReleaseId(system, build), *rest) for record, key, system, build, *rest in rows]
 
     def last_finished(self) -> str:
         """Return when the latest of all harvests was finished, as their records say, or an empty string."""

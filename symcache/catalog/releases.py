@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID
 from symcache.catalog.file import CatalogFile
 from symcache.catalog.ranking import TRUST_RANK, TRUSTS
 from symcache.catalog.rows import CacheFileRow, HarvestRow, ManifestRow, ReleaseRow
-from symcache.model import Trust
+from symcache.model import ReleaseId, Trust
 
 __all__ = ["Releases"]
 
@@ -33,31 +34,42 @@ class Releases(CatalogFile):
 
     def __init__(self, path: Path | None, *, filling: bool = False) -> None:
         self._counts: dict[tuple[str, ...], tuple[int, int]] = {}
-        """Different UUIDs and images, by the ids of a build's records: these never change."""
+        """Different UUIDs and images, by the ids of a release's records: these never change."""
         super().__init__(path, filling=filling)
 
     def releases(self) -> list[ReleaseRow]:
-        """Return all builds, newest first."""
-        groups: dict[str, list[tuple[Any, ...]]] = {}
-        for row in self._all(
-            "SELECT build, product, version, extra, sealed, images, id, trust, sha256 FROM records"
-            " WHERE live AND type = 'harvest' AND build IS NOT NULL ORDER BY release_order DESC, build, sha256"
+        """Return all releases, newest first."""
+        groups: dict[ReleaseId, list[tuple[Any, ...]]] = {}
+        for system, build, *row in self._all(
+            "SELECT system, build, build, product, version, extra, sealed, images, id, trust, sha256 FROM records"
+            " WHERE live AND type = 'harvest' AND build IS NOT NULL"
+            " ORDER BY release_order DESC, build, system, sha256"
         ):
-            groups.setdefault(row[0], []).append(row)
+            groups.setdefault(ReleaseId(system, build), []).append(tuple(row))
+        systems = Counter(release.build for release in groups)
         result = []
-        for build, rows in groups.items():
+        for release, rows in groups.items():
             ids = tuple(r[8] for r in rows)
             if ids not in self._counts:
                 harvests = [(r[6], bool(r[4])) for r in rows if r[7] == _HARVEST]
                 images = self._count_images(harvests, [r[6] for r in rows])
                 self._counts[ids] = self._count_uuids([r[6] for r in rows]) if len(rows) > 1 else rows[0][5], images
-            _, product, version, extra, *_ = rows[0]
+            build, product, version, extra, *_ = rows[0]
             sealed = any(r[4] for r in rows)
-            result.append(ReleaseRow(product, version, extra, build, sealed, len(rows), *self._counts[ids]))
+            name = build if systems[build] == 1 else str(release)
+            result.append(ReleaseRow(product, version, extra, build, sealed, len(rows), *self._counts[ids], name))
         return result
 
+    def releases_named(self, name: str) -> list[ReleaseId]:
+        """Return the releases that may be meant by a build or `PRODUCT:BUILD`, see `ReleaseId.is_meant_by`."""
+        rows = self._all(
+            "SELECT DISTINCT system, build FROM records WHERE live AND type = 'harvest' AND build = ? ORDER BY system",
+            [name.rpartition(":")[2]],
+        )
+        return [release for row in rows if (release := ReleaseId(*row)).is_meant_by(name)]
+
     def _count_uuids(self, records: Sequence[int]) -> int:
-        """Return how many different UUIDs some records stored: those of one build mostly hold the same images."""
+        """Return how many different UUIDs some records stored: those of one release mostly hold the same images."""
         sql = "SELECT count(DISTINCT uuid) FROM objects WHERE record IN (SELECT value FROM json_each(?))"
         return int(self._one(sql, [json.dumps(records)])[0])
 
@@ -79,12 +91,12 @@ class Releases(CatalogFile):
         every, sealed = json.dumps([row for row, _ in harvests]), json.dumps([row for row, whole in harvests if whole])
         return int(self._one(_COUNT_LISTED, [sealed, every])[0])
 
-    def records_of(self, build: str) -> list[HarvestRow]:
-        """Return the live harvests of one build, in a stable order."""
+    def records_of(self, release: ReleaseId) -> list[HarvestRow]:
+        """Return the live harvests of one release, in a stable order, the newest version last."""
         rows = self._all(
             "SELECT id, sha256, trust, product, version, build, sealed, source, problems FROM records"
-            " WHERE live AND type = 'harvest' AND build = ? ORDER BY release_order, sha256",
-            [build],
+            " WHERE live AND type = 'harvest' AND system = ? AND build = ? ORDER BY release_order, sha256",
+            release,
         )
         return [
             HarvestRow(
@@ -96,10 +108,10 @@ class Releases(CatalogFile):
             for number, sha256, trust, product, version, build, sealed, source, problems in rows
         ]
 
-    def first_harvested(self, build: str) -> str:
-        """Return when the first harvest of a build ended, as its record says (ISO 8601), or an empty string."""
-        sql = "SELECT min(finished) FROM records WHERE type = 'harvest' AND build = ? AND finished != ''"
-        return str(self._one(sql, [build])[0] or "")
+    def first_harvested(self, release: ReleaseId) -> str:
+        """Return when the first harvest of a release ended, as its record says (ISO 8601), or an empty string."""
+        sql = "SELECT min(finished) FROM records WHERE type = 'harvest' AND system = ? AND build = ? AND finished != ''"
+        return str(self._one(sql, release)[0] or "")
 
     def builds_of_cache(self, cache: UUID) -> list[str]:
         """Return the builds whose live records keep raw files of a shared cache."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from symcache.model import ImageKey, Kind, Trust
+from symcache.model import ImageKey, Kind, ReleaseId, Trust, canonical_product
 
 __all__ = [
     "BlobUse",
@@ -78,7 +78,7 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRow:
-    """What the library has of one build."""
+    """What the library has of one release."""
 
     product: str
     version: str
@@ -90,6 +90,13 @@ class ReleaseRow:
     """Different UUIDs of what is stored."""
     listed: int
     """Images that it has, stored or not (docs/glossary.md): as harvests and `verify` count them."""
+    name: str = ""
+    """What commands know it by: its build, or `PRODUCT:BUILD` where the library has several systems of that build."""
+
+    @property
+    def id(self) -> ReleaseId:
+        """Product and build."""
+        return ReleaseId(canonical_product(self.product), self.build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +193,24 @@ class Retirement(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """A harvest of a build that a tombstone takes back. Times are those of the machines that wrote the records."""
+    """A harvest of a release that a tombstone takes back. Times are those of the machines that wrote the records."""
 
     record: str
     """The id of the harvest."""
     key: str
     """Where it lies in the store."""
-    build: str
+    release: ReleaseId
     source: str
     finished: str
     tombstone: str
     """The id of the tombstone."""
     removed: str
     """When that was written."""
+
+    @property
+    def build(self) -> str:
+        """Of the release."""
+        return self.release.build
 
 
 class LiveBlobs(NamedTuple):

@@ -7,7 +7,7 @@ are left out.
 ================  ==================================================================================================
 view              a row is
 ================  ==================================================================================================
-``releases``      a build
+``releases``      a build of a system
 ``caches``        a shared cache of a build: its architecture, images and kept raw files
 ``images``        what can be asked for: (UUID, kind), with the number of its contents and of the builds that have it
 ``occurrences``   a stored image of a record: (uuid, kind, cache, extractor, revision) → SHA-256
@@ -18,7 +18,8 @@ view              a row is
 ====================  ==============================================================================================
 table                 a row is
 ====================  ==============================================================================================
-``records``           a record; `live` is 0 when another one supersedes or removes it
+``records``           a record; `live` is 0 when another one supersedes or removes it; `system` is its product, by
+                      the one name that tells releases of one build apart
 ``record_keys``       a place in the store where a record lies (one may lie in two, after a repeated upload)
 ``retired``           a record id that a record takes back
 ``preferences``       a person's decision
@@ -48,7 +49,7 @@ from symcache.catalog.views import VIEWS
 
 __all__ = ["SCHEMA_VERSION", "create", "create_indexes", "create_notes", "release_order", "upgrade"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Stored as `user_version`."""
 
 _TABLES = """
@@ -62,6 +63,7 @@ CREATE TABLE records (
     version TEXT NOT NULL,
     extra TEXT NOT NULL,
     build TEXT,
+    system TEXT NOT NULL,
     release_order TEXT NOT NULL,
     sealed INTEGER NOT NULL,
     source TEXT NOT NULL,
@@ -214,11 +216,11 @@ def upgrade(database: Database) -> None:
 def release_order(version: str, build: str) -> str:
     """Return a text that sorts releases from old to new: numbers in version, then in build, padded with zeros.
 
-    Builds of one version sort by train letter and number (`22G90` before `22G120`).
+    Builds of one version sort by train letter and number (`22G90` before `22G120`), before all what has no version.
     """
 
     def padded(text: str) -> str:
         return re.sub(r"[0-9]+", lambda m: m[0].lstrip("0").zfill(8), text)
 
-    parts = [*version.split("."), "0", "0", "0"][:4]
+    parts = [*(version if version[:1].isdigit() else "0").split("."), "0", "0", "0"][:4]
     return f"{padded('.'.join(parts))} {padded(build)}"

@@ -11,16 +11,16 @@ _TEXT = {
 SELECT product, version, extra, build, max(release_order) AS release_order, max(sealed) AS sealed,
        count(*) AS harvests,
        (SELECT count(DISTINCT o.uuid) FROM objects o JOIN records x ON x.id = o.record
-        WHERE x.build = r.build AND x.live) AS images
-FROM records r WHERE build IS NOT NULL AND live AND type = 'harvest' GROUP BY build
+        WHERE x.build = r.build AND x.system = r.system AND x.live) AS images
+FROM records r WHERE build IS NOT NULL AND live AND type = 'harvest' GROUP BY system, build
 """,
     "caches": """
 SELECT @(l.cache_uuid) AS cache_uuid, l.arch, r.build, r.version, max(r.sealed) AS sealed,
        count(DISTINCT m.uuid) AS images,
        (SELECT count(DISTINCT f.name) FROM cache_files f JOIN records x ON x.id = f.record
-        WHERE f.cache_uuid = l.cache_uuid AND x.live AND x.build IS r.build) AS raw_files
+        WHERE f.cache_uuid = l.cache_uuid AND x.live AND x.build IS r.build AND x.system = r.system) AS raw_files
 FROM manifest_entries m JOIN layouts l ON l.id = m.layout JOIN records r ON r.id = m.record
-WHERE r.live AND length(l.cache_uuid) = 16 GROUP BY l.cache_uuid, l.arch, r.build
+WHERE r.live AND length(l.cache_uuid) = 16 GROUP BY l.cache_uuid, l.arch, r.system, r.build
 """,
     "images": """
 SELECT @(o.uuid) AS uuid, l.kind, min(p.name) AS name, min(l.arch) AS arch,
@@ -50,7 +50,7 @@ JOIN paths p ON p.id = m.path
 WHERE r.live AND NOT EXISTS (
     SELECT 1 FROM objects o JOIN layouts k ON k.id = o.layout JOIN records x ON x.id = o.record
     WHERE o.path = m.path AND o.uuid = m.uuid AND k.kind = l.kind AND k.arch = l.arch AND k.cache_uuid = l.cache_uuid
-      AND x.live AND x.build IS r.build)
+      AND x.live AND x.build IS r.build AND x.system = r.system)
 """,
 }
 
@@ -65,8 +65,8 @@ def _uuid(column: str) -> str:
 VIEWS = {name: re.sub(r"@\(([a-z_.]+)\)", lambda m: _uuid(m[1]), text) for name, text in _TEXT.items()}
 
 CONTENT = {
-    "records": "SELECT sha256, type, live, trust, product, version, extra, build, release_order, sealed, source,"
-    " extractor, tool, operator, started, finished, problems, images, checksum FROM records",
+    "records": "SELECT sha256, type, live, trust, product, version, extra, build, system, release_order, sealed,"
+    " source, extractor, tool, operator, started, finished, problems, images, checksum FROM records",
     "keys": "SELECT k.key, r.sha256 FROM record_keys k LEFT JOIN records r ON r.id = k.record",
     "retired": "SELECT t.sha256, r.sha256 FROM retired t LEFT JOIN records r ON r.id = t.record",
     "preferences": "SELECT p.uuid, p.kind, p.cache_uuid, p.sha256, r.sha256 FROM preferences p"

@@ -205,9 +205,15 @@ def error_of(path: Path, error: Exception, command: str, done: str) -> SymcacheE
     return said
 
 
+_CONTINUES = "run the same command again: it continues where it stopped"
+
+
 @contextmanager
-def errors_to_exit() -> Iterator[None]:
-    """Turn the project's errors, and those of the operating system, into one sentence and an exit code."""
+def errors_to_exit(again: str = _CONTINUES) -> Iterator[None]:
+    """Turn the project's errors, and those of the operating system, into one sentence and an exit code.
+
+    `again` is the next step after an interrupt.
+    """
     try:
         yield
         with to_output():
@@ -218,7 +224,7 @@ def errors_to_exit() -> Iterator[None]:
         fail(str(error), hint=error.hint, code=error.exit_code)
     except KeyboardInterrupt as error:
         told = "; ".join(["interrupted", *getattr(error, "__notes__", ())])
-        fail(told, hint="run the same command again: it continues where it stopped", code=130)
+        fail(told, hint=again, code=130)
     except BrokenPipeError:
         _forget_output()  # the reader went away (`| head`): not an error
         raise typer.Exit(0) from None

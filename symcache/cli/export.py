@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    build: Annotated[str, typer.Argument(help="The build, e.g. 22G120.")],
+    build: Annotated[str, typer.Argument(metavar="BUILD", help="The build, e.g. 22G120, or PRODUCT:BUILD.")],
     output: Annotated[
         Path,
         typer.Option(
@@ -64,7 +64,10 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a release as files, over nothing that is there: for LLDB and Xcode, or its raw shared caches."""
-    with errors_to_exit(), open_library(library) as opened:
+    with (
+        errors_to_exit(again="run the same command again: it begins anew"),
+        open_library(library) as opened,
+    ):
         cache_uuid = parse_uuid(cache) if cache else None
         write = export_raw_caches if layout is ExportFormat.RAW else export_device_support
         with byte_progress("writing") as bar:

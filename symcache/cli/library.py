@@ -34,7 +34,7 @@ from symcache.files import atomic_write
 from symcache.images import ImageRequest
 from symcache.library import Library
 from symcache.macho import parse_uuid
-from symcache.model import Kind, uuid_text
+from symcache.model import MACOS, Kind, uuid_text
 
 __all__ = ["register"]
 
@@ -126,7 +126,7 @@ def releases(
         if available or list_file:
             option = "--list" if list_file else "--available"
             console.print(f"[yellow]note:[/] {option} goes with the next version: `symcache sync --dry-run` says more")
-            _show_available({r.build: r.sealed for r in rows}, list_file, json)
+            _show_available({r.build: r.sealed for r in rows if r.id.product == MACOS}, list_file, json)
             return
         if json:
             emit_json(
@@ -149,7 +149,7 @@ def releases(
         for r in rows:
             state = "sealed" if r.sealed else "partial"
             version = f"{r.product} {r.version} {r.extra}".rstrip()
-            table.add_row(plain(version), r.build, state, str(r.harvests), str(r.listed), str(r.images))
+            table.add_row(plain(version), plain(r.build), state, str(r.harvests), str(r.listed), str(r.images))
         out.print(table)
 
 

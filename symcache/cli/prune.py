@@ -17,12 +17,14 @@ from symcache.cli.common import (
     console,
     emit_json,
     errors_to_exit,
+    name_some,
     out,
     plain,
 )
 from symcache.cli.settings import open_library, path_setting
 from symcache.errors import NotFoundError, UsageError
 from symcache.library import DEFAULT_GRACE, Library, RemovalPlan, forget_uses, plan_removal, remove_build, utc
+from symcache.model import ReleaseId
 from symcache.verify import Expectations, RetentionPolicy, Verdict, plan_pruning
 
 __all__ = ["register"]
@@ -56,10 +58,15 @@ def prune(
                 " (docs/sources.md)",
             )
         with open_library(library) as opened:
-            pinned = expectations.expected_builds
+            pinned = expectations.expected_releases
+            held = [row.id for row in opened.releases()]
+            idle = [name for name in policy.pinned if not any(release.is_meant_by(name) for release in held)]
+            name_some(
+                "note", [f"{name}: is pinned, and the library has nothing of it: is it spelt right?" for name in idle]
+            )
             verdicts = plan_pruning(opened, policy, pinned=pinned)
-            plans = {p.build: p for p in plan_removal(opened, [v.build for v in verdicts if v.goes])}
-            removed: dict[str, list[str]] = {}
+            plans = {p.release: p for p in plan_removal(opened, [str(v.release) for v in verdicts if v.goes])}
+            removed: dict[ReleaseId, list[str]] = {}
             if not dry_run and plans:
                 if not yes and sys.stdin.isatty() and sys.stdout.isatty():
                     _print(opened, verdicts, plans, every=every, error=True)
@@ -70,21 +77,22 @@ def prune(
             if not dry_run:
                 _forget_uses(opened, policy)
             if json:
-                emit_json([_to_json(v, plans.get(v.build), removed.get(v.build)) for v in verdicts])
+                emit_json([_to_json(v, plans.get(v.release), removed.get(v.release)) for v in verdicts])
             else:
                 _print(opened, verdicts, plans, every=every, removed=None if dry_run else removed)
 
 
 def _remove(
-    library: Library, policy: RetentionPolicy, pinned: Sequence[str], plans: dict[str, RemovalPlan]
-) -> tuple[dict[str, list[str]], list[Verdict]]:
+    library: Library, policy: RetentionPolicy, pinned: Sequence[ReleaseId], plans: dict[ReleaseId, RemovalPlan]
+) -> tuple[dict[ReleaseId, list[str]], list[Verdict]]:
     """Take back what was planned, as far as it still goes: while somebody decided, it may have been asked for."""
-    removed: dict[str, list[str]] = {}
+    removed: dict[ReleaseId, list[str]] = {}
     verdicts = plan_pruning(library, policy, pinned=pinned)
     for verdict in verdicts:
-        if verdict.goes and verdict.build in plans:
+        if verdict.goes and verdict.release in plans:
             try:
-                removed[verdict.build] = remove_build(library, verdict.build, reason=f"prune: {verdict.reason}")
+                reason = f"prune: {verdict.reason}"
+                removed[verdict.release] = remove_build(library, str(verdict.release), reason=reason)
             except NotFoundError:
                 continue  # somebody else was faster
     return removed, verdicts
@@ -99,22 +107,22 @@ def _forget_uses(library: Library, policy: RetentionPolicy) -> None:
 def _print(
     library: Library,
     verdicts: Sequence[Verdict],
-    plans: dict[str, RemovalPlan],
+    plans: dict[ReleaseId, RemovalPlan],
     *,
     every: bool,
-    removed: dict[str, list[str]] | None = None,
+    removed: dict[ReleaseId, list[str]] | None = None,
     error: bool = False,
 ) -> None:
     """Print one line a build; on standard error what is asked about."""
     target = console if error else out
     expires = utc(library.store.now() + DEFAULT_GRACE)[:16].replace("T", " ")
     for verdict in verdicts:
-        plan = plans.get(verdict.build)
+        plan = plans.get(verdict.release)
         if not verdict.goes or plan is None:
             if every:
                 target.print(f"{plain(verdict.title)}: [green]stays[/]: {plain(verdict.reason)}")
             continue
-        word = "goes" if removed is None else "removed" if verdict.build in removed else "gone before"
+        word = "goes" if removed is None else "removed" if verdict.release in removed else "gone before"
         target.print(
             f"{plain(verdict.title)}: [yellow]{word}[/]: {plain(verdict.reason)}; {plan.blobs} files"
             f" ({decimal(plan.bytes)}) that nothing else names"
@@ -131,6 +139,7 @@ def _print(
 def _to_json(verdict: Verdict, plan: RemovalPlan | None, records: list[str] | None) -> dict[str, object]:
     return {
         "build": verdict.build,
+        "product": verdict.release.product,
         "release": verdict.title,
         "goes": verdict.goes,
         "reason": verdict.reason,

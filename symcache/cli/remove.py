@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -44,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def remove(
-    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD|RECORD]...")] = None,
+    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD|PRODUCT:BUILD|RECORD]...")] = None,
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")] = False,
@@ -65,43 +66,45 @@ def remove(
             return
         if not names:
             raise UsageError("no build is named", hint="`symcache releases` lists what there is")
+        names = list({opened.release_id(name): name for name in names}.values())  # before any is taken back
         if dry_run:
-            _show_plans(opened, plan_removal(opened, names), json)
+            _show_plans(opened, names, json)
             return
         if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-            _print_plans(console, opened, plan_removal(opened, names))
+            _print_plans(console, opened, names, plan_removal(opened, names))
             if not typer.confirm("remove it?", err=True):
                 console.print("nothing was removed")
                 raise typer.Exit(1)
-        removed = {build: remove_build(opened, build, reason=reason) for build in names}
+        removed = {name: remove_build(opened, name, reason=reason) for name in names}
         if json:
-            emit_json({build: {"records": ids} for build, ids in removed.items()})
+            emit_json({name: {"records": ids} for name, ids in removed.items()})
             return
-        for build, ids in removed.items():
+        for name, ids in removed.items():
             out.print(
-                f"{plain(build)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace,"
-                f" until then `symcache remove --undo {plain(build)}` brings it back"
+                f"{plain(name)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace,"
+                f" until then `symcache remove --undo {plain(shlex.quote(name))}` brings it back"
             )
 
 
-def _show_plans(library: Library, plans: Sequence[RemovalPlan], json: bool) -> None:
+def _show_plans(library: Library, names: Sequence[str], json: bool) -> None:
+    plans = plan_removal(library, names)
     if not json:
-        _print_plans(out, library, plans)
+        _print_plans(out, library, names, plans)
         return
     expires = _expires(library)
     emit_json(
         {
-            p.build: {"records": p.records, "images": p.images, "blobs": p.blobs, "bytes": p.bytes, "expires": expires}
-            for p in plans
+            name: {"records": p.records, "images": p.images, "blobs": p.blobs, "bytes": p.bytes, "expires": expires}
+            for name, p in zip(names, plans, strict=True)
         }
     )
 
 
-def _print_plans(target: Console, library: Library, plans: Sequence[RemovalPlan]) -> None:
+def _print_plans(target: Console, library: Library, names: Sequence[str], plans: Sequence[RemovalPlan]) -> None:
     expires = _expires(library)[:16].replace("T", " ")
-    for p in plans:
+    for name, p in zip(names, plans, strict=True):
         target.print(
-            f"{plain(p.build)}: {len(p.records)} records, {p.images} images; {p.blobs} files ({decimal(p.bytes)}) that"
+            f"{plain(name)}: {len(p.records)} records, {p.images} images; {p.blobs} files ({decimal(p.bytes)}) that"
             f" nothing else names, which `symcache gc` may free from {expires} UTC on"
         )
 
@@ -132,7 +135,14 @@ def _list_removed(library: Library, json: bool) -> None:
     if json:
         emit_json(
             [
-                {"build": r.build, "record": r.record, "source": r.source, "finished": r.finished, "removed": r.removed}
+                {
+                    "build": r.build,
+                    "product": r.release.product,
+                    "record": r.record,
+                    "source": r.source,
+                    "finished": r.finished,
+                    "removed": r.removed,
+                }
                 for r in rows
             ]
         )
@@ -142,5 +152,7 @@ def _list_removed(library: Library, json: bool) -> None:
         return
     table = Table("build", "record", "harvested", "removed", "source")
     for r in rows:
-        table.add_row(r.build, r.record[:12], plain(r.finished[:19]), plain(r.removed[:19]), plain(r.source))
+        several = any(other.build == r.build and other.release != r.release for other in rows)
+        name = plain(str(r.release)) if several else r.build
+        table.add_row(name, r.record[:12], plain(r.finished[:19]), plain(r.removed[:19]), plain(r.source))
     out.print(table)

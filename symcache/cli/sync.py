@@ -32,7 +32,7 @@ from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.library import Library
-from symcache.model import APPLE_BUILD
+from symcache.model import APPLE_BUILD, MACOS
 from symcache.scratch import ScratchFolder
 from symcache.verify import Expectations
 from symcache_provisioning import (
@@ -115,7 +115,8 @@ def sync(
         inventory = Inventory.load()
         published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
         name_some("note", published.problems)
-        targets = select_builds(published, expectations.sync, always=expectations.expected_builds, only=builds or ())
+        always = [r.build for r in expectations.expected_releases if r.product == MACOS]
+        targets = select_builds(published, expectations.sync, always=always, only=builds or ())
         options = ["--library", library_location(library)]
         options += [n for n, on in (("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)) if on]
         options += ["--staging", str(staging)] if staging else []
@@ -134,11 +135,20 @@ def sync(
                 dry_run=dry_run,
             )
             # What is there already, too: `prune` wants to know when it came out.
-            runner.note([published.builds[r.build] for r in opened.releases() if r.build in published.builds])
-            for report in runner.run(targets):
-                reports.append(report)
-                if not json:
-                    _print(report)
+            held = [r.build for r in opened.releases() if r.id.product == MACOS]
+            runner.note([published.builds[build] for build in held if build in published.builds])
+            ended: BaseException | None = None
+            try:
+                for report in runner.run(targets):
+                    reports.append(report)
+                    if not json:
+                        _print(report)
+            except (KeyboardInterrupt, SymcacheError) as error:
+                ended = error  # what came of the builds before is told first
+                if len(reports) < len(targets):
+                    why = "the run was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+                    state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                    reports.append(BuildReport(targets[len(reports)], state, why))
             machines = runner.machines
         if junit_file is not None:
             junit.write_junit("sync", [_case(r) for r in reports], junit_file)
@@ -146,6 +156,8 @@ def sync(
             emit_json({"builds": [_to_json(r) for r in reports], "machines": [_machine_json(m) for m in machines]})
         elif not reports:
             out.print("no published build is wanted")
+        if ended is not None:
+            raise ended
         if code := _exit_code(reports, machines, dry_run=dry_run):
             raise typer.Exit(code)
 

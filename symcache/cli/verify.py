@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD]...")] = None,
+    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD|PRODUCT:BUILD]...")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Every build of the library, and every one that --releases expects (default).")
     ] = False,
@@ -273,12 +273,13 @@ def _show(report: VerifyReport) -> None:
     if report.releases:
         table = Table("build", "version", "images", "shared caches", "verdict")
         for release in report.releases:
-            count = sum(f.build == release.build for f in report.findings)
+            count = sum(map(release.has, report.findings))
             caches = ", ".join(f"{c['family']} {c['arch']}" for c in release.caches if c["uuid"])
+            name = release.build
+            if report.builds.count(name) > 1:
+                name = f"{release.product}:{name}"
             verdict = f"[red]{count} findings[/]" if count else "[green]complete[/]"
-            table.add_row(
-                plain(release.build), plain(release.version), str(release.images), plain(caches) or "-", verdict
-            )
+            table.add_row(plain(name), plain(release.version), str(release.images), plain(caches) or "-", verdict)
         out.print(table)
     if report.modules:
         table = Table("module", "UUID", "from")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from symcache.client.repairing import fetch_from
     from symcache.client.session import http_session
     from symcache.client.uploading import PushedFile, push
-    from symcache.client.urls import is_http_url, split_tokens
+    from symcache.client.urls import is_http_url, split_tokens, without_password
 
 __all__ = [
     "FetchedImage",
@@ -35,6 +35,7 @@ __all__ = [
     "push",
     "read_url",
     "split_tokens",
+    "without_password",
 ]
 
 # An HTTP library takes longer to import than a dump takes to open from a warm cache.
@@ -50,6 +51,6 @@ __getattr__ = late_imports(
         "repairing": ("fetch_from",),
         "session": ("http_session",),
         "uploading": ("PushedFile", "push"),
-        "urls": ("is_http_url", "split_tokens"),
+        "urls": ("is_http_url", "split_tokens", "without_password"),
     },
 )

@@ -14,7 +14,9 @@ import aiohttp
 
 from symcache.client.body import CONTENT_RANGE, chunks, read_body
 from symcache.client.session import http_session
+from symcache.client.urls import without_password
 from symcache.errors import IntegrityError, RemoteError, StorageError
+from symcache.text import excerpt
 
 __all__ = ["download", "read_url"]
 
@@ -30,18 +32,22 @@ class _CutError(Exception):
 
 
 def read_url(url: str, limit: int) -> bytes:
-    """Return what lies at a URL as it is sent, of at most `limit` bytes. Raises RemoteError."""
+    """Return what lies at a URL as it is sent, of at most `limit` bytes. Raises RemoteError that names no password."""
+    shown = without_password(url)
 
     async def fetch() -> bytes:
         async with http_session(total_seconds=_SECONDS) as session, session.get(url) as response:
             if response.status != 200:
-                raise RemoteError(f"{url}: answers {response.status} {response.reason}", hint="check the URL")
-            return await read_body(response, limit, url)
+                raise RemoteError(f"{shown}: answers {response.status} {response.reason}", hint="check the URL")
+            return await read_body(response, limit, shown)
 
     try:
         return asyncio.run(fetch())
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise RemoteError(f"{url}: {error or type(error).__name__}", hint="check the URL and the network") from error
+        raise RemoteError(
+            f"{shown}: {excerpt(without_password(str(error))) or type(error).__name__}",
+            hint="check the URL and the network",
+        ) from error
     except IntegrityError as error:
         raise RemoteError(str(error), hint="check the URL") from error
 

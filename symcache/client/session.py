@@ -118,6 +118,11 @@ async def _check_redirect(
     target = _target(response)
     if target is None:
         return  # aiohttp does not follow it either
+    if target.scheme not in {"http", "https"}:
+        raise RedirectError(
+            f"{source.origin()}: redirects to an address of {target.scheme}:, and not of a web server",
+            hint="tell whoever runs the server",
+        )
     where = f"{source.origin()}: redirects to {target.scheme}://{target.raw_host}"
     if target.scheme != "https" and source.scheme == "https":
         raise RedirectError(f"{where}, and https is only left for https", hint="tell whoever runs the server")

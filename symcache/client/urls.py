@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["is_http_url", "retry_after", "split_tokens"]
+__all__ = ["is_http_url", "retry_after", "split_tokens", "without_password"]
 
 _LONGEST_WAIT = 60
 
@@ -41,3 +42,8 @@ def split_tokens(urls: Iterable[str]) -> tuple[list[str], dict[str, str]]:
         if "@" in parts.netloc and (token := unquote(parts.password or parts.username or "")):
             tokens[bare] = token
     return plain, tokens
+
+
+def without_password(text: str) -> str:
+    """Return text to be shown, without user and password of the URLs in it, well-formed or not."""
+    return re.sub(r"//[^/?#\s]*@", "//", text)

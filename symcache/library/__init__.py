@@ -10,7 +10,7 @@ from symcache.library.exporting import export_device_support, export_raw_caches
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport, Subset, fsck
 from symcache.library.gc import DEFAULT_GRACE, MINIMUM_GRACE, GcReport, gc
 from symcache.library.ingest import ingest
-from symcache.library.library import Library
+from symcache.library.library import Library, several_releases
 from symcache.library.origin import stage_origin
 from symcache.library.preferences import prefer
 from symcache.library.reextract import ReextractResult, reextract
@@ -75,6 +75,7 @@ __all__ = [
     "removals",
     "remove_build",
     "repair",
+    "several_releases",
     "stage_origin",
     "stage_paths",
     "stats",

@@ -9,7 +9,7 @@ reads from their names (PlatformDarwin::ParseVersionBuildDir), and takes what ha
 from __future__ import annotations
 
 import plistlib
-import unicodedata
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,19 +21,20 @@ from symcache.dyld import canonical_arch
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library.export_files import Exported, ExportedFile, Progress, placing, write_files
 from symcache.library.library import Library
-from symcache.model import uuid_text
+from symcache.model import ReleaseId, uuid_text
 from symcache.text import excerpt
 
 __all__ = ["export_device_support", "export_raw_caches"]
 
 _SUFFIX = " DeviceSupport"
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 _LONGEST_NAME, _LONGEST_PATH = 255, 1024
 """Bytes: NAME_MAX and PATH_MAX of macOS."""
 
 
 def export_device_support(
     library: Library,
-    build: str,
+    name: str,
     target: Path,
     *,
     archs: Sequence[str] = (),
@@ -42,19 +43,20 @@ def export_device_support(
 ) -> Exported:
     """Write a folder for each architecture of a release below `target`, which is one for all systems, or holds such.
 
-    Nothing that is there is touched, and a folder is there when all of it is. Raises NotFoundError, UsageError for
-    what is there already, IntegrityError for a record that gives no names of folders, StorageError.
+    Nothing that is there is touched, and a folder is there when all of it is. Raises as `Library.release_id`, also
+    UsageError for what is there already, IntegrityError for a record that gives no names of folders, StorageError.
     """
-    records = _records(library, build)
+    release = library.release_id(name)
+    build, records = release.build, library.catalog.records_of(release)
     wanted = tuple(canonical_arch(a) for a in archs)
     title = f"{_component(build, 'version', records[-1].version)} ({build})"
-    product = _component(build, "product", records[-1].product) + _SUFFIX
+    product = _component(build, "product", release.product) + _SUFFIX
     parent = target if target.name.endswith(_SUFFIX) else target / _component(build, "folder name", product)
     result = Exported()
     listed, cache_archs = _listed(library, records)
     folders: dict[str, dict[str, ExportedFile]] = {}
     archs_of: dict[str, str] = {}
-    for image in _images(library, build, records):
+    for image in _images(library, release, records):
         if cache is not None and image.cache_uuid != cache:
             continue
         arch = cache_archs[image.cache_uuid] if image.cache_uuid else image.arch
@@ -91,7 +93,7 @@ def export_device_support(
 
 def export_raw_caches(
     library: Library,
-    build: str,
+    name: str,
     target: Path,
     *,
     archs: Sequence[str] = (),
@@ -106,7 +108,9 @@ def export_raw_caches(
     result = Exported()
     files: dict[Path, tuple[ExportedFile, CacheFileRow]] = {}
     headers_only = set()
-    for record in _records(library, build):
+    release = library.release_id(name)
+    build = release.build
+    for record in library.catalog.records_of(release):
         for row in library.catalog.cache_files_of_record(record.id):
             if (wanted and canonical_arch(row.arch) not in wanted) or (cache is not None and row.cache_uuid != cache):
                 continue
@@ -137,21 +141,16 @@ def export_raw_caches(
     return result
 
 
-def _records(library: Library, build: str) -> list[HarvestRow]:
-    records = library.catalog.records_of(build)
-    if not records:
-        raise NotFoundError(f"{build}: the library has nothing of it", hint="`symcache releases` lists what it has")
-    return records
-
-
-def _images(library: Library, build: str, records: Sequence[HarvestRow]) -> Iterator[Occurrence]:
+def _images(library: Library, release: ReleaseId, records: Sequence[HarvestRow]) -> Iterator[Occurrence]:
     """Yield the images of a release: of each place in it the content that is served."""
+    ids = {record.sha256 for record in records}
     uuids = dict.fromkeys(o.uuid for r in records for o in library.catalog.objects_of(r.id) if o.uuid)
     for uuid in uuids:
         seen = set()
-        for content in library.catalog.believed(uuid, build=build):
+        for content in library.catalog.believed(uuid, build=release.build):
             place = content.cache_uuid, content.path, content.arch, content.kind
-            if place not in seen and not content.rival:
+            # Another system of the same build number may have the image, too.
+            if content.record in ids and place not in seen and not content.rival:
                 seen.add(place)
                 yield content
 
@@ -178,13 +177,13 @@ def _listed(
 
 
 def _relative(path: str, result: Exported) -> Path | None:
-    """Return a path of a system as one below a folder; what would leave that, or cannot be a path, is a problem."""
+    """Return a path of a system as one below a folder; what would leave that, or is no path of a Mac, is a problem."""
     parts = path.split("/")[1:]
     sizes = [len(p.encode("utf-8", "surrogateescape")) for p in parts]
     if (
         not path.startswith("/")
         or not parts
-        or any(p in {"", ".", ".."} or "\0" in p for p in parts)
+        or any(p in {"", ".", ".."} or _CONTROL.search(p) for p in parts)
         or max(sizes) > _LONGEST_NAME
         or sum(sizes) + len(sizes) > _LONGEST_PATH
     ):
@@ -198,7 +197,7 @@ def _component(build: str, what: str, name: str) -> str:
     if (
         name in {"", ".", ".."}
         or "/" in name
-        or any(unicodedata.category(c) == "Cc" for c in name)
+        or _CONTROL.search(name)
         or len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME
     ):
         raise IntegrityError(

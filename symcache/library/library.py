@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import BinaryIO, Self
 from uuid import UUID
 
 from symcache.catalog import Catalog, CollectedImage, Conflict, Occurrence, ReleaseRow
-from symcache.errors import StorageError
+from symcache.errors import NotFoundError, StorageError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import snapshots
 from symcache.library.record_log import RecordReader
 from symcache.library.results import Found, StoredCacheFile
 from symcache.library.user_dirs import catalog_path, writer_id
-from symcache.model import Kind, Record
+from symcache.model import Kind, Record, ReleaseId
 from symcache.store import (
     MARKER,
     PATIENCE,
@@ -30,8 +31,9 @@ from symcache.store import (
     read_library_id,
     write_record,
 )
+from symcache.text import excerpt
 
-__all__ = ["Found", "Library", "StoredCacheFile"]
+__all__ = ["Found", "Library", "StoredCacheFile", "several_releases"]
 
 _MANY = 8
 """Records that are folded at one go into an empty catalog."""
@@ -241,8 +243,23 @@ class Library:
         return self.catalog.by_name(pattern, limit, kind=kind, build=build, cache=cache, arch=arch)
 
     def releases(self) -> list[ReleaseRow]:
-        """Return the builds that the library holds something of, newest first."""
+        """Return the releases that the library holds something of, newest first."""
         return self.catalog.releases()
+
+    def release_id(self, name: str) -> ReleaseId:
+        """Return the release that is meant by a build, or by `PRODUCT:BUILD`, which is how any is meant for certain.
+
+        Raises NotFoundError where the library has nothing of it, and UsageError for a build of several systems.
+        """
+        meant = self.catalog.releases_named(name)
+        if not meant:
+            raise NotFoundError(
+                f"{excerpt(name, 130)}: the library has nothing of this build",
+                hint="`symcache releases` lists what it has",
+            )
+        if len(meant) > 1:
+            raise several_releases(name, meant)
+        return meant[0]
 
     def conflicts(self) -> list[Conflict]:
         """Return every UUID whose contents contradict each other."""
@@ -266,3 +283,11 @@ class Library:
     def materialize(self, sha256: str, size: int, target: Path) -> None:
         """Write the checked content of a blob to `target`, whole or not at all."""
         decode_to(self.store, sha256, size, target)
+
+
+def several_releases(name: str, releases: Sequence[ReleaseId]) -> UsageError:
+    """Return the error that says which releases a build may be of."""
+    return UsageError(
+        f"{name}: is a build of {' and of '.join(excerpt(r.product) for r in releases)}",
+        hint=f"name the one that is meant: {', '.join(shlex.quote(excerpt(str(r))) for r in releases)}",
+    )

@@ -29,6 +29,7 @@ class ReextractResult:
     """What became of a release."""
 
     build: str
+    product: str
     records: list[str] = field(default_factory=list)
     """Ids of the new records."""
     images: int = 0
@@ -40,21 +41,18 @@ class ReextractResult:
 
 
 def reextract(
-    library: Library, build: str, *, force: bool = False, progress: Callable[[int, int], None] | None = None
+    library: Library, name: str, *, force: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> ReextractResult:
-    """Redo every shared cache of a build whose images are of an earlier revision, or all of them if `force`.
+    """Redo every shared cache of a release whose images are of an earlier revision, or all of them if `force`.
 
-    Every harvest record of the build that changes is superseded by a new one. What cannot be extracted keeps its
-    earlier content. Raises NotFoundError when the build or its raw caches are not there, or are removed meanwhile, and
-    IncompleteError when another harvest has taken the place of one of them.
+    Every harvest record of it that changes is superseded by a new one. What cannot be extracted keeps its
+    earlier content. Raises as `Library.release_id`; NotFoundError also when its raw caches are not there, or are
+    removed meanwhile, and IncompleteError when another harvest has taken the place of one of them.
     """
     library.refresh()
-    rows = library.catalog.records_of(build)
-    if not rows:
-        raise NotFoundError(
-            f"{build}: the library has nothing of this build", hint="`symcache releases` lists what it has"
-        )
-    result, kept, unnamed = ReextractResult(build), 0, False
+    release = library.release_id(name)
+    rows, build = library.catalog.records_of(release), release.build
+    result, kept, unnamed = ReextractResult(build, release.product), 0, False
     for row in rows:
         key = library.catalog.first_key_of(row.id)
         place = RecordKey.parse(key)

@@ -14,7 +14,7 @@ __all__ = ["continue_partial", "listed_image", "object_order"]
 def continue_partial(
     library: Library, staged: Staged, objects: list[ObjectEntry], cache_files: list[CacheFile]
 ) -> tuple[int, tuple[str, ...]]:
-    """Take over what earlier, partial harvests of the same source and build have and this one lacks.
+    """Take over what earlier, partial harvests of the same source and release have and this one lacks.
 
     Adds to both lists; returns (images taken over, ids of the records that are thereby superseded). A partial record
     that holds anything that is neither here nor in this manifest stays beside this one.
@@ -25,7 +25,7 @@ def continue_partial(
     have = {_object_key(o) for o in objects}
     raw = {(f.name, f.cache_uuid) for f in cache_files}
     carried, supersedes = 0, []
-    for key, identity in library.catalog.partial_harvests(staged.release.build, encodable(staged.source)):
+    for key, identity in library.catalog.partial_harvests(staged.release.id, encodable(staged.source)):
         place = RecordKey.parse(key)
         if place is None:
             continue

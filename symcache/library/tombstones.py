@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from symcache import __version__
-from symcache.catalog import HarvestRow
-from symcache.errors import NotFoundError
 from symcache.library.library import Library
 from symcache.library.user_dirs import now, operator
-from symcache.model import TombstoneRecord
+from symcache.model import ReleaseId, TombstoneRecord
 from symcache.store import blob_key
 
 __all__ = ["RemovalPlan", "plan_removal", "remove_build", "take_back"]
@@ -21,9 +19,9 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What removing a build would do."""
+    """What removing a release would do."""
 
-    build: str
+    release: ReleaseId
     records: list[str]
     images: int
     """As `ReleaseRow` counts them."""
@@ -32,39 +30,37 @@ class RemovalPlan:
     bytes: int
     """What they take there."""
 
+    @property
+    def build(self) -> str:
+        """Of the release."""
+        return self.release.build
 
-def plan_removal(library: Library, builds: Sequence[str]) -> list[RemovalPlan]:
-    """Return what removing these builds, one after the other, would do. Raises NotFoundError."""
+
+def plan_removal(library: Library, names: Sequence[str]) -> list[RemovalPlan]:
+    """Return what removing these releases, one after the other, would do. Raises as `Library.release_id`."""
     library.refresh()
-    images = {r.build: r.listed for r in library.releases()}
+    images = {r.id: r.listed for r in library.releases()}
     plans: list[RemovalPlan] = []
     numbers: list[int] = []
     freed: set[str] = set()
-    for build in builds:
-        rows = _records_of(library, build)
+    for release in map(library.release_id, names):
+        rows = library.catalog.records_of(release)
         numbers += [row.id for row in rows]
         blobs = [sha256 for sha256 in library.catalog.blobs_of_only(numbers) if sha256 not in freed]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stat") as pool:
             stats = list(pool.map(lambda sha256: library.store.stat(blob_key(sha256)), blobs))
         size = sum(stat.stored_size for stat in stats if stat)
-        plans.append(RemovalPlan(build, sorted(r.sha256 for r in rows), images[build], len(blobs), size))
+        plans.append(RemovalPlan(release, sorted(r.sha256 for r in rows), images[release], len(blobs), size))
         freed.update(blobs)
     return plans
 
 
-def _records_of(library: Library, build: str) -> list[HarvestRow]:
-    rows = library.catalog.records_of(build)
-    if not rows:
-        raise NotFoundError(
-            f"{build}: the library has nothing of this build", hint="`symcache releases` lists what it has"
-        )
-    return rows
-
-
-def remove_build(library: Library, build: str, *, reason: str = "") -> list[str]:
-    """Take back every record of a build: a tombstone. Returns the ids of the records. Raises NotFoundError."""
+def remove_build(library: Library, name: str, *, reason: str = "") -> list[str]:
+    """Take back every record of a release: a tombstone. Returns their ids. Raises as `Library.release_id`."""
     library.refresh()
-    ids = sorted(row.sha256 for row in _records_of(library, build))
+    release = library.release_id(name)
+    build = release.build
+    ids = sorted(row.sha256 for row in library.catalog.records_of(release))
     take_back(library, ids, build, reason)
     # What was made of these records meanwhile could not be named: its maker looks for the tombstone, and this for it.
     while made := library.catalog.superseding(ids):

@@ -14,7 +14,7 @@ from symcache.catalog import Removal
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError, UsageError
 from symcache.library.clock import StoreClock
 from symcache.library.ingest import absent_blobs, seal
-from symcache.library.library import Library
+from symcache.library.library import Library, several_releases
 from symcache.library.storing import StoredAll
 from symcache.library.user_dirs import operator
 from symcache.model import HarvestRecord
@@ -30,6 +30,7 @@ class RestoredRecord:
     """A harvest that counts again."""
 
     build: str
+    product: str
     record: str
     """Id of the new record."""
     removed: str
@@ -48,19 +49,22 @@ def removals(library: Library) -> list[Removal]:
 
 
 def undo_removal(library: Library, what: str) -> list[RestoredRecord]:
-    """Have the removed harvests of a build count again, or the one whose id starts with `what`.
+    """Have the removed harvests of a build or `PRODUCT:BUILD` count again, or the one whose id starts with `what`.
 
     Raises NotFoundError where there is none, or nothing of it is left in the store, and UsageError where several
     removals could be meant.
     """
     known = removals(library)
-    chosen = [r for r in known if r.build == what]
+    chosen = [r for r in known if r.release.is_meant_by(what)]
     if not chosen and re.fullmatch(r"[0-9a-f]{8,64}", what.lower()):
         chosen = [r for r in known if r.record.startswith(what.lower())]
     if not chosen:
         raise NotFoundError(
             f"{what}: nothing of this name is removed", hint="`symcache remove --undo` lists what was removed"
         )
+    releases = sorted({r.release for r in chosen})
+    if len(releases) > 1:
+        raise several_releases(what, releases)
     if len({r.tombstone for r in chosen}) > 1:
         several = ", ".join(f"{r.record[:12]} (removed {r.removed[:19]})" for r in chosen[-_LISTED:])
         raise UsageError(f"{what}: was removed more than once", hint=f"name the record that is meant: {several}")
@@ -91,4 +95,5 @@ def _restore(library: Library, removal: Removal) -> RestoredRecord:
         raise IncompleteError(f"{removal.build}: was removed again meanwhile", hint="run the same command again")
     identity, restored = sealed
     lost = list(restored.problems[len(record.problems) :])
-    return RestoredRecord(removal.build, identity, removal.record, restored.sealed, len(restored.objects), lost)
+    product, build = removal.release
+    return RestoredRecord(build, product, identity, removal.record, restored.sealed, len(restored.objects), lost)

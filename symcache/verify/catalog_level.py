@@ -31,6 +31,7 @@ def summary_of(release: ReleaseHoldings) -> ReleaseSummary:
             }
             for u in release.units
         ],
+        release.product,
     )
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.catalog import Catalog, Occurrence
-from symcache.errors import SharedCacheError, StorageError
+from symcache.errors import NotFoundError, SharedCacheError, StorageError
 from symcache.library import Library
+from symcache.model import MACOS, ReleaseId
 from symcache.scratch import ScratchFolder
 from symcache.verify.catalog_level import check_images, check_release, summary_of
 from symcache.verify.contents import Content, check_content
@@ -39,7 +40,9 @@ def verify(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Check the named builds; without any, all that the library holds and all that the site's table expects.
+    """Check the named releases; without any, all that the library holds and all that the site's table expects.
+
+    Each is named by its build, or `PRODUCT:BUILD`: raises UsageError for a build of several systems.
 
     An empty library, an absent build and a record that cannot be read are findings, never a silent pass. Level `bytes`
     writes each kept raw cache in turn to a folder below `scratch` (default: the system's temporary folder). Nothing is
@@ -51,17 +54,18 @@ def verify(
         unreadable = library.unreadable | checked.unreadable
         report.add(Finding(FindingCode.UNREADABLE_RECORD, f"{k}: {why}") for k, why in sorted(unreadable.items()))
         report.add(Finding(FindingCode.RECORD_MISSING, reason) for _, reason in sorted(library.lost().items()))
-        held = {r.build: r.listed for r in checked.releases()}
-        wanted = list(dict.fromkeys(builds or [*held, *expectations.expected_builds]))
-        if not wanted:
+        held = {r.id: r.listed for r in checked.releases()}
+        wanted, absent = _wanted(checked, builds, held, expectations)
+        report.add(map(_absent, absent))
+        if not wanted and not absent:
             report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
-        run = _Run(checked, level, report, progress, sum(held.get(b, 0) for b in wanted))
+        run = _Run(checked, level, report, progress, sum(held.get(r, 0) for r in wanted))
         # Decoding and hashing leave the interpreter alone, so threads do; an object store is waited for, not computed.
         threads = jobs or (_REMOTE_JOBS if "://" in library.store.location else os.cpu_count() or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="verify") as run.pool:
             try:
-                for build in wanted:
-                    _release(run, build, expectations, scratch)
+                for release in wanted:
+                    _release(run, release, expectations, scratch)
             except BaseException:
                 run.pool.shutdown(cancel_futures=True)
                 raise
@@ -89,15 +93,37 @@ def _from_records(library: Library, level: Level, scratch: Path | None) -> Itera
             raise StorageError(f"{folder}: no room for a catalog: {error}", hint=hint) from error
 
 
-def _release(run: _Run, build: str, expectations: Expectations, scratch: Path | None) -> None:
-    release = gather(run.library, build)
+def _wanted(
+    library: Library, names: Sequence[str], held: Iterable[ReleaseId], expectations: Expectations
+) -> tuple[list[ReleaseId], list[str]]:
+    """Return the releases to look at, and the names of which the library has nothing. Raises UsageError."""
+    wanted, absent = dict.fromkeys([] if names else held), dict[str, None]()
+    for name in names:
+        try:
+            wanted[library.release_id(name)] = None
+        except NotFoundError:
+            absent[name] = None
+    if not names:
+        expected = map(str, expectations.expected_releases)
+        absent = dict.fromkeys(name for name in expected if not any(r.is_meant_by(name) for r in wanted))
+    return list(wanted), list(absent)
+
+
+def _absent(name: str) -> Finding:
+    product, _, build = name.rpartition(":")
+    name = build if product in {"", MACOS} else name
+    text = f"{name}: expected, but nothing of it was harvested"
+    return Finding(FindingCode.NO_HARVEST, text, build, product=product)
+
+
+def _release(run: _Run, wanted: ReleaseId, expectations: Expectations, scratch: Path | None) -> None:
+    release = gather(run.library, wanted)
     if release is None:
-        text = f"{build}: expected, but nothing of it was harvested"
-        run.report.add([Finding(FindingCode.NO_HARVEST, text, build)])
+        run.report.add([_absent(str(wanted))])
         return
     run.report.releases.append(summary_of(release))
     findings, notes = check_release(release, expectations)
-    run.report.add(findings)
+    run.report.add(findings, release.product)
     run.report.notes += notes
     run.release(release, scratch)
 
@@ -120,27 +146,27 @@ class _Run:
     def release(self, release: ReleaseHoldings, scratch: Path | None) -> None:
         """Check the images of one release."""
         findings, stored = check_images(release)
-        self.report.add(findings)
+        self.report.add(findings, release.product)
         if self.level is Level.CATALOG:
             self._advance(len(stored), 0)
             return
         raw = [unit for unit in release.units if unit.kept]
         files = {id(unit): check_files(self.library, release.build, unit) for unit in raw}
-        self.report.add(finding for found in files.values() for finding in found)
+        self.report.add((finding for found in files.values() for finding in found), release.product)
         if self.level is Level.BYTES and raw:
             with ScratchFolder("verify", scratch) as folder:
                 for unit in raw:
                     found = files[id(unit)]
                     with materialised(self.library, release.build, unit, Path(folder), found, self.pool) as cache:
-                        self.report.add(found)
+                        self.report.add(found, release.product)
                         if cache is None:
                             continue
                         mine = [o for o in stored if o.cache_uuid == unit.cache_uuid]
                         stored = [o for o in stored if o.cache_uuid != unit.cache_uuid]
-                        self._contents(release.build, mine, cache, len(stored))
-        self._contents(release.build, stored, None, 0)
+                        self._contents(release.id, mine, cache, len(stored))
+        self._contents(release.id, stored, None, 0)
 
-    def _contents(self, build: str, stored: Iterable[Occurrence], cache: RawCache | None, later: int) -> None:
+    def _contents(self, release: ReleaseId, stored: Iterable[Occurrence], cache: RawCache | None, later: int) -> None:
         """Check each content once; say of every image that has a bad one what is wrong with it."""
         by_content: dict[int, list[Occurrence]] = {}
         for occurrence in stored:
@@ -160,7 +186,11 @@ class _Run:
         for key, occurrences in by_content.items():
             for code, text in self.bad.get(key, ()):
                 self.report.add(
-                    Finding.of_image(code, text, build, o.path, o.arch, o.uuid, o.cache_uuid) for o in occurrences
+                    (
+                        Finding.of_image(code, text, release.build, o.path, o.arch, o.uuid, o.cache_uuid)
+                        for o in occurrences
+                    ),
+                    release.product,
                 )
 
     def _check(self, o: Occurrence, cache: RawCache | None) -> list[Problem]:

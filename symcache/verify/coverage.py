@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from symcache.library import Library
-from symcache.model import uuid_text
+from symcache.model import ReleaseId, uuid_text
 from symcache.verify.catalog_level import check_images, check_release
 from symcache.verify.expectations import FILES, Expectations
 from symcache.verify.findings import Finding, Level, VerifyReport
@@ -67,16 +67,16 @@ class ReleaseCoverage:
 
 
 def release_coverage(
-    library: Library, build: str, expectations: Expectations, *, most_findings: int = 200
+    library: Library, of: ReleaseId, expectations: Expectations, *, most_findings: int = 200
 ) -> ReleaseCoverage | None:
-    """Return what there is of a build, as `verify` at level catalog; None where nothing of it was harvested."""
-    release = gather(library, build)
+    """Return what there is of a release, as `verify` at level catalog; None where nothing of it was harvested."""
+    release = gather(library, of)
     if release is None:
         return None
     report = VerifyReport(Level.CATALOG)
     findings, notes = check_release(release, expectations)
-    report.add(findings)
-    report.add(check_images(release)[0])
+    report.add(findings, of.product)
+    report.add(check_images(release)[0], of.product)
     cells = _cells(release, expectations, report.findings)
     wanted = [c for c in cells if c.state is not CoverageState.UNWANTED]
     state = min((c.state for c in wanted), key=_WORST.index, default=CoverageState.PARTIAL)
@@ -85,7 +85,7 @@ def release_coverage(
     if report.findings and state is CoverageState.COMPLETE:
         state = CoverageState.PARTIAL
     return ReleaseCoverage(
-        build,
+        of.build,
         report.verdict,
         state,
         cells,

@@ -74,7 +74,7 @@ class ReleaseDiff:
 
 
 def diff_releases(library: Library, before: str, after: str) -> ReleaseDiff:
-    """Compare what two builds list. Raises NotFoundError for one that the library has nothing of."""
+    """Compare what two releases list. Raises as `Library.release_id`, NotFoundError for one that was imported only."""
     old, new = _images(library, before), _images(library, after)
     result = ReleaseDiff(before, after)
     for place in sorted({*old, *new}):
@@ -92,10 +92,10 @@ def diff_releases(library: Library, before: str, after: str) -> ReleaseDiff:
     return result
 
 
-def _images(library: Library, build: str) -> dict[_Place, set[UUID | None]]:
-    release = gather(library, build)
+def _images(library: Library, name: str) -> dict[_Place, set[UUID | None]]:
+    release = gather(library, library.release_id(name))
     if release is None:
-        raise NotFoundError(f"{build}: nothing of it in the library", hint="`symcache releases` lists the builds")
+        raise NotFoundError(f"{name}: nothing of it was harvested", hint="`symcache releases` lists the builds")
     found: dict[_Place, set[UUID | None]] = {}
     for unit in release.units:
         for key in unit.expected:

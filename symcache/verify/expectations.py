@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from symcache.dyld import canonical_arch
 from symcache.errors import UsageError
-from symcache.model import Release
-from symcache.verify.policy import BuildName, RetentionPolicy, SyncPolicy, Version, version_number
+from symcache.model import MACOS, Release, ReleaseId, canonical_product
+from symcache.verify.policy import BuildName, ReleaseName, RetentionPolicy, SyncPolicy, Version, version_number
 from symcache.verify.tables import load_table, parse_table
 
 __all__ = [
@@ -72,10 +72,10 @@ class _Bounds(BaseModel):
     products: tuple[str, ...] = ("macOS", "Mac OS X")
 
     def fits(self, product: str, version: str, build: str) -> bool:
+        if canonical_product(product) not in map(canonical_product, self.products):
+            return False
         if self.builds:
             return build in self.builds
-        if product not in self.products:
-            return False
         number = version_number(version)
         return not (self.from_ and number < version_number(self.from_)) and not (
             self.before and number >= version_number(self.before)
@@ -106,7 +106,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     release: tuple[_Entry, ...] = ()
-    expect_builds: tuple[BuildName, ...] = ()
+    expect_builds: tuple[ReleaseName, ...] = ()
     archs: tuple[_Arch, ...] = ()
     families: tuple[_Family, ...] = ()
     sync: SyncPolicy = SyncPolicy()
@@ -135,8 +135,8 @@ class Expectations:
         """What the site wants of each release; empty for every architecture."""
         self.wanted_families = self._site.families
         """Likewise the families of caches. Files outside of caches are wanted in any case."""
-        self.expected_builds = self._site.expect_builds
-        """Builds that the site's table says must be in the library."""
+        self.expected_releases = tuple(dict.fromkeys(map(_release_id, self._site.expect_builds)))
+        """Releases that the site's table says must be in the library."""
         self.sync = self._site.sync
         """Which published builds the site wants."""
         self.retention = self._site.retention
@@ -207,6 +207,12 @@ class Expectations:
             for arch in families[family]
             if must or arch not in required.get(family, ())
         ]
+
+
+def _release_id(name: str) -> ReleaseId:
+    """Return the release that a table names: a build alone is one of macOS."""
+    product, _, build = name.rpartition(":")
+    return ReleaseId(canonical_product(product or MACOS), build)
 
 
 def _check_wanted(site: _Table, name: str) -> None:

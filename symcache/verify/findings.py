@@ -164,6 +164,8 @@ class Finding:
     """Nothing is wrong with what was harvested: other hosts have this, and none of those was."""
     step: str | None = ""
     """What to do; empty for what the code says, None if the message ends with it."""
+    product: str = ""
+    """The system that `build` is of."""
 
     def with_step(self) -> Finding:
         """Return it with a message that ends with the next step."""
@@ -207,6 +209,11 @@ class ReleaseSummary:
     images: int = 0
     caches: list[dict[str, Any]] = field(default_factory=list)
     """`family`, `arch`, `uuid`, `images`, `sealed`, `raw` (whether the raw files were kept)."""
+    product: str = ""
+
+    def has(self, finding: Finding) -> bool:
+        """Return whether a finding is about it."""
+        return (finding.product, finding.build) == (self.product, self.build)
 
 
 @dataclass
@@ -247,9 +254,9 @@ class VerifyReport:
             parts.append(f"{elsewhere} missing that other hosts have, which were not harvested")
         return " and ".join(p for p in parts if p) or "complete"
 
-    def add(self, findings: Iterable[Finding]) -> None:
-        """Add findings, each only once; their messages will end with what to do."""
-        for finding in (f.with_step() for f in findings):
+    def add(self, findings: Iterable[Finding], product: str = "") -> None:
+        """Add findings, of a release of `product` if any, each only once; their messages will end with what to do."""
+        for finding in (replace(f.with_step(), product=f.product or product) for f in findings):
             if finding not in self._known:
                 self._known.add(finding)
                 self.findings.append(finding)
@@ -270,6 +277,6 @@ class VerifyReport:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    """Return a finding as plain data; `elsewhere` only where it is so."""
+    """Return a finding as plain data; `product` and `elsewhere` only where they say something."""
     values = asdict(finding)
-    return {name: value for name, value in values.items() if name != "step" and (name != "elsewhere" or value)}
+    return {n: value for n, value in values.items() if n != "step" and (value or n not in {"elsewhere", "product"})}

@@ -15,7 +15,7 @@ from symcache.catalog import CacheFileRow, HarvestRow, ManifestRow, Occurrence
 from symcache.dyld import canonical_arch
 from symcache.errors import IntegrityError, NotFoundError
 from symcache.library import Library
-from symcache.model import Release, Trust
+from symcache.model import Release, ReleaseId, Trust
 from symcache.store import RecordKey, load_record
 from symcache.verify.expectations import FILES, SYSTEM, family_of_path
 
@@ -82,10 +82,9 @@ class Provenance(BaseModel):
 
 @dataclass
 class ReleaseHoldings:
-    """One build: its records, units, and every content stored under it."""
+    """One release: its records, units, and every content stored under it."""
 
-    build: str
-    product: str
+    id: ReleaseId
     version: str
     records: list[HarvestRow]
     units: list[Unit]
@@ -98,6 +97,16 @@ class ReleaseHoldings:
     """The records that are sealed."""
     parts: dict[int, str]
     """Of records that nothing is wrong with, and that cannot be sealed, what their source lacks by what it is."""
+
+    @property
+    def product(self) -> str:
+        """By its one name."""
+        return self.id.product
+
+    @property
+    def build(self) -> str:
+        """Of the release."""
+        return self.id.build
 
     @property
     def named(self) -> Release:
@@ -117,10 +126,10 @@ class ReleaseHoldings:
         return {k for k in keys if k.cache_uuid is None and k.arch == unit.arch}
 
 
-def gather(library: Library, build: str) -> ReleaseHoldings | None:
-    """Return what the library has of a build, or None if that is nothing."""
+def gather(library: Library, release: ReleaseId) -> ReleaseHoldings | None:
+    """Return what the library has of a release, or None if that is nothing."""
     # What was added or pushed vouches for nothing.
-    records = [r for r in library.catalog.records_of(build) if r.trust is Trust.HARVEST]
+    records = [r for r in library.catalog.records_of(release) if r.trust is Trust.HARVEST]
     if not records:
         return None
     manifests = {r.id: {_key(row) for row in library.catalog.manifest_of(r.id)} for r in records}
@@ -131,11 +140,9 @@ def gather(library: Library, build: str) -> ReleaseHoldings | None:
     for record in records:
         for occurrence in library.catalog.objects_of(record.id):
             stored.setdefault(ListedImage.of(occurrence), []).append(occurrence)
-    newest = records[-1]
     return ReleaseHoldings(
-        build,
-        newest.product,
-        newest.version,
+        release,
+        records[-1].version,
         records,
         _units(manifests, raws, set(sealed)),
         stored,

@@ -8,10 +8,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
-__all__ = ["BuildName", "RetentionPolicy", "SyncPolicy", "Version", "is_beta", "version_number"]
+__all__ = ["BuildName", "ReleaseName", "RetentionPolicy", "SyncPolicy", "Version", "is_beta", "version_number"]
 
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
 BuildName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+ReleaseName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z][A-Za-z0-9 ]{0,31}:)?[A-Za-z0-9._-]{1,64}$")]
+"""A build, or `PRODUCT:BUILD`."""
 _BETA = re.compile(r"[0-9]{1,3}[A-Z](?:5[0-9]{3}[a-z]?|[0-9]{1,4}[a-z])")
 """Apple numbers betas from 5000 on, and ends them with a letter. Security Responses have more digits."""
 _Days = Annotated[int, Field(strict=True, ge=0, le=36500)]
@@ -55,8 +57,8 @@ class RetentionPolicy(BaseModel):
     """Betas and release candidates go so many days after they came out."""
     last: Annotated[int, Field(strict=True, ge=1, le=10000)] | None = None
     """Of each line (major version), so many of the newest released builds stay."""
-    pinned: tuple[BuildName, ...] = ()
-    """Builds that stay whatever the rest says, as those that the table expects do."""
+    pinned: tuple[ReleaseName, ...] = ()
+    """Releases that stay whatever the rest says, as those that the table expects do."""
     requested_days: _Days | None = None
     """What a server was asked for within so many days stays."""
 

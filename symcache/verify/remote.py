@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from symcache.client import StoredImage, SymbolClient, get_document, split_tokens
 from symcache.client.wire import Coverage, Missing, Releases, Response
-from symcache.errors import RemoteError
-from symcache.library import Library
+from symcache.errors import NotFoundError, RemoteError
+from symcache.library import Library, several_releases
+from symcache.model import ReleaseId, canonical_product
 from symcache.verify.expectations import Expectations
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport
 from symcache.verify.holdings import ListedImage, gather
@@ -42,31 +43,38 @@ def remote_holder(urls: Sequence[str], cache_dir: Path) -> Holder:
 
 
 def verify_against_library(
-    library: Library, builds: Sequence[str], urls: Sequence[str], cache_dir: Path
+    library: Library, names: Sequence[str], urls: Sequence[str], cache_dir: Path
 ) -> VerifyReport:
     """Ask servers for every image that the library's manifests list: what production should have, and has.
 
-    Raises RemoteError when a server cannot be reached.
+    Raises RemoteError when a server cannot be reached, and UsageError for a build of several systems.
     """
     report = VerifyReport(Level.CATALOG)
-    wanted = list(dict.fromkeys(builds or [r.build for r in library.releases()]))
+    wanted = list(dict.fromkeys(names or [str(r.id) for r in library.releases()]))
     if not wanted:
         report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
-    for build in wanted:
-        release = gather(library, build)
+    for name in wanted:
+        build = name.rpartition(":")[2]
+        try:
+            release = gather(library, library.release_id(name))
+        except NotFoundError:
+            release = None
         if release is None:
             report.add(
                 [Finding(FindingCode.NO_HARVEST, f"{build}: nothing of it in the library to compare with", build)]
             )
             continue
         expected = sorted({k for unit in release.units for k in unit.expected if k.uuid}, key=str)
-        report.releases.append(ReleaseSummary(build, release.version, len(expected)))
+        report.releases.append(ReleaseSummary(build, release.version, len(expected), product=release.product))
         held: dict[UUID, list[StoredImage]] = {}
         for url in urls:
             with _client(url, cache_dir) as client:
                 for uuid, contents in _holdings(client, list({k.uuid for k in expected if k.uuid})):
                     held.setdefault(uuid, []).extend(contents)
-        report.add(_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held))
+        report.add(
+            (_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held)),
+            release.product,
+        )
     return report
 
 
@@ -82,22 +90,33 @@ def _compare(build: str, key: ListedImage, contents: Sequence[StoredImage]) -> F
     return Finding.of_image(FindingCode.MISSING, text, build, key.path, key.arch, key.uuid, key.cache_uuid)
 
 
-def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Expectations) -> VerifyReport:
-    """Ask servers whether they have builds complete; without any, all that they list. Raises RemoteError."""
+def verify_coverage(urls: Sequence[str], names: Sequence[str], expectations: Expectations) -> VerifyReport:
+    """Ask servers whether they have releases complete; without any, all that they list.
+
+    Raises RemoteError, and UsageError for a build of several systems.
+    """
     report = VerifyReport(Level.CATALOG)
     archs = expectations.archs
     for url in urls:
-        versions = {r.build: r.version for r in _get(url, "releases", Releases).releases}
+        listed = {ReleaseId(canonical_product(r.product), r.build): r for r in _get(url, "releases", Releases).releases}
         server = split_tokens([url])[0][0]
-        wanted = list(dict.fromkeys(builds or [*versions, *expectations.expected_builds]))
-        if not wanted:
+        wanted: dict[ReleaseId, None] = {} if names else dict.fromkeys(listed)
+        for name in names or map(str, expectations.expected_releases):
+            meant = [r for r in listed if r.is_meant_by(name)]
+            if names and len(meant) > 1:
+                raise several_releases(name, meant)
+            if not meant:
+                text = f"{server}: has nothing of {name}"
+                report.add([Finding(FindingCode.NO_HARVEST, text, name.rpartition(":")[2])])
+            wanted |= dict.fromkeys(meant)
+        if not (listed or names or expectations.expected_releases):
             report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{server}: has no release at all")])
-        for build in wanted:
-            if build not in versions:
-                report.add([Finding(FindingCode.NO_HARVEST, f"{server}: has nothing of {build}", build)])
-                continue
-            coverage = _get(url, f"coverage/{quote(build, safe='')}", Coverage)
-            report.releases.append(ReleaseSummary(build, versions[build], coverage.images))
+        for release in wanted:
+            product, build = release
+            # Earlier servers know builds alone, and list each once.
+            named = str(release) if sum(r.build == build for r in listed) > 1 else build
+            coverage = _get(url, f"coverage/{quote(named, safe='')}", Coverage)
+            report.releases.append(ReleaseSummary(build, listed[release].version, coverage.images, product=product))
             for found in coverage.findings:
                 if found.code not in set(FindingCode):
                     raise RemoteError(f"{server}: reports {found.code!r:.60}, unknown here", hint="update symcache")
@@ -116,7 +135,7 @@ def verify_coverage(urls: Sequence[str], builds: Sequence[str], expectations: Ex
                     # A server that tells this says what to do, too.
                     step="" if found.elsewhere is None else None,
                 )
-                report.add([finding])
+                report.add([finding], product)
     return report
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from symcache.text import printable
-from symcache.verify.findings import Finding, VerifyReport
+from symcache.verify.findings import Finding, ReleaseSummary, VerifyReport
 
 __all__ = ["github_lines", "junit_xml", "markdown"]
 
@@ -23,13 +23,12 @@ def junit_xml(report: VerifyReport) -> str:
     Of crash dumps: a suite each, with a case for every module that can be served.
     """
     root = ET.Element("testsuites", name="symcache verify")
-    titles = {r.build: f"{r.version} ({r.build})" for r in report.releases}
-    builds = [*titles, *dict.fromkeys(f.build for f in _all(report) if f.build not in titles)]
-    for build in builds:
-        own = [f for f in report.findings if f.build == build]
-        waived = [w for w in report.waived if w.finding.build == build]
-        release = next((r for r in report.releases if r.build == build), None)
-        title = titles.get(build) or build or "library"
+    looked_at = {(r.product, r.build): r for r in report.releases}
+    for product, build in dict.fromkeys([*looked_at, *((f.product, f.build) for f in _all(report))]):
+        own = [f for f in report.findings if (f.product, f.build) == (product, build)]
+        waived = [w for w in report.waived if (w.finding.product, w.finding.build) == (product, build)]
+        release = looked_at.get((product, build))
+        title = _title(release, report) if release else build or "library"
         suite = ET.SubElement(root, "testsuite", name=_xml(title))
         for cache in release.caches if release else ():
             ET.SubElement(suite, "testcase", classname=_xml(title), name=_xml(f"{cache['family']} {cache['arch']}"))
@@ -77,9 +76,9 @@ def markdown(report: VerifyReport) -> str:
     if report.releases:
         lines += ["| release | images | shared caches | verdict |", "|---|---:|---|---|"]
         for release in report.releases:
-            own = [f for f in report.findings if f.build == release.build]
+            own = [f for f in report.findings if release.has(f)]
             caches = ", ".join(f"{c['arch']} ({c['family']})" for c in release.caches if c["uuid"])
-            title = f"{release.version} ({release.build})"
+            title = _title(release, report)
             lines.append(
                 f"| {_cell(title)} | {release.images} | {_cell(caches)} | {_counts(own) if own else 'complete'} |"
             )
@@ -102,6 +101,12 @@ def markdown(report: VerifyReport) -> str:
     if len(report.notes) > _MAX_ROWS:
         lines.append(f"- and {len(report.notes) - _MAX_ROWS} more notes")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _title(release: ReleaseSummary, report: VerifyReport) -> str:
+    """Return version and build, and the product where others have the same build."""
+    title = f"{release.version} ({release.build})"
+    return f"{release.product} {title}" if report.builds.count(release.build) > 1 else title
 
 
 def _all(report: VerifyReport) -> Iterator[Finding]:

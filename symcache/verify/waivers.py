@@ -27,6 +27,7 @@ class Waiver(BaseModel):
     reason: str = Field(min_length=1, max_length=1000)
     expires: date
     """The last day on which it holds."""
+    product: _Glob = "*"
     build: _Glob = "*"
     path: _Glob = "*"
     arch: _Glob = "*"
@@ -37,6 +38,7 @@ class Waiver(BaseModel):
         return finding.code is self.code and all(
             fnmatch.fnmatchcase(text, pattern)
             for text, pattern in (
+                (finding.product, self.product),
                 (finding.build, self.build),
                 (finding.path, self.path),
                 (finding.arch, self.arch),
@@ -46,7 +48,7 @@ class Waiver(BaseModel):
 
     def __str__(self) -> str:
         """Return what it is about, for messages."""
-        parts = [f"{n}={v}" for n in ("build", "path", "arch", "uuid") if (v := getattr(self, n)) != "*"]
+        parts = [f"{n}={v}" for n in ("product", "build", "path", "arch", "uuid") if (v := getattr(self, n)) != "*"]
         return " ".join([self.code.value, *parts])
 
 

@@ -15,7 +15,7 @@ from unittest import mock
 from uuid import UUID
 
 from symcache.library import Library, Staged, StagedObject, ingest
-from symcache.model import ManifestEntry, Release
+from symcache.model import ManifestEntry, Release, ReleaseId
 from symcache.store import BlobReader
 from symcache.verify import Expectations, Level, VerifyReport, verify
 from tests.bench.harness import ROUNDS, Row, compare, figure
@@ -72,7 +72,7 @@ def _bytes(name: str, library: Library, files: list[Path]) -> list[Row]:
             for _ in pool.map(work, items):
                 pass
 
-    record = library.catalog.records_of(_BUILD)[0].id
+    record = library.catalog.records_of(ReleaseId("macOS", _BUILD))[0].id
     blobs = {o.sha256: o.size for o in library.catalog.objects_of(record)}
     blobs |= {f.sha256: f.size for f in library.catalog.cache_files_of_record(record)}
 

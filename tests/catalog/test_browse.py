@@ -8,10 +8,20 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog, ImageOrder
-from symcache.model import CacheFile, HarvestRecord, ManifestEntry, ObjectEntry, Record, Release, TombstoneRecord
+from symcache.model import (
+    CacheFile,
+    HarvestRecord,
+    ManifestEntry,
+    ObjectEntry,
+    Record,
+    Release,
+    ReleaseId,
+    TombstoneRecord,
+)
 from tests.catalog.test_catalog import record_id
 
 _CACHE = UUID("AAAAAAAA-0000-0000-0000-000000000000")
+MINE = ReleaseId("macOS", "24E248")
 _KIT = "/System/Library/Frameworks/Kit.framework/Versions/A/Kit"
 
 
@@ -81,26 +91,26 @@ def test_what_only_removed_releases_had_is_not_found() -> None:
     kept = _harvest("24E249", _entry("/usr/lib/lib_long_name.dylib", 20, "2"))
     catalog = _fold(gone, kept, TombstoneRecord(removes=(record_id(gone),)))
     assert [found.path for found in catalog.paths_like(["lib"], 2)] == ["/usr/lib/lib_long_name.dylib"]
-    assert catalog.images_of_build("24E248").total == 0
+    assert catalog.images_of_release(MINE).total == 0
 
 
 def test_images_of_a_release_come_sorted_filtered_and_a_page_at_a_time(catalog: Catalog) -> None:
     def names(**options: object) -> list[str]:
-        return [o.path.rpartition("/")[2] for o in catalog.images_of_build("24E248", **options).rows]  # type: ignore[arg-type]
+        return [o.path.rpartition("/")[2] for o in catalog.images_of_release(MINE, **options).rows]  # type: ignore[arg-type]
 
-    assert catalog.images_of_build("24E248").total == 6
+    assert catalog.images_of_release(MINE).total == 6
     assert names(order=ImageOrder.SIZE, descending=True)[0] == "libz.1.dylib"
     assert names(order=ImageOrder.NAME)[-2:] == ["libz.1.dylib", "my_kitchen.dylib"]
     assert names(words=["USR", "system"]) == ["libSystem.B.dylib", "libsystem_c.dylib"]
     every = names()
     assert [name for offset in (0, 2, 4) for name in names(offset=offset, limit=2)] == every
-    beyond = catalog.images_of_build("24E248", offset=100)
+    beyond = catalog.images_of_release(MINE, offset=100)
     assert (beyond.total, beyond.rows) == (6, [])
 
 
 def test_an_image_that_several_harvests_have_is_listed_once() -> None:
     one, other = (_harvest("24E248", _entry(_KIT, 4, "4"), finished=f"2026-01-0{n}") for n in (1, 2))
-    assert _fold(one, other).images_of_build("24E248").total == 1
+    assert _fold(one, other).images_of_release(MINE).total == 1
 
 
 def test_growth_counts_each_content_on_the_day_it_first_came() -> None:
@@ -112,12 +122,12 @@ def test_growth_counts_each_content_on_the_day_it_first_came() -> None:
     again = _harvest("24E249", *both, finished="2026-01-09T10:00:00+00:00", caches=[raw])
     catalog = _fold(again, first)
     assert [tuple(day) for day in catalog.growth()] == [("2026-01-05", 100, 0), ("2026-01-09", 30, 7)]
-    assert tuple(catalog.size_of_build("24E249")) == (2, 130, 1, 7)
+    assert tuple(catalog.size_of_release(ReleaseId("macOS", "24E249"))) == (2, 130, 1, 7)
 
 
 def test_the_latest_harvests_come_first_with_who_and_where() -> None:
     records = [_harvest(f"24E{n}", _entry("/a", n, "1"), finished=f"2026-01-0{n}T00:00:00+00:00") for n in (1, 3, 2)]
     catalog = _fold(*records)
     assert [h.build for h in catalog.harvests(2)] == ["24E3", "24E2"]
-    assert [h.build for h in catalog.harvests(5, "24E1")] == ["24E1"]
-    assert catalog.records_by_build()["24E3"] == (record_id(records[1]),)
+    assert [h.build for h in catalog.harvests(5, ReleaseId("macOS", "24E1"))] == ["24E1"]
+    assert catalog.records_by_release()[ReleaseId("macOS", "24E3")] == (record_id(records[1]),)

@@ -14,7 +14,18 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog, release_order
-from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, ObjectEntry, Origin, Record, Release, Trust
+from symcache.model import (
+    CacheFile,
+    HarvestRecord,
+    Kind,
+    ManifestEntry,
+    ObjectEntry,
+    Origin,
+    Record,
+    Release,
+    ReleaseId,
+    Trust,
+)
 
 
 def record_id(record: Record) -> str:
@@ -170,7 +181,7 @@ def test_manifest_and_cache_files_are_kept(tmp_path: Path) -> None:
     )
     catalog = Catalog(tmp_path / "c.db")
     catalog.fold("records/w/1", "0" * 64, record)
-    row = catalog.records_of("22G120")[0]
+    row = catalog.records_of(ReleaseId("macOS", "22G120"))[0]
     assert [m.path for m in catalog.manifest_of(row.id)] == ["/a"]
     assert [f.name for f in catalog.cache_files_of(CACHE_A)] == ["c.01"]
     catalog.close()

@@ -21,6 +21,7 @@ from symcache.model import (
     PreferenceRecord,
     Record,
     Release,
+    ReleaseId,
     SourceNote,
     TombstoneRecord,
     Trust,
@@ -116,7 +117,7 @@ def answers(catalog: Catalog) -> list[object]:
         result.append(catalog.resolve(uuid, kind, cache=cache, build=build))
     result += [catalog.by_name(p) for p in ("a.dylib", "*", "/usr/lib/b*")]
     for build in ("22G120", "22H5"):
-        for row in catalog.records_of(build):
+        for row in catalog.records_of(ReleaseId("macOS", build)):
             files = sorted(repr(f._replace(record=0)) for f in catalog.cache_files_of_record(row.id))
             entries = sorted(map(repr, catalog.manifest_of(row.id)))
             result.append((row._replace(id=0), catalog.objects_of(row.id), entries, files))

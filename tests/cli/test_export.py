@@ -11,6 +11,10 @@ from tests.support.apple_folders import put_raw
 from tests.support.commands import end_here
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_release_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYMCACHE_LIBRARY", str(tmp_path / "library"))
     main = put_raw(tmp_path / "caches", "driverkit-arm64e")
@@ -21,4 +25,10 @@ def test_a_release_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ran = end_here("export", "21A559", "-o", tmp_path / "Xcode")
     (folder,) = ran.stdout.splitlines()
     assert Path(folder, "Symbols").is_dir()
+    monkeypatch.setattr("symcache.library.exporting.write_files", interrupt)
+    ran = end_here("export", "21A559", "-o", tmp_path / "again", code=130)
+    assert "it begins anew" in ran.stderr
+    assert not list((tmp_path / "again").rglob("*.*"))
+    monkeypatch.undo()
+    monkeypatch.setenv("SYMCACHE_LIBRARY", str(tmp_path / "library"))
     assert "is there already" in end_here("export", "21A559", "-o", tmp_path / "Xcode", code=2).stderr

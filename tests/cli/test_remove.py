@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from symcache.cli.app import application
 from symcache.library import Library, ingest
+from symcache.model import ReleaseId
 from tests.library.images import Image, harvest
 
 app = application("remove")
@@ -53,9 +54,24 @@ def test_a_script_is_asked_nothing_and_can_undo(library: Path) -> None:
     assert _run(library, "--undo").stdout == "nothing is removed\n"
 
 
+def test_a_build_of_two_systems_is_named_with_its_product(library: Path, tmp_path: Path) -> None:
+    with Library.open(library) as opened:
+        ingest(opened, harvest(tmp_path / "3", [Image("/usr/lib/a", 7)], version="18.6", product="iOS"))
+    for arguments in (["22G120"], ["22G120", "--dry-run"], ["macOS:22G120", "22G120"]):
+        refused = _run(library, *arguments)
+        assert refused.exit_code == 2
+        assert "22G120: is a build of iOS and of macOS" in refused.stderr
+        assert "iOS:22G120, macOS:22G120" in refused.stderr
+    assert list(json.loads(_run(library, "ios:22G120", "--dry-run", "--json").stdout)) == ["ios:22G120"]
+    assert _run(library, "iOS:22G120", "iOS:22G120").exit_code == 0
+    assert _builds(library) == ["23A1", "22G120"]
+    assert json.loads(_run(library, "--undo", "--json").stdout)[0]["product"] == "iOS"
+    assert _run(library, "--undo", "iOS:22G120").exit_code == 0
+
+
 def test_a_dry_run_removes_nothing_and_says_what_would_go(library: Path) -> None:
     with Library.open(library) as opened:
-        (record,) = opened.catalog.records_of("22G120")
+        (record,) = opened.catalog.records_of(ReleaseId("macOS", "22G120"))
     plan = json.loads(_run(library, "22G120", "--dry-run", "--json").stdout)["22G120"]
     assert (plan["records"], plan["images"], plan["blobs"]) == ([record.sha256], 2, 1)
     soon = datetime.now(UTC) + timedelta(days=14)
@@ -77,7 +93,7 @@ def test_other_ends_have_their_codes(library: Path, arguments: tuple[str, ...], 
 
 def test_what_is_lost_ends_with_1(library: Path) -> None:
     with Library.open(library) as opened:
-        (only,) = opened.catalog.blobs_of_only([opened.catalog.records_of("22G120")[0].id])
+        (only,) = opened.catalog.blobs_of_only([opened.catalog.records_of(ReleaseId("macOS", "22G120"))[0].id])
     _run(library, "22G120")
     next(library.glob(f"blobs/*/{only}*")).unlink()
     done = _run(library, "--undo", "22G120")

@@ -15,7 +15,9 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
+from symcache.errors import StorageError
 from symcache.library import Library, remove_build
+from symcache_provisioning import PublishedBuild, SyncRunner
 from tests.client.lying_server import LyingServer
 from tests.support.appledb import REAL, entries_of, pack, source
 from tests.support.openssh import OpenSshServer
@@ -97,6 +99,27 @@ def test_a_dry_run_for_a_library_that_is_yet_to_be_made_makes_none(site: Path) -
     result = CliRunner().invoke(app, ["sync", "--dry-run"])
     assert result.exit_code == 1
     assert "no library here" in result.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (StorageError("the disk is full"), 3)])
+def test_what_came_of_builds_is_told_though_the_run_ends_early(
+    site: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    """A nightly job is cut off by its time limit; its report has to say what was done until then."""
+    (site / "releases.toml").write_text('archs = ["arm64e"]\n[sync]\nfrom = "26"\n')
+    bring, begun = SyncRunner._bring, []
+
+    def one_only(runner: SyncRunner, build: PublishedBuild, *rest: Any) -> Any:
+        begun.append(build)
+        if len(begun) > 1:
+            raise error
+        return bring(runner, build, *rest)
+
+    monkeypatch.setattr(SyncRunner, "_bring", one_only)
+    got, told = sync("--no-firmware", "--junit", str(site / "sync.xml"))
+    assert got == code
+    assert list(states(told).values()) == ["no source", "interrupted" if code == 130 else "failed"]
+    assert len(ET.parse(site / "sync.xml").findall(".//testcase")) == 2
 
 
 def test_a_machine_that_does_not_say_what_it_runs_is_named_and_the_job_fails(

@@ -74,6 +74,7 @@ def harvest(
     *,
     build: str | None = "22G120",
     version: str = "13.6",
+    product: str = "macOS",
     lost: Sequence[Image] = (),
     trust: Trust = Trust.HARVEST,
     source: str = "test",
@@ -82,7 +83,7 @@ def harvest(
 ) -> Staged:
     """Return a staged harvest of `images`; `lost` are in the manifest only; `raw` are (name, cache, bytes)."""
     folder.mkdir(parents=True, exist_ok=True)
-    release = Release(version=version, build=build) if build else None
+    release = Release(product=product, version=version, build=build) if build else None
     staged = Staged(release, source, trust=trust, problems=list(problems))
     staged.manifest = [i.entry for i in [*images, *lost]]
     for number, image in enumerate(images):

@@ -22,7 +22,8 @@ from symcache.macho import identify
 from symcache.model import HarvestRecord, ManifestEntry, ObjectEntry, Release, uuid_text
 from symcache.store import blob_key, write_record
 from symcache_provisioning import harvest, recognize
-from tests.library.images import macho
+from tests.library.images import Image, macho
+from tests.library.images import harvest as staged_harvest
 from tests.support.apple_folders import cache_name, put_raw, uuids_of
 
 BUILD = "21A559"
@@ -154,6 +155,17 @@ def test_what_there_is_none_of_is_said(filled: Library, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         export_raw_caches(filled, BUILD, tmp_path, archs=["arm64_32"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_no_mac_has_is_named_and_not_written(tmp_path: Path) -> None:
+    """Names that would colour or clear the terminal of whoever lists the folder."""
+    images = [Image("/usr/lib/liba.dylib", 1), Image("/usr/lib/\x1b[2Jb.dylib", 2), Image("/usr/lib/c\x9b1m", 3)]
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, staged_harvest(tmp_path / "1", images, build=BUILD))
+        result = export_device_support(library, BUILD, tmp_path / "out")
+    (written,) = (p for p in (tmp_path / "out").rglob("Symbols/**/*") if p.is_file())
+    assert written.name == "liba.dylib"
+    assert len([p for p in result.problems if "is no path of a system: not written" in p]) == 2
 
 
 @pytest.mark.parametrize(

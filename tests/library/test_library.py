@@ -17,7 +17,7 @@ from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
 from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
-from symcache.model import Kind, ManifestEntry, Origin, Release, Trust, uuid_text
+from symcache.model import Kind, ManifestEntry, Origin, Release, ReleaseId, Trust, uuid_text
 from symcache.store import blob_key, put_blob
 from tests.library.images import Image, harvest
 from tests.support.toolchain import compile_image, dsym, lipo
@@ -261,4 +261,4 @@ def test_a_path_that_is_no_utf8_does_not_cost_the_harvest(library: Library, buil
     result = ingest(library, staged)
     assert result.missing == []
     assert [o.path for o in library.by_name("li*.dylib")] == ["/usr/lib/li\\udc80b.dylib"]
-    assert library.catalog.records_of("22G120")[0].problems == ("/usr/lib/\\udcff: cannot be read",)
+    assert library.catalog.records_of(ReleaseId("macOS", "22G120"))[0].problems == ("/usr/lib/\\udcff: cannot be read",)

@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.library import Library, Staged, StagedObject, ingest
-from symcache.model import ManifestEntry, Origin, Release
+from symcache.model import ManifestEntry, Origin, Release, ReleaseId
 from symcache.verify import CoverageState, Expectations, Level, ReleaseCoverage, release_coverage, verify
 from tests.support.tiny_image import tiny_image
 
@@ -37,7 +37,9 @@ def test_each_cell_says_what_there_is_and_what_would_close_the_gap(tmp_path: Pat
         _harvest(library, tmp_path, "15.4", "24E248", arm64e=0, x86_64=1, x86_64h=1)
         expectations = Expectations.load()
         complete, partial, missing = CoverageState.COMPLETE, CoverageState.PARTIAL, CoverageState.MISSING
-        old, whole, lacking = (release_coverage(library, b, expectations) for b in ("22G120", "23F79", "24E248"))
+        old, whole, lacking = (
+            release_coverage(library, ReleaseId("macOS", b), expectations) for b in ("22G120", "23F79", "24E248")
+        )
         assert _cells(old) == {"arm64e": complete, "x86_64": complete, "x86_64h": missing}
         assert _cells(whole) == {"arm64e": complete, "x86_64": complete, "x86_64h": complete}
         assert _cells(lacking) == {"arm64e": partial, "x86_64": partial, "x86_64h": partial}
@@ -45,7 +47,7 @@ def test_each_cell_says_what_there_is_and_what_would_close_the_gap(tmp_path: Pat
         assert (old.state, whole.state, lacking.state) == (partial, complete, partial)
         (cell,) = (c for c in old.cells if (c.family, c.arch) == ("system", "x86_64h"))
         assert cell.step == "harvest a Mac with an Intel processor"
-        assert release_coverage(library, "1A1", expectations) is None
+        assert release_coverage(library, ReleaseId("macOS", "1A1"), expectations) is None
         for found in (old, whole, lacking):
             report = verify(library, [found.build], level=Level.CATALOG, expectations=expectations)
             assert (list(found.findings), found.verdict) == (report.findings, report.verdict)
@@ -56,7 +58,7 @@ def test_what_the_sites_table_does_not_want_is_no_gap(tmp_path: Path) -> None:
     table.write_text('archs = ["arm64e", "x86_64"]\n')
     with Library.open(tmp_path / "library", create=True) as library:
         _harvest(library, tmp_path, "13.6", "22G120", arm64e=1, x86_64=1)
-        found = release_coverage(library, "22G120", Expectations.load(table))
+        found = release_coverage(library, ReleaseId("macOS", "22G120"), Expectations.load(table))
     assert found and found.state is CoverageState.COMPLETE
     assert _cells(found)["x86_64h"] is CoverageState.UNWANTED
     assert found.findings_total == 0
@@ -65,6 +67,6 @@ def test_what_the_sites_table_does_not_want_is_no_gap(tmp_path: Path) -> None:
 def test_of_many_findings_the_first_are_kept(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         _harvest(library, tmp_path, "15.4", "24E248", arm64e=0, x86_64=0, x86_64h=1)
-        found = release_coverage(library, "24E248", Expectations.load(), most_findings=1)
+        found = release_coverage(library, ReleaseId("macOS", "24E248"), Expectations.load(), most_findings=1)
     assert found and len(found.findings) == 1
     assert found.findings_total > 1

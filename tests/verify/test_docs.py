@@ -16,6 +16,6 @@ def test_the_tables_shown_are_accepted(tmp_path: Path) -> None:
     site, waiver = [text for kind, text in BLOCKS if kind == "toml"]
     assert "expect_builds" in tomllib.loads(site)
     (tmp_path / "releases.toml").write_text(site)
-    assert Expectations.load(tmp_path / "releases.toml").expected_builds == ("22G830", "23H723")
+    assert Expectations.load(tmp_path / "releases.toml").expected_releases == (("macOS", "22G830"), ("macOS", "23H723"))
     (tmp_path / "waivers.toml").write_text(waiver)
     assert len(load_waivers(tmp_path / "waivers.toml")) == 1

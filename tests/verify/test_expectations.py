@@ -100,7 +100,7 @@ def test_a_site_narrows_extends_and_adds(tmp_path: Path) -> None:
     assert required("13.6.9", site, build="22G999") == ALL_THREE
     assert required("14.1", site) == {*ALL_THREE, ("driverkit", "arm64e")}
     assert required("28.3", site) == {("system", "arm64e")}
-    assert site.expected_builds == ("22G720",)
+    assert site.expected_releases == (("macOS", "22G720"),)
 
 
 def test_a_site_says_which_architectures_and_families_it_wants(tmp_path: Path) -> None:

@@ -66,6 +66,28 @@ def test_a_release_is_no_beta_whatever_is_published(library: Library) -> None:
     assert going(library, last=2)["26A428"] == "number 3 of the builds of macOS 27, of which 2 are kept"
 
 
+def test_a_candidate_goes_as_a_beta_once_another_build_of_its_version_came_out(library: Library) -> None:
+    """Mostly it is what came out, whatever AppleDB has not corrected yet: 26B77 for one."""
+    publish(library, "26B77", version="27.1 RC", kind="rc", released="2001")
+    assert "26B77" not in going(library, beta_days=0)
+    assert going(library, last=1)["26B77"] == "number 2 of the builds of macOS 27, of which 1 are kept"
+    publish(library, "26B79", version="27.1 RC 2", kind="rc")
+    assert "26B77" not in going(library, beta_days=0)
+    publish(library, "26B82", version="27.1", kind="release")
+    assert "26B77" in going(library, beta_days=0)
+
+
+def test_what_was_never_harvested_whole_takes_no_place_of_what_was(library: Library) -> None:
+    for build, version in (("26B99", "27.1.2"), ("24G84", "15.6"), ("24G90", "15.6.1")):
+        write_record(library.store, HarvestRecord(release=Release(version=version, build=build)), "1" * 32)
+    library.refresh()
+    goes = {v.build for v in plan_pruning(library, RetentionPolicy(last=1)) if v.goes}
+    assert "26B90" not in goes, "the newest that is whole"
+    assert "26B99" not in goes
+    assert {"26B77", "26A428"} <= goes
+    assert {"24G84", "24G90"} & goes == {"24G84"}, "of a line of which nothing is whole, each counts"
+
+
 def test_a_beta_is_no_older_here_than_its_first_harvest(library: Library) -> None:
     publish(library, "26B5086k", version="27.1 beta", kind="beta", released="2001")
     assert set(going(library, beta_days=70)) == {"26A5353q"}
@@ -132,6 +154,14 @@ def test_a_script_takes_back_what_may_go_says_why_and_can_undo(library: Library,
     assert {r.build for r in removals(library)} == {"26A428", "25G70", "25D770870b"}
     undo_removal(library, "26A428")
     assert {r.build for r in library.releases()} == {"26A428", "26B77", "26B90", "25G83", "26B5086k", "26A5353q"}
+
+
+def test_a_pin_that_names_nothing_here_is_told_of(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "releases.toml").write_text('[retention]\nlast = 9\npinned = ["26B77", "26B7O", "iOS:26B90"]\n')
+    told = prune(tmp_path, "--dry-run").stderr
+    assert "26B7O: is pinned, and the library has nothing of it" in told
+    assert "iOS:26B90: is pinned, and" in told
+    assert "26B77: is pinned" not in told
 
 
 @pytest.mark.parametrize(

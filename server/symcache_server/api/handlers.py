@@ -27,7 +27,7 @@ from symcache_server.keys import BACKGROUND, CACHE_MATCHER, CONFIG, LIBRARY, MIS
 from symcache_server.layouts import What
 from symcache_server.lookup.cache_match import CacheMatch, CacheMatcher
 from symcache_server.lookup.misses import MissLog
-from symcache_server.lookup.search import by_name, release_of_build
+from symcache_server.lookup.search import by_name, releases_named
 
 __all__ = ["register"]
 
@@ -133,14 +133,14 @@ async def releases(request: web.Request) -> web.Response:
 
 @requires(Scope.READ)
 async def one_release(request: web.Request) -> web.Response:
-    """Describe one build."""
-    row = await in_background(request.app, release_of_build, request.app[BACKGROUND], request.match_info["build"])
-    return json_response(models.Release.model_validate(row))
+    """Describe one release; of several systems of one build the newest."""
+    rows = await in_background(request.app, releases_named, request.app[BACKGROUND], request.match_info["build"])
+    return json_response(models.Release.model_validate(rows[0]))
 
 
 @requires(Scope.READ)
 async def coverage(request: web.Request) -> web.Response:
-    """Return whether a release is complete."""
+    """Return whether a release is complete; of several systems of one build, whether all are."""
     library = request.app[BACKGROUND]
     return json_response(
         await in_background(request.app, _coverage, library, request.match_info["build"], request.app[CONFIG].releases)
@@ -150,11 +150,13 @@ async def coverage(request: web.Request) -> web.Response:
 def _coverage(library: Library, build: str, releases: Path | None) -> bytes:
     from symcache.verify import Expectations, Level, verify  # noqa: PLC0415 (takes its time to import, with numpy)
 
-    release = release_of_build(library, build)
-    report = verify(library, [release.build], level=Level.CATALOG, expectations=Expectations.load(releases))
+    wanted = releases_named(library, build)
+    report = verify(
+        library, [str(row.id) for row in wanted], level=Level.CATALOG, expectations=Expectations.load(releases)
+    )
     return _json(
         models.Coverage(
-            build=release.build,
+            build=wanted[0].build,
             complete=not report.findings,
             level="catalog",
             images=report.images,

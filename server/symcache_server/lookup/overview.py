@@ -12,6 +12,7 @@ from pathlib import Path
 from symcache.catalog import Conflict, Counts, Growth, Harvest, ReleaseRow, StoredSize
 from symcache.errors import NotFoundError
 from symcache.library import Library
+from symcache.model import ReleaseId
 from symcache.verify import Expectations, ReleaseCoverage, ReleaseDiff, diff_releases, release_coverage
 
 __all__ = ["Overview", "ReleaseView", "Totals"]
@@ -49,7 +50,7 @@ class Overview:
 
     def __init__(self, library: Library, releases: Path | None) -> None:
         self._library, self._table = library, releases
-        self._views: dict[str, tuple[_Key, ReleaseView]] = {}
+        self._views: dict[ReleaseId, tuple[_Key, ReleaseView]] = {}
         self._totals: Totals | None = None
         self._diffs: OrderedDict[_Key, ReleaseDiff] = OrderedDict()
         self._work = threading.Lock()
@@ -63,20 +64,23 @@ class Overview:
     def releases(self) -> list[tuple[ReleaseRow, ReleaseView | None]]:
         """Return all releases, newest first, with what is known of them by now."""
         keys = self._keys()
-        return [(row, self._known(row.build, keys)) for row in self._library.releases()]
+        return [(row, self._known(row.id, keys)) for row in self._library.releases()]
 
-    def release(self, build: str) -> ReleaseView:
-        """Return one release, found out now if need be. Raises NotFoundError."""
+    def release(self, name: str) -> ReleaseView:
+        """Return a release by build or `PRODUCT:BUILD`, found out now if need be. Raises NotFoundError.
+
+        Of several systems of one build it is the newest.
+        """
         keys = self._keys()
-        if (view := self._known(build, keys)) is not None:
-            return view
-        row = next((r for r in self._library.releases() if r.build == build), None)
+        row = next((r for r in self._library.releases() if r.id.is_meant_by(name)), None)
         if row is None:
-            raise NotFoundError(f"{build[:80]!r}: no such build in the library", hint="/ lists them")
+            raise NotFoundError(f"{name[:80]!r}: no such build in the library", hint="/ lists them")
+        if (view := self._known(row.id, keys)) is not None:
+            return view
         with self._work:
-            if (view := self._known(build, keys)) is None:
+            if (view := self._known(row.id, keys)) is None:
                 view = self._look(row)
-                self._views[build] = keys.get(build, ()), view
+                self._views[row.id] = keys.get(row.id, ()), view
         return view
 
     def totals(self) -> Totals | None:
@@ -84,9 +88,10 @@ class Overview:
         return self._totals
 
     def diff(self, before: str, after: str) -> ReleaseDiff:
-        """Return what differs between two builds. Raises NotFoundError."""
+        """Return what differs between two releases. Raises as `Library.release_id`."""
         keys = self._keys()
-        key = before, keys.get(before), after, keys.get(after)
+        old, new = map(self._library.release_id, (before, after))
+        key = old, keys.get(old), new, keys.get(new)
         if (known := self._diffs.get(key)) is None:
             with self._work:
                 if (known := self._diffs.get(key)) is None:
@@ -102,9 +107,9 @@ class Overview:
             self._views.pop(gone, None)
         for row in self._library.releases():
             began = time.monotonic()
-            if self._known(row.build, keys) is None:
+            if self._known(row.id, keys) is None:
                 with self._work:
-                    self._views[row.build] = keys.get(row.build, ()), self._look(row)
+                    self._views[row.id] = keys.get(row.id, ()), self._look(row)
                 # It is done in Python, of which there is one at a time: look-ups come first.
                 self._stop.wait(time.monotonic() - began)
             if self._stop.is_set():
@@ -114,21 +119,21 @@ class Overview:
             catalog = self._library.catalog
             self._totals = Totals(key, catalog.growth(), self._library.conflicts(), catalog.counts())
 
-    def _keys(self) -> dict[str, _Key]:
-        """Return by build all that what is known of it depends on."""
+    def _keys(self) -> dict[ReleaseId, _Key]:
+        """Return by release all that what is known of it depends on."""
         status = self._table.stat() if self._table else None
         table = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
-        return {build: (*ids, table) for build, ids in self._library.catalog.records_by_build().items()}
+        return {one: (*ids, table) for one, ids in self._library.catalog.records_by_release().items()}
 
-    def _known(self, build: str, keys: dict[str, _Key]) -> ReleaseView | None:
-        key, view = self._views.get(build, (None, None))
-        return view if key is not None and key == keys.get(build) else None
+    def _known(self, release: ReleaseId, keys: dict[ReleaseId, _Key]) -> ReleaseView | None:
+        key, view = self._views.get(release, (None, None))
+        return view if key is not None and key == keys.get(release) else None
 
     def _look(self, row: ReleaseRow) -> ReleaseView:
         catalog = self._library.catalog
         return ReleaseView(
             row,
-            release_coverage(self._library, row.build, Expectations.load(self._table)),
-            catalog.size_of_build(row.build),
-            catalog.harvests(_MOST_HARVESTS, row.build),
+            release_coverage(self._library, row.id, Expectations.load(self._table)),
+            catalog.size_of_release(row.id),
+            catalog.harvests(_MOST_HARVESTS, row.id),
         )

@@ -6,7 +6,7 @@ from symcache.catalog import Occurrence, ReleaseRow
 from symcache.errors import NotFoundError, UsageError
 from symcache.library import Library
 
-__all__ = ["by_name", "release_of_build"]
+__all__ = ["by_name", "releases_named"]
 
 _MOST_STARS = 4
 """SQLite tries every way to share a path out among the stars of a glob."""
@@ -19,9 +19,9 @@ def by_name(library: Library, pattern: str, limit: int) -> list[Occurrence]:
     return library.by_name(pattern, limit)
 
 
-def release_of_build(library: Library, build: str) -> ReleaseRow:
-    """Return one release. Raises NotFoundError."""
-    for row in library.releases():
-        if row.build == build:
-            return row
-    raise NotFoundError(f"{build[:80]!r}: no such build in the library", hint="/api/v1/releases lists them")
+def releases_named(library: Library, name: str) -> list[ReleaseRow]:
+    """Return the releases that a build or `PRODUCT:BUILD` may mean, one at least. Raises NotFoundError."""
+    rows = [row for row in library.releases() if row.id.is_meant_by(name)]
+    if not rows:
+        raise NotFoundError(f"{name[:80]!r}: no such build in the library", hint="/api/v1/releases lists them")
+    return rows

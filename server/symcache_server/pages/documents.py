@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +30,9 @@ def release(row: ReleaseRow, view: ReleaseView | None) -> dict[str, Any]:
         "extra": row.extra,
         "build": row.build,
         "title": _title(row),
-        "link": release_link(row.build),
+        "name": row.name,
+        "argument": shlex.quote(row.name),
+        "link": release_link(row.name),
         "beta": is_beta(row.build, row.extra),
         "sealed": row.sealed,
         "listed": row.listed,
@@ -93,9 +96,9 @@ def harvest(one: Harvest) -> dict[str, Any]:
     }
 
 
-def release_link(build: str | None) -> str:
-    """Return where a release is shown, or an empty string for none."""
-    return f"/releases/{quote(build, safe='')}" if build else ""
+def release_link(name: str | None) -> str:
+    """Return where a release is shown, by build or `PRODUCT:BUILD`, or an empty string for none."""
+    return f"/releases/{quote(name, safe='')}" if name else ""
 
 
 def image(o: Occurrence) -> dict[str, Any]:

@@ -57,19 +57,22 @@ async def release(request: web.Request) -> web.Response:
 
 
 def _release(
-    library: Library, overview: Overview, build: str, text: str, order: ImageOrder, descending: bool, first: int
+    library: Library, overview: Overview, name: str, text: str, order: ImageOrder, descending: bool, first: int
 ) -> dict[str, Any]:
-    view = overview.release(build)
+    view = overview.release(name)
+    mine = view.release.id
     row = documents.release(view.release, view)
     words = [word for word in re.split(r"\s+", text) if word][:_WORDS]
-    images = library.catalog.images_of_build(
-        build, words, order=order, descending=descending, offset=first, limit=_ROWS
+    images = library.catalog.images_of_release(
+        mine, words, order=order, descending=descending, offset=first, limit=_ROWS
     )
-    builds = [r.build for r in library.releases()]
-    older = builds[builds.index(build) + 1 :] if build in builds else []
+    rows = library.releases()
+    place = next((n for n, r in enumerate(rows) if r.id == mine), len(rows))
+    others = [r for r in rows if r.id != mine]
+    older = [r for r in rows[place + 1 :] if r.id.product == mine.product]
     files = {
         (f.cache_uuid, f.name): f
-        for harvest in library.catalog.records_of(build)
+        for harvest in library.catalog.records_of(mine)
         for f in library.catalog.cache_files_of_record(harvest.id)
     }
     return {
@@ -94,8 +97,9 @@ def _release(
             }
             for _, f in sorted(files.items(), key=lambda item: (item[1].arch, item[1].path, item[1].name))
         ],
-        "before": older[0] if older else "",
-        "others": [b for b in builds if b != build],
+        "before": older[0].name if older else "",
+        "others": [r.name for r in others],
+        "namesakes": [documents.release(r, None) for r in others if r.build == mine.build],
     }
 
 

@@ -74,8 +74,8 @@ def _found(library: Library, overview: Overview, query: Query, most: int = _PATH
         images = by_name(library, query.glob, _IMAGES + 1)
     elif query.text:
         rows = overview.releases()
-        meant = {r.build for r in releases_meant(query, [row for row, _ in rows])}
-        releases = [documents.release(row, view) for row, view in rows if row.build in meant]
+        meant = {r.id for r in releases_meant(query, [row for row, _ in rows])}
+        releases = [documents.release(row, view) for row, view in rows if row.id in meant]
         # What looks like a build and is none may be a name: `10Foo`.
         names = query.words if meant else (*query.versions, *words)
         if names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,7 @@ import pytest
 
 from symcache.model import uuid_text
 from tests.support.http import Answer, request
-from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server, serve
+from tests.support.servers import BASES, CACHES, SHARED_UUID, Samples, Server
 from tests.support.waiting import until
 
 
@@ -113,13 +112,6 @@ def test_coverage_names_what_a_release_lacks(server: Server) -> None:
     assert by_arch["x86_64h"]["elsewhere"] is True
     assert by_arch["x86_64h"]["text"].endswith("harvest a Mac with an Intel processor")
     assert request(server.url, "/api/v1/coverage/99Z9").status == 404
-
-
-def test_coverage_is_of_what_the_site_wants(samples: Samples, tmp_path: Path) -> None:
-    (tmp_path / "releases.toml").write_text('archs = ["x86_64h"]')
-    with serve(samples.library, tmp_path, env={"SYMCACHE_RELEASES": str(tmp_path / "releases.toml")}) as server:
-        found = _get(server, "/api/v1/coverage/22G120")["findings"]
-    assert {f["arch"] for f in found if f["code"] == "cache-missing"} == {"x86_64h"}
 
 
 def test_misses_are_counted(server: Server) -> None:

@@ -44,7 +44,10 @@ def test_a_token_in_the_path_names_functions_and_nothing_else(closed: Closed, sa
     assert request(server.url, f"{prefix}/api/v1/releases").status == 401
     assert post(server.url, _job(samples), headers=with_token).status == 403
     # Nor is it any token that may read.
-    assert post(server.url, _job(samples), f"/names/{reader}/symbolicate/v5").status == 403
+    in_path = post(server.url, _job(samples), f"/names/{reader}/symbolicate/v5")
+    assert in_path.status == 403
+    assert b"is none for a path" in in_path.body
+    assert b"may not read" not in in_path.body
     assert post(server.url, _job(samples), headers={"Authorization": f"Bearer {reader}"}).status == 200
     assert post(server.url, _job(samples)).status == 401
     assert post(server.url, _job(samples), f"/names/{token[:-1]}x/symbolicate/v5").status == 401

@@ -239,7 +239,9 @@ def test_a_mirror_a_document_a_file_and_a_folder_are_read_alike(tmp_path: Path) 
     expected = list(parse_appledb(DOCUMENT, "list").builds)
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        known = {"/db/ios/macOS/main.json.xz": packed, "/plain/main.json": DOCUMENT}
+        if request.path == "/moved.json":
+            raise web.HTTPFound("file:///etc/passwd")
+        known = {"/page.json": b"<html>", "/db/ios/macOS/main.json.xz": packed, "/plain/main.json": DOCUMENT}
         return web.Response(body=known[request.path]) if request.path in known else web.Response(status=404)
 
     with LyingServer(answer) as server:
@@ -247,6 +249,17 @@ def test_a_mirror_a_document_a_file_and_a_folder_are_read_alike(tmp_path: Path) 
         assert [list(read_appledb(place).builds) for place in places] == [expected] * 4
         with pytest.raises(RemoteError, match="answers 404"):
             read_appledb(server.url)
+        for place in (server.url.replace("//", "//ci:s3cret@"), f"{server.url.replace('//', '//s3cret@')}/page.json"):
+            with pytest.raises((RemoteError, EnvironmentFailure)) as raised:
+                read_appledb(place)
+            assert "s3cret" not in str(raised.value)
+            assert "Authorization" in server.requests[-1][1]
+        with pytest.raises(RemoteError, match="redirects to an address of file:, and not of a web server"):
+            read_appledb(f"{server.url}/moved.json")
+    for place in ("http://ci:s3cret@[x/main.json", "https://s3cret@x:y/main.json", "ftp://ci:s3c@ret@mirror.example"):
+        with pytest.raises((RemoteError, UsageError)) as raised:
+            read_appledb(place)
+        assert "s3c" not in str(raised.value)
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1"):
         read_appledb(server.url)
     with pytest.raises(UsageError, match="cannot be read"):

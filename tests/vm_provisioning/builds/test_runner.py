@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.library import Library, SyncLog, ingest
+from symcache.library import Library, SyncLog, ingest, remove_build
 from symcache.verify import Expectations
 from symcache_provisioning import BuildReport, Candidate, HarvestOutcome, MachineBuild, PublishedBuild, SyncRunner
 from symcache_provisioning.builds.appledb import Firmware
@@ -61,6 +61,17 @@ def test_what_turns_out_to_be_another_build_is_a_failure(library: Library) -> No
     assert report.state == "failed"
     assert report.text == "its firmware (1.1 GB) is of build 23G93"
     assert run(library, never).state == "waiting"  # and not downloaded each night
+
+
+def test_another_system_of_the_build_is_not_the_build(library: Library, tmp_path: Path) -> None:
+    """Neither where the library has it, nor where somebody took it back, nor where a machine turns out to run it."""
+    ingest(library, harvest(tmp_path / "1", [Image("/a", 1)], build="23G80", version="17.6", product="tvOS"))
+    assert run(library, never, dry_run=True).state == "wanted"
+    remove_build(library, "23G80")
+    assert run(library, never, dry_run=True).state == "wanted"
+    result = {"release": {"product": "tvOS", "build": "23G80"}}
+    report = run(library, lambda *_: HarvestOutcome("sealed", result=result))
+    assert (report.state, report.text) == ("failed", "its firmware (1.1 GB) is of build 23G80 of tvOS")
 
 
 def test_a_dry_run_asks_machines_and_writes_nothing(library: Library) -> None:

@@ -440,6 +440,38 @@ def test_simulator_runtimes_are_systems_of_their_own(library: Library, tmp_path:
     assert FindingCode.UNKNOWN_RELEASE in {f.code for f in verify(library, ["24A300"]).findings}
 
 
+@pytest.mark.parametrize("closed", ["iOS_22A3351", "iOS_22A3351/Library/Developer/CoreSimulator/Profiles/Runtimes"])
+def test_a_simulator_that_cannot_be_read_is_told_of_beside_those_that_can(tmp_path: Path, closed: str) -> None:
+    """Others have their disk images attached with their owner alone let in."""
+    for volume, runtime in (("iOS_22A3351", "iOS 18.0"), ("iOS_24A300", "iOS 27.0"), ("private", "none")):
+        folder = tmp_path / volume / "Library/Developer/CoreSimulator/Profiles/Runtimes" / f"{runtime}.simruntime"
+        (folder / "Contents/Resources/RuntimeRoot").mkdir(parents=True)
+    for name in (closed, "private"):
+        (tmp_path / name).chmod(0)
+    with bound_by_modes():
+        found = recognize(tmp_path)
+    for name in (closed, "private"):
+        (tmp_path / name).chmod(0o700)
+    assert found is not None
+    assert [s.name.rpartition("/")[2] for s in found.sources] == ["iOS 27.0.simruntime"]
+    (refusal,) = found.refused
+    assert "iOS_22A3351" in str(refusal)
+    assert "cannot be read: Permission denied" in str(refusal)
+
+
+def test_a_kernel_debug_kit_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+    for build in ("23C64", "23D56"):
+        (tmp_path / f"KDK_14.2_{build}.kdk/System").mkdir(parents=True)
+    closed = tmp_path / "KDK_14.2_23C64.kdk"
+    closed.chmod(0)
+    with bound_by_modes():
+        found = recognize(tmp_path)
+    closed.chmod(0o700)
+    assert found is not None
+    assert len(found.sources) == 1
+    assert [str(e).startswith(f"{closed}: cannot be read: Permission denied") for e in found.refused] == [True]
+
+
 def test_what_a_runtime_says_of_itself_counts_before_its_name(tmp_path: Path) -> None:
     runtime = tmp_path / "iOS 27.0.simruntime"
     services = runtime / "Contents/Resources/RuntimeRoot/System/Library/CoreServices"

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from symcache.client import read_url
+from symcache.client import read_url, without_password
 from symcache.errors import EnvironmentFailure, UsageError
 from symcache.model import APPLE_BUILD
 from symcache.text import excerpt
@@ -122,9 +122,10 @@ def read_appledb(location: str) -> PublishedBuilds:
     """
     if "://" in location:
         if not location.startswith(("https://", "http://")):
-            raise UsageError(f"{excerpt(location)}: no URL that can be read", hint="name one with https://, or a file")
+            shown = excerpt(without_password(location))
+            raise UsageError(f"{shown}: no URL that can be read", hint="name one with https://, or a file")
         url = location if re.search(r"\.json(\.[gx]z)?$", location) else f"{location.rstrip('/')}/{_PATH}"
-        return parse_appledb(read_url(url, _MAX_PACKED), url)
+        return parse_appledb(read_url(url, _MAX_PACKED), without_password(url))
     path = Path(location).expanduser()
     try:
         if path.is_dir():

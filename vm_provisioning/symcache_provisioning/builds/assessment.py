@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from symcache.library import BuildLog, Library, utc
+from symcache.model import MACOS, ReleaseId
 from symcache.text import excerpt
 from symcache.verify import Expectations, Finding, FindingCode, Had, Level, verify
 from symcache_provisioning.builds.appledb import Firmware, PublishedBuild
@@ -84,10 +85,10 @@ class Assessment:
 def holdings_of(
     library: Library, builds: Sequence[str], expectations: Expectations, removed: frozenset[str]
 ) -> dict[str, Holding]:
-    """Return what the library has of builds; `removed` are those that were taken back."""
+    """Return what the library has of builds of macOS; `removed` are those that were taken back."""
     result, sealed = {}, dict[str, frozenset[str]]()
     for build in builds:
-        rows = library.catalog.records_of(build)
+        rows = library.catalog.records_of(ReleaseId(MACOS, build))
         sources = frozenset(row.source for row in rows if row.sealed)
         if sources:
             sealed[build] = sources
@@ -95,7 +96,8 @@ def holdings_of(
     if not sealed:
         return result
     findings: dict[str, list[Finding]] = {}
-    for finding in verify(library, list(sealed), level=Level.CATALOG, expectations=expectations).findings:
+    names = [str(ReleaseId(MACOS, build)) for build in sealed]
+    for finding in verify(library, names, level=Level.CATALOG, expectations=expectations).findings:
         if finding.code is not FindingCode.UNKNOWN_RELEASE:  # nobody can say yet what such a version lacks
             findings.setdefault(finding.build, []).append(finding)
     for build, sources in sealed.items():

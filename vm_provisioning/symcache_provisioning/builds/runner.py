@@ -13,6 +13,7 @@ from typing import Any
 
 from symcache.errors import StorageError
 from symcache.library import LEASE_SECONDS, BuildLog, Lease, Library, Publication, SyncLog, removals
+from symcache.model import MACOS, ReleaseId, canonical_product
 from symcache.text import excerpt
 from symcache.verify import Expectations
 from symcache_provisioning.builds.appledb import PublishedBuild
@@ -90,7 +91,7 @@ class SyncRunner:
     def run(self, builds: Sequence[PublishedBuild]) -> Iterator[BuildReport]:
         """Yield what came of each build, in their order, as soon as it is known. Raises StorageError."""
         logs = self.note(builds)
-        self._removed = frozenset(r.build for r in removals(self._library))
+        self._removed = frozenset(r.build for r in removals(self._library) if r.release.product == MACOS)
         holdings = self._holdings([b.build for b in builds])
         for build in builds:
             yield self._bring(build, logs[build.build], holdings[build.build])
@@ -159,10 +160,10 @@ class SyncRunner:
             outcome = self._harvest(build, candidate, lost)
             if lost.is_set():
                 outcome = HarvestOutcome("interrupted", "another runner has taken it over: this one was away too long")
-            elif (other := _build_of(outcome)) not in {"", build.build}:
-                outcome = HarvestOutcome(
-                    "failed", f"{candidate} is of build {excerpt(other)}", "see what runs there, or what AppleDB says"
-                )
+            elif (other := _release_of(outcome)) and other != ReleaseId(MACOS, build.build):
+                whose = "" if other.product == MACOS else f" of {other.product}"
+                error = f"{candidate} is of build {excerpt(other.build + whose)}"
+                outcome = HarvestOutcome("failed", error, "see what runs there, or what AppleDB says")
             return outcome
         finally:
             ended.set()
@@ -177,7 +178,9 @@ class SyncRunner:
                     return
 
 
-def _build_of(outcome: HarvestOutcome) -> str:
-    """Return the build that was harvested, or an empty string if nothing says it."""
+def _release_of(outcome: HarvestOutcome) -> ReleaseId | None:
+    """Return the release that was harvested, or None if nothing says it."""
     release = (outcome.result or {}).get("release")
-    return str(release.get("build") or "") if isinstance(release, dict) else ""
+    if not isinstance(release, dict) or not release.get("build"):
+        return None
+    return ReleaseId(canonical_product(str(release.get("product") or MACOS)), str(release["build"]))

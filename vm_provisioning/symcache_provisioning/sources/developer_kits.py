@@ -11,11 +11,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from symcache.errors import NotFoundError, RemoteError
-from symcache.model import APPLE_BUILD, Release
+from symcache.model import APPLE_BUILD, SIMULATOR, Release, canonical_product
 from symcache_provisioning.sources.bare_caches import BareCaches
 from symcache_provisioning.sources.locations import SYSTEM_VERSION
 from symcache_provisioning.sources.part import PartSource
@@ -33,21 +34,38 @@ _BUILT = re.compile(
     rf"com\.apple\.CoreSimulator\.SimRuntime\.([A-Za-z]{{1,32}})-([0-9]{{1,4}}(?:-[0-9]{{1,6}}){{0,3}})\.({APPLE_BUILD})"
 )
 """What CoreSimulator calls the folder of caches that it builds: the runtime's identifier, and its build."""
-_PRODUCTS = {"iPhone OS": "iOS", "Watch OS": "watchOS", "Apple TVOS": "tvOS", "xrOS": "visionOS"}
-_SIMULATOR = " simulator"
 _PLIST_LIMIT = 64 << 10
 
 
 def simulator_runtimes(path: Path) -> list[Path]:
-    """Return the runtimes in `path`: itself, those of a folder or volume, or of a folder of volumes."""
+    """Return the runtimes in `path`: itself, those of a folder or volume, or of a folder of volumes.
+
+    Beside them, folders of such that cannot be read: whoever opens these is told.
+    """
     if path.name.endswith(_RUNTIME) and path.is_dir():
         return [path]
-    patterns = (f"*{_RUNTIME}", f"{_RUNTIMES}/*{_RUNTIME}", f"*/{_RUNTIMES}/*{_RUNTIME}")
-    return sorted(p for pattern in patterns for p in path.glob(pattern) if p.is_dir())
+    volumes = sorted(path.iterdir()) if path.is_dir() else []
+    found = [*_named(path, _RUNTIME), *_named(path / _RUNTIMES, _RUNTIME)]
+    for volume in volumes:
+        inside = _named(volume / _RUNTIMES, _RUNTIME)
+        # What else is closed, in a folder of anything, is nobody's business here.
+        found += [p for p in inside if p.name.endswith(_RUNTIME) or _VOLUME.fullmatch(volume.name)]
+    return sorted(found)
+
+
+def _named(folder: Path, ending: str) -> list[Path]:
+    """Return the folders in one whose names end so, or itself if it is there and cannot be read."""
+    try:
+        return [p for p in folder.iterdir() if p.name.endswith(ending) and p.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return [folder]
 
 
 def simulator_runtime(folder: Path) -> PartSource:
-    """Return a runtime as a source: a whole system. Raises NotFoundError."""
+    """Return a runtime as a source: a whole system. Raises NotFoundError, OSError when it cannot be read."""
+    os.scandir(folder).close()
     root = folder / _RUNTIME_ROOT
     if not root.is_dir():
         raise NotFoundError(
@@ -65,7 +83,7 @@ def _runtime_release(folder: Path, root: Path) -> Release | None:
             data = file.read(_PLIST_LIMIT)
         try:
             told = parse_system_version(data, str(plist))
-            product = _PRODUCTS.get(told.product, told.product) + _SIMULATOR
+            product = canonical_product(told.product) + SIMULATOR
             return told.model_copy(update={"product": product})
         except RemoteError:
             pass  # its folders' names tell, too
@@ -73,7 +91,7 @@ def _runtime_release(folder: Path, root: Path) -> Release | None:
     volume = next((m for p in folder.absolute().parents if (m := _VOLUME.fullmatch(p.name))), None)
     if named is None or volume is None:
         return None
-    return Release(product=named[1] + _SIMULATOR, version=named[2], build=volume[1])
+    return Release(product=named[1] + SIMULATOR, version=named[2], build=volume[1])
 
 
 def simulator_caches(folder: Path, build: str | None = None) -> BareCaches | None:
@@ -81,18 +99,19 @@ def simulator_caches(folder: Path, build: str | None = None) -> BareCaches | Non
     named = _BUILT.fullmatch(folder.name)
     if named is None:
         return None
-    return BareCaches(folder, build=build or named[3], product=named[1] + _SIMULATOR)
+    return BareCaches(folder, build=build or named[3], product=named[1] + SIMULATOR)
 
 
 def kernel_debug_kits(path: Path) -> list[Path]:
     """Return the kits in `path`: itself, or those in it."""
     if path.name.endswith(".kdk"):
         return [path]
-    return sorted(p for p in path.glob("*.kdk") if p.is_dir())
+    return sorted(_named(path, ".kdk"))
 
 
 def kernel_debug_kit(folder: Path) -> PartSource:
-    """Return a kit as a source."""
+    """Return a kit as a source. Raises OSError when it cannot be read."""
+    os.scandir(folder).close()
     named = _KIT.fullmatch(folder.name)
     return PartSource(
         folder,
