@@ -24,6 +24,7 @@ def uuid_text(uuid: UUID) -> str:
 
 
 MACOS = "macOS"
+"""What a release is of where nobody says otherwise."""
 _PRODUCTS = {
     "Mac OS X": MACOS, "OS X": MACOS, "iPhone OS": "iOS", "Watch OS": "watchOS", "Apple TVOS": "tvOS",
     "xrOS": "visionOS", "BridgeOS": "bridgeOS",

@@ -159,8 +159,10 @@ def _what(room: Any, name: str) -> str:
     own = getattr(value, "__module__", "").startswith("symcache") and hasattr(value, "__qualname__")
     if own and (text := first_sentence(value.__doc__)):
         return text
-    for home, module in sorted(sys.modules.items()):  # where a constant is from, it does not tell
-        is_home = f"{home}.".startswith(f"{room.__name__}.") and vars(module).get(name) is value
-        if is_home and (text := module_docs(module).get(name, "")):
+    ours = [home for home in sys.modules if home.partition(".")[0].startswith("symcache")]
+    # Where a constant is from, it does not tell: in its room, or else in one below.
+    for home in sorted(ours, key=lambda home: (not f"{home}.".startswith(f"{room.__name__}."), home)):
+        module = sys.modules[home]
+        if vars(module).get(name) is value and (text := module_docs(module).get(name, "")):
             return text
     raise UndescribedError(f"{room.__name__}.{name}", "its docstring, or a string behind the constant")
