@@ -82,7 +82,7 @@ def test_documents_for_machines(workshop: Workshop, tmp_path: Path) -> None:
     assert "::error title=missing 22G830::" in result.stderr
     assert ElementTree.parse(junit).getroot().get("failures") == "1"
     text = run("verify", "--library", workshop.location, "--markdown")
-    assert text.stdout.startswith("## symcache verify: 1 findings\n")
+    assert text.stdout.startswith("## symcache verify: 1 finding\n")
     assert run("verify", "--library", workshop.location, "--github").stdout.count("::error") == 1
 
 
