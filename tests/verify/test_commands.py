@@ -28,14 +28,12 @@ from symcache_server.lookup.misses import MissLog
 from tests.client.lying_server import LyingServer
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 
-app = application("verify")
-
 ASSETS = Path(__file__).parents[2] / "symcache" / "demo" / "assets"
 PLAIN = "/usr/lib/libplain.dylib"
 
 
 def run(*arguments: str | Path, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+    return CliRunner().invoke(application(str(arguments[0])), [str(a) for a in arguments], input=stdin)
 
 
 def test_a_complete_release_ends_with_0(harvested: Path) -> None:

@@ -40,6 +40,6 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_every_command_shown_has_the_options_it_is_shown_with(line: str) -> None:
     _, name, *arguments = shlex.split(line)
-    command = typer.main.get_command(application("verify")).commands[name]  # type: ignore[attr-defined]
+    command = typer.main.get_command(application(name)).commands[name]  # type: ignore[attr-defined]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {a for a in arguments if a.startswith("--")} <= known
