@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["encodable", "excerpt", "json_printable", "printable", "printable_value"]
+__all__ = ["counted", "encodable", "excerpt", "json_printable", "printable", "printable_value"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SUSPECT = re.compile("[^ -~]")
@@ -34,6 +34,11 @@ def printable(text: str | bytes, *, keep: str = "", limit: int | None = None) ->
     if not text.isprintable():
         text = _SUSPECT.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return `1 finding`, `2 findings`; `many` where that is no `s` more."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def printable_value(value: object) -> object:

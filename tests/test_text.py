@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symcache.text import encodable, json_printable, printable
+from symcache.text import counted, encodable, json_printable, printable
 
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf"]))
 BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -86,3 +86,8 @@ def test_in_json_other_letters_stay_readable() -> None:
     assert json_printable(json.dumps("größe\x9b\u202e\U000e0001日本", ensure_ascii=False)) == (
         '"größe\\u009b\\u202e\\udb40\\udc01日本"'
     )
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(n, "finding") for n in (0, 1, 2)] == ["0 findings", "1 finding", "2 findings"]
+    assert [counted(n, "address is", "addresses are") for n in (1, 2)] == ["1 address is", "2 addresses are"]

@@ -1,8 +1,9 @@
 """The catalog: a SQLite index over the records of a store. Disposable: it can always be folded anew."""
 
-from symcache.catalog.browse import ImageOrder
+from symcache.catalog.browse import MOST_PATHS, ImageOrder
 from symcache.catalog.catalog import Catalog
 from symcache.catalog.file import copy_catalog
+from symcache.catalog.glance import GlancedRelease, GlancedUnit
 from symcache.catalog.ranking import OWN_EXTRACTOR
 from symcache.catalog.rows import (
     CacheFileRow,
@@ -24,6 +25,7 @@ from symcache.catalog.rows import (
 from symcache.catalog.schema import SCHEMA_VERSION, release_order
 
 __all__ = [
+    "MOST_PATHS",
     "OWN_EXTRACTOR",
     "SCHEMA_VERSION",
     "CacheFileRow",
@@ -31,6 +33,8 @@ __all__ = [
     "CollectedImage",
     "Conflict",
     "Counts",
+    "GlancedRelease",
+    "GlancedUnit",
     "Growth",
     "Harvest",
     "HarvestRow",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from uuid import UUID
 
 from symcache.catalog.lookup import Lookup
 from symcache.catalog.ranking import TRUSTS
-from symcache.catalog.rows import Growth, Harvest, Listing, PathSummary, StoredSize
-from symcache.model import ReleaseId
+from symcache.catalog.rows import Growth, Harvest, Listing, Occurrence, PathSummary, StoredSize
+from symcache.model import Kind, ReleaseId
 
-__all__ = ["Browse", "ImageOrder"]
+__all__ = ["MOST_PATHS", "Browse", "ImageOrder"]
 
 _MATCHES = 400
 """Names that are ranked; what lies behind the shortest of so many is not what somebody meant."""
+
+
+MOST_PATHS = 200
+"""That are looked at for a part of a name: what lies behind the shortest of so many is not what somebody meant."""
+_COMMON, _MOST_PARTS, _LIKE = 2, 40, 200
+"""Characters that similar names have in common somewhere, how many such are looked for, and names that are compared."""
 
 
 class ImageOrder(StrEnum):
@@ -56,6 +64,57 @@ class Browse(Lookup):
             more = self._summaries(self._matching("path", words), words, limit)
             found += [one for one in more if one.path not in known]
         return found[:limit]
+
+    def by_part(
+        self,
+        text: str,
+        limit: int,
+        *,
+        kind: Kind | None = None,
+        build: str | None = None,
+        cache: UUID | None = None,
+        arch: str | None = None,
+    ) -> list[Occurrence]:
+        """Return the contents whose name has all words of `text` in it, in any case, or fits it as a glob.
+
+        With a `/` it is the path that has. Names that are the text come first, then those that begin so; of equals,
+        the newest releases. At most `limit`, of the `MOST_PATHS` shortest paths.
+        """
+        column = "path" if "/" in text else "name"
+        if any(c in text for c in "*?["):
+            meant: tuple[str, Sequence[str]] = f"lower({column}) GLOB ?", [text.lower()]
+        elif words := text.split():
+            meant = _has_all(column, words)
+        else:
+            return []
+        order = f"length({column}), path"
+        found = self._at_paths(meant, order, MOST_PATHS, kind=kind, build=build, cache=cache, arch=arch)
+        wanted = text.lower()
+
+        def goodness(image: Occurrence) -> tuple[bool, bool]:
+            name = image.path.rpartition("/")[2].lower()
+            return name != wanted and name.partition(".")[0] != wanted, not name.startswith(wanted)
+
+        return sorted(found, key=goodness)[:limit]
+
+    def similar_names(self, text: str, limit: int = 3) -> list[str]:
+        """Return the names of images that are most like a text: what was meant, where that has a slip in it."""
+        name = text.rpartition("/")[2].lower()
+        parts = [name[n : n + _COMMON] for n in range(min(len(name) - _COMMON + 1, _MOST_PARTS))]
+        if not parts:
+            return []
+        one, likes = _has_all("name", parts)
+        found = " + ".join(f"({term})" for term in one.split(" AND "))
+        rows = self._all(
+            f"SELECT DISTINCT name FROM (SELECT id, name, {found} AS common FROM paths) p WHERE common AND EXISTS"  # noqa: S608
+            " (SELECT 1 FROM objects o JOIN records r ON r.id = o.record WHERE o.path = p.id AND r.live)"
+            f" ORDER BY common DESC, length(name), name LIMIT {_LIKE}",
+            likes,
+        )
+        by_lower = {row[0].lower(): row[0] for row in rows}
+        stems = {lower.partition(".")[0]: lower for lower in reversed(by_lower)}
+        close = difflib.get_close_matches(name, [*by_lower, *stems], 2 * limit, 0.7)
+        return list(dict.fromkeys(by_lower.get(found) or by_lower[stems[found]] for found in close))[:limit]
 
     def _matching(self, column: str, words: Sequence[str]) -> list[tuple[int, str]]:
         where, patterns = _has_all(column, words)

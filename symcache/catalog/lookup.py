@@ -122,6 +122,22 @@ class Lookup(CatalogFile):
         """
         column = "path" if pattern.startswith("/") else "name"
         operator = "GLOB" if any(c in pattern for c in "*?[") else "="
+        meant = f"({column} {operator} ? OR path = ?)", [pattern, pattern]
+        return self._at_paths(meant, "path", limit, kind=kind, build=build, cache=cache, arch=arch)[:limit]
+
+    def _at_paths(
+        self,
+        meant: tuple[str, Sequence[str]],
+        order: str,
+        limit: int,
+        *,
+        kind: Kind | None,
+        build: str | None,
+        cache: UUID | None,
+        arch: str | None,
+    ) -> list[Occurrence]:
+        """Return the contents at the first `limit` paths of which a condition with its values is true."""
+        condition, wanted = meant
         narrowed = {
             "+o.record IN (SELECT id FROM records WHERE live AND build = ?)": build,
             "+o.layout IN (SELECT id FROM layouts WHERE kind = ?)": kind,
@@ -129,13 +145,14 @@ class Lookup(CatalogFile):
             "+o.layout IN (SELECT id FROM layouts WHERE cache_uuid = ?)": cache.bytes if cache else None,
         }
         # The plus keeps SQLite from going over all that a record holds, where a path leads to a few rows.
-        meant = ["+o.record IN (SELECT id FROM records WHERE live)", *(s for s, v in narrowed.items() if v is not None)]
+        terms = ["+o.record IN (SELECT id FROM records WHERE live)", *(s for s, v in narrowed.items() if v is not None)]
         values = [value for value in narrowed.values() if value is not None]
-        where = " AND ".join(meant)
+        where = " AND ".join(terms)
         rows = self._rows(
-            f"WHERE o.path IN (SELECT id FROM paths f WHERE ({column} {operator} ? OR path = ?)"  # noqa: S608 - constants
-            f" AND EXISTS (SELECT 1 FROM objects o WHERE o.path = f.id AND {where}) ORDER BY path LIMIT ?) AND {where}",
-            [pattern, pattern, *values, limit, *values],
+            f"WHERE o.path IN (SELECT id FROM paths f WHERE {condition}"  # noqa: S608 - constants
+            f" AND EXISTS (SELECT 1 FROM objects o WHERE o.path = f.id AND {where}) ORDER BY {order} LIMIT ?)"
+            f" AND {where}",
+            [*wanted, *values, limit, *values],
         )
         groups: dict[tuple[UUID | None, str], list[Row]] = {}
         for row in rows:
@@ -145,7 +162,7 @@ class Lookup(CatalogFile):
             (rank(g, self._preferences) for g in groups.values()), key=lambda g: (g[0].path, str(g[0].uuid))
         )
         ranked.sort(key=lambda g: orders[g[0].record], reverse=True)
-        return [o for group in ranked for o in group][:limit]
+        return [o for group in ranked for o in group]
 
     def objects_of(self, record: int) -> list[Occurrence]:
         """Return what one live record stored, by path."""

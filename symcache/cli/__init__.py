@@ -13,20 +13,20 @@ def main() -> None:
     if "serve" in sys.argv:
         # It means "take up new certificates" to a server, from its first moment on: it waits until there is a handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    from symcache.cli.app import main as run  # noqa: PLC0415 (takes longer than anything else before)
+    from symcache.cli.app import main as run
 
     run()
 
 
 def opendump() -> None:
     """Run `opendump DUMP`: the same as `symcache open DUMP`."""
-    from symcache.cli.app import opendump as run  # noqa: PLC0415
+    from symcache.cli.app import opendump as run
 
     run()
 
 
 def run_dsymforuuid() -> None:
     """Run `symcache-dsymforuuid UUID`: debuggers want one program and give it the UUID alone."""
-    from symcache.cli.app import run_dsymforuuid as run  # noqa: PLC0415
+    from symcache.cli.app import run_dsymforuuid as run
 
     run()

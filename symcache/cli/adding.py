@@ -12,8 +12,6 @@ import platformdirs
 import typer
 
 from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
     byte_progress,
     complain,
     console,
@@ -22,14 +20,17 @@ from symcache.cli.common import (
     name_some,
     out,
     plain,
+    show_images,
 )
+from symcache.cli.options import CacheBuildOption, JsonOption, LibraryOption
 from symcache.cli.settings import open_library
 from symcache.errors import EnvironmentFailure, IncompleteError, NotFoundError, SymcacheError, UsageError
-from symcache.library import IngestResult, Library, Staged, ingest, stage_origin, stage_paths
-from symcache.model import Trust, uuid_text
+from symcache.kinds import uuid_text
 from symcache.scratch import ScratchFolder
+from symcache.text import counted
 
 if TYPE_CHECKING:
+    from symcache.library import IngestResult, Library, Staged
     from symcache_provisioning import HarvestResult, Recognized
 
 __all__ = ["register"]
@@ -41,14 +42,12 @@ def register(app: typer.Typer) -> None:
 
 
 def add(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH")] = None,
     origin: Annotated[
         Path | None,
-        typer.Option(metavar="ROOT", help="A share that think-cell's minidump scripts filled."),
+        typer.Option("--origin", metavar="DIR", help="A share that think-cell's minidump scripts filled."),
     ] = None,
-    build: Annotated[
-        str | None, typer.Option("--build", help="Of which build shared caches by themselves are, e.g. 22G120.")
-    ] = None,
+    build: CacheBuildOption = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -57,10 +56,10 @@ def add(
     Those are shared caches by themselves, device support of Xcode's, simulator runtimes, kernel debug kits.
     """
     with errors_to_exit(), ScratchFolder("add") as scratch:
-        if bool(paths) == (origin is not None):
-            raise UsageError(
-                "nothing to add, or both PATH and --origin", hint="name files and folders, or --origin ROOT"
-            )
+        if paths and origin:
+            raise UsageError("PATH and --origin exclude each other", hint="run the command twice")
+        if not paths and not origin:
+            raise UsageError("nothing to add is named", hint="e.g. symcache add build/Ledger.app build/Ledger.dSYM")
         run = _Adding(Path(scratch), build)
         run.find(origin, paths or [])
         with open_library(library, create=True) as opened:
@@ -82,6 +81,8 @@ class _Adding:
 
     def find(self, origin: Path | None, paths: Sequence[Path]) -> None:
         """Find what there is. Raises UsageError, NotFoundError."""
+        from symcache.library import stage_origin, stage_paths
+
         if origin:
             self.parts = stage_origin(origin)
             return
@@ -109,20 +110,23 @@ class _Adding:
                     return None
         elif not path.is_dir():
             return None
-        from symcache_provisioning import recognize  # noqa: PLC0415 - takes its time, and own files need nothing of it
+        from symcache_provisioning import recognize
 
         return recognize(path, self.build)
 
     def store(self, library: Library) -> None:
         """Store all of it."""
+        from symcache.library import ingest
+        from symcache.model import Trust
+
         for staged in self.parts:
             with byte_progress("storing") as bar:
                 task = bar.add_task("storing", total=None)
                 result = ingest(library, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
             self.records.append((staged, result))
         for source in [s for r in self.recognized for s in r.sources]:
-            from symcache.cli.harvest_output import HarvestDisplay  # noqa: PLC0415 - as above
-            from symcache_provisioning import harvest  # noqa: PLC0415
+            from symcache.cli.harvest_output import HarvestDisplay
+            from symcache_provisioning import harvest
 
             try:
                 with HarvestDisplay() as display:
@@ -150,12 +154,13 @@ class _Adding:
         elif by_release:
             for staged, result in self.records:
                 what = str(staged.release) if staged.release else "other binaries"
-                out.print(f"{plain(what)}: {len(staged.objects)} images, {result.stored} files new")
+                out.print(
+                    f"{plain(what)}: {counted(len(staged.objects), 'image')}, {counted(result.stored, 'file')} new"
+                )
         else:
-            for image in images:
-                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
+            show_images(images)
         if self.harvests and not json:
-            from symcache.cli.harvest_output import show_result  # noqa: PLC0415 - as above
+            from symcache.cli.harvest_output import show_result
 
             for done in self.harvests:
                 show_result(done)
@@ -172,8 +177,9 @@ class _Adding:
             complain(str(error), error.hint)
         partial = [h for h in self.harvests if not h.whole]
         if count := len(problems) + len(self.refused) + len(partial):
-            what = "files" if problems and not self.refused and not partial else "files and folders"
-            raise IncompleteError(f"{count} {what} could not be added", hint="see the problems above")
+            only_files = problems and not self.refused and not partial
+            what = counted(count, "file") if only_files else counted(count, "file or folder", "files and folders")
+            raise IncompleteError(f"{what} could not be added", hint="see the problems above")
 
     def _emit_json(self, images: list[dict[str, str | None]], problems: list[str]) -> None:
         many = [{"build": s.release.build if s.release else None, "record": r.record_id} for s, r in self.records]
@@ -187,7 +193,7 @@ class _Adding:
         if notes := [n for staged, _ in self.records for n in staged.notes]:
             document["notes"] = notes
         if self.harvests:
-            from symcache.cli.harvest_output import result_json  # noqa: PLC0415 - as above
+            from symcache.cli.harvest_output import result_json
 
             document["sources"] = [result_json(h) for h in self.harvests]
         emit_json(document)

@@ -148,9 +148,9 @@ def _located(
     image: WantedImage, addresses: Iterable[str], start: int, namer: SourceNamer
 ) -> list[tuple[str, int | None, Location | None, bool]]:
     """Return of each address its text, its offset in the image, what is known, and whether there is the image."""
-    import numpy as np  # noqa: PLC0415 - takes its time to import
+    import numpy as np
 
-    from symcache.symbolicate import ModuleOffsets  # noqa: PLC0415
+    from symcache.symbolicate import ModuleOffsets
 
     offsets = [(text, _offset(text, start)) for text in addresses]
     distinct = sorted({offset for _, offset in offsets if offset is not None})

@@ -108,7 +108,7 @@ class _HtmlOutput(Output):
 
 
 def _page(reports: list[dict[str, Any]]) -> str:
-    from symcache.dump.html import to_html  # noqa: PLC0415 (templates take their time to import)
+    from symcache.dump.html import to_html
 
     return to_html(reports)
 

@@ -9,25 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from symcache.cli.analysis_output import output_of
-from symcache.cli.common import (
-    BuildOption,
-    CacheOption,
-    JsonOption,
-    LibraryOption,
-    ServerOption,
-    complain,
-    count_progress,
-    error_of,
-    errors_to_exit,
-    existing_dump,
-    state,
-)
+from symcache.cli.common import complain, count_progress, error_of, errors_to_exit, existing_dump, state
 from symcache.cli.dumps import (
     AllModulesOption,
     FetchBar,
@@ -40,12 +27,16 @@ from symcache.cli.dumps import (
     source_pair,
     warn,
 )
+from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources, names_folder
-from symcache.dump import Analysis, Limits, analyze
+from symcache.dump import Limits
 from symcache.errors import SymcacheError
 from symcache.images import SourceRequest
 from symcache.macho import parse_uuid
-from symcache.resolve import SourceFiles
+
+if TYPE_CHECKING:
+    from symcache.dump import Analysis
+    from symcache.resolve import SourceFiles
 
 __all__ = ["register"]
 
@@ -58,7 +49,7 @@ def register(app: typer.Typer) -> None:
 def analyze_(
     dumps: Annotated[
         list[str],
-        typer.Argument(metavar="DUMP...", help="Zips with header and core, bare cores, minidumps, crash reports."),
+        typer.Argument(metavar="DUMP", help="Zips with header and core, bare cores, minidumps, crash reports."),
     ],
     symbols: SymbolsOption = None,
     library: LibraryOption = None,
@@ -67,18 +58,22 @@ def analyze_(
     cache: CacheOption = None,
     all_modules: AllModulesOption = False,
     timeout: TimeoutOption = Limits.seconds,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Dumps at a time; 0: as many as cores.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=0, help="Dumps at a time; 0: as many as cores.")
+    ] = 0,
     source_map: SourceMapOption = None,
     source: Annotated[bool, typer.Option("--source", help="Fetch sources; print the line of each frame.")] = False,
     json: JsonOption = False,
     html: Annotated[bool, typer.Option("--html", help="Print a page to keep or send.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Write a file for each, JSON or a page (--html)."),
+        typer.Option("--output", "-o", metavar="DIR", help="Write a file for each, JSON or a page (--html)."),
     ] = None,
     group: Annotated[bool, typer.Option("--group", help="Print signatures, the most frequent first.")] = False,
 ) -> None:
     """Print what happened: exception, every thread's frames, registers, modules. The crashed thread comes first."""
+    from symcache.cli.analysis_output import output_of
+
     with errors_to_exit(), names_folder() as names:
         paths = [Path(text).expanduser() for text in dumps]
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
@@ -138,6 +133,8 @@ class _Work:
 
     def run(self, path: Path, bar: FetchBar | None = None) -> _Result:
         """Analyze one dump, with library and connections of its own: any number of them run at a time."""
+        from symcache.dump import analyze
+
         result = _Result()
         with _error_as_result(path, result):
             existing_dump(str(path))

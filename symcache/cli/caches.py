@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from symcache.cli.cache_json import cache_json, extract_json, file_type, slice_json
-from symcache.cli.common import (
-    JsonOption,
-    console,
-    count_progress,
-    emit_json,
-    errors_to_exit,
-    existing_path,
-    out,
-    plain,
-)
-from symcache.dump import describe, dump_kind
-from symcache.dyld import SharedCache, extract_all, find_caches
+from symcache.cli.common import Table, console, count_progress, emit_json, errors_to_exit, existing_path, out, plain
+from symcache.cli.options import JsonOption
 from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
+from symcache.kinds import uuid_text
 from symcache.macho import PLATFORMS, fileset_entries, identify
-from symcache.model import uuid_text
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache.dyld import SharedCache
 
 __all__ = ["register"]
 
@@ -49,11 +42,15 @@ def extract(
         str | None, typer.Option("--image", metavar="GLOB", help="Only images whose path, alias or name matches.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one a core, at most 8].")
+        int | None,
+        typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes.", show_default="one a core, at most 8"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Extract the images of a dyld shared cache to Mach-O files that debuggers accept."""
+    from symcache.cli.cache_json import extract_json
+    from symcache.dyld import SharedCache, extract_all
+
     with errors_to_exit(), SharedCache.open(_main_file(cache)) as opened:
         for warning in opened.warnings:
             console.print(f"[yellow]warning:[/] {plain(warning)}")
@@ -77,7 +74,7 @@ def extract(
             emit_json(extract_json(opened, root, report))
         else:
             out.print(
-                f"{len(report.extracted)} images, {_size(report.size)}, {plain(opened.arch)}"
+                f"{counted(len(report.extracted), 'image')}, {_size(report.size)}, {plain(opened.arch)}"
                 f" {_uuid(opened.uuid)}: {plain(str(root))}"
             )
         for hollow in (e for e in report.extracted if e.unbacked):
@@ -87,8 +84,9 @@ def extract(
         for failed in report.failed:
             console.print(f"[bold red]failed:[/] {plain(failed.path)}: {plain(failed.reason)}")
         if report.failed:
+            total = counted(len(report.failed) + len(report.extracted), "image")
             raise IncompleteError(
-                f"{len(report.failed)} of {len(report.failed) + len(report.extracted)} images could not be extracted",
+                f"{len(report.failed)} of {total} could not be extracted",
                 hint="each is named above; the others are complete",
             )
 
@@ -100,6 +98,8 @@ def info(
     json: JsonOption = False,
 ) -> None:
     """Say what a file is: a shared cache, a Mach-O file, a dSYM, a crash dump, core, minidump or report."""
+    from symcache.dump import dump_kind
+
     with errors_to_exit():
         place = existing_path(path)
         if place.is_dir():
@@ -118,6 +118,8 @@ def info(
 
 
 def _main_file(text: str) -> Path:
+    from symcache.dyld import find_caches
+
     path = existing_path(text)
     if path.is_dir():
         found = find_caches(path)
@@ -127,6 +129,8 @@ def _main_file(text: str) -> Path:
 
 
 def _info_folder(folder: Path, json: bool) -> None:
+    from symcache.dyld import find_caches
+
     if caches := find_caches(folder):
         raise FormatError(f"{folder}: is a folder of shared caches", hint=f"name one of them: {caches[0]}")
     inner = folder / "Contents" / "Resources" / "DWARF"
@@ -137,6 +141,8 @@ def _info_folder(folder: Path, json: bool) -> None:
 
 
 def _info_dump(path: Path, json: bool) -> None:
+    from symcache.dump import describe
+
     described = describe(path)
     kind, modules = described["kind"], described["modules"]
     if json:
@@ -153,6 +159,8 @@ def _info_dump(path: Path, json: bool) -> None:
 
 
 def _info_macho(files: list[Path], named: Path, json: bool) -> None:
+    from symcache.cli.cache_json import file_type, slice_json
+
     found = [(file, part) for file in files for part in identify(file)]
     if not found:
         raise FormatError(
@@ -183,6 +191,9 @@ def _info_macho(files: list[Path], named: Path, json: bool) -> None:
 
 
 def _info_cache(path: Path, json: bool) -> None:
+    from symcache.cli.cache_json import cache_json
+    from symcache.dyld import SharedCache
+
     with SharedCache.open(path, partial=True) as cache:
         lacking = [m for m in cache.missing if not m.companion.optional]
         if json:
@@ -193,7 +204,7 @@ def _info_cache(path: Path, json: bool) -> None:
             console.print(f"[yellow]warning:[/] {plain(warning)}")
         if lacking:
             raise SharedCacheError(
-                f"{path}: {len(lacking)} of its {len(lacking) + len(cache.files)} files cannot be used",
+                f"{path}: {len(lacking)} of its {counted(len(lacking) + len(cache.files), 'file')} cannot be used",
                 hint="copy all files of the cache from the same machine",
             )
 
@@ -207,16 +218,17 @@ def _print_cache(cache: SharedCache) -> None:
     files = [(p.path.name, p.header.uuid, _size(p.size), f"{p.header.mapping_offset:#x} bytes") for p in cache.files]
     files += [(m.companion.name, m.companion.uuid, "missing", "") for m in cache.missing]
     _print_table(
-        ("file", "UUID", "size", "header"),
-        *((plain(name), _uuid(uuid), size, header) for name, uuid, size, header in files),
+        ("UUID", "size", "header", "file"),
+        *((_uuid(uuid), size, header, plain(name)) for name, uuid, size, header in files),
     )
     _print_table(
-        ("mapping", "address", "size", "file", "offset", "access", "slide info"),
+        ("mapping", "address", "size", "offset", "access", "slide info", "file"),
         *(
             (
-                *(mapping.name, f"{mapping.address:#x}", f"{mapping.size:#x}", plain(part.path.name)),
+                *(mapping.name, f"{mapping.address:#x}", f"{mapping.size:#x}"),
                 *(f"{mapping.file_offset:#x}", _access(mapping.init_prot)),
                 f"v{part.slide_version(mapping)}" if part.slide_version(mapping) else "-",
+                plain(part.path.name),
             )
             for part, mapping in cache.mappings
         ),
@@ -226,15 +238,14 @@ def _print_cache(cache: SharedCache) -> None:
             ("UUID", "address", "image"),
             *((_uuid(image.uuid), f"{image.address:#x}", plain(image.path)) for image in cache.images),
         )
-    out.print(f"{len(cache.images)} images, {len(cache.aliases)} other paths of them")
+    out.print(f"{counted(len(cache.images), 'image')}, {counted(len(cache.aliases), 'other path')} of them")
 
 
-def _print_table(*rows: Sequence[str]) -> None:
-    """Print rows in columns, whole: UUIDs and paths are to be copied and searched, never cut to a terminal's width."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        out.print(f"[bold]{line}[/]" if number == 0 else line)
+def _print_table(headings: Sequence[str], *rows: Sequence[str]) -> None:
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
 
 
 def _uuid(uuid: UUID | None) -> str:

@@ -6,13 +6,16 @@ import sys
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from symcache.cli.common import JsonOption, console, emit_json, errors_to_exit, out, plain
-from symcache.dump.capture import CrashReport, MachReceiver, MachTask, Task, WrittenDump, read_images, serve, write_dump
+from symcache.cli.common import console, emit_json, errors_to_exit, out, plain
+from symcache.cli.options import JsonOption
 from symcache.errors import UsageError
+
+if TYPE_CHECKING:
+    from symcache.dump.capture import CrashReport, Task, WrittenDump
 
 __all__ = ["register"]
 
@@ -23,13 +26,13 @@ def register(app: typer.Typer) -> None:
 
 
 def dump(
-    pid: Annotated[int | None, typer.Argument(metavar="[PID]", help="Process to write a dump of; it goes on.")] = None,
+    pid: Annotated[int | None, typer.Argument(metavar="PID", help="Process to write a dump of; it goes on.")] = None,
     handler: Annotated[
         bool,
         typer.Option("--handler", help="Wait on standard input for a crashing process that uses symcache_marshal.h."),
     ] = False,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="PATH", help="Dump to write, or the folder to write it to.")
+        Path, typer.Option("--output", "-o", metavar="PATH", help="Dump to write, or the folder to write it to.")
     ] = Path(),
     big: Annotated[bool, typer.Option("--big", help="Keep all readable memory, not the stacks alone.")] = False,
     c_header: Annotated[
@@ -38,6 +41,8 @@ def dump(
     json: JsonOption = False,
 ) -> None:
     """Write a crash dump of a live process, or be the handler that a crashing one asks for it (macOS only)."""
+    from symcache.dump.capture import CrashReport, MachReceiver, MachTask, read_images, serve, write_dump
+
     with errors_to_exit():
         if (pid is not None) + handler + c_header != 1:
             raise UsageError("one of PID, --handler and --c-header was expected", hint="see `symcache dump --help`")

@@ -1,4 +1,4 @@
-"""What every command shares: consoles, JSON output, options, and errors turned into sentences and exit codes."""
+"""What every command shares: consoles, JSON output, tables, and errors turned into sentences and exit codes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleOptions
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
 __all__ = [
-    "ArchOption",
-    "BuildOption",
-    "CacheOption",
-    "JsonOption",
-    "LibraryOption",
-    "ReleasesOption",
-    "ServerOption",
     "State",
     "Table",
     "byte_progress",
@@ -50,6 +43,7 @@ __all__ = [
     "out",
     "percent_progress",
     "plain",
+    "show_images",
     "state",
     "takes_utf8",
     "to_output",
@@ -88,25 +82,6 @@ class State:
 
 state = State()
 
-LibraryOption = Annotated[
-    str | None,
-    typer.Option("--library", metavar="PATH|s3://…", help="Library to use [env: SYMCACHE_LIBRARY]."),
-]
-ServerOption = Annotated[
-    list[str] | None,
-    typer.Option("--server", metavar="URL", help="Server to ask; may be repeated [env: SYMCACHE_URL]."),
-]
-ReleasesOption = Annotated[
-    Path | None,
-    typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-BuildOption = Annotated[str | None, typer.Option("--build", help="Only from this macOS build, e.g. 22G120.")]
-CacheOption = Annotated[
-    str | None, typer.Option("--cache", metavar="UUID", help="Only as laid out in this shared cache.")
-]
-ArchOption = Annotated[str | None, typer.Option("--arch", help="Only this architecture, e.g. arm64e.")]
-
 
 def plain(text: str) -> str:
     """Return foreign text as `printable` does, safe for rich's markup, too."""
@@ -122,7 +97,11 @@ def name_some(title: str, texts: Sequence[str], *, style: str = "yellow", most: 
 
 
 class Table:
-    """Rows of markup under headings, to be printed by `out`: as wide as they are, so that no UUID or path is cut."""
+    """Rows of markup under headings, to be printed by `out`. No UUID or path is ever cut.
+
+    In a pipe a row is a line, however long. On a terminal that is too narrow for that, the last column, which is the
+    widest, has lines of its own, so that what stands before it stays in columns.
+    """
 
     def __init__(self, *headings: str) -> None:
         self._rows = [[Text(heading, style="bold") for heading in headings]] if headings else []
@@ -133,12 +112,36 @@ class Table:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         widths = [max(cell.cell_len for cell in column) for column in zip(*self._rows, strict=True)]
+        whole = sum(widths) + _GAP * (len(widths) - 1)
+        apart = console.is_terminal and len(widths) > _LEAST_APART and whole > options.max_width
         for row in self._rows:
-            line = Text(no_wrap=True, overflow="ignore")
-            for cell, width in zip(row, widths, strict=True):
-                line.append_text(cell).append(" " * (width - cell.cell_len + 2))
-            line.rstrip()
-            yield line
+            if apart:
+                yield _line(row[:-1], widths)
+                yield _line([Text(" " * (_GAP - 1)), row[-1]], [_GAP - 1, 0], gap=1)
+            else:
+                yield _line(row, widths)
+
+
+_GAP = 2
+_LEAST_APART = 2
+"""Columns: of two, neither is apart."""
+
+
+def _line(cells: Sequence[Text], widths: Sequence[int], *, gap: int = _GAP) -> Text:
+    line = Text(no_wrap=True, overflow="ignore")
+    for cell, width in zip(cells, widths, strict=False):
+        line.append_text(cell).append(" " * (width - cell.cell_len + gap))
+    line.rstrip()
+    return line
+
+
+def show_images(images: Sequence[Mapping[str, object]]) -> None:
+    """Print what was added or sent, a row each."""
+    table = Table()
+    for image in images:
+        table.add_row(*(plain(str(image[key] or "-")) for key in ("uuid", "arch", "kind", "path")))
+    if images:
+        out.print(table)
 
 
 def emit_json(value: object) -> None:
@@ -253,35 +256,35 @@ def _forget_output() -> None:
 
 def byte_progress(description: str = "") -> Progress:
     """Return a progress display for bytes: rate and time left."""
-    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     return _progress(description, DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 def count_progress() -> Progress:
     """Return a progress display for things: how many of how many, and time left."""
-    from rich.progress import MofNCompleteColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
     return _progress("", MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def harvest_progress() -> Progress:
     """Return a progress display whose tasks have a field `amount` that says how far they are."""
-    from rich.progress import TextColumn  # noqa: PLC0415
+    from rich.progress import TextColumn
 
     return _progress("", TextColumn("{task.fields[amount]}"))
 
 
 def percent_progress() -> Progress:
     """Return a progress display for what is soon over: how much of it is done."""
-    from rich.progress import TaskProgressColumn  # noqa: PLC0415
+    from rich.progress import TaskProgressColumn
 
     return _progress("", TaskProgressColumn())
 
 
 def _progress(description: str, *columns: ProgressColumn) -> Progress:
     # Imported by those who show one: `lookup`, `open` and more have nothing to show, and are to answer at once.
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     return Progress(
         SpinnerColumn(),

@@ -19,15 +19,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.rule import Rule
 
 from symcache.cli.common import console, errors_to_exit, out, plain, state
-from symcache.demo.standin import StandInHost
 from symcache.errors import EnvironmentFailure
 from symcache.own_program import own_environment, own_python
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache.demo.standin import StandInHost
 
 __all__ = ["register"]
 
@@ -45,6 +48,8 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the library and leave the server running.")] = False,
 ) -> None:
     """Show the whole path: harvest a stand-in Mac over SSH, verify, serve, open crash dumps with every frame named."""
+    from symcache.demo.standin import StandInHost
+
     with errors_to_exit():
         started = time.monotonic()
         with _workshop(keep) as shop, StandInHost(shop.assets / "host", layout="13") as host:
@@ -62,7 +67,7 @@ def demo(
                 shop.run("analyze", str(shop.assets / "dumps" / name), "--server", url)
             seconds = time.monotonic() - started
             console.print(Rule())
-            console.print(f"[bold green]Every step worked[/], in {seconds:.0f} seconds.")
+            console.print(f"[bold green]Every step worked[/], in {counted(round(seconds), 'second')}.")
             _next_steps(shop, url, build)
 
 

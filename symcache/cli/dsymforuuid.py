@@ -17,12 +17,13 @@ from uuid import UUID
 
 import typer
 
-from symcache.cli.common import BuildOption, CacheOption, LibraryOption, ServerOption, errors_to_exit, to_output
+from symcache.cli.common import errors_to_exit, to_output
+from symcache.cli.options import BuildOption, CacheOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources
 from symcache.errors import SymcacheError
 from symcache.images import ImageRequest
+from symcache.kinds import Kind, uuid_text
 from symcache.macho import identify, parse_uuid
-from symcache.model import Kind, uuid_text
 from symcache.own_program import own_environment, own_python
 
 __all__ = ["register"]
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def dsymforuuid(
-    uuids: Annotated[list[str], typer.Argument(metavar="UUID...")],
+    uuids: Annotated[list[str], typer.Argument(metavar="UUID")],
     ignore_negative_cache: Annotated[
         bool, typer.Option("--ignoreNegativeCache", help="Accepted; misses are never remembered.")
     ] = False,

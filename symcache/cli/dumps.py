@@ -13,10 +13,6 @@ import typer
 from rich.text import Text
 
 from symcache.cli.common import (
-    BuildOption,
-    CacheOption,
-    LibraryOption,
-    ServerOption,
     console,
     errors_to_exit,
     existing_dump,
@@ -26,12 +22,13 @@ from symcache.cli.common import (
     plain,
     state,
 )
+from symcache.cli.options import BuildOption, CacheOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources, lldb_memory
 from symcache.confined import machine_memory, unconfined_parts
 from symcache.dump import Limits, LldbProcess, Mode
 from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
-from symcache.text import printable
+from symcache.text import counted, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -55,16 +52,20 @@ __all__ = [
 
 SourceMapOption = Annotated[
     list[str] | None,
-    typer.Option("--source-map", metavar="FROM=TO", help="Where sources built at FROM are; repeatable."),
+    typer.Option("--source-map", metavar="FROM=TO", help="Where sources built at FROM are; may be repeated."),
 ]
 SymbolsOption = Annotated[
     list[Path] | None,
-    typer.Option("--symbols", metavar="DIR", help="Folder of own binaries and dSYMs, looked at first; repeatable."),
+    typer.Option(
+        "--symbols", metavar="DIR", help="Folder of own binaries and dSYMs, looked at first; may be repeated."
+    ),
 ]
 AllModulesOption = Annotated[
     bool, typer.Option("--all-modules", help="Fetch all modules, not those that threads are in: for use offline.")
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, metavar="SECONDS", help="For LLDB, a dump.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=1, metavar="SECONDS", help="That LLDB may take for a dump.")
+]
 _LEAST_MEMORY = 512 << 20
 _NAMED = 12
 """Missing modules that are named one by one."""
@@ -87,7 +88,9 @@ def open_(
     timeout: TimeoutOption = Limits.seconds,
     write: Annotated[
         list[Path] | None,
-        typer.Option("--write", metavar="DIR", help="Folder that commands at the prompt may write into; repeatable."),
+        typer.Option(
+            "--write", metavar="DIR", help="Folder that commands at the prompt may write into; may be repeated."
+        ),
     ] = None,
 ) -> None:
     """Open a crash dump in LLDB: crashed thread selected, backtrace printed. Without a terminal it stops there."""
@@ -102,7 +105,7 @@ def open_(
             binary_sources(symbols or [], library, server) as sources,
             FetchBar() as bar,
         ):
-            from symcache.dump import open_in_lldb  # noqa: PLC0415 (takes its time to import: LLDB has been started)
+            from symcache.dump import open_in_lldb
 
             def report_missing(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
@@ -204,21 +207,17 @@ def name_missing(
     if not missing:
         return
     names = "only the names that the report itself has" if reported else "no names"
-    _say(f"[yellow]missing:[/] {_modules(len(missing))} of {plain(str(dump))}; their frames have {names}")
+    _say(f"[yellow]missing:[/] {counted(len(missing), 'module')} of {plain(str(dump))}; their frames have {names}")
     _list(missing, command)
     _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
-
-
-def _modules(count: int) -> str:
-    return f"{count} module" + ("" if count == 1 else "s")
 
 
 def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:
     """Name the modules of a dump of which there is a dSYM, but no binary."""
     if modules:
         _say(
-            f"[yellow]symbols only:[/] {_modules(len(modules))} of {plain(str(dump))}; their frames have names and"
-            " lines, but without code and unwind tables a caller may be missing"
+            f"[yellow]symbols only:[/] {counted(len(modules), 'module')} of {plain(str(dump))}; their frames have names"
+            " and lines, but without code and unwind tables a caller may be missing"
         )
         _list(modules)
 

@@ -8,21 +8,13 @@ from typing import Annotated
 
 import typer
 
-from symcache.cli.common import (
-    CacheOption,
-    JsonOption,
-    LibraryOption,
-    byte_progress,
-    emit_json,
-    errors_to_exit,
-    name_some,
-    out,
-    plain,
-)
+from symcache.cli.common import byte_progress, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.completion import complete_builds
+from symcache.cli.options import ArchsOption, CacheOption, JsonOption, LibraryOption
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError
-from symcache.library import export_device_support, export_raw_caches
 from symcache.macho import parse_uuid
+from symcache.text import counted
 
 __all__ = ["register"]
 
@@ -40,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    build: Annotated[str, typer.Argument(metavar="BUILD", help="The build, e.g. 22G120, or PRODUCT:BUILD.")],
+    build: Annotated[
+        str, typer.Argument(metavar="BUILD", autocompletion=complete_builds, help="E.g. 22G120, or PRODUCT:BUILD.")
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -53,17 +47,19 @@ def export(
     layout: Annotated[
         ExportFormat,
         typer.Option(
-            "--format", help="device-support: images as Xcode lays them out. raw: the shared caches, in their paths."
+            "--format",
+            metavar="device-support|raw",
+            help="device-support: images as Xcode lays them out. raw: the shared caches, in their paths.",
         ),
     ] = ExportFormat.DEVICE_SUPPORT,
-    arch: Annotated[
-        list[str] | None, typer.Option("--arch", help="Only this architecture, e.g. arm64e; may be repeated.")
-    ] = None,
+    arch: ArchsOption = None,
     cache: CacheOption = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a release as files, over nothing that is there: for LLDB and Xcode, or its raw shared caches."""
+    from symcache.library import export_device_support, export_raw_caches
+
     with (
         errors_to_exit(again="run the same command again: it begins anew"),
         open_library(library) as opened,
@@ -97,6 +93,6 @@ def export(
             name_some("problem", result.problems)
         if result.problems:
             raise IncompleteError(
-                f"{build}: is exported as far as the library has it: {len(result.problems)} problems",
+                f"{build}: is exported as far as the library has it: {counted(len(result.problems), 'problem')}",
                 hint="what is missing is named by `symcache verify`",
             )

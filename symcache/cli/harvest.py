@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
 
-from symcache.cli.common import JsonOption, LibraryOption, complain, emit_json, errors_to_exit
-from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
-from symcache.cli.harvest_sources import open_sources
+from symcache.cli.common import complain, emit_json, errors_to_exit
+from symcache.cli.completion import complete_machines
+from symcache.cli.options import (
+    ArchsOption,
+    CacheBuildOption,
+    JsonOption,
+    JunitOption,
+    LibraryOption,
+    TagOption,
+    TrustOption,
+)
 from symcache.cli.settings import open_library, site_wants
 from symcache.errors import EnvironmentFailure, IncompleteError, SymcacheError, UsageError
-from symcache_provisioning import HarvestResult, Interrupts, Inventory, harvest
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache_provisioning import HarvestResult
 
 __all__ = ["register"]
 
@@ -37,46 +48,43 @@ def harvest_command(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="ssh://user@host, with :port and /folder where need be, the root folder of a system, an .ipsw, shared"
-            " caches by themselves, device support of Xcode's, a simulator runtime, a kernel debug kit."
+            metavar="SOURCE",
+            autocompletion=complete_machines,
+            help="A machine of the inventory; ssh://user@host, with :port and /folder where need be; the root folder of"
+            " a system, an .ipsw; shared caches by themselves, device support of Xcode's, a simulator runtime, a kernel"
+            " debug kit.",
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Every machine of the inventory instead, several at a time, with a report.")
+        bool,
+        typer.Option("--all", help="Every machine of the inventory instead; --tag, --jobs and --junit are for it."),
     ] = False,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="With --all: only machines with this tag; may be repeated.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="With --all: machines at a time.")] = 4,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="With --all: write a JUnit report.")] = None,
+    tag: TagOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, max=64, help="Machines at a time.")] = 4,
+    junit: JunitOption = None,
     extractor: Annotated[
         ExtractorChoice,
         typer.Option(
+            metavar="auto|raw|util|bundle",
             help="raw: copy the shared caches and extract here. util: let dyld_shared_cache_util do it in the guest."
             " bundle: let macOS's own dsc_extractor.bundle do it there."
-            " auto: raw, and util too where the guest has it, held against each other."
+            " auto: raw, and util too where the guest has it, held against each other.",
         ),
     ] = ExtractorChoice.AUTO,
     library: LibraryOption = None,
     root: Annotated[
         list[str] | None,
-        typer.Option("--root", metavar="FOLDER", help="Folder to search for Mach-O files; may be repeated."),
+        typer.Option("--root", metavar="DIR", help="Folder to search for Mach-O files; may be repeated."),
     ] = None,
-    arch: Annotated[
-        list[str] | None, typer.Option("--arch", help="Only this architecture, e.g. arm64e; may be repeated.")
-    ] = None,
-    build: Annotated[
-        str | None, typer.Option("--build", help="Of which build shared caches by themselves are, e.g. 22G120.")
-    ] = None,
+    arch: ArchsOption = None,
+    build: CacheBuildOption = None,
     identity: Annotated[
         Path | None, typer.Option("--identity", metavar="FILE", help="Private SSH key to log in with.")
     ] = None,
     host_key: Annotated[
         str | None, typer.Option("--host-key", metavar="SHA256:…", help="Fingerprint that the host must show.")
     ] = None,
-    trust_new_host: Annotated[
-        bool, typer.Option("--trust-new-host", help="Believe the key of a host that was never seen before.")
-    ] = False,
+    trust_new_host: TrustOption = False,
     password_env: Annotated[
         str | None, typer.Option("--password-env", metavar="NAME", help="Environment variable with the password.")
     ] = None,
@@ -88,7 +96,7 @@ def harvest_command(
         typer.Option("--bundle-path", metavar="PATH", help="Where the guest has another dsc_extractor.bundle."),
     ] = None,
     staging: Annotated[
-        Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies until all is stored.")
+        Path | None, typer.Option("--staging", metavar="DIR", help="Where to keep copies until all is stored.")
     ] = None,
     no_keep_caches: Annotated[
         bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
@@ -96,6 +104,10 @@ def harvest_command(
     json: JsonOption = False,
 ) -> None:
     """Store every Mach-O of a macOS system: exit 0 when all of it is there, 1 when something is missing."""
+    from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
+    from symcache.cli.harvest_sources import open_sources
+    from symcache_provisioning import Interrupts, harvest
+
     with errors_to_exit(), Interrupts():  # a job that CI ends leaves nothing behind in the guest
         if bundle_path and extractor is not ExtractorChoice.BUNDLE:
             raise UsageError("--bundle-path goes with --extractor bundle", hint="add that, or leave it out")
@@ -160,12 +172,14 @@ def harvest_command(
             complain(str(refusal), refusal.hint)
         if refused:
             count = len(refused) + len(results)
-            raise IncompleteError(f"{source}: {len(refused)} of {count} folders were not taken", hint="see above why")
+            raise IncompleteError(
+                f"{source}: {len(refused)} of {counted(count, 'folder')} could not be taken", hint="see above why"
+            )
         for result in results:
             if not result.whole:
                 raise IncompleteError(
                     f"{result.source}: the harvest of {result.release or 'it'} is stored, but not sealed:"
-                    f" {len(result.missing)} images missing, {len(result.problems)} problems",
+                    f" {counted(len(result.missing), 'image')} missing, {counted(len(result.problems), 'problem')}",
                     hint="fix what is named above and run the same command again: it continues where it stopped",
                 )
 
@@ -188,7 +202,8 @@ def _options(
 
 
 def _harvest_all(tags: list[str], jobs: int, junit: Path | None, options: list[str], json: bool) -> None:
-    from symcache.cli import harvest_all  # noqa: PLC0415 - drivers and all are loaded for this only
+    from symcache.cli import harvest_all
+    from symcache_provisioning import Inventory
 
     reports = harvest_all.harvest_machines(Inventory.load(), tags, options, jobs)
     if junit is not None:

@@ -6,6 +6,7 @@ import time
 
 from symcache.cli.common import console, harvest_progress, name_some, out, plain
 from symcache.model import uuid_text
+from symcache.text import counted
 from symcache_provisioning import Amount, HarvestResult
 
 __all__ = ["HarvestDisplay", "result_json", "show_result"]
@@ -56,7 +57,7 @@ def show_result(result: HarvestResult) -> None:
     """Print a result for people, the verdict last: caches and totals on stdout, problems on stderr."""
     for cache in result.caches:
         uuid = uuid_text(cache.uuid) if cache.uuid else "no UUID"
-        out.print(f"{plain(cache.path)}  {plain(cache.arch)}  {uuid}  {cache.images} images")
+        out.print(f"{plain(cache.path)}  {plain(cache.arch)}  {uuid}  {counted(cache.images, 'image')}")
     missing = [f"{m.path} ({m.arch}, {uuid_text(m.uuid) if m.uuid else 'no UUID'})" for m in result.missing]
     for title, texts in (("note", result.notes), ("missing", missing), ("problem", result.problems)):
         name_some(title, texts)
@@ -65,7 +66,10 @@ def show_result(result: HarvestResult) -> None:
         state = f"stored, never sealed: {plain(result.lacks)}"
     by = f" by {result.extractor}" if result.extractor else ""
     what = plain(str(result.release or result.source))
-    out.print(f"{what}: {state}, {result.images} images{by}, {result.stored} files new, {result.skipped} stored before")
+    out.print(
+        f"{what}: {state}, {counted(result.images, 'image')}{by}, {counted(result.stored, 'file')} new,"
+        f" {result.skipped} stored before"
+    )
 
 
 def result_json(result: HarvestResult) -> dict[str, object]:

@@ -1,113 +1,47 @@
-"""Commands over the library: lookup, releases, get."""
+"""Commands over the library: releases, get."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
-from symcache.catalog import CollectedImage, Occurrence
-from symcache.cli.common import (
+import symcache.verify as completeness  # most of it is imported by those who need it
+from symcache.cli.common import Table, byte_progress, console, emit_json, errors_to_exit, fail, out, plain
+from symcache.cli.options import (
     ArchOption,
     BuildOption,
     CacheOption,
     JsonOption,
+    KindOption,
     LibraryOption,
     ServerOption,
-    Table,
-    byte_progress,
-    console,
-    emit_json,
-    errors_to_exit,
-    fail,
-    out,
-    plain,
 )
-from symcache.cli.settings import cache_dir, library_location, open_library, server_urls
-from symcache.client import SymbolClient, split_tokens
+from symcache.cli.settings import cache_dir, library_location, open_library, path_setting, server_urls
 from symcache.errors import NotFoundError, UsageError
 from symcache.files import atomic_write
 from symcache.images import ImageRequest
-from symcache.library import Library
+from symcache.kinds import MACOS, Kind, uuid_text
 from symcache.macho import parse_uuid
-from symcache.model import MACOS, Kind, uuid_text
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache.catalog import ReleaseRow
+    from symcache.library import Library
+    from symcache.verify import Expectations
 
 __all__ = ["register"]
-
-KindOption = Annotated[Kind | None, typer.Option("--kind", help="The binary itself, or its dSYM.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(lookup)
     app.command()(releases)
     app.command()(get)
-
-
-def lookup(
-    what: Annotated[str, typer.Argument(metavar="UUID|NAME")],
-    kind: KindOption = None,
-    build: BuildOption = None,
-    cache: CacheOption = None,
-    arch: ArchOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many contents of a name or path to list at most.")] = 1000,
-    library: LibraryOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Say what the library has under a UUID, or a name or path (with * and ?)."""
-    with errors_to_exit(), open_library(library) as opened:
-        cache_uuid = parse_uuid(cache) if cache else None
-        more = False
-        if uuid := _as_uuid(what):
-            rows = [
-                r
-                for r in opened.variants(uuid)
-                if (kind is None or r.kind is kind)
-                and (build is None or r.build == build)
-                and (arch is None or r.arch == arch)
-                and (cache_uuid is None or r.cache_uuid == cache_uuid)
-            ]
-        else:
-            rows = opened.by_name(what, limit + 1, kind=kind, build=build, cache=cache_uuid, arch=arch)
-            more = len(rows) > limit
-            rows = rows[:limit]
-        notes = opened.sources([r.uuid for r in rows if r.uuid and r.kind is Kind.DEBUGINFO])
-        inside = [c for c in opened.collected(uuid) if build is None or c.build == build] if uuid else []
-        if json:
-            emit_json([_occurrence_json(r, notes) for r in rows] + [_collected_json(what, c) for c in inside])
-        else:
-            table = Table("UUID", "arch", "kind", "build", "size", "path")
-            for r in rows:
-                table.add_row(
-                    *(uuid_text(r.uuid) if r.uuid else "-", r.arch, r.kind, r.build or "-", str(r.size)),
-                    plain(r.path) + (f" [yellow](conflict: {r.sha256[:12]} is not served)[/]" if r.rival else ""),
-                )
-            if rows:
-                out.print(table)
-            for known, pairs in notes.items():
-                for recorded, place in pairs:
-                    out.print(f"sources of {uuid_text(known)}: {plain(recorded)} are noted at {plain(place)}")
-        if more:
-            console.print(f"[yellow]note:[/] there are more than these {limit}: raise --limit, or ask for less")
-        for c in inside if rows and not json else ():
-            out.print(f"also inside {plain(c.path)} of {c.build or 'no build'}, as {plain(c.name)}")
-        if inside and not rows:
-            first = inside[0]
-            raise NotFoundError(
-                f"{what}: is {first.name} inside the kernel collection {first.path} of {first.build or 'no build'},"
-                " which is stored as a whole: its images cannot be had by themselves yet",
-                hint=f"symcache get {uuid_text(first.collection)}"
-                if first.collection
-                else "harvest a kernel debug kit",
-            )
-        if not rows:
-            raise NotFoundError(
-                f"{what}: not in {library_location(library)}", hint="`symcache releases` shows what was harvested"
-            )
 
 
 def releases(
@@ -120,7 +54,14 @@ def releases(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the macOS releases that the library holds, newest first; or those that it lacks."""
+    """List the macOS releases that the library holds, newest first.
+
+    A release is complete where sealed harvests list every shared cache that its version has: `symcache verify` looks at
+    each image and proves it. Its size is that of all its contents, images and raw caches, before compression; what
+    several releases have in common is stored once. `symcache stats` tells what all takes on disk.
+    """
+    from symcache.verify import Expectations
+
     with errors_to_exit(), open_library(library) as opened:
         rows = opened.releases()
         if available or list_file:
@@ -128,33 +69,78 @@ def releases(
             console.print(f"[yellow]note:[/] {option} goes with the next version: `symcache sync --dry-run` says more")
             _show_available({r.build: r.sealed for r in rows if r.id.product == MACOS}, list_file, json)
             return
+        overviews = _overviews(opened, rows, Expectations.load(path_setting(None, "releases")))
         if json:
-            emit_json(
-                [
-                    {
-                        "product": r.product,
-                        "version": r.version,
-                        "extra": r.extra,
-                        "build": r.build,
-                        "sealed": r.sealed,
-                        "harvests": r.harvests,
-                        "images": r.images,
-                        "listed": r.listed,
-                    }
-                    for r in rows
-                ]
-            )
+            emit_json([o.to_json() for o in overviews])
             return
-        table = Table("release", "build", "state", "harvests", "images", "UUIDs")
-        for r in rows:
-            state = "sealed" if r.sealed else "partial"
-            version = f"{r.product} {r.version} {r.extra}".rstrip()
-            table.add_row(plain(version), plain(r.build), state, str(r.harvests), str(r.listed), str(r.images))
+        if not rows:
+            out.print("no release was harvested yet")
+            return
+        table = Table("release", "build", "harvested", "state", "size", "architectures")
+        for o in overviews:
+            version = f"{o.row.product} {o.row.version} {o.row.extra}".rstrip()
+            table.add_row(
+                *(plain(version), plain(o.row.build), plain(o.harvested[:10]) or "-", o.state),
+                *(decimal(o.size), plain(" ".join(o.archs)) or "-"),
+            )
         out.print(table)
+        if any(o.state != "complete" for o in overviews):
+            console.print("[dim]next:[/] `symcache verify BUILD` names what a release lacks")
+
+
+@dataclass(frozen=True)
+class _Overview:
+    """A release as the list shows it."""
+
+    row: ReleaseRow
+    harvested: str
+    size: int
+    archs: list[str]
+    lacking: list[str] | None
+
+    @property
+    def state(self) -> str:
+        """What its harvests say; `verify` proves it."""
+        if not self.row.sealed:
+            return "partial"
+        if self.lacking is None:
+            return "sealed"
+        return f"lacks {counted(len(self.lacking), 'cache')}" if self.lacking else "complete"
+
+    def to_json(self) -> dict[str, object]:
+        r = self.row
+        return {
+            "product": r.product,
+            "version": r.version,
+            "extra": r.extra,
+            "build": r.build,
+            "sealed": r.sealed,
+            "harvests": r.harvests,
+            "images": r.images,
+            "listed": r.listed,
+            "harvested": self.harvested or None,
+            "archs": self.archs,
+            "lacking": self.lacking,
+            "content_bytes": self.size,
+        }
+
+
+def _overviews(library: Library, rows: Sequence[ReleaseRow], expectations: Expectations) -> list[_Overview]:
+    from symcache.catalog import GlancedRelease
+    from symcache.model import Release
+
+    seen = library.catalog.glance() if rows else {}
+    result = []
+    for row in rows:
+        one = seen.get(row.id, GlancedRelease())
+        named = Release(product=row.product, version=row.version, extra=row.extra, build=row.build)
+        lacking = completeness.lacking_at_a_glance(named, one, expectations)
+        result.append(_Overview(row, one.harvested, one.content_bytes, completeness.archs_at_a_glance(one), lacking))
+    return result
 
 
 def _show_available(sealed: dict[str, bool], list_file: Path | None, json: bool) -> None:
-    from symcache_provisioning import available_releases  # noqa: PLC0415 - SSH is not needed for the rest
+    from symcache_provisioning import available_releases
 
     lacking = [r for r in available_releases(list_file) if not sealed.get(r.build)]
     if json:
@@ -170,8 +156,10 @@ def _show_available(sealed: dict[str, bool], list_file: Path | None, json: bool)
 
 
 def get(
-    uuid: str,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write, else the local cache.")] = None,
+    uuid: Annotated[str, typer.Argument(metavar="UUID")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write, else the local cache.")
+    ] = None,
     kind: KindOption = None,
     build: BuildOption = None,
     cache: CacheOption = None,
@@ -181,8 +169,13 @@ def get(
     json: JsonOption = False,
 ) -> None:
     """Fetch one binary by UUID, from the library or from servers, and print where it is."""
+    from symcache.client import SymbolClient, split_tokens
+
     with errors_to_exit():
-        wanted = parse_uuid(uuid)
+        try:
+            wanted = parse_uuid(uuid)
+        except UsageError as error:
+            raise UsageError(str(error), hint="`symcache lookup NAME` tells the UUIDs of what has a name") from error
         cache_uuid = parse_uuid(cache) if cache else None
         urls = server_urls(server)
         # A server named on the command line is meant, even where a library of one's own exists.
@@ -241,51 +234,8 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def _check_arch(path: Path, arch: str) -> None:
-    from symcache.macho import identify  # noqa: PLC0415
+    from symcache.macho import identify
 
     found = {s.arch for s in identify(path)}
     if arch not in found:
         fail(f"{path}: is {', '.join(sorted(found))} where {arch} was asked for", code=1)
-
-
-def _as_uuid(text: str) -> UUID | None:
-    try:
-        return parse_uuid(text)
-    except UsageError:
-        return None
-
-
-def _collected_json(uuid: str, c: CollectedImage) -> dict[str, object]:
-    collection = uuid_text(c.collection) if c.collection else None
-    return {
-        "uuid": uuid_text(parse_uuid(uuid)),
-        "name": c.name,
-        "collection": collection,
-        "path": c.path,
-        "build": c.build,
-    }
-
-
-def _occurrence_json(o: Occurrence, notes: Mapping[UUID, Sequence[tuple[str, str]]]) -> dict[str, object]:
-    return {
-        "uuid": uuid_text(o.uuid) if o.uuid else None,
-        "kind": o.kind,
-        "arch": o.arch,
-        "path": o.path,
-        "origin": o.origin,
-        "cache_uuid": uuid_text(o.cache_uuid) if o.cache_uuid else None,
-        "extractor": o.extractor,
-        "revision": o.revision,
-        "sha256": o.sha256,
-        "size": o.size,
-        "build": o.build,
-        "version": o.version,
-        "sealed": o.sealed,
-        "trust": o.trust,
-        "symbols": o.symbols,
-        "rival": o.rival,
-        "sources": [
-            {"recorded": recorded, "place": place}
-            for recorded, place in (notes.get(o.uuid, ()) if o.uuid and o.kind is Kind.DEBUGINFO else ())
-        ],
-    }

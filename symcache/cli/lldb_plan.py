@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from symcache.cli.common import BuildOption, CacheOption, LibraryOption, ServerOption, errors_to_exit, existing_dump
+from symcache.cli.common import errors_to_exit, existing_dump
 from symcache.cli.dumps import (
     AllModulesOption,
     FetchBar,
@@ -17,8 +17,8 @@ from symcache.cli.dumps import (
     source_pair,
     warn,
 )
+from symcache.cli.options import BuildOption, CacheOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources
-from symcache.dump import response_for_lldb
 from symcache.errors import UsageError
 from symcache.macho import parse_uuid
 
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def lldb_plan(
-    dump: Annotated[str | None, typer.Argument(metavar="[DUMP]")] = None,
+    dump: Annotated[str | None, typer.Argument(metavar="DUMP")] = None,
     opened: Annotated[str | None, typer.Option("--open", help="The core that LLDB has open.")] = None,
     symbols: SymbolsOption = None,
     library: LibraryOption = None,
@@ -42,6 +42,8 @@ def lldb_plan(
     all_modules: AllModulesOption = False,
 ) -> None:
     """Print how LLDB is to load the modules of a dump, then respond to requests for more, until standard input ends."""
+    from symcache.dump import response_for_lldb
+
     with errors_to_exit():
         named = dump or opened
         if named is None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from symcache.cli.common import console, plain
-from symcache_provisioning import Inventory, Machine
+from symcache.cli.completion import complete_machines
 
-__all__ = ["MachinesOption", "NameArgument", "NamesArgument", "TrustOption", "announce", "chosen_machines", "coloured"]
+if TYPE_CHECKING:
+    from symcache_provisioning import Machine
+
+__all__ = ["MachinesOption", "NameArgument", "NamesArgument", "announce", "chosen_machines", "coloured"]
 
 MachinesOption = Annotated[
     Path | None, typer.Option("--machines", metavar="FILE", help="Inventory to use [env: SYMCACHE_MACHINES].")
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A machine of the inventory.")]
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME…", help="Machines of the inventory.")]
-TrustOption = Annotated[
-    bool, typer.Option("--trust-new-host", help="Believe the host key of a machine that was never seen before.")
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=complete_machines, help="A machine of the inventory.")
+]
+NamesArgument = Annotated[
+    list[str], typer.Argument(metavar="NAME", autocompletion=complete_machines, help="Machines of the inventory.")
 ]
 _COLOURS = {
     **dict.fromkeys(("ok", "done", "running", "up"), "green"),
@@ -40,5 +44,7 @@ def coloured(state: str) -> str:
 
 def chosen_machines(names: list[str], inventory: Path | None) -> list[Machine]:
     """Return the named machines of the inventory, each once. Raises NotFoundError, UsageError."""
+    from symcache_provisioning import Inventory, Machine
+
     loaded = Inventory.load(inventory)
     return [Machine(loaded.get(name), announce=announce) for name in dict.fromkeys(names)]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from symcache.cli.common import JsonOption, emit_json, errors_to_exit, out, plain
-from symcache.cli.machine_options import MachinesOption, NamesArgument, TrustOption, announce, chosen_machines, coloured
+from symcache.cli.common import emit_json, errors_to_exit, out, plain
+from symcache.cli.machine_options import MachinesOption, NamesArgument, announce, chosen_machines, coloured
+from symcache.cli.options import JsonOption, TrustOption
 from symcache.errors import IncompleteError, SymcacheError, UsageError
-from symcache_provisioning import Check, Machine, Outcome, Provisioner, Run, check_machine, remote_login_out_of_band
+
+if TYPE_CHECKING:
+    from symcache_provisioning import Check, Machine, Run
 
 __all__ = ["doctor", "provision"]
 
@@ -44,7 +47,7 @@ def provision(
     util: Annotated[
         Path | None, typer.Option("--util", metavar="PATH", help="A dyld_shared_cache_util that you built, to install.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     machines: MachinesOption = None,
     trust_new_host: TrustOption = False,
     json: JsonOption = False,
@@ -103,6 +106,8 @@ def _step_json(step: Check) -> dict[str, str]:
 
 
 def _checks(machine: Machine, up: bool, trust_new_host: bool) -> Iterator[Check]:
+    from symcache_provisioning import Check, Outcome, check_machine
+
     if not up or not machine.driver.capabilities.life_cycle:
         run = machine.current() if machine.driver.capabilities.life_cycle and _installed(machine) else None
         yield from check_machine(machine, run)
@@ -124,6 +129,8 @@ def _installed(machine: Machine) -> bool:
 
 
 def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_host: bool) -> list[Check]:
+    from symcache_provisioning import Provisioner
+
     up_before = machine.driver.capabilities.life_cycle and machine.current() is not None
     with _started_to_change(machine) as run, machine.session(run, trust_new=trust_new_host) as session:
         provisioner = Provisioner(session, machine.definition, util.expanduser() if util else None, dry_run)
@@ -142,6 +149,8 @@ def _provisioned(machine: Machine, util: Path | None, dry_run: bool, trust_new_h
 @contextmanager
 def _started_to_change(machine: Machine) -> Iterator[Run | None]:
     """Yield a run to be set up: one that is up, or else the image itself, which is started and taken down."""
+    from symcache_provisioning import remote_login_out_of_band
+
     driver, image = machine.driver, str(machine.definition.image)
     if driver.capabilities.life_cycle and machine.current() is None and not driver.is_local(image):
         raise UsageError(

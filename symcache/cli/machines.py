@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from symcache.cli.common import JsonOption, Table, console, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import Table, console, emit_json, errors_to_exit, out, plain
+from symcache.cli.completion import complete_machines
+from symcache.cli.help import Application
 from symcache.cli.machine_options import (
     MachinesOption,
     NameArgument,
     NamesArgument,
-    TrustOption,
     announce,
     chosen_machines,
     coloured,
 )
 from symcache.cli.machine_setup import doctor, provision
+from symcache.cli.options import JsonOption, TagOption, TrustOption
 from symcache.errors import NotFoundError, SymcacheError, UsageError
-from symcache_provisioning import (
-    Driver,
-    Inventory,
-    Machine,
-    MachineDefinition,
-    OrphanedVM,
-    Run,
-    RunStore,
-    create_machine,
-    find_orphans,
-    make_driver,
-)
+
+if TYPE_CHECKING:
+    from symcache_provisioning import Driver, Inventory, MachineDefinition, OrphanedVM, Run, RunStore
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands of this module."""
-    group = typer.Typer(no_args_is_help=True, help="Look after the machines that are harvested (`machines.toml`).")
+    group = Application(help="Look after the machines that are harvested (`machines.toml`).")
     for name, command in (
         ("list", list_machines),
         ("doctor", doctor),
@@ -51,13 +44,13 @@ def register(app: typer.Typer) -> None:
 
 
 def list_machines(
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="Only machines with this tag; may be repeated.")
-    ] = None,
+    tag: TagOption = None,
     machines: MachinesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show the inventory, the state of each machine, and orphaned VMs."""
+    from symcache_provisioning import Inventory, RunStore, find_orphans
+
     with errors_to_exit():
         inventory, store = Inventory.load(machines), RunStore()
         runs = store.runs()
@@ -85,6 +78,8 @@ def list_machines(
 
 def _drivers(definitions: list[MachineDefinition], store: RunStore) -> list[Driver[Any]]:
     """Return every driver that is used, once for each folder or libvirt that its options name."""
+    from symcache_provisioning import make_driver
+
     drivers: dict[tuple[Any, ...], Driver[Any]] = {}
     for definition in definitions:
         options = definition.options
@@ -94,6 +89,8 @@ def _drivers(definitions: list[MachineDefinition], store: RunStore) -> list[Driv
 
 
 def _row(definition: MachineDefinition, runs: list[Run], store: RunStore) -> dict[str, Any]:
+    from symcache_provisioning import make_driver
+
     driver = make_driver(definition.driver, definition.options, store.driver_folder)
     states = []
     for run in runs:
@@ -164,6 +161,8 @@ def create(
     machines: MachinesOption = None,
 ) -> None:
     """Install macOS as the image of a machine (tart, Anka)."""
+    from symcache_provisioning import create_machine
+
     with errors_to_exit():
         (machine,) = chosen_machines([name], machines)
         if from_ipsw != "latest":
@@ -216,12 +215,18 @@ def up(
 def down(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME…", help="Machines of the inventory, or runs as vm list names them."),
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=complete_machines,
+            help="Machines of the inventory, or runs as vm list names them.",
+        ),
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Everything that symcache has up.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Stop machines that symcache started, and destroy the clones that it made."""
+    from symcache_provisioning import Machine, RunStore
+
     with errors_to_exit():
         store = RunStore()
         runs = store.runs()

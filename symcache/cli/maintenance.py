@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
 
-from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
-    Table,
-    console,
-    count_progress,
-    emit_json,
-    errors_to_exit,
-    out,
-    plain,
-)
+from symcache.cli.common import Table, console, count_progress, emit_json, errors_to_exit, out, plain
+from symcache.cli.completion import complete_builds
+from symcache.cli.options import JsonOption, LibraryOption
 from symcache.cli.settings import library_location, open_library
-from symcache.client import fetch_from
 from symcache.errors import IncompleteError, StorageError, UsageError
-from symcache.library import (
-    DEFAULT_GRACE,
-    MINIMUM_GRACE,
-    FsckReport,
-    Library,
-    Subset,
-    write_snapshot,
-)
-from symcache.library import fsck as fsck_library
-from symcache.library import gc as gc_library
-from symcache.library import prefer as prefer_content
-from symcache.library import reextract as reextract_release
-from symcache.library import repair as repair_library
-from symcache.library import stats as library_stats
+from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
-from symcache.model import uuid_text
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache.library import FsckReport, Library
 
 __all__ = ["register"]
 
-_DEFAULT_GRACE = f"{DEFAULT_GRACE / 86400:.0f}d"
+_DEFAULT_GRACE = "14d"
+"""As the library has it, `DEFAULT_GRACE`, in days."""
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -56,19 +38,26 @@ def fsck(
     read_data: Annotated[bool, typer.Option("--read-data", help="Read and hash every byte, too.")] = False,
     read_data_subset: Annotated[
         str | None,
-        typer.Option("--read-data-subset", metavar="5%|1/10", help="Read a random share, or one of equal parts."),
+        typer.Option(
+            "--read-data-subset", metavar="SHARE", help="Read a random share, 5%, or one of equal parts, 1/10."
+        ),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Put aside what is damaged, and have it again from wherever it can be.")
     ] = False,
     sources: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="URL", help="Another library, or a server, to repair from; may be repeated."),
+        typer.Option(
+            "--from", metavar="PATH|URL", help="Another library, or a server, to repair from; may be repeated."
+        ),
     ] = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check that everything is there and is what it was: exit 0 if so, 1 if anything is found wrong."""
+    from symcache.library import Subset
+    from symcache.library import fsck as fsck_library
+
     with errors_to_exit():
         if sources and not repair:
             raise UsageError("--from says what to repair from", hint="give --repair too")
@@ -95,6 +84,10 @@ def fsck(
 
 
 def _repair(library: Library, report: FsckReport, sources: list[str], progress: object) -> None:
+    from symcache.client import fetch_from
+    from symcache.library import Library
+    from symcache.library import repair as repair_library
+
     urls = [s for s in sources if s.startswith(("http://", "https://"))]
     others = [Library.open(s) for s in sources if s not in urls]
     try:
@@ -110,20 +103,28 @@ def _show_report(report: FsckReport) -> None:
         mark = f"[green]repaired[/] ({plain(finding.repaired)})" if finding.repaired else "[red]found[/]"
         out.print(f"{mark} {finding.code}  {plain(finding.message)}")
     left = sum(not f.repaired for f in report.findings)
-    verdict = f"[red]{left} findings[/]" if left else "[green]clean[/]"
+    verdict = f"[red]{counted(left, 'finding')}[/]" if left else "[green]clean[/]"
     read = f", {decimal(report.bytes_read)} read" if report.bytes_read else ""
-    out.print(f"{verdict}: {report.records} records, {report.blobs} blobs{read}, {report.unnamed} blobs unnamed")
+    out.print(
+        f"{verdict}: {counted(report.records, 'record')}, {counted(report.blobs, 'blob')}{read},"
+        f" {counted(report.unnamed, 'blob')} unnamed"
+    )
 
 
 def gc(
     grace: Annotated[
-        str, typer.Option(metavar="14d", help="How long a blob is kept that no record names: minutes m, h, d or w.")
+        str,
+        typer.Option(
+            "--grace", metavar="TIME", help="How long a blob is kept that no record names: 90m, 12h, 14d, 2w."
+        ),
     ] = _DEFAULT_GRACE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Delete blobs that no record names any more; safe while others harvest."""
+    from symcache.library import gc as gc_library
+
     with errors_to_exit():
         seconds = _duration(grace)
         with open_library(library) as opened, count_progress() as bar:
@@ -139,7 +140,8 @@ def gc(
             return
         verb = "would delete" if dry_run else "deleted"
         out.print(
-            f"{verb} {report.deleted} blobs ({decimal(report.deleted_bytes)}) and {report.leftovers} leftovers;"
+            f"{verb} {counted(report.deleted, 'blob')} ({decimal(report.deleted_bytes)}) and"
+            f" {counted(report.leftovers, 'leftover')};"
             f" kept {report.live} that are named and {report.young} that may still be needed"
         )
         if report.first_expires and report.last_expires:
@@ -151,6 +153,8 @@ def gc(
 
 
 def _duration(text: str) -> float:
+    from symcache.library import MINIMUM_GRACE
+
     match = re.fullmatch(r"(\d{1,5})([mhdw])", text)
     if match is None:
         raise UsageError(f"{text!r}: not a time", hint="write 14d, 12h, 90m or 2w")
@@ -164,12 +168,14 @@ def _duration(text: str) -> float:
 
 
 def prefer(
-    uuid: str,
+    uuid: Annotated[str, typer.Argument(metavar="UUID")],
     sha256: Annotated[str, typer.Argument(metavar="SHA", help="SHA-256 of the content, or at least 8 digits of it.")],
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Decide which of several contents under one UUID is served."""
+    from symcache.library import prefer as prefer_content
+
     with errors_to_exit(), open_library(library) as opened:
         chosen = prefer_content(opened, parse_uuid(uuid), sha256)
         if json:
@@ -189,6 +195,8 @@ def rebuild(
 
     Those who read it see the old one or the new one.
     """
+    from symcache.library import Library, write_snapshot
+
     with errors_to_exit(), Library.open(library_location(library), repair=True) as opened:
         with console.status("folding records"):
             with suppress(StorageError):  # a damaged catalog is what this is for
@@ -199,23 +207,27 @@ def rebuild(
         if json:
             emit_json({"records": count, "unreadable": opened.unreadable, "snapshot": key, "gone": gone})
         else:
-            out.print(f"{count} records folded" + (f", snapshot {key}" if key else ""))
+            out.print(f"{counted(count, 'record')} folded" + (f", snapshot {key}" if key else ""))
             if gone:
-                out.print(f"{len(gone)} that this machine's catalog knew are gone, and are no longer asked after")
+                out.print(
+                    f"{counted(len(gone), 'record')} that this machine's catalog knew: gone, and no longer asked after"
+                )
         if opened.unreadable:
             raise IncompleteError(
-                f"{len(opened.unreadable)} records cannot be read: {next(iter(opened.unreadable.values()))}",
+                f"{counted(len(opened.unreadable), 'record')} cannot be read: {next(iter(opened.unreadable.values()))}",
                 hint="run `symcache fsck --repair --from ANOTHER_LIBRARY`",
             )
 
 
 def reextract(
-    builds: Annotated[list[str], typer.Argument(metavar="BUILD...")],
+    builds: Annotated[list[str], typer.Argument(metavar="BUILD", autocompletion=complete_builds)],
     force: Annotated[bool, typer.Option("--force", help="Even where this revision of the extractor did it.")] = False,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Take the images of a release from its kept raw shared caches anew."""
+    from symcache.library import reextract as reextract_release
+
     with errors_to_exit(), open_library(library) as opened:
         results = []
         for build in builds:
@@ -234,20 +246,24 @@ def reextract(
         else:
             for r in results:
                 out.print(
-                    f"{plain(r.build)}: {r.images} images extracted, {r.changed} of them changed,"
-                    f" {r.skipped} caches up to date"
+                    f"{plain(r.build)}: {counted(r.images, 'image')} extracted, {r.changed} of them changed,"
+                    f" {counted(r.skipped, 'cache')} up to date"
                 )
                 for problem in r.problems:
                     console.print(f"[yellow]problem:[/] {plain(problem)}")
         problems = sum(len(r.problems) for r in results)
         if problems:
+            what = counted(problems, "image or cache", "images or caches")
             raise IncompleteError(
-                f"{problems} images or caches could not be extracted", hint="their earlier contents stay in place"
+                f"{what} could not be extracted",
+                hint="their earlier contents stay in place",
             )
 
 
 def stats(library: LibraryOption = None, json: JsonOption = False) -> None:
     """Say how much the library holds, and what it takes on disk."""
+    from symcache.library import stats as library_stats
+
     with errors_to_exit(), open_library(library) as opened:
         with console.status("counting"):
             found = library_stats(opened)
@@ -260,7 +276,7 @@ def stats(library: LibraryOption = None, json: JsonOption = False) -> None:
             ("releases", f"{found.releases}, {found.sealed} of them sealed"),
             ("records", str(found.records)),
             ("images", f"{found.listed} in releases"),
-            ("UUIDs", f"{found.images} of binaries and dSYMs, {found.occurrences} occurrences"),
+            ("UUIDs", f"{found.images} of binaries and dSYMs, {counted(found.occurrences, 'occurrence')}"),
             ("image contents", f"{found.image_blobs}, {decimal(found.image_content)}"),
             ("  as stored", decimal(found.image_stored) + share),
             ("raw cache files", f"{found.cache_blobs}, {decimal(found.cache_content)}"),

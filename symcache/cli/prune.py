@@ -5,27 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
 
-from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
-    ReleasesOption,
-    console,
-    emit_json,
-    errors_to_exit,
-    name_some,
-    out,
-    plain,
-)
+from symcache.cli.common import console, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.options import JsonOption, LibraryOption, ReleasesOption
 from symcache.cli.settings import open_library, path_setting
 from symcache.errors import NotFoundError, UsageError
-from symcache.library import DEFAULT_GRACE, Library, RemovalPlan, forget_uses, plan_removal, remove_build, utc
-from symcache.model import ReleaseId
-from symcache.verify import Expectations, RetentionPolicy, Verdict, plan_pruning
+from symcache.kinds import ReleaseId
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache.library import Library, RemovalPlan
+    from symcache.verify import RetentionPolicy, Verdict
 
 __all__ = ["register"]
 
@@ -47,6 +41,9 @@ def prune(
     json: JsonOption = False,
 ) -> None:
     """Take back the builds that the site's policy keeps no longer; `symcache remove --undo BUILD` brings one back."""
+    from symcache.library import plan_removal
+    from symcache.verify import Expectations, plan_pruning
+
     with errors_to_exit():
         table = path_setting(releases, "releases")
         expectations = Expectations.load(table)
@@ -70,7 +67,7 @@ def prune(
             if not dry_run and plans:
                 if not yes and sys.stdin.isatty() and sys.stdout.isatty():
                     _print(opened, verdicts, plans, every=every, error=True)
-                    if not typer.confirm(f"remove {len(plans)} builds?", err=True):
+                    if not typer.confirm(f"remove {counted(len(plans), 'build')}?", err=True):
                         console.print("nothing was removed")
                         raise typer.Exit(1)
                 removed, verdicts = _remove(opened, policy, pinned, plans)
@@ -86,6 +83,9 @@ def _remove(
     library: Library, policy: RetentionPolicy, pinned: Sequence[ReleaseId], plans: dict[ReleaseId, RemovalPlan]
 ) -> tuple[dict[ReleaseId, list[str]], list[Verdict]]:
     """Take back what was planned, as far as it still goes: while somebody decided, it may have been asked for."""
+    from symcache.library import remove_build
+    from symcache.verify import plan_pruning
+
     removed: dict[ReleaseId, list[str]] = {}
     verdicts = plan_pruning(library, policy, pinned=pinned)
     for verdict in verdicts:
@@ -99,6 +99,8 @@ def _remove(
 
 
 def _forget_uses(library: Library, policy: RetentionPolicy) -> None:
+    from symcache.library import forget_uses
+
     days = max(_KEPT_USES, (policy.requested_days or 0) + 1)
     today = dt.datetime.fromtimestamp(library.store.now(), dt.UTC).date()
     forget_uses(library.store, max(today - dt.timedelta(days), dt.date.min + dt.timedelta(1)))
@@ -114,6 +116,8 @@ def _print(
     error: bool = False,
 ) -> None:
     """Print one line a build; on standard error what is asked about."""
+    from symcache.library import DEFAULT_GRACE, utc
+
     target = console if error else out
     expires = utc(library.store.now() + DEFAULT_GRACE)[:16].replace("T", " ")
     for verdict in verdicts:
@@ -124,7 +128,7 @@ def _print(
             continue
         word = "goes" if removed is None else "removed" if verdict.release in removed else "gone before"
         target.print(
-            f"{plain(verdict.title)}: [yellow]{word}[/]: {plain(verdict.reason)}; {plan.blobs} files"
+            f"{plain(verdict.title)}: [yellow]{word}[/]: {plain(verdict.reason)}; {counted(plan.blobs, 'file')}"
             f" ({decimal(plan.bytes)}) that nothing else names"
         )
     if not plans:

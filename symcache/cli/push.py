@@ -4,50 +4,46 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
 
-from symcache.cli.common import (
-    JsonOption,
-    ServerOption,
-    Table,
-    byte_progress,
-    emit_json,
-    errors_to_exit,
-    name_some,
-    out,
-    plain,
-)
+from symcache.cli.common import Table, byte_progress, emit_json, errors_to_exit, name_some, out, plain, show_images
+from symcache.cli.help import Application
+from symcache.cli.options import JsonOption, ServerOption
 from symcache.cli.settings import server_urls
-from symcache.client import PushedFile, push
 from symcache.errors import UsageError
-from symcache.library import stage_paths
-from symcache.model import uuid_text
+from symcache.kinds import uuid_text
 from symcache.scratch import ScratchFolder
-from symcache_server import PATH_PREFIX, Scope, TokenStore
+
+if TYPE_CHECKING:
+    from symcache_server import Scope, TokenStore
 
 __all__ = ["register"]
 
-_tokens = typer.Typer(help="Who may read and write over HTTP. Run it on the server's machine, as its user.")
+_tokens = Application(help="Who may read and write over HTTP. Run it on the server's machine, as its user.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(name="push")(push_paths)
-    app.add_typer(_tokens, name="token", no_args_is_help=True)
+    app.add_typer(_tokens, name="token")
 
 
 def push_paths(
-    paths: Annotated[list[Path], typer.Argument()], server: ServerOption = None, json: JsonOption = False
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH")], server: ServerOption = None, json: JsonOption = False
 ) -> None:
     """Send own binaries and dSYMs to a server: files, folders, .app and .dSYM bundles, zips of them."""
+    from symcache.client import PushedFile, push
+    from symcache.library import stage_paths
+
     with errors_to_exit(), ScratchFolder("push") as scratch:
         urls = server_urls(server)
         if len(urls) != 1:
             raise UsageError(
-                f"{len(urls)} servers are named, one is needed", hint="--server https://any:TOKEN@symbols.example"
+                f"{len(urls)} servers are named, one is needed" if urls else "no server is named",
+                hint="name one with --server, and its token: --server https://any:TOKEN@symbols.example",
             )
         staged = stage_paths(paths, Path(scratch))
         if staged.problems:
@@ -73,21 +69,27 @@ def push_paths(
         if json:
             emit_json({"added": added, "known": known, "images": images})
         else:
-            for image in images:
-                out.print(f"{image['uuid']}  {image['arch']:8} {image['kind']:10} {plain(str(image['path']))}")
+            show_images(images)
             out.print(f"{added} added, {known} were there already")
 
 
 def _store() -> TokenStore:
+    from symcache_server import TokenStore
+
     return TokenStore(Path(platformdirs.user_state_path("symcache")) / "tokens.json")
 
 
 @_tokens.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whom it is for.")],
-    scope: Annotated[list[Scope] | None, typer.Option("--scope", help="May be repeated; default: read.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it is for.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope", metavar="read|write|admin", help="What it allows; may be repeated.", show_default="read"
+        ),
+    ] = None,
     expires: Annotated[
-        str | None, typer.Option("--expires", metavar="WHEN", help="90d, or a date: 2027-01-31. Default: never.")
+        str | None, typer.Option("--expires", metavar="WHEN", help="90d, or a date: 2027-01-31.", show_default="never")
     ] = None,
     names: Annotated[
         bool,
@@ -97,11 +99,23 @@ def create(
     ] = False,
 ) -> None:
     """Make a token and print it, this once."""
+    from symcache_server import PATH_PREFIX
+
     with errors_to_exit():
         if names and scope:
             raise UsageError("--names is without a scope", hint="make two tokens: one for each purpose")
-        token = _store().create(name, () if names else scope or [Scope.READ], _end(expires) if expires else None)
+        scopes = () if names else [_scope(text) for text in scope or ["read"]]
+        token = _store().create(name, scopes, _end(expires) if expires else None)
         out.print(PATH_PREFIX.format(token=token) if names else token, markup=False)
+
+
+def _scope(text: str) -> Scope:
+    from symcache_server import Scope
+
+    try:
+        return Scope(text)
+    except ValueError:
+        raise UsageError(f"{text[:80]!r}: is no scope", hint=f"name one of {', '.join(Scope)}") from None
 
 
 def _end(text: str) -> datetime:
@@ -130,6 +144,9 @@ def list_tokens(json: JsonOption = False) -> None:
             ]
             emit_json(listed)
             return
+        if not rows:
+            out.print("there is no token: `symcache token create NAME` makes one")
+            return
         table = Table("name", "may", "created", "expires")
         for t in rows:
             ends = "never" if t.expires is None else f"{t.expires} (is over)" if t.has_expired else t.expires
@@ -138,7 +155,7 @@ def list_tokens(json: JsonOption = False) -> None:
 
 
 @_tokens.command()
-def revoke(name: str) -> None:
+def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it was for.")]) -> None:
     """Take a token back; a running server follows within a second."""
     with errors_to_exit():
         _store().revoke(name)

@@ -6,35 +6,21 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
-    Table,
-    console,
-    emit_json,
-    errors_to_exit,
-    name_some,
-    out,
-    plain,
-)
+from symcache.cli.common import Table, console, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.completion import complete_builds
+from symcache.cli.options import JsonOption, LibraryOption
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError
-from symcache.library import (
-    DEFAULT_GRACE,
-    Library,
-    RemovalPlan,
-    plan_removal,
-    removals,
-    remove_build,
-    undo_removal,
-    utc,
-)
+from symcache.text import counted
+
+if TYPE_CHECKING:
+    from symcache.library import Library, RemovalPlan
 
 __all__ = ["register"]
 
@@ -45,8 +31,10 @@ def register(app: typer.Typer) -> None:
 
 
 def remove(
-    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD|PRODUCT:BUILD|RECORD]...")] = None,
-    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    builds: Annotated[
+        list[str] | None, typer.Argument(metavar="BUILD|PRODUCT:BUILD|RECORD", autocompletion=complete_builds)
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")] = False,
     undo: Annotated[
@@ -57,6 +45,8 @@ def remove(
     json: JsonOption = False,
 ) -> None:
     """Take back what was harvested of a build: it is no longer served, and `gc` deletes it in time."""
+    from symcache.library import plan_removal, remove_build
+
     with errors_to_exit(), open_library(library) as opened:
         names = list(dict.fromkeys(builds or ()))
         if undo and (dry_run or reason):
@@ -81,12 +71,14 @@ def remove(
             return
         for name, ids in removed.items():
             out.print(
-                f"{plain(name)}: {len(ids)} records taken back; `symcache gc` frees the space after its grace,"
-                f" until then `symcache remove --undo {plain(shlex.quote(name))}` brings it back"
+                f"{plain(name)}: {counted(len(ids), 'record')} taken back; `symcache gc` frees the space after its"
+                f" grace, until then `symcache remove --undo {plain(shlex.quote(name))}` brings it back"
             )
 
 
 def _show_plans(library: Library, names: Sequence[str], json: bool) -> None:
+    from symcache.library import plan_removal
+
     plans = plan_removal(library, names)
     if not json:
         _print_plans(out, library, names, plans)
@@ -104,33 +96,43 @@ def _print_plans(target: Console, library: Library, names: Sequence[str], plans:
     expires = _expires(library)[:16].replace("T", " ")
     for name, p in zip(names, plans, strict=True):
         target.print(
-            f"{plain(name)}: {len(p.records)} records, {p.images} images; {p.blobs} files ({decimal(p.bytes)}) that"
+            f"{plain(name)}: {counted(len(p.records), 'record')}, {counted(p.images, 'image')};"
+            f" {counted(p.blobs, 'file')} ({decimal(p.bytes)}) that"
             f" nothing else names, which `symcache gc` may free from {expires} UTC on"
         )
 
 
 def _expires(library: Library) -> str:
+    from symcache.library import DEFAULT_GRACE, utc
+
     return utc(library.store.now() + DEFAULT_GRACE)
 
 
 def _undo(library: Library, names: list[str], json: bool) -> None:
+    from symcache.library import undo_removal
+
     restored = [record for name in names for record in undo_removal(library, name)]
     if json:
         emit_json([asdict(r) for r in restored])
     else:
         for r in restored:
             state = "sealed" if r.sealed else "partial"
-            out.print(f"{plain(r.build)}: {r.stored} contents are served again ({state}), by record {r.record}")
+            out.print(
+                f"{plain(r.build)}: {counted(r.stored, 'content is', 'contents are')} served again ({state}),"
+                f" by record {r.record}"
+            )
     lost = [text for r in restored for text in r.lost]
     name_some("lost", lost)
     if lost:
         raise IncompleteError(
-            f"{len(lost)} files were deleted by `symcache gc` since they were removed",
+            f"{counted(len(lost), 'file was', 'files were')} deleted by `symcache gc` since they were removed",
             hint="harvest the release again: it continues what is there",
         )
 
 
 def _list_removed(library: Library, json: bool) -> None:
+    from symcache.library import removals
+
     rows = removals(library)
     if json:
         emit_json(

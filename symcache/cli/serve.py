@@ -10,10 +10,9 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import JsonOption, LibraryOption, console, errors_to_exit, to_output
+from symcache.cli.common import console, errors_to_exit, to_output
+from symcache.cli.options import JsonOption, LibraryOption
 from symcache.cli.settings import library_location, path_setting, server_urls
-from symcache.dump import SourceTree
-from symcache_server import ServerConfig, parse_network, run
 
 __all__ = ["register"]
 
@@ -24,17 +23,24 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine can connect.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Address to listen on; by default only this machine can connect."
+        ),
+    ] = ("127.0.0.1"),
     host_name: Annotated[
         list[str] | None,
         typer.Option(
             "--host-name", metavar="NAME", help="Name by which a proxy on this machine is reached; may be repeated."
         ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8080,
-    processes: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port.")] = 1,
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 8080,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", min=1, max=256, help="Processes that share the port.")
+    ] = 1,
     public_reads: Annotated[
         bool, typer.Option("--public-reads", help="Whoever can connect may read, without a token.")
     ] = False,
@@ -42,7 +48,8 @@ def serve(
         bool, typer.Option("--require-token", help="Ask for tokens on this machine, too: for use behind a proxy.")
     ] = False,
     cache_gib: Annotated[
-        float, typer.Option("--cache-gib", min=0.001, help="Limit of the cache of decoded files, in GiB.")
+        float,
+        typer.Option("--cache-gib", metavar="GIB", min=0.001, help="Limit of the cache of decoded files, in GiB."),
     ] = 16.0,
     upstream: Annotated[
         list[str] | None, typer.Option("--upstream", metavar="URL", help="Server to ask on a miss; may be repeated.")
@@ -51,8 +58,8 @@ def serve(
         list[str] | None,
         typer.Option(
             "--sources",
-            metavar="PREFIX=FOLDER",
-            help="Serve the sources that were compiled at PREFIX, or PREFIX=git:REPOSITORY@REVISION; repeatable.",
+            metavar="PREFIX=DIR",
+            help="Serve the sources that were compiled at PREFIX, or PREFIX=git:REPOSITORY@REVISION; may be repeated.",
         ),
     ] = None,
     allow_origin: Annotated[
@@ -89,17 +96,29 @@ def serve(
     lookup_rate: Annotated[
         float | None,
         typer.Option(
-            "--lookup-rate", min=0, help="Look-ups a second of one client; 0: any. [default: 200, local: any]"
+            "--lookup-rate",
+            metavar="N",
+            min=0,
+            help="Look-ups a second of one client; 0: any.",
+            show_default="200, local: any",
         ),
     ] = None,
     upload_rate: Annotated[
         float | None,
-        typer.Option("--upload-rate", min=0, help="Uploads a second of one client; 0: any. [default: 50, local: any]"),
+        typer.Option(
+            "--upload-rate",
+            metavar="N",
+            min=0,
+            help="Uploads a second of one client; 0: any.",
+            show_default="50, local: any",
+        ),
     ] = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Serve a library over HTTP, in every layout that debuggers ask in, until it is stopped."""
+    from symcache.dump import SourceTree
+    from symcache_server import ServerConfig, parse_network, run
 
     def ready(url: str) -> None:
         if json:
@@ -113,7 +132,7 @@ def serve(
         location = library_location(library)
         releases = path_setting(None, "releases")
         if releases:
-            from symcache.verify import Expectations  # noqa: PLC0415 (takes its time to import)
+            from symcache.verify import Expectations
 
             Expectations.load(releases)  # refused now, not at the first request
         run(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import platformdirs
 
+from symcache.cli.common import console, plain
 from symcache.errors import UsageError
 from symcache.files import nearest_existing
 from symcache.scratch import ScratchFolder
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from symcache.resolve import BinarySources
 
 __all__ = [
+    "HOW_TO_BEGIN",
     "SETTINGS",
     "Setting",
     "binary_sources",
     "cache_dir",
+    "is_empty",
     "library_location",
     "lldb_memory",
     "names_folder",
@@ -133,6 +136,8 @@ SETTINGS = (
 """Every variable and key there is; a test finds those that are read and not listed here."""
 
 _KEYS = {setting.key: setting.value for setting in SETTINGS if setting.key}
+HOW_TO_BEGIN = "begin with `symcache harvest ssh://user@host`, or see `symcache demo`"
+"""What to do where a library is empty."""
 
 
 @cache
@@ -142,7 +147,7 @@ def _file_settings() -> dict[str, Any]:
     for path in (platformdirs.user_config_path("symcache") / "symcache.toml", Path("symcache.toml")):
         try:
             text = path.read_text(encoding="utf-8")
-            import tomllib  # noqa: PLC0415 - most users have no settings file
+            import tomllib
 
             data = tomllib.loads(text)
         except FileNotFoundError:
@@ -165,17 +170,25 @@ def library_location(option: str | None) -> str:
 
 
 def open_library(option: str | None, *, create: bool = False) -> Library:
-    """Open the library to use; see `Library.open`."""
-    from symcache.library import Library  # noqa: PLC0415 - SQLite, numpy and more; most commands of a debugger need none
+    """Open the library to use; see `Library.open`. One that is to be read and is empty is said to be."""
+    from symcache.library import Library
 
-    return Library.open(library_location(option), create=create)
+    library = Library.open(library_location(option), create=create)
+    if not create and is_empty(library):
+        console.print(f"[yellow]note:[/] {plain(library.store.location)} is empty: {HOW_TO_BEGIN}")
+    return library
+
+
+def is_empty(library: Library) -> bool:
+    """Return whether nothing is stored."""
+    return not library.catalog.harvests(1)
 
 
 def binary_sources(
     folders: Sequence[Path], library: str | None, servers: list[str] | None
 ) -> AbstractContextManager[BinarySources]:
     """Open everything that may have binaries. A library that does not exist is an error only if it was named."""
-    from symcache.resolve import open_sources  # noqa: PLC0415 - takes its time to import, as the library does
+    from symcache.resolve import open_sources
 
     return open_sources(
         cache_dir(),
@@ -191,7 +204,7 @@ def server_urls(option: list[str] | None) -> list[str]:
     """Return the servers to ask, first one first; none is fine. Raises UsageError for what is no URL."""
     urls = option or os.environ.get("SYMCACHE_URL", "").split() or list(_file_settings().get("servers", []))
     if urls:
-        from symcache.client import is_http_url  # noqa: PLC0415 (it takes its time to import)
+        from symcache.client import is_http_url
     for url in urls:
         if not is_http_url(url):
             shown = url.rpartition("@")[2]  # what stands before it may be a token
@@ -226,7 +239,7 @@ def path_setting(option: Path | None, key: str) -> Path | None:
 
 def site_wants() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return which architectures and families of caches the site's table of releases wants; all, where it is silent."""
-    from symcache.verify import Expectations  # noqa: PLC0415 (all of verify takes its time to import)
+    from symcache.verify import Expectations
 
     site = Expectations.load(path_setting(None, "releases"))
     return site.wanted_archs, site.wanted_families

@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from symcache.cli import lldb_files
-from symcache.cli.common import BuildOption, CacheOption, ServerOption, console, errors_to_exit, fail, out, plain
-from symcache.cli.lldb_files import PROGRAM
+from symcache.cli.common import console, errors_to_exit, fail, out, plain
+from symcache.cli.help import Application
+from symcache.cli.options import BuildOption, CacheOption, ServerOption
 from symcache.cli.settings import server_urls
 from symcache.errors import StorageError, UsageError
 from symcache.files import atomic_write
+from symcache.kinds import uuid_text
 from symcache.macho import parse_uuid
-from symcache.model import uuid_text
 
 __all__ = ["register"]
 
@@ -30,7 +30,7 @@ DEFAULTS = "/usr/bin/defaults"
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands of this module."""
-    group = typer.Typer(no_args_is_help=True, help="Set up other programs to use a library or server, and undo it.")
+    group = Application(help="Set up other programs to use a library or server, and undo it.")
     group.command("lldb")(lldb)
     app.add_typer(group, name="setup")
 
@@ -40,12 +40,14 @@ def lldb(
     build: BuildOption = None,
     cache: CacheOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take back what was set up.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     init_file: Annotated[
         Path, typer.Option("--init-file", metavar="FILE", help="LLDB's init file.", show_default="~/.lldbinit")
     ] = Path("~/.lldbinit"),
 ) -> None:
     """Give LLDB the command `symcache load`, and let it fetch binaries by UUID; on a Mac the dsymForUUID hook too."""
+    from symcache.cli import lldb_files
+
     with errors_to_exit():
         path = init_file.expanduser()
         # To the byte: ends of lines, and whatever the encoding is.
@@ -106,6 +108,9 @@ def _without_block(text: str, path: Path) -> str:
 
 
 def _undo(path: Path, before: str, kept: str, folder: Path, dry_run: bool) -> None:
+
+    from symcache.cli.lldb_files import PROGRAM
+
     ours = PROGRAM in _defaults("read", _DOMAIN, _KEY) if sys.platform == "darwin" else False
     if _BEGIN not in before and not ours and not folder.exists():
         out.print(f"{plain(str(path))}: nothing of symcache in it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,11 +15,6 @@ import typer
 
 from symcache.cli.addresses import AddressOptions, print_addresses, wanted_image
 from symcache.cli.common import (
-    BuildOption,
-    CacheOption,
-    JsonOption,
-    LibraryOption,
-    ServerOption,
     complain,
     emit_text,
     error_of,
@@ -31,11 +27,12 @@ from symcache.cli.common import (
     to_output,
 )
 from symcache.cli.dumps import SymbolsOption, name_missing, warn
+from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources, names_folder
 from symcache.errors import SymcacheError, UsageError
 from symcache.files import atomic_write
 from symcache.macho import parse_uuid
-from symcache.text import printable
+from symcache.text import counted, printable
 
 if TYPE_CHECKING:
     from symcache.resolve import SourceNamer
@@ -71,12 +68,12 @@ def register(app: typer.Typer) -> None:
 
 
 def symbolicate(
-    what: Annotated[list[str] | None, typer.Argument(metavar="[REPORT|ADDRESS]...")] = None,
+    what: Annotated[list[str] | None, typer.Argument(metavar="REPORT|ADDRESS")] = None,
     output: Annotated[
         str | None,
         typer.Option(
             *("--output", "-o"),
-            metavar="FILE|UUID|FOLDER",
+            metavar="FILE|UUID|DIR",
             help="Of addresses, the binary, dSYM or UUID; of reports, the folder to write them into.",
         ),
     ] = None,
@@ -84,12 +81,13 @@ def symbolicate(
         str | None,
         typer.Option("--load-address", "-l", metavar="ADDRESS", help="Where the image was loaded, in hex."),
     ] = None,
-    arch: Annotated[str | None, typer.Option("--arch", "-arch", help="Of a universal file.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", "-arch", metavar="ARCH", help="Of a universal file.")] = None,
     offset: Annotated[bool, typer.Option("--offset", "-offset", help="Addresses are offsets in the image.")] = False,
     inlines: Annotated[bool, typer.Option("--inlines", "-i", help="Print inlined functions, too.")] = False,
     full_path: Annotated[bool, typer.Option("--full-path", "-fullPath", help="Print paths of sources.")] = False,
     form: Annotated[
-        Format, typer.Option("--format", help="Of reports: as they are, text of one layout, or JSON.")
+        Format,
+        typer.Option("--format", metavar="own|text|json", help="Of reports: as they are, text of one layout, or JSON."),
     ] = Format.OWN,
     symbols: SymbolsOption = None,
     library: LibraryOption = None,
@@ -102,15 +100,16 @@ def symbolicate(
     with errors_to_exit():
         image = wanted_image(output, arch) if output else None
         pin = (parse_uuid(cache) if cache else None, build)
-        if image is None and (load or arch or offset or inlines or full_path):
+        addresses = what and all(re.fullmatch("0x[0-9A-Fa-f]+", word) and not Path(word).exists() for word in what)
+        if image is None and (load or arch or offset or inlines or full_path or (addresses and not output)):
             raise UsageError(
                 f"{output}: is no binary, dSYM or UUID" if output else "addresses of which image?",
                 hint="name its binary, dSYM or UUID with -o; -l, -arch, -offset, -i and -fullPath are for addresses",
             )
         folders = [*(symbols or []), *(image.folders if image else ())]
         with names_folder() as names, binary_sources(folders, library, server) as sources:
-            from symcache.resolve import SourceNamer  # noqa: PLC0415 - takes its time to import
-            from symcache.symbolicate import NamesFolder  # noqa: PLC0415 - as above
+            from symcache.resolve import SourceNamer
+            from symcache.symbolicate import NamesFolder
 
             namer = SourceNamer(sources, NamesFolder(names), *pin)
             if image:
@@ -160,7 +159,7 @@ class _Reports:
             self._write(path, made, many=many)
             if self._folder:
                 known, wanted = named.counts
-                out.print(f"{plain(str(path))}: {known} of {wanted} addresses are named")
+                out.print(f"{plain(str(path))}: {known} of {counted(wanted, 'address is', 'addresses are')} named")
         if many and self._form is Format.JSON and not self._folder:
             emit_text("\n]\n" if self._written else "[]\n")
         title = f"{len(reports)} reports" if many else str(path)
@@ -168,13 +167,15 @@ class _Reports:
         return worst
 
     def _named(self, path: Path, data: bytes) -> NamedReport:
-        from symcache.reports import parse_report  # noqa: PLC0415
-        from symcache.symbolicate import name_report  # noqa: PLC0415
+        from symcache.reports import parse_report
+        from symcache.symbolicate import name_report
 
         named = name_report(parse_report(data, str(path)), self._namer)
         for number, found in named.used.items():
             if not found:
                 image = named.report.images[number]
+                if image.uuid in self._namer.explained:
+                    continue  # a warning said why
                 name = image.path.rpartition("/")[2]
                 key = image.uuid or name
                 if not self._missing.get(key, ("", None))[0]:
@@ -183,7 +184,7 @@ class _Reports:
 
     def _made(self, path: Path, data: bytes, named: NamedReport) -> bytes | str:
         """Return what is written of a report: a text is a value of JSON."""
-        from symcache.symbolicate import report_json, report_text, rewritten  # noqa: PLC0415
+        from symcache.symbolicate import report_json, report_text, rewritten
 
         if self._form is Format.JSON:
             return json_text({"report": str(path), **report_json(named)})

@@ -9,47 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
 from rich.filesize import decimal
 
 from symcache.cli import junit
-from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
-    ReleasesOption,
-    byte_progress,
-    console,
-    emit_json,
-    errors_to_exit,
-    name_some,
-    out,
-    plain,
-)
-from symcache.cli.harvest_process import HarvestProcesses, harvest_environment
+from symcache.cli.common import byte_progress, console, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.completion import complete_builds
+from symcache.cli.options import JsonOption, JunitOption, LibraryOption, ReleasesOption, TagOption, TrustOption
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
-from symcache.library import Library
-from symcache.model import APPLE_BUILD, MACOS
+from symcache.kinds import MACOS
 from symcache.scratch import ScratchFolder
-from symcache.verify import Expectations
-from symcache_provisioning import (
-    APPLEDB,
-    BuildReport,
-    Candidate,
-    HarvestOutcome,
-    Interrupts,
-    Inventory,
-    MachineBuild,
-    PublishedBuild,
-    SyncRunner,
-    download_firmware,
-    machine_builds,
-    read_appledb,
-    select_builds,
-)
+
+if TYPE_CHECKING:
+    from symcache.library import Library
+    from symcache_provisioning import BuildReport, Candidate, HarvestOutcome, Inventory, MachineBuild, PublishedBuild
 
 __all__ = ["register"]
 
@@ -68,22 +45,24 @@ def register(app: typer.Typer) -> None:
 def sync(
     builds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BUILD]...", help="Just these, whatever failed or was removed before."),
+        typer.Argument(
+            metavar="BUILD", autocompletion=complete_builds, help="Just these, whatever failed or was removed before."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be harvested, and harvest nothing.")
     ] = False,
     appledb: Annotated[
         str | None,
-        typer.Option(metavar="URL|FILE", help="AppleDB, a mirror or a file of it [env: SYMCACHE_APPLEDB]."),
+        typer.Option(
+            "--appledb", metavar="URL|FILE", help="AppleDB, a mirror or a file of it [env: SYMCACHE_APPLEDB]."
+        ),
     ] = None,
     betas: Annotated[bool | None, typer.Option("--betas/--no-betas", help="Betas, too; else as the site says.")] = None,
     rcs: Annotated[
         bool | None, typer.Option("--rcs/--no-rcs", help="Release candidates, too; else as the site says.")
     ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="Only machines with this tag; may be repeated.")
-    ] = None,
+    tag: TagOption = None,
     firmware: Annotated[bool, typer.Option("--firmware/--no-firmware", help="Whether to download firmware.")] = True,
     firmware_host: Annotated[
         list[str] | None,
@@ -91,19 +70,22 @@ def sync(
     ] = None,
     releases: ReleasesOption = None,
     staging: Annotated[
-        Path | None, typer.Option("--staging", metavar="FOLDER", help="Where to keep copies and firmware meanwhile.")
+        Path | None, typer.Option("--staging", metavar="DIR", help="Where to keep copies and firmware meanwhile.")
     ] = None,
-    trust_new_host: Annotated[
-        bool, typer.Option("--trust-new-host", help="Believe the key of a host that was never seen before.")
-    ] = False,
+    trust_new_host: TrustOption = False,
     no_keep_caches: Annotated[
         bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
     ] = False,
-    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report.")] = None,
+    junit_file: JunitOption = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Harvest the builds that came out and that the site wants: exit 0 when none failed or waits, else 1 or 3."""
+    from symcache.cli.harvest_process import harvest_environment
+    from symcache.model import APPLE_BUILD
+    from symcache.verify import Expectations
+    from symcache_provisioning import APPLEDB, Interrupts, Inventory, SyncRunner, read_appledb, select_builds
+
     with errors_to_exit(), Interrupts():
         for build in builds or ():
             if not re.fullmatch(APPLE_BUILD, build):
@@ -165,6 +147,8 @@ def sync(
 @contextmanager
 def _opened(option: str | None, *, dry_run: bool) -> Iterator[Library]:
     """Open the library; for a dry run, an empty one in place of one that does not exist yet, and is not made."""
+    from symcache.library import Library
+
     with ExitStack() as stack:
         try:
             library = open_library(option, create=not dry_run)
@@ -177,6 +161,8 @@ def _opened(option: str | None, *, dry_run: bool) -> Iterator[Library]:
 
 
 def _ask(inventory: Inventory, tags: Sequence[str], trust_new: bool) -> list[MachineBuild]:
+    from symcache_provisioning import machine_builds
+
     machines = machine_builds(inventory.tagged(tags), lambda text: console.print(plain(text)), trust_new=trust_new)
     for machine in machines:
         if machine.error:
@@ -193,6 +179,8 @@ class _Harvester:
     folder: Path
 
     def __call__(self, build: PublishedBuild, candidate: Candidate, lost: threading.Event) -> HarvestOutcome:
+        from symcache_provisioning import HarvestOutcome, download_firmware
+
         if candidate.firmware is None:
             return self._harvest(candidate.source, candidate.source, lost)
         try:
@@ -216,6 +204,9 @@ class _Harvester:
             path.unlink(missing_ok=True)
 
     def _harvest(self, source: str, name: str, lost: threading.Event) -> HarvestOutcome:
+        from symcache.cli.harvest_process import HarvestProcesses
+        from symcache_provisioning import HarvestOutcome
+
         processes = HarvestProcesses(self.options, self.environment, _step)
         ended = threading.Event()
         watching = threading.Thread(target=_stop_when, args=(lost, ended, processes.stop), daemon=True)

@@ -1,4 +1,4 @@
-"""Commands about completeness: verify, diff, missing."""
+"""Commands about completeness: verify, diff."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import platformdirs
 import typer
 
 import symcache.verify as completeness  # most of it is imported by those who need it
 from symcache.cli.common import (
-    JsonOption,
-    LibraryOption,
-    ServerOption,
     Table,
     console,
     count_progress,
@@ -25,46 +21,53 @@ from symcache.cli.common import (
     out,
     plain,
 )
+from symcache.cli.completion import complete_builds
+from symcache.cli.options import JsonOption, JunitOption, LibraryOption, ReleasesOption
 from symcache.cli.settings import cache_dir, open_library, path_setting, server_urls
 from symcache.errors import UsageError
 from symcache.files import atomic_write
-from symcache.model import uuid_text
-from symcache.verify import Expectations, Level
+from symcache.text import counted
+from symcache.verify import Level
 
 if TYPE_CHECKING:
-    from symcache.verify import MissedRequest, VerifyReport
+    from symcache.verify import Expectations, VerifyReport
 
 __all__ = ["register"]
 
 _SHOWN = 200
+_NAMED = 2
+"""Builds that a module is in, up to which they are named."""
 _MAX_LIST = 64 << 20
-_MOST_MISSES = 10_000
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(verify)
     app.command()(diff)
-    app.command()(missing)
 
 
 def verify(
-    builds: Annotated[list[str] | None, typer.Argument(metavar="[BUILD|PRODUCT:BUILD]...")] = None,
+    builds: Annotated[
+        list[str] | None, typer.Argument(metavar="BUILD|PRODUCT:BUILD", autocompletion=complete_builds)
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Every build of the library, and every one that --releases expects (default).")
     ] = False,
-    level: Annotated[Level, typer.Option(help="How thoroughly to look.")] = Level.BLOBS,
+    level: Annotated[
+        Level, typer.Option("--level", metavar="catalog|blobs|bytes", help="How thoroughly to look.")
+    ] = Level.BLOBS,
     arch: Annotated[
         list[str] | None,
-        typer.Option("--arch", help="Expect the system caches of just these architectures; may be repeated."),
+        typer.Option(
+            "--arch", metavar="ARCH", help="Expect the system caches of just these architectures; may be repeated."
+        ),
     ] = None,
-    releases: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Table of what releases should have [env: SYMCACHE_RELEASES]."),
-    ] = None,
+    releases: ReleasesOption = None,
     waivers: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Findings that are accepted, and until when [env: SYMCACHE_WAIVERS]."),
+        typer.Option(
+            "--waivers", metavar="FILE", help="Findings that are accepted, and until when [env: SYMCACHE_WAIVERS]."
+        ),
     ] = None,
     dump: Annotated[
         list[Path] | None,
@@ -81,17 +84,21 @@ def verify(
             help="Ask this server, not the library; with --library, for every image that the library lists.",
         ),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JUnit report.")] = None,
+    junit: JunitOption = None,
     github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a summary in Markdown.")] = False,
     scratch: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where level bytes unpacks one raw cache at a time.")
+        Path | None, typer.Option("--scratch", metavar="DIR", help="Where level bytes unpacks one raw cache at a time.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Contents to check at a time.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Contents to check at a time.")
+    ] = None,
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Prove that releases are complete: exit 0 if they are, 1 if anything is wanting."""
+    from symcache.verify import Expectations
+
     with errors_to_exit():
         if builds and every:
             raise UsageError("--all and named builds exclude each other", hint="leave one of them out")
@@ -163,8 +170,8 @@ def _modules(dumps: list[Path], lists: list[str], library: str | None, urls: lis
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="BUILD")],
-    after: Annotated[str, typer.Argument(metavar="BUILD")],
+    before: Annotated[str, typer.Argument(metavar="BUILD", autocompletion=complete_builds)],
+    after: Annotated[str, typer.Argument(metavar="BUILD", autocompletion=complete_builds)],
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -188,55 +195,6 @@ def diff(
             f"{plain(before)} to {plain(after)}: {len(result.added)} added, {len(result.removed)} removed,"
             f" {len(result.changed)} changed, {result.same} the same"
         )
-
-
-def missing(
-    library: LibraryOption = None,
-    server: ServerOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, most often asked for first.")] = 100,
-    json: JsonOption = False,
-) -> None:
-    """List what clients asked for and nobody had: what to harvest next."""
-    with errors_to_exit(), open_library(library) as opened:
-        urls = server_urls(server) if server else []
-        wanted = completeness.missing_images(opened, completeness.remote_misses(urls) if urls else _own_misses())[
-            :limit
-        ]
-        if json:
-            emit_json([w.to_json() for w in wanted])
-            return
-        if not wanted:
-            out.print("nothing is missing")
-            return
-        table = Table("times", "UUID", "kind", "name", "where it may be")
-        for w in wanted:
-            table.add_row(
-                str(w.request.times),
-                uuid_text(w.request.uuid),
-                w.request.kind,
-                plain(w.request.name) or "-",
-                plain(w.hint),
-            )
-        out.print(table)
-
-
-def _own_misses() -> list[MissedRequest]:
-    """Return what the servers of this user and machine noted."""
-    from symcache_server.lookup.misses import MissLog  # noqa: PLC0415 - a server's code, only for its log
-
-    path = platformdirs.user_state_path("symcache") / "misses.db"
-    if not path.exists():
-        return []
-    log = MissLog(path)
-    try:
-        return [
-            completeness.MissedRequest(
-                m.uuid, m.kind, m.times, m.name, m.build or "", m.cache, m.first_asked, m.last_asked
-            )
-            for m in log.recent(_MOST_MISSES)
-        ]
-    finally:
-        log.close()
 
 
 def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, junit: Path | None) -> None:
@@ -266,34 +224,36 @@ def _show(report: VerifyReport) -> None:
         build = f"{finding.build}  " if finding.build else ""
         out.print(f"[red]{finding.code}[/]  {plain(build)}{plain(finding.message)}")
     if len(report.findings) > _SHOWN:
-        out.print(f"and {len(report.findings) - _SHOWN} more findings (--json lists them all)")
+        out.print(f"and {counted(len(report.findings) - _SHOWN, 'more finding')} (--json lists them all)")
     for waived in report.waived[:_SHOWN]:
         message, reason = plain(waived.finding.message), plain(waived.reason)
         out.print(f"[yellow]waived[/]  {waived.finding.code}  {message} (until {waived.until}: {reason})")
     if report.releases:
-        table = Table("build", "version", "images", "shared caches", "verdict")
+        table = Table("build", "version", "images", "verdict", "shared caches")
         for release in report.releases:
             count = sum(map(release.has, report.findings))
             caches = ", ".join(f"{c['family']} {c['arch']}" for c in release.caches if c["uuid"])
             name = release.build
             if report.builds.count(name) > 1:
                 name = f"{release.product}:{name}"
-            verdict = f"[red]{count} findings[/]" if count else "[green]complete[/]"
-            table.add_row(plain(name), plain(release.version), str(release.images), plain(caches) or "-", verdict)
+            verdict = f"[red]{counted(count, 'finding')}[/]" if count else "[green]complete[/]"
+            table.add_row(plain(name), plain(release.version), str(release.images), verdict, plain(caches) or "-")
         out.print(table)
     if report.modules:
-        table = Table("module", "UUID", "from")
+        table = Table("UUID", "from", "module")
         for module in report.modules[:_SHOWN]:
-            origin = ", ".join(module["builds"]) or "own binaries"
+            builds = module["builds"]
+            origin = f"in {len(builds)} builds" if len(builds) > _NAMED else ", ".join(builds) or "own binaries"
             table.add_row(
-                plain(module["path"]) or "-", module["uuid"], plain(origin) if module["served"] else "[red]nobody[/]"
+                module["uuid"], plain(origin) if module["served"] else "[red]nobody[/]", plain(module["path"]) or "-"
             )
         out.print(table)
         if len(report.modules) > _SHOWN:
-            out.print(f"and {len(report.modules) - _SHOWN} more modules (--json lists them all)")
+            out.print(f"and {counted(len(report.modules) - _SHOWN, 'more module')} (--json lists them all)")
         served = sum(m["served"] for m in report.modules)
-        out.print(f"{served} of {len(report.modules)} modules can be served")
+        out.print(f"{served} of {counted(len(report.modules), 'module')} can be served")
         return
     out.print(
-        f"[{'green' if report.complete else 'red'}]{report.verdict}[/] ({report.images} images, level {report.level})"
+        f"[{'green' if report.complete else 'red'}]{report.verdict}[/]"
+        f" ({counted(report.images, 'image')}, level {report.level})"
     )

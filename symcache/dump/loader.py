@@ -21,6 +21,7 @@ from symcache.dump.placeholders.writer import Placeholders, rewrite_core
 from symcache.images import ImageFile
 from symcache.kinds import Kind
 from symcache.macho import CPU_TYPE
+from symcache.text import counted
 
 __all__ = [
     "ARCHS",
@@ -150,8 +151,8 @@ def find_files(header: DumpHeader, search: Search, needed: set[int]) -> ModuleFi
     modules, here = header.modules, search.here
     found = ModuleFiles(search.resolver, *pin(header, search, needed), search.fetching)
     wanted = list(dict.fromkeys(m.uuid for n, m in enumerate(modules) if m.uuid and n in needed))
-    of_all = f" {len(needed)} of {len(modules)} modules: those that stacks point into"
-    found.fetch(wanted, f"fetching{of_all if here else f' {len(wanted)} modules'}")
+    of_all = f"{len(needed)} of {counted(len(modules), 'module')}: those that stacks point into"
+    found.fetch(wanted, f"fetching {of_all if here else counted(len(wanted), 'module')}")
     if here:
         found.take(here, list({m.uuid for m in modules if m.uuid}.difference(wanted)))
         # What is fetched later comes whole.

@@ -22,7 +22,7 @@ from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library.export_files import Exported, ExportedFile, Progress, placing, write_files
 from symcache.library.library import Library
 from symcache.model import ReleaseId, uuid_text
-from symcache.text import excerpt
+from symcache.text import counted, excerpt
 
 __all__ = ["export_device_support", "export_raw_caches"]
 
@@ -80,7 +80,9 @@ def export_device_support(
         raise NotFoundError(f"{build}: nothing of it is there to be exported", hint="see `symcache verify` and --arch")
     for arch in sorted(set(archs_of.values())):
         if cache is None and (count := len(listed.get(arch, ()))):
-            result.problems.append(f"{title} {arch}: {count} images that it lists are not stored")
+            result.problems.append(
+                f"{title} {arch}: {counted(count, 'image that it lists is', 'images that it lists are')} not stored"
+            )
     total = sum(f.size for files in folders.values() for f in files.values())
     with placing(parent, [Path(name) for name in folders], total) as partial:
         for name, files in sorted(folders.items()):

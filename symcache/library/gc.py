@@ -21,6 +21,7 @@ from symcache.library.library import Library
 from symcache.library.snapshots import SNAPSHOT_KEY
 from symcache.library.user_dirs import utc
 from symcache.store import BLOB_KEY
+from symcache.text import counted
 
 __all__ = ["DEFAULT_GRACE", "MINIMUM_GRACE", "GcReport", "gc"]
 
@@ -106,7 +107,7 @@ def gc(
         if clock.was_turned():
             raise IncompleteError(
                 f"{store.location}: its clock was turned, or this machine slept, while this ran:"
-                f" {report.deleted} of {total} blobs are deleted",
+                f" {report.deleted} of {counted(total, 'blob')} are deleted",
                 hint="see that the clock is right, then run the same command again",
             )
         looked = time.monotonic()

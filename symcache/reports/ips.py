@@ -35,6 +35,7 @@ from symcache.reports.model import (
     uuid_of,
 )
 from symcache.reports.termination import Termination, exception_words, namespace_name
+from symcache.text import counted
 
 __all__ = ["frame_reader", "parse_ips"]
 
@@ -222,7 +223,8 @@ class _Reader:
         if type(faulting) is int and crashed is None:
             yield f"thread {faulting}, which it blames, is not among those that it lists"
         if self._left_out:
-            yield f"left out: {self._left_out} frames that refer to no image of the report"
+            frames = counted(self._left_out, "frame that refers", "frames that refer")
+            yield f"left out: {frames} to no image of the report"
 
 
 def _listed(body: dict[str, Any], key: str, most: int, name: str) -> list[Any]:

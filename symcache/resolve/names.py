@@ -18,6 +18,7 @@ from symcache.kinds import Kind
 from symcache.macho import header_address
 from symcache.resolve.model import ModuleResolver, find_variants
 from symcache.symbolicate import Content, ImageNames, ModuleNames, ModuleOffsets, NamesFolder
+from symcache.text import counted
 
 if TYPE_CHECKING:
     from symcache.client import SymbolClient
@@ -117,6 +118,8 @@ class SourceNamer:
         self._before = namer(sources.here) if sources.here else None
         self._unspoken: set[str] = set()
         """Servers that name nothing, or that could not be asked."""
+        self.explained: set[UUID] = set()
+        """Images that nobody has, where a server said why: that is among the problems."""
 
     @property
     def problems(self) -> list[str]:
@@ -150,10 +153,14 @@ class SourceNamer:
             ask(self._fetched.look_up)
         elif self._before:
             ask(self._before.look_up)
-        said = [one.problem for one in names if one.problem and not one.found]
+        silent = [(module.uuid, one.problem) for module, one in zip(modules, names, strict=True) if not one.found]
+        said = [problem for _, problem in silent if problem]
+        self.explained.update(uuid for uuid, problem in silent if uuid and problem)
         self._sources.problems.extend(said[:_MOST_PROBLEMS])
         if len(said) > _MOST_PROBLEMS:
-            self._sources.problems.append(f"servers say the like of {len(said) - _MOST_PROBLEMS} more modules")
+            self._sources.problems.append(
+                f"servers say the like of {counted(len(said) - _MOST_PROBLEMS, 'more module')}"
+            )
         return names
 
     def _by_server(self, client: SymbolClient, url: str, modules: Sequence[ModuleOffsets]) -> Sequence[ModuleNames]:

@@ -66,7 +66,7 @@ class LocalStore:
             if not create:
                 raise NotFoundError(
                     f"{root}: no library here",
-                    hint="name one with --library or SYMCACHE_LIBRARY, or make one with `symcache harvest` or `add`",
+                    hint="name one with --library or SYMCACHE_LIBRARY, or begin one with `symcache harvest` or `add`",
                 )
             if root.is_dir() and self._strangers() and not marker.is_file():
                 raise StorageError(

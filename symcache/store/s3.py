@@ -48,7 +48,7 @@ class S3Store:
             if not create:
                 raise NotFoundError(
                     f"{location}: no library here",
-                    hint="check bucket and prefix, or make one with `symcache harvest` or `add`",
+                    hint="check bucket and prefix, or begin one with `symcache harvest` or `add`",
                 ) from None
             if any(key != MARKER for key in self.list("")) and self.stat(MARKER) is None:
                 raise StorageError(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from symcache.verify.diff import Difference, ReleaseDiff, diff_releases
     from symcache.verify.expectations import SYSTEM, Expectations, family_of_path
     from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport, Waived
+    from symcache.verify.glance import archs_at_a_glance, lacking_at_a_glance
     from symcache.verify.missing import MissedRequest, Wanted, missing_images
     from symcache.verify.modules import library_holder, read_reports, verify_modules
     from symcache.verify.musts import Had, Lack, has_cryptexes, lost_cryptexes, musts_lacking
@@ -53,12 +54,14 @@ __all__ = [
     "Waiver",
     "Wanted",
     "apply_waivers",
+    "archs_at_a_glance",
     "diff_releases",
     "family_of_path",
     "github_lines",
     "has_cryptexes",
     "is_beta",
     "junit_xml",
+    "lacking_at_a_glance",
     "library_holder",
     "load_waivers",
     "lost_cryptexes",
@@ -90,6 +93,7 @@ __getattr__ = late_imports(
         "diff": ("Difference", "ReleaseDiff", "diff_releases"),
         "expectations": ("SYSTEM", "Expectations", "family_of_path"),
         "findings": ("Finding", "FindingCode", "Level", "ReleaseSummary", "VerifyReport", "Waived"),
+        "glance": ("archs_at_a_glance", "lacking_at_a_glance"),
         "missing": ("MissedRequest", "Wanted", "missing_images"),
         "modules": ("library_holder", "read_reports", "verify_modules"),
         "musts": ("Had", "Lack", "has_cryptexes", "lost_cryptexes", "musts_lacking"),

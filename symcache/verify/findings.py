@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
-from symcache.model import uuid_text
+from symcache.kinds import uuid_text
+from symcache.text import counted
 
 __all__ = ["NEXT_STEP", "Finding", "FindingCode", "Level", "ReleaseSummary", "VerifyReport", "Waived"]
 
@@ -249,7 +250,7 @@ class VerifyReport:
     def verdict(self) -> str:
         """One phrase: `complete`, or how many findings there are, those that only other hosts can mend apart."""
         here = sum(not f.elsewhere for f in self.findings)
-        parts = [f"{here} finding{'' if here == 1 else 's'}" if here else ""]
+        parts = [counted(here, "finding") if here else ""]
         if elsewhere := len(self.findings) - here:
             parts.append(f"{elsewhere} missing that other hosts have, which were not harvested")
         return " and ".join(p for p in parts if p) or "complete"

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from symcache.text import printable
+from symcache.text import counted, printable
 from symcache.verify.findings import Finding, ReleaseSummary, VerifyReport
 
 __all__ = ["github_lines", "junit_xml", "markdown"]
@@ -63,7 +63,7 @@ def github_lines(report: VerifyReport) -> Iterator[str]:
         title = f"{finding.code.value} {finding.build}".strip()
         yield f"::error title={_property(title)}::{_data(finding.message)}"
     if len(report.findings) > _MAX_ANNOTATIONS:
-        more = f"{len(report.findings) - _MAX_ANNOTATIONS} more findings: {_counts(report.findings)} in all"
+        more = f"{counted(len(report.findings) - _MAX_ANNOTATIONS, 'more finding')}: {_counts(report.findings)} in all"
         yield f"::error title=symcache verify::{_data(more)}"
     for note in report.notes[:_MAX_ANNOTATIONS]:
         yield f"::notice title=symcache verify::{_data(note)}"
@@ -71,7 +71,7 @@ def github_lines(report: VerifyReport) -> Iterator[str]:
 
 def markdown(report: VerifyReport) -> str:
     """Return a summary for a job's page or a merge request."""
-    verdict = "complete" if report.complete else f"{len(report.findings)} findings"
+    verdict = "complete" if report.complete else counted(len(report.findings), "finding")
     lines = [f"## symcache verify: {verdict}", ""]
     if report.releases:
         lines += ["| release | images | shared caches | verdict |", "|---|---:|---|---|"]
@@ -99,7 +99,7 @@ def markdown(report: VerifyReport) -> str:
         lines.append("")
     lines += [f"- {_cell(note)}" for note in report.notes[:_MAX_ROWS]]
     if len(report.notes) > _MAX_ROWS:
-        lines.append(f"- and {len(report.notes) - _MAX_ROWS} more notes")
+        lines.append(f"- and {counted(len(report.notes) - _MAX_ROWS, 'more note')}")
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -35,13 +35,12 @@ def test_every_command_is_documented(name: str) -> None:
 
 
 def test_every_command_can_be_run_without_loading_the_others() -> None:
-    from symcache.cli.app import MODULES
+    from symcache.cli.command_list import COMMANDS
 
-    listed = [name for commands in MODULES.values() for name in commands]
-    assert sorted(listed) == sorted(typer.main.get_command(app).commands)
-    for module, commands in MODULES.items():
-        group = typer.main.get_command(application(next(iter(commands))))
-        assert set(getattr(group, "commands", {})) == set(commands), module
+    assert sorted(COMMANDS) == sorted(typer.main.get_command(app).commands)
+    for name, listed in COMMANDS.items():
+        group = typer.main.get_command(application(name))
+        assert set(getattr(group, "commands", {})) == {c.name for c in COMMANDS.values() if c.module == listed.module}
 
 
 def test_the_help_that_loads_no_command_says_what_they_say_themselves() -> None:

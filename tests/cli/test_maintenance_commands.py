@@ -153,5 +153,5 @@ def test_the_grace_runs_out(folder_library: str, tmp_path: Path) -> None:
         os.utime(path, (then, then))
     ran = run_here("gc")
     assert ran.returncode == 0
-    assert "deleted 1 blobs" in ran.stdout
+    assert "deleted 1 blob" in ran.stdout
     assert list((Path(folder_library) / "blobs").rglob("*.zst")) == []

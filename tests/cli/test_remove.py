@@ -42,7 +42,7 @@ def _builds(library: Path) -> list[str]:
 def test_a_script_is_asked_nothing_and_can_undo(library: Path) -> None:
     done = _run(library, "22G120")
     assert done.exit_code == 0
-    assert "1 records taken back" in done.stdout
+    assert "1 record taken back" in done.stdout
     assert "symcache remove --undo 22G120" in done.stdout
     assert _builds(library) == ["23A1"]
     (listed,) = json.loads(_run(library, "--undo", "--json").stdout)
@@ -77,7 +77,7 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(library: Path) -> None
     soon = datetime.now(UTC) + timedelta(days=14)
     assert abs(datetime.fromisoformat(plan["expires"]) - soon) < timedelta(minutes=5)
     text = _run(library, "22G120", "--dry-run").stdout
-    assert "1 records, 2 images; 1 files" in text
+    assert "1 record, 2 images; 1 file" in text
     assert f"{soon:%Y-%m-%d}" in text
     assert _builds(library) == ["23A1", "22G120"]
 
@@ -98,7 +98,7 @@ def test_what_is_lost_ends_with_1(library: Path) -> None:
     next(library.glob(f"blobs/*/{only}*")).unlink()
     done = _run(library, "--undo", "22G120")
     assert done.exit_code == 1
-    assert "1 contents are served again (partial)" in done.stdout
+    assert "1 content is served again (partial)" in done.stdout
     assert f"/usr/lib/b: its blob {only} is gone" in done.stderr
 
 
@@ -119,5 +119,5 @@ def test_a_person_is_asked(library: Path, options: tuple[str, ...], typed: bytes
     os.close(end)
     os.close(terminal)
     assert process.returncode == code
-    assert ("1 records, 2 images; 1 files" in said) == (not options)
+    assert ("1 record, 2 images; 1 file" in said) == (not options)
     assert _builds(library) == left

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from click.testing import Result
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
 from symcache.macho import identify
+from tests.client.lying_server import LyingServer
 from tests.dump.systems import ASSETS
 from tests.dump.test_corpus import truth
 from tests.reports.writers import crash, ips
@@ -230,6 +232,25 @@ def test_a_missing_module_is_listed_once(run: Run, tmp_path: Path, monkeypatch: 
     done = run(*(tmp_path / f"{number}.ips" for number in range(3)))
     assert f"missing: {count} modules of 3 reports" in done.stderr
     assert f"and {count - 1} more (`symcache symbolicate --json` lists all)" in done.stderr
+
+
+def test_what_a_server_gives_a_reason_for_is_said_once(run: Run) -> None:
+    """That a release should be harvested is no advice where the server says what is wrong with it."""
+    kit = UUID.upper()
+
+    async def failing(request: web.Request) -> web.StreamResponse:
+        (job,) = json.loads(await request.text())["jobs"]
+        keys = [f"{name}/{identity}" for name, identity in job["memoryMap"]]
+        errors = {key: [{"name": "Error", "message": "is damaged"}] for key in keys if kit.replace("-", "") in key}
+        stacks = [[{} for _ in stack] for stack in job["stacks"]]
+        return web.json_response({"results": [{"stacks": stacks, "found_modules": {}, "module_errors": errors}]})
+
+    with LyingServer(failing) as server:
+        done = run("--server", server.url, input=unnamed(ips))
+    assert "LedgerKit: is damaged" in done.stderr
+    missing = done.stderr.partition("missing:")[2]
+    assert missing
+    assert kit not in missing
 
 
 def test_text_of_one_layout(run: Run) -> None:

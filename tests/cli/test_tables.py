@@ -41,7 +41,7 @@ def _lines(*arguments: str, code: int = 0) -> list[str]:
 def test_lookup() -> None:
     first, *rows = _lines("lookup", "/*")
     assert first.split() == ["UUID", "arch", "kind", "build", "size", "path"]
-    assert {row.split(maxsplit=5)[5] for row in rows} == {LONG, "/usr/lib/libz.dylib"}
+    assert {row.split(maxsplit=6)[6] for row in rows} == {LONG, "/usr/lib/libz.dylib"}  # a size is two words
     assert all(len(row.split()[0]) == 36 and row == row.rstrip() for row in rows)
 
 
@@ -57,10 +57,10 @@ def test_missing() -> None:
 
 def test_the_modules_of_a_dump() -> None:
     lines = _lines("verify", "--dump", str(ASSETS / "dumps" / "crash-x86_64.zip"), code=1)
-    modules = lines[lines.index(next(line for line in lines if line.split() == ["module", "UUID", "from"])) + 1 : -1]
+    modules = lines[lines.index(next(line for line in lines if line.split() == ["UUID", "from", "module"])) + 1 : -1]
     assert len(modules) == 11  # as `symcache analyze` counts
     for module in modules:
-        path, uuid, origin = module.split()
+        uuid, origin, path = module.split()
         assert Path(path).is_absolute() and uuid_text(UUID(uuid)) == uuid
         assert origin == "nobody"
 
@@ -71,15 +71,35 @@ def test_modules_that_are_not_shown_are_counted() -> None:
     assert "and 3 more modules (--json lists them all)" in ran.stdout.splitlines()
 
 
-def test_on_a_narrow_screen() -> None:
+def _shown(table: Table, width: int, *, terminal: bool) -> list[str]:
     screen = io.StringIO()
+    Console(file=screen, force_terminal=terminal, width=width, soft_wrap=True, color_system=None).print(table)
+    return screen.getvalue().splitlines()
+
+
+def test_on_a_narrow_screen() -> None:
     table = Table("path", "[UUID]")
     table.add_row("[red]/usr/lib/libz.dylib[/]", uuid_text(UNKNOWN))
-    Console(file=screen, force_terminal=True, width=20, soft_wrap=True, color_system=None).print(table)
-    assert screen.getvalue().splitlines() == [
+    assert _shown(table, 20, terminal=True) == [
         "path                 [UUID]",
         f"/usr/lib/libz.dylib  {uuid_text(UNKNOWN)}",
     ]
+
+
+def test_the_widest_column_has_lines_of_its_own_where_a_row_does_not_fit() -> None:
+    table = Table("UUID", "arch", "path")
+    table.add_row(uuid_text(UNKNOWN), "arm64e", LONG.replace("[", r"\["))
+    table.add_row(uuid_text(UNKNOWN), "x86_64h", "/usr/lib/libz.dylib")
+    assert _shown(table, 80, terminal=True) == [
+        f"{'UUID':36}  arch",
+        "  path",
+        f"{uuid_text(UNKNOWN)}  arm64e",
+        f"  {LONG}",
+        f"{uuid_text(UNKNOWN)}  x86_64h",
+        "  /usr/lib/libz.dylib",
+    ]
+    assert len(_shown(table, 80, terminal=False)) == 3  # a pipe has a row a line
+    assert len(_shown(table, 400, terminal=True)) == 3
 
 
 def test_an_analysis_fits_80_columns() -> None:

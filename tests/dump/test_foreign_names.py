@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import symcache.cli.analyze
 from symcache.cli.app import application
 from symcache.dump import Analysis, LldbProcess, Mode, analyze, open_dump, open_in_lldb
 from symcache.dump.html import to_html
@@ -146,7 +145,7 @@ def test_a_fault_of_ours_in_one_dump_costs_that_dump(
         return to_json(self)
 
     to_json = Analysis.to_json
-    monkeypatch.setattr(symcache.cli.analyze, "analyze", faulty)
+    monkeypatch.setattr("symcache.dump.analyze", faulty)
     monkeypatch.setattr(Analysis, "to_json", unshowable)
     done = run("analyze", *dumps, tmp_path / "none.zip", "--symbols", scene.folder, "--json")
     assert done.returncode == 3

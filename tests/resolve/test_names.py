@@ -114,9 +114,11 @@ def test_why_a_server_has_no_names_is_told_where_nobody_has(tables: NamesFolder)
             names.look_up([wanted(UUID(int=number)) for number in range(1, 6)])
             told = f"{first.url}: LedgerKit: upstream is away"
             assert names.problems == [told] * 3 + ["servers say the like of 2 more modules"]
+            assert names.explained == {UUID(int=number) for number in range(1, 6)}
         with namer(tables, [], [first.url, second.url]) as names:
             assert [one.found for one in names.look_up([wanted()])] == [True]
             assert names.problems == []
+            assert names.explained == set()
 
 
 @pytest.mark.parametrize(("status", "problems"), [(405, 0), (400, 1)])

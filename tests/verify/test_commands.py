@@ -28,14 +28,12 @@ from symcache_server.lookup.misses import MissLog
 from tests.client.lying_server import LyingServer
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 
-app = application("verify")
-
 ASSETS = Path(__file__).parents[2] / "symcache" / "demo" / "assets"
 PLAIN = "/usr/lib/libplain.dylib"
 
 
 def run(*arguments: str | Path, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+    return CliRunner().invoke(application(str(arguments[0])), [str(a) for a in arguments], input=stdin)
 
 
 def test_a_complete_release_ends_with_0(harvested: Path) -> None:
@@ -82,7 +80,7 @@ def test_documents_for_machines(workshop: Workshop, tmp_path: Path) -> None:
     assert "::error title=missing 22G830::" in result.stderr
     assert ElementTree.parse(junit).getroot().get("failures") == "1"
     text = run("verify", "--library", workshop.location, "--markdown")
-    assert text.stdout.startswith("## symcache verify: 1 findings\n")
+    assert text.stdout.startswith("## symcache verify: 1 finding\n")
     assert run("verify", "--library", workshop.location, "--github").stdout.count("::error") == 1
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from symcache.cli import common, machine_setup
+from symcache.cli import common
 from symcache.cli.app import application
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.drivers.tart import TartOptions
@@ -287,7 +287,7 @@ def test_the_image_itself_is_set_up_and_shut_down_from_within(
     tart = StandIns(tmp_path / "stand-ins")
     monkeypatch.setenv("PATH", f"{tart.bin}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(common.console, "width", 1000)
-    monkeypatch.setattr(machine_setup, "Provisioner", functools.partial(Provisioner, paths=guest.paths))
+    monkeypatch.setattr("symcache_provisioning.Provisioner", functools.partial(Provisioner, paths=guest.paths))
     halt = f"date >>{guest.state}/halted; kill -INT $(cat {guest.state}/pid)"
     monkeypatch.setattr(machine_module, "SHUT_DOWN", ["/bin/sh", "-c", halt])
     monkeypatch.setenv("SYMCACHE_MACHINES", str(tmp_path / "machines.toml"))
