@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import inspect
 import types
 from collections.abc import Iterator, Sequence
@@ -16,6 +14,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 from symcache.cli.app import application
+from symcache.cli.command_list import PANELS
+from symcache.cli.examples import EXAMPLES
 from tests.reference.docstrings import one_line
 from tests.reference.errors import UndescribedError
 
@@ -112,7 +112,7 @@ def _command(found: Any, words: tuple[str, ...]) -> Command:
         words,
         summary or one_line(text.partition("\n\n")[0]),
         text,
-        tuple(_of_command_line("examples", "EXAMPLES").get(path, ())),
+        tuple(EXAMPLES.get(path, ())),
         panel or _text(found.rich_help_panel),
         tuple(_parameter(p, hints, words) for p in visible if p.param_type_name == "argument"),
         tuple(o for o in options if "--help" not in o.names),
@@ -122,16 +122,7 @@ def _command(found: Any, words: tuple[str, ...]) -> Command:
 
 def _listed() -> dict[str, tuple[str, str]]:
     """Return summary and heading of each command in the list of all."""
-    panels = _of_command_line("command_list", "PANELS")
-    return {command.name: (command.summary, title) for title, panel in panels.items() for command in panel}
-
-
-def _of_command_line(module: str, name: str) -> dict[str, Any]:
-    """Return a table of the command line's, or an empty one if it has none."""
-    with contextlib.suppress(ModuleNotFoundError):
-        found: dict[str, Any] = getattr(importlib.import_module(f"symcache.cli.{module}"), name)
-        return found
-    return {}
+    return {command.name: (command.summary, title) for title, panel in PANELS.items() for command in panel}
 
 
 def _text(value: object) -> str:
