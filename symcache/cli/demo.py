@@ -56,7 +56,7 @@ def demo(
         with _workshop(keep) as shop, StandInHost(shop.assets / "host", layout="13") as host:
             _harvest(shop, host)
             build = shop.release()
-            shop.step("Is the release complete? Proven from the machine's own lists")
+            shop.step("Has all come that a Mac with Apple silicon has? Proven from its own lists")
             # A whole release has x86_64h too, which takes an Intel Mac: this one machine cannot have it.
             shop.run("verify", build, "--level", "bytes", "--arch", "x86_64", "--arch", "arm64e")
             shop.step("The crashed program's own binaries, with their debug info")
