@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -55,7 +56,7 @@ def demo(
         with _workshop(keep) as shop, StandInHost(shop.assets / "host", layout="13") as host:
             _harvest(shop, host)
             build = shop.release()
-            shop.step("Is the release complete? Proven from the machine's own lists")
+            shop.step("Has all come that a Mac with Apple silicon has? Proven from its own lists")
             # A whole release has x86_64h too, which takes an Intel Mac: this one machine cannot have it.
             shop.run("verify", build, "--level", "bytes", "--arch", "x86_64", "--arch", "arm64e")
             shop.step("The crashed program's own binaries, with their debug info")
@@ -98,6 +99,9 @@ def _next_steps(shop: _Workshop, url: str, build: str) -> None:
             "symcache harvest ssh://you@your-mac       a real Mac with Remote Login, or a VM",
             "symcache open CRASH.zip                   LLDB prompt on a dump",
         ]
+    activate = Path(sys.executable).parent / "activate"
+    if activate.is_file() and not shutil.which("symcache"):  # as after `make demo`
+        lines.insert(0, f". {shlex.quote(str(activate))}")
     console.print("Try next:")
     for line in lines:
         console.print(f"  {plain(line)}", soft_wrap=True)

@@ -141,7 +141,7 @@ class SymbolClient:
         if not job.responded:
             raise RemoteError(
                 f"no server could be asked for {missing[0]}: {self.source_failures[0]}",
-                hint="check the URL, and that the server is up",
+                hint="check the URL, the token in it, and that the server is up",
             )
         return files | job.results
 
@@ -186,7 +186,7 @@ class SymbolClient:
         reason = next((text for texts in self.failures.values() for text in texts), "no answer")
         return RemoteError(
             f"none of {', '.join(self.urls)} could be asked for {request}: {reason}",
-            hint="check the URL, and that the server is up",
+            hint="check the URL, the token in it, and that the server is up",
         )
 
     def _http_thread(self) -> HttpThread:

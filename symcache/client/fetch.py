@@ -30,7 +30,7 @@ from symcache.client.body import (
 )
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedImage
-from symcache.client.session import RedirectError
+from symcache.client.session import RedirectError, refused
 from symcache.client.urls import retry_after
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import ImageRequest
@@ -147,10 +147,7 @@ class Fetcher:
                     if response.status >= 500 or response.status in {408, 429}:
                         raise _Retry(f"answers {response.status} {response.reason} for {request}")
                     if response.status in {401, 403}:
-                        raise RemoteError(
-                            f"{url}: does not let us read: {response.status} {response.reason}",
-                            hint="put a token into the URL: https://any:TOKEN@host",
-                        )
+                        raise refused(url, response)
                     if response.status not in {200, 206}:
                         raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
                     try:

@@ -24,7 +24,7 @@ from symcache import __version__
 from symcache.client.network import proxy_for, tls_context, untrusted
 from symcache.errors import RemoteError
 
-__all__ = ["RedirectError", "http_session"]
+__all__ = ["RedirectError", "http_session", "refused"]
 
 _MOST_REDIRECTS = 5
 _HEAD_SECONDS = 120.0
@@ -37,6 +37,15 @@ class RedirectError(RemoteError):
     def __init__(self, message: str, *, hint: str = "", announces: bool = True) -> None:
         super().__init__(message, hint=hint)
         self.announces = announces
+
+
+def refused(url: str, response: aiohttp.ClientResponse) -> RemoteError:
+    """Return the error for 401 and 403. Its one sentence says what to do, since of many requests only that is shown."""
+    return RemoteError(
+        f"{url}: does not let us read: {response.status} {response.reason};"
+        " a token goes into the URL, as in https://any:TOKEN@host",
+        hint="ask for a token where the server runs: `symcache token create NAME`",
+    )
 
 
 def http_session(

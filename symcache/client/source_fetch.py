@@ -14,6 +14,7 @@ from yarl import URL
 
 from symcache.client.body import read_body
 from symcache.client.local_cache import LocalCache
+from symcache.client.session import refused
 from symcache.client.sources import write_source
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import SourceRequest
@@ -53,10 +54,7 @@ class SourceFetcher:
         headers = {"Authorization": f"Bearer {self._tokens[url]}"} if url in self._tokens else {}
         async with self._session.get(target, headers=headers) as response:
             if response.status in {401, 403}:
-                raise RemoteError(
-                    f"{url}: does not let us read: {response.status} {response.reason}",
-                    hint="put a token into the URL: https://any:TOKEN@host",
-                )
+                raise refused(url, response)
             if response.status >= 500 or response.status in {408, 429}:
                 raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
             if response.status != 200:

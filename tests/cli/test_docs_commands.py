@@ -25,6 +25,8 @@ def _problem(words: list[str], whole: bool) -> str:
             if options[0] not in known | {"--help", "-h"}:
                 return f"{' '.join(names)} has no {options[0]}"
             words = words[1:]
+            if not words:  # as `symcache --version`
+                return ""
             continue
         if not words or words == ["…"]:
             return "" if not whole else f"{' '.join(names)} lacks a command"

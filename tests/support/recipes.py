@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *_WRITTEN]
 """What people wrote: the reference is made from the code."""
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _OURS = re.compile(r"(?<![\w./-])(?:\S*/bin/)?(?:(symcache) |(opendump) )(.*)")
-_ELSEWHERE = re.compile(r"\(lldb\)|^Description=|^[^$].*\bpip install|^#")
+_ELSEWHERE = re.compile(r"\(lldb\)|^Description=|^[^$].*\bpip install|^#|\bsystemctl | --?[\w-]+ symcache ")
 """Lines in which the name is no command of ours."""
 
 

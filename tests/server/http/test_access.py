@@ -96,8 +96,13 @@ def test_reading_from_elsewhere_needs_a_token_that_may(samples: Samples, tmp_pat
             unknown = request(url, nowhere, headers={"Authorization": f"Bearer {reader}"})
             assert (unknown.status, unknown.headers["cache-control"]) == (404, "private, max-age=60")
 
-        with pytest.raises(RemoteError, match="does not let us read"), SymbolClient([url], tmp_path / "c1") as client:
-            client.fetch_many([ImageRequest(samples.uuid)])
+        for wrong in (url, _with(url, "guess")):
+            with (
+                pytest.raises(RemoteError, match=r"does not let us read: 401 .*https://any:TOKEN@host") as raised,
+                SymbolClient([wrong], tmp_path / "c1") as client,
+            ):
+                client.fetch_many([ImageRequest(samples.uuid)])
+            assert "token" in raised.value.hint
         with SymbolClient([_with(url, reader)], tmp_path / "c2") as client:
             found = client.fetch_many([ImageRequest(samples.uuid)])[ImageRequest(samples.uuid)]
             assert found.origin == url  # without the token
