@@ -95,6 +95,8 @@ def sync(
         choice = {key: value for key, value in (("betas", betas), ("rcs", rcs)) if value is not None}
         expectations.sync = expectations.sync.model_copy(update=choice)
         inventory = Inventory.load()
+        if tag and not inventory.tagged(tag):
+            name_some("note", [f"{inventory.path or 'the inventory'}: has no machine with the tags {', '.join(tag)}"])
         published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
         name_some("note", published.problems)
         always = [r.build for r in expectations.expected_releases if r.product == MACOS]
