@@ -84,7 +84,15 @@ def sync(
     from symcache.cli.harvest_process import harvest_environment
     from symcache.model import APPLE_BUILD
     from symcache.verify import Expectations
-    from symcache_provisioning import APPLEDB, Interrupts, Inventory, SyncRunner, read_appledb, select_builds
+    from symcache_provisioning import (
+        APPLEDB,
+        BuildReport,
+        Interrupts,
+        Inventory,
+        SyncRunner,
+        read_appledb,
+        select_builds,
+    )
 
     with errors_to_exit(), Interrupts():
         for build in builds or ():
