@@ -84,7 +84,15 @@ def sync(
     from symcache.cli.harvest_process import harvest_environment
     from symcache.model import APPLE_BUILD
     from symcache.verify import Expectations
-    from symcache_provisioning import APPLEDB, Interrupts, Inventory, SyncRunner, read_appledb, select_builds
+    from symcache_provisioning import (
+        APPLEDB,
+        BuildReport,
+        Interrupts,
+        Inventory,
+        SyncRunner,
+        read_appledb,
+        select_builds,
+    )
 
     with errors_to_exit(), Interrupts():
         for build in builds or ():
@@ -95,6 +103,8 @@ def sync(
         choice = {key: value for key, value in (("betas", betas), ("rcs", rcs)) if value is not None}
         expectations.sync = expectations.sync.model_copy(update=choice)
         inventory = Inventory.load()
+        if tag and not inventory.tagged(tag):
+            name_some("note", [f"{inventory.path or 'the inventory'}: has no machine with the tags {', '.join(tag)}"])
         published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
         name_some("note", published.problems)
         always = [r.build for r in expectations.expected_releases if r.product == MACOS]

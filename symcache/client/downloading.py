@@ -72,7 +72,7 @@ def download(
             if (free := shutil.disk_usage(part.parent).free) < needed:
                 raise StorageError(
                     f"{part.parent}: {free >> 20} MiB are free where {(needed >> 20) + 1} MiB are needed for {url}",
-                    hint="free some space, or name a folder on another disk",
+                    hint="free some space, or name a folder on another disk (`symcache sync --staging DIR`)",
                 )
             asyncio.run(_download(url, file, size, progress or (lambda _done, _total: None)))
             file.flush()

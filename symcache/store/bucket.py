@@ -67,6 +67,10 @@ class Bucket:
         except FileNotFoundError:
             raise NotFoundError(f"{self.location}: {key} is not there", hint="run `symcache fsck`") from None
         except (BaseError, OSError) as error:
+            if "NoSuchBucket" in str(error):
+                raise StorageError(
+                    f"{self.location}: there is no such bucket", hint="make it, or check its name and AWS_ENDPOINT_URL"
+                ) from error
             text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
             raise StorageError(
                 f"{self.location}: {key}: {text}",
@@ -237,6 +241,10 @@ def _client(bucket: str, prefix: str, *, retries: int) -> Client:
         "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     }
     if endpoint:
+        if not re.match(r"https?://[^/]", endpoint):
+            raise UsageError(
+                f"AWS_ENDPOINT_URL: {endpoint}: not the URL of a store", hint="write https://host or http://host:port"
+            )
         options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     connections: Any = {
         "allow_http": bool(endpoint and endpoint.startswith("http://")),

@@ -135,6 +135,12 @@ def test_a_machine_that_does_not_say_what_it_runs_is_named_and_the_job_fails(
     assert "is not the root of a macOS system" in machine["error"]
 
 
+def test_a_tag_that_no_machine_has_is_named(openssh: OpenSshServer, site: Path) -> None:
+    inventory(site, openssh, site)
+    result = CliRunner().invoke(app, ["sync", "--dry-run", "--tag", "arm46"])
+    assert (result.exit_code, "machines.toml: has no machine with the tags arm46" in result.stderr) == (0, True)
+
+
 @pytest.fixture
 def restore_image(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RestoreImage:
     """A restore image of that system, and the program that mounts it."""

@@ -52,3 +52,27 @@ def test_a_store_is_reached_by_the_proxy_and_an_own_authority_is_trusted(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
     with pytest.raises(UsageError, match=r"AWS_CA_BUNDLE: .*none\.pem"):
         Bucket("s3://symbols", 0)
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:8333", "s3.example", "https://", "htps://s3.example"])
+def test_an_endpoint_that_is_no_url_is_wrong_use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(UsageError, match=r"AWS_ENDPOINT_URL: .*: not the URL of a store"):
+        Bucket("s3://symbols", 0)
+
+
+def test_a_bucket_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoBucket(_Object):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b"<?xml version='1.0'?>\n<Error><Code>NoSuchBucket</Code></Error>")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoBucket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "any")
+        with pytest.raises(StorageError, match="there is no such bucket"):
+            next(Bucket("s3://symbols/macos", 0).scan(""))
+        server.shutdown()

@@ -138,7 +138,8 @@ def assess(
         elif count >= attempts:
             given_up.append(f"{candidate} failed {times}, the last time: {why}: name the build to try again")
         else:
-            waiting.append(f"{candidate} failed {times}, is tried again from {utc(again)} on: {why}")
+            when = f"is tried again from {utc(again)} on, or if the build is named"
+            waiting.append(f"{candidate} failed {times}, {when}: {why}")
     if ready:
         return Assessment("wanted", f"to be harvested from {', then '.join(map(str, ready))}", ready)
     for state, texts in (("waiting", waiting), ("given up", given_up)):
