@@ -240,8 +240,8 @@ def _say(text: str) -> None:
 
 
 def source_pair(text: str) -> tuple[str, str]:
-    """Return the folders of FROM=TO."""
+    """Return the folders of FROM=TO, the second as LLDB finds it from another folder. Raises UsageError."""
     source, equals, target = text.partition("=")
     if not (source and equals and target):
         raise typer.BadParameter(f"{text!r}: write FROM=TO", param_hint="--source-map")
-    return source, target
+    return source, str(existing_path(target).absolute())

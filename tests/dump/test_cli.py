@@ -168,12 +168,15 @@ def test_sources_are_found_where_the_user_says(crash: Path, tmp_path: Path) -> N
     assert f"line {top['line']} of the sources" in seen
     analyzed = run("analyze", *command[4:], "--json")
     assert analyzed.returncode == 0, analyzed.stderr
+    relative = run("open", *command[4:-1], f"/Users/dev/Ledger={os.path.relpath(here)}")
+    assert f"line {top['line']} of the sources" in relative.stdout
     top = json.loads(analyzed.stdout)["threads"][0]["frames"][0]
     assert top["source_line"] == f"line {top['line']} of the sources"
     for how in ("open", "analyze"):
         assert run(how, crash, "--source-map", "no-equals-sign").returncode == 2
 
 
+        assert run(how, crash, "--source-map", f"/Users/dev/Ledger={tmp_path / 'misspelt'}").returncode == 2
 @pytest.mark.parametrize("command", ["open", "analyze"])
 @pytest.mark.parametrize(
     ("content", "expected"),
