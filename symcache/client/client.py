@@ -186,7 +186,7 @@ class SymbolClient:
         reason = next((text for texts in self.failures.values() for text in texts), "no answer")
         return RemoteError(
             f"none of {', '.join(self.urls)} could be asked for {request}: {reason}",
-            hint="check the URL, and that the server is up",
+            hint="check the URL with its token, and that the server is up",
         )
 
     def _http_thread(self) -> HttpThread:

@@ -148,8 +148,8 @@ class Fetcher:
                         raise _Retry(f"answers {response.status} {response.reason} for {request}")
                     if response.status in {401, 403}:
                         raise RemoteError(
-                            f"{url}: does not let us read: {response.status} {response.reason}",
-                            hint="put a token into the URL: https://any:TOKEN@host",
+                            f"{url}: does not let us read: {response.status} {response.reason}"
+                            " (the URL takes a token: https://any:TOKEN@host)",
                         )
                     if response.status not in {200, 206}:
                         raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")

@@ -54,8 +54,8 @@ class SourceFetcher:
         async with self._session.get(target, headers=headers) as response:
             if response.status in {401, 403}:
                 raise RemoteError(
-                    f"{url}: does not let us read: {response.status} {response.reason}",
-                    hint="put a token into the URL: https://any:TOKEN@host",
+                    f"{url}: does not let us read: {response.status} {response.reason}"
+                    " (the URL takes a token: https://any:TOKEN@host)",
                 )
             if response.status >= 500 or response.status in {408, 429}:
                 raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
