@@ -138,7 +138,9 @@ async def _check_token(request: web.Request, scope: Scope) -> bool:
     if open_to_all:
         return False
     if token is None:
-        raise web.HTTPUnauthorized(text=f"this needs a token that may {scope if in_path is None else 'have it named'}")
+        raise web.HTTPUnauthorized(
+            text=f"this needs a token that may {scope if in_path is None else 'have functions named'}"
+        )
     if token.has_expired:
         raise web.HTTPUnauthorized(text=f"the token {token.name} has expired: ask for another one")
     if in_path is None and not token.may(scope):

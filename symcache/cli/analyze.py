@@ -92,7 +92,7 @@ def analyze_(
             warned.update(result.problems)
             if result.analysis:
                 if not results.quiet:
-                    _name_wanting(path, result.analysis)
+                    _name_wanting(path, result.analysis, warned=bool(result.problems))
                 with _error_as_result(path, result, printing=True):
                     results.take(path, result.analysis)
             if result.error:
@@ -106,10 +106,10 @@ def analyze_(
             raise typer.Exit(worst)
 
 
-def _name_wanting(path: Path, analysis: Analysis) -> None:
-    """Say of which modules there is nothing, or no code."""
+def _name_wanting(path: Path, analysis: Analysis, *, warned: bool) -> None:
+    """Say of which modules there is nothing, or no code. `warned`: a server could not be asked."""
     missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing]
-    name_missing(missing, path, reported=analysis.loaded.walked)
+    name_missing(missing, path, warned=warned, reported=analysis.loaded.walked)
     if not analysis.loaded.walked:  # a report needs no code
         symbols_only = [m for m in analysis.modules if m.status == "symbols"]
         name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in symbols_only], path)

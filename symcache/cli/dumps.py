@@ -110,8 +110,8 @@ def open_(
             def report_missing(loaded: LoadedDump) -> None:
                 bar.stop()  # the terminal is LLDB's from here on
                 warn(sources.problems)
+                name_wanting(loaded, warned=bool(sources.problems))
                 sources.problems.clear()
-                name_wanting(loaded)
                 out.print(f"exception: {plain(loaded.exception.description)}")
 
             printed = open_in_lldb(
@@ -186,10 +186,15 @@ class FetchBar:
             self._bar = None
 
 
-def name_wanting(loaded: LoadedDump) -> None:
-    """Name the modules of a dump of which there is nothing, or no binary, before LLDB has seen it."""
+def name_wanting(loaded: LoadedDump, *, warned: bool) -> None:
+    """Name the modules of a dump of which there is nothing, or no binary, before LLDB has seen it.
+
+    `warned`: a server could not be asked.
+    """
     modules, dump = loaded.modules, loaded.dump.path
-    name_missing([(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)], dump)
+    name_missing(
+        [(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)], dump, warned=warned
+    )
     name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], dump)
 
 
@@ -197,19 +202,24 @@ def name_missing(
     missing: Sequence[tuple[str, UUID | None]],
     dump: Path | str,
     *,
+    warned: bool,
     reported: bool = False,
     command: str = "analyze",
 ) -> None:
     """Name the modules of a dump that nobody has.
 
-    `reported`: it is a crash report, which may have names itself. `command`: the one whose JSON lists all.
+    `warned`: a server could not be asked, so that one may. `reported`: it is a crash report, which may have names
+    itself. `command`: the one whose JSON lists all.
     """
     if not missing:
         return
     names = "only the names that the report itself has" if reported else "no names"
     _say(f"[yellow]missing:[/] {counted(len(missing), 'module')} of {plain(str(dump))}; their frames have {names}")
     _list(missing, command)
-    _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+    if warned:
+        _say("[dim]next:[/] mend what the warning names: that server may have them, and could not be asked")
+    else:
+        _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
 
 
 def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:
@@ -240,8 +250,8 @@ def _say(text: str) -> None:
 
 
 def source_pair(text: str) -> tuple[str, str]:
-    """Return the folders of FROM=TO."""
+    """Return the folders of FROM=TO, the second as LLDB finds it from another folder. Raises UsageError."""
     source, equals, target = text.partition("=")
     if not (source and equals and target):
         raise typer.BadParameter(f"{text!r}: write FROM=TO", param_hint="--source-map")
-    return source, target
+    return source, str(existing_path(target).absolute())

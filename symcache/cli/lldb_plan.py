@@ -68,7 +68,7 @@ def lldb_plan(
         ):
             bar.stop()
             warn(sources.problems)
-            name_wanting(loaded)
+            name_wanting(loaded, warned=bool(sources.problems))
             _write(line)
             for request in sys.stdin.buffer:  # until LLDB has ended
                 _write(respond(request).decode())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import platformdirs
 
 from symcache.cli.common import console, plain
-from symcache.errors import UsageError
+from symcache.errors import NotFoundError, UsageError
 from symcache.files import nearest_existing
 from symcache.scratch import ScratchFolder
 
@@ -38,6 +38,12 @@ __all__ = [
     "server_urls",
     "source_roots",
 ]
+
+
+_NO_SERVERS = (
+    "this looks into a library, whatever servers there are: name one with --library; what a server has, its pages tell,"
+    " and `symcache verify --dump FILE --server URL`"
+)
 
 
 class Setting(NamedTuple):
@@ -173,7 +179,12 @@ def open_library(option: str | None, *, create: bool = False) -> Library:
     """Open the library to use; see `Library.open`. One that is to be read and is empty is said to be."""
     from symcache.library import Library
 
-    library = Library.open(library_location(option), create=create)
+    try:
+        library = Library.open(library_location(option), create=create)
+    except NotFoundError as error:
+        if option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library") or not server_urls(None):
+            raise
+        raise NotFoundError(str(error), hint=_NO_SERVERS) from error
     if not create and is_empty(library):
         console.print(f"[yellow]note:[/] {plain(library.store.location)} is empty: {HOW_TO_BEGIN}")
     return library

@@ -163,7 +163,9 @@ class _Reports:
         if many and self._form is Format.JSON and not self._folder:
             emit_text("\n]\n" if self._written else "[]\n")
         title = f"{len(reports)} reports" if many else str(path)
-        name_missing(list(self._missing.values()), title, reported=True, command="symbolicate")
+        name_missing(
+            list(self._missing.values()), title, warned=bool(self._warned), reported=True, command="symbolicate"
+        )
         return worst
 
     def _named(self, path: Path, data: bytes) -> NamedReport:

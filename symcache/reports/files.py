@@ -109,7 +109,7 @@ def _parse_text(text: str, name: str, head: dict[str, object]) -> Report:
     if not report.images and not report.threads:
         raise DumpError(
             f"{name}: is no crash report, or too little of one: it has neither threads nor a list of images",
-            hint="name a whole .ips or .crash file; a zip with a core, a core or a minidump is read, too",
+            hint="name a whole .ips or .crash file; of dumps, `symcache analyze` names the frames",
         )
     version, build = split_system(text_of(head.get("os_version")))
     return report if report.os_build else replace(report, os_version=report.os_version or version, os_build=build)

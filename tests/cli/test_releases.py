@@ -107,6 +107,16 @@ def test_an_empty_library_says_how_to_begin(command: str, library: Path) -> None
     assert run_here(*command.split(), "--json").stdout.strip()[:1] in {"", "[", "{"}
 
 
+def test_who_has_a_server_alone_is_told_what_asks_it(tmp_path: Path) -> None:
+    from tests.support.commands import run_here
+
+    env = {"SYMCACHE_LIBRARY": "", "SYMCACHE_URL": "https://symbols.example", "XDG_DATA_HOME": str(tmp_path)}
+    for command in ("lookup corefound", "verify --dump crash.zip"):
+        none = run_here(*command.replace("crash.zip", __file__).split(), env=env)
+        assert none.returncode == 1
+        assert "verify --dump FILE --server URL" in " ".join(none.stderr.split()), none.stderr
+
+
 def test_one_is_not_many(library: Path) -> None:
     add_release(library, "22G120", ["/usr/lib/libz.dylib"])
     said = end_here("verify", "22G120", "--level", "catalog", "--arch", "arm64e", code=1).stdout

@@ -132,6 +132,8 @@ def test_missing_modules_are_named_and_are_no_failure(crash: Path) -> None:
         assert "libmath.dylib" in done.stderr
         assert "next: harvest the macOS release" in done.stderr
         assert "libmath.dylib" in done.stdout
+        away = run(command, crash, "--server", "http://127.0.0.1:1")
+        assert "next: mend what the warning names" in away.stderr and "harvest" not in away.stderr
 
 
 def test_open_without_a_terminal_prints_and_ends(scenes: Scenes, crash: Path) -> None:
@@ -166,12 +168,15 @@ def test_sources_are_found_where_the_user_says(crash: Path, tmp_path: Path) -> N
     assert code == 0
     top = truth("arm64")["threads"][0]["frames"][0]
     assert f"line {top['line']} of the sources" in seen
+    relative = run("open", *command[4:-1], f"/Users/dev/Ledger={os.path.relpath(here)}")
+    assert f"line {top['line']} of the sources" in relative.stdout
     analyzed = run("analyze", *command[4:], "--json")
     assert analyzed.returncode == 0, analyzed.stderr
     top = json.loads(analyzed.stdout)["threads"][0]["frames"][0]
     assert top["source_line"] == f"line {top['line']} of the sources"
     for how in ("open", "analyze"):
         assert run(how, crash, "--source-map", "no-equals-sign").returncode == 2
+        assert run(how, crash, "--source-map", f"/Users/dev/Ledger={tmp_path / 'misspelt'}").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["open", "analyze"])

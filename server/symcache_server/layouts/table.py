@@ -25,9 +25,9 @@ UUID_TEXT = rf"{_HEX}{{32}}|{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
 class Layout(NamedTuple):
     """One shape of paths.
 
-    Groups of its pattern: `uuid`, 32 hex digits with or without slashes; `what`, a value of `What`, where the row does
-    not say it; `detail` and `name`, as in `Lookup`. Where SSQP repeats the name, and has its beginning in front:
-    `again` and `index2`, all compared without case.
+    Groups of its pattern: `uuid`, 32 hex digits, with or without slashes or hyphens; `what`, a value of `What`, where
+    the row does not say it; `detail` and `name`, as in `Lookup`. Where SSQP repeats the name, and has its beginning in
+    front: `again` and `index2`, all compared without case.
     """
 
     name: str
@@ -54,15 +54,16 @@ class Layout(NamedTuple):
 _LLDB_TREE = rf"(?P<uuid>(?:/{_HEX}{{4}}){{5}}/{_HEX}{{12}})"
 
 LAYOUTS = (
-    # Its own clients write the id in lower case, except for debuginfod-find, which passes it on as typed.
+    # Its own clients write the id in lower case, except for debuginfod-find, which passes it on as typed. People copy a
+    # UUID with its hyphens.
     Layout(
         "debuginfod",
-        re.compile(rf"/buildid/(?P<uuid>{_HEX}{{32}})/(?P<what>executable|debuginfo)"),
+        re.compile(rf"/buildid/(?P<uuid>{UUID_TEXT})/(?P<what>executable|debuginfo)"),
         ("/buildid/{hex}/executable", "/buildid/{hex}/debuginfo"),
     ),
     Layout(
         "debuginfod",
-        re.compile(rf"/buildid/(?P<uuid>{_HEX}{{32}})/(?P<what>section|source)/(?P<detail>.+)", re.S),
+        re.compile(rf"/buildid/(?P<uuid>{UUID_TEXT})/(?P<what>section|source)/(?P<detail>.+)", re.S),
         ("/buildid/{hex}/section/{section}", "/buildid/{hex}/source/{path}"),
     ),
     # dotnet/symstore. Stores with an `index2.txt` have a folder of the name's first characters in front.

@@ -23,7 +23,7 @@ from aiohttp import hdrs, web
 from symcache import __version__
 from symcache.style import style_sheet
 from symcache.text import json_printable, printable, printable_value
-from symcache_server.keys import in_background
+from symcache_server.keys import CONFIG, in_background
 
 __all__ = [
     "FILES",
@@ -94,6 +94,7 @@ async def page(request: web.Request, template: str, document: Mapping[str, Any],
         "has_json": request.method == hdrs.METH_GET and status < 400,
         **document,
         "base": f"{request.scheme}://{request.host}",
+        "server": f"{request.scheme}://{'' if request.app[CONFIG].open_reads else 'me:TOKEN@'}{request.host}",
         "json_link": f"{quote(path)}.json" + (f"?{query}" if (query := request.rel_url.raw_query_string) else ""),
     }
     text = await in_background(request.app, aiohttp_jinja2.render_string, template, request, context)

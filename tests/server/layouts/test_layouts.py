@@ -56,6 +56,7 @@ def plain_paths(digits: str) -> list[tuple[str, str]]:
 def test_the_documented_example_is_found_in_every_layout() -> None:
     for path in (
         "/buildid/23516be429be350c91c9f36e7999f0f1/executable",
+        f"/buildid/{UUID_TEXT}/executable",
         "/libz.1.dylib/mach-uuid-23516be429be350c91c9f36e7999f0f1/libz.1.dylib",
         "/23/516be429be350c91c9f36e7999f0f1/executable",
         "/2351/6BE4/29BE/350C/91C9/F36E7999F0F1.app",
