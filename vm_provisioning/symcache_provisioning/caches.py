@@ -157,16 +157,23 @@ class Caches:
 
     def _fetch(self, entry: Entry, local: Path) -> Path:
         """Fetch one file of a cache; if it is kept, it is stored while it comes."""
-        begun: list[Path] = []
+        begun = False
 
         def growing(part: Path) -> None:
+            nonlocal begun
             if not begun and self.keep:  # else it goes on where a lost connection has left it
-                begun.append(part)
                 self.storing.follow(part, entry.size, local)
+                begun = True
 
-        file = self.source.fetch(entry, local, self.progress.copied, growing)
-        if not begun and self.keep:
-            self.storing.follow(file, entry.size, file)
+        try:
+            file = self.source.fetch(entry, local, self.progress.copied, growing)
+        except SymcacheError:
+            self.storing.give_up(local)
+            raise
+        if self.keep:
+            if not begun:
+                self.storing.follow(file, entry.size, file)
+            self.storing.be_whole(file)
         return file
 
     def _prove(self, entry: Entry, file: Path, pages: Future[SignedPages | None]) -> None:
