@@ -111,7 +111,7 @@ def _drive(
                     if "refused" in response
                     else response["images"]
                 )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever it is: somebody waits for the batch
         done.put(
             StorageError(
                 f"{cache.path}: a process that extracted it died ({error})",
@@ -134,5 +134,9 @@ def serve_batches(work: ImageWork, path: str, extent: str) -> None:
 
 
 def _respond(response: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(response) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(response) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the parent is gone: there is nobody to tell it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit from None
