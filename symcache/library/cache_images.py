@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,8 @@ __all__ = ["CacheImages", "ToStore", "store_images"]
 
 _THREADS = 4
 """Of each process: hashing and compression need no interpreter's lock, and each waits for the disk."""
+_FACTS = {"arch", "sha256", "size", "symbols", "code"}
+"""In a row of an image that is stored."""
 _LOOKS = 8
 """Blobs that are looked for at a time."""
 _IN_FLIGHT = 64 << 20
@@ -123,13 +125,13 @@ def store_images(
     whole: bool = False,
     known: Mapping[int, Row] = MappingProxyType({}),
     note: Callable[[list[Row]], None] = lambda rows: None,
-) -> Iterator[CacheImages]:
+) -> Generator[CacheImages, None, None]:
     """Make images of a cache and store them, over processes; yield what became of those of each batch.
 
     With `whole`, those that lie in part in no file are left out. `known` are rows that `note` got in an earlier run,
     by index: of these, what is there is not made again. Raises StorageError.
     """
-    rows = [row for index in indexes if (row := known.get(index)) and "sha256" in row]
+    rows = [row for index in indexes if (row := known.get(index)) and row.keys() >= _FACTS]
     with ThreadPoolExecutor(_LOOKS, thread_name_prefix="known") as pool:
         kept = list(pool.map(lambda row: storing.keep(row["sha256"]), rows))
     there = [{**row, "new": False} for row, is_there in zip(rows, kept, strict=True) if is_there]
