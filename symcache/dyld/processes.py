@@ -105,7 +105,10 @@ def _drive(
                     break
                 child.stdin.write(json.dumps(batch) + "\n")
                 child.stdin.flush()
-                response: dict[str, Any] = json.loads(child.stdout.readline())  # a dead child leaves an empty line
+                if not (line := child.stdout.readline()):
+                    code = child.wait()
+                    raise ChildProcessError(signal.Signals(-code).name if code < 0 else f"exit status {code}")
+                response: dict[str, Any] = json.loads(line)
                 done.put(
                     StorageError(response["refused"], hint=response["hint"])
                     if "refused" in response
@@ -115,7 +118,7 @@ def _drive(
         done.put(
             StorageError(
                 f"{cache.path}: a process that extracted it died ({error})",
-                hint="the files must not change meanwhile, and memory must suffice; try --jobs 1",
+                hint="the files must not change meanwhile, and memory must suffice; then run the same command again",
             )
         )
 

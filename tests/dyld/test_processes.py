@@ -29,6 +29,13 @@ class Saying:
         return [{"index": index} for index, _ in batch]
 
 
+def test_what_ended_a_child_is_told(tmp_path: Path) -> None:
+    file = Cache([Image("/usr/lib/liba", UUID(int=1)), Image("/usr/lib/libb", UUID(int=2))] * 40).write(tmp_path)
+    work = Saying("import os, signal; input(); os.kill(os.getpid(), signal.SIGKILL)")
+    with SharedCache.open(file) as cache, pytest.raises(StorageError, match=r"died \(SIGKILL\)"):
+        list(run_in_processes(cache, work, [(n, "") for n in range(80)], 2, busy=True))
+
+
 @pytest.mark.parametrize("said", ["{}", "[]", "null", "7", '{"refused": "x"}', ""])
 def test_a_child_that_says_something_else_ends_it(said: str, tmp_path: Path) -> None:
     file = Cache([Image(f"/usr/lib/lib{n}", UUID(int=n + 1)) for n in range(70)]).write(tmp_path)
