@@ -95,7 +95,12 @@ def _drive(
     command = own_python(*work.command(), str(cache.path), partial)
     try:
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii", env=own_environment()
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="ascii",
+            env=own_environment(),
+            process_group=0,  # a terminal interrupts this process alone, which ends its children in good order
         ) as child:
             assert child.stdin is not None and child.stdout is not None  # noqa: S101  # they are pipes
             while not stop.is_set():
@@ -125,7 +130,6 @@ def _drive(
 
 def serve_batches(work: ImageWork, path: str, extent: str) -> None:
     """Do the work of the batches that standard input brings, as a child of `run_in_processes`, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process in good order
     try:
         with SharedCache.open(Path(path), partial=extent == "partial") as cache:
             extractor = Extractor(cache)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,6 +29,19 @@ class Saying:
 
     def run(self, cache: SharedCache, extractor: Extractor, batch: Batch) -> list[Row]:
         return [{"index": index} for index, _ in batch]
+
+
+def test_a_terminal_does_not_interrupt_children(tmp_path: Path) -> None:
+    file = Cache([Image("/usr/lib/liba", UUID(int=1)), Image("/usr/lib/libb", UUID(int=2))] * 40).write(tmp_path)
+    work = Saying(
+        "import json, os, sys\nfor _ in sys.stdin: print(json.dumps({'images': [os.getpgid(0)]}), flush=True)"
+    )
+    with SharedCache.open(file) as cache:
+        groups: list[Any] = [
+            rows[0] for rows in run_in_processes(cache, work, [(n, "") for n in range(80)], 2, busy=True)
+        ]
+    assert groups
+    assert os.getpgid(0) not in groups
 
 
 def test_what_ended_a_child_is_told(tmp_path: Path) -> None:
