@@ -6,16 +6,18 @@ standard output. They need no guard in the main module of the program that start
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from symcache.dyld.batch import Batch, ImageWork, Row
 from symcache.dyld.cache import SharedCache
@@ -23,7 +25,7 @@ from symcache.dyld.image_writer import Extractor
 from symcache.errors import StorageError, SymcacheError
 from symcache.own_program import own_environment, own_python
 
-__all__ = ["run_in_processes", "serve_batches"]
+__all__ = ["input_has_ended", "run_in_processes", "serve_batches"]
 
 
 _BATCH = 64
@@ -33,7 +35,7 @@ _MAX_WORKERS = 8
 
 def run_in_processes(
     cache: SharedCache, work: ImageWork, images: Batch, jobs: int | None = None, *, busy: bool = False
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row], None, None]:
     """Do the work of some images in batches over processes; yield what became of each batch, in any order.
 
     Without `jobs`, one process a core is used, but not more than 8. This process is one of them, unless it is `busy`
@@ -50,12 +52,12 @@ def run_in_processes(
 
 def _run(
     cache: SharedCache, work: ImageWork, batches: Sequence[Batch], *, children: int, here: bool
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row], None, None]:
     todo: queue.SimpleQueue[Batch] = queue.SimpleQueue()
     for batch in batches:
         todo.put(batch)
     done: queue.SimpleQueue[list[Row] | StorageError] = queue.SimpleQueue()
-    stop = threading.Event()
+    stop = _Stop()
     threads = [
         threading.Thread(target=_drive, args=(cache, work, todo, done, stop), daemon=True) for _ in range(children)
     ]
@@ -78,9 +80,28 @@ def _run(
                 raise response
             yield response
     finally:
-        stop.set()  # a child finishes the batch that it has: no half file is left behind
+        stop.set()  # a child finishes what it has begun: no half file is left behind
         for thread in threads:
             thread.join()
+
+
+class _Stop(threading.Event):
+    """Set when no more batches are wanted; children see it as the end of their input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[IO[str]] = []
+
+    def set(self) -> None:
+        super().set()
+        for one in self.inputs:
+            with contextlib.suppress(OSError, ValueError):
+                one.close()
+
+
+def input_has_ended() -> bool:
+    """Return whether no more batches will come, in a child that has one: its parent is gone, or has given up."""
+    return bool(select.select([sys.stdin], [], [], 0)[0])  # the next batch comes only after the answer to this one
 
 
 def _drive(
@@ -88,7 +109,7 @@ def _drive(
     work: ImageWork,
     todo: queue.SimpleQueue[Batch],
     done: queue.SimpleQueue[list[Row] | StorageError],
-    stop: threading.Event,
+    stop: _Stop,
 ) -> None:
     """Start one child and feed it until there is nothing left to do."""
     partial = "partial" if any(not m.companion.optional for m in cache.missing) else "whole"
@@ -103,6 +124,7 @@ def _drive(
             process_group=0,  # a terminal interrupts this process alone, which ends its children in good order
         ) as child:
             assert child.stdin is not None and child.stdout is not None  # noqa: S101  # they are pipes
+            stop.inputs.append(child.stdin)
             while not stop.is_set():
                 try:
                     batch = todo.get_nowait()

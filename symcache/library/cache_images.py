@@ -20,6 +20,7 @@ from symcache.dyld import (
     Row,
     SharedCache,
     extract_image,
+    input_has_ended,
     run_in_processes,
 )
 from symcache.errors import IntegrityError, StorageError, SymcacheError
@@ -54,7 +55,7 @@ class ToStore:
     @classmethod
     def in_child(cls, location: str, extent: str) -> ToStore:
         """Return the work of `command`, with its arguments."""
-        return cls(open_store(location), whole=extent == "whole")
+        return cls(open_store(location), whole=extent == "whole", stopped=input_has_ended)
 
     def command(self) -> Sequence[str]:
         """See ImageWork."""

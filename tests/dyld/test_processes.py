@@ -86,3 +86,15 @@ def test_a_child_whose_parent_is_gone_ends_without_a_word(tmp_path: Path) -> Non
     child.stdin.close()
     assert child.stderr.read() == b""
     assert child.wait() == 0
+
+
+def test_children_are_told_when_no_more_is_wanted(tmp_path: Path) -> None:
+    file = Cache([Image("/usr/lib/liba", UUID(int=1)), Image("/usr/lib/libb", UUID(int=2))] * 80).write(tmp_path)
+    work = Saying("import sys; input(); print('{\"images\": []}', flush=True); sys.stdin.read()")
+    with SharedCache.open(file) as cache:
+        batches = run_in_processes(cache, work, [(n, "") for n in range(160)], 2, busy=True)
+        assert next(batches) == []
+        thread = threading.Thread(target=batches.close, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
