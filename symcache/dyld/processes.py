@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,27 +31,40 @@ __all__ = ["input_has_ended", "run_in_processes", "serve_batches"]
 _BATCH = 64
 """Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""
 _MAX_WORKERS = 8
+_POLL_SECONDS = 0.2
 
 
 def run_in_processes(
-    cache: SharedCache, work: ImageWork, images: Batch, jobs: int | None = None, *, busy: bool = False
+    cache: SharedCache,
+    work: ImageWork,
+    images: Batch,
+    jobs: int | None = None,
+    *,
+    busy: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[list[Row], None, None]:
     """Do the work of some images in batches over processes; yield what became of each batch, in any order.
 
     Without `jobs`, one process a core is used, but not more than 8. This process is one of them, unless it is `busy`
-    with something else and there is more than one batch. Raises StorageError when what is made cannot be written or a
-    child dies.
+    with something else and there is more than one batch. Raises StorageError when what is made cannot be written, a
+    child dies, or it is `stopped`, which is asked now and then.
     """
     # By address: neighbours share pages and the window of the file that is in memory.
     ordered = sorted(images, key=lambda one: cache.images[one[0]].address)
     batches = [ordered[n : n + _BATCH] for n in range(0, len(ordered), _BATCH)]
     workers = min(jobs or min(os.cpu_count() or 1, _MAX_WORKERS), len(batches))
     here = workers < 2 or not busy
-    return _run(cache, work, batches, children=workers - here, here=here)
+    return _run(cache, work, batches, stopped, children=workers - here, here=here)
 
 
 def _run(
-    cache: SharedCache, work: ImageWork, batches: Sequence[Batch], *, children: int, here: bool
+    cache: SharedCache,
+    work: ImageWork,
+    batches: Sequence[Batch],
+    stopped: Callable[[], bool],
+    *,
+    children: int,
+    here: bool,
 ) -> Generator[list[Row], None, None]:
     todo: queue.SimpleQueue[Batch] = queue.SimpleQueue()
     for batch in batches:
@@ -70,12 +83,12 @@ def _run(
                 response = done.get_nowait()
             except queue.Empty:
                 if extractor is None:
-                    response = done.get()
+                    response = _next(done, stopped)
                 else:
                     try:
                         response = work.run(cache, extractor, todo.get_nowait())
                     except queue.Empty:
-                        response = done.get()
+                        response = _next(done, stopped)
             if isinstance(response, StorageError):
                 raise response
             yield response
@@ -83,6 +96,13 @@ def _run(
         stop.set()  # a child finishes what it has begun: no half file is left behind
         for thread in threads:
             thread.join()
+
+
+def _next(done: queue.SimpleQueue[list[Row] | StorageError], stopped: Callable[[], bool]) -> list[Row] | StorageError:
+    while not stopped():
+        with contextlib.suppress(queue.Empty):
+            return done.get(timeout=_POLL_SECONDS)
+    return StorageError("making images was stopped", hint="run the same command again")
 
 
 class _Stop(threading.Event):

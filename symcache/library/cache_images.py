@@ -139,8 +139,9 @@ def store_images(
     if there:
         yield _images(storing, cache, there)
     left = sorted(set(indexes) - {row["index"] for row in there})
-    work = ToStore(storing.store, whole=whole, stopped=storing.done.stopped.is_set)
-    for made in run_in_processes(cache, work, [(index, "") for index in left], busy=True):
+    stopped = storing.done.stopped.is_set
+    work = ToStore(storing.store, whole=whole, stopped=stopped)
+    for made in run_in_processes(cache, work, [(index, "") for index in left], busy=True, stopped=stopped):
         for row in made:
             if row.get("new") is False and not storing.keep(row["sha256"]):
                 _put_image(storing.store, cache.path, row["index"])

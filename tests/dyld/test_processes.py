@@ -88,6 +88,13 @@ def test_a_child_whose_parent_is_gone_ends_without_a_word(tmp_path: Path) -> Non
     assert child.wait() == 0
 
 
+def test_a_batch_that_takes_long_can_be_stopped(tmp_path: Path) -> None:
+    file = Cache([Image("/usr/lib/liba", UUID(int=1)), Image("/usr/lib/libb", UUID(int=2))] * 40).write(tmp_path)
+    work, batch = Saying("import sys; sys.stdin.read()"), [(n, "") for n in range(80)]
+    with SharedCache.open(file) as cache, pytest.raises(StorageError, match="stopped"):
+        list(run_in_processes(cache, work, batch, 2, busy=True, stopped=lambda: True))
+
+
 def test_children_are_told_when_no_more_is_wanted(tmp_path: Path) -> None:
     file = Cache([Image("/usr/lib/liba", UUID(int=1)), Image("/usr/lib/libb", UUID(int=2))] * 80).write(tmp_path)
     work = Saying("import sys; input(); print('{\"images\": []}', flush=True); sys.stdin.read()")

@@ -37,12 +37,14 @@ def test_a_harvest_that_ends_early_makes_no_more_images(
     file = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
     whole = Whole(NoProgress(), copies=True, keeps=True, in_guest=False)
     with Storing(library) as storing:
-        with local_extraction.Extractions(storing, whole) as extractions:
+        with pytest.raises(KeyboardInterrupt), local_extraction.Extractions(storing, whole) as extractions:
             extraction = extractions.start(
                 SharedCache.open(file), [0], Journal(tmp_path / "journal", ""), size=1, whole=False
             )
             assert asked.wait(10)
+            raise KeyboardInterrupt
         assert ended.is_set()
+        assert storing.done.stopped.is_set()  # which is what processes are stopped by
     del extraction
 
 

@@ -90,8 +90,10 @@ class Extractions:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
+        if error:
+            self._storing.done.stopped.set()  # processes end in the middle of a batch
         self._pool.shutdown(cancel_futures=True)
         for cache in self._caches:
             cache.close()
