@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         is_cache_name,
         is_main_name,
     )
-    from symcache.dyld.processes import run_in_processes, serve_batches
+    from symcache.dyld.processes import input_has_ended, run_in_processes, serve_batches
     from symcache.dyld.revision import EXTRACTOR, REVISION
     from symcache.dyld.symbols import LocalSymbols, SymbolSource, gather_strings, read_local_symbols
     from symcache.dyld.trie import uleb, walk
@@ -77,6 +77,7 @@ __all__ = [
     "extract_image",
     "find_caches",
     "gather_strings",
+    "input_has_ended",
     "is_cache_name",
     "is_main_name",
     "parse_header",
@@ -119,7 +120,7 @@ __getattr__ = late_imports(
             "is_cache_name",
             "is_main_name",
         ),
-        "processes": ("run_in_processes", "serve_batches"),
+        "processes": ("input_has_ended", "run_in_processes", "serve_batches"),
         "revision": ("EXTRACTOR", "REVISION"),
         "symbols": ("LocalSymbols", "SymbolSource", "gather_strings", "read_local_symbols"),
         "trie": ("uleb", "walk"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from symcache.dyld import (
     Row,
     SharedCache,
     extract_image,
+    input_has_ended,
     run_in_processes,
 )
 from symcache.errors import IntegrityError, StorageError, SymcacheError
@@ -32,6 +33,8 @@ __all__ = ["CacheImages", "ToStore", "store_images"]
 
 _THREADS = 4
 """Of each process: hashing and compression need no interpreter's lock, and each waits for the disk."""
+_FACTS = {"arch", "sha256", "size", "symbols", "code"}
+"""In a row of an image that is stored."""
 _LOOKS = 8
 """Blobs that are looked for at a time."""
 _IN_FLIGHT = 64 << 20
@@ -52,7 +55,7 @@ class ToStore:
     @classmethod
     def in_child(cls, location: str, extent: str) -> ToStore:
         """Return the work of `command`, with its arguments."""
-        return cls(open_store(location), whole=extent == "whole")
+        return cls(open_store(location), whole=extent == "whole", stopped=input_has_ended)
 
     def command(self) -> Sequence[str]:
         """See ImageWork."""
@@ -123,21 +126,22 @@ def store_images(
     whole: bool = False,
     known: Mapping[int, Row] = MappingProxyType({}),
     note: Callable[[list[Row]], None] = lambda rows: None,
-) -> Iterator[CacheImages]:
+) -> Generator[CacheImages, None, None]:
     """Make images of a cache and store them, over processes; yield what became of those of each batch.
 
     With `whole`, those that lie in part in no file are left out. `known` are rows that `note` got in an earlier run,
     by index: of these, what is there is not made again. Raises StorageError.
     """
-    rows = [row for index in indexes if (row := known.get(index)) and "sha256" in row]
+    rows = [row for index in indexes if (row := known.get(index)) and row.keys() >= _FACTS]
     with ThreadPoolExecutor(_LOOKS, thread_name_prefix="known") as pool:
         kept = list(pool.map(lambda row: storing.keep(row["sha256"]), rows))
     there = [{**row, "new": False} for row, is_there in zip(rows, kept, strict=True) if is_there]
     if there:
         yield _images(storing, cache, there)
     left = sorted(set(indexes) - {row["index"] for row in there})
-    work = ToStore(storing.store, whole=whole, stopped=storing.done.stopped.is_set)
-    for made in run_in_processes(cache, work, [(index, "") for index in left], busy=True):
+    stopped = storing.done.stopped.is_set
+    work = ToStore(storing.store, whole=whole, stopped=stopped)
+    for made in run_in_processes(cache, work, [(index, "") for index in left], busy=True, stopped=stopped):
         for row in made:
             if row.get("new") is False and not storing.keep(row["sha256"]):
                 _put_image(storing.store, cache.path, row["index"])

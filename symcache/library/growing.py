@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import BinaryIO
@@ -32,12 +33,13 @@ class GrowingFile:
         store: Store,
         pool: Executor,
         stopped: threading.Event,
+        turns: threading.Semaphore,
         *,
         keep: Callable[[str], bool],
         likely: Callable[[bytes, int], str],
         framed: Callable[[int], None],
     ) -> None:
-        """`path` is opened at once, so it may get another name. `pool` compresses.
+        """`path` is opened at once, so it may get another name. `pool` compresses; `turns` bounds the files at a time.
 
         `keep` returns whether a blob is there and will be. `likely` returns, by the first frame and the size, the hash
         of one that is there and most likely the same, or nothing; then nothing is compressed. `framed` is told how many
@@ -45,7 +47,7 @@ class GrowingFile:
         """
         self._size, self._store, self._pool, self._stopped = size, store, pool, stopped
         self._keep, self._likely, self._framed = keep, likely, framed
-        self._whole = threading.Event()
+        self._whole, self._given_up, self._turns = threading.Event(), threading.Event(), turns
         self._result: tuple[str, int, bool] | None = None
         self._error: Exception | None = None
         try:
@@ -60,24 +62,53 @@ class GrowingFile:
         """Wait until it is stored, or given up."""
         self._thread.join()
 
+    def give_up(self) -> None:
+        """Store no more of it: it will not become whole, or is not wanted."""
+        self._given_up.set()
+        self.wait()
+
+    def be_whole(self) -> None:
+        """Say that nothing more will be written to it."""
+        self._whole.set()
+
+    @property
+    def refusal(self) -> StorageError | None:
+        """What the store has said when it refused."""
+        return self._error if isinstance(self._error, StorageError) else None
+
     def finish(self) -> tuple[str, int, bool] | None:
         """Say that the file is whole, and return (SHA-256 in hex, size, whether it is new).
 
-        None if it is not the blob that it was taken for, and has to be stored by itself. Raises StorageError, and
-        IntegrityError if it is shorter.
+        None if it was given up, or is not the blob that it was taken for, and has to be stored by itself. Raises
+        StorageError, and IntegrityError if it is shorter.
         """
-        self._whole.set()
+        self.be_whole()
         self.wait()
+        if self._given_up.is_set():
+            return None
         if self._error:
             raise self._error
         return self._result
 
     def _run(self) -> None:
         try:
-            with self._file:
+            with self._file, self._turn():
                 self._result = self._store_frames()
         except Exception as error:
             self._error = error
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        while not self._turns.acquire(timeout=_POLL_SECONDS):
+            self._check()
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _check(self) -> None:
+        if self._stopped.is_set() or self._given_up.is_set():
+            raise StorageError(f"{self._name}: storing it was stopped", hint="run the same command again")
 
     def _store_frames(self) -> tuple[str, int, bool] | None:
         digest, left, likely = hashlib.sha256(), self._size, ""
@@ -104,15 +135,15 @@ class GrowingFile:
     def _read(self, size: int) -> bytes:
         """Return so many bytes more, once they are there."""
         data = bytearray()
+        self._check()
         while len(data) < size:
             whole = self._whole.is_set()  # asked first: what is read after it is all there is
             if chunk := self._file.read(size - len(data)):
                 data += chunk
-            elif self._stopped.is_set():
-                raise StorageError(f"{self._name}: storing it was stopped", hint="run the same command again")
             elif whole:
                 raise IntegrityError(f"{self._name}: ends {size - len(data)} bytes early")
             else:
+                self._check()
                 self._whole.wait(_POLL_SECONDS)
         return bytes(data)
 

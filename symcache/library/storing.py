@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 SAFE_SECONDS = 1800.0
 """Blobs younger than this are not collected for as long again: a collection's grace is an hour or more."""
+_FILES = 4
+"""Raw cache files that are stored at a time: of each, some frames are in memory."""
 _LONGEST_HEAD = 1 << 20
 """With the load commands of a kernel collection, which has one for each of its images."""
 
@@ -69,6 +71,7 @@ class Storing:
         self._frames = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="frames")
         self._jobs: dict[StagedObject | StagedCacheFile, Future[tuple[ObjectEntry | CacheFile, bool]]] = {}
         self._growing: dict[Path, GrowingFile] = {}
+        self._turns = threading.Semaphore(max(2, min(os.cpu_count() or 1, _FILES)))
         self._refusal: StorageError | None = None
 
     def __enter__(self) -> Self:
@@ -83,24 +86,46 @@ class Storing:
 
     def begin(self, staged: StagedObject | StagedCacheFile) -> None:
         """Begin to store something: `finish` says what became of it. Raises StorageError once the store has refused."""
-        if self._refusal:
-            raise self._refusal
+        self._raise_refusal()
         if staged not in self._jobs:
             self._jobs[staged] = job = self._pool.submit(self._put_staged, staged)
             job.add_done_callback(self._note_refusal)
 
     def follow(self, growing: Path, size: int, file: Path) -> None:
-        """Begin to store a raw cache file of `size` bytes, which will be `file`, while it is written to `growing`."""
+        """Begin to store a raw cache file of `size` bytes, which will be `file`, while it is written to `growing`.
+
+        Then say `be_whole`, or `give_up`. Raises StorageError as `begin`.
+        """
+        self.give_up(file)  # the copy that this one replaces
+        self._raise_refusal()
         self._growing[file] = GrowingFile(
             growing,
             size,
             self.store,
             self._frames,
             self.done.stopped,
+            self._turns,
             keep=self.keep,
             likely=self._likely(file.name),
             framed=self._framed,
         )
+
+    def be_whole(self, file: Path) -> None:
+        """Say that all of a file is there that `follow` was told of."""
+        self._growing[file].be_whole()
+
+    def give_up(self, file: Path) -> None:
+        """Store no more of a file that `follow` was told of, if any."""
+        if growing := self._growing.pop(file, None):
+            growing.give_up()
+
+    def refuse(self, error: StorageError) -> None:
+        """Note that the store has refused what somebody else brought into it."""
+        self._refusal = self._refusal or error
+
+    def _raise_refusal(self) -> None:
+        if error := self._refusal or next((g.refusal for g in self._growing.values() if g.refusal), None):
+            raise error
 
     def finish(
         self,
@@ -119,7 +144,7 @@ class Storing:
             self.begin(staged)
         jobs = {self._jobs[staged]: staged for staged in everything}
         stored = 0
-        total = sum(o.size for o in objects) + sum(f.file.stat().st_size for f in cache_files)
+        total = sum(o.size for o in objects) + sum(_size(f.file) for f in cache_files)
         pending = set(jobs)
         while pending:
             finished, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
@@ -148,7 +173,7 @@ class Storing:
 
     def _note_refusal(self, job: Future[tuple[ObjectEntry | CacheFile, bool]]) -> None:
         if not job.cancelled() and isinstance(error := job.exception(), StorageError):
-            self._refusal = self._refusal or error
+            self.refuse(error)
 
     def keep(self, sha256: str) -> bool:
         """Return whether a blob is there, and will be until this run's record names it; see `keep_blob`."""
@@ -237,6 +262,13 @@ class Storing:
             entries=tuple(entries),
         )
         return entry, new
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # it is gone, which becomes its problem
+        return 0
 
 
 def _put_again(store: Store, staged: StagedObject | StagedCacheFile) -> str:

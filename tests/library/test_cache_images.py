@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 from symcache.dyld import SharedCache, extract_all
 from symcache.errors import StorageError
 from symcache.library import CacheImages, Library, Storing, store_images
+from symcache.library.cache_images import ToStore
 from symcache.macho import identify
+from symcache.own_program import own_environment, own_python
 from symcache.store import BlobReader, blob_key
 from tests.dyld.tiny import Cache, Image, Symbol
 
@@ -98,3 +102,13 @@ def test_a_store_that_is_full_ends_it(local: Library, tmp_path: Path, monkeypatc
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # in this process, which has this store
     with opened(tmp_path) as cache, Storing(local) as storing, pytest.raises(StorageError, match="no space"):
         run(storing, cache)
+
+
+def test_a_child_that_is_not_wanted_any_more_stops_in_its_batch(local: Library, tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        work = ToStore(local.store, whole=False)
+        batch = json.dumps([(index, "") for index in range(COUNT)]) + "\n"
+        command = own_python(*work.command(), str(cache.path), "whole")
+        done = subprocess.run(command, input=batch, capture_output=True, text=True, env=own_environment(), check=True)
+    assert "stopped" in json.loads(done.stdout)["refused"]
+    assert list(local.store.list("blobs")) == []

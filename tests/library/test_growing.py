@@ -109,3 +109,43 @@ def test_a_store_that_refuses_ends_the_run_soon(
 def test_nothing_to_follow_is_told_at_once(local: Library, tmp_path: Path) -> None:
     with Storing(local) as storing, pytest.raises(StorageError, match="cannot be read"):
         storing.follow(tmp_path / "gone", 1, tmp_path / "gone")
+
+
+def test_a_run_that_ends_does_not_store_the_rest_of_a_whole_file(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cache"
+    file.write_bytes(bytes(500_000))
+    framed: list[int] = []
+    with Storing(local, framed.append) as storing:
+        compress = growing._compress
+
+        def stop(data: bytes) -> bytes:
+            storing.done.stopped.set()
+            return compress(data)
+
+        monkeypatch.setattr(growing, "_compress", stop)
+        storing.follow(file, 500_000, file)
+    assert sum(framed) < 250_000
+
+
+def test_many_whole_files_are_stored_a_few_at_a_time(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, compress, most = local.store.scratch(), growing._compress, 0
+    assert isinstance(scratch, Path)
+
+    def counting(data: bytes) -> bytes:
+        nonlocal most
+        most = max(most, len(list(scratch.iterdir())))
+        return compress(data)
+
+    monkeypatch.setattr(growing, "_compress", counting)
+    files = [tmp_path / f"cache.{n:02}" for n in range(40)]
+    with Storing(local) as storing:
+        for number, file in enumerate(files):
+            file.write_bytes(bytes([number]) * 5000)
+            storing.follow(file, 5000, file)
+            storing.begin(_staged(file))
+        assert len(storing.finish([], [_staged(f) for f in files]).cache_files) == 40
+    assert most <= 8

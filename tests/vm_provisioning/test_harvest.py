@@ -13,7 +13,7 @@ import pytest
 
 from symcache.catalog import CacheFileRow
 from symcache.demo.standin import StandInHost
-from symcache.dyld import Row, run_in_processes
+from symcache.dyld import Row, SharedCache, run_in_processes
 from symcache.errors import NotFoundError, RemoteError, StorageError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, cache_images
@@ -257,6 +257,26 @@ def test_images_in_a_companion_that_is_gone_or_cut_are_missing(
     assert {m.path for m in result.missing}.isdisjoint(o.path for o in library.by_name("*"))
     lost.write_bytes(kept)
     assert clean(harvest(DirectorySource(root), library, staging=tmp_path / "staging"))
+
+
+def test_images_of_a_damaged_cache_are_made_anew_once_it_is_mended(library: Library, tmp_path: Path) -> None:
+    root = make_system(tmp_path / "root", caches=(), apple=("arm64e-auth",), files=False)
+    file = root / CACHE_FOLDER / "dyld_shared_cache_arm64e"
+    with Library.open(tmp_path / "other", create=True) as other:
+        assert clean(harvest(DirectorySource(root), other, staging=tmp_path / "staging"))
+        contents = {(o.path, o.sha256) for o in other.by_name("*")}
+    with SharedCache.open(file) as cache:
+        place = cache.space.locate(cache.images[0].address)
+    assert place
+    good, status = file.read_bytes(), file.stat()
+    behind = place.offset + 32 + int.from_bytes(good[place.offset + 20 : place.offset + 24], "little") + 8
+    for data in (good[:behind] + bytes([good[behind] ^ 1]) + good[behind + 1 :], good):
+        file.write_bytes(data)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        result = harvest(DirectorySource(root), library, staging=tmp_path / "staging")
+        assert bool(result.problems) == (data != good)
+    assert clean(result)
+    assert {(o.path, o.sha256) for o in library.by_name("*")} == contents
 
 
 _APPLE = "macos26-arm64e-objc-swift-tpro"

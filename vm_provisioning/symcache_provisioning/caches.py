@@ -124,8 +124,7 @@ class Caches:
                     add_problem(self.problems, excerpt(entry.path), error)
                 else:
                     pages[entry] = pool.submit(check_pages, files[entry])
-            for entry, job in pages.items():
-                self._prove(entry, files[entry], job)
+            damage = [self._prove(entry, files[entry], job) for entry, job in pages.items()]
         cache = SharedCache.open(files[remote.files[0]], partial=True)
         self._images += len(cache.images)
         if self._images > self.source.limits.images:
@@ -140,7 +139,8 @@ class Caches:
                 self.problems.add(text, ANOTHER_MAC)
         indexes = [image.index for image in cache.images if _is_text(image.path)]
         files_are = ", ".join(f"{e.name} {e.size} {e.mtime}" for e in files)
-        subject = f"{EXTRACTOR} {REVISION}: {cache.uuid}: {files_are}: {bool(results.cut)}"
+        # Images of damaged pages are not those that the same files have once they are mended.
+        subject = f"{EXTRACTOR} {REVISION}: {cache.uuid}: {files_are}: {bool(results.cut)}: {damage}"
         journal = self.stage.journal_for("images", remote.path, subject)
         self.progress.opened(len(indexes))
         results.extraction = self._extractions.start(cache, indexes, journal, size=remote.size, whole=bool(results.cut))
@@ -157,31 +157,43 @@ class Caches:
 
     def _fetch(self, entry: Entry, local: Path) -> Path:
         """Fetch one file of a cache; if it is kept, it is stored while it comes."""
-        begun: list[Path] = []
+        begun = False
 
         def growing(part: Path) -> None:
+            nonlocal begun
             if not begun and self.keep:  # else it goes on where a lost connection has left it
-                begun.append(part)
                 self.storing.follow(part, entry.size, local)
+                begun = True
 
-        file = self.source.fetch(entry, local, self.progress.copied, growing)
-        if not begun and self.keep:
-            self.storing.follow(file, entry.size, file)
+        try:
+            file = self.source.fetch(entry, local, self.progress.copied, growing)
+        except SymcacheError:
+            self.storing.give_up(local)
+            raise
+        if self.keep:
+            if not begun:
+                self.storing.follow(file, entry.size, file)
+            self.storing.be_whole(file)
         return file
 
-    def _prove(self, entry: Entry, file: Path, pages: Future[SignedPages | None]) -> None:
-        """Hold every page of a cache file against the code signature that it carries; once more for a bad copy."""
+    def _prove(self, entry: Entry, file: Path, pages: Future[SignedPages | None]) -> str:
+        """Hold every page of a cache file against the code signature that it carries; once more for a bad copy.
+
+        Returns what is wrong with it, if anything.
+        """
         try:
             found = pages.result()
             if found and found.damaged and self.stage.holds(file):
                 file.unlink()
                 found = check_pages(self._fetch(entry, file))
         except SharedCacheError as error:
-            self.problems.add(f"{excerpt(entry.path)}: {error}", ANOTHER_MAC)
-            return
-        if found and found.damaged:
+            text = str(error)
+        else:
+            if not (found and found.damaged):
+                return ""
             text = f"{found} are not what its code signature says: it is damaged on {self.source.name}"
-            self.problems.add(f"{excerpt(entry.path)}: {text}", ANOTHER_MAC)
+        self.problems.add(f"{excerpt(entry.path)}: {text}", ANOTHER_MAC)
+        return text
 
     def _stage_extracted(self, results: CacheResults, extraction: Extraction) -> None:
         """Note what was extracted here, and is stored."""

@@ -126,7 +126,7 @@ def harvest(
         in_guest = "bundle" if extractor == "bundle" else "util"
         library.refresh()
         whole = Whole(progress, copies=not source.in_place, keeps=keep_caches, in_guest=tool is not None)
-        whole.expect(sum(cache.size for cache in caches))
+        whole.expect(sum(cache.size for cache in caches) if raw else 0)
         storing = context.enter_context(Storing(library, whole.kept))
         with Extractions(storing, whole) as extractions:
             run = Caches(source, stage, staged, problems, storing, extractions, whole, keep=keep_caches)

@@ -89,13 +89,13 @@ class Whole:
 
     def copied(self, count: int) -> None:
         """Count bytes of a shared cache that came."""
-        self._copied += count
+        self._copied = min(self._copied + count, self._caches)  # a damaged copy is made twice
         self.report()
 
     def kept(self, count: int) -> None:
         """Count bytes of raw cache files that are hashed and compressed; from any thread."""
         with self._lock:
-            self._kept += count
+            self._kept = min(self._kept + count, self._caches)
 
     def opened(self, images: int) -> None:
         """Count the images that a cache lists."""
@@ -128,7 +128,8 @@ class Whole:
         done = self._copied * self._copy + self._kept * self._keep + self._made * _IMAGES
         done += self._copied_files * (self._copy + _KEEP)
         total = self._caches * (self._copy + self._keep + _IMAGES) + files * (self._copy + _KEEP)
-        share = min(done / total, 1.0) if total else 0.0
+        # Without caches, nothing is known of the whole before all files were found.
+        share = min(done / total, 1.0) if total and (self._caches or self._files_known) else 0.0
         known = share >= _EARLIEST_SHARE and elapsed >= _EARLIEST_SECONDS and not self._in_guest
         return Amount(
             self._copied + self._copied_files,

@@ -128,24 +128,45 @@ class Journal:
         self._file = file
         self.rows: dict[int, dict[str, Any]] = {}
         """What was noted before, by `index`."""
-        lines = file.read_text().split("\n")[:-1] if file.exists() else []  # what follows the last newline is cut
-        if lines[:1] == [json.dumps(subject)]:
-            self.rows = {row["index"]: row for row in map(json.loads, lines[1:])}
-        self._write("".join(json.dumps(line) + "\n" for line in (subject, *self.rows.values())), "w")
+        title = json.dumps(subject).encode()
+        try:
+            found = file.read_bytes() if file.exists() else b""
+        except OSError as error:
+            raise self._refused(error) from error
+        lines = found.split(b"\n")[:-1]  # what follows the last newline is cut
+        rows = [row for line in lines[1:] if (row := _row(line))] if lines[:1] == [title] else []
+        self.rows = {row["index"]: row for row in rows}
+        text = "".join(json.dumps(line) + "\n" for line in (subject, *rows))
+        if text.encode() != found:
+            new = file.with_name(f".{file.name}")
+            self._write(new, text, "w")
+            new.replace(file)
 
     def note(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows. Raises StorageError."""
-        self._write("".join(json.dumps(row) + "\n" for row in rows), "a")
+        self._write(self._file, "".join(json.dumps(row) + "\n" for row in rows), "a")
 
-    def _write(self, text: str, mode: str) -> None:
+    def _write(self, file: Path, text: str, mode: str) -> None:
         try:
-            with self._file.open(mode) as out:
+            with file.open(mode) as out:
                 out.write(text)
         except OSError as error:
-            raise StorageError(
-                f"{self._file}: cannot be written: {error.strerror or error}",
-                hint="free some space, or name another folder with --staging; then run the same command again",
-            ) from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self._file}: cannot be read or written: {error.strerror or error}",
+            hint="free some space, or name another folder with --staging; then run the same command again",
+        )
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Return what a line of a journal says; None for what a crash of the machine has made of one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("index"), int) else None
 
 
 def _hash(text: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import Self
 
 from symcache.dyld import SharedCache
+from symcache.errors import StorageError
 from symcache.library import CacheImages, Storing, store_images
 from symcache_provisioning.progress import Whole
 from symcache_provisioning.staging import Journal
@@ -53,13 +55,18 @@ class Extraction:
             known=self._journal.rows,
             note=self._journal.note,
         )
-        for some in made:
-            if self._stop.is_set():
-                raise _StoppedError
-            found.stored |= some.stored
-            found.failed |= some.failed
-            done = len(some.stored) + len(some.failed)
-            self._progress.made(done, done * self._share)
+        try:
+            with closing(made):  # at once: an error that is raised keeps it, and its processes would go on
+                for some in made:
+                    if self._stop.is_set():
+                        raise _StoppedError
+                    found.stored |= some.stored
+                    found.failed |= some.failed
+                    done = len(some.stored) + len(some.failed)
+                    self._progress.made(done, done * self._share)
+        except StorageError as error:
+            self._storing.refuse(error)  # nothing more needs to be copied
+            raise
         return found
 
     def result(self) -> CacheImages:
@@ -83,8 +90,10 @@ class Extractions:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
+        if error:
+            self._storing.done.stopped.set()  # processes end in the middle of a batch
         self._pool.shutdown(cancel_futures=True)
         for cache in self._caches:
             cache.close()
