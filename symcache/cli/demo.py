@@ -99,7 +99,7 @@ def _next_steps(shop: _Workshop, url: str, build: str) -> None:
             "symcache harvest ssh://you@your-mac       a real Mac with Remote Login, or a VM",
             "symcache open CRASH.zip                   LLDB prompt on a dump",
         ]
-    activate = Path(sys.executable).parent / "activate"
+    activate = Path(sys.prefix) / "bin/activate"
     if activate.is_file() and not shutil.which("symcache"):  # as after `make demo`
         lines.insert(0, f". {shlex.quote(str(activate))}")
     console.print("Try next:")
