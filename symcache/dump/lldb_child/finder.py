@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -179,9 +180,8 @@ def _main(arguments: list[str]) -> int:
 
 def next_step() -> str:
     """Return how to get an LLDB on this system."""
-    from symcache.own_program import pip_install  # noqa: PLC0415 (other Pythons, which lack it, do not come here)
-
-    wheel = f"install the wheel: {pip_install(_WHEEL)}"
+    # As `own_program.pip_install` does it, which other Pythons do not have.
+    wheel = f"install the wheel: {shlex.quote(sys.executable)} -m pip install {shlex.quote(_WHEEL)}"
     if sys.platform == "darwin":
         return f"install Xcode's command line tools (xcode-select --install), or {wheel}"
     if shutil.which("apt-get"):
