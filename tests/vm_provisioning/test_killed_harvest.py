@@ -45,7 +45,7 @@ def _finish(process: subprocess.Popen[str]) -> Any:
 @pytest.mark.skipif(not KILLS, reason="SYMCACHE_TEST_HARVEST_KILLS is not set")
 def test_killed_at_random_points(openssh: OpenSshServer, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    images = build_release(root, 0.03)
+    images = build_release(root, 0.02)
     start = time.monotonic()
     first = _finish(_start(openssh, root, tmp_path / "whole"))
     duration = time.monotonic() - start
