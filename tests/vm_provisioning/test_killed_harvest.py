@@ -70,7 +70,9 @@ def test_killed_at_random_points(openssh: OpenSshServer, tmp_path: Path) -> None
         with Library.open(str(folder / "library")) as library:
             assert fsck(library, read=Subset()).findings == []
             assert [r.sealed for r in library.releases()] == [True]
-            assert len(library.by_name("*")) == len({(o.path, o.uuid, o.arch) for o in library.by_name("*")})
+            # Killed behind its record, it is there twice: with the same contents.
+            contents = {(o.path, o.uuid, o.arch, o.sha256) for o in library.by_name("*")}
+            assert len(contents) == len({content[:3] for content in contents})
         shutil.rmtree(folder)
     print(f"\n{killed} kills of {KILLS} harvests, {continued} of which went on with what the killed one had stored")
     assert continued >= KILLS // 4
