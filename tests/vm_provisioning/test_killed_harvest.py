@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -51,17 +52,17 @@ def test_killed_at_random_points(openssh: OpenSshServer, tmp_path: Path) -> None
     duration = time.monotonic() - start
     assert first["sealed"] and first["images"] == images
     chance, continued, killed = random.Random(23), 0, 0
-    for number in range(KILLS):
-        folder = tmp_path / str(number)
-        for _ in range(chance.choice((1, 1, 2))):
+    rounds = 0
+    while killed < KILLS:
+        rounds += 1
+        folder = tmp_path / str(rounds)
+        for _ in range(chance.choice((1, 2, 3))):
             process = _start(openssh, root, folder)
             time.sleep(chance.uniform(0.3, 1.0) * duration)
             killed += process.poll() is None
             # Now and then its children with it, as when a machine is switched off.
-            if chance.random() < 0.5:
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL) if chance.random() < 0.5 else process.kill()
             process.communicate()
         result = _finish(_start(openssh, root, folder))
         assert result["sealed"] and result["images"] == images
@@ -74,5 +75,5 @@ def test_killed_at_random_points(openssh: OpenSshServer, tmp_path: Path) -> None
             contents = {(o.path, o.uuid, o.arch, o.sha256) for o in library.by_name("*")}
             assert len(contents) == len({content[:3] for content in contents})
         shutil.rmtree(folder)
-    print(f"\n{killed} kills of {KILLS} harvests, {continued} of which went on with what the killed one had stored")
-    assert continued >= KILLS // 4
+    print(f"\n{killed} kills, {rounds} harvests whole after them, {continued} with what the killed ones had stored")
+    assert continued >= rounds // 3
