@@ -111,22 +111,21 @@ class GrowingFile:
             raise StorageError(f"{self._name}: storing it was stopped", hint="run the same command again")
 
     def _store_frames(self) -> tuple[str, int, bool] | None:
-        digest, left, likely = hashlib.sha256(), self._size, ""
+        digest, likely = hashlib.sha256(), ""
         frames: deque[Future[bytes]] = deque()
         with new_object(self._store) as new:
-            while left or left == self._size:
-                data = self._read(min(FRAME, left))
-                if left == self._size:
+            for start in range(0, max(1, self._size), FRAME):  # what is empty has one frame, too
+                data = self._read(min(FRAME, self._size - start))
+                if not start:
                     likely = self._likely(data, self._size)
-                left -= len(data)
                 if not likely:
                     frames.append(self._pool.submit(_compress, data))
                 digest.update(data)
                 self._framed(len(data))
-                while len(frames) > (_AHEAD if left else 0):
+                while len(frames) > _AHEAD:
                     new.write(frames.popleft().result())
-                if not left:
-                    break
+            for frame in frames:
+                new.write(frame.result())
             sha256 = digest.hexdigest()
             if likely:
                 return (sha256, self._size, False) if likely == sha256 else None
