@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -26,48 +25,9 @@ class _StoppedError(Exception):
 class Extraction:
     """One cache whose images are being stored, or that is queued."""
 
-    def __init__(
-        self,
-        cache: SharedCache,
-        indexes: Sequence[int],
-        journal: Journal,
-        storing: Storing,
-        progress: Whole,
-        pool: ThreadPoolExecutor,
-        stop: threading.Event,
-        *,
-        size: int,
-        whole: bool,
-    ) -> None:
+    def __init__(self, cache: SharedCache, future: Future[CacheImages], progress: Whole) -> None:
         self.cache = cache
-        self._progress, self._share = progress, size / max(1, len(indexes))
-        self._indexes, self._journal, self._storing, self._stop = indexes, journal, storing, stop
-        self._whole = whole
-        self._future: Future[CacheImages] = pool.submit(self._run)
-
-    def _run(self) -> CacheImages:
-        found = CacheImages()
-        made = store_images(
-            self._storing,
-            self.cache,
-            self._indexes,
-            whole=self._whole,
-            known=self._journal.rows,
-            note=self._journal.note,
-        )
-        try:
-            with closing(made):  # at once: an error that is raised keeps it, and its processes would go on
-                for some in made:
-                    if self._stop.is_set():
-                        raise _StoppedError
-                    found.stored |= some.stored
-                    found.failed |= some.failed
-                    done = len(some.stored) + len(some.failed)
-                    self._progress.made(done, done * self._share)
-        except StorageError as error:
-            self._storing.refuse(error)  # nothing more needs to be copied
-            raise
-        return found
+        self._future, self._progress = future, progress
 
     def result(self) -> CacheImages:
         """Wait for the end, and return what became of the images. Raises what `store_images` raises."""
@@ -83,7 +43,6 @@ class Extractions:
 
     def __init__(self, storing: Storing, progress: Whole) -> None:
         self._storing, self._progress = storing, progress
-        self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="extraction")
         self._caches: list[SharedCache] = []
 
@@ -91,7 +50,6 @@ class Extractions:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._stop.set()
         if error:
             self._storing.done.stopped.set()  # processes end in the middle of a batch
         self._pool.shutdown(cancel_futures=True)
@@ -103,14 +61,24 @@ class Extractions:
     ) -> Extraction:
         """Queue images of a cache of `size` bytes, closed when this context ends. `whole`: see `store_images`."""
         self._caches.append(cache)
-        return Extraction(
-            cache,
-            indexes,
-            journal,
-            self._storing,
-            self._progress,
-            self._pool,
-            self._stop,
-            size=size,
-            whole=whole,
-        )
+        future = self._pool.submit(self._store, cache, indexes, journal, size / max(1, len(indexes)), whole)
+        return Extraction(cache, future, self._progress)
+
+    def _store(
+        self, cache: SharedCache, indexes: Sequence[int], journal: Journal, share: float, whole: bool
+    ) -> CacheImages:
+        found = CacheImages()
+        made = store_images(self._storing, cache, indexes, whole=whole, known=journal.rows, note=journal.note)
+        try:
+            with closing(made):  # at once: an error that is raised keeps it, and its processes would go on
+                for some in made:
+                    if self._storing.done.stopped.is_set():
+                        raise _StoppedError
+                    found.stored |= some.stored
+                    found.failed |= some.failed
+                    done = len(some.stored) + len(some.failed)
+                    self._progress.made(done, done * share)
+        except StorageError as error:
+            self._storing.refuse(error)  # nothing more needs to be copied
+            raise
+        return found
