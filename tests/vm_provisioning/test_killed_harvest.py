@@ -66,7 +66,7 @@ def test_killed_at_random_points(openssh: OpenSshServer, tmp_path: Path) -> None
             process.communicate()
         result = _finish(_start(openssh, root, folder))
         assert result["sealed"] and result["images"] == images
-        continued += result["skipped"] > 0
+        continued += result["skipped"] > first["skipped"]  # which are what one harvest has twice
         assert not list((folder / "staging").iterdir())
         with Library.open(str(folder / "library")) as library:
             assert fsck(library, read=Subset()).findings == []
