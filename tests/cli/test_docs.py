@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from symcache.cli.app import application, outline
 from tests.reference.markdown import anchor
+from tests.support.recipes import unfenced
 
 app = application()
 
@@ -59,13 +60,13 @@ def test_every_command_explains_itself(name: str) -> None:
 
 def _headings(page: Path) -> set[str]:
     """Return what links to the headings of a page end with."""
-    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    text = unfenced(page.read_text())
     return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    text = unfenced(page.read_text())
     for target, _, heading in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", text):
         if "://" not in target:
             there = page.parent / target if target else page

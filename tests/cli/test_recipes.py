@@ -16,7 +16,7 @@ from symcache.verify import Expectations
 from symcache_provisioning import Inventory
 from tests.library.images import Image, harvest
 from tests.support.ports import free_port
-from tests.support.recipes import PAGES, ROOT, blocks, fenced, placed
+from tests.support.recipes import PAGES, ROOT, blocks, fenced, placed, unfenced
 from tests.support.shell import Shell
 
 _INSTALLING = re.compile(r"git clone .*|make demo|\. \.venv/bin/activate")
@@ -134,7 +134,7 @@ def test_messages_that_are_explained_are_those_of_the_program() -> None:
     folders = [ROOT / name for name in ("symcache", "server", "vm_provisioning")]
     code = "\n".join(file.read_text() for folder in folders for file in sorted(folder.rglob("*.py")))
     code = re.sub(r'"\n *(?:f|r)?"', "", code)  # one string over several lines
-    page = re.sub(r"```.*?```", "", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.DOTALL)
+    page = unfenced((ROOT / "docs" / "troubleshooting.md").read_text())
     quoted = [span for span in re.findall(r"`([^`]+)`", page) if " " in span and not span.startswith(_PROGRAMS)]
     assert len(quoted) > 15
     assert [span for span in quoted if any(part.strip() not in code for part in span.split("…"))] == []

@@ -27,6 +27,7 @@ import pytest
 
 from tests.packaging.recipes import ROOT, compose, dockerfile, from_docker, unit
 from tests.support.ports import free_port
+from tests.support.recipes import blocks
 
 DIST, INSTALLED = ROOT / "dist", ROOT / ".cache/package/installed"
 PYTHON = os.environ.get("PYTHON") or "python3"
@@ -272,9 +273,8 @@ def test_the_wheel_alone_runs_the_demo_for_another_user() -> None:
 
 def test_programs_that_use_it_as_a_library_are_typed(tmp_path: Path) -> None:
     """The tests run them; here the installed package has to say their types."""
-    blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs/library-api.md").read_text())
     program = tmp_path / "example.py"
-    program.write_text("\n".join(blocks))
+    program.write_text("\n".join(blocks("library-api.md", "python")))
     strict = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(INSTALLED / "bin/python")]
     checked = subprocess.run(
         [*strict, "--cache-dir", str(tmp_path), str(program)], cwd=tmp_path, capture_output=True, text=True, check=False
