@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.servers import homes
+
 __all__ = ["MeasuredHarvest", "measured_harvest", "size_of"]
 
 _LEFT = re.compile(r"(\d+) (s|min) left")
@@ -45,7 +47,7 @@ def measured_harvest(source: str, scratch: Path, *options: str) -> MeasuredHarve
     """Harvest into `scratch`/library by way of `scratch`/staging. Raises RuntimeError when it cannot."""
     library, staging = scratch / "library", scratch / "staging"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SYMCACHE_")}
-    environment |= {f"XDG_{n}_HOME": str(scratch / "home" / n) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+    environment |= homes(scratch / "home")
     command = [sys.executable, "-m", "symcache", "harvest", source, *options, "--json"]
     command += ["--library", str(library), "--staging", str(staging)]
     disk = memory = 0
