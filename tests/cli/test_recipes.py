@@ -41,7 +41,7 @@ def _lines_in(text: str, printed: str) -> None:
 def test_the_tutorial_leads_from_a_mac_to_a_backtrace(shell: Shell, tmp_path: Path) -> None:
     port, home = free_port(), Path("~").expanduser()
     page = (ROOT / "docs" / "tutorial.md").read_text()
-    session = (ROOT / "README.md").read_text().partition("```console\n")[2].partition("```")[0]
+    (session,) = blocks("../README.md", "console")
     printed, outputs = "", {}
     for kind, body in fenced(page):
         if kind == "text":

@@ -30,7 +30,7 @@ def unfenced(text: str) -> str:
 
 
 def blocks(page: str, kind: str) -> list[str]:
-    """Return the blocks of a kind of `docs/PAGE`."""
+    """Return the blocks of a kind of `docs/PAGE`; README is `../README.md`."""
     return [body for found, body in fenced((ROOT / "docs" / page).read_text()) if found == kind]
 
 
