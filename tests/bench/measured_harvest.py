@@ -14,8 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ class MeasuredHarvest:
     """Bytes at most, in the folders for library and staging."""
     memory: int
     """Bytes at most."""
-    estimates: list[tuple[float, float]] = field(default_factory=list)
+    estimates: list[tuple[float, float]]
     """(seconds since the start, seconds that it said were left)"""
 
 
@@ -90,19 +89,19 @@ def _memory(parent: int) -> int:
     return sum(map(_own_memory, _family(parent)))
 
 
-def _family(parent: int) -> Iterator[int]:
-    """Yield a process and those that it has started."""
+def _family(parent: int) -> set[int]:
+    """Return a process and those that it has started."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     rows = [[int(word) for word in line.split()] for line in listed.splitlines()]
     family = {parent}
     while more := {pid for pid, above in rows if above in family} - family:
         family |= more
-    yield from family
+    return family
 
 
 def _own_memory(pid: int) -> int:
     try:
-        lines: Sequence[str] = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has just ended
         return 0
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
