@@ -11,11 +11,10 @@ from typer.testing import CliRunner
 
 from symcache.cli.app import application, outline
 from tests.reference.markdown import anchor
-from tests.support.recipes import unfenced
+from tests.support.recipes import ROOT, unfenced
 
 app = application()
 
-ROOT = Path(__file__).resolve().parents[2]
 LINKED = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [ROOT / "README.md", *(p for p in LINKED if p.parent != ROOT and p.parent.name != "reference")]
 """What people wrote: the reference has every command as it is."""
