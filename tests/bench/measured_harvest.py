@@ -14,10 +14,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support.servers import homes
 
 __all__ = ["MeasuredHarvest", "measured_harvest", "size_of"]
 
@@ -37,7 +38,7 @@ class MeasuredHarvest:
     """Bytes at most, in the folders for library and staging."""
     memory: int
     """Bytes at most."""
-    estimates: list[tuple[float, float]] = field(default_factory=list)
+    estimates: list[tuple[float, float]]
     """(seconds since the start, seconds that it said were left)"""
 
 
@@ -45,7 +46,7 @@ def measured_harvest(source: str, scratch: Path, *options: str) -> MeasuredHarve
     """Harvest into `scratch`/library by way of `scratch`/staging. Raises RuntimeError when it cannot."""
     library, staging = scratch / "library", scratch / "staging"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SYMCACHE_")}
-    environment |= {f"XDG_{n}_HOME": str(scratch / "home" / n) for n in ("DATA", "CONFIG", "CACHE", "STATE")}
+    environment |= homes(scratch / "home")
     command = [sys.executable, "-m", "symcache", "harvest", source, *options, "--json"]
     command += ["--library", str(library), "--staging", str(staging)]
     disk = memory = 0
@@ -88,19 +89,19 @@ def _memory(parent: int) -> int:
     return sum(map(_own_memory, _family(parent)))
 
 
-def _family(parent: int) -> Iterator[int]:
-    """Yield a process and those that it has started."""
+def _family(parent: int) -> set[int]:
+    """Return a process and those that it has started."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     rows = [[int(word) for word in line.split()] for line in listed.splitlines()]
     family = {parent}
     while more := {pid for pid, above in rows if above in family} - family:
         family |= more
-    yield from family
+    return family
 
 
 def _own_memory(pid: int) -> int:
     try:
-        lines: Sequence[str] = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has just ended
         return 0
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))

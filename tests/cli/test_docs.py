@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from symcache.cli.app import application, outline
 from tests.reference.markdown import anchor
+from tests.support.recipes import ROOT, unfenced
 
 app = application()
 
-ROOT = Path(__file__).resolve().parents[2]
 LINKED = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [ROOT / "README.md", *(p for p in LINKED if p.parent != ROOT and p.parent.name != "reference")]
 """What people wrote: the reference has every command as it is."""
@@ -59,13 +59,13 @@ def test_every_command_explains_itself(name: str) -> None:
 
 def _headings(page: Path) -> set[str]:
     """Return what links to the headings of a page end with."""
-    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    text = unfenced(page.read_text())
     return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    text = unfenced(page.read_text())
     for target, _, heading in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", text):
         if "://" not in target:
             there = page.parent / target if target else page

@@ -16,7 +16,7 @@ from symcache.verify import Expectations
 from symcache_provisioning import Inventory
 from tests.library.images import Image, harvest
 from tests.support.ports import free_port
-from tests.support.recipes import PAGES, ROOT, blocks, fenced, placed
+from tests.support.recipes import PAGES, ROOT, blocks, fenced, placed, unfenced
 from tests.support.shell import Shell
 
 _INSTALLING = re.compile(r"git clone .*|make demo|\. \.venv/bin/activate")
@@ -41,7 +41,7 @@ def _lines_in(text: str, printed: str) -> None:
 def test_the_tutorial_leads_from_a_mac_to_a_backtrace(shell: Shell, tmp_path: Path) -> None:
     port, home = free_port(), Path("~").expanduser()
     page = (ROOT / "docs" / "tutorial.md").read_text()
-    session = (ROOT / "README.md").read_text().partition("```console\n")[2].partition("```")[0]
+    (session,) = blocks("../README.md", "console")
     printed, outputs = "", {}
     for kind, body in fenced(page):
         if kind == "text":
@@ -134,7 +134,7 @@ def test_messages_that_are_explained_are_those_of_the_program() -> None:
     folders = [ROOT / name for name in ("symcache", "server", "vm_provisioning")]
     code = "\n".join(file.read_text() for folder in folders for file in sorted(folder.rglob("*.py")))
     code = re.sub(r'"\n *(?:f|r)?"', "", code)  # one string over several lines
-    page = re.sub(r"```.*?```", "", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.DOTALL)
+    page = unfenced((ROOT / "docs" / "troubleshooting.md").read_text())
     quoted = [span for span in re.findall(r"`([^`]+)`", page) if " " in span and not span.startswith(_PROGRAMS)]
     assert len(quoted) > 15
     assert [span for span in quoted if any(part.strip() not in code for part in span.split("…"))] == []

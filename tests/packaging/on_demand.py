@@ -27,11 +27,14 @@ import pytest
 
 from tests.packaging.recipes import ROOT, compose, dockerfile, from_docker, unit
 from tests.support.ports import free_port
+from tests.support.recipes import blocks
 
 DIST, INSTALLED = ROOT / "dist", ROOT / ".cache/package/installed"
 PYTHON = os.environ.get("PYTHON") or "python3"
 UID = int(from_docker("USER").text.partition(":")[0])
 APP = ROOT / "symcache/demo/assets/app/x86_64/Ledger.app"
+WRITABLE = ("library", "var/lib/symcache", "var/cache/symcache", "tmp")
+"""Folders of the image that are volumes."""
 NOBODY = 65534
 KEY = "secret-of-this-run"
 
@@ -74,8 +77,8 @@ class Image:
         drop = f"exec setpriv --reuid={UID} --regid={UID} --clear-groups --no-new-privs --bounding-set=-all"
         if not _can_mount():
             return ["sh", "-c", f'{drop} "$@"', "sh", *words]
-        volumes = [self.root / p for p in ("library", "var/lib/symcache", "var/cache/symcache", "tmp")]
-        binds = "".join(f"mount --bind {v} {v} && " for v in map(shlex.quote, map(str, volumes)))
+        volumes = [shlex.quote(str(self.root / name)) for name in WRITABLE]
+        binds = "".join(f"mount --bind {v} {v} && " for v in volumes)
         script = f'{binds} mount -o remount,bind,ro / && {drop} "$@"'
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words]
 
@@ -141,7 +144,7 @@ def image() -> Iterator[Image]:
             elif instruction.name == "RUN":
                 command = made.path(instruction.text.replace("python -m venv", f"{PYTHON} -m venv"))
                 subprocess.run(["sh", "-ec", command], cwd=source, check=True)
-        for name in ("library", "var/lib/symcache", "var/cache/symcache", "tmp"):
+        for name in WRITABLE:
             (made.root / name).mkdir(parents=True)
             if os.geteuid() == 0:
                 os.chown(made.root / name, UID, UID)
@@ -154,7 +157,7 @@ def test_the_image_serves_and_tells_its_health(image: Image) -> None:
     command = [word.replace("8080", str(port)) for word in command]
     image.run(*entry, "add", str(APP))
     token = image.run(*entry, "token", "create", "farm").strip()
-    check = [word.replace("8080", str(port)) for word in from_docker("HEALTHCHECK").words[0:]]
+    check = [word.replace("8080", str(port)) for word in from_docker("HEALTHCHECK").words]
     with image.started(*entry, *command):
         assert _answers(port, "/healthz") == 200
         image.run(*check)
@@ -243,17 +246,8 @@ def test_the_wheel_alone_runs_the_demo_for_another_user() -> None:
         venv = empty / "venv"
         # Installed anew: the folder of the checkout may be nobody else's to read.
         subprocess.run([PYTHON, "-m", "venv", str(venv)], check=True)
-        pip = [
-            str(venv / "bin/python"),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "--only-binary",
-            ":all:",
-        ]
-        subprocess.run([*pip, f"{next(DIST.glob('*.whl'))}[lldb]"], check=True)
+        pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--only-binary", ":all:", f"{next(DIST.glob('*.whl'))}[lldb]"], check=True)
         home = empty / "home"
         home.mkdir()
         command = [str(venv / "bin/symcache"), "demo"]
@@ -272,9 +266,8 @@ def test_the_wheel_alone_runs_the_demo_for_another_user() -> None:
 
 def test_programs_that_use_it_as_a_library_are_typed(tmp_path: Path) -> None:
     """The tests run them; here the installed package has to say their types."""
-    blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs/library-api.md").read_text())
     program = tmp_path / "example.py"
-    program.write_text("\n".join(blocks))
+    program.write_text("\n".join(blocks("library-api.md", "python")))
     strict = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(INSTALLED / "bin/python")]
     checked = subprocess.run(
         [*strict, "--cache-dir", str(tmp_path), str(program)], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -8,10 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from symcache.cli.app import application
 from symcache.dump.lldb_child import finder
+from tests.support.commands import end_here
 
 _PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
@@ -21,8 +20,7 @@ def test_without_obstore_a_library_in_a_bucket_says_how_to_install_it(monkeypatc
     for module in ("symcache.store.s3", "symcache.store.bucket"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setenv("COLUMNS", "500")
-    ran = CliRunner().invoke(application("releases"), ["releases", "--library", "s3://bucket/library"])
-    assert ran.exit_code == 3
+    ran = end_here("releases", "--library", "s3://bucket/library", code=3)
     (required,) = _PROJECT["optional-dependencies"]["s3"]
     line = shlex.join([sys.executable, "-m", "pip", "install", required])
     assert line in " ".join(ran.stderr.split())

@@ -16,7 +16,7 @@ import typer
 from symcache.cli.app import application
 from symcache.cli.command_list import PANELS
 from symcache.cli.examples import EXAMPLES
-from tests.reference.docstrings import one_line
+from tests.reference.docstrings import first_sentence, one_line
 from tests.reference.errors import UndescribedError
 
 __all__ = ["Command", "Parameter", "commands", "every_command", "opendump", "program"]
@@ -32,7 +32,6 @@ class Parameter:
     """What stands for the value: `FILE`, `raw|util`; empty for a flag."""
     help: str
     default: str
-    panel: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def program() -> Command:
     """Return `symcache`, with all that is not hidden."""
     whole = _command(typer.main.get_command(application()), ("symcache",))
     order = list(_listed())
-    inner = sorted(whole.commands, key=lambda c: order.index(c.words[1]) if order else 0)
+    inner = sorted(whole.commands, key=lambda c: order.index(c.words[1]))
     return replace(whole, commands=tuple(inner))
 
 
@@ -81,7 +80,7 @@ def commands() -> tuple[Command, ...]:
 
 
 def every_command(within: Sequence[Command] | None = None) -> Iterator[Command]:
-    """Yield everything that can be run."""
+    """Yield everything that can be run: commands, and those of groups."""
     for command in commands() if within is None else within:
         if command.commands:
             yield from every_command(command.commands)
@@ -110,10 +109,10 @@ def _command(found: Any, words: tuple[str, ...]) -> Command:
     summary, panel = _listed().get(path, ("", ""))
     return Command(
         words,
-        summary or one_line(text.partition("\n\n")[0]),
+        summary or first_sentence(text),
         text,
         tuple(EXAMPLES.get(path, ())),
-        panel or _text(found.rich_help_panel),
+        panel,
         tuple(_parameter(p, hints, words) for p in visible if p.param_type_name == "argument"),
         tuple(o for o in options if "--help" not in o.names),
         tuple(_command(c, (*words, name)) for name, c in inner.items() if not c.hidden),
@@ -123,10 +122,6 @@ def _command(found: Any, words: tuple[str, ...]) -> Command:
 def _listed() -> dict[str, tuple[str, str]]:
     """Return summary and heading of each command in the list of all."""
     return {command.name: (command.summary, title) for title, panel in PANELS.items() for command in panel}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _parameter(found: Any, hints: dict[str, Any], words: tuple[str, ...]) -> Parameter:
@@ -145,7 +140,6 @@ def _parameter(found: Any, hints: dict[str, Any], words: tuple[str, ...]) -> Par
         value,
         text,
         _default(found, kind, text),
-        _text(getattr(found, "rich_help_panel", None)),
     )
 
 

@@ -20,7 +20,7 @@ def commands_page() -> str:
     parts = [_INTRODUCTION]
     for title, some in grouped(commands()):
         rows = [[f"[`{c.name}`](#{anchor(c.name)})", c.summary] for c in some]
-        parts.append("\n".join([*([f"**{title}**", ""] if title else []), table(["command", "does"], rows)]))
+        parts.append("\n".join([f"**{title}**", "", table(["command", "does"], rows)]))
     parts += ["## For every command", _parameters(program().options)]
     parts += [part for command in commands() for part in _command(command)]
     return page("Commands", *parts)
@@ -36,7 +36,7 @@ def grouped(some: Sequence[Command]) -> Iterator[tuple[str, list[Command]]]:
 def _command(command: Command) -> Iterator[str]:
     yield f"## {command.name}"
     yield command.help
-    for inner in every_command(command.commands) if command.commands else [command]:
+    for inner in every_command([command]):
         if inner is not command:
             yield f"### {inner.name}"
             yield inner.help
@@ -45,13 +45,13 @@ def _command(command: Command) -> Iterator[str]:
             yield "\n".join(["For example:", "", "```sh", *inner.examples, "```"])
         if any(a.help for a in inner.arguments):
             yield table(["argument", "is"], [[code(a.value), _cell(a.help)] for a in inner.arguments])
-        for panel in dict.fromkeys(option.panel for option in inner.options):
-            yield _parameters([o for o in inner.options if o.panel == panel], panel)
+        if inner.options:
+            yield _parameters(inner.options)
 
 
-def _parameters(options: Sequence[Parameter], panel: str = "") -> str:
+def _parameters(options: Sequence[Parameter]) -> str:
     rows = [[code(" ".join(filter(None, [", ".join(o.names), o.value]))), option_text(o)] for o in options]
-    return table([panel or "option", "does"], [[first, _cell(second)] for first, second in rows])
+    return table(["option", "does"], [[first, _cell(second)] for first, second in rows])
 
 
 def option_text(option: Parameter) -> str:

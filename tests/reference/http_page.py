@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,13 +49,12 @@ class Route:
 
     def __init__(self, route: web.AbstractRoute) -> None:
         self.method, self.handler = route.method, route.handler
-        canonical = route.resource.canonical if route.resource else ""
-        self.path = canonical
-        self.needs = required_scope(route.handler)
-        self.text = first_sentence(route.handler.__doc__)
-        if not self.text:
+        self.path = route.resource.canonical if route.resource else ""
+        text = first_sentence(route.handler.__doc__)
+        if not text:
             raise UndescribedError(f"{self.method} {self.path}", f"the docstring of {route.handler.__qualname__}")
-        self.words = [str(self.needs or "nothing"), self.text]
+        self.words = [str(required_scope(route.handler) or "nothing"), text]
+        """The scope that it needs, and what it does."""
 
 
 def routes() -> list[Route]:
@@ -140,7 +138,7 @@ def _body(content: tuple[str, dict[str, Any]]) -> str:
         return f"`{kind}`"
     text = _type(schema)
     if more := schema.get("description"):
-        text += ", " + re.sub(r"docs/([\w-]+)\.md", r"[\1](../\1.md)", more[0].lower() + more[1:].rstrip("."))
+        text += ", " + more[0].lower() + more[1:].rstrip(".")
     return text
 
 

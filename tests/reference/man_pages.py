@@ -35,7 +35,7 @@ def _program() -> str:
     parts += [".SH DESCRIPTION", _prose(program().help)]
     parts += ["Each command has a page of its own, such as " + _bold("symcache-harvest") + "(1)."]
     for title, some in grouped(commands()):
-        parts += [f".SH {_quoted((title or 'Commands').upper())}"]
+        parts += [f".SH {_quoted(title.upper())}"]
         parts += [line for c in some for line in (".TP", _bold("-".join(c.words)) + "(1)", _prose(c.summary))]
     parts += [".SH OPTIONS", *_options(program().options)]
     parts += [".SH ENVIRONMENT"]
@@ -51,7 +51,7 @@ def _program() -> str:
 
 def _page(command: Command, others: Sequence[str]) -> str:
     parts = [*_head("-".join(command.words), command.summary), ".SH SYNOPSIS"]
-    every = list(every_command(command.commands)) if command.commands else [command]
+    every = list(every_command([command]))
     for number, one in enumerate(every):
         parts += [*([".br"] if number else []), f"{_bold(one.name)} {_escaped(one.synopsis)}".rstrip()]
     parts += [".SH DESCRIPTION", _prose(command.help)]
@@ -61,9 +61,8 @@ def _page(command: Command, others: Sequence[str]) -> str:
         if any(a.help for a in one.arguments):
             parts += [f"{heading} ARGUMENTS"]
             parts += [x for a in one.arguments if a.help for x in (".TP", _italic(a.value), _prose(a.help))]
-        for panel in dict.fromkeys(option.panel for option in one.options):
-            parts += [f"{heading} {_quoted((panel or 'Options').upper())}"]
-            parts += _options([o for o in one.options if o.panel == panel])
+        if one.options:
+            parts += [f'{heading} "OPTIONS"', *_options(one.options)]
         if one.examples:
             parts += [f"{heading} EXAMPLES", *_examples(one.examples)]
     parts += [".SH EXIT STATUS", *_exit_codes()]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
 
-from tests.reference.pages import ROOT
 from tests.reference.tables import PUBLIC
+from tests.support.recipes import ROOT, blocks
 
 ASSETS = ROOT / "symcache" / "demo" / "assets"
-BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs" / "library-api.md").read_text("utf-8"))
+BLOCKS = blocks("library-api.md", "python")
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["PAGES", "ROOT", "blocks", "command_lines", "fenced", "placed"]
+__all__ = ["PAGES", "ROOT", "blocks", "command_lines", "fenced", "placed", "unfenced"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _WRITTEN = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "reference"]
@@ -24,8 +24,13 @@ def fenced(text: str) -> list[tuple[str, str]]:
     return [(kind, re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)) for indent, kind, body in _FENCE.findall(text)]
 
 
+def unfenced(text: str) -> str:
+    """Return a page without its fenced blocks."""
+    return _FENCE.sub("", text)
+
+
 def blocks(page: str, kind: str) -> list[str]:
-    """Return the blocks of a kind of `docs/PAGE`."""
+    """Return the blocks of a kind of `docs/PAGE`; README is `../README.md`."""
     return [body for found, body in fenced((ROOT / "docs" / page).read_text()) if found == kind]
 
 
@@ -46,7 +51,7 @@ def command_lines(text: str) -> Iterator[tuple[list[str], bool]]:
             for line in body.splitlines():
                 if (found := _OURS.search(line)) and not _ELSEWHERE.search(line):
                     yield _words(found), True
-    for span in re.findall(r"`([^`\n]+)`", _FENCE.sub("", text)):
+    for span in re.findall(r"`([^`\n]+)`", unfenced(text)):
         if (found := _OURS.match(span)) and not found[3].startswith("load"):  # LLDB's own `symcache load`
             yield _words(found, re.sub(r"[\[\]]", "", found[3])), False
 

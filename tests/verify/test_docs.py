@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 
 from symcache.verify import Expectations, load_waivers
-
-TEXT = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+from tests.support.recipes import blocks
 
 
 def test_the_tables_shown_are_accepted(tmp_path: Path) -> None:
-    site, waiver = [text for kind, text in BLOCKS if kind == "toml"]
+    site, waiver = blocks("verify.md", "toml")
     assert "expect_builds" in tomllib.loads(site)
     (tmp_path / "releases.toml").write_text(site)
     assert Expectations.load(tmp_path / "releases.toml").expected_releases == (("macOS", "22G830"), ("macOS", "23H723"))
