@@ -63,7 +63,7 @@ def complete_machines(ctx: typer.Context, incomplete: str) -> list[str]:
 
         named = ctx.params.get("machines") or os.environ.get("SYMCACHE_MACHINES")
         file = next(path for path in ([Path(named)] if named else _inventories()) if path.expanduser().is_file())
-        machines: dict[str, Any] = tomllib.loads(file.expanduser().read_text("utf-8"))["machine"]
+        machines: dict[str, Any] = tomllib.loads(file.expanduser().read_text("utf-8"))["machines"]
         return _words(name for name in machines if name.startswith(incomplete))
     return []
 
