@@ -57,16 +57,18 @@ def test_every_command_explains_itself(name: str) -> None:
     assert "--help" in shown.stdout
 
 
+def _prose(page: Path) -> str:
+    return re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+
+
 def _headings(page: Path) -> set[str]:
     """Return what links to the headings of a page end with."""
-    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
-    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
-    for target, _, heading in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", text):
+    for target, _, heading in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", _prose(page)):
         if "://" not in target:
             there = page.parent / target if target else page
             assert there.exists(), f"{page.name} links to {target}"
