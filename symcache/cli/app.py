@@ -114,10 +114,11 @@ def _run(app: typer.Typer, arguments: list[str] | None = None, name: str | None 
     words = sys.argv[1:] if arguments is None else arguments
     try:
         with errors_to_exit():
-            if text := help_for(typer.main.get_command(app), name or "symcache", words):
+            command: Any = typer.main.get_command(app)  # once: it looks at every option
+            if text := help_for(command, name or "symcache", words):
                 out.print(text, markup=False)
                 sys.exit()
-            code = app(words, prog_name=name, standalone_mode=False)
+            code = command(words, prog_name=name, standalone_mode=False)
     except typer.Exit as end:
         code = end.exit_code
     except typer.Abort:

@@ -11,9 +11,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["command_being_typed", "complete_builds", "complete_machines", "complete_names", "is_completing"]
 
@@ -63,7 +66,7 @@ def complete_machines(ctx: typer.Context, incomplete: str) -> list[str]:
 
         named = ctx.params.get("machines") or os.environ.get("SYMCACHE_MACHINES")
         file = next(path for path in ([Path(named)] if named else _inventories()) if path.expanduser().is_file())
-        machines: dict[str, Any] = tomllib.loads(file.expanduser().read_text("utf-8"))["machine"]
+        machines: dict[str, Any] = tomllib.loads(file.expanduser().read_text("utf-8"))["machines"]
         return _words(name for name in machines if name.startswith(incomplete))
     return []
 
@@ -78,13 +81,10 @@ def _inventories() -> Iterator[Path]:
 def _ask(ctx: typer.Context, sql: str, *values: object) -> list[str]:
     """Return the first column of what the catalog says, or nothing."""
     with contextlib.suppress(Exception):
-        import sqlite3
-
         from symcache.cli.settings import library_location
 
         for path in _catalogs(library_location(ctx.params.get("library"))):
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, timeout=_SECONDS, uri=True)) as catalog:
+            with _opened(path) as catalog:
                 return _words(row[0] for row in catalog.execute(sql, values))
     return []
 
@@ -102,12 +102,17 @@ def _catalogs(location: str) -> Iterator[Path]:
     where = location.rstrip("/") if "://" in location else str(Path(location).expanduser().resolve())
     for path in (platformdirs.user_cache_path("symcache") / "catalogs").glob("*.db"):
         with contextlib.suppress(sqlite3.Error):
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, timeout=_SECONDS, uri=True)) as catalog:
+            with _opened(path) as catalog:
                 found = catalog.execute("SELECT value FROM library").fetchone()
             name = f"{found[0]} {where}" if found else where
             if path.stem == hashlib.sha256(name.encode()).hexdigest()[:16]:
                 yield path
+
+
+def _opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    import sqlite3
+
+    return contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=_SECONDS, uri=True))
 
 
 def _words(texts: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ from symcache.cli.options import (
     JsonOption,
     JunitOption,
     LibraryOption,
+    NoKeepCachesOption,
     TagOption,
     TrustOption,
 )
@@ -98,9 +99,7 @@ def harvest_command(
     staging: Annotated[
         Path | None, typer.Option("--staging", metavar="DIR", help="Where to keep copies until all is stored.")
     ] = None,
-    no_keep_caches: Annotated[
-        bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
-    ] = False,
+    no_keep_caches: NoKeepCachesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Store every Mach-O of a macOS system: exit 0 when all of it is there, 1 when something is missing."""

@@ -21,6 +21,7 @@ __all__ = ["Application", "help_for"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _WIDEST = 34
 """Columns of an option with what it takes, beyond which its help begins on a line of its own."""
+_HELP = {"-h", "--help"}
 _NAMES = {"opendump": "open", "symcache-dsymforuuid": "dsymforuuid"}
 """Programs that are one command."""
 
@@ -85,17 +86,19 @@ def help_for(command: Any, program: str, words: Sequence[str]) -> str:
     Typer would parse what stands before it, and to load what it parses with takes longer than all the rest.
     """
     asked = list(takewhile(lambda word: word != "--", words))
-    if not {"-h", "--help"} & set(asked):
+    if _HELP.isdisjoint(asked):
         return ""
     ctx = command.context_class(command, info_name=program, **command.context_settings)
     for word in asked:
-        commands = getattr(command, "commands", {})
-        if word in {"-h", "--help"} or not commands or (word not in commands and not word.startswith("-")):
+        commands = getattr(command, "commands", None)
+        if commands is None or word in _HELP:
             break
         if word in commands:
             command = commands[word]
             ctx = command.context_class(command, parent=ctx, info_name=word, **command.context_settings)
-    return str(command.get_help(ctx)) if word in {"-h", "--help"} or not hasattr(command, "commands") else ""
+        elif not word.startswith("-"):
+            return ""
+    return str(command.get_help(ctx))
 
 
 def _title(ctx: Any) -> str:

@@ -127,14 +127,12 @@ class _Overview:
 
 def _overviews(library: Library, rows: Sequence[ReleaseRow], expectations: Expectations) -> list[_Overview]:
     from symcache.catalog import GlancedRelease
-    from symcache.model import Release
 
     seen = library.catalog.glance() if rows else {}
     result = []
     for row in rows:
         one = seen.get(row.id, GlancedRelease())
-        named = Release(product=row.product, version=row.version, extra=row.extra, build=row.build)
-        lacking = completeness.lacking_at_a_glance(named, one, expectations)
+        lacking = completeness.lacking_at_a_glance(row, one, expectations)
         result.append(_Overview(row, one.harvested, one.content_bytes, completeness.archs_at_a_glance(one), lacking))
     return result
 

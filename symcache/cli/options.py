@@ -20,10 +20,12 @@ __all__ = [
     "JunitOption",
     "KindOption",
     "LibraryOption",
+    "NoKeepCachesOption",
     "ReleasesOption",
     "ServerOption",
     "TagOption",
     "TrustOption",
+    "YesOption",
 ]
 
 ArchOption = Annotated[str | None, typer.Option("--arch", metavar="ARCH", help="Only this architecture, e.g. arm64e.")]
@@ -53,6 +55,9 @@ LibraryOption = Annotated[
     str | None,
     typer.Option("--library", metavar="PATH|s3://…", help="Library to use [env: SYMCACHE_LIBRARY]."),
 ]
+NoKeepCachesOption = Annotated[
+    bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
+]
 ReleasesOption = Annotated[
     Path | None,
     typer.Option("--releases", metavar="FILE", help="The site's table of releases [env: SYMCACHE_RELEASES]."),
@@ -67,3 +72,4 @@ TagOption = Annotated[
 TrustOption = Annotated[
     bool, typer.Option("--trust-new-host", help="Believe the host key of a machine that was never seen before.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")]

@@ -11,7 +11,7 @@ import typer
 from rich.filesize import decimal
 
 from symcache.cli.common import console, emit_json, errors_to_exit, name_some, out, plain
-from symcache.cli.options import JsonOption, LibraryOption, ReleasesOption
+from symcache.cli.options import JsonOption, LibraryOption, ReleasesOption, YesOption
 from symcache.cli.settings import open_library, path_setting
 from symcache.errors import NotFoundError, UsageError
 from symcache.kinds import ReleaseId
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")] = False,
+    yes: YesOption = False,
     every: Annotated[bool, typer.Option("--all", help="Say of the builds that stay, too, why they do.")] = False,
     releases: ReleasesOption = None,
     library: LibraryOption = None,

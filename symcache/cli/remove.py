@@ -14,7 +14,7 @@ from rich.filesize import decimal
 
 from symcache.cli.common import Table, console, emit_json, errors_to_exit, name_some, out, plain
 from symcache.cli.completion import complete_builds
-from symcache.cli.options import JsonOption, LibraryOption
+from symcache.cli.options import JsonOption, LibraryOption, YesOption
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError, UsageError
 from symcache.text import counted
@@ -36,7 +36,7 @@ def remove(
     ] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")] = False,
+    yes: YesOption = False,
     undo: Annotated[
         bool,
         typer.Option("--undo", help="Have what was removed count again, as far as gc left it; alone: list it."),

@@ -171,8 +171,11 @@ def _file_settings() -> dict[str, Any]:
 
 def library_location(option: str | None) -> str:
     """Return the library to use: a folder or `s3://bucket/prefix`. By default, one in the user's data folder."""
-    named = option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library")
-    return named or str(platformdirs.user_data_path("symcache") / "library")
+    return _named_library(option) or str(platformdirs.user_data_path("symcache") / "library")
+
+
+def _named_library(option: str | None) -> str | None:
+    return option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library")
 
 
 def open_library(option: str | None, *, create: bool = False) -> Library:
@@ -182,7 +185,7 @@ def open_library(option: str | None, *, create: bool = False) -> Library:
     try:
         library = Library.open(library_location(option), create=create)
     except NotFoundError as error:
-        if option or os.environ.get("SYMCACHE_LIBRARY") or _file_settings().get("library") or not server_urls(None):
+        if _named_library(option) or not server_urls(None):
             raise
         raise NotFoundError(str(error), hint=_NO_SERVERS) from error
     if not create and is_empty(library):

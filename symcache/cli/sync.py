@@ -18,7 +18,15 @@ from rich.filesize import decimal
 from symcache.cli import junit
 from symcache.cli.common import byte_progress, console, emit_json, errors_to_exit, name_some, out, plain
 from symcache.cli.completion import complete_builds
-from symcache.cli.options import JsonOption, JunitOption, LibraryOption, ReleasesOption, TagOption, TrustOption
+from symcache.cli.options import (
+    JsonOption,
+    JunitOption,
+    LibraryOption,
+    NoKeepCachesOption,
+    ReleasesOption,
+    TagOption,
+    TrustOption,
+)
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.kinds import MACOS
@@ -73,9 +81,7 @@ def sync(
         Path | None, typer.Option("--staging", metavar="DIR", help="Where to keep copies and firmware meanwhile.")
     ] = None,
     trust_new_host: TrustOption = False,
-    no_keep_caches: Annotated[
-        bool, typer.Option("--no-keep-caches", help="Of the raw shared caches, store headers and image tables only.")
-    ] = False,
+    no_keep_caches: NoKeepCachesOption = False,
     junit_file: JunitOption = None,
     library: LibraryOption = None,
     json: JsonOption = False,

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from symcache.catalog import GlancedRelease, GlancedUnit
+from symcache.catalog import GlancedRelease, GlancedUnit, ReleaseRow
 from symcache.dyld import canonical_arch
-from symcache.model import Release
 from symcache.verify.expectations import FILES, SYSTEM, Expectations, family_of_path
 
 __all__ = ["archs_at_a_glance", "lacking_at_a_glance"]
 
 
-def lacking_at_a_glance(named: Release, release: GlancedRelease, expectations: Expectations) -> list[str] | None:
+def lacking_at_a_glance(row: ReleaseRow, release: GlancedRelease, expectations: Expectations) -> list[str] | None:
     """Return what a release should have and no sealed harvest lists: `system cache x86_64h`, `arm64e files`.
 
     None where no table knows the release. `verify` looks into the harvests, too: whatever is lacking here is so there,
     but not the other way round.
     """
-    expected = expectations.of(named.product, named.version, named.build)
+    expected = expectations.of(row.product, row.version, row.build)
     if expected is None:
         return None
     there = set(_units(unit for unit in release.units.values() if unit.sealed))

@@ -62,7 +62,8 @@ def test_names_that_no_shell_takes_for_more_than_a_word() -> None:
 
 def test_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = tmp_path / "machines.toml"
-    inventory.write_text('[machine.sonoma]\nhost = "a"\n[machine.ventura]\nhost = "b"\n[machine."$(x)"]\nhost = "c"\n')
+    names = ["sonoma", "ventura", '"$(x)"']
+    inventory.write_text("".join(f'[machines.{name}]\nhost = "a"\n' for name in names))
     monkeypatch.setenv("SYMCACHE_MACHINES", str(inventory))
     assert complete_machines(_ctx(), "") == ["sonoma", "ventura"]
     assert complete_machines(_ctx(machines=inventory), "v") == ["ventura"]

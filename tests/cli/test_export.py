@@ -25,10 +25,9 @@ def test_a_release_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ran = end_here("export", "21A559", "-o", tmp_path / "Xcode")
     (folder,) = ran.stdout.splitlines()
     assert Path(folder, "Symbols").is_dir()
-    monkeypatch.setattr("symcache.library.exporting.write_files", interrupt)
-    ran = end_here("export", "21A559", "-o", tmp_path / "again", code=130)
+    with monkeypatch.context() as patch:
+        patch.setattr("symcache.library.exporting.write_files", interrupt)
+        ran = end_here("export", "21A559", "-o", tmp_path / "again", code=130)
     assert "it begins anew" in ran.stderr
     assert not list((tmp_path / "again").rglob("*.*"))
-    monkeypatch.undo()
-    monkeypatch.setenv("SYMCACHE_LIBRARY", str(tmp_path / "library"))
     assert "is there already" in end_here("export", "21A559", "-o", tmp_path / "Xcode", code=2).stderr

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from symcache.library import Library
-from tests.support.commands import answer_here, end_here
+from tests.support.commands import answer_here, end_here, run_here
 from tests.support.many import add_release
 
 ARCHS = ["arm64e", "x86_64", "x86_64h"]
@@ -23,30 +23,32 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _caches(*archs: str) -> list[dict[str, object]]:
     """Return the raw files of a shared cache for each architecture, as records keep them."""
     folder = "/System/Volumes/Preboot/Cryptexes/OS/System/Library/dyld"
-    names = [f"dyld_shared_cache_{arch}" for arch in archs]
     return [
         {
-            "name": name,
+            "name": f"dyld_shared_cache_{arch}",
             "cache_uuid": uuid4(),
             "arch": arch,
-            "path": f"{folder}/{name}",
+            "path": f"{folder}/dyld_shared_cache_{arch}",
             "sha256": uuid4().hex * 2,
             "size": 1_000_000,
         }
-        for name, arch in zip(names, archs, strict=True)
+        for arch in archs
     ]
 
 
 def _harvest(library: Path, build: str, archs: list[str], *, sealed: bool = True, finished: str = "") -> None:
     caches = _caches(*archs)
     listed = [
-        {"path": "/usr/lib/libz.dylib", "arch": c["arch"], "uuid": uuid4(), "origin": "cache", **_of(c)} for c in caches
+        {
+            "path": "/usr/lib/libz.dylib",
+            "arch": c["arch"],
+            "uuid": uuid4(),
+            "origin": "cache",
+            "cache_uuid": c["cache_uuid"],
+        }
+        for c in caches
     ]
     add_release(library, build, [], manifest=listed, cache_files=caches, sealed=sealed, finished=finished)
-
-
-def _of(cache: dict[str, object]) -> dict[str, object]:
-    return {"cache_uuid": cache["cache_uuid"]}
 
 
 def test_a_release_shows_what_one_asks_about_it(library: Path) -> None:
@@ -96,8 +98,6 @@ READING = [
 
 @pytest.mark.parametrize("command", READING)
 def test_an_empty_library_says_how_to_begin(command: str, library: Path) -> None:
-    from tests.support.commands import run_here
-
     none = run_here(*command.split())
     assert none.returncode == 1
     assert "no library here" in none.stderr and "symcache harvest" in none.stderr
@@ -108,8 +108,6 @@ def test_an_empty_library_says_how_to_begin(command: str, library: Path) -> None
 
 
 def test_who_has_a_server_alone_is_told_what_asks_it(tmp_path: Path) -> None:
-    from tests.support.commands import run_here
-
     env = {"SYMCACHE_LIBRARY": "", "SYMCACHE_URL": "https://symbols.example", "XDG_DATA_HOME": str(tmp_path)}
     for command in ("lookup corefound", "verify --dump crash.zip"):
         none = run_here(*command.replace("crash.zip", __file__).split(), env=env)
