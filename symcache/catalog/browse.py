@@ -18,8 +18,6 @@ __all__ = ["MOST_PATHS", "Browse", "ImageOrder"]
 
 _MATCHES = 400
 """Names that are ranked; what lies behind the shortest of so many is not what somebody meant."""
-
-
 MOST_PATHS = 200
 """That are looked at for a part of a name: what lies behind the shortest of so many is not what somebody meant."""
 _COMMON, _MOST_PARTS, _LIKE = 2, 40, 200
@@ -103,8 +101,8 @@ class Browse(Lookup):
         parts = [name[n : n + _COMMON] for n in range(min(len(name) - _COMMON + 1, _MOST_PARTS))]
         if not parts:
             return []
-        one, likes = _has_all("name", parts)
-        found = " + ".join(f"({term})" for term in one.split(" AND "))
+        terms, likes = _has_each("name", parts)
+        found = " + ".join(f"({term})" for term in terms)
         rows = self._all(
             f"SELECT DISTINCT name FROM (SELECT id, name, {found} AS common FROM paths) p WHERE common AND EXISTS"  # noqa: S608
             " (SELECT 1 FROM objects o JOIN records r ON r.id = o.record WHERE o.path = p.id AND r.live)"
@@ -227,5 +225,11 @@ class Browse(Lookup):
 
 def _has_all(column: str, words: Sequence[str]) -> tuple[str, list[str]]:
     """Return a condition and its values: every word is somewhere in the text, in any case of ASCII."""
+    terms, values = _has_each(column, words)
+    return " AND ".join(terms), values
+
+
+def _has_each(column: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a condition for each word, and their values."""
     escaped = [re.sub(r"([\\%_])", r"\\\1", word) for word in words]
-    return " AND ".join([f"{column} LIKE ? ESCAPE '\\'"] * len(words)), [f"%{word}%" for word in escaped]
+    return [f"{column} LIKE ? ESCAPE '\\'"] * len(words), [f"%{word}%" for word in escaped]

@@ -22,7 +22,6 @@ _BIG_SUR = release_order("11", "")
 class GlancedUnit:
     """One shared cache of a release, or its images outside of caches."""
 
-    in_cache: bool
     images: Counter[str] = field(default_factory=Counter)
     """How many are listed, by architecture: a cache for x86_64h has some for x86_64, too."""
     arch: str = ""
@@ -76,7 +75,7 @@ class Glance(CatalogFile):
             " GROUP BY record, cache_uuid, arch"
         ):
             if number in harvests:
-                unit = harvests[number].units.setdefault(cache, GlancedUnit(in_cache=True))
+                unit = harvests[number].units.setdefault(cache, GlancedUnit())
                 unit.arch, unit.path, unit.sealed = arch, path, unit.sealed or number in sealed
                 told.add(number)
         for number, cache, arch, count in self._all(
@@ -85,7 +84,7 @@ class Glance(CatalogFile):
             " JOIN layouts l ON l.id = m.layout",
             [json.dumps(sorted(harvests.keys() - told | early))],
         ):
-            unit = harvests[number].units.setdefault(cache, GlancedUnit(bool(cache)))
+            unit = harvests[number].units.setdefault(cache, GlancedUnit())
             unit.images[arch] = max(unit.images[arch], count)
             unit.sealed |= number in sealed
         sizes = self._sizes([numbers[0] for numbers in records.values() if len(numbers) == 1])

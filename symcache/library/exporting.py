@@ -180,15 +180,8 @@ def _listed(
 
 def _relative(path: str, result: Exported) -> Path | None:
     """Return a path of a system as one below a folder; what would leave that, or is no path of a Mac, is a problem."""
-    parts = path.split("/")[1:]
-    sizes = [len(p.encode("utf-8", "surrogateescape")) for p in parts]
-    if (
-        not path.startswith("/")
-        or not parts
-        or any(p in {"", ".", ".."} or _CONTROL.search(p) for p in parts)
-        or max(sizes) > _LONGEST_NAME
-        or sum(sizes) + len(sizes) > _LONGEST_PATH
-    ):
+    root, *parts = path.split("/")
+    if root or not parts or not all(map(_is_component, parts)) or _size(path) > _LONGEST_PATH:
         result.problems.append(f"{path}: is no path of a system: not written")
         return None
     return Path(*parts)
@@ -196,18 +189,21 @@ def _relative(path: str, result: Exported) -> Path | None:
 
 def _component(build: str, what: str, name: str) -> str:
     """Return what a record says, if it is exactly one component of a path. Raises IntegrityError."""
-    if (
-        name in {"", ".", ".."}
-        or "/" in name
-        or _CONTROL.search(name)
-        or len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME
-    ):
+    if not _is_component(name):
         raise IntegrityError(
             f"{build}: its record has the {what} {excerpt(name, 80)!r}, which names no folder: nothing was written",
             hint=f"have its raw caches by --format raw, or take the record back (symcache remove {build})"
             " and harvest it again",
         )
     return name
+
+
+def _is_component(name: str) -> bool:
+    return not (name in {"", ".", ".."} or "/" in name or _CONTROL.search(name) or _size(name) > _LONGEST_NAME)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
 
 
 def _finish(folder: Path, arch: str) -> None:

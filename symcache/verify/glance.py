@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 
 from symcache.catalog import GlancedRelease, GlancedUnit, ReleaseRow
 from symcache.dyld import canonical_arch
-from symcache.verify.expectations import FILES, SYSTEM, Expectations, family_of_path
+from symcache.verify.expectations import FILES, SYSTEM, Expectations, arch_of_images, family_of_path, unit_title
 
 __all__ = ["archs_at_a_glance", "lacking_at_a_glance"]
 
@@ -20,9 +20,9 @@ def lacking_at_a_glance(row: ReleaseRow, release: GlancedRelease, expectations: 
     expected = expectations.of(row.product, row.version, row.build)
     if expected is None:
         return None
-    there = set(_units(unit for unit in release.units.values() if unit.sealed))
+    there = set(_units({cache: unit for cache, unit in release.units.items() if unit.sealed}))
     return [
-        f"{want.arch} files" if want.family == FILES else f"{want.family} cache {want.arch}"
+        unit_title(want.family, want.arch)
         for want in expected
         if want.required and (want.family, want.arch) not in there
     ]
@@ -30,17 +30,14 @@ def lacking_at_a_glance(row: ReleaseRow, release: GlancedRelease, expectations: 
 
 def archs_at_a_glance(release: GlancedRelease) -> list[str]:
     """Return the architectures of the system's shared caches of a release; without any, those of its files."""
-    units = set(_units(release.units.values()))
+    units = set(_units(release.units))
     return sorted({arch for family, arch in units if family == SYSTEM} or {arch for _, arch in units})
 
 
-def _units(units: Iterable[GlancedUnit]) -> Iterable[tuple[str, str]]:
-    """Return family and architecture of caches and files."""
-    for unit in units:
-        if unit.in_cache:
-            counted = (
-                "x86_64h" if "x86_64h" in unit.images else max(unit.images, key=unit.images.__getitem__, default="")
-            )
-            yield family_of_path(unit.path), canonical_arch(unit.arch or counted)
+def _units(units: Mapping[bytes, GlancedUnit]) -> Iterator[tuple[str, str]]:
+    """Yield family and architecture of caches and files."""
+    for cache, unit in units.items():
+        if cache:
+            yield family_of_path(unit.path), canonical_arch(unit.arch or arch_of_images(unit.images))
         else:
             yield from ((FILES, canonical_arch(arch)) for arch in unit.images)

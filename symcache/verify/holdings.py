@@ -17,7 +17,7 @@ from symcache.errors import IntegrityError, NotFoundError
 from symcache.library import Library
 from symcache.model import Release, ReleaseId, Trust
 from symcache.store import RecordKey, load_record
-from symcache.verify.expectations import FILES, SYSTEM, family_of_path
+from symcache.verify.expectations import FILES, SYSTEM, arch_of_images, family_of_path, unit_title
 
 __all__ = ["ListedImage", "Provenance", "RawFile", "ReleaseHoldings", "Unit", "gather"]
 
@@ -69,7 +69,7 @@ class Unit:
     @property
     def title(self) -> str:
         """For messages."""
-        return f"{self.arch} files" if self.family == FILES else f"{self.family} cache {self.arch}"
+        return unit_title(self.family, self.arch)
 
 
 class Provenance(BaseModel):
@@ -187,7 +187,7 @@ def _units(manifests: dict[int, set[ListedImage]], raws: dict[int, list[CacheFil
         rows = [row for r in by_record for row in raws[r] if row.cache_uuid == cache] if cache else []
         unit = Unit(
             _family(rows, keys) if cache else FILES,
-            canonical_arch(rows[0].arch) if rows else arch or _arch(keys),
+            canonical_arch(rows[0].arch) if rows else arch or arch_of_images(Counter(key.arch for key in keys)),
             cache,
             bool(good),
             set(by_record),
@@ -211,11 +211,3 @@ def _family(rows: list[CacheFileRow], keys: Iterable[ListedImage]) -> str:
         return family_of_path(rows[0].path)
     families = {family_of_path(key.path) for key in keys}
     return families.pop() if len(families) == 1 else SYSTEM
-
-
-def _arch(keys: Iterable[ListedImage]) -> str:
-    """Return a cache's architecture by its images: an x86_64h cache also holds plain x86_64 ones."""
-    counted = Counter(key.arch for key in keys)
-    if "x86_64h" in counted:
-        return "x86_64h"
-    return counted.most_common(1)[0][0] if counted else ""

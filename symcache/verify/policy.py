@@ -8,10 +8,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
+from symcache.model import BUILD_PATTERN
+
 __all__ = ["BuildName", "ReleaseName", "RetentionPolicy", "SyncPolicy", "Version", "is_beta", "version_number"]
 
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){0,3}$")]
-BuildName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+BuildName = Annotated[str, StringConstraints(pattern=BUILD_PATTERN)]
 ReleaseName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z][A-Za-z0-9 ]{0,31}:)?[A-Za-z0-9._-]{1,64}$")]
 """A build, or `PRODUCT:BUILD`."""
 _BETA = re.compile(r"[0-9]{1,3}[A-Z](?:5[0-9]{3}[a-z]?|[0-9]{1,4}[a-z])")

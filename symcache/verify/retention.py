@@ -94,15 +94,16 @@ class _Context:
     def _is_followed(self, row: ReleaseRow) -> bool:
         """Return whether a later build of its version is here or published, and is no beta or candidate."""
         order, version = release_order(row.version, row.build), version_number(row.version)
-        builds = {other.build: other.version for other in self.rows if other.id.product == row.id.product}
-        builds |= {build: log.published.version for build, log in self.logs.items() if log.published}
-        for build, other in builds.items():
-            log = self.logs.get(build)
-            kind = log.published.kind if log and log.published else "beta" if is_beta(build, "") else "release"
-            later = release_order(row.version, build) > order
-            if kind == "release" and later and version_number(other) == version:
-                return True
-        return False
+        builds = {
+            other.build: (other.version, "beta" if is_beta(other.build, "") else "release")
+            for other in self.rows
+            if other.id.product == row.id.product
+        }
+        builds |= {build: (p.version, p.kind) for build, log in self.logs.items() if (p := log.published)}
+        return any(
+            kind == "release" and release_order(row.version, build) > order and version_number(other) == version
+            for build, (other, kind) in builds.items()
+        )
 
     def judge(self, row: ReleaseRow, place: int) -> tuple[bool, str]:
         """Return whether a build goes, and why it does or stays; `place` is its number in its line, 0 for a beta."""

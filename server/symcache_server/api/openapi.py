@@ -9,12 +9,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from symcache import __version__
+from symcache.model import BUILD_PATTERN
 from symcache_server.api import models
 
 __all__ = ["document"]
 
 _UUID = {"type": "string", "pattern": "^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})$"}
-_BUILD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_BUILD = {"type": "string", "pattern": BUILD_PATTERN}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 _FORM = {"type": "string", "enum": [form.value for form in models.ReportForm], "default": models.ReportForm.JSON.value}

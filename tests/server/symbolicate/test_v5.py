@@ -35,7 +35,7 @@ def _job(uuid: UUID, *offsets: int, name: str = "lib.dylib") -> dict[str, object
     return {"memoryMap": [[name, debug_id(uuid.hex)]], "stacks": [[[0, offset] for offset in offsets]]}
 
 
-def test_both_shapes_name_the_samefunctions_of(server: Server, samples: Samples) -> None:
+def test_both_shapes_name_the_same_functions(server: Server, samples: Samples) -> None:
     functions = functions_of(samples.dylib)
     job = _job(samples.uuid, *(at + inside for at in functions.values() for inside in (0, 3)), name="libanswer.dylib")
     (one,) = symbolicate(server.url, job)
