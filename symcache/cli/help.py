@@ -121,18 +121,18 @@ def _name(argument: Any) -> str:
 
 
 def _write_parameters(parameters: Iterable[Any], formatter: Any) -> None:
-    sections: dict[str, list[tuple[str, str]]] = {}
+    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     for parameter in parameters:
         if getattr(parameter, "hidden", False):
             continue
         argument = parameter.param_type_name == "argument"
-        title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
         row = _name(parameter) if argument else _option(parameter), _help(parameter)
         if row[1] or not argument:
-            sections.setdefault(title, []).append(row)
-    for title in sorted(sections, key=lambda t: ("Arguments", t, "Options").index(t)):
-        with formatter.section(title):
-            formatter.write_dl(sections[title], col_max=_WIDEST)
+            sections["Arguments" if argument else "Options"].append(row)
+    for title, rows in sections.items():
+        if rows:
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=_WIDEST)
 
 
 def _option(option: Any) -> str:
