@@ -21,6 +21,8 @@ def open_store(location: str, *, create: bool = False, patience: float = PATIENC
         from symcache.store.s3 import S3Store  # noqa: PLC0415 - an optional dependency
 
         return S3Store(location, create=create, patience=patience)
+    if location.startswith("s3:"):  # a folder of this name is written ./s3:…
+        raise UsageError(f"{location}: not an object store", hint="write s3://bucket/prefix")
     if "://" in location and not location.startswith("file://"):
         raise UsageError(
             f"{location}: not a kind of library that is known", hint="give the path of a folder, or s3://bucket/prefix"

@@ -209,6 +209,9 @@ def test_a_library_is_named_by_a_path_or_a_url(store: LocalStore, tmp_path: Path
     for location in ("http://host/library", f"ftp://{store.root}"):
         with pytest.raises(UsageError, match="not a kind of library"):
             open_store(location, create=True)
+    for location in ("s3:/bucket/prefix", "s3:bucket"):
+        with pytest.raises(UsageError, match="not an object store"):
+            open_store(location, create=True)
 
 
 def test_more_than_was_stored_is_neither_decoded_nor_read_on(store: LocalStore, tmp_path: Path) -> None:
