@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +57,7 @@ def verify(
         report.add(Finding(FindingCode.RECORD_MISSING, reason) for _, reason in sorted(library.lost().items()))
         held = {r.id: r.listed for r in checked.releases()}
         wanted, absent = _wanted(checked, builds, held, expectations)
-        report.add(map(_absent, absent))
+        report.add(_absent(name, held if builds else ()) for name in absent)
         if not wanted and not absent:
             report.add([Finding(FindingCode.EMPTY_LIBRARY, f"{library.store.location}: no release was ever harvested")])
         run = _Run(checked, level, report, progress, sum(held.get(r, 0) for r in wanted))
@@ -109,11 +110,14 @@ def _wanted(
     return list(wanted), list(absent)
 
 
-def _absent(name: str) -> Finding:
+def _absent(name: str, held: Iterable[ReleaseId] = ()) -> Finding:
+    """Return that nothing of a release is there; `held` are those that may have been meant."""
     product, _, build = name.rpartition(":")
     name = build if product in {"", MACOS} else name
     text = f"{name}: expected, but nothing of it was harvested"
-    return Finding(FindingCode.NO_HARVEST, text, build, product=product)
+    similar = difflib.get_close_matches(build, {r.build for r in held} - {build}, 3, 0.7)
+    step = f"harvest it; or did you mean {' or '.join(similar)}?" if similar else ""
+    return Finding(FindingCode.NO_HARVEST, text, build, product=product, step=step)
 
 
 def _release(run: _Run, wanted: ReleaseId, expectations: Expectations, scratch: Path | None) -> None:

@@ -635,6 +635,14 @@ def test_what_was_pushed_is_no_harvest(workshop: Workshop) -> None:
     assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, BUILD)]
 
 
+def test_a_build_with_a_slip_in_it_is_told_from_one_that_was_never_harvested(workshop: Workshop) -> None:
+    with workshop.open() as library:
+        (slip,) = verify(library, [BUILD[:-1]], level=Level.CATALOG).findings
+        (other,) = verify(library, ["9Z1"], level=Level.CATALOG).findings
+    assert slip.message.endswith(f"did you mean {BUILD}?")
+    assert "did you mean" not in other.message
+
+
 def test_an_empty_library_and_an_absent_build_are_findings(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         assert [f.code for f in verify(library).findings] == [FindingCode.EMPTY_LIBRARY]
