@@ -9,7 +9,7 @@ import typer
 
 import symcache.verify as completeness  # most of it is imported by those who need it
 from symcache.cli.common import Table, emit_json, errors_to_exit, out, plain
-from symcache.cli.options import JsonOption, LibraryOption, ServerOption
+from symcache.cli.options import JsonOption, LibraryOption
 from symcache.cli.settings import open_library, server_urls
 from symcache.kinds import uuid_text
 
@@ -28,13 +28,23 @@ def register(app: typer.Typer) -> None:
 
 def missing(
     library: LibraryOption = None,
-    server: ServerOption = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Take what this server was asked for in vain, not what those of this machine were; may be repeated.",
+        ),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="List at most so many: those asked for most often.")
     ] = 100,
     json: JsonOption = False,
 ) -> None:
-    """List what clients asked for and nobody had: what to harvest next."""
+    """List what clients asked for and nobody had: what to harvest next.
+
+    A library says what came since, and which release may have the rest.
+    """
     with errors_to_exit(), open_library(library) as opened:
         urls = server_urls(server) if server else []
         wanted = completeness.missing_images(opened, completeness.remote_misses(urls) if urls else _own_misses())[
