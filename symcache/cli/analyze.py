@@ -21,6 +21,7 @@ from symcache.cli.dumps import (
     SourceMapOption,
     SymbolsOption,
     TimeoutOption,
+    build_said,
     lldb_limits,
     name_missing,
     name_symbols_only,
@@ -109,7 +110,7 @@ def analyze_(
 def _name_wanting(path: Path, analysis: Analysis, *, warned: bool) -> None:
     """Say of which modules there is nothing, or no code. `warned`: a server could not be asked."""
     missing = [(m.loaded.module.name, m.loaded.module.uuid) for m in analysis.missing]
-    name_missing(missing, path, warned=warned, reported=analysis.loaded.walked)
+    name_missing(missing, path, warned=warned, reported=analysis.loaded.walked, build=build_said(analysis.loaded))
     if not analysis.loaded.walked:  # a report needs no code
         symbols_only = [m for m in analysis.modules if m.status == "symbols"]
         name_symbols_only([(m.loaded.module.name, m.loaded.module.uuid) for m in symbols_only], path)

@@ -193,9 +193,17 @@ def name_wanting(loaded: LoadedDump, *, warned: bool) -> None:
     """
     modules, dump = loaded.modules, loaded.dump.path
     name_missing(
-        [(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)], dump, warned=warned
+        [(m.module.name, m.module.uuid) for m in modules if not (m.available or m.deferred)],
+        dump,
+        warned=warned,
+        build=build_said(loaded),
     )
     name_symbols_only([(m.module.name, m.module.uuid) for m in modules if m.symbols_only], dump)
+
+
+def build_said(loaded: LoadedDump) -> str | None:
+    """Return the build of the crashed system where the dump says it: what was inferred is here already."""
+    return loaded.build if loaded.cache_origin == "dump" else None
 
 
 def name_missing(
@@ -205,11 +213,12 @@ def name_missing(
     warned: bool,
     reported: bool = False,
     command: str = "analyze",
+    build: str | None = None,
 ) -> None:
     """Name the modules of a dump that nobody has.
 
     `warned`: a server could not be asked, so that one may. `reported`: it is a crash report, which may have names
-    itself. `command`: the one whose JSON lists all.
+    itself. `command`: the one whose JSON lists all. `build`: of macOS, as the dump says.
     """
     if not missing:
         return
@@ -219,7 +228,8 @@ def name_missing(
     if warned:
         _say("[dim]next:[/] mend what the warning names: that server may have them, and could not be asked")
     else:
-        _say("[dim]next:[/] harvest the macOS release they come from, or name a --server, or --symbols DIR")
+        release = f"the macOS release they come from{f' ({plain(build)})' if build else ''}"
+        _say(f"[dim]next:[/] harvest {release}, or name a --server, or --symbols DIR")
 
 
 def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:

@@ -132,6 +132,7 @@ class _Reports:
         """Those that reports were written under, and how often each was wanted."""
         self._missing: dict[UUID | str, tuple[str, UUID | None]] = {}
         """Name and UUID, by the UUID; of images that have none, by the name."""
+        self._builds: set[str] = set()
         self._written = 0
         self._warned: set[str] = set()
 
@@ -164,7 +165,12 @@ class _Reports:
             emit_text("\n]\n" if self._written else "[]\n")
         title = f"{len(reports)} reports" if many else str(path)
         name_missing(
-            list(self._missing.values()), title, warned=bool(self._warned), reported=True, command="symbolicate"
+            list(self._missing.values()),
+            title,
+            warned=bool(self._warned),
+            reported=True,
+            command="symbolicate",
+            build=next(iter(self._builds)) if len(self._builds) == 1 else None,
         )
         return worst
 
@@ -173,6 +179,7 @@ class _Reports:
         from symcache.symbolicate import name_report
 
         named = name_report(parse_report(data, str(path)), self._namer)
+        self._builds.add(named.report.os_build)
         for number, found in named.used.items():
             if not found:
                 image = named.report.images[number]
