@@ -22,6 +22,7 @@ from symcache.text import printable
 
 __all__ = ["Output", "output_of"]
 
+_ORIGINS = {"option": "as the options say", "dump": "as the file says", "inferred": "inferred from its modules"}
 _MAX_NAMED = 5
 """Dumps of a group that are named one by one."""
 
@@ -218,7 +219,7 @@ def print_analysis(analysis: Analysis) -> None:
     if loaded.build or loaded.cache_uuid:
         mapped = analysis.cache_uuid()
         cache = f", shared cache {uuid_text(mapped)}" if mapped else ""
-        out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} (from: {loaded.cache_origin})")
+        out.print(f"system:    build {plain(loaded.build or 'unknown')}{cache} ({_ORIGINS[loaded.cache_origin]})")
     out.print(f"exception: {plain(analysis.exception.description)}")
     report = analysis.report
     for line in (*report.cause, *analysis.information) if report else ():
