@@ -66,10 +66,8 @@ def show_result(result: HarvestResult) -> None:
         state = f"stored, never sealed: {plain(result.lacks)}"
     by = f" by {result.extractor}" if result.extractor else ""
     what = plain(str(result.release or result.source))
-    out.print(
-        f"{what}: {state}, {counted(result.images, 'image')}{by}, {counted(result.stored, 'file')} new,"
-        f" {result.skipped} stored before"
-    )
+    files = counted(result.stored + result.skipped, "file")
+    out.print(f"{what}: {state}, {counted(result.images, 'image')}{by}, {result.stored} of {files} new")
 
 
 def result_json(result: HarvestResult) -> dict[str, object]:
