@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz     hostile input for a bounded time"
 	@echo "make mutants  changes of the code that keeps promises, and which of them no test notices"
 	@echo "make screenshots  the pictures of the server's pages in README and docs, by Chromium"
-	@echo "make soak     faults for two hours: kills, a full disk, odd Macs, silent clients by the thousand, other LLDBs"
+	@echo "make soak     faults for an hour and a half: kills, a full disk, odd Macs, silent clients by the thousand, other LLDBs"
 	@echo "make package  dist/: sdist, wheel and SBOM; make package-check: whether they can be installed, and what stands in deploy/"
 	@echo "make lock     deploy/*requirements.txt anew, with the newest versions"
 	@echo "make mac-acceptance   on a real Mac: what is true there, as two files to send (docs/mac-acceptance.md)"

@@ -43,7 +43,7 @@ def write_junit(command: str, cases: Sequence[Case], file: Path) -> None:
             body.text = printable(case.text, keep="\n")
     ET.indent(suites)
     try:
-        file.write_bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True))
+        file.write_bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n")
     except OSError as error:
         raise StorageError(
             f"{file}: cannot be written: {error.strerror}", hint="check --junit, and the free space"
