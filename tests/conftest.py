@@ -7,6 +7,7 @@ import fnmatch
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,17 +101,20 @@ def described_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def neutral_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the library, caches or settings of whoever runs it."""
-    home = tmp_path_factory.mktemp("home")
+    # Not by mktemp, which looks through all folders of the run to find the next number.
+    homes = tmp_path_factory.getbasetemp() / "homes"
+    homes.mkdir(exist_ok=True)
+    home = tempfile.mkdtemp(dir=homes)
     for name in [n for n in os.environ if n.startswith("SYMCACHE_") and not n.startswith("SYMCACHE_TEST_")]:
         monkeypatch.delenv(name)
     for name in ("DEBUGINFOD_URLS", "DEBUGINFOD_CACHE_PATH", "LLDB_DEBUGSERVER_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")  # where all servers of tests are
-    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HOME", home)
     for name, folder in (
         ("XDG_DATA_HOME", ".local/share"),
         ("XDG_CONFIG_HOME", ".config"),
         ("XDG_CACHE_HOME", ".cache"),
         ("XDG_STATE_HOME", ".local/state"),
     ):
-        monkeypatch.setenv(name, str(home / folder))
+        monkeypatch.setenv(name, f"{home}/{folder}")
