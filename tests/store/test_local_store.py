@@ -322,3 +322,24 @@ def test_a_copy_that_takes_the_place_of_another_users_blob_has_reached_the_disk(
     assert path.stat().st_ino != before
     assert events == ["refresh", sha256[:2]]
     decode_to(store, sha256, size, tmp_path / "copy")
+
+
+class BadSectors(io.BytesIO):
+    """A file whose disk cannot read it."""
+
+    def read(self, *_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_the_disk_cannot_read_is_damaged(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, size, _ = put_blob(store, _file(tmp_path, b"data"))
+    key, _ = write_record(store, HarvestRecord(), "w")
+    monkeypatch.setattr(store, "open", lambda _: BadSectors(b"data"))
+    with pytest.raises(IntegrityError, match="Input/output error"):
+        decode_to(store, sha256, size, tmp_path / "copy")
+    with pytest.raises(IntegrityError, match="Input/output error"):
+        frame_sizes(BadSectors(b"data"))
+    with pytest.raises(IntegrityError, match=f"{key}.*Input/output error"):
+        read_record(store, key)
