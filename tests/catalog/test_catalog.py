@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from symcache.catalog import Catalog, release_order
+from symcache.catalog import Catalog, MissingImage, release_order
 from symcache.model import (
     CacheFile,
     HarvestRecord,
@@ -260,3 +260,11 @@ def test_a_catalog_is_closed_while_another_thread_asks(tmp_path: Path) -> None:
 
 def _many(count: int) -> list[HarvestRecord]:
     return [_record(f"13.{n}", f"22G{n}", "1", sha256=f"{n:064x}", cache_uuid=UUID(int=n + 1)) for n in range(count)]
+
+
+def test_of_several_builds_that_lack_an_image_or_have_a_cache_the_newest_is_named() -> None:
+    """By number, not by text."""
+    harvests = [_record("13.6", build, "1") for build in ("22G120", "22G90")]
+    catalog = _fold([h.model_copy(update={"objects": ()}) for h in harvests])
+    assert catalog.missing_images([U1]) == {U1: MissingImage("22G120", "/usr/lib/libz.dylib")}
+    assert catalog.builds_of_caches([CACHE_A]) == {CACHE_A: "22G120"}
