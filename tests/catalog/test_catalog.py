@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog, MissingImage, release_order
+from symcache.errors import StorageError
 from symcache.model import (
     CacheFile,
     HarvestRecord,
@@ -268,3 +271,16 @@ def test_of_several_builds_that_lack_an_image_or_have_a_cache_the_newest_is_name
     catalog = _fold([h.model_copy(update={"objects": ()}) for h in harvests])
     assert catalog.missing_images([U1]) == {U1: MissingImage("22G120", "/usr/lib/libz.dylib")}
     assert catalog.builds_of_caches([CACHE_A]) == {CACHE_A: "22G120"}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_catalog_that_may_not_be_made_is_a_matter_of_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(StorageError, match=os.strerror(number)) as raised:
+        Catalog(tmp_path / "new" / "catalog.db")
+    assert "permissions" in raised.value.hint
