@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -231,6 +232,7 @@ def test_readers_see_the_old_or_the_new_catalog_while_another_one_replaces_it(tm
 _CLOSE = """
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from symcache.catalog import Catalog
 from symcache.errors import StorageError
@@ -284,3 +286,24 @@ def test_a_catalog_that_may_not_be_made_is_a_matter_of_permissions(
     with pytest.raises(StorageError, match=os.strerror(number)) as raised:
         Catalog(tmp_path / "new" / "catalog.db")
     assert "permissions" in raised.value.hint
+
+
+def test_releases_are_counted_right_while_another_process_folds_the_catalog_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which numbers the records otherwise."""
+    twice = [_record("13.6", "22G120", "1"), _record("13.6", "22G120", "2", uuid=U2)]
+    records = [*twice, _record("14.0", "23A1", "3", uuid=U2)]
+    reader, writer = Catalog(tmp_path / "catalog.db"), Catalog(tmp_path / "catalog.db")
+    for record in records:
+        reader.fold(record_id(record), record_id(record), record)
+    real = Catalog._count_uuids
+
+    def count(catalog: Catalog, numbers: Sequence[int]) -> int:
+        writer.replace_with(_fold(records[::-1]))
+        return real(catalog, numbers)
+
+    monkeypatch.setattr(Catalog, "_count_uuids", count)
+    assert [(r.build, r.images) for r in reader.releases()] == [("23A1", 1), ("22G120", 2)]
+    reader.close()
+    writer.close()
