@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -245,6 +246,40 @@ def test_a_zip_cannot_write_outside(tmp_path: Path, name: str) -> None:
         stage_paths([archive], tmp_path / "scratch" / "deep")
     assert not (tmp_path / "scratch" / "outside").exists()
     assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("packed", "place"), [(zipfile.ZIP_DEFLATED, 0), (zipfile.ZIP_BZIP2, 9), (zipfile.ZIP_LZMA, 9)]
+)
+def test_a_damaged_zip_is_said_to_be_one(tmp_path: Path, packed: int, place: int) -> None:
+    archive = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(archive, "w", packed) as zipped:
+        zipped.writestr("libanswer.dylib", random.Random(0).randbytes(3000))
+        start = zipped.infolist()[0].header_offset + 30 + len("libanswer.dylib") + place
+    data = bytearray(archive.read_bytes())
+    data[start : start + 200] = b"\xff" * 200
+    archive.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"damaged\.zip: not a readable zip"):
+        stage_paths([archive], tmp_path / "scratch")
+
+
+def test_a_zip_whose_names_are_no_text_is_said_to_be_damaged(tmp_path: Path) -> None:
+    archive = tmp_path / "names.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("ü", "data")
+    archive.write_bytes(archive.read_bytes().replace("ü".encode(), b"\xff\xff"))
+    with pytest.raises(IntegrityError, match=r"names\.zip: not a readable zip"):
+        stage_paths([archive], tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("inner", ["a/b", "a/b/c"])
+def test_a_zip_whose_members_lie_in_a_file_is_refused(tmp_path: Path, inner: str) -> None:
+    archive = tmp_path / "twice.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("a", "data")
+        zipped.writestr(inner, "data")
+    with pytest.raises(IntegrityError, match="two members have one name"):
+        stage_paths([archive], tmp_path / "scratch")
 
 
 def test_a_folder_without_binaries_is_said_so(tmp_path: Path) -> None:
