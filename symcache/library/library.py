@@ -273,7 +273,7 @@ class Library:
         return None
 
     def open_stored(self, sha256: str) -> BinaryIO:
-        """Open a blob as it lies in the store: one zstd frame."""
+        """Open a blob as it lies in the store: zstd frames."""
         return self.store.open(blob_key(sha256))
 
     def read_blob(self, sha256: str, size: int) -> Iterator[bytes]:
