@@ -176,6 +176,19 @@ def test_raw_files_that_are_not_kept_are_said_not_to_be(library: Library, tmp_pa
         write_raw_cache(library, UUID(int=9), tmp_path / "raw")
 
 
+@pytest.mark.parametrize("headers", [b"head", b"begin"])  # one has a lower SHA-256 than the whole, one a higher
+def test_a_raw_file_is_the_whole_where_another_harvest_kept_its_headers_only(
+    library: Library, tmp_path: Path, headers: bytes
+) -> None:
+    for number, (content, partial) in enumerate([(headers, True), (b"whole file", False)]):
+        staged = harvest(tmp_path / str(number), [], raw=[("cache", 9, content)], source=str(number))
+        staged.cache_files = [replace(file, partial=partial) for file in staged.cache_files]
+        ingest(library, staged)
+    found = library.cache_file(UUID(int=9), "cache")
+    assert found
+    assert found.sha256 == hashlib.sha256(b"whole file").hexdigest()
+
+
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib")
     staged.manifest.append(ManifestEntry(path="/usr/lib/libgone.dylib", arch="x86_64", uuid=UUID(int=5)))
