@@ -1,4 +1,4 @@
-"""Names of functions as their source has them: C++, Swift and Rust, of what compilers made of these.
+"""Demangling: C++, Swift and Rust function names as the source writes them.
 
 Swift names are short, as in Apple's crash reports: without modules and types. The mangled name tells the rest.
 """
@@ -16,11 +16,11 @@ _SWIFT = re.compile(r"_?\$|_{1,2}T0")
 _MAX_NAME = 8192
 """Characters; the longest names of real programs have some thousand."""
 _SHORT_NAME = 512
-"""Characters; of longer ones none is remembered, so that all that is has a bound."""
+"""Characters; longer names are not cached, which bounds what the cache takes."""
 
 
 def demangle(name: str) -> str:
-    """Return what a mangled name stands for; a name that is none, or that nobody can read, as it is."""
+    """Return the demangled name; one that is not mangled, or that cannot be read, is returned as it is."""
     if len(name) > _MAX_NAME or not _MANGLED.match(name):
         return name
     return _remembered(name) if len(name) <= _SHORT_NAME else _demangle(name)

@@ -45,7 +45,7 @@ def atomic_write(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iter
 
 
 def atomic_write_bytes(target: Path, data: bytes) -> None:
-    """As `atomic_write`, for content at hand that is for the user alone (mode 0600); hundreds of small files in a row.
+    """As `atomic_write`, for bytes in memory and the user alone (mode 0600); cheap enough for hundreds of files.
 
     Raises OSError.
     """
@@ -91,5 +91,5 @@ def is_named(path: Path, descriptor: int, *, follow_symlinks: bool = True) -> bo
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return a path, or of the folders that it lies in the nearest one that is there: on its disk, with its rights."""
+    """Return a path if it exists, else its nearest parent that does: on the same disk, with the rights that count."""
     return next(p for p in (path, *path.absolute().parents) if p.exists())

@@ -24,6 +24,7 @@ _TRIES = 3
 """How often it is tried to write to a full disk, after removing files: others fill it, too."""
 _LEAST = 64 << 20
 """Bytes that are removed then at least."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _TOUCH_SECONDS = 60.0
 _LOCK = ".lock-"
 
@@ -71,11 +72,12 @@ class LruFolder:
                 except OSError as error:
                     if attempt == _TRIES - 1:
                         raise
-                    full = error.errno in {errno.ENOSPC, errno.EDQUOT} and self.free(max(size, _LEAST))
+                    full = error.errno in _FULL and self.free(max(size, _LEAST))
                     if not full and not isinstance(error, FileNotFoundError):  # that is a folder which somebody deletes
                         raise
         except OSError as error:
-            raise StorageError(f"{path.parent}: {error.strerror or error}", hint="free some space") from error
+            hint = "free some space" if error.errno in _FULL else "check its permissions, and the disk"
+            raise StorageError(f"{path.parent}: {error.strerror or error}", hint=hint) from error
         self._count(size)
 
     def _count(self, size: int) -> None:
@@ -101,11 +103,13 @@ class LruFolder:
     def _files(self) -> list[tuple[float, int, str]]:
         """Return (time of last use, size, path) of every file."""
         files: list[tuple[float, int, str]] = []
+        latest = time.time() + _STALE_SECONDS  # later ones were left by a clock that was wrong, and tell nothing
         for folder in _entries(self._folder):
             for entry in _entries(folder.path):
                 with contextlib.suppress(OSError):
                     status = entry.stat()
-                    files.append((_used(status), status.st_size, entry.path))
+                    used = _used(status)
+                    files.append((used if used < latest else 0.0, status.st_size, entry.path))
         return files
 
     def _remove(self, files: list[tuple[float, int, str]], wanted: int) -> int:

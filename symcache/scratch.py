@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process: those of one that was killed go with the next that needs any."""
+"""Temporary folders that do not outlive their process: what a killed one left, the next to make a folder removes."""
 
 from __future__ import annotations
 

@@ -107,6 +107,15 @@ def test_an_error_that_no_removal_mends_is_told(tmp_path: Path) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     kept = _put(tmp_path, "a/kept", 100, HOUR)
-    with pytest.raises(StorageError, match="Permission denied"):
+    with pytest.raises(StorageError, match="Permission denied") as raised:
         LruFolder(tmp_path, 1 << 40).write(tmp_path / "b" / "file", 1, fill)
     assert kept.exists()
+    assert "permissions" in raised.value.hint
+
+
+def test_what_a_wrong_clock_has_left_goes_first(tmp_path: Path) -> None:
+    """Else the cache would be full of it until its time comes, and lose all that is used."""
+    _put(tmp_path, "a/left", 100, -365 * 24 * HOUR)
+    _put(tmp_path, "a/used", 100, HOUR)
+    assert LruFolder(tmp_path, 100).evict() == 100
+    assert _names(tmp_path) == {"a/used"}

@@ -80,7 +80,7 @@ class Browse(Lookup):
         """
         column = "path" if "/" in text else "name"
         if any(c in text for c in "*?["):
-            meant: tuple[str, Sequence[str]] = f"lower({column}) GLOB ?", [text.lower()]
+            meant: tuple[str, Sequence[str]] = f"lower({column}) GLOB lower(?)", [text]
         elif words := text.split():
             meant = _has_all(column, words)
         else:

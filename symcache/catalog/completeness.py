@@ -68,7 +68,7 @@ class Completeness(CatalogFile):
         )
 
     def missing_images(self, uuids: Collection[UUID]) -> dict[UUID, MissingImage]:
-        """Return those of `uuids` that a harvest lists and nothing was stored for; of several builds, the last."""
+        """Return those of `uuids` that a harvest lists and nothing was stored for; of several builds, the newest."""
         found: dict[UUID, MissingImage] = {}
         for marks, part in in_parts(uuids):
             for uuid, build, path in self._all(
@@ -78,19 +78,20 @@ class Completeness(CatalogFile):
                 "  SELECT 1 FROM objects o JOIN layouts k ON k.id = o.layout JOIN records x ON x.id = o.record"
                 "  WHERE o.path = m.path AND o.uuid = m.uuid AND k.kind = l.kind AND k.arch = l.arch"
                 "  AND k.cache_uuid = l.cache_uuid AND x.live AND x.build IS r.build AND x.system = r.system)"
-                " ORDER BY r.build DESC",
+                " ORDER BY r.release_order DESC, p.path",
                 part,
             ):
                 found.setdefault(UUID(bytes=uuid), MissingImage(build or "", path))
         return found
 
     def builds_of_caches(self, caches: Collection[UUID]) -> dict[UUID, str]:
-        """Return the build of each of these shared caches that a harvest knows; of several builds, the last."""
+        """Return the build of each of these shared caches that a harvest knows; of several builds, the newest."""
         found: dict[UUID, str] = {}
         for marks, part in in_parts(caches):
             rows = self._all(
-                "SELECT DISTINCT l.cache_uuid, r.build FROM manifest_entries m JOIN layouts l ON l.id = m.layout"  # noqa: S608
-                f" JOIN records r ON r.id = m.record WHERE l.cache_uuid IN ({marks}) AND r.live ORDER BY r.build",
+                "SELECT l.cache_uuid, r.build FROM manifest_entries m JOIN layouts l ON l.id = m.layout"  # noqa: S608
+                f" JOIN records r ON r.id = m.record WHERE l.cache_uuid IN ({marks}) AND r.live"
+                " GROUP BY l.cache_uuid, r.id ORDER BY r.release_order",
                 part,
             )
             found |= {UUID(bytes=cache): build or "" for cache, build in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import shutil
 import sqlite3
@@ -221,13 +222,13 @@ def refusal(path: Path | None, error: BaseException, otherwise: str = REBUILD) -
     """Return the error that says what SQLite refuses about a catalog, and what to do about it: `otherwise` last."""
     # The low byte is the result code, whatever the extended one says beside.
     code, text, hint = getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error), otherwise
-    if code in _DISK or isinstance(error, OSError):
+    if code in _PERMISSIONS or isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        hint = "check the permissions of this file and its folder"
+    elif code in _DISK or isinstance(error, OSError):
         hint = "free some space on its disk, or see what is wrong with that, and run the same command again"
         with contextlib.suppress(OSError):
             if path is not None and shutil.disk_usage(path.parent).free < _LEAST_ROOM:
                 text = f"the disk is full ({text})"
-    elif code in _PERMISSIONS:
-        hint = "check the permissions of this file and its folder"
     elif code in _OTHERS:
         hint = "another process has kept it for a minute: see which, and run the same command again"
     return StorageError(f"catalog {path or ''}: {text}", hint=hint)

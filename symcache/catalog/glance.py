@@ -53,6 +53,10 @@ class Glance(CatalogFile):
         What raw files are kept of tells which caches a harvest has. Where none are kept, or before macOS 11, when much
         lay outside of caches, it is looked for in what the harvest lists, which takes ten times as long.
         """
+        with self.one_moment():  # as in `Releases.releases`
+            return self._glance()
+
+    def _glance(self) -> dict[ReleaseId, GlancedRelease]:
         found: dict[ReleaseId, GlancedRelease] = defaultdict(GlancedRelease)
         records: dict[ReleaseId, list[int]] = defaultdict(list)
         harvests: dict[int, GlancedRelease] = {}

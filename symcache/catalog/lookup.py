@@ -58,7 +58,7 @@ class Lookup(CatalogFile):
     def unbound(self, uuid: UUID, *, cache: UUID | None = None, build: str | None = None) -> list[Occurrence]:
         """Return those that may answer under any cache or build, since they lie in no cache, or belong to no release.
 
-        They say nothing of this one, so they are compared with all there is of the UUID, under other ones, too.
+        Their records say nothing of the one asked for, so trust is compared over all contents of the UUID.
         """
         return [
             o

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from symcache.catalog.file import CatalogFile
@@ -29,6 +29,19 @@ _COUNT_LISTED = (
 )
 
 
+class _Record(NamedTuple):
+    """A live harvest, as a row of `records`."""
+
+    id: int
+    sha256: str
+    product: str
+    version: str
+    extra: str
+    trust: int
+    sealed: int
+    images: int
+
+
 class Releases(CatalogFile):
     """Releases and their harvests."""
 
@@ -39,25 +52,36 @@ class Releases(CatalogFile):
 
     def releases(self) -> list[ReleaseRow]:
         """Return all releases, newest first."""
-        groups: dict[ReleaseId, list[tuple[Any, ...]]] = {}
+        with self.one_moment():  # the numbers of records are others once another process has folded the catalog anew
+            return self._releases()
+
+    def _releases(self) -> list[ReleaseRow]:
+        groups: dict[ReleaseId, list[_Record]] = {}
         for system, build, *row in self._all(
-            "SELECT system, build, build, product, version, extra, sealed, images, id, trust, sha256 FROM records"
+            "SELECT system, build, id, sha256, product, version, extra, trust, sealed, images FROM records"
             " WHERE live AND type = 'harvest' AND build IS NOT NULL"
             " ORDER BY release_order DESC, build, system, sha256"
         ):
-            groups.setdefault(ReleaseId(system, build), []).append(tuple(row))
+            groups.setdefault(ReleaseId(system, build), []).append(_Record(*row))
         systems = Counter(release.build for release in groups)
         result = []
-        for release, rows in groups.items():
-            ids = tuple(r[8] for r in rows)
+        for release, records in groups.items():
+            ids = tuple(record.sha256 for record in records)
             if ids not in self._counts:
-                harvests = [(r[6], bool(r[4])) for r in rows if r[7] == _HARVEST]
-                images = self._count_images(harvests, [r[6] for r in rows])
-                self._counts[ids] = self._count_uuids([r[6] for r in rows]) if len(rows) > 1 else rows[0][5], images
-            build, product, version, extra, *_ = rows[0]
-            sealed = any(r[4] for r in rows)
+                harvests = [(record.id, bool(record.sealed)) for record in records if record.trust == _HARVEST]
+                rows = [record.id for record in records]
+                uuids = self._count_uuids(rows) if len(rows) > 1 else records[0].images
+                self._counts[ids] = uuids, self._count_images(harvests, rows)
+            first, build = records[0], release.build
+            sealed = any(record.sealed for record in records)
             name = build if systems[build] == 1 else str(release)
-            result.append(ReleaseRow(product, version, extra, build, sealed, len(rows), *self._counts[ids], name))
+            result.append(
+                ReleaseRow(
+                    *(first.product, first.version, first.extra, build, sealed, len(records)),
+                    *self._counts[ids],
+                    name,
+                )
+            )
         return result
 
     def releases_named(self, name: str) -> list[ReleaseId]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from uuid import UUID
@@ -22,6 +25,8 @@ _MAX_UNPACKED = 64 << 30
 _MAX_RATIO = 1100
 """Deflate cannot compress better than about 1032 to 1: a member that claims more lies."""
 _CHUNK = 1 << 20
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises for damaged, encrypted and strange archives; ValueError, since names may be no UTF-8."""
 
 
 def stage_paths(paths: Sequence[Path], scratch: Path) -> Staged:
@@ -116,7 +121,11 @@ def _unpack(archive: Path, target: Path) -> None:
                         if left < 0:
                             raise IntegrityError(f"{archive}: member {member.filename!r} is larger than it claims")
                         out.write(chunk)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except _NO_ZIP as error:
         raise IntegrityError(f"{archive}: not a readable zip: {error}") from error
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise IntegrityError(f"{archive}: two members have one name: {error.filename}") from error
+    except OSError as error:
+        if error.errno not in {None, errno.EINVAL}:
+            raise
+        raise IntegrityError(f"{archive}: not a readable zip: {error}") from error  # bz2; a bad offset

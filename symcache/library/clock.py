@@ -1,4 +1,4 @@
-"""A clock that is turned while something goes by it: seen by the one that only ever goes on."""
+"""Noticing that the store's clock was set while a run relied on it, by the monotonic clock of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from symcache.store import Store
 __all__ = ["StoreClock"]
 
 _TOLERANCE = 60.0
-"""Seconds by which clocks may part in a day."""
+"""Seconds that the two clocks may drift apart during a run."""
 
 
 class StoreClock:

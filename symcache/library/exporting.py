@@ -162,12 +162,12 @@ def _listed(
 ) -> tuple[dict[str, set[tuple[str, UUID | None]]], dict[UUID, str]]:
     """Return what records list, by the architecture of cache or file; and that of each cache."""
     rows = [row for record in records for row in library.catalog.manifest_of(record.id) if row.uuid]
-    counted: dict[UUID, Counter[str]] = {}
+    archs_of: dict[UUID, Counter[str]] = {}
     for row in rows:
         if row.cache_uuid:
-            counted.setdefault(row.cache_uuid, Counter())[row.arch] += 1
+            archs_of.setdefault(row.cache_uuid, Counter())[row.arch] += 1
     # A cache of x86_64h holds plain x86_64 images, too.
-    archs = {c: "x86_64h" if "x86_64h" in n else n.most_common(1)[0][0] for c, n in counted.items()}
+    archs = {c: "x86_64h" if "x86_64h" in n else n.most_common(1)[0][0] for c, n in archs_of.items()}
     for record in records:
         files = library.catalog.cache_files_of_record(record.id)
         archs.update({f.cache_uuid: canonical_arch(f.arch) for f in files if f.cache_uuid})

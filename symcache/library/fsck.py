@@ -28,6 +28,7 @@ from symcache.store import (
     load_record,
     no_garbage_collection,
     parse_record,
+    unreadable_is_damaged,
 )
 
 __all__ = ["FsckCode", "FsckFinding", "FsckReport", "Subset", "fsck"]
@@ -231,12 +232,16 @@ def _check_snapshots(library: Library, report: FsckReport) -> None:
             continue
         digest = hashlib.sha256()
         try:
-            with library.store.open(key) as stored, zstandard.ZstdDecompressor().stream_reader(stored) as reader:
+            with (
+                unreadable_is_damaged(),
+                library.store.open(key) as stored,
+                zstandard.ZstdDecompressor().stream_reader(stored) as reader,
+            ):
                 while chunk := reader.read(1 << 20):
                     digest.update(chunk)
         except NotFoundError:
             continue
-        except zstandard.ZstdError:
+        except (zstandard.ZstdError, IntegrityError):
             digest.update(b"damaged")
         if digest.hexdigest() != match[3]:
             report.add(FsckCode.SNAPSHOT_DAMAGED, key, f"{key}: not what it was when it was stored")

@@ -266,14 +266,14 @@ class Library:
         return self.catalog.conflicts()
 
     def cache_file(self, cache_uuid: UUID, name: str) -> StoredCacheFile | None:
-        """Return one kept raw file of a shared cache, or None."""
-        for row in self.catalog.cache_files_of(cache_uuid):
+        """Return one kept raw file of a shared cache, or None; its headers and tables alone where no more is kept."""
+        for row in sorted(self.catalog.cache_files_of(cache_uuid), key=lambda row: row.partial):
             if row.name == name and (stat := self.store.stat(blob_key(row.sha256))):
                 return StoredCacheFile(name, row.sha256, row.size, stat.stored_size)
         return None
 
     def open_stored(self, sha256: str) -> BinaryIO:
-        """Open a blob as it lies in the store: one zstd frame."""
+        """Open a blob as it lies in the store: zstd frames."""
         return self.store.open(blob_key(sha256))
 
     def read_blob(self, sha256: str, size: int) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ A release that was collected like this has no manifest: it is served, but never 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ def stage_origin(root: Path) -> list[Staged]:
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder", hint="name the folder that holds uuidsources.txt")
+    root = root.resolve()  # lists name it by the folder that it lies in
     seen: set[Path] = set()
     result = []
     for tree, release in _release_trees(root):
@@ -113,13 +115,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _find(root: Path, name: str) -> Path | None:
     """Return the path that a list means: relative to the share, or to the folder that the share was mounted in.
 
-    The folder need not be called today what it was called then.
+    The folder need not be called today what it was called then. What leads out of it, or is no path, is not found.
     """
     tail = name.strip("/").partition("/")[2]
     for path in (root / name, root.parent / name, root / tail if tail else root / name):
-        resolved = path.resolve()
-        if path.exists() and (resolved.is_relative_to(root.resolve().parent)):
-            return path
+        with contextlib.suppress(OSError, ValueError):  # too long, or the bytes of some other file
+            resolved = path.resolve()
+            if path.exists() and resolved.is_relative_to(root.parent):
+                return path if path.is_relative_to(root.parent) else resolved
     return None
 
 

@@ -28,7 +28,7 @@ def write_raw_cache(library: Library, cache_uuid: UUID, folder: Path) -> Path:
     for row in rows:
         # Names come from records; only the last part counts, so none leads out of the folder.
         name = Path(row.name).name
-        if name and name not in names:
+        if name not in {"", ".."} and name not in names:
             names[name] = folder / name
             library.materialize(row.sha256, row.size, names[name])
     if not names:

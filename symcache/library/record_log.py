@@ -164,13 +164,13 @@ class RecordReader:
                     continue
                 holes = self._holes.setdefault(key.writer, set())
                 holes.update(range(last + 1, key.sequence))
+                holes.add(key.sequence)  # until it is folded: the store may be away, and is asked again
                 self._last[key.writer] = max(last, key.sequence)
                 try:
                     if loading is not None:
                         catalog.fold(str(key), *parse_record(self._store, key, *loading.result()), validator)
                 except (IntegrityError, NotFoundError) as error:
                     self.unreadable[str(key)] = str(error)
-                    holes.add(key.sequence)
                     continue
                 holes.discard(key.sequence)
                 self.unreadable.pop(str(key), None)

@@ -40,10 +40,8 @@ def start_from(store: Store, path: Path, identity: str, earlier: Path) -> None:
     """
     if path.exists():
         return
-    known = [(int(m[2]), m[3], m[0]) for key in store.list("snapshots/") if (m := SNAPSHOT_KEY.fullmatch(key))
-             and int(m[1]) == SCHEMA_VERSION]  # fmt: skip
     sources: list[Callable[[Path], None]] = [partial(copy_catalog, earlier)] if earlier.exists() else []
-    sources += [partial(_download, store, key, sha256) for _, sha256, key in sorted(known, reverse=True)]
+    sources += [partial(_download, store, key, sha256) for _, sha256, key in _of_this_schema(store)]
     for write_to in sources:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = scratch_name(path)
@@ -56,10 +54,16 @@ def start_from(store: Store, path: Path, identity: str, earlier: Path) -> None:
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, path)
                 return
-        except (SymcacheError, zstandard.ZstdError):
+        except (SymcacheError, zstandard.ZstdError, OSError):  # OSError, too: some file systems have no hard links
             continue
         finally:
             remove_database(temporary)
+
+
+def _of_this_schema(store: Store) -> list[tuple[int, str, str]]:
+    """Return (number of records, SHA-256, key) of the snapshots that this program can start from, largest first."""
+    found = (match for key in store.list("snapshots/") if (match := SNAPSHOT_KEY.fullmatch(key)))
+    return sorted(((int(m[2]), m[3], m[0]) for m in found if int(m[1]) == SCHEMA_VERSION), reverse=True)
 
 
 def _download(store: Store, key: str, sha256: str, target: Path) -> None:
@@ -101,8 +105,8 @@ def _compressed(file: Path) -> Iterator[bytes]:
 def write_if_due(store: Store, catalog: Catalog) -> None:
     """Store a snapshot when many records have come since the last, where a new machine would have to download them."""
     if store.location.startswith("s3://"):
-        known = [int(m[2]) for key in store.list("snapshots/") if (m := SNAPSHOT_KEY.fullmatch(key))]
-        if len(catalog.known_keys()) - max(known, default=0) >= _DUE:
+        known = max((count for count, _, _ in _of_this_schema(store)), default=0)
+        if len(catalog.known_keys()) - known >= _DUE:
             write(store, catalog)
 
 

@@ -39,7 +39,7 @@ class RestoredRecord:
     stored: int
     """Contents that are served again."""
     lost: list[str]
-    """What `gc` has deleted meanwhile, one sentence each: it is not in the new record."""
+    """What `gc` has deleted meanwhile, one sentence each: of this record, and harvests that are gone altogether."""
 
 
 def removals(library: Library) -> list[Removal]:
@@ -68,7 +68,17 @@ def undo_removal(library: Library, what: str) -> list[RestoredRecord]:
     if len({r.tombstone for r in chosen}) > 1:
         several = ", ".join(f"{r.record[:12]} (removed {r.removed[:19]})" for r in chosen[-_LISTED:])
         raise UsageError(f"{what}: was removed more than once", hint=f"name the record that is meant: {several}")
-    return [_restore(library, removal) for removal in chosen]
+    restored: list[RestoredRecord] = []
+    gone: list[tuple[Removal, NotFoundError]] = []
+    for removal in chosen:
+        try:
+            restored.append(_restore(library, removal))
+        except NotFoundError as error:
+            gone.append((removal, error))
+    if not restored:
+        raise gone[0][1]
+    restored[-1].lost.extend(f"the harvest of {removal.source}: {error}" for removal, error in gone)
+    return restored
 
 
 def _restore(library: Library, removal: Removal) -> RestoredRecord:

@@ -62,7 +62,7 @@ def catalog_path(store: Store, identity: str) -> Path:
     if isinstance(store, LocalStore) and os.access(store.root, os.W_OK) and not _on_network(store.root):
         return store.root / "catalog.db"
     where = str(store.root.resolve()) if isinstance(store, LocalStore) else store.location
-    name = hashlib.sha256((f"{identity} {where}" if identity else where).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(f"{identity} {where}" if identity else where)).hexdigest()[:16]
     return platformdirs.user_cache_path("symcache") / "catalogs" / f"{name}.db"
 
 
@@ -70,15 +70,16 @@ def _on_network(path: Path) -> bool:
     """Return whether `path` lies on a file system that other machines may write to, as far as that can be told."""
     resolved = path.resolve()
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return resolved.is_relative_to("/Volumes") or resolved.is_relative_to("/Network")  # macOS mounts shares there
     best, kind = Path("/"), ""
-    for line in mounts:
+    for line in mounts.strip("\n").split("\n"):
         fields, _, rest = line.partition(" - ")
-        point = Path(fields.split()[4].encode().decode("unicode_escape"))
+        # Blanks, line ends and backslashes are octal escapes (show_mountinfo in the kernel's fs/proc_namespace.c).
+        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields.split(" ")[4]))
         if resolved.is_relative_to(point) and len(point.parts) >= len(best.parts):
-            best, kind = point, rest.split()[0]
+            best, kind = point, rest.split(" ")[0]
     return kind in _NETWORK
 
 

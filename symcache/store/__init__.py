@@ -11,7 +11,7 @@ from symcache.store.base import (
     blob_key,
     last_sequence,
 )
-from symcache.store.blobs import BlobReader, decode_to, decoded, frame_sizes
+from symcache.store.blobs import BlobReader, decode_to, decoded, frame_sizes, unreadable_is_damaged
 from symcache.store.library_id import make_library_id, read_library_id
 from symcache.store.local import LocalStore
 from symcache.store.opening import open_store
@@ -57,5 +57,6 @@ __all__ = [
     "put_pieces",
     "read_library_id",
     "read_record",
+    "unreadable_is_damaged",
     "write_record",
 ]

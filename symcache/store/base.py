@@ -1,16 +1,17 @@
 """What a back end of the store has to do. Keys are relative POSIX paths; objects are created once and never changed.
 
-===========================================  ====================================================
-key                                          content
-===========================================  ====================================================
-``blobs/ab/abcd….zst``                       one zstd frame; named by the SHA-256 of what is in it
-``records/<writer>/<sequence>.json.zst``     one record; the sequences of a writer have no gaps
-``snapshots/v<schema>-<count>-<sha256>.db.zst``  a catalog of `count` records, to start from
-``quarantine/…``                             damaged objects under the names they had
-``symcache-library.json``                    marks the place as a library; never changed
-``symcache-library-id.json``                 which library it is; see `library_id`
-``sync/…``, ``uses/…``                       what was tried to harvest, what was asked for; see `symcache.library`
-===========================================  ====================================================
+================================================  ==================================================
+key                                               content
+================================================  ==================================================
+``blobs/ab/abcd….zst``                            zstd frames; named by the SHA-256 of what is in them
+``records/<writer>/<sequence>.json.zst``          one record; the sequences of a writer have no gaps
+``snapshots/v<schema>-<count>-<sha256>.db.zst``   a catalog of `count` records, to start from
+``quarantine/…``                                  damaged objects under the names they had
+``symcache-library.json``                         marks the place as a library; never changed
+``symcache-library-id.json``                      which library it is; see `library_id`
+``sync/…``                                        what was tried to harvest; see `symcache.library.sync_log`
+``uses/…``                                        what was asked for on which day; see `symcache.library.uses`
+================================================  ==================================================
 """
 
 from __future__ import annotations

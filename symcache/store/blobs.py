@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from symcache.errors import IntegrityError
 from symcache.files import atomic_write
 from symcache.store.base import Store, blob_key
 
-__all__ = ["BlobReader", "decode_to", "decoded", "frame_sizes"]
+__all__ = ["BlobReader", "decode_to", "decoded", "frame_sizes", "unreadable_is_damaged"]
 
 _CHUNK = 1 << 20
 _SKIPPABLE = 0x184D_2A50
@@ -53,10 +55,25 @@ class BlobReader:
             )
 
 
+@contextlib.contextmanager
+def unreadable_is_damaged() -> Iterator[None]:
+    """Raise IntegrityError where the disk cannot read what it holds (EIO); any other error passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise IntegrityError(f"cannot be read: {error.strerror}") from error
+
+
 def decoded(stored: BinaryIO) -> Iterator[bytes]:
     """Yield what the zstd frames of a blob decode to, in chunks of at most 1 MiB. Raises IntegrityError."""
+    decompressor = zstandard.ZstdDecompressor()
     try:
-        with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True, closefd=False) as reader:
+        with (
+            unreadable_is_damaged(),
+            decompressor.stream_reader(stored, read_across_frames=True, closefd=False) as reader,
+        ):
             while chunk := reader.read(_CHUNK):
                 yield chunk
     except zstandard.ZstdError as error:
@@ -65,6 +82,7 @@ def decoded(stored: BinaryIO) -> Iterator[bytes]:
     frame_sizes(stored)
 
 
+@unreadable_is_damaged()
 def frame_sizes(stored: BinaryIO) -> tuple[int, int]:
     """Return (size of the content, bytes of frames) of the zstd frames that `stored` consists of, by their headers.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -64,9 +65,14 @@ class Bucket:
     def _request(self, key: str, request: Callable[[int], T]) -> T:
         try:
             return self._outage.outlast(request)
-        except FileNotFoundError:
-            raise NotFoundError(f"{self.location}: {key} is not there", hint="run `symcache fsck`") from None
         except (BaseError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # this machine's own: the store's have none
+                raise StorageError(
+                    f"{self.location}: {key}: {error.strerror or error}, on this machine",
+                    hint=f"free space or mend permissions in {tempfile.gettempdir()}, then run the same command again",
+                ) from error
+            if isinstance(error, FileNotFoundError):
+                raise NotFoundError(f"{self.location}: {key} is not there", hint="run `symcache fsck`") from None
             if "NoSuchBucket" in str(error):
                 raise StorageError(
                     f"{self.location}: there is no such bucket", hint="make it, or check its name and AWS_ENDPOINT_URL"

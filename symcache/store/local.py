@@ -25,6 +25,8 @@ from symcache.store.base import BLOB_KEY, MARKER, BlobStat, blob_key
 __all__ = ["LocalStore"]
 
 _FORMAT = 1
+_CONDEMNED = "condemned-"
+"""Begins the name, in the folder of temporary files, of a blob that is being deleted."""
 
 
 def _sync_folder(path: Path) -> None:
@@ -36,6 +38,32 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _make_durable(path: Path) -> None:
+    """Make a file read-only, and have its content reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fchmod(descriptor, stat_module.S_IRUSR | stat_module.S_IRGRP | stat_module.S_IROTH)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _give_name(source: Path, target: Path) -> bool:
+    """Have `target` be a name of the file `source`, which may keep its own; return False if that name is taken."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # Some network and FAT file systems have no hard links: there, a rename after a look.
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+        if target.exists():
+            return False
+        source.rename(target)
+    return True
 
 
 def _is_locked(path: Path) -> bool:
@@ -116,23 +144,9 @@ class LocalStore:
                     if folder == self.root:
                         break
                 self._known_folders.add(target.parent)
-            descriptor = os.open(source, os.O_RDONLY)
-            try:
-                os.fchmod(descriptor, stat_module.S_IRUSR | stat_module.S_IRGRP | stat_module.S_IROTH)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            try:
-                os.link(source, target)
-            except FileExistsError:
+            _make_durable(source)
+            if not _give_name(source, target):
                 return False
-            except OSError as error:
-                # Some network and FAT file systems have no hard links: there, a rename after a look.
-                if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
-                    raise
-                if target.exists():
-                    return False
-                source.rename(target)
             _sync_folder(target.parent)
             return True
         except OSError as error:
@@ -149,7 +163,7 @@ class LocalStore:
         try:
             return self._path(key).open("rb")
         except FileNotFoundError:
-            raise NotFoundError(f"{self.location}: {key} is not there", hint="run `symcache verify`") from None
+            raise NotFoundError(f"{self.location}: {key} is not there", hint="run `symcache fsck`") from None
         except OSError as error:
             raise StorageError(f"{self.location}: cannot read {key}: {error.strerror or error}") from error
 
@@ -166,7 +180,16 @@ class LocalStore:
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys below the folder `prefix`."""
         top = str(self._path(prefix))
-        for folder, _, names in os.walk(top):
+
+        def refuse(error: OSError) -> None:
+            # What cannot be listed must not look empty: records that nobody sees keep no blob from being deleted.
+            if not isinstance(error, FileNotFoundError):
+                raise StorageError(
+                    f"{self.location}: cannot list {error.filename}: {error.strerror or error}",
+                    hint="see that it can be read, then run the same command again",
+                ) from error
+
+        for folder, _, names in os.walk(top, onerror=refuse):
             relative = prefix.rstrip("/") + folder[len(top) :]
             for name in names:
                 yield f"{relative}/{name}"
@@ -201,8 +224,9 @@ class LocalStore:
             except PermissionError:  # another user's file: only its owner may do that, but a copy is as good
                 copy = self.scratch() / f"refresh-{uuid_module.uuid4().hex}"
                 shutil.copyfile(path, copy)
-                copy.chmod(0o444)
+                _make_durable(copy)
                 copy.replace(path)
+                _sync_folder(path.parent)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -212,17 +236,19 @@ class LocalStore:
     def delete_older(self, key: str, before: float) -> bool:
         """Take the file aside, look at its age, and delete it or put it back.
 
-        Whoever refreshes it comes either before the taking, and is seen, or after, and finds nothing to refresh.
+        Whoever refreshes it comes either before the taking, and is seen, or after, and finds nothing to refresh. A blob
+        that is taken aside has a name that `clean_scratch` knows it by; nothing else is worth putting back.
         """
-        path, aside = self._path(key), self.scratch() / f"condemned-{Path(key).name}"
+        path = self._path(key)
         try:
             if path.stat().st_mtime >= before:
                 return False
+            name = f"{_CONDEMNED}{path.name}" if BLOB_KEY.fullmatch(key) else f"deleted-{uuid_module.uuid4().hex}"
+            aside = self.scratch() / name
             path.rename(aside)
             if aside.stat().st_mtime >= before:
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, path)
-                aside.unlink()
+                _give_name(aside, path)
+                aside.unlink(missing_ok=True)
                 return False
             aside.unlink()
         except FileNotFoundError:
@@ -255,13 +281,16 @@ class LocalStore:
     def clean_scratch(self, before: float) -> int:
         """Remove old temporary files; a blob that a killed collection had taken aside goes back to its place."""
         count = 0
-        for path in list(self.scratch().iterdir()):
+        try:
+            paths = list(self.scratch().iterdir())
+        except OSError as error:
+            raise StorageError(f"{self.location}: cannot list tmp/: {error.strerror or error}") from error
+        for path in paths:
             try:
-                key = blob_key(path.name.removeprefix("condemned-").removesuffix(".zst"))
-                if path.name.startswith("condemned-") and BLOB_KEY.fullmatch(key):
-                    with contextlib.suppress(FileExistsError):
-                        os.link(path, self._path(key))
-                    path.unlink()
+                key = blob_key(path.name.removeprefix(_CONDEMNED).removesuffix(".zst"))
+                if path.name.startswith(_CONDEMNED) and BLOB_KEY.fullmatch(key):
+                    _give_name(path, self._path(key))
+                    path.unlink(missing_ok=True)
                 elif path.is_file() and path.stat().st_mtime < before and not _is_locked(path):
                     path.unlink()
                     count += 1

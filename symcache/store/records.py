@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from symcache.errors import IntegrityError
 from symcache.model import HarvestRecord, PreferenceRecord, Record, TombstoneRecord
 from symcache.store.base import RecordKey, Store, last_sequence
+from symcache.store.blobs import unreadable_is_damaged
 from symcache.store.writing import put_object
 
 __all__ = ["load_record", "no_garbage_collection", "parse_record", "read_record", "write_record"]
@@ -78,12 +79,12 @@ def load_record(store: Store, key: RecordKey) -> tuple[str, bytes]:
     data = bytearray()
     with store.open(str(key)) as stored:
         try:
-            with zstandard.ZstdDecompressor().stream_reader(stored) as reader:
+            with unreadable_is_damaged(), zstandard.ZstdDecompressor().stream_reader(stored) as reader:
                 while chunk := reader.read(_CHUNK):
                     data += chunk
                     if len(data) > _MAX_RECORD:
-                        raise IntegrityError(f"{name}: larger than {_MAX_RECORD} bytes")
-        except zstandard.ZstdError as error:
+                        raise IntegrityError(f"larger than {_MAX_RECORD} bytes")
+        except (zstandard.ZstdError, IntegrityError) as error:
             raise IntegrityError(f"{name}: damaged: {error}", hint="run `symcache fsck`") from error
     content = bytes(data)
     return hashlib.sha256(content).hexdigest(), content

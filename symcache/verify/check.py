@@ -174,7 +174,7 @@ class _Run:
         """Check each content once; say of every image that has a bad one what is wrong with it."""
         by_content: dict[int, list[Occurrence]] = {}
         for occurrence in stored:
-            by_content.setdefault(_identity(occurrence), []).append(occurrence)
+            by_content.setdefault(_identity(occurrence, cache is not None), []).append(occurrence)
         fresh = {k: v[0] for k, v in by_content.items() if k not in self.good and k not in self.bad}
         self._advance(len(by_content) - len(fresh), len(fresh) + later)
 
@@ -216,7 +216,7 @@ class _Run:
             self.progress(self.done, max(self.expected, self.done + left))
 
 
-def _identity(o: Occurrence) -> int:
-    """Return a hash of all that a check of this content depends on."""
+def _identity(o: Occurrence, compared: bool) -> int:
+    """Return a hash of all that a check of this content depends on; `compared` with its raw shared cache, or not."""
     cache: UUID | None = o.cache_uuid
-    return hash((o.sha256, o.size, o.uuid, o.kind, o.arch, o.extractor, cache, o.path if cache else ""))
+    return hash((o.sha256, o.size, o.uuid, o.kind, o.arch, o.extractor, cache, o.path if cache else "", compared))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
 import zstandard
@@ -13,7 +12,7 @@ from symcache.dyld import EXTRACTOR
 from symcache.errors import IntegrityError, MachOError, NotFoundError
 from symcache.library import Library
 from symcache.model import Kind, uuid_text
-from symcache.store import BlobReader, Store, blob_key, frame_sizes
+from symcache.store import BlobReader, Store, blob_key, frame_sizes, unreadable_is_damaged
 from symcache.verify.findings import FindingCode
 from symcache.verify.image_scan import ImageScan, Reference
 from symcache.verify.layout import HEADER_SIZE, Layout, Problem, commands_end, parse_layout
@@ -65,14 +64,12 @@ def check_content(
         return problems
     except ContentError as wrong:
         return [wrong.problem]
+    except MachOError as error:  # more load commands than are read
+        return [_malformed(content, error).problem]
     except NotFoundError:
         return [(FindingCode.BLOB_MISSING, f"its blob {content.sha256} is gone")]
     except IntegrityError as error:
         return [(FindingCode.DAMAGED, str(error))]
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return [(FindingCode.DAMAGED, f"its blob {content.sha256} cannot be read: {error.strerror}")]
 
 
 def _scan(store: Store, content: Content, reference: Reference | None) -> tuple[Layout, list[Problem]]:
@@ -107,24 +104,7 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
     """
     with store.open(blob_key(sha256)) as stored:
         try:
-            found = zstandard.frame_content_size(stored.read(_FRAME_HEADER))
-            # The many blocks of a raw cache are hopped over only where it lies in several frames.
-            if whole_commands or found != size:
-                stored.seek(0)
-                found, end = frame_sizes(stored)
-                length = stored.seek(0, os.SEEK_END)
-                if end != length:
-                    text = f"its blob {sha256} has {length} bytes where its frames have {end}"
-                    raise ContentError(FindingCode.DAMAGED, text)
-            if found != size:
-                text = f"its blob {sha256} holds {found} bytes where {size} were stored"
-                raise ContentError(FindingCode.WRONG_SIZE, text)
-            stored.seek(0)
-            with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True) as reader:
-                head = reader.read(amount)
-                more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
-                if more > 0:
-                    head += reader.read(more)
+            head = _read_head(stored, sha256, size, amount, whole_commands)
         except ContentError:
             raise
         except (zstandard.ZstdError, IntegrityError) as error:
@@ -132,6 +112,27 @@ def read_head(store: Store, sha256: str, size: int, amount: int, *, whole_comman
     if len(head) < min(amount, size):
         raise ContentError(FindingCode.DAMAGED, f"its blob {sha256} ends after {len(head)} of {size} bytes")
     return head
+
+
+@unreadable_is_damaged()
+def _read_head(stored: BinaryIO, sha256: str, size: int, amount: int, whole_commands: bool) -> bytes:
+    found = zstandard.frame_content_size(stored.read(_FRAME_HEADER))
+    # The many blocks of a raw cache are hopped over only where it lies in several frames.
+    if whole_commands or found != size:
+        stored.seek(0)
+        found, end = frame_sizes(stored)
+        length = stored.seek(0, os.SEEK_END)
+        if end != length:
+            text = f"its blob {sha256} has {length} bytes where its frames have {end}"
+            raise ContentError(FindingCode.DAMAGED, text)
+    if found != size:
+        text = f"its blob {sha256} holds {found} bytes where {size} were stored"
+        raise ContentError(FindingCode.WRONG_SIZE, text)
+    stored.seek(0)
+    with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True) as reader:
+        head = reader.read(amount)
+        more = commands_end(head[:HEADER_SIZE]) - len(head) if whole_commands else 0
+        return head + reader.read(more) if more > 0 else head
 
 
 def _check_head(content: Content, head: bytes) -> Layout:

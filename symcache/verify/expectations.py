@@ -199,15 +199,15 @@ class Expectations:
         """Return what a release should have, or None if no table says anything about it."""
         if self._nothing:
             return []
-        entries = [table.entry(product, version, build) for table in (shipped_table(), self._site)]
-        if not any(entries) and not self.archs:
+        entries = [e for table in (shipped_table(), self._site) if (e := table.entry(product, version, build))]
+        if not entries and not self.archs:
             return None
         required: dict[str, tuple[str, ...]] = {}
         optional: dict[str, tuple[str, ...]] = {}
         for entry in entries:  # family by family, the site's entry takes the place of the shipped one
-            for family in {*entry.expect, *entry.optional} if entry else ():
-                required[family] = entry.expect.get(family, ()) if entry else ()
-                optional[family] = entry.optional.get(family, ()) if entry else ()
+            for family in {*entry.expect, *entry.optional}:
+                required[family] = entry.expect.get(family, ())
+                optional[family] = entry.optional.get(family, ())
         if self.archs:
             # The system's caches, or before macOS 11 its files, of just these architectures.
             main = FILES if required.get(FILES) and not required.get(SYSTEM) else SYSTEM

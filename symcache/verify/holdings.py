@@ -128,18 +128,21 @@ class ReleaseHoldings:
 
 def gather(library: Library, release: ReleaseId) -> ReleaseHoldings | None:
     """Return what the library has of a release, or None if that is nothing."""
-    # What was added or pushed vouches for nothing.
-    records = [r for r in library.catalog.records_of(release) if r.trust is Trust.HARVEST]
+    catalog = library.catalog
+    stored: dict[ListedImage, list[Occurrence]] = {}
+    with catalog.one_moment():  # another process may fold the catalog anew, and number its records differently
+        # What was added or pushed vouches for nothing.
+        records = [r for r in catalog.records_of(release) if r.trust is Trust.HARVEST]
+        manifests = {r.id: {_key(row) for row in catalog.manifest_of(r.id)} for r in records}
+        raws = {r.id: catalog.cache_files_of_record(r.id) for r in records}
+        keys = {r.id: catalog.first_key_of(r.id) for r in records}
+        for record in records:
+            for occurrence in catalog.objects_of(record.id):
+                stored.setdefault(ListedImage.of(occurrence), []).append(occurrence)
     if not records:
         return None
-    manifests = {r.id: {_key(row) for row in library.catalog.manifest_of(r.id)} for r in records}
-    raws = {r.id: library.catalog.cache_files_of_record(r.id) for r in records}
-    sealed = {r.id: _provenance(library, r) for r in records if r.sealed}
-    parts = {r.id: _provenance(library, r).lacks for r in records if not r.sealed and not r.problems}
-    stored: dict[ListedImage, list[Occurrence]] = {}
-    for record in records:
-        for occurrence in library.catalog.objects_of(record.id):
-            stored.setdefault(ListedImage.of(occurrence), []).append(occurrence)
+    sealed = {r.id: _provenance(library, keys[r.id]) for r in records if r.sealed}
+    parts = {r.id: _provenance(library, keys[r.id]).lacks for r in records if not r.sealed and not r.problems}
     return ReleaseHoldings(
         release,
         records[-1].version,
@@ -153,9 +156,9 @@ def gather(library: Library, release: ReleaseId) -> ReleaseHoldings | None:
     )
 
 
-def _provenance(library: Library, record: HarvestRow) -> Provenance:
+def _provenance(library: Library, place: str) -> Provenance:
     """Read it from the record itself: it is in no catalog. Of one that cannot be read, nothing is known."""
-    key = RecordKey.parse(library.catalog.first_key_of(record.id))
+    key = RecordKey.parse(place)
     if key is None:
         return Provenance()
     try:

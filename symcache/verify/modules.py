@@ -124,7 +124,8 @@ def _likely_build(crash: CrashReport, held: dict[UUID, list[Holding]]) -> str:
 def _finding(uuid: UUID, sightings: Sequence[_Sighting], known: set[str]) -> Finding:
     first = sightings[0]
     names = list(dict.fromkeys(s.report.name for s in sightings))
-    where = ", ".join(names[:_SHOWN_DUMPS]) + (f" and {len(names) - _SHOWN_DUMPS} more" if len(names) > 3 else "")
+    rest = len(names) - _SHOWN_DUMPS
+    where = ", ".join(names[:_SHOWN_DUMPS]) + (f" and {rest} more" if rest > 0 else "")
     what = first.module.path or "a module"
     if first.report.build and first.report.build not in known:
         why, step = f"macOS {first.report.build} is not in the library", "harvest it"

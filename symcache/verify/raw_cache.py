@@ -33,6 +33,7 @@ from symcache.errors import IntegrityError, MachOError, NotFoundError, SharedCac
 from symcache.library import Library
 from symcache.macho import N
 from symcache.model import uuid_text
+from symcache.text import excerpt
 from symcache.verify.contents import ContentError, read_head
 from symcache.verify.findings import Finding, FindingCode
 from symcache.verify.holdings import RawFile, Unit
@@ -41,15 +42,22 @@ from symcache.verify.layout import HEADER_SIZE, commands_end, parse_layout
 
 __all__ = ["RawCache", "check_files", "materialised"]
 
+_LONGEST_NAME = 255
+"""Bytes of the name of a file: NAME_MAX."""
+
 
 def check_files(library: Library, build: str, unit: Unit) -> list[Finding]:
     """Hold the kept files of one cache against what its main file says, by their first bytes."""
     findings: list[Finding] = []
     headers: dict[str, bytes] = {}
     for raw in unit.kept:
+        if not _is_file_name(raw.name):
+            text = f"{excerpt(raw.name)!r} is no name of a file"
+            findings.append(_about(FindingCode.CACHE_UNREADABLE, build, unit, raw, text))
+            continue
         try:
             amount = HEAD_SIZE if is_main_name(raw.name) else MAX_HEADER
-            headers[raw.name] = read_head(library.store, raw.sha256, raw.size, amount)
+            headers.setdefault(raw.name, read_head(library.store, raw.sha256, raw.size, amount))
         except NotFoundError:
             findings.append(_about(FindingCode.BLOB_MISSING, build, unit, raw, f"its blob {raw.sha256} is gone"))
         except ContentError as error:
@@ -63,6 +71,11 @@ def check_files(library: Library, build: str, unit: Unit) -> list[Finding]:
         if main in headers:
             findings += _check_companions(build, unit, main, files, headers)
     return findings
+
+
+def _is_file_name(name: str) -> bool:
+    """Return whether a file can be called so in a folder. Names come from records, which anybody may have written."""
+    return name not in {"", ".", ".."} and not {"/", "\0"} & {*name} and len(name.encode()) <= _LONGEST_NAME
 
 
 def _check_companions(
@@ -117,7 +130,8 @@ def materialised(
                 hint="name another folder with --scratch, or use --level blobs",
             )
         written = _write(library, build, unit, folder, findings, pool)
-        main = next((raw for raw in sorted(written, key=lambda r: len(r.name)) if is_main_name(raw.name)), None)
+        there = (raw for raw in sorted(written, key=lambda r: len(r.name)) if (folder / raw.name).is_file())
+        main = next((raw for raw in there if is_main_name(raw.name)), None)
         if main is None:
             yield None
             return
@@ -151,7 +165,7 @@ def _write(
     known = {f.path for f in findings}
     places: dict[RawFile, Path] = {}
     for number, raw in enumerate(unit.kept):
-        if raw.path not in known:  # else found by its first bytes already
+        if raw.path not in known and _is_file_name(raw.name):  # else found by its first bytes already
             name = raw.name if folder / raw.name not in places.values() else f"another-{number}"
             places[raw] = folder / name
 

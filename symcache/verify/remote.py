@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from symcache.client import StoredImage, SymbolClient, get_document, split_token
 from symcache.client.wire import Coverage, Missing, Releases, Response
 from symcache.errors import NotFoundError, RemoteError
 from symcache.library import Library, several_releases
-from symcache.model import ReleaseId, canonical_product
+from symcache.model import Kind, ReleaseId, canonical_product
 from symcache.verify.expectations import Expectations
 from symcache.verify.findings import Finding, FindingCode, Level, ReleaseSummary, VerifyReport
 from symcache.verify.holdings import ListedImage, gather
@@ -29,14 +28,16 @@ _Model = TypeVar("_Model", bound=Response)
 
 
 def remote_holder(urls: Sequence[str], cache_dir: Path) -> Holder:
-    """Return the holder that several servers are together; each is sent what those before it lack."""
+    """Return the holder that several servers are together; each is asked for the binaries that those before it lack."""
 
     def holder(uuids: Sequence[UUID]) -> dict[UUID, list[Holding]]:
         found: dict[UUID, list[Holding]] = {}
         for url in urls:
-            with _client(url, cache_dir) as client:
-                for uuid, contents in _holdings(client, [u for u in uuids if u not in found]):
-                    found[uuid] = [Holding(c.build or "", c.cache_uuid, c.kind) for c in contents]
+            left = [u for u in uuids if not any(h.kind is Kind.EXECUTABLE for h in found.get(u, ()))]
+            with SymbolClient([url], cache_dir) as client:
+                for uuid, contents in _holdings(client, left):
+                    held = [Holding(c.build or "", c.cache_uuid, c.kind) for c in contents]
+                    found.setdefault(uuid, []).extend(held)
         return found
 
     return holder
@@ -68,7 +69,7 @@ def verify_against_library(
         report.releases.append(ReleaseSummary(build, release.version, len(expected), product=release.product))
         held: dict[UUID, list[StoredImage]] = {}
         for url in urls:
-            with _client(url, cache_dir) as client:
+            with SymbolClient([url], cache_dir) as client:
                 for uuid, contents in _holdings(client, list({k.uuid for k in expected if k.uuid})):
                     held.setdefault(uuid, []).extend(contents)
         report.add(
@@ -151,12 +152,6 @@ def remote_misses(urls: Sequence[str]) -> list[MissedRequest]:
         for url in urls
         for m in _get(url, "missing", Missing).missing
     ]
-
-
-@contextmanager
-def _client(url: str, cache_dir: Path) -> Iterator[SymbolClient]:
-    with SymbolClient([url], cache_dir) as client:
-        yield client
 
 
 def _holdings(client: SymbolClient, uuids: Sequence[UUID]) -> Iterator[tuple[UUID, list[StoredImage]]]:

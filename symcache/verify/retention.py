@@ -173,7 +173,7 @@ def _last_day(text: str) -> dt.date | None:
         year, month, day = (parts + [12, 31][len(parts) - 1 :])[:3]
         if len(parts) >= 3:
             return dt.date(year, month, day)
-        following = dt.date(year + month // 12, month % 12 + 1, 1)
-        return following - dt.timedelta(1)
-    except ValueError:
+        following = dt.date(year, month, 1) + dt.timedelta(31)  # some day of the next month
+        return following.replace(day=1) - dt.timedelta(1)
+    except (ValueError, OverflowError):
         return None

@@ -119,8 +119,8 @@ def _name(finding: Finding) -> str:
 
 
 def _counts(findings: Sequence[Finding]) -> str:
-    counted = Counter(f.code.value for f in findings)
-    return ", ".join(f"{count} {code}" for code, count in counted.most_common())
+    by_code = Counter(f.code.value for f in findings)
+    return ", ".join(f"{count} {code}" for code, count in by_code.most_common())
 
 
 def _xml(text: str) -> str:

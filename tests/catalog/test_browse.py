@@ -81,6 +81,12 @@ def test_a_part_of_a_name_in_any_case_finds_it_and_the_best_name_comes_first(
     assert [found.path for found in catalog.paths_like(words, 10)] == paths
 
 
+def test_letters_that_are_not_ascii_are_found_as_they_are() -> None:
+    catalog = _fold(_harvest("24E248", _entry("/usr/lib/libÉcran.dylib", 1, "1")))
+    assert [o.path for o in catalog.by_part("LIBÉ*", 10)] == ["/usr/lib/libÉcran.dylib"]
+    assert [o.path for o in catalog.by_part("LIBÉ", 10)] == ["/usr/lib/libÉcran.dylib"]
+
+
 def test_a_path_is_summed_up_over_all_releases(catalog: Catalog) -> None:
     (found,) = catalog.paths_like(["libSystem.B"], 10)
     assert (found.uuids, found.builds, found.newest) == (2, 2, "24E249")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from symcache.catalog import Catalog, release_order
+from symcache.catalog import Catalog, MissingImage, release_order
+from symcache.errors import StorageError
 from symcache.model import (
     CacheFile,
     HarvestRecord,
@@ -228,6 +232,7 @@ def test_readers_see_the_old_or_the_new_catalog_while_another_one_replaces_it(tm
 _CLOSE = """
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from symcache.catalog import Catalog
 from symcache.errors import StorageError
@@ -260,3 +265,45 @@ def test_a_catalog_is_closed_while_another_thread_asks(tmp_path: Path) -> None:
 
 def _many(count: int) -> list[HarvestRecord]:
     return [_record(f"13.{n}", f"22G{n}", "1", sha256=f"{n:064x}", cache_uuid=UUID(int=n + 1)) for n in range(count)]
+
+
+def test_of_several_builds_that_lack_an_image_or_have_a_cache_the_newest_is_named() -> None:
+    """By number, not by text."""
+    harvests = [_record("13.6", build, "1") for build in ("22G120", "22G90")]
+    catalog = _fold([h.model_copy(update={"objects": ()}) for h in harvests])
+    assert catalog.missing_images([U1]) == {U1: MissingImage("22G120", "/usr/lib/libz.dylib")}
+    assert catalog.builds_of_caches([CACHE_A]) == {CACHE_A: "22G120"}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_catalog_that_may_not_be_made_is_a_matter_of_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(StorageError, match=os.strerror(number)) as raised:
+        Catalog(tmp_path / "new" / "catalog.db")
+    assert "permissions" in raised.value.hint
+
+
+def test_releases_are_counted_right_while_another_process_folds_the_catalog_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which numbers the records otherwise."""
+    twice = [_record("13.6", "22G120", "1"), _record("13.6", "22G120", "2", uuid=U2)]
+    records = [*twice, _record("14.0", "23A1", "3", uuid=U2)]
+    reader, writer = Catalog(tmp_path / "catalog.db"), Catalog(tmp_path / "catalog.db")
+    for record in records:
+        reader.fold(record_id(record), record_id(record), record)
+    real = Catalog._count_uuids
+
+    def count(catalog: Catalog, numbers: Sequence[int]) -> int:
+        writer.replace_with(_fold(records[::-1]))
+        return real(catalog, numbers)
+
+    monkeypatch.setattr(Catalog, "_count_uuids", count)
+    assert [(r.build, r.images) for r in reader.releases()] == [("23A1", 1), ("22G120", 2)]
+    reader.close()
+    writer.close()

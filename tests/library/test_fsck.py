@@ -32,6 +32,7 @@ from symcache.model import Trust
 from symcache.store import RecordKey, blob_key
 from tests.library.hooked import Hooked
 from tests.library.images import Image, harvest
+from tests.store.test_local_store import BadSectors
 
 IMAGES = [Image(f"/usr/lib/{n}", n, size=5000) for n in range(1, 5)]
 
@@ -403,3 +404,19 @@ def test_a_listing_that_has_a_later_record_and_not_an_earlier_one_means_no_loss(
         store.scan = lambda prefix: iter(listed)  # type: ignore[method-assign]
         assert fsck(library).findings == []
         assert library.gaps() == []
+
+
+@pytest.mark.parametrize("read", [None, Subset()], ids=["by headers", "by reading"])
+def test_what_the_disk_cannot_read_is_a_finding_and_the_rest_is_looked_at(
+    filled: Library, monkeypatch: pytest.MonkeyPatch, read: Subset | None
+) -> None:
+    write_snapshot(filled.store, filled.catalog)
+    one, other = (blob_key(_blob(filled, uuid).stem) for uuid in (1, 2))
+    (snapshot,) = filled.store.list("snapshots/")
+    real = filled.store.open
+    monkeypatch.setattr(
+        filled.store, "open", lambda key: BadSectors(b"x") if key in {one, other, snapshot} else real(key)
+    )
+    found = fsck(filled, read=read).findings
+    assert {f.key for f in found} == {one, other, *([snapshot] if read else ())}
+    assert all("Input/output error" in f.message for f in found if f.code is FsckCode.BLOB_DAMAGED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -175,6 +176,19 @@ def test_raw_files_that_are_not_kept_are_said_not_to_be(library: Library, tmp_pa
         write_raw_cache(library, UUID(int=9), tmp_path / "raw")
 
 
+@pytest.mark.parametrize("headers", [b"head", b"begin"])  # one has a lower SHA-256 than the whole, one a higher
+def test_a_raw_file_is_the_whole_where_another_harvest_kept_its_headers_only(
+    library: Library, tmp_path: Path, headers: bytes
+) -> None:
+    for number, (content, partial) in enumerate([(headers, True), (b"whole file", False)]):
+        staged = harvest(tmp_path / str(number), [], raw=[("cache", 9, content)], source=str(number))
+        staged.cache_files = [replace(file, partial=partial) for file in staged.cache_files]
+        ingest(library, staged)
+    found = library.cache_file(UUID(int=9), "cache")
+    assert found
+    assert found.sha256 == hashlib.sha256(b"whole file").hexdigest()
+
+
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib")
     staged.manifest.append(ManifestEntry(path="/usr/lib/libgone.dylib", arch="x86_64", uuid=UUID(int=5)))
@@ -245,6 +259,40 @@ def test_a_zip_cannot_write_outside(tmp_path: Path, name: str) -> None:
         stage_paths([archive], tmp_path / "scratch" / "deep")
     assert not (tmp_path / "scratch" / "outside").exists()
     assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("packed", "place"), [(zipfile.ZIP_DEFLATED, 0), (zipfile.ZIP_BZIP2, 9), (zipfile.ZIP_LZMA, 9)]
+)
+def test_a_damaged_zip_is_said_to_be_one(tmp_path: Path, packed: int, place: int) -> None:
+    archive = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(archive, "w", packed) as zipped:
+        zipped.writestr("libanswer.dylib", random.Random(0).randbytes(3000))
+        start = zipped.infolist()[0].header_offset + 30 + len("libanswer.dylib") + place
+    data = bytearray(archive.read_bytes())
+    data[start : start + 200] = b"\xff" * 200
+    archive.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"damaged\.zip: not a readable zip"):
+        stage_paths([archive], tmp_path / "scratch")
+
+
+def test_a_zip_whose_names_are_no_text_is_said_to_be_damaged(tmp_path: Path) -> None:
+    archive = tmp_path / "names.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("ü", "data")
+    archive.write_bytes(archive.read_bytes().replace("ü".encode(), b"\xff\xff"))
+    with pytest.raises(IntegrityError, match=r"names\.zip: not a readable zip"):
+        stage_paths([archive], tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("inner", ["a/b", "a/b/c"])
+def test_a_zip_whose_members_lie_in_a_file_is_refused(tmp_path: Path, inner: str) -> None:
+    archive = tmp_path / "twice.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("a", "data")
+        zipped.writestr(inner, "data")
+    with pytest.raises(IntegrityError, match="two members have one name"):
+        stage_paths([archive], tmp_path / "scratch")
 
 
 def test_a_folder_without_binaries_is_said_so(tmp_path: Path) -> None:

@@ -112,3 +112,26 @@ def test_another_folder_is_said_to_be_none(tmp_path: Path) -> None:
         stage_origin(tmp_path)
     with pytest.raises(UsageError):
         stage_origin(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("named", ["x" * 5000, "symbolcache/a\0b", "\x7fELF\2\1\1\0\0\0"])
+def test_a_file_of_a_uuid_that_names_no_path_is_said_and_costs_nothing_else(share: Path, named: str) -> None:
+    _note(share, 60, named)
+    rest = stage_origin(share)[-1]
+    assert any("00000000003C: names" in p and "not there" in p for p in rest.problems)
+    assert {UUID(int=40), UUID(int=41)} <= {o.uuid for o in rest.objects}
+
+
+def test_a_share_may_be_named_by_a_relative_path_or_a_link(
+    share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(share / "elsewhere/libabsolute.dylib", 44)
+    _note(share, 44, str(share / "elsewhere/libabsolute.dylib"))
+    expected = [o.path for part in stage_origin(share) for o in part.objects]
+    assert "symbolcache/elsewhere/libabsolute.dylib" in expected
+    (tmp_path / "link").symlink_to(share)
+    monkeypatch.chdir(share)
+    for root in (Path(), Path("../symbolcache"), tmp_path / "link"):
+        parts = stage_origin(root)
+        assert [o.path for part in parts for o in part.objects] == expected
+        assert {part.source for part in parts} == {"import of symbolcache"}

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 import pytest
 
-from symcache.catalog import Catalog
-from symcache.errors import IncompleteError, NotFoundError, UsageError
+from symcache.catalog import SCHEMA_VERSION, Catalog
+from symcache.errors import IncompleteError, NotFoundError, StorageError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, gc, ingest, prefer, remove_build, write_snapshot
 from symcache.library.snapshots import start_from
 from symcache.model import HarvestRecord, Kind, Trust
-from symcache.store import RecordKey, blob_key, load_record, read_record
+from symcache.store import LocalStore, RecordKey, blob_key, load_record, put_object, read_record
 from tests.library.hooked import Hooked
 from tests.library.images import Image, harvest
 
@@ -472,6 +475,55 @@ def test_libraries_in_object_stores_get_a_snapshot_now_and_then(
     time.sleep(1.1)
     assert gc(anywhere, grace=0).leftovers == 1
     assert sorted(anywhere.store.list("snapshots/")) == known[1:]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["of a known writer", "of a new one"])
+def test_a_record_that_came_while_the_store_was_away_is_folded_once_it_is_back(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """By a process that goes on, as a server does."""
+    if known:
+        _put(local, tmp_path / "0", Image("/usr/lib/b", 2))
+    store = LocalStore(Path(local.store.location))
+    with Library(store, Catalog(tmp_path / "server.db")) as server:
+        (sha256,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+        real = store.open
+
+        def away(key: str) -> BinaryIO:
+            if key.startswith("records/"):
+                raise StorageError("away")
+            return real(key)
+
+        with monkeypatch.context() as patch, pytest.raises(StorageError, match="away"):
+            patch.setattr(store, "open", away)
+            server.refresh()
+        assert _served(server) is None
+        assert server.refresh()
+        assert _served(server) == sha256
+        assert not server.refresh()
+
+
+def test_a_snapshot_of_an_older_schema_makes_none_of_this_one_needless(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache.library.snapshots._DUE", 1)
+    monkeypatch.setattr(local.store, "location", "s3://as/if")
+    put_object(local.store, f"snapshots/v{SCHEMA_VERSION - 1}-{9:010d}-{'0' * 64}.db.zst", [b""])
+    _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    assert any(key.startswith(f"snapshots/v{SCHEMA_VERSION}-") for key in local.store.list("snapshots/"))
+
+
+def test_a_catalog_is_folded_where_no_snapshot_can_take_its_place(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and some network file systems have no hard links."""
+    (sha256,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    write_snapshot(local.store, local.catalog)
+    local.close()
+    Path(local.store.location, "catalog.db").unlink()
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no links")))
+    with Library.open(local.store.location) as again:
+        assert _served(again) == sha256
 
 
 def test_a_snapshot_that_is_damaged_or_knows_too_much_is_passed_over(local: Library, tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_the_lease_of_a_runner_that_was_killed_ends_and_it_notices_when_it_comes
     assert running.number == 2
 
 
+def test_a_lease_from_a_time_that_is_still_to_come_keeps_nobody_away(tmp_path: Path) -> None:
+    """The store's clock was ahead by a year, and was set right."""
+    clock = Clock()
+    log = SyncLog(DatedStore(tmp_path / "library", clock))
+    assert take(log, log.read(["26A428"])["26A428"])
+    clock.pass_by(-365 * 86400)
+    known = log.read(["26A428"])["26A428"]
+    assert known.running is None
+    assert take(log, known)
+
+
 def test_what_cannot_be_read_or_is_newer_says_nothing(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         log = SyncLog(library.store)

@@ -107,6 +107,19 @@ def test_what_was_collected_meanwhile_is_said(local: Library, tmp_path: Path) ->
         undo_removal(local, "22G120")
 
 
+def test_of_several_harvests_those_that_are_left_come_back(local: Library, tmp_path: Path) -> None:
+    ingest(local, harvest(tmp_path / "1", [A], source="one"))
+    ingest(local, harvest(tmp_path / "2", [B], source="two"))
+    ingest(local, harvest(tmp_path / "3", [B], build="23A1", version="14.0"))
+    remove_build(local, "22G120")
+    _age(Path(local.store.location), 100)
+    assert gc(local).deleted == 1
+    (restored,) = undo_removal(local, "22G120")
+    assert restored.stored == 1
+    assert restored.lost == ["the harvest of one: 22G120: `symcache gc` has deleted what was removed"]
+    assert (2, "22G120") in _served(local)
+
+
 @pytest.mark.parametrize("moment", ["delete_older blobs", "refresh blobs"])
 def test_beside_a_collection_nothing_is_promised_that_goes(tmp_path: Path, moment: str) -> None:
     """A collector that has decided to delete, and one that deletes between the look and the refreshing."""

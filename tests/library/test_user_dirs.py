@@ -10,7 +10,7 @@ import pytest
 
 from symcache.library import Library
 from symcache.library.user_dirs import catalog_path, writer_id
-from symcache.store import RecordKey
+from symcache.store import LocalStore, RecordKey
 
 MOUNTS = """\
 21 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
@@ -84,3 +84,12 @@ def test_without_a_home_a_writer_has_a_name_for_one_run(kept: Path) -> None:
     kept.parent.parent.mkdir(parents=True)
     kept.parent.write_text("not a folder")
     assert writer_id() != writer_id()
+
+
+@pytest.mark.parametrize("name", ["Bücher", "two\u2028lines\u00a0", "\udcff"])
+def test_a_share_is_known_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    share = tmp_path / name
+    (share / "library").mkdir(parents=True)
+    mounts, store = MOUNTS.format(share=share, kind="nfs4"), LocalStore(share / "library", create=True)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
+    assert not catalog_path(store, "").is_relative_to(share)

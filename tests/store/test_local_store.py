@@ -239,3 +239,110 @@ def test_new_folders_are_flushed_up_to_the_library(tmp_path: Path, monkeypatch: 
     flushed.clear()
     write_record(store, HarvestRecord(), "w")
     assert flushed == ["w"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that nobody sees would keep no blob from being collected."""
+    write_record(store, HarvestRecord(), "w")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.endswith("records/w"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError, match="records/w: Permission denied"):
+        list(store.list("records/"))
+    assert list(store.list("snapshots/")) == []
+
+
+def _kill_while_deleting(store: LocalStore, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        store.delete_older(key, float("inf"))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_blob_that_a_killed_collection_had_taken_aside_is_put_back(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:  # FAT, and some network file systems
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no links")))
+    sha256, size, _ = put_blob(store, _file(tmp_path, b"data"))
+    _kill_while_deleting(store, blob_key(sha256), monkeypatch)
+    assert store.stat(blob_key(sha256)) is None
+    store.clean_scratch(float("inf"))
+    decode_to(store, sha256, size, tmp_path / "copy")
+    assert list(store.list("tmp/")) == []
+
+
+def test_a_damaged_blob_does_not_come_back_from_quarantine(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next harvest would take it for stored."""
+    sha256, _, _ = put_blob(store, _file(tmp_path, b"data"))
+    _kill_while_deleting(store, store.quarantine(blob_key(sha256)), monkeypatch)
+    store.clean_scratch(float("inf"))
+    assert store.stat(blob_key(sha256)) is None
+    assert list(store.list("tmp/")) == []
+
+
+def test_a_library_that_may_not_be_written_to_is_said_by_what_cleans_it(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, _, _ = put_blob(store, _file(tmp_path, b"data"))
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    for clean in (lambda: store.delete_older(blob_key(sha256), float("inf")), lambda: store.clean_scratch(0.0)):
+        with pytest.raises(StorageError, match="Permission denied"):
+            clean()
+
+
+def test_a_copy_that_takes_the_place_of_another_users_blob_has_reached_the_disk(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power failure could take what was stored long ago."""
+    sha256, size, _ = put_blob(store, _file(tmp_path, b"data"))
+    path, events, real = store.root / blob_key(sha256), list[str](), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.partition("-")[0])
+        real(descriptor)
+
+    monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "not yours")))
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = path.stat().st_ino
+    assert store.refresh(blob_key(sha256))
+    assert path.stat().st_ino != before
+    assert events == ["refresh", sha256[:2]]
+    decode_to(store, sha256, size, tmp_path / "copy")
+
+
+class BadSectors(io.BytesIO):
+    """A file whose disk cannot read it."""
+
+    def read(self, *_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_the_disk_cannot_read_is_damaged(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, size, _ = put_blob(store, _file(tmp_path, b"data"))
+    key, _ = write_record(store, HarvestRecord(), "w")
+    monkeypatch.setattr(store, "open", lambda _: BadSectors(b"data"))
+    with pytest.raises(IntegrityError, match="Input/output error"):
+        decode_to(store, sha256, size, tmp_path / "copy")
+    with pytest.raises(IntegrityError, match="Input/output error"):
+        frame_sizes(BadSectors(b"data"))
+    with pytest.raises(IntegrityError, match=f"{key}.*Input/output error"):
+        read_record(store, key)

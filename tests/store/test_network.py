@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import ssl
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,3 +81,19 @@ def test_a_bucket_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(StorageError, match="there is no such bucket"):
             next(Bucket("s3://symbols/macos", 0).scan(""))
         server.shutdown()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOENT])
+def test_what_this_machine_cannot_keep_is_no_fault_of_the_store(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Also where the folder of temporary files is gone: the object is not."""
+    response = SimpleNamespace(meta={"size": 2}, stream=lambda **_: [b"ok"])
+    monkeypatch.setattr("symcache.store.bucket.obstore.get", lambda *_: response)
+
+    class Refusing(io.BytesIO):
+        def write(self, *_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(StorageError, match=f"{os.strerror(number)}, on this machine") as raised:
+        Bucket("s3://symbols", 0).download("key", Refusing())
+    assert tempfile.gettempdir() in raised.value.hint
+    assert "AWS" not in raised.value.hint

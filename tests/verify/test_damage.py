@@ -16,7 +16,7 @@ from symcache.dyld import SharedCache, is_cache_name
 from symcache.errors import StorageError
 from symcache.library import Library
 from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, Origin, Release, Trust
-from symcache.store import put_blob
+from symcache.store import put_blob, write_record
 from symcache.verify import FindingCode, Level, VerifyReport, verify
 from tests.verify.releases import (
     ALIAS,
@@ -648,3 +648,17 @@ def test_an_empty_library_and_an_absent_build_are_findings(tmp_path: Path) -> No
         assert [f.code for f in verify(library).findings] == [FindingCode.EMPTY_LIBRARY]
         report = verify(library, ["22G120"])
         assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "22G120")]
+
+
+def test_what_another_release_has_without_its_raw_cache_is_compared_all_the_same(workshop: Workshop) -> None:
+    expected = code_changed(workshop)
+    newer = Release(version="13.6.9", build="22G999")
+    with workshop.open() as library:
+        record = workshop.records()[BUILD].model_copy(update={"release": newer, "cache_files": ()})
+        write_record(library.store, record, "newer")
+        library.refresh()
+        report = verify(library, level=Level.BYTES)
+    assert report.builds == ["22G999", BUILD]
+    differing = [f for f in report.findings if f.code is FindingCode.TEXT_DIFFERS]
+    assert [(f.code.value, f.path, f.arch) for f in differing] == sorted(expected)
+    assert [f.build for f in differing] == [BUILD]

@@ -190,3 +190,9 @@ def test_a_policy_that_says_nothing_or_something_else_removes_nothing(
     assert result.exit_code == 2
     assert text in result.stderr
     assert len(library.releases()) == len(BUILDS)
+
+
+@pytest.mark.parametrize("released", ["9999999999", "2026-99", "-5", "soon"])
+def test_a_day_that_is_none_says_nothing(library: Library, released: str) -> None:
+    publish(library, "26B5086k", version="27.1 beta", kind="beta", released=released)
+    assert "was first harvested on 2026-09-20" in going(library, beta_days=60)["26B5086k"]
