@@ -143,7 +143,7 @@ class Fetcher:
                             return None
                         continue  # a server of another kind knows no pins: ask it without
                     if response.status == 429:
-                        await asyncio.sleep(retry_after(response.headers))
+                        await asyncio.sleep(retry_after(response.headers.get("Retry-After")))
                     if response.status >= 500 or response.status in {408, 429}:
                         raise _Retry(f"answers {response.status} {response.reason} for {request}")
                     if response.status in {401, 403}:

@@ -107,7 +107,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> byte
         with _deadline(connection.sock):
             connection.request("POST", target.path, body, headers)
             with connection.getresponse() as response:
-                _check_status(url, response.status, response.reason, dict(response.headers))
+                _check_status(url, response.status, response.reason, response.headers.get("Retry-After"))
                 data = response.read(limit + 1)
         if len(data) > limit:
             raise RemoteError(f"{url}: answers a look-up with more than {limit} bytes")
@@ -127,7 +127,7 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
             http_session(headers=headers, total_seconds=_ALL_SECONDS, limit_head=False) as session,
             session.post(f"{url}/api/v1/uuids", data=body, allow_redirects=False) as response,
         ):
-            _check_status(url, response.status, response.reason or "", response.headers)
+            _check_status(url, response.status, response.reason or "", response.headers.get("Retry-After"))
             return await read_body(response, limit, f"{url}: the answer to a look-up")
 
     try:
@@ -142,10 +142,11 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
         raise RemoteError(f"{url}: {error}", hint="check that the server is up") from error
 
 
-def _check_status(url: str, status: int, reason: str, headers: Mapping[str, str]) -> None:
+def _check_status(url: str, status: int, reason: str, wait: str | None) -> None:
+    """Raise what a response ends a look-up with, if it does; `wait` is its `Retry-After`."""
     if status == 429:
         busy = _BusyError(f"{url}: answers {status} {reason} to a look-up", hint="ask again later, or for less at once")
-        busy.seconds = retry_after(headers)
+        busy.seconds = retry_after(wait)
         raise busy
     if status != 200:
         hint = "put a token into the URL: https://any:TOKEN@host" if status in {401, 403} else ""

@@ -160,7 +160,7 @@ class _Push:
                         hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
                     )
                 if response.status == 429:
-                    await asyncio.sleep(retry_after(response.headers))
+                    await asyncio.sleep(retry_after(response.headers.get("Retry-After")))
                 if response.status >= 500 or response.status in {408, 409, 429}:
                     raise _Retry(f"{response.status} {response.reason}")
                 if response.status >= 400:
