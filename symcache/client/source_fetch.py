@@ -13,6 +13,7 @@ import tenacity
 from yarl import URL
 
 from symcache.client.body import read_body
+from symcache.client.jobs import RequestFailedError
 from symcache.client.local_cache import LocalCache
 from symcache.client.session import refused
 from symcache.client.sources import write_source
@@ -57,7 +58,8 @@ class SourceFetcher:
             if response.status in {401, 403}:
                 raise refused(url, response)
             if response.status >= 500 or response.status in {408, 429}:
-                raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
+                failed = RequestFailedError if response.status == 500 else RemoteError
+                raise failed(f"{url}: answers {response.status} {response.reason} for {request}")
             if response.status != 200:
                 return None
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
