@@ -27,12 +27,12 @@ from symcache.errors import IntegrityError, RemoteError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import MAX_SOURCE_NOTES
 
-__all__ = ["UnreachableError", "look_up_images"]
+__all__ = ["MAX_IMAGES", "UnreachableError", "look_up_images"]
 
 _MAX_RESPONSE, _MAX_OF_IMAGE = 256 << 20, 64 << 10
 """Bytes, in all and for each image."""
-_AT_MOST = 10_000
-"""Images in one call; the API allows no more."""
+MAX_IMAGES = 10_000
+"""In one call; the API allows no more."""
 _CONNECT_SECONDS, _READ_SECONDS, _ALL_SECONDS = 10.0, 90.0, 300.0
 """For the connection, without a byte, and for the whole response."""
 _TRIES = 5
@@ -47,8 +47,8 @@ def look_up_images(
 
     Raises RemoteError; UnreachableError where no other request would do better.
     """
-    if len(loads) > _AT_MOST:
-        raise RemoteError(f"{len(loads)} images in one look-up where {_AT_MOST} are allowed", hint="ask in parts")
+    if len(loads) > MAX_IMAGES:
+        raise RemoteError(f"{len(loads)} images in one look-up where {MAX_IMAGES} are allowed", hint="ask in parts")
     query: dict[str, object] = {
         "images": [
             {"uuid": uuid_text(u)} if address is None else {"uuid": uuid_text(u), "load_address": address}
