@@ -12,7 +12,6 @@ import platformdirs
 import typer
 
 from symcache.cli.common import (
-    byte_progress,
     complain,
     console,
     emit_json,
@@ -23,6 +22,7 @@ from symcache.cli.common import (
     show_images,
 )
 from symcache.cli.options import CacheBuildOption, JsonOption, LibraryOption
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import open_library
 from symcache.errors import EnvironmentFailure, IncompleteError, NotFoundError, SymcacheError, UsageError
 from symcache.kinds import uuid_text
@@ -120,7 +120,7 @@ class _Adding:
         from symcache.model import Trust
 
         for staged in self.parts:
-            with byte_progress("storing") as bar:
+            with byte_progress() as bar:
                 task = bar.add_task("storing", total=None)
                 result = ingest(library, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
             self.records.append((staged, result))

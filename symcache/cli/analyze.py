@@ -14,7 +14,7 @@ from uuid import UUID
 
 import typer
 
-from symcache.cli.common import complain, count_progress, error_of, errors_to_exit, existing_dump, state
+from symcache.cli.common import complain, error_of, errors_to_exit, existing_dump, state
 from symcache.cli.dumps import (
     AllModulesOption,
     FetchBar,
@@ -28,6 +28,7 @@ from symcache.cli.dumps import (
     warn,
 )
 from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
+from symcache.cli.progress import count_progress
 from symcache.cli.settings import binary_sources, names_folder
 from symcache.dump import Limits
 from symcache.errors import SymcacheError

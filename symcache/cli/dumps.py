@@ -18,11 +18,11 @@ from symcache.cli.common import (
     existing_dump,
     existing_path,
     out,
-    percent_progress,
     plain,
     state,
 )
 from symcache.cli.options import BuildOption, CacheOption, LibraryOption, ServerOption
+from symcache.cli.progress import percent_progress
 from symcache.cli.settings import binary_sources, lldb_memory
 from symcache.confined import machine_memory, unconfined_parts
 from symcache.dump import Limits, LldbProcess, Mode

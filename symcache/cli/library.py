@@ -12,7 +12,15 @@ import typer
 from rich.filesize import decimal
 
 import symcache.verify as completeness  # most of it is imported by those who need it
-from symcache.cli.common import Table, byte_progress, console, emit_json, errors_to_exit, fail, out, plain
+from symcache.cli.common import (
+    Table,
+    console,
+    emit_json,
+    errors_to_exit,
+    fail,
+    out,
+    plain,
+)
 from symcache.cli.options import (
     ArchOption,
     BuildOption,
@@ -22,6 +30,7 @@ from symcache.cli.options import (
     LibraryOption,
     ServerOption,
 )
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import cache_dir, library_location, open_library, path_setting, server_urls
 from symcache.errors import NotFoundError, UsageError
 from symcache.files import atomic_write
@@ -182,7 +191,7 @@ def get(
         path = None if (server and not library) else _from_library(requests, library, output, urls)
         if path is None and urls:
             request = requests[0]
-            with SymbolClient(urls, cache_dir()) as client, byte_progress("fetching") as bar:
+            with SymbolClient(urls, cache_dir()) as client, byte_progress() as bar:
                 task = bar.add_task("fetching", total=None)
                 found = client.fetch_many([request], lambda done, total: bar.update(task, completed=done, total=total))
             fetched = found.get(request)

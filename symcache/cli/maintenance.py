@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
-from symcache.cli.common import Table, console, count_progress, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import Table, console, emit_json, errors_to_exit, out, plain
 from symcache.cli.completion import complete_builds
 from symcache.cli.options import JsonOption, LibraryOption
+from symcache.cli.progress import count_progress
 from symcache.cli.settings import library_location, open_library
 from symcache.errors import IncompleteError, StorageError, UsageError
 from symcache.kinds import uuid_text

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import Table, byte_progress, emit_json, errors_to_exit, name_some, out, plain, show_images
+from symcache.cli.common import Table, emit_json, errors_to_exit, name_some, out, plain, show_images
 from symcache.cli.help import Application
 from symcache.cli.options import JsonOption, ServerOption
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import server_urls
 from symcache.errors import UsageError
 from symcache.kinds import uuid_text
@@ -58,7 +59,7 @@ def push_paths(
         ]
         if not files:
             raise UsageError(f"{', '.join(map(str, paths))}: no Mach-O file with a UUID in there")
-        with byte_progress("sending") as bar:
+        with byte_progress() as bar:
             task = bar.add_task("sending", total=None)
             added, known = push(urls[0], files, lambda done, total: bar.update(task, completed=done, total=total))
         images = [

@@ -16,7 +16,7 @@ import typer
 from rich.filesize import decimal
 
 from symcache.cli import junit
-from symcache.cli.common import byte_progress, console, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.common import console, emit_json, errors_to_exit, name_some, out, plain
 from symcache.cli.completion import complete_builds
 from symcache.cli.options import (
     JsonOption,
@@ -27,6 +27,7 @@ from symcache.cli.options import (
     TagOption,
     TrustOption,
 )
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import library_location, open_library, path_setting
 from symcache.errors import NotFoundError, SymcacheError, UsageError
 from symcache.kinds import MACOS
@@ -200,8 +201,8 @@ class _Harvester:
         if candidate.firmware is None:
             return self._harvest(candidate.source, candidate.source, lost)
         try:
-            with byte_progress(f"downloading {build.build}") as bar:
-                task = bar.add_task("", total=candidate.firmware.size)
+            with byte_progress() as bar:
+                task = bar.add_task(f"downloading {plain(build.build)}", total=candidate.firmware.size)
                 console.print(f"{plain(build.build)}: downloading {decimal(candidate.firmware.size)}")
 
                 def advance(done: int, total: int) -> None:

@@ -13,7 +13,6 @@ import symcache.verify as completeness  # most of it is imported by those who ne
 from symcache.cli.common import (
     Table,
     console,
-    count_progress,
     emit_json,
     errors_to_exit,
     existing_path,
@@ -23,6 +22,7 @@ from symcache.cli.common import (
 )
 from symcache.cli.completion import complete_builds
 from symcache.cli.options import JsonOption, JunitOption, LibraryOption, ReleasesOption
+from symcache.cli.progress import count_progress
 from symcache.cli.settings import cache_dir, open_library, path_setting, server_urls
 from symcache.errors import UsageError
 from symcache.files import atomic_write
