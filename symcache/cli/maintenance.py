@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +85,7 @@ def fsck(
             raise typer.Exit(1)
 
 
-def _repair(library: Library, report: FsckReport, sources: list[str], progress: object) -> None:
+def _repair(library: Library, report: FsckReport, sources: list[str], progress: Callable[[int, int], None]) -> None:
     from symcache.client import fetch_from
     from symcache.library import Library
     from symcache.library import repair as repair_library
@@ -93,7 +94,7 @@ def _repair(library: Library, report: FsckReport, sources: list[str], progress: 
     others = [Library.open(s) for s in sources if s not in urls]
     try:
         fetch = [fetch_from(urls)] if urls else []
-        repair_library(library, report, others=others, fetch=fetch, progress=progress)  # type: ignore[arg-type]
+        repair_library(library, report, others=others, fetch=fetch, progress=progress)
     finally:
         for other in others:
             other.close()
