@@ -80,8 +80,14 @@ def analyze_(
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
         jobs = min(jobs or os.cpu_count() or 1, len(paths))
         work = _Work(
-            *(symbols or [], library, server, parse_uuid(cache) if cache else None, build),
-            *(lldb_limits(timeout, jobs), source, names),
+            symbols=symbols or [],
+            library=library,
+            server=server,
+            cache=parse_uuid(cache) if cache else None,
+            build=build,
+            limits=lldb_limits(timeout, jobs),
+            source=source,
+            names=names,
             source_map=[source_pair(text) for text in source_map or ()],
             all_modules=all_modules,
         )

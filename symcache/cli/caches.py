@@ -226,8 +226,11 @@ def _print_cache(cache: SharedCache) -> None:
         ("mapping", "address", "size", "offset", "access", "slide info", "file"),
         *(
             (
-                *(mapping.name, f"{mapping.address:#x}", f"{mapping.size:#x}"),
-                *(f"{mapping.file_offset:#x}", _access(mapping.init_prot)),
+                mapping.name,
+                f"{mapping.address:#x}",
+                f"{mapping.size:#x}",
+                f"{mapping.file_offset:#x}",
+                _access(mapping.init_prot),
                 f"v{part.slide_version(mapping)}" if part.slide_version(mapping) else "-",
                 plain(part.path.name),
             )

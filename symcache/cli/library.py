@@ -89,8 +89,12 @@ def releases(
         for o in overviews:
             version = f"{o.row.product} {o.row.version} {o.row.extra}".rstrip()
             table.add_row(
-                *(plain(version), plain(o.row.build), plain(o.harvested[:10]) or "-", o.state),
-                *(decimal(o.size), plain(" ".join(o.archs)) or "-"),
+                plain(version),
+                plain(o.row.build),
+                plain(o.harvested[:10]) or "-",
+                o.state,
+                decimal(o.size),
+                plain(" ".join(o.archs)) or "-",
             )
         out.print(table)
         if any(o.state != "complete" for o in overviews):

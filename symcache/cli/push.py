@@ -51,9 +51,7 @@ def push_paths(
             raise UsageError(staged.problems[0], hint="nothing was sent; name only what can be read")
         name_some("note", staged.notes)
         files = [
-            PushedFile(
-                *(o.file, o.offset, o.size, o.path, o.uuid), sources=tuple((s.recorded, s.place) for s in o.sources)
-            )
+            PushedFile(o.file, o.offset, o.size, o.path, o.uuid, tuple((s.recorded, s.place) for s in o.sources))
             for o in staged.objects
             if o.uuid is not None
         ]

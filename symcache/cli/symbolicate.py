@@ -72,7 +72,8 @@ def symbolicate(
     output: Annotated[
         str | None,
         typer.Option(
-            *("--output", "-o"),
+            "--output",
+            "-o",
             metavar="FILE|UUID|DIR",
             help="Of addresses, the binary, dSYM or UUID; of reports, the folder to write them into.",
         ),
