@@ -25,6 +25,7 @@ from symcache.cli.dumps import (
     name_missing,
     name_symbols_only,
     source_pair,
+    symbol_folders,
     warn,
 )
 from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
@@ -80,7 +81,7 @@ def analyze_(
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
         jobs = min(jobs or os.cpu_count() or 1, len(paths))
         work = _Work(
-            symbols=symbols or [],
+            symbols=symbol_folders(symbols),
             library=library,
             server=server,
             cache=parse_uuid(cache) if cache else None,

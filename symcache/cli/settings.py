@@ -173,6 +173,8 @@ def _file_settings() -> dict[str, Any]:
                 raise UsageError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(sorted(_KEYS))}")
             if not isinstance(value, _KEYS[key]):
                 raise UsageError(f"{path}: {key} must be a {_KEYS[key].__name__}")
+            if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+                raise UsageError(f"{path}: {key} must be a list of texts")
         merged |= data
     return merged
 

@@ -26,7 +26,7 @@ from symcache.cli.common import (
     state,
     to_output,
 )
-from symcache.cli.dumps import SymbolsOption, name_missing, warn
+from symcache.cli.dumps import SymbolsOption, name_missing, symbol_folders, warn
 from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources, names_folder
 from symcache.errors import SymcacheError, UsageError
@@ -107,7 +107,7 @@ def symbolicate(
                 f"{output}: is no binary, dSYM or UUID" if output else "addresses of which image?",
                 hint="name its binary, dSYM or UUID with -o; -l, -arch, -offset, -i and -fullPath are for addresses",
             )
-        folders = [*(symbols or []), *(image.folders if image else ())]
+        folders = [*symbol_folders(symbols), *(image.folders if image else ())]
         with names_folder() as names, binary_sources(folders, library, server) as sources:
             from symcache.resolve import SourceNamer
             from symcache.symbolicate import NamesFolder
