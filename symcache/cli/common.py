@@ -83,12 +83,16 @@ def plain(text: str) -> str:
     return escape(printable(text))
 
 
-def name_some(title: str, texts: Sequence[str], *, style: str = "yellow", most: int = 20) -> None:
-    """Print foreign texts on standard error, each behind the title; of many, only the first `most`."""
+def name_some(title: str, texts: Sequence[str], *, style: str = "yellow", most: int = 20, in_json: bool = True) -> None:
+    """Print foreign texts on standard error, each behind the title; of many, only the first `most`.
+
+    `in_json`: the command's `--json` has all of them.
+    """
     for text in texts[:most]:
         console.print(f"[{style}]{title}:[/] {plain(text)}", soft_wrap=True)
     if len(texts) > most:
-        console.print(f"[{style}]{title}:[/] and {len(texts) - most} more (--json lists them all)")
+        where = " (--json lists them all)" if in_json else ""
+        console.print(f"[{style}]{title}:[/] and {len(texts) - most} more{where}")
 
 
 class Table:

@@ -18,6 +18,7 @@ from symcache.cli.common import (
     emit_json,
     errors_to_exit,
     fail,
+    name_some,
     out,
     plain,
 )
@@ -198,6 +199,8 @@ def get(
             with SymbolClient(urls, cache_dir()) as client, byte_progress() as bar:
                 task = bar.add_task("fetching", total=None)
                 found = client.fetch_many([request], lambda done, total: bar.update(task, completed=done, total=total))
+            # Of servers that were away, or sent something else.
+            name_some("warning", client.failures.get(request, []), in_json=False)
             fetched = found.get(request)
             path = fetched.path if fetched else None
             if path and output:

@@ -49,7 +49,7 @@ def push_paths(
         staged = stage_paths(paths, Path(scratch))
         if staged.problems:
             raise UsageError(staged.problems[0], hint="nothing was sent; name only what can be read")
-        name_some("note", staged.notes)
+        name_some("note", staged.notes, in_json=False)
         files = [
             PushedFile(o.file, o.offset, o.size, o.path, o.uuid, tuple((s.recorded, s.place) for s in o.sources))
             for o in staged.objects

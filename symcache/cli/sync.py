@@ -114,7 +114,7 @@ def sync(
         if tag and not inventory.tagged(tag):
             name_some("note", [f"{inventory.path or 'the inventory'}: has no machine with the tags {', '.join(tag)}"])
         published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
-        name_some("note", published.problems)
+        name_some("note", published.problems, in_json=False)
         always = [r.build for r in expectations.expected_releases if r.product == MACOS]
         targets = select_builds(published, expectations.sync, always=always, only=builds or ())
         options = ["--library", library_location(library)]
