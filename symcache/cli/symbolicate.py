@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +26,7 @@ from symcache.cli.common import (
     to_output,
 )
 from symcache.cli.dumps import SymbolsOption, name_missing, symbol_folders, warn
+from symcache.cli.file_names import FileNames
 from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources, names_folder
 from symcache.errors import SymcacheError, UsageError
@@ -129,8 +129,7 @@ class _Reports:
 
     def __init__(self, namer: SourceNamer, form: Format, folder: Path | None) -> None:
         self._namer, self._form, self._folder = namer, form, folder
-        self._names: Counter[str] = Counter()
-        """Those that reports were written under, and how often each was wanted."""
+        self._names = FileNames()
         self._missing: dict[UUID | str, tuple[str, UUID | None]] = {}
         """Name and UUID, by the UUID; of images that have none, by the name."""
         self._written = 0
@@ -227,12 +226,8 @@ class _Reports:
 
     def _target(self, folder: Path, path: Path, ending: str) -> Path:
         """Return where a report is written; those of one name get numbers."""
-        name = path.name + (ending if not path.name.endswith(ending) else "")
-        target = first = folder / name
-        while target.name.casefold() in self._names:
-            self._names[name.casefold()] += 1
-            target = first.with_name(f"{first.stem}.{self._names[name.casefold()]}{first.suffix}")
-        self._names[target.name.casefold()] = 1
+        name = Path(path.name + (ending if not path.name.endswith(ending) else ""))
+        target = folder / self._names.take(name.stem, name.suffix)
         if path.exists() and target.exists() and path.samefile(target):
             raise UsageError(f"{path}: would be replaced by itself with names", hint="name another folder with -o")
         return target
