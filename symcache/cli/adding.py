@@ -53,7 +53,7 @@ def add(
 ) -> None:
     """Add own binaries: files, folders, .app and .dSYM bundles, zips of them; or copies that Apple's tools made.
 
-    Those are shared caches by themselves, device support of Xcode's, simulator runtimes, kernel debug kits.
+    Such copies are shared caches by themselves, device support of Xcode, simulator runtimes and kernel debug kits.
     """
     with errors_to_exit(), ScratchFolder("add") as scratch:
         if paths and origin:

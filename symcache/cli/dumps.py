@@ -62,7 +62,7 @@ SymbolsOption = Annotated[
     ),
 ]
 AllModulesOption = Annotated[
-    bool, typer.Option("--all-modules", help="Fetch all modules, not those that threads are in: for use offline.")
+    bool, typer.Option("--all-modules", help="Fetch all modules, not only those that threads are in: for use offline.")
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=1, metavar="SECONDS", help="That LLDB may take for a dump.")

@@ -58,7 +58,7 @@ def export(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a release as files, over nothing that is there: for LLDB and Xcode, or its raw shared caches."""
+    """Write a release as files, for LLDB and Xcode, or its raw shared caches. Nothing that is there is overwritten."""
     from symcache.library import export_device_support, export_raw_caches
 
     with (

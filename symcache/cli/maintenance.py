@@ -45,7 +45,7 @@ def fsck(
         ),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put aside what is damaged, and have it again from wherever it can be.")
+        bool, typer.Option("--repair", help="Put aside what is damaged, and restore it from wherever it can be had.")
     ] = False,
     sources: Annotated[
         list[str] | None,
@@ -193,9 +193,9 @@ def rebuild(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Fold the catalog anew from all records: what is there counts as all there is.
+    """Build the catalog anew from all records, and take those that are there for all that there are.
 
-    Those who read it see the old one or the new one.
+    Whoever reads it meanwhile sees the old one or the new one.
     """
     from symcache.library import Library, write_snapshot
 
@@ -227,7 +227,7 @@ def reextract(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take the images of a release from its kept raw shared caches anew."""
+    """Extract the images of a release again, from the raw shared caches that were kept."""
     from symcache.library import reextract as reextract_release
 
     with errors_to_exit(), open_library(library) as opened:

@@ -93,7 +93,7 @@ def create(
     names: Annotated[
         bool,
         typer.Option(
-            "--names", help="Have functions named, nothing else; prints the path to put behind a server's URL."
+            "--names", help="For naming functions, nothing else; prints the path to put behind a server's URL."
         ),
     ] = False,
 ) -> None:
