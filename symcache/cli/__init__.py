@@ -10,7 +10,7 @@ __all__ = ["main", "opendump", "run_dsymforuuid"]
 
 def main() -> None:
     """Run `symcache`."""
-    if "serve" in sys.argv:
+    if next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "serve":
         # It means "take up new certificates" to a server, from its first moment on: it waits until there is a handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from symcache.cli.app import main as run

@@ -12,7 +12,6 @@ import platformdirs
 import typer
 
 from symcache.cli.common import (
-    byte_progress,
     complain,
     console,
     emit_json,
@@ -23,15 +22,16 @@ from symcache.cli.common import (
     show_images,
 )
 from symcache.cli.options import CacheBuildOption, JsonOption, LibraryOption
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import open_library
-from symcache.errors import EnvironmentFailure, IncompleteError, NotFoundError, SymcacheError, UsageError
+from symcache.errors import IncompleteError, NotFoundError, SymcacheError, UsageError
 from symcache.kinds import uuid_text
 from symcache.scratch import ScratchFolder
 from symcache.text import counted
 
 if TYPE_CHECKING:
     from symcache.library import IngestResult, Library, Staged
-    from symcache_provisioning import HarvestResult, Recognized
+    from symcache_provisioning import HarvestResult, Recognized, Source
 
 __all__ = ["register"]
 
@@ -53,7 +53,7 @@ def add(
 ) -> None:
     """Add own binaries: files, folders, .app and .dSYM bundles, zips of them; or copies that Apple's tools made.
 
-    Those are shared caches by themselves, device support of Xcode's, simulator runtimes, kernel debug kits.
+    Such copies are shared caches by themselves, device support of Xcode, simulator runtimes and kernel debug kits.
     """
     with errors_to_exit(), ScratchFolder("add") as scratch:
         if paths and origin:
@@ -117,29 +117,30 @@ class _Adding:
     def store(self, library: Library) -> None:
         """Store all of it."""
         from symcache.library import ingest
-        from symcache.model import Trust
 
         for staged in self.parts:
-            with byte_progress("storing") as bar:
+            with byte_progress() as bar:
                 task = bar.add_task("storing", total=None)
                 result = ingest(library, staged, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023
             self.records.append((staged, result))
-        for source in [s for r in self.recognized for s in r.sources]:
-            from symcache.cli.harvest_output import HarvestDisplay
-            from symcache_provisioning import harvest
-
-            try:
-                with HarvestDisplay() as display:
-                    staging = platformdirs.user_cache_path("symcache") / "staging"
-                    done = harvest(source, library, staging=staging, progress=display, trust=Trust.ADDED)
-            except EnvironmentFailure:
-                raise
-            except SymcacheError as error:
-                self.refused.append(error)
-                continue
-            self.harvests.append(done)
+        if self.recognized:
+            self._harvest(library)
         if len(self.refused) == 1 and not self.records and not self.harvests:
             raise self.refused[0]
+
+    def _harvest(self, library: Library) -> None:
+        """Store what Apple's tools made, as `symcache harvest` does."""
+        from symcache.cli.harvest_output import HarvestDisplay
+        from symcache.cli.harvest_sources import harvest_each
+        from symcache.model import Trust
+        from symcache_provisioning import harvest
+
+        def harvest_one(source: Source) -> HarvestResult:
+            with HarvestDisplay() as display:
+                staging = platformdirs.user_cache_path("symcache") / "staging"
+                return harvest(source, library, staging=staging, progress=display, trust=Trust.ADDED)
+
+        self.harvests += harvest_each([s for r in self.recognized for s in r.sources], harvest_one, self.refused)
 
     def show(self, *, json: bool, by_release: bool) -> None:
         """Print what came of it. Raises IncompleteError if anything could not be added."""

@@ -177,11 +177,12 @@ def _lines(
         yield printable(text)
         return
     *inlined, outer = location.calls
+    name = printable(image.name)
     for call in inlined if options.inlines else ():
-        yield f"{call.function} (in {image.name}){_place(call, options)}"
+        yield f"{call.function} (in {name}){_place(call, options)}"
     place = _place(outer, options) or f" + {offset - location.start}"
     mark = " [nearest]" if location.source == "nearest" else ""
-    yield f"{outer.function} (in {printable(image.name)}){place}{mark}"
+    yield f"{outer.function} (in {name}){place}{mark}"
 
 
 def _place(call: Call, options: AddressOptions) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from symcache.cli.common import emit_json, emit_text, json_text, out, plain, takes_utf8, to_output
+from symcache.cli.file_names import FileNames
 from symcache.dump import Analysis, Frame, ModuleReport, ThreadReport
 from symcache.errors import SymcacheError, UsageError
 from symcache.files import atomic_write
@@ -121,7 +121,7 @@ class _Files(Output):
 
     def __init__(self, folder: Path, summary: Output | None, *, html: bool) -> None:
         self._folder, self._summary, self._html = folder, summary, html
-        self._names: Counter[str] = Counter()
+        self._names = FileNames()
 
     def take(self, path: Path, analysis: Analysis) -> None:
         file = self._write(path, analysis.to_json())
@@ -144,10 +144,7 @@ class _Files(Output):
 
     def _write(self, path: Path, findings: dict[str, Any]) -> Path:
         """Write a file under the dump's name; dumps of one name get numbers."""
-        self._names[path.name.casefold()] += 1
-        number = self._names[path.name.casefold()]
-        ending = ".html" if self._html else ".json"
-        target = self._folder / (path.name + (f".{number}" if number > 1 else "") + ending)
+        target = self._folder / self._names.take(path.name, ".html" if self._html else ".json")
         if self._html:
             text = _page([findings])
         else:

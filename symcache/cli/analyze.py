@@ -14,7 +14,7 @@ from uuid import UUID
 
 import typer
 
-from symcache.cli.common import complain, count_progress, error_of, errors_to_exit, existing_dump, state
+from symcache.cli.common import complain, error_of, errors_to_exit, existing_dump, state
 from symcache.cli.dumps import (
     AllModulesOption,
     FetchBar,
@@ -26,9 +26,11 @@ from symcache.cli.dumps import (
     name_missing,
     name_symbols_only,
     source_pair,
+    symbol_folders,
     warn,
 )
 from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
+from symcache.cli.progress import count_progress
 from symcache.cli.settings import binary_sources, names_folder
 from symcache.dump import Limits
 from symcache.errors import SymcacheError
@@ -80,8 +82,14 @@ def analyze_(
         results = output_of(many=len(paths) > 1, folder=output, group=group, as_json=json, html=html)
         jobs = min(jobs or os.cpu_count() or 1, len(paths))
         work = _Work(
-            *(symbols or [], library, server, parse_uuid(cache) if cache else None, build),
-            *(lldb_limits(timeout, jobs), source, names),
+            symbols=symbol_folders(symbols),
+            library=library,
+            server=server,
+            cache=parse_uuid(cache) if cache else None,
+            build=build,
+            limits=lldb_limits(timeout, jobs),
+            source=source,
+            names=names,
             source_map=[source_pair(text) for text in source_map or ()],
             all_modules=all_modules,
         )

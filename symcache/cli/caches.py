@@ -9,8 +9,9 @@ from uuid import UUID
 
 import typer
 
-from symcache.cli.common import Table, console, count_progress, emit_json, errors_to_exit, existing_path, out, plain
+from symcache.cli.common import Table, console, emit_json, errors_to_exit, existing_path, out, plain
 from symcache.cli.options import JsonOption
+from symcache.cli.progress import count_progress
 from symcache.errors import FormatError, IncompleteError, NotFoundError, SharedCacheError, UsageError
 from symcache.kinds import uuid_text
 from symcache.macho import PLATFORMS, fileset_entries, identify
@@ -225,8 +226,11 @@ def _print_cache(cache: SharedCache) -> None:
         ("mapping", "address", "size", "offset", "access", "slide info", "file"),
         *(
             (
-                *(mapping.name, f"{mapping.address:#x}", f"{mapping.size:#x}"),
-                *(f"{mapping.file_offset:#x}", _access(mapping.init_prot)),
+                mapping.name,
+                f"{mapping.address:#x}",
+                f"{mapping.size:#x}",
+                f"{mapping.file_offset:#x}",
+                _access(mapping.init_prot),
                 f"v{part.slide_version(mapping)}" if part.slide_version(mapping) else "-",
                 plain(part.path.name),
             )

@@ -52,8 +52,8 @@ def dump(
         if pid is not None:
             task = MachTask.of_process(pid)
             # Nobody crashed: the first thread is the main one.
-            first = task.threads()[:1]
-            report = CrashReport(first[0].thread_id if first else 0, read_images(task).images[0].path)
+            thread = next((thread.thread_id for thread in task.threads()), 0)
+            report = CrashReport(thread, next((image.path for image in read_images(task).images), ""))
             written = write_dump(task, report, _target(output, report), everything=big)
             emit_json(_as_json(written)) if json else out.print(plain(str(written.path)))
             _problems(written)

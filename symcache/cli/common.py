@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleOptions
@@ -22,26 +22,21 @@ from rich.text import Text
 from symcache.errors import EnvironmentFailure, SymcacheError, UsageError
 from symcache.text import json_printable, printable
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
-
 __all__ = [
     "State",
     "Table",
-    "byte_progress",
     "complain",
     "console",
-    "count_progress",
     "emit_json",
     "emit_text",
     "error_of",
     "errors_to_exit",
+    "existing_dump",
+    "existing_path",
     "fail",
-    "harvest_progress",
     "json_text",
     "name_some",
     "out",
-    "percent_progress",
     "plain",
     "show_images",
     "state",
@@ -88,12 +83,16 @@ def plain(text: str) -> str:
     return escape(printable(text))
 
 
-def name_some(title: str, texts: Sequence[str], *, style: str = "yellow", most: int = 20) -> None:
-    """Print foreign texts on standard error, each behind the title; of many, only the first `most`."""
+def name_some(title: str, texts: Sequence[str], *, style: str = "yellow", most: int = 20, in_json: bool = True) -> None:
+    """Print foreign texts on standard error, each behind the title; of many, only the first `most`.
+
+    `in_json`: the command's `--json` has all of them.
+    """
     for text in texts[:most]:
         console.print(f"[{style}]{title}:[/] {plain(text)}", soft_wrap=True)
     if len(texts) > most:
-        console.print(f"[{style}]{title}:[/] and {len(texts) - most} more (--json lists them all)")
+        where = " (--json lists them all)" if in_json else ""
+        console.print(f"[{style}]{title}:[/] and {len(texts) - most} more{where}")
 
 
 class Table:
@@ -252,49 +251,6 @@ def errors_to_exit(again: str = _CONTINUES) -> Iterator[None]:
 def _forget_output() -> None:
     """Throw away what standard output does not take: Python would complain at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def byte_progress(description: str = "") -> Progress:
-    """Return a progress display for bytes: rate and time left."""
-    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    return _progress(description, DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
-
-
-def count_progress() -> Progress:
-    """Return a progress display for things: how many of how many, and time left."""
-    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
-
-    return _progress("", MofNCompleteColumn(), TimeRemainingColumn())
-
-
-def harvest_progress() -> Progress:
-    """Return a progress display whose tasks have a field `amount` that says how far they are."""
-    from rich.progress import TextColumn
-
-    return _progress("", TextColumn("{task.fields[amount]}"))
-
-
-def percent_progress() -> Progress:
-    """Return a progress display for what is soon over: how much of it is done."""
-    from rich.progress import TaskProgressColumn
-
-    return _progress("", TaskProgressColumn())
-
-
-def _progress(description: str, *columns: ProgressColumn) -> Progress:
-    # Imported by those who show one: `lookup`, `open` and more have nothing to show, and are to answer at once.
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-    return Progress(
-        SpinnerColumn(),
-        TextColumn(description or "{task.description}"),
-        BarColumn(),
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # in a log, each would leave an empty line
-    )
 
 
 def existing_path(value: str) -> Path:

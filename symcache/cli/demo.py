@@ -87,7 +87,8 @@ def _next_steps(shop: _Workshop, url: str, build: str) -> None:
     """Say what to try, with what was kept if it was."""
     if shop.keep:
         shop.keep_server = True
-        console.print(f"Library: [bold]{shop.library}[/]\nServer:  [bold]{url}[/] (stop it: kill {shop.server_pid})")
+        console.print(f"Library: [bold]{plain(str(shop.library))}[/]")
+        console.print(f"Server:  [bold]{url}[/] (stop it: kill {shop.server_pid})")
         lines = [
             f"symcache open {shop.assets / 'dumps' / _DUMPS[0]} --server {url}",
             f"symcache lookup 'libsystem*' --library {shop.library}",

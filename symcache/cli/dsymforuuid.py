@@ -6,6 +6,7 @@ page on symbols on macOS name. Success hinges on DBGDSYMPath; a system library h
 
 from __future__ import annotations
 
+import itertools
 import os
 import plistlib
 import subprocess
@@ -94,13 +95,15 @@ def _find(
     for wanted, file in files.items():
         found.setdefault(wanted.uuid, {})[wanted.kind] = file.path
     nobody = f"nobody has it ({problems})" if problems else "nobody has it: harvest the release that holds it"
-    return {uuid: _describe(found[uuid]) if uuid in found else {"DBGError": nobody} for uuid in uuids}
+    return {uuid: _describe(uuid, found[uuid]) if uuid in found else {"DBGError": nobody} for uuid in uuids}
 
 
-def _describe(files: dict[Kind, Path]) -> Reply:
+def _describe(uuid: UUID, files: dict[Kind, Path]) -> Reply:
     executable, dsym = files.get(Kind.EXECUTABLE), files.get(Kind.DEBUGINFO)
     some = str(dsym or executable)
-    reply = {"DBGArchitecture": identify(Path(some))[0].arch, "DBGDSYMPath": some}
+    # Servers that are not ours may send a universal file.
+    arch = next((image.arch for image in identify(Path(some)) if image.uuid == uuid), "")
+    reply = {"DBGArchitecture": arch, "DBGDSYMPath": some}
     if executable:
         reply["DBGSymbolRichExecutable"] = str(executable)
     return reply
@@ -112,9 +115,9 @@ def _fetch_behind(
     """Go on fetching in processes of their own, so that the next question finds it."""
     options = [*(["--library", library] if library else []), *(x for url in server or () for x in ("--server", url))]
     options += [*(["--build", build] if build else []), *(["--cache", cache] if cache else [])]
-    for uuid in uuids:
+    for uuid, kind in itertools.product(uuids, Kind):
         subprocess.Popen(
-            own_python("-m", "symcache", "get", uuid_text(uuid), *options),
+            own_python("-m", "symcache", "get", uuid_text(uuid), "--kind", kind, *options),
             env=own_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

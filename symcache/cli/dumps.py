@@ -18,11 +18,11 @@ from symcache.cli.common import (
     existing_dump,
     existing_path,
     out,
-    percent_progress,
     plain,
     state,
 )
 from symcache.cli.options import BuildOption, CacheOption, LibraryOption, ServerOption
+from symcache.cli.progress import percent_progress
 from symcache.cli.settings import binary_sources, lldb_memory
 from symcache.confined import machine_memory, unconfined_parts
 from symcache.dump import Limits, LldbProcess, Mode
@@ -47,6 +47,7 @@ __all__ = [
     "name_wanting",
     "register",
     "source_pair",
+    "symbol_folders",
     "warn",
 ]
 
@@ -61,7 +62,7 @@ SymbolsOption = Annotated[
     ),
 ]
 AllModulesOption = Annotated[
-    bool, typer.Option("--all-modules", help="Fetch all modules, not those that threads are in: for use offline.")
+    bool, typer.Option("--all-modules", help="Fetch all modules, not only those that threads are in: for use offline.")
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=1, metavar="SECONDS", help="That LLDB may take for a dump.")
@@ -97,12 +98,13 @@ def open_(
     with errors_to_exit():
         writable = [existing_path(str(folder)) for folder in write or ()]
         path = existing_dump(dump)
+        folders = symbol_folders(symbols)
         pairs = [source_pair(text) for text in source_map or ()]
         wanted_cache = parse_uuid(cache) if cache else None
         mode = Mode.PROMPT if sys.stdin.isatty() and sys.stdout.isatty() else Mode.PRINT
         with (
             LldbProcess(mode, lldb_limits(timeout), writable) as lldb,  # which imports LLDB meanwhile
-            binary_sources(symbols or [], library, server) as sources,
+            binary_sources(folders, library, server) as sources,
             FetchBar() as bar,
         ):
             from symcache.dump import open_in_lldb
@@ -131,6 +133,11 @@ def open_(
         if printed:
             # The text holds names out of the dump: control characters must not reach a terminal.
             out.print(Text(printable("\n".join(printed.splitlines()), keep="\t\n")))
+
+
+def symbol_folders(named: list[Path] | None) -> list[Path]:
+    """Return what `--symbols` names. Raises UsageError for what is not there."""
+    return [existing_path(str(folder)) for folder in named or ()]
 
 
 def lldb_limits(seconds: float, jobs: int = 1) -> Limits:

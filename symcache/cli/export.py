@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from symcache.cli.common import byte_progress, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.common import emit_json, errors_to_exit, name_some, out, plain
 from symcache.cli.completion import complete_builds
 from symcache.cli.options import ArchsOption, CacheOption, JsonOption, LibraryOption
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import open_library
 from symcache.errors import IncompleteError
 from symcache.macho import parse_uuid
@@ -57,7 +58,7 @@ def export(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a release as files, over nothing that is there: for LLDB and Xcode, or its raw shared caches."""
+    """Write a release as files, for LLDB and Xcode, or its raw shared caches. Nothing that is there is overwritten."""
     from symcache.library import export_device_support, export_raw_caches
 
     with (
@@ -66,7 +67,7 @@ def export(
     ):
         cache_uuid = parse_uuid(cache) if cache else None
         write = export_raw_caches if layout is ExportFormat.RAW else export_device_support
-        with byte_progress("writing") as bar:
+        with byte_progress() as bar:
             task = bar.add_task("writing", total=None)
             result = write(
                 opened,

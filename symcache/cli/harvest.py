@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,11 +23,11 @@ from symcache.cli.options import (
     TrustOption,
 )
 from symcache.cli.settings import open_library, site_wants
-from symcache.errors import EnvironmentFailure, IncompleteError, SymcacheError, UsageError
+from symcache.errors import IncompleteError, SymcacheError, UsageError
 from symcache.text import counted
 
 if TYPE_CHECKING:
-    from symcache_provisioning import HarvestResult
+    from symcache_provisioning import HarvestResult, Source
 
 __all__ = ["register"]
 
@@ -104,7 +105,7 @@ def harvest_command(
 ) -> None:
     """Store every Mach-O of a macOS system: exit 0 when all of it is there, 1 when something is missing."""
     from symcache.cli.harvest_output import HarvestDisplay, result_json, show_result
-    from symcache.cli.harvest_sources import open_sources
+    from symcache.cli.harvest_sources import harvest_each, open_sources
     from symcache_provisioning import Interrupts, harvest
 
     with errors_to_exit(), Interrupts():  # a job that CI ends leaves nothing behind in the guest
@@ -139,27 +140,24 @@ def harvest_command(
         ):
             results: list[HarvestResult] = []
             refused = list(found.refused)
-            for one in found.sources:
-                try:
-                    with HarvestDisplay() as display:
-                        result = harvest(
-                            one,
-                            opened,
-                            staging=staging or platformdirs.user_cache_path("symcache") / "staging",
-                            extractor=extractor.value,
-                            roots=roots or own_roots or None,
-                            archs=tuple(arch or ()),
-                            wanted=wanted,
-                            keep_caches=not no_keep_caches,
-                            util_path=util_path,
-                            bundle_path=bundle_path,
-                            progress=display,
-                        )
-                except EnvironmentFailure:
-                    raise
-                except SymcacheError as error:
-                    refused.append(error)
-                    continue
+
+            def harvest_one(one: Source) -> HarvestResult:
+                with HarvestDisplay() as display:
+                    return harvest(
+                        one,
+                        opened,
+                        staging=staging or platformdirs.user_cache_path("symcache") / "staging",
+                        extractor=extractor.value,
+                        roots=roots or own_roots or None,
+                        archs=tuple(arch or ()),
+                        wanted=wanted,
+                        keep_caches=not no_keep_caches,
+                        util_path=util_path,
+                        bundle_path=bundle_path,
+                        progress=display,
+                    )
+
+            for result in harvest_each(found.sources, harvest_one, refused):
                 results.append(result)
                 if not json:
                     show_result(result)
@@ -167,20 +165,23 @@ def harvest_command(
             raise refused[0]
         if json:
             emit_json([result_json(r) for r in results] if found.several else result_json(results[0]))
-        for refusal in refused:
-            complain(str(refusal), refusal.hint)
-        if refused:
-            count = len(refused) + len(results)
+        _conclude(source, results, refused)
+
+
+def _conclude(source: str, results: Sequence[HarvestResult], refused: Sequence[SymcacheError]) -> None:
+    """Raise IncompleteError if anything could not be taken, or is not whole."""
+    for refusal in refused:
+        complain(str(refusal), refusal.hint)
+    if refused:
+        count = counted(len(refused) + len(results), "folder")
+        raise IncompleteError(f"{source}: {len(refused)} of {count} could not be taken", hint="see above why")
+    for result in results:
+        if not result.whole:
             raise IncompleteError(
-                f"{source}: {len(refused)} of {counted(count, 'folder')} could not be taken", hint="see above why"
+                f"{result.source}: the harvest of {result.release or 'it'} is stored, but not sealed:"
+                f" {counted(len(result.missing), 'image')} missing, {counted(len(result.problems), 'problem')}",
+                hint="fix what is named above and run the same command again: it continues where it stopped",
             )
-        for result in results:
-            if not result.whole:
-                raise IncompleteError(
-                    f"{result.source}: the harvest of {result.release or 'it'} is stored, but not sealed:"
-                    f" {counted(len(result.missing), 'image')} missing, {counted(len(result.problems), 'problem')}",
-                    hint="fix what is named above and run the same command again: it continues where it stopped",
-                )
 
 
 def _options(
@@ -193,7 +194,8 @@ def _options(
     """Return the options for the harvest of each machine of `--all`."""
     flags = [("--trust-new-host", trust_new_host), ("--no-keep-caches", no_keep_caches)]
     return [
-        *("--extractor", extractor.value),
+        "--extractor",
+        extractor.value,
         *(argument for name, value in paths.items() if value for argument in (name, value)),
         *(argument for value in archs or () for argument in ("--arch", value)),
         *(name for name, on in flags if on),

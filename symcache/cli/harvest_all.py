@@ -135,9 +135,12 @@ def write_junit(reports: Sequence[MachineReport], file: Path) -> None:
     """Write a JUnit report, a test case a machine. Raises StorageError."""
     cases = [
         Case(
-            *(r.machine, r.seconds, "" if not r.code else "failure" if r.code == 1 else "error", r.outcome),
-            r.error or r.outcome,
-            "\n".join([*((r.result or {}).get("problems") or []), r.hint]),
+            r.machine,
+            r.seconds,
+            kind="" if not r.code else "failure" if r.code == 1 else "error",
+            type=r.outcome,
+            message=r.error or r.outcome,
+            text="\n".join([*((r.result or {}).get("problems") or []), r.hint]),
         )
         for r in reports
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from symcache.cli.common import console, harvest_progress, name_some, out, plain
+from symcache.cli.common import console, name_some, out, plain
+from symcache.cli.progress import harvest_progress
 from symcache.model import uuid_text
 from symcache.text import counted
 from symcache_provisioning import Amount, HarvestResult

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from symcache.cli.common import console, plain
 from symcache.dyld import is_cache_name
-from symcache.errors import NotFoundError, SymcacheError, UsageError
+from symcache.errors import EnvironmentFailure, NotFoundError, SymcacheError, UsageError
 from symcache_provisioning import (
     DirectorySource,
+    HarvestResult,
     HostKeyTrust,
     Inventory,
     IpswSource,
@@ -26,7 +27,7 @@ from symcache_provisioning import (
     recognize,
 )
 
-__all__ = ["HarvestSources", "open_sources"]
+__all__ = ["HarvestSources", "harvest_each", "open_sources"]
 
 
 @dataclass
@@ -40,6 +41,21 @@ class HarvestSources:
     def several(self) -> bool:
         """Whether there is more than one, also of those that cannot be used."""
         return len(self.sources) + len(self.refused) > 1
+
+
+def harvest_each(
+    sources: Sequence[Source], harvest: Callable[[Source], HarvestResult], refused: list[SymcacheError]
+) -> Iterator[HarvestResult]:
+    """Yield what came of each source. What ends one alone goes to `refused`. Raises EnvironmentFailure."""
+    for source in sources:
+        try:
+            result = harvest(source)
+        except EnvironmentFailure:
+            raise
+        except SymcacheError as error:
+            refused.append(error)
+        else:
+            yield result
 
 
 @contextmanager

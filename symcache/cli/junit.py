@@ -8,9 +8,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET  # only written, never read
 
 from symcache.errors import StorageError
+from symcache.files import atomic_write
 from symcache.text import printable
 
-__all__ = ["Case", "write_junit"]
+__all__ = ["Case", "save_report", "write_junit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,14 @@ def write_junit(command: str, cases: Sequence[Case], file: Path) -> None:
             body = ET.SubElement(element, case.kind, {"message": printable(case.message), "type": case.type})
             body.text = printable(case.text, keep="\n")
     ET.indent(suites)
+    save_report(ET.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n", file)
+
+
+def save_report(xml: bytes, file: Path) -> None:
+    """Write a report to the file that `--junit` names, in a folder that may not be there yet. Raises StorageError."""
     try:
-        file.write_bytes(ET.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as part:
+            part.write_bytes(xml)
     except OSError as error:
-        raise StorageError(
-            f"{file}: cannot be written: {error.strerror}", hint="check --junit, and the free space"
-        ) from error
+        raise StorageError(f"{file}: {error.strerror or error}", hint="check --junit, and the free space") from error

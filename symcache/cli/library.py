@@ -12,7 +12,16 @@ import typer
 from rich.filesize import decimal
 
 import symcache.verify as completeness  # most of it is imported by those who need it
-from symcache.cli.common import Table, byte_progress, console, emit_json, errors_to_exit, fail, out, plain
+from symcache.cli.common import (
+    Table,
+    console,
+    emit_json,
+    errors_to_exit,
+    fail,
+    name_some,
+    out,
+    plain,
+)
 from symcache.cli.options import (
     ArchOption,
     BuildOption,
@@ -22,6 +31,7 @@ from symcache.cli.options import (
     LibraryOption,
     ServerOption,
 )
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import cache_dir, library_location, open_library, path_setting, server_urls
 from symcache.errors import NotFoundError, UsageError
 from symcache.files import atomic_write
@@ -80,8 +90,12 @@ def releases(
         for o in overviews:
             version = f"{o.row.product} {o.row.version} {o.row.extra}".rstrip()
             table.add_row(
-                *(plain(version), plain(o.row.build), plain(o.harvested[:10]) or "-", o.state),
-                *(decimal(o.size), plain(" ".join(o.archs)) or "-"),
+                plain(version),
+                plain(o.row.build),
+                plain(o.harvested[:10]) or "-",
+                o.state,
+                decimal(o.size),
+                plain(" ".join(o.archs)) or "-",
             )
         out.print(table)
         if any(o.state != "complete" for o in overviews):
@@ -182,9 +196,11 @@ def get(
         path = None if (server and not library) else _from_library(requests, library, output, urls)
         if path is None and urls:
             request = requests[0]
-            with SymbolClient(urls, cache_dir()) as client, byte_progress("fetching") as bar:
+            with SymbolClient(urls, cache_dir()) as client, byte_progress() as bar:
                 task = bar.add_task("fetching", total=None)
                 found = client.fetch_many([request], lambda done, total: bar.update(task, completed=done, total=total))
+            # Of servers that were away, or sent something else.
+            name_some("warning", client.failures.get(request, []), in_json=False)
             fetched = found.get(request)
             path = fetched.path if fetched else None
             if path and output:

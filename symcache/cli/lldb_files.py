@@ -63,7 +63,9 @@ class LldbFiles:
         others = [url for url in plain if url not in asked]
         notes = []
         if others:
-            notes.append(f"LLDB itself asks only {asked[0]}: it would send its token to {', '.join(others)}, too")
+            notes.append(
+                f"LLDB itself asks only {', '.join(asked)}: it would send its token to {', '.join(others)}, too"
+            )
         settings = {
             "program": own_python("-m", "symcache"),
             "environment": own_environment({}),

@@ -15,6 +15,7 @@ from symcache.cli.dumps import (
     SymbolsOption,
     name_wanting,
     source_pair,
+    symbol_folders,
     warn,
 )
 from symcache.cli.options import BuildOption, CacheOption, LibraryOption, ServerOption
@@ -53,7 +54,7 @@ def lldb_plan(
             )
         path = existing_dump(named)
         with (
-            binary_sources(symbols or [], library, server) as sources,
+            binary_sources(symbol_folders(symbols), library, server) as sources,
             FetchBar() as bar,
             response_for_lldb(
                 path,

@@ -61,7 +61,7 @@ def lookup(
 ) -> None:
     """Say what the library has under a UUID, or a name or path.
 
-    Whatever would look the same but for the build is one row; --json lists every content of every build.
+    What differs in the build alone is one row; --json lists every content of every build.
     """
     from symcache.catalog import MOST_PATHS
 

@@ -52,9 +52,10 @@ def provision(
     trust_new_host: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Set up what a harvest needs: key, Remote Login, no sleep, the extractor, fresh host keys. Twice changes nothing.
+    """Set up what a harvest needs: key, Remote Login, no sleep, the extractor, fresh host keys.
 
-    A machine that is up is set up as it is; else its image is started and changed itself, so that all clones have it.
+    Running it again changes nothing. A machine that is up is set up as it is; otherwise its image is started and
+    changed itself, so that all clones have it.
     """
     with errors_to_exit():
         if util is not None and not util.expanduser().is_file():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
 
-from symcache.cli.common import Table, console, count_progress, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import Table, console, emit_json, errors_to_exit, out, plain
 from symcache.cli.completion import complete_builds
 from symcache.cli.options import JsonOption, LibraryOption
+from symcache.cli.progress import count_progress
 from symcache.cli.settings import library_location, open_library
 from symcache.errors import IncompleteError, StorageError, UsageError
 from symcache.kinds import uuid_text
@@ -43,7 +45,7 @@ def fsck(
         ),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put aside what is damaged, and have it again from wherever it can be.")
+        bool, typer.Option("--repair", help="Put aside what is damaged, and restore it from wherever it can be had.")
     ] = False,
     sources: Annotated[
         list[str] | None,
@@ -83,7 +85,7 @@ def fsck(
             raise typer.Exit(1)
 
 
-def _repair(library: Library, report: FsckReport, sources: list[str], progress: object) -> None:
+def _repair(library: Library, report: FsckReport, sources: list[str], progress: Callable[[int, int], None]) -> None:
     from symcache.client import fetch_from
     from symcache.library import Library
     from symcache.library import repair as repair_library
@@ -92,7 +94,7 @@ def _repair(library: Library, report: FsckReport, sources: list[str], progress: 
     others = [Library.open(s) for s in sources if s not in urls]
     try:
         fetch = [fetch_from(urls)] if urls else []
-        repair_library(library, report, others=others, fetch=fetch, progress=progress)  # type: ignore[arg-type]
+        repair_library(library, report, others=others, fetch=fetch, progress=progress)
     finally:
         for other in others:
             other.close()
@@ -191,9 +193,9 @@ def rebuild(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Fold the catalog anew from all records: what is there counts as all there is.
+    """Build the catalog anew from all records, and take those that are there for all that there are.
 
-    Those who read it see the old one or the new one.
+    Whoever reads it meanwhile sees the old one or the new one.
     """
     from symcache.library import Library, write_snapshot
 
@@ -225,7 +227,7 @@ def reextract(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take the images of a release from its kept raw shared caches anew."""
+    """Extract the images of a release again, from the raw shared caches that were kept."""
     from symcache.library import reextract as reextract_release
 
     with errors_to_exit(), open_library(library) as opened:

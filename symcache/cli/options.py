@@ -41,7 +41,7 @@ BuildOption = Annotated[
 ]
 CacheBuildOption = Annotated[
     str | None,
-    typer.Option("--build", metavar="BUILD", help="Of which build shared caches by themselves are, e.g. 22G120."),
+    typer.Option("--build", metavar="BUILD", help="The build that shared caches by themselves are from, e.g. 22G120."),
 ]
 CacheOption = Annotated[
     str | None, typer.Option("--cache", metavar="UUID", help="Only as laid out in this shared cache.")
@@ -72,4 +72,4 @@ TagOption = Annotated[
 TrustOption = Annotated[
     bool, typer.Option("--trust-new-host", help="Believe the host key of a machine that was never seen before.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask no question, on a terminal neither.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]

@@ -59,7 +59,9 @@ def prune(
             held = [row.id for row in opened.releases()]
             idle = [name for name in policy.pinned if not any(release.is_meant_by(name) for release in held)]
             name_some(
-                "note", [f"{name}: is pinned, and the library has nothing of it: is it spelt right?" for name in idle]
+                "note",
+                [f"{name}: is pinned, and the library has nothing of it: is it spelt right?" for name in idle],
+                in_json=False,
             )
             verdicts = plan_pruning(opened, policy, pinned=pinned)
             plans = {p.release: p for p in plan_removal(opened, [str(v.release) for v in verdicts if v.goes])}

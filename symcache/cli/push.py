@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import Table, byte_progress, emit_json, errors_to_exit, name_some, out, plain, show_images
+from symcache.cli.common import Table, emit_json, errors_to_exit, name_some, out, plain, show_images
 from symcache.cli.help import Application
 from symcache.cli.options import JsonOption, ServerOption
+from symcache.cli.progress import byte_progress
 from symcache.cli.settings import server_urls
 from symcache.errors import UsageError
 from symcache.kinds import uuid_text
@@ -48,17 +49,15 @@ def push_paths(
         staged = stage_paths(paths, Path(scratch))
         if staged.problems:
             raise UsageError(staged.problems[0], hint="nothing was sent; name only what can be read")
-        name_some("note", staged.notes)
+        name_some("note", staged.notes, in_json=False)
         files = [
-            PushedFile(
-                *(o.file, o.offset, o.size, o.path, o.uuid), sources=tuple((s.recorded, s.place) for s in o.sources)
-            )
+            PushedFile(o.file, o.offset, o.size, o.path, o.uuid, tuple((s.recorded, s.place) for s in o.sources))
             for o in staged.objects
             if o.uuid is not None
         ]
         if not files:
             raise UsageError(f"{', '.join(map(str, paths))}: no Mach-O file with a UUID in there")
-        with byte_progress("sending") as bar:
+        with byte_progress() as bar:
             task = bar.add_task("sending", total=None)
             added, known = push(urls[0], files, lambda done, total: bar.update(task, completed=done, total=total))
         images = [
@@ -94,7 +93,7 @@ def create(
     names: Annotated[
         bool,
         typer.Option(
-            "--names", help="Have functions named, nothing else; prints the path to put behind a server's URL."
+            "--names", help="For naming functions, nothing else; prints the path to put behind a server's URL."
         ),
     ] = False,
 ) -> None:

@@ -39,7 +39,7 @@ def remove(
     yes: YesOption = False,
     undo: Annotated[
         bool,
-        typer.Option("--undo", help="Have what was removed count again, as far as gc left it; alone: list it."),
+        typer.Option("--undo", help="Bring back what was removed, as far as gc left it; without BUILD, list it."),
     ] = False,
     library: LibraryOption = None,
     json: JsonOption = False,

@@ -10,7 +10,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from symcache.cli.common import console, errors_to_exit, to_output
+from symcache.cli.common import console, errors_to_exit, plain, to_output
 from symcache.cli.options import JsonOption, LibraryOption
 from symcache.cli.settings import library_location, path_setting, server_urls
 
@@ -28,7 +28,7 @@ def serve(
         typer.Option(
             "--host", metavar="ADDRESS", help="Address to listen on; by default only this machine can connect."
         ),
-    ] = ("127.0.0.1"),
+    ] = "127.0.0.1",
     host_name: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,7 +126,7 @@ def serve(
                 sys.stdout.write(json_module.dumps({"url": url, "library": location}) + "\n")
                 sys.stdout.flush()
         else:
-            console.print(f"serving {location} at [bold]{url}[/] (Ctrl-C stops)", soft_wrap=True)
+            console.print(f"serving {plain(location)} at [bold]{plain(url)}[/] (Ctrl-C stops)", soft_wrap=True)
 
     with errors_to_exit():
         location = library_location(library)

@@ -66,47 +66,55 @@ SETTINGS = (
     Setting(
         "SYMCACHE_LIBRARY",
         "The library: a folder, or `s3://bucket/prefix`. By default, one in the user's data folder.",
-        "--library",
-        *("library", str, 'library = "PATH"'),
+        option="--library",
+        key="library",
+        form='library = "PATH"',
     ),
     Setting(
         "SYMCACHE_URL",
         "Servers to ask, separated by spaces; the first that has it counts.",
-        "--server",
-        *("servers", list, 'servers = ["URL"]'),
+        option="--server",
+        key="servers",
+        value=list,
+        form='servers = ["URL"]',
     ),
     Setting(
         "SYMCACHE_CACHE_DIR",
         "The folder of binaries that were fetched. By default, one in the user's cache folder.",
-        *("", "cache_dir", str, 'cache_dir = "PATH"'),
+        key="cache_dir",
+        form='cache_dir = "PATH"',
     ),
     Setting(
         "SYMCACHE_MACHINES",
         "Inventory of machines; else `machines.toml` here or in the user's configuration folder (docs/machines.md).",
-        "--machines",
+        option="--machines",
     ),
     Setting(
         "SYMCACHE_RELEASES",
         "The site's table of releases: what each must have, which new builds are wanted, which stay"
         " (docs/verify.md#what-a-release-should-have, docs/sources.md#new-builds-by-themselves).",
-        "--releases",
-        *("releases", str, 'releases = "PATH"'),
+        option="--releases",
+        key="releases",
+        form='releases = "PATH"',
     ),
     Setting(
         "SYMCACHE_WAIVERS",
         "Findings that are known and excused (docs/verify.md#waivers).",
-        "--waivers",
-        *("waivers", str, 'waivers = "PATH"'),
+        option="--waivers",
+        key="waivers",
+        form='waivers = "PATH"',
     ),
     Setting(
         "SYMCACHE_APPLEDB",
         "AppleDB, a mirror or a file of it, for `symcache sync` (docs/sources.md#new-builds-by-themselves).",
-        "--appledb",
+        option="--appledb",
     ),
     Setting(
         "SYMCACHE_LLDB_MEMORY",
         "Memory that LLDB gets at most for a dump, in GiB; 8 by default (docs/lldb.md#how-it-is-confined).",
-        *("", "lldb_memory", int, "lldb_memory = GIB"),
+        key="lldb_memory",
+        value=int,
+        form="lldb_memory = GIB",
     ),
     Setting(
         "SYMCACHE_UNCONFINED",
@@ -165,6 +173,8 @@ def _file_settings() -> dict[str, Any]:
                 raise UsageError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(sorted(_KEYS))}")
             if not isinstance(value, _KEYS[key]):
                 raise UsageError(f"{path}: {key} must be a {_KEYS[key].__name__}")
+            if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+                raise UsageError(f"{path}: {key} must be a list of texts")
         merged |= data
     return merged
 

@@ -108,7 +108,6 @@ def _without_block(text: str, path: Path) -> str:
 
 
 def _undo(path: Path, before: str, kept: str, folder: Path, dry_run: bool) -> None:
-
     from symcache.cli.lldb_files import PROGRAM
 
     ours = PROGRAM in _defaults("read", _DOMAIN, _KEY) if sys.platform == "darwin" else False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +25,8 @@ from symcache.cli.common import (
     state,
     to_output,
 )
-from symcache.cli.dumps import SymbolsOption, name_missing, warn
+from symcache.cli.dumps import SymbolsOption, name_missing, symbol_folders, warn
+from symcache.cli.file_names import FileNames
 from symcache.cli.options import BuildOption, CacheOption, JsonOption, LibraryOption, ServerOption
 from symcache.cli.settings import binary_sources, names_folder
 from symcache.errors import SymcacheError, UsageError
@@ -72,7 +72,8 @@ def symbolicate(
     output: Annotated[
         str | None,
         typer.Option(
-            *("--output", "-o"),
+            "--output",
+            "-o",
             metavar="FILE|UUID|DIR",
             help="Of addresses, the binary, dSYM or UUID; of reports, the folder to write them into.",
         ),
@@ -106,7 +107,7 @@ def symbolicate(
                 f"{output}: is no binary, dSYM or UUID" if output else "addresses of which image?",
                 hint="name its binary, dSYM or UUID with -o; -l, -arch, -offset, -i and -fullPath are for addresses",
             )
-        folders = [*(symbols or []), *(image.folders if image else ())]
+        folders = [*symbol_folders(symbols), *(image.folders if image else ())]
         with names_folder() as names, binary_sources(folders, library, server) as sources:
             from symcache.resolve import SourceNamer
             from symcache.symbolicate import NamesFolder
@@ -128,8 +129,7 @@ class _Reports:
 
     def __init__(self, namer: SourceNamer, form: Format, folder: Path | None) -> None:
         self._namer, self._form, self._folder = namer, form, folder
-        self._names: Counter[str] = Counter()
-        """Those that reports were written under, and how often each was wanted."""
+        self._names = FileNames()
         self._missing: dict[UUID | str, tuple[str, UUID | None]] = {}
         """Name and UUID, by the UUID; of images that have none, by the name."""
         self._builds: set[str] = set()
@@ -233,12 +233,8 @@ class _Reports:
 
     def _target(self, folder: Path, path: Path, ending: str) -> Path:
         """Return where a report is written; those of one name get numbers."""
-        name = path.name + (ending if not path.name.endswith(ending) else "")
-        target = first = folder / name
-        while target.name.casefold() in self._names:
-            self._names[name.casefold()] += 1
-            target = first.with_name(f"{first.stem}.{self._names[name.casefold()]}{first.suffix}")
-        self._names[target.name.casefold()] = 1
+        name = Path(path.name + (ending if not path.name.endswith(ending) else ""))
+        target = folder / self._names.take(name.stem, name.suffix)
         if path.exists() and target.exists() and path.samefile(target):
             raise UsageError(f"{path}: would be replaced by itself with names", hint="name another folder with -o")
         return target

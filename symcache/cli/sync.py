@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
-from rich.filesize import decimal
 
 from symcache.cli import junit
-from symcache.cli.common import byte_progress, console, emit_json, errors_to_exit, name_some, out, plain
+from symcache.cli.common import console, emit_json, errors_to_exit, name_some, out, plain
 from symcache.cli.completion import complete_builds
 from symcache.cli.options import (
     JsonOption,
@@ -34,7 +31,13 @@ from symcache.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from symcache.library import Library
-    from symcache_provisioning import BuildReport, Candidate, HarvestOutcome, Inventory, MachineBuild, PublishedBuild
+    from symcache_provisioning import (
+        BuildReport,
+        Inventory,
+        MachineBuild,
+        PublishedBuild,
+        SyncRunner,
+    )
 
 __all__ = ["register"]
 
@@ -42,7 +45,6 @@ _FAILED = {"failed", "interrupted"}
 _WANTING = {"not sealed", "partial", "waiting", "given up"}
 """Something went wrong, or nobody has tried again yet; that nobody can bring a build is said, and no failure."""
 _COLOURS = {"complete": "green", "sealed": "green", "wanted": "cyan"}
-_POLL = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -87,12 +89,12 @@ def sync(
     json: JsonOption = False,
 ) -> None:
     """Harvest the builds that came out and that the site wants: exit 0 when none failed or waits, else 1 or 3."""
+    from symcache.cli.build_harvester import BuildHarvester
     from symcache.cli.harvest_process import harvest_environment
     from symcache.model import APPLE_BUILD
     from symcache.verify import Expectations
     from symcache_provisioning import (
         APPLEDB,
-        BuildReport,
         Interrupts,
         Inventory,
         SyncRunner,
@@ -112,7 +114,7 @@ def sync(
         if tag and not inventory.tagged(tag):
             name_some("note", [f"{inventory.path or 'the inventory'}: has no machine with the tags {', '.join(tag)}"])
         published = read_appledb(appledb or os.environ.get("SYMCACHE_APPLEDB") or APPLEDB)
-        name_some("note", published.problems)
+        name_some("note", published.problems, in_json=False)
         always = [r.build for r in expectations.expected_releases if r.product == MACOS]
         targets = select_builds(published, expectations.sync, always=always, only=builds or ())
         options = ["--library", library_location(library)]
@@ -120,12 +122,11 @@ def sync(
         options += ["--staging", str(staging)] if staging else []
         environment = harvest_environment(inventory) | ({"SYMCACHE_RELEASES": str(table.absolute())} if table else {})
         folder = staging or platformdirs.user_cache_path("symcache")
-        reports: list[BuildReport] = []
         with _opened(library, dry_run=dry_run) as opened:
             runner = SyncRunner(
                 opened,
                 expectations,
-                _Harvester(options, environment, folder / "firmware"),
+                BuildHarvester(options, environment, folder / "firmware"),
                 lambda: _ask(inventory, tag or (), trust_new_host),
                 firmware_hosts=firmware_host or (),
                 firmware=firmware,
@@ -135,18 +136,7 @@ def sync(
             # What is there already, too: `prune` wants to know when it came out.
             held = [r.build for r in opened.releases() if r.id.product == MACOS]
             runner.note([published.builds[build] for build in held if build in published.builds])
-            ended: BaseException | None = None
-            try:
-                for report in runner.run(targets):
-                    reports.append(report)
-                    if not json:
-                        _print(report)
-            except (KeyboardInterrupt, SymcacheError) as error:
-                ended = error  # what came of the builds before is told first
-                if len(reports) < len(targets):
-                    why = "the run was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-                    state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                    reports.append(BuildReport(targets[len(reports)], state, why))
+            reports, ended = _run(runner, targets, show=not json)
             machines = runner.machines
         if junit_file is not None:
             junit.write_junit("sync", [_case(r) for r in reports], junit_file)
@@ -158,6 +148,27 @@ def sync(
             raise ended
         if code := _exit_code(reports, machines, dry_run=dry_run):
             raise typer.Exit(code)
+
+
+def _run(
+    runner: SyncRunner, targets: Sequence[PublishedBuild], *, show: bool
+) -> tuple[list[BuildReport], BaseException | None]:
+    """Return what came of each build, and what ended the run early: to be raised when the reports have been written."""
+    from symcache_provisioning import BuildReport
+
+    reports: list[BuildReport] = []
+    try:
+        for report in runner.run(targets):
+            reports.append(report)
+            if show:
+                _print(report)
+    except (KeyboardInterrupt, SymcacheError) as error:
+        if len(reports) < len(targets):
+            interrupted = isinstance(error, KeyboardInterrupt)
+            state, why = ("interrupted", "the run was interrupted") if interrupted else ("failed", str(error))
+            reports.append(BuildReport(targets[len(reports)], state, why))
+        return reports, error
+    return reports, None
 
 
 @contextmanager
@@ -184,75 +195,6 @@ def _ask(inventory: Inventory, tags: Sequence[str], trust_new: bool) -> list[Mac
         if machine.error:
             console.print(f"[bold red]{plain(machine.name)}:[/] does not say what it runs: {plain(machine.error)}")
     return machines
-
-
-@dataclass(frozen=True)
-class _Harvester:
-    """Harvests a candidate by a process of its own; a firmware is downloaded before, and removed after."""
-
-    options: list[str]
-    environment: dict[str, str]
-    folder: Path
-
-    def __call__(self, build: PublishedBuild, candidate: Candidate, lost: threading.Event) -> HarvestOutcome:
-        from symcache_provisioning import HarvestOutcome, download_firmware
-
-        if candidate.firmware is None:
-            return self._harvest(candidate.source, candidate.source, lost)
-        try:
-            with byte_progress(f"downloading {build.build}") as bar:
-                task = bar.add_task("", total=candidate.firmware.size)
-                console.print(f"{plain(build.build)}: downloading {decimal(candidate.firmware.size)}")
-
-                def advance(done: int, total: int) -> None:
-                    bar.update(task, completed=done, total=total)
-                    if lost.is_set():
-                        raise _LostError("another runner has taken the build over")
-
-                path = download_firmware(build.build, candidate.firmware, self.folder, advance)
-        except _LostError as error:
-            return HarvestOutcome("interrupted", str(error))
-        except SymcacheError as error:
-            return HarvestOutcome("failed", str(error), error.hint)
-        try:
-            return self._harvest(str(path), build.build, lost)
-        finally:
-            path.unlink(missing_ok=True)
-
-    def _harvest(self, source: str, name: str, lost: threading.Event) -> HarvestOutcome:
-        from symcache.cli.harvest_process import HarvestProcesses
-        from symcache_provisioning import HarvestOutcome
-
-        processes = HarvestProcesses(self.options, self.environment, _step)
-        ended = threading.Event()
-        watching = threading.Thread(target=_stop_when, args=(lost, ended, processes.stop), daemon=True)
-        watching.start()
-        try:
-            report = processes.run(source, name)
-        except BaseException:
-            processes.stop()
-            raise
-        finally:
-            ended.set()
-            watching.join()
-        problems = (report.result or {}).get("problems") or []
-        error = report.error or ("; ".join(map(str, problems[:3])) if report.code else "")
-        return HarvestOutcome(report.outcome, error, report.hint, report.result)
-
-
-class _LostError(Exception):
-    """The lease is another runner's."""
-
-
-def _stop_when(lost: threading.Event, ended: threading.Event, stop: Callable[[], None]) -> None:
-    while not ended.wait(_POLL):
-        if lost.is_set():
-            stop()
-            return
-
-
-def _step(name: str, title: str) -> None:
-    console.print(f"{plain(name)}: {plain(title)}", soft_wrap=True)
 
 
 def _title(report: BuildReport) -> str:

@@ -13,7 +13,6 @@ import symcache.verify as completeness  # most of it is imported by those who ne
 from symcache.cli.common import (
     Table,
     console,
-    count_progress,
     emit_json,
     errors_to_exit,
     existing_path,
@@ -22,10 +21,11 @@ from symcache.cli.common import (
     plain,
 )
 from symcache.cli.completion import complete_builds
+from symcache.cli.junit import save_report
 from symcache.cli.options import JsonOption, JunitOption, LibraryOption, ReleasesOption
+from symcache.cli.progress import count_progress
 from symcache.cli.settings import cache_dir, open_library, path_setting, server_urls
 from symcache.errors import UsageError
-from symcache.files import atomic_write
 from symcache.text import counted
 from symcache.verify import Level
 
@@ -200,9 +200,7 @@ def diff(
 def _tell(report: VerifyReport, *, json: bool, as_markdown: bool, github: bool, junit: Path | None) -> None:
     """Print the verdict in the forms that were asked for, and end with 1 if it is no."""
     if junit is not None:
-        junit.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(junit) as part:
-            part.write_text(completeness.junit_xml(report), encoding="utf-8")
+        save_report(completeness.junit_xml(report).encode(), junit)
     if json:
         emit_json(report.to_json())
     elif as_markdown:

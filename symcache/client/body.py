@@ -15,6 +15,7 @@ from typing import BinaryIO
 import aiohttp
 import zstandard
 
+from symcache.client.urls import whole_number
 from symcache.errors import IntegrityError, MachOError
 from symcache.images import ImageRequest
 from symcache.kinds import uuid_text
@@ -33,8 +34,8 @@ __all__ = [
     "unpacked",
 ]
 
-CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
-"""First byte, last byte and size of the whole."""
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+"""First byte, last byte and size of the whole. Python refuses to read numbers of thousands of digits."""
 _CHUNK = 1 << 20
 _LEAST, _WINDOW_SECONDS = 60_000, 60.0
 """Bytes that come within so many seconds, or the server is given up."""
@@ -67,8 +68,8 @@ def promised_size(response: aiohttp.ClientResponse, described: Mapping[str, str]
     if match := CONTENT_RANGE.fullmatch(headers.get("Content-Range", "")):
         return int(match[3])
     for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
-        if (text := described.get(name, "")).isdigit() and len(text) < 20:
-            return int(text)
+        if (size := whole_number(described.get(name))) is not None:
+            return size
     if not headers.get("Content-Encoding") and response.content_length is not None:
         return start + response.content_length
     return None

@@ -119,10 +119,10 @@ class SymbolClient:
         self.source_failures = []
         files: dict[SourceRequest, Path] = {}
         missing: list[SourceRequest] = []
-        for request in dict.fromkeys(requests):
+        for request in dict.fromkeys(r for r in requests if is_source_path(r.path)):
             if cached := find_source(self._cache, request):
                 files[request] = cached
-            elif is_source_path(request.path):
+            else:
                 missing.append(request)
         if not missing or not self.urls:
             return files

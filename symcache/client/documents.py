@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 
 from symcache.client.body import read_body
-from symcache.client.session import http_session
+from symcache.client.session import http_session, refused
 from symcache.client.urls import split_tokens
 from symcache.errors import IntegrityError, RemoteError
 
@@ -27,6 +27,8 @@ def get_document(url: str, what: str) -> bytes:
             http_session(headers=headers, total_seconds=_SECONDS) as session,
             session.get(f"{server}/api/v1/{what}") as response,
         ):
+            if response.status in {401, 403}:
+                raise refused(server, response)
             if response.status != 200:
                 raise RemoteError(f"{server}: answers {response.status} {response.reason} to /api/v1/{what}")
             return await read_body(response, _MAX_SIZE, f"{server}: /api/v1/{what}")

@@ -28,6 +28,7 @@ from symcache.client.body import (
     save,
     unpacked,
 )
+from symcache.client.jobs import RequestFailedError
 from symcache.client.local_cache import IndexEntry, LocalCache
 from symcache.client.model import FetchedImage
 from symcache.client.session import RedirectError, refused
@@ -51,6 +52,10 @@ _BUILD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 class _Retry(Exception):
     """Worth another attempt at the same server."""
+
+
+class _Failed(_Retry):
+    """The same, of a server that may have no trouble with other files."""
 
 
 class Fetcher:
@@ -109,6 +114,8 @@ class Fetcher:
             except Exception as error:
                 if not self._cache.part_note(path):
                     _restart(file)  # nobody could continue it
+                if isinstance(error, _Failed):
+                    raise RequestFailedError(f"{url}: {error}", hint="tell whoever runs the server") from error
                 if isinstance(error, _Retry):
                     raise RemoteError(f"{url}: {error}", hint="run the same command again: it continues") from error
                 raise
@@ -143,9 +150,10 @@ class Fetcher:
                             return None
                         continue  # a server of another kind knows no pins: ask it without
                     if response.status == 429:
-                        await asyncio.sleep(retry_after(response.headers))
+                        await asyncio.sleep(retry_after(response.headers.get("Retry-After")))
                     if response.status >= 500 or response.status in {408, 429}:
-                        raise _Retry(f"answers {response.status} {response.reason} for {request}")
+                        failed = _Failed if response.status == 500 else _Retry
+                        raise failed(f"answers {response.status} {response.reason} for {request}")
                     if response.status in {401, 403}:
                         raise refused(url, response)
                     if response.status not in {200, 206}:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotDone
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 import aiohttp
@@ -14,12 +14,14 @@ import aiohttp
 from symcache.client.session import http_session
 from symcache.errors import IntegrityError, RemoteError
 
-__all__ = ["ByteCount", "FetchJob", "HttpThread", "run_many"]
+__all__ = ["ByteCount", "FetchJob", "HttpThread", "RequestFailedError", "run_many"]
 
 _T = TypeVar("_T")
 _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.1
+_MOST_FAILED = 4
+"""Requests that a server fails with, and responds to no other, until it counts as down."""
 
 
 async def run_many(job: Callable[[_T], Awaitable[None]], items: Iterable[_T], limit: int) -> None:
@@ -38,6 +40,10 @@ async def run_many(job: Callable[[_T], Awaitable[None]], items: Iterable[_T], li
         raise errors.exceptions[0] from errors.exceptions[0].__cause__
 
 
+class RequestFailedError(RemoteError):
+    """A server that cannot respond to one request, such as for a file that is damaged there: it may well to others."""
+
+
 class ByteCount:
     """How far downloads are, in bytes."""
 
@@ -54,7 +60,8 @@ class FetchJob(Generic[_Request, _Result]):
     """Fetches many things. Servers are tried in their order, the first that has it wins; one that is down, once.
 
     `fetch` gets a server's URL and a request. It returns None for what the server does not have, and raises RemoteError
-    for a server that is down, IntegrityError for a response that is not what it should be.
+    for a server that is down, RequestFailedError for one that fails with this request, IntegrityError for a response
+    that is not what it should be.
     """
 
     def __init__(
@@ -71,11 +78,17 @@ class FetchJob(Generic[_Request, _Result]):
         """What went wrong, by request."""
         self.problems: dict[str, str] = {}
         """What went wrong last, by server."""
-        self.responded = False
+        self._responding: set[str] = set()
+        self._failed: Counter[str] = Counter()
+        """How many requests each server has failed with."""
+
+    @property
+    def responded(self) -> bool:
         """Whether any server did."""
+        return bool(self._responding)
 
     async def run(self, requests: Iterable[_Request], limit: int) -> None:
-        """Fetch everything, at most `limit` at a time. Raises what `fetch` does, but for the two errors above."""
+        """Fetch everything, at most `limit` at a time. Raises what `fetch` does, but for the errors above."""
         await run_many(self._fetch, requests, limit)
 
     async def _fetch(self, request: _Request) -> None:
@@ -89,14 +102,21 @@ class FetchJob(Generic[_Request, _Result]):
                 self.problems[url] = str(error)
                 self.failures.setdefault(request, []).append(str(error))
                 if isinstance(error, IntegrityError):
-                    self.responded = True
-                else:  # not tried again in this call: a burst of hundreds must not wait for a dead server each time
+                    self._responding.add(url)
+                elif self._is_down(url, error):
+                    # Not tried again in this call: a burst of hundreds must not wait for a dead server each time.
                     self._down[url] = str(error)
                 continue
-            self.responded = True
+            self._responding.add(url)
             if result is not None:
                 self.results[request] = result
                 return
+
+    def _is_down(self, url: str, error: RemoteError) -> bool:
+        if not isinstance(error, RequestFailedError):
+            return True
+        self._failed[url] += 1
+        return self._failed[url] >= _MOST_FAILED and url not in self._responding
 
 
 class HttpThread:
@@ -125,18 +145,14 @@ class HttpThread:
         """Wait for `work` and return its result; `tick` is called now and then, and at the end, in this thread."""
         future: Future[_T] = asyncio.run_coroutine_threadsafe(self._with_session(work), self._loop)
         try:
-            while True:
-                try:
-                    result = future.result(_POLL_SECONDS)
-                except NotDone:
-                    if future.done():
-                        raise
-                    if tick:
-                        tick()
-                else:
-                    if tick:
-                        tick()
-                    return result
+            # Not `future.result(_POLL_SECONDS)`: its TimeoutError may be the work's own as well.
+            while not wait([future], _POLL_SECONDS).done:
+                if tick:
+                    tick()
+            result = future.result()
+            if tick:
+                tick()
+            return result
         except BaseException:
             future.cancel()
             raise

@@ -96,10 +96,7 @@ class LocalCache:
     def find(self, request: ImageRequest) -> FetchedImage | None:
         """Return the cached image, or None. No server is contacted."""
         entry = self.entry(request.uuid, _key(request))
-        if entry is None:
-            return None
-        blob = self.blob(entry.sha256)
-        return self._fetched(blob, entry)
+        return self._fetched(self.blob(entry.sha256), entry) if entry else None
 
     def _fetched(self, blob: Path, entry: IndexEntry) -> FetchedImage:
         return FetchedImage(blob, entry.server, entry.build, entry.cache_uuid, size=entry.size, sha256=entry.sha256)
@@ -113,24 +110,33 @@ class LocalCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
-            Path(path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
             return None
-        blob = self.blob(entry.sha256)
-        try:
-            status = blob.stat()
-            if status.st_size != entry.size:  # somebody damaged it: fetch it again
-                blob.unlink(missing_ok=True)
-                return None
-            touch(blob, status)  # what was used longest ago is evicted first
-        except FileNotFoundError:
-            return None
-        except OSError:
-            pass  # a cache that only others may write is as good for reading
-        return entry
+        return entry if self.stored(entry.sha256, entry.size) else None
 
     def blob(self, sha256: str) -> Path:
         """Return where the file of this hash is, or would be."""
         return self.folder.joinpath("blobs", sha256[0], sha256)
+
+    def stored(self, sha256: str, size: int) -> Path | None:
+        """Return the file of this hash if it is here; it counts as used then. One of another size is removed."""
+        blob = self.blob(sha256)
+        try:
+            status = blob.stat()
+        except OSError:
+            return None
+        is_whole = status.st_size == size
+        try:
+            if is_whole:
+                touch(blob, status)
+            else:  # somebody damaged it
+                blob.unlink()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            pass  # a cache that only others may write is as good for reading
+        return blob if is_whole else None
 
     def publish(self, request: ImageRequest, part: Path, entry: IndexEntry) -> FetchedImage:
         """Move a checked file to its place and index it under `request`, and under its own shared cache."""

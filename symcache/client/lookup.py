@@ -27,12 +27,12 @@ from symcache.errors import IntegrityError, RemoteError
 from symcache.kinds import Kind, uuid_text
 from symcache.macho import MAX_SOURCE_NOTES
 
-__all__ = ["UnreachableError", "look_up_images"]
+__all__ = ["MAX_IMAGES", "UnreachableError", "look_up_images"]
 
 _MAX_RESPONSE, _MAX_OF_IMAGE = 256 << 20, 64 << 10
 """Bytes, in all and for each image."""
-_AT_MOST = 10_000
-"""Images in one call; the API allows no more."""
+MAX_IMAGES = 10_000
+"""In one call; the API allows no more."""
 _CONNECT_SECONDS, _READ_SECONDS, _ALL_SECONDS = 10.0, 90.0, 300.0
 """For the connection, without a byte, and for the whole response."""
 _TRIES = 5
@@ -47,8 +47,8 @@ def look_up_images(
 
     Raises RemoteError; UnreachableError where no other request would do better.
     """
-    if len(loads) > _AT_MOST:
-        raise RemoteError(f"{len(loads)} images in one look-up where {_AT_MOST} are allowed", hint="ask in parts")
+    if len(loads) > MAX_IMAGES:
+        raise RemoteError(f"{len(loads)} images in one look-up where {MAX_IMAGES} are allowed", hint="ask in parts")
     query: dict[str, object] = {
         "images": [
             {"uuid": uuid_text(u)} if address is None else {"uuid": uuid_text(u), "load_address": address}
@@ -107,7 +107,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], limit: int) -> byte
         with _deadline(connection.sock):
             connection.request("POST", target.path, body, headers)
             with connection.getresponse() as response:
-                _check_status(url, response.status, response.reason, dict(response.headers))
+                _check_status(url, response.status, response.reason, response.headers.get("Retry-After"))
                 data = response.read(limit + 1)
         if len(data) > limit:
             raise RemoteError(f"{url}: answers a look-up with more than {limit} bytes")
@@ -127,7 +127,7 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
             http_session(headers=headers, total_seconds=_ALL_SECONDS, limit_head=False) as session,
             session.post(f"{url}/api/v1/uuids", data=body, allow_redirects=False) as response,
         ):
-            _check_status(url, response.status, response.reason or "", response.headers)
+            _check_status(url, response.status, response.reason or "", response.headers.get("Retry-After"))
             return await read_body(response, limit, f"{url}: the answer to a look-up")
 
     try:
@@ -142,10 +142,11 @@ def _post_by_proxy(url: str, body: bytes, headers: Mapping[str, str], limit: int
         raise RemoteError(f"{url}: {error}", hint="check that the server is up") from error
 
 
-def _check_status(url: str, status: int, reason: str, headers: Mapping[str, str]) -> None:
+def _check_status(url: str, status: int, reason: str, wait: str | None) -> None:
+    """Raise what a response ends a look-up with, if it does; `wait` is its `Retry-After`."""
     if status == 429:
         busy = _BusyError(f"{url}: answers {status} {reason} to a look-up", hint="ask again later, or for less at once")
-        busy.seconds = retry_after(headers)
+        busy.seconds = retry_after(wait)
         raise busy
     if status != 200:
         hint = "put a token into the URL: https://any:TOKEN@host" if status in {401, 403} else ""

@@ -179,7 +179,7 @@ def _check_status(url: str, response: aiohttp.ClientResponse) -> None:
         raise UnspokenError(said)
     if status == 429 or status >= 500:
         busy = _BusyError(said, hint="ask again later, or for less at once")
-        busy.seconds = retry_after(response.headers)
+        busy.seconds = retry_after(response.headers.get("Retry-After"))
         raise busy
     if status in {401, 403}:
         raise RemoteError(said, hint="put a token into the URL: https://any:TOKEN@host")

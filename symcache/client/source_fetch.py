@@ -13,9 +13,11 @@ import tenacity
 from yarl import URL
 
 from symcache.client.body import read_body
+from symcache.client.jobs import RequestFailedError
 from symcache.client.local_cache import LocalCache
 from symcache.client.session import refused
 from symcache.client.sources import write_source
+from symcache.client.urls import whole_number
 from symcache.errors import IntegrityError, RemoteError
 from symcache.images import SourceRequest
 
@@ -56,7 +58,8 @@ class SourceFetcher:
             if response.status in {401, 403}:
                 raise refused(url, response)
             if response.status >= 500 or response.status in {408, 429}:
-                raise RemoteError(f"{url}: answers {response.status} {response.reason} for {request}")
+                failed = RequestFailedError if response.status == 500 else RemoteError
+                raise failed(f"{url}: answers {response.status} {response.reason} for {request}")
             if response.status != 200:
                 return None
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -69,8 +72,8 @@ class SourceFetcher:
 def _check(data: bytes, headers: Mapping[str, str], what: str) -> None:
     """Compare the content with what the server promised. Raises IntegrityError."""
     for name in ("X-Symcache-Size", "X-DEBUGINFOD-SIZE"):
-        if (text := headers.get(name, "")).isdigit() and text != str(len(data)):
-            raise IntegrityError(f"{what} has {len(data)} bytes where {text[:20]} were promised")
+        if (size := whole_number(headers.get(name))) is not None and size != len(data):
+            raise IntegrityError(f"{what} has {len(data)} bytes where {size} were promised")
     tag = headers.get("ETag", "").strip('"')
     if "X-Symcache-Version" in headers and len(tag) == 64 and hashlib.sha256(data).hexdigest() != tag:
         raise IntegrityError(f"{what} has another SHA-256 than was promised")

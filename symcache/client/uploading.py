@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from symcache.client.body import read_body
 from symcache.client.jobs import run_many
-from symcache.client.lookup import look_up_images
+from symcache.client.lookup import MAX_IMAGES, look_up_images
 from symcache.client.session import http_session
 from symcache.client.urls import retry_after, split_tokens
 from symcache.client.wire import Added, Response, Upload
@@ -53,6 +53,10 @@ class _Retry(Exception):
     """Worth another attempt."""
 
 
+class _Busy(_Retry):
+    """A server that wants to be asked later, and has done nothing yet."""
+
+
 def push(url: str, files: Sequence[PushedFile], progress: Progress | None = None) -> tuple[int, int]:
     """Send `files` to the server at `url`, which brings a token along: `https://any:TOKEN@host`.
 
@@ -73,40 +77,42 @@ class _Push:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         async with http_session(headers=headers, read_seconds=300, limit_head=False) as session:
             self._session = session
-            uuids = {f.uuid: None for f in files}
-            stored = await asyncio.to_thread(look_up_images, self._url, uuids, self._token, note_missing=False)
-            known = {(uuid, image.sha256) for uuid, images in stored.images.items() for image in images}
+            known, noted = await asyncio.to_thread(self._look_up, list({f.uuid: None for f in files}))
             hashes = dict(zip(files, await asyncio.to_thread(lambda: [_hash(f) for f in files]), strict=True))
             # A dSYM that is there is sent again for its notes, if the server has none about it.
-            lacking = {f for f in files if f.sources and f.uuid not in stored.sources}
+            lacking = {f for f in files if f.sources and f.uuid not in noted}
             wanted = {hashes[f]: f for f in files if (f.uuid, hashes[f]) not in known or f in lacking}
             self._total = sum(f.size for f in wanted.values())
             await run_many(lambda item: self._send(*item), list(wanted.items()), _AT_ONCE)
             for start in range(0, len(wanted), _ADD_AT_ONCE):
                 await self._add(list(wanted.items())[start : start + _ADD_AT_ONCE])
-            return len(wanted), len(hashes) - len(wanted)
+            return len(wanted), len(set(hashes.values())) - len(wanted)
+
+    def _look_up(self, uuids: list[UUID]) -> tuple[set[tuple[UUID, str]], set[UUID]]:
+        """Return (UUID, SHA-256) of what the server has of these images, and the dSYMs that it has notes about."""
+        known: set[tuple[UUID, str]] = set()
+        noted: set[UUID] = set()
+        for start in range(0, len(uuids), MAX_IMAGES):
+            some: dict[UUID, int | None] = dict.fromkeys(uuids[start : start + MAX_IMAGES])
+            response = look_up_images(self._url, some, self._token, note_missing=False)
+            known.update((uuid, image.sha256) for uuid, images in response.images.items() for image in images)
+            noted.update(response.sources)
+        return known, noted
 
     async def _send(self, sha256: str, file: PushedFile) -> None:
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_random_exponential(0.3, max=10),
-            retry=tenacity.retry_if_exception_type(_Retry),
-            reraise=True,
-        )
         try:
-            await retrying(self._attempt, sha256, file)
+            await _retrying(_Retry)(self._attempt, sha256, file)
         except _Retry as error:
             raise RemoteError(f"{self._url}: {error}", hint="run the same command again: it continues") from error
 
     async def _attempt(self, sha256: str, file: PushedFile) -> None:
         target = f"{self._url}/api/v1/uploads/{sha256}"
         state = await self._request(Upload, "GET", target)
-        offset = min(state.offset, file.size)
         if state.complete:
             self._count(file.size)
             return
-        if offset == file.size:  # all of it came and was wrong, or was cut at its very end: from the start
-            offset = 0
+        # If all of it came and was wrong, or was cut at its very end: from the start.
+        offset = state.offset if 0 <= state.offset < file.size else 0
         headers = {
             "Content-Range": f"bytes {offset}-{file.size - 1}/{file.size}",
             "Content-Length": str(file.size - offset),
@@ -139,7 +145,9 @@ class _Push:
     async def _add(self, files: list[tuple[str, PushedFile]]) -> None:
         body = {"images": [_described(sha256, file) for sha256, file in files]}
         try:
-            added = await self._request(Added, "POST", f"{self._url}/api/v1/uploads", json=body)
+            added: Added = await _retrying(_Busy)(
+                self._request, Added, "POST", f"{self._url}/api/v1/uploads", json=body
+            )
         except _Retry as error:
             raise RemoteError(f"{self._url}: {error}", hint="run the same command again: it continues") from error
         if added.problems:
@@ -160,8 +168,9 @@ class _Push:
                         hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
                     )
                 if response.status == 429:
-                    await asyncio.sleep(retry_after(response.headers))
-                if response.status >= 500 or response.status in {408, 409, 429}:
+                    await asyncio.sleep(retry_after(response.headers.get("Retry-After")))
+                    raise _Busy(f"{response.status} {response.reason}")
+                if response.status >= 500 or response.status in {408, 409}:
                     raise _Retry(f"{response.status} {response.reason}")
                 if response.status >= 400:
                     raise RemoteError(f"{self._url}: {response.status}: {text}")
@@ -170,6 +179,16 @@ class _Push:
             raise RemoteError(f"{self._url}: its answer to {method} is not what the API promises") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as error:
             raise _Retry(str(error) or type(error).__name__) from error
+
+
+def _retrying(kind: type[_Retry]) -> tenacity.AsyncRetrying:
+    """Return what makes another attempt after an error of this kind."""
+    return tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_random_exponential(0.3, max=10),
+        retry=tenacity.retry_if_exception_type(kind),
+        reraise=True,
+    )
 
 
 def _described(sha256: str, file: PushedFile) -> dict[str, Any]:

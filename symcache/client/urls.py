@@ -1,14 +1,15 @@
-"""URLs of servers, the tokens that they may bring along, and how long a server asks to wait."""
+"""URLs of servers, the tokens that they may bring along, and numbers in the headers of responses."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["is_http_url", "retry_after", "split_tokens", "without_password"]
+__all__ = ["is_http_url", "retry_after", "split_tokens", "whole_number", "without_password"]
 
 _LONGEST_WAIT = 60
+_NUMBER = re.compile("[0-9]{1,19}")
 
 
 def is_http_url(url: str) -> bool:
@@ -21,10 +22,18 @@ def is_http_url(url: str) -> bool:
         return False
 
 
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a server's `Retry-After` asks for, within reason; 0 without one, or with a date."""
-    text = headers.get("Retry-After", "").strip()
-    return min(int(text), _LONGEST_WAIT) if text.isdigit() and len(text) < 10 else 0
+def whole_number(field: str | None) -> int | None:
+    """Return the number that a header field is; None if it is absent, or anything but up to 19 digits.
+
+    `str.isdigit` takes more than the ten of ASCII for digits, and `int` refuses numbers of thousands of digits.
+    """
+    text = (field or "").strip()
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def retry_after(field: str | None) -> float:
+    """Return the seconds that a `Retry-After` asks for, within reason; 0 without one, or with a date."""
+    return min(whole_number(field) or 0, _LONGEST_WAIT)
 
 
 def split_tokens(urls: Iterable[str]) -> tuple[list[str], dict[str, str]]:

@@ -67,7 +67,7 @@ class GuestFiles:
 
     def guest_path(self, place: Path) -> str:
         """Return how the guest calls a place inside its folder."""
-        return "/" + place.relative_to(self.root).as_posix().removeprefix(".")
+        return "/" if place == self.root else f"/{place.relative_to(self.root).as_posix()}"
 
 
 class _Handle(paramiko.SFTPHandle):  # type: ignore[misc]  # paramiko has no types

@@ -46,7 +46,8 @@ class FolderResolver:
         index: dict[tuple[UUID, Kind], tuple[int, Path]] = {}
         for path in self._files():
             try:
-                slices = identify(path)
+                # Follows links, as LLDB's file-mapped layout has them; skips pipes.
+                slices = identify(path) if path.is_file() else ()
             except (FormatError, OSError):
                 continue  # somebody's folder may contain anything
             for one in slices:
@@ -64,6 +65,4 @@ class FolderResolver:
             for parent, folders, names in os.walk(folder):
                 folders.sort()
                 for name in sorted(names):
-                    path = Path(parent, name)
-                    if path.is_file():  # follows links, as LLDB's file-mapped layout has them; skips pipes
-                        yield path
+                    yield Path(parent, name)

@@ -61,13 +61,11 @@ class LibraryResolver:
         image = self._library.resolve(request)
         if image is None:
             return None
-        target = self._cache.blob(image.sha256)
-        if target.is_file() and target.stat().st_size == image.size:
-            os.utime(target)  # what was used longest ago is evicted first
-        elif self._only_unpacked:
-            return None
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target = self._cache.stored(image.sha256, image.size)
+        if target is None:
+            if self._only_unpacked:
+                return None
+            target = self._cache.blob(image.sha256)
             self._library.materialize(image.sha256, image.size, target)
             target.chmod(0o444)
             self._unpacked = True

@@ -81,7 +81,9 @@ def open_sources(
         here.append(WithSourceNotes(before, notes, source_roots) if source_roots else before)
         files = ServerSources(client, cached, server.problems)
         yield BinarySources(
-            *(ChainResolver(resolvers), files, server.problems),
+            ChainResolver(resolvers),
+            files,
+            server.problems,
             here=ChainResolver(here) if is_remote else None,
             own=without_servers,
             client=client,

@@ -139,3 +139,19 @@ def test_what_a_name_holds_is_the_same_in_a_list(tmp_path: Path) -> None:
     listed = json.loads(analyze("--json", *map(str, paths)).stdout)
     alone = [json.loads(analyze("--json", str(path)).stdout) for path in paths]
     assert listed == alone
+
+
+def test_no_file_takes_the_place_of_another(tmp_path: Path) -> None:
+    paths = [tmp_path / "a/X.ips", tmp_path / "b/x.ips", tmp_path / "c/x.ips.2"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(ips(0x1000, "post", "main"))
+    assert analyze("-o", str(tmp_path / "out"), *map(str, paths)).exit_code == 0
+    found = {path.name: json.loads(path.read_text())["dump"] for path in (tmp_path / "out").iterdir()}
+    assert found == dict(zip(["X.ips.json", "x.ips.2.json", "x.ips.2.2.json"], map(str, paths), strict=True))
+
+
+def test_a_folder_of_symbols_that_is_not_there_is_wrong_use(reports: list[str], tmp_path: Path) -> None:
+    done = analyze("--symbols", str(tmp_path / "typo"), *reports)
+    assert done.exit_code == 2
+    assert f"{tmp_path / 'typo'}: no such file or folder" in done.stderr

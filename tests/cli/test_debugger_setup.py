@@ -20,9 +20,11 @@ import pytest
 from typer.testing import CliRunner
 
 from symcache.cli.app import application
+from symcache.cli.dsymforuuid import _describe, _fetch_behind
+from symcache.kinds import Kind
 from symcache.library import Library, ingest, stage_paths
 from tests.support.commands import run_here
-from tests.support.toolchain import compile_image, dsym
+from tests.support.toolchain import compile_image, dsym, lipo
 
 SOURCE = "int answer(int x) { return x * 42; }\n"
 NOBODY = "00000000-0000-0000-0000-00000000BEEF"
@@ -283,3 +285,17 @@ def test_the_program_for_debuggers_is_installed() -> None:
     ran = subprocess.run([str(program), NOBODY], capture_output=True, check=False, timeout=60)
     assert ran.returncode == 0
     assert "DBGError" in plistlib.loads(ran.stdout)[NOBODY]
+
+
+def test_of_a_universal_file_the_architecture_is_that_of_the_uuid(image: Path, tmp_path: Path) -> None:
+    other = compile_image(tmp_path, "libother.dylib", SOURCE, arch="arm64")
+    universal = lipo(tmp_path / "universal", image, other)
+    for thin, arch in ((image, "x86_64"), (other, "arm64")):
+        assert _describe(UUID(_uuid(thin)), {Kind.EXECUTABLE: universal})["DBGArchitecture"] == arch
+
+
+def test_binary_and_dsym_are_fetched_behind_the_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
+    _fetch_behind([UUID(int=1)], None, ["https://h"], None, None)
+    assert [command[command.index("--kind") + 1] for command in started] == list(Kind)

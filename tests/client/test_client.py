@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -403,3 +404,25 @@ def test_what_is_no_answer_to_a_look_up_is_not_taken_for_one(tmp_path: Path, ans
     promised = pytest.raises(RemoteError, match="not what the API promises")
     with LyingServer(_lie(body)) as other, SymbolClient([other.url], tmp_path) as client, promised:
         client.look_up([UUID(int=1)])
+
+
+def test_of_a_cache_that_others_write_only_what_is_whole_is_taken(
+    server: Server, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ImageRequest(samples.uuid)
+    got = _get([server.url], tmp_path, request)[request]
+    (index,) = (tmp_path / "index").rglob("*.json")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    for writing in ("pathlib.Path.unlink", "os.utime"):
+        monkeypatch.setattr(writing, refuse)
+    old = time.time() - 3600
+    monkeypatch.setattr("symcache.lru_folder._used", lambda _: old)
+    assert _get([], tmp_path, request)[request].path == got.path
+    got.path.chmod(0o644)
+    got.path.write_bytes(b"short")
+    assert _get([], tmp_path, request) == {}
+    index.write_text("{]")
+    assert _get([], tmp_path, request) == {}

@@ -16,6 +16,7 @@ from yarl import URL
 
 from symcache.client import FetchedImage, Fetcher, LocalCache, SymbolClient, body, get_document, http_session, lookup
 from symcache.client import session as session_module
+from symcache.client.urls import retry_after
 from symcache.errors import IntegrityError, RemoteError, StorageError, SymcacheError
 from symcache.images import ImageRequest, SourceRequest
 from tests.client.lying_server import LyingServer
@@ -306,3 +307,46 @@ def test_a_full_disk_keeps_no_part_that_cannot_be_continued(samples: Samples, tm
             _fetch(server.url, disk / "cache", ImageRequest(uuid_of(samples.large)))
         assert _left(disk) == []
         assert shutil.disk_usage(disk).free > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [("X-Symcache-Size", "²"), ("X-DEBUGINFOD-SIZE", "²"), ("Content-Range", "bytes 0-1/" + "9" * 5000)],
+    ids=["ours", "debuginfod", "range"],
+)
+def test_what_python_cannot_read_as_a_number_promises_nothing(
+    samples: Samples, tmp_path: Path, field: str, number: str
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=samples.dylib.read_bytes(), headers={field: number})
+
+    with LyingServer(answer) as server:
+        fetched = _fetch(server.url, tmp_path, ImageRequest(samples.uuid))
+    assert fetched is not None
+    assert fetched.path.read_bytes() == samples.dylib.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [(None, 0), ("7", 7), ("86400", 60), ("9" * 12, 60), ("²", 0), ("-1", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)],
+)
+def test_a_server_may_ask_to_wait_within_reason(field: str | None, seconds: int) -> None:
+    assert retry_after(field) == seconds
+
+
+def test_a_look_up_waits_as_it_is_told_however_the_field_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(lookup, "time", SimpleNamespace(sleep=waits.append))
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"retry-after": "3"})
+
+    with (
+        LyingServer(busy) as server,
+        SymbolClient([server.url], tmp_path) as client,
+        pytest.raises(RemoteError, match="answers 429"),
+    ):
+        client.look_up([UUID(int=1)])
+    assert waits == [3.0] * 4

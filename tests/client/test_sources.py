@@ -127,3 +127,9 @@ def test_a_cache_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
         (tmp_path / "blobs").write_bytes(b"")
         with pytest.raises(StorageError, match=r"Not a directory|File exists"):
             _fetch(client, _UUID, _PATH)
+
+
+def test_a_path_that_is_no_text_is_not_asked_for(tmp_path: Path) -> None:
+    with LyingServer(_sources) as server, SymbolClient([server.url], tmp_path) as client:
+        assert _fetch(client, _UUID, "/Users/dev/m\udce4in.c") is None
+    assert server.requests == []

@@ -183,3 +183,4 @@ def test_paths_end_at_the_folder(tmp_path: Path) -> None:
     assert files.place("a/../../..") == tmp_path / "root"
     assert files.guest_path(files.place("/a")) == "/a"
     assert files.guest_path(files.place("/")) == "/"
+    assert files.guest_path(files.place("/.file")) == "/.file"
