@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,16 @@ def atomic_write(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iter
 
     Whatever ends the block otherwise, the file is removed and what `target` was before stays. With `sync`, the content
     has reached the disk before the name has. The folder must be there; a link at `target` is replaced, not followed.
-    Raises OSError.
+    A device or pipe, such as /dev/stdout, stays what it is, and is written to. Raises OSError.
     """
+    if _is_stream(target):
+        with tempfile.TemporaryDirectory(prefix="symcache-part-") as folder:
+            part = Path(folder, "part")
+            part.touch()
+            yield part
+            with part.open("rb") as whole, target.open("wb") as stream:
+                shutil.copyfileobj(whole, stream)
+        return
     descriptor, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
     os.close(descriptor)
     part = Path(name)
@@ -60,6 +69,13 @@ def atomic_write_bytes(target: Path, data: bytes) -> None:
             os.unlink(part)  # noqa: PTH108
         _name(error, target)
         raise
+
+
+def _is_stream(target: Path) -> bool:
+    """Return whether this is no name to give to a file: what it names, or the descriptor that it is, is written to."""
+    if target.is_symlink() and Path(os.readlink(target)).parent.name == "fd":  # also where it is of a regular file
+        return True
+    return target.exists() and not (target.is_file() or target.is_dir())
 
 
 def _name(error: BaseException, target: Path) -> None:

@@ -43,6 +43,22 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, error: BaseExc
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_pipe_and_a_descriptor_stay_what_they_are(tmp_path: Path) -> None:
+    def write(target: Path) -> None:
+        with atomic_write(target) as part:
+            part.write_bytes(b"content")
+
+    os.mkfifo(tmp_path / "pipe")
+    with os.fdopen(os.open(tmp_path / "pipe", os.O_RDWR), "rb", 0) as reader:
+        write(tmp_path / "pipe")
+        assert reader.read(20) == b"content"
+    with (tmp_path / "file").open("w+b") as file:
+        (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{file.fileno()}")
+        write(tmp_path / "stdout")
+        assert file.read() == b"content"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe", "stdout"]
+
+
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = len(list(Path("/dev/fd").iterdir()))
     for _ in range(3):
