@@ -198,6 +198,19 @@ def test_of_a_key_that_comes_twice_the_last_counts(again: str) -> None:
     assert rewrite(doubled, places) == rewrite(text, places).replace(where, f'"{again}":{stale},{where}', 1)
 
 
+@pytest.mark.parametrize("pair", ['{space}"z":1', '"z"{space}:1'], ids=["comma", "colon"])
+def test_white_space_of_megabytes_is_not_repeated(pair: str) -> None:
+    pairs = ",".join(f'"k{n}":1' for n in range(300))
+    frame = pair.format(space=" " * 1_000_000)
+    named = '{"imageOffset":512,"imageIndex":0'
+    text = ips([(0, 0x200)]).replace(named, f"{{{frame},{pairs},{named[1:]},{frame}")
+    written = rewrite(text, {("Ledger", 0x200): INLINED})
+    assert "Money.sum()" in written
+    assert len(written) < 2 * len(text)
+    frames = json.loads(written.partition("\n")[2].rpartition("\nModel")[0])["threads"][0]["frames"]
+    assert [f["symbol"] for f in frames] == ["Money.adding(_:) + 1", "Money.sum()", "Ledger.post(to:)"]
+
+
 def test_frames_that_are_no_list_stay() -> None:
     frames = '{"a":{"imageOffset":772,"imageIndex":0},"b":{"imageOffset":772,"imageIndex":0}}'
     text = ips([(0, 0x300), (0, 0x304)], lastExceptionBacktrace="x").replace('"x"', frames)
