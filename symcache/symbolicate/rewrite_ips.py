@@ -20,8 +20,9 @@ from symcache.symbolicate.rewrite_text import rewrite_text
 
 __all__ = ["rewrite_ips"]
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
-_PAIR = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)', re.DOTALL)
+# Possessive: else 100 bytes are kept for each escape in a string, to go back to.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
+_PAIR = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:\s*)', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s*")
 _MAX_SPACE = 256
