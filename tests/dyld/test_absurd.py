@@ -52,6 +52,16 @@ def test_a_trie_that_looks_like_reexports_everywhere() -> None:
     assert single_reexports(image, trie) is None  # the walk tells
 
 
+def test_a_trie_of_megabytes_is_walked_without_a_look() -> None:
+    trie = b"\x08" * (17 << 20)
+    tracemalloc.start()
+    try:
+        assert may_reexport(trie)  # for all that is known
+        assert tracemalloc.get_traced_memory()[1] < len(trie)
+    finally:
+        tracemalloc.stop()
+
+
 def test_thousands_of_images_that_share_an_endless_list_of_commands(tmp_path: Path) -> None:
     """Each header has one command of its own, which leads to the list that all have in common."""
     images, common = 6_000, 60_000
