@@ -73,7 +73,7 @@ def atomic_write_bytes(target: Path, data: bytes) -> None:
 
 def _is_stream(target: Path) -> bool:
     """Return whether this is no name to give to a file: what it names, or the descriptor that it is, is written to."""
-    if target.is_symlink() and Path(os.readlink(target)).parent.name == "fd":  # also where it is of a regular file
+    if target.is_symlink() and target.readlink().parent.name == "fd":  # also where it is of a regular file
         return True
     return target.exists() and not (target.is_file() or target.is_dir())
 

@@ -22,7 +22,7 @@ class NoRequestError(Exception):
 class Conversation:
     """Two pipes with a confined process, for one line at a time: the first is ours, then it asks, and we respond.
 
-    A context manager. It may ask `most` times. `child_ends` are the descriptors that it gets, to read and to write.
+    A context manager. The process may ask `most` times. `child_ends` are its descriptors, to read and to write.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Runs inside the child: takes from this process what hostile work is not to have, then runs a script in what is left.
+"""Runs inside the child: gives up the rights that hostile work must not have, then runs a script.
 
 Started as `python -P inside.py BOUNDS SCRIPT ARGUMENTS…` or with `-I`, where BOUNDS is `Bounds.to_json`, and SCRIPT a
 file, or `-m` with a module behind it. The Python may be another one than ours, the one that LLDB was made for: standard
@@ -80,7 +80,7 @@ _CALLS = {
     "userfaultfd": (323, 282),
     "perf_event_open": (298, 241),
 }
-"""Refused whatever is asked of them."""
+"""Refused with any arguments."""
 _CLONE, _CLONE3, _KILL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
 _MMAP, _IOCTL = (9, 222), (16, 29)
 _CLONE_THREAD = 0x10000
@@ -105,7 +105,7 @@ _ANY_FILE_READABLE = 1 << 2  # CAP_DAC_READ_SEARCH
 
 
 def confine(bounds: dict[str, Any]) -> None:
-    """Give up whatever `bounds` does not grant; see `Bounds`. Raises OSError where the system refuses.
+    """Give up all rights that `bounds` does not grant; see `Bounds`. Raises OSError where the system refuses.
 
     To be called before there are threads: Landlock binds only that which calls.
     """

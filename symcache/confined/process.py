@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import select
 import signal
@@ -31,8 +32,10 @@ __all__ = ["Bounds", "Cause", "ConfinedProcess", "ProcessFailure"]
 
 _INSIDE = str(Path(inside.__file__).resolve())
 _END_SECONDS = 10.0
-"""For ending once all is said, however little of its time is left."""
+"""To exit after its output has ended, however little of its time is left."""
 _MAX_ERRORS = 1 << 20
+_MAX_MILLISECONDS = (1 << 31) - 1
+"""What poll(2) takes."""
 _NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
 """What programs say on standard error when they get none."""
 
@@ -42,7 +45,7 @@ class Bounds:
     """What a confined process may take."""
 
     seconds: float = 180
-    """Until its output is there, without those that we take to respond to it."""
+    """Until its output is complete, not counting those that our responses take."""
     memory: int = 8 << 30
     """Bytes that are its own: files that it maps take none. Three quarters of the machine's are the most."""
     output: int = 256 << 20
@@ -160,13 +163,13 @@ class ConfinedProcess:
     def read(self, what: str, accepted: Sequence[int] = ()) -> tuple[int, bytes]:
         """Return exit code and standard output, once it has ended with 0 or an `accepted` code. Raises ProcessFailure.
 
-        `what`: it, as messages begin.
+        `what` names it at the beginning of messages.
         """
         received = io.BytesIO()
         return self.copy(what, received, accepted), received.getvalue()
 
     def copy(self, what: str, out: BinaryIO, accepted: Sequence[int] = ()) -> int:
-        """As `read`, but write what is on standard output to `out`, and return the exit code."""
+        """As `read`, but copy standard output to `out`, and return the exit code alone."""
         stream, limit, end = self._process.stdout, self._bounds.output, time.monotonic() + self._bounds.seconds
         if stream is None:
             raise ValueError("its standard output is the terminal")
@@ -193,12 +196,18 @@ class ConfinedProcess:
         """Go on with the conversation, or return which of `outputs` can be read; with the seconds that we responded."""
         talk = self._conversation
         reading, writing = (talk.reading, talk.writing) if talk else ([], [])
-        ready, sending, _ = select.select([*outputs, *reading], writing, [], seconds)
-        if not ready and not sending:
+        poll = select.poll()  # `select.select` takes no descriptor above 1023, which a busy server has
+        for descriptor in (*outputs, *reading):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor in writing:
+            poll.register(descriptor, select.POLLOUT)
+        timeout = None if seconds is None else math.ceil(min(seconds * 1000, _MAX_MILLISECONDS))
+        ready = [descriptor for descriptor, _ in poll.poll(timeout)]
+        if not ready:
             late = "was not done" if outputs else "did not read what it was sent"
             raise ProcessFailure(f"{what} {late} after {self._bounds.seconds:g} seconds and was stopped", Cause.TIME)
         try:
-            return ready, talk.proceed([*ready, *sending]) if talk else 0.0
+            return ready, talk.proceed(ready) if talk else 0.0
         except NoRequestError as error:
             raise ProcessFailure(f"{what} {error} and was stopped", Cause.REQUEST) from error
 

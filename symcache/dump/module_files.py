@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Fetching = Callable[[str], AbstractContextManager[Progress | None]]
-"""Called with what is going to be fetched, and why, in words; what it gives is told how far that is."""
+"""Called with a text that says what is fetched, and why; the context that it returns gives a progress callback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class ModuleFiles:
 
 
 def noted_sources(dsyms: Sequence[tuple[UUID, ImageFile]]) -> list[tuple[str, str]]:
-    """Return where dSYMs, each with the UUID that it is used for, say their sources are: what is really there."""
+    """Return (recorded, present) source folders that dSYMs name, each with its UUID; only folders that exist."""
     pairs: dict[str, str] = {}
     for uuid, debug_info in dsyms:
         for recorded, present in (*source_maps(debug_info.path, uuid), *debug_info.sources):

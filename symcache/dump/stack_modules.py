@@ -31,7 +31,7 @@ _EXECUTE = 4
 
 
 def modules_of_addresses(addresses: Iterable[int], ranges: Sequence[tuple[int, int]]) -> set[int]:
-    """Return the numbers of those modules, of which `ranges` are the code (address, size), that any address is in."""
+    """Return the numbers of the modules that any address is in; `ranges` are their code (address, size)."""
     pointed = _Pointed(ranges, (1 << 64) - 1)
     for address in addresses:
         pointed.add(address)
@@ -104,7 +104,7 @@ class _Pointed:
             self._hit.add(place)
 
     def add_words(self, blocks: Iterable[bytes]) -> None:
-        """Take in memory, of which each 8 bytes may be an address."""
+        """Take in memory, taking each 8 bytes for an address."""
         if not self._code:
             return
         import numpy as np  # noqa: PLC0415 (a tenth of a second, for dumps of which something is to be fetched)

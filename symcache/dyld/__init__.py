@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from symcache.dyld.processes import input_has_ended, run_in_processes, serve_batches
     from symcache.dyld.revision import EXTRACTOR, REVISION
     from symcache.dyld.symbols import LocalSymbols, SymbolSource, gather_strings, read_local_symbols
-    from symcache.dyld.trie import uleb, walk
+    from symcache.dyld.trie import walk_exports
 
 __all__ = [
     "EXTRACTOR",
@@ -91,8 +91,7 @@ __all__ = [
     "run_in_processes",
     "serve_batches",
     "tables_end",
-    "uleb",
-    "walk",
+    "walk_exports",
 ]
 
 # What maps and extracts needs numpy; names, constants and headers are used by many who need neither.
@@ -123,6 +122,6 @@ __getattr__ = late_imports(
         "processes": ("input_has_ended", "run_in_processes", "serve_batches"),
         "revision": ("EXTRACTOR", "REVISION"),
         "symbols": ("LocalSymbols", "SymbolSource", "gather_strings", "read_local_symbols"),
-        "trie": ("uleb", "walk"),
+        "trie": ("walk_exports",),
     },
 )

@@ -28,7 +28,7 @@ class ImageWork(Protocol):
         """Return the arguments for Python of a child that does this work: it calls `serve_batches`."""
 
     def run(self, cache: SharedCache, extractor: Extractor, batch: Batch) -> list[Row]:
-        """Make the images of a batch, and do the work. Raises StorageError; what is wrong with an image is its row."""
+        """Make the images of a batch, and do the work. Raises StorageError; errors of one image are in its row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _open_companion(main: CacheFilePart, wanted: Companion) -> CacheFilePart:
             f"{main.path}: its companion {wanted.name} (UUID {expected}) is missing",
             hint="copy all files of the cache from the same machine",
         )
-    part = open_part(place, wanted.suffix)
+    part = open_part(place, wanted.suffix, mapped=not wanted.optional)
     header, base = part.header, main.mappings[0].address
     try:
         if header.magic != main.header.magic or header.uuid != wanted.uuid:

@@ -46,10 +46,11 @@ class CacheFilePart:
         return memoryview(self.data)[offset : offset + size]
 
 
-def open_part(path: Path, suffix: str = "", *, cut: bool = False) -> CacheFilePart:
+def open_part(path: Path, suffix: str = "", *, cut: bool = False, mapped: bool = True) -> CacheFilePart:
     """Map one cache file. Raises SharedCacheError when it is not one, or is shorter than its mappings say.
 
-    With `cut` it may be shorter, and its mappings end where it does.
+    With `cut` it may be shorter, and its mappings end where it does. A `.symbols` file is not `mapped`: it describes no
+    memory of its own beyond its header, so its mappings are not checked and must not be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
         raise SharedCacheError(f"{path}: is no ordinary file", hint="name the main file, e.g. dyld_shared_cache_arm64e")
@@ -64,15 +65,14 @@ def open_part(path: Path, suffix: str = "", *, cut: bool = False) -> CacheFilePa
         if cut:
             left = [min(m.size, max(0, len(data) - m.file_offset)) for m in mappings]
             mappings = tuple(m._replace(size=size) for m, size in zip(mappings, left, strict=True))
-        # A `.symbols` file describes no memory of its own beyond its header.
-        for mapping in mappings:
-            if mapping.size and mapping.file_offset + mapping.size > len(data) and suffix != ".symbols":
+        for mapping in mappings if mapped else ():
+            if mapping.size and mapping.file_offset + mapping.size > len(data):
                 raise SharedCacheError(
                     f"{path}: has {len(data):#x} bytes, but its {mapping.name} mapping ends at"
                     f" {mapping.file_offset + mapping.size:#x}",
                     hint="the copy is cut: copy the file again",
                 )
-        if sum(m.size for m in mappings) > 2 * len(data) and suffix != ".symbols":
+        if mapped and sum(m.size for m in mappings) > 2 * len(data):
             # Every byte is mapped once; what is mapped again and again would be decoded as often.
             raise SharedCacheError(f"{path}: its mappings are larger together than its {len(data):#x} bytes")
         if header.code_signature_offset + header.code_signature_size > len(data) and not cut:

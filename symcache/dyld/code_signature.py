@@ -7,6 +7,7 @@ over the directory is checked: this tells damage, not forgery.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,14 +74,13 @@ def check_pages(path: Path) -> SignedPages | None:
             return None
         if size > _MAX_SIGNATURE:
             raise SharedCacheError(f"{path}: a code signature of {size} bytes, where {_MAX_SIGNATURE} are too many")
-        file.seek(at)
-        signature = file.read(size)
-        if len(signature) < size:
+        if at + size > file.seek(0, os.SEEK_END):
             raise SharedCacheError(
                 f"{path}: its code signature at {at:#x}, {size:#x} bytes, lies beyond the end of the file",
                 hint="the copy is cut: copy the file again",
             )
-        return _compare(file, at, _directories(signature, str(path)), str(path))
+        file.seek(at)
+        return _compare(file, at, _directories(file.read(size), str(path)), str(path))
 
 
 def platform_identifier(signature: bytes, name: str) -> int:

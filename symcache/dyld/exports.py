@@ -19,6 +19,8 @@ __all__ = ["may_reexport", "place_exports", "read_exports", "single_reexports"]
 _REEXPORT, _KIND = 0x08, 0x03
 _MAX_SEARCHED = 1 << 29
 """Bytes to search for edges to what could be re-exports; instead of more, a walk tells sooner."""
+_MAX_AT_ONCE = 16 << 20
+"""Bytes of a trie whose places are looked at together, which takes up to forty times as many; real ones are smaller."""
 _DYLIB_COMMANDS = {LC.LOAD_DYLIB, LC.LOAD_WEAK_DYLIB, LC.REEXPORT_DYLIB, LC.LOAD_UPWARD_DYLIB}
 """Those that dyld counts for ordinals."""
 
@@ -86,6 +88,8 @@ def may_reexport(trie: bytes) -> bool:
     data = np.frombuffer(trie, np.uint8)
     if len(data) < 4:
         return False
+    if len(data) > _MAX_AT_ONCE:
+        return True
     searched = 0
     for size_bytes in (1, 2):
         flags_at = np.flatnonzero(data[size_bytes:] & 0xF8 == _REEXPORT) + size_bytes

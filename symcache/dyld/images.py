@@ -159,7 +159,7 @@ def _path(main: CacheFilePart, offset: int) -> str:
 
 
 class _Commands:
-    """Looks into load commands of images; not for ever, whatever they are."""
+    """Reads load commands of images, a bounded number of all together."""
 
     def __init__(self, main: CacheFilePart, space: AddressSpace) -> None:
         self._main, self._space = main, space

@@ -5,7 +5,7 @@ Source: symtab_command, dysymtab_command, linkedit_data_command (<mach-o/loader.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,10 @@ _INDIRECT_LOCAL_OR_ABS = np.uint32(0xC000_0000)
 
 @dataclass(slots=True)
 class Linkedit:
-    """The new segment's bytes and what the self-check expects of them."""
+    """The content of the new segment, and how many symbols its table has."""
 
-    data: bytes = b""
-    symbols: int = 0
-    pieces: list[bytes] = field(default_factory=list)
+    data: bytes
+    symbols: int
 
 
 def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None, fileoff: int) -> Linkedit:
@@ -39,10 +38,9 @@ def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None,
     `locals_` are the image's unmapped local symbols, which are merged in. Raises SharedCacheError.
     """
     source = LinkeditSource(space, image)
-    result = Linkedit()
-    out = result.pieces
+    out: list[bytes] = []
     structs = image.header.structs
-    size = 0
+    size = symbols = 0
 
     def append(data: bytes | memoryview) -> int:
         """Add a payload, aligned to the pointer size; return its file offset."""
@@ -64,20 +62,18 @@ def rebuild(space: AddressSpace, image: MachImage, locals_: SymbolSource | None,
     if (command := image.find(LC.SYMTAB)) and (symtab := command.symtab()):
         ranges = image.find(LC.DYSYMTAB)
         table = _merge(image, source, symtab, ranges.dysymtab() if ranges else None, locals_, exports)
-        result.symbols = len(table.nlists)
+        symbols = len(table.nlists)
         symoff = append(table.nlists.tobytes())
         indirect_at = append(table.indirect.tobytes()) if len(table.indirect) else 0
         stroff = append(b"".join(table.pieces))
-        new = symoff, len(table.nlists), stroff, size - (stroff - fileoff)
+        new = symoff, symbols, stroff, size - (stroff - fileoff)
         structs.symtab.pack_into(image.data, command.body, *new)
         if ranges:
             start, defined = table.locals, table.defined
             places = 0, start, start, defined, start + defined, table.undefined, indirect_at, len(table.indirect)
             structs.dysymtab.pack_into(image.data, ranges.body, *places)
     place_exports(image, exports, append)
-    result.data = b"".join(out)
-    out.clear()
-    return result
+    return Linkedit(b"".join(out), symbols)
 
 
 @dataclass(slots=True)
@@ -106,20 +102,14 @@ def _merge(
     pool = np.zeros(1, np.uint8)
     if nsyms:
         pool = np.frombuffer(source.to_end(symtab.stroff, symtab.strsize, "string pool"), np.uint8)
-    local_count, defined_at, defined, undefined_at, undefined = 0, nsyms, 0, nsyms, 0
+    local_count, defined_at, defined, undefined_at, undefined = _ranges(dysymtab, nsyms, image.what)
     indirect = np.zeros(0, np.uint32)
-    if dysymtab:
-        ilocal, local_count, defined_at, defined, undefined_at, undefined = dysymtab[:6]
-        if (
-            ilocal + local_count > nsyms
-            or defined_at + defined > nsyms
-            or undefined_at + undefined > nsyms
-            or (undefined and undefined_at < defined_at + defined)
-        ):
-            raise SharedCacheError(f"{image.what}: symbol ranges of LC_DYSYMTAB lie beyond its {nsyms} symbols")
-        if count := dysymtab.nindirectsyms:
-            raw = source.view(dysymtab.indirectsymoff, count * 4, f"indirect table of {count} entries")
-            indirect = np.frombuffer(raw, "<u4").copy()
+    if dysymtab and (count := dysymtab.nindirectsyms):
+        raw = source.view(dysymtab.indirectsymoff, count * 4, f"indirect table of {count} entries")
+        indirect = np.frombuffer(raw, "<u4")
+        index = indirect[indirect & _INDIRECT_LOCAL_OR_ABS == 0]
+        if len(index) and (last := int(index.max())) >= nsyms:
+            raise SharedCacheError(f"{image.what}: the indirect table names symbol {last} of {nsyms}")
 
     # The re-exports join the other defined externals, before what is undefined.
     insert_at = undefined_at if undefined else nsyms
@@ -148,12 +138,23 @@ def _merge(
 
     new_locals = len(locals_.nlists) if locals_ is not None else local_count
     # An index counts from the old first symbol kept; special entries are flags, not indices.
-    plain = (indirect & _INDIRECT_LOCAL_OR_ABS) == 0
-    if plain.any() and int(indirect[plain].max()) >= nsyms:
-        raise SharedCacheError(f"{image.what}: the indirect table names symbol {int(indirect[plain].max())} of {nsyms}")
     shift = (new_locals - first) if locals_ is not None else 0
     moved = indirect.astype(np.int64) + shift + np.where(indirect >= insert_at, added, 0)
     # One of the `<redacted>` placeholders, whose places the unmapped locals take: which local it was, nobody knows.
     moved = np.where(indirect < first, _INDIRECT_LOCAL, moved)
-    indirect = np.where(plain, moved, indirect).astype(np.uint32)
+    indirect = np.where(indirect & _INDIRECT_LOCAL_OR_ABS == 0, moved, indirect).astype(np.uint32)
     return _Table(np.concatenate(arrays), indirect, pieces, new_locals, defined + added, undefined)
+
+
+def _ranges(dysymtab: Dysymtab | None, nsyms: int, what: str) -> tuple[int, int, int, int, int]:
+    """Return the number of locals, then start and number of the defined externals, and of the undefined ones.
+
+    Raises SharedCacheError for ranges that do not lie within the symbol table, or not in this order.
+    """
+    if dysymtab is None:
+        return 0, nsyms, 0, nsyms, 0
+    local_at, local, defined_at, defined, undefined_at, undefined = dysymtab[:6]
+    last = max(local_at + local, defined_at + defined, undefined_at + undefined)
+    if last > nsyms or (undefined and undefined_at < defined_at + defined):
+        raise SharedCacheError(f"{what}: symbol ranges of LC_DYSYMTAB lie beyond its {nsyms} symbols")
+    return local, defined_at, defined, undefined_at, undefined

@@ -29,7 +29,7 @@ class MachImage:
     commands: list[LoadCommand] = field(default_factory=list)
     """In `data`."""
     segments: dict[Segment, LoadCommand] = field(default_factory=dict)
-    """As they lie in the cache, whatever is changed, and their commands; in this order."""
+    """By segment, as it lies in the cache even if its command was changed, the command; in the order of these."""
 
     @property
     def text(self) -> Segment:

@@ -18,6 +18,8 @@ __all__ = ["DecodedPages", "PointerDecoder"]
 _ZEROS = bytes(1 << 20)
 _ZERO_BLOCK = 4 << 20
 """Bytes to look at together for one that is not zero."""
+_PAGES_AT_ONCE = 1024
+"""Pages whose chains are looked for together: a hostile table has one begin at every word of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,12 @@ class PointerDecoder:
             # base, from which all count.
             first = place.offset - place.mapping.file_offset
             pages = np.arange(first // slide.page_size, (first + size - 1) // slide.page_size + 1)
-            index, start = slide.chain_starts(pages)
-            at = pages[index] * slide.page_size + start * 4 - first
-            used = int(at[(at >= 0) & (at < size)].max(initial=-1)) + 1
+            for stop in range(len(pages), 0, -_PAGES_AT_ONCE):
+                some = pages[max(stop - _PAGES_AT_ONCE, 0) : stop]
+                index, start = slide.chain_starts(some)
+                at = some[index] * slide.page_size + start * 4 - first
+                if used := int(at[(at >= 0) & (at < size)].max(initial=-1)) + 1:
+                    break
         data = np.frombuffer(place.part.data, np.uint8, size, place.offset)
         for stop in range(size, used, -_ZERO_BLOCK):
             block = data[max(stop - _ZERO_BLOCK, used) : stop]

@@ -27,7 +27,6 @@ from symcache.own_program import own_environment, own_python
 
 __all__ = ["input_has_ended", "run_in_processes", "serve_batches"]
 
-
 _BATCH = 64
 """Images that a worker takes at a time: enough pages to decode side by side, few enough to share the work evenly."""
 _MAX_WORKERS = 8
@@ -76,8 +75,8 @@ def _run(
     ]
     for thread in threads:
         thread.start()
-    extractor = Extractor(cache) if here else None
     try:
+        extractor = Extractor(cache) if here else None
         for _ in batches:
             try:
                 response = done.get_nowait()

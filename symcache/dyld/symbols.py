@@ -21,6 +21,8 @@ _MAX_STRING = 1 << 20
 _MAX_GAP = 4096
 """Names further apart than this are not looked at together."""
 _CLUSTER = 16
+_MAX_RUN = 64 << 20
+"""Bytes of a pool that are looked at together; eight times as many for where names end, if all of them are empty."""
 _BLOCK_BYTES = 8 << 20
 _INFO = struct.Struct("<6I")
 _MAX_ENTRIES = 100_000
@@ -59,6 +61,8 @@ def gather_strings(source: SymbolSource, base: int) -> tuple[npt.NDArray[np.uint
     # Most names of an image lie one behind the other in the shared pool: such a run is copied whole.
     for first, last in _clusters(places):
         begin, near = int(places[first]), places[first : last + 1] - places[first]
+        if near[-1] > _MAX_RUN:
+            continue
         zeros = np.flatnonzero(source.pool[begin : min(begin + int(near[-1]) + _MAX_GAP, end)] == 0)
         which = np.searchsorted(zeros, near)
         if not len(zeros) or int(which[-1]) >= len(zeros):

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 from symcache.errors import SharedCacheError
 
-__all__ = ["uleb", "walk", "walk_paths"]
+__all__ = ["uleb", "walk", "walk_exports", "walk_paths"]
+
+_KIND, _ABSOLUTE, _REEXPORT = 0x03, 0x02, 0x08
+"""EXPORT_SYMBOL_FLAGS_KIND_MASK, _KIND_ABSOLUTE, _REEXPORT."""
 
 _MAX_NAME = 65_536
 _NAME_BYTES_A_BYTE = 64
@@ -72,7 +75,18 @@ def walk(trie: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
         stack += reversed(children)
 
 
+def walk_exports(trie: bytes, what: str) -> Iterator[tuple[bytes, int | None]]:
+    """Yield (name, offset from the image's header) of an exports trie.
+
+    The offset is None for a symbol that another image has, and for an absolute value. Raises SharedCacheError.
+    """
+    for name, payload in walk(trie, what):
+        flags, position = uleb(payload, 0, what)
+        is_here = not flags & _REEXPORT and flags & _KIND != _ABSOLUTE
+        yield name, uleb(payload, position, what)[0] if is_here else None
+
+
 def walk_paths(trie: bytes, what: str) -> Iterator[tuple[str, int]]:
-    """Yield (path, image index) of the dylibs trie of a cache."""
+    """Yield (path, image index) of the dylibs trie of a cache. Raises SharedCacheError."""
     for name, payload in walk(trie, what):
         yield name.decode("utf-8", "surrogateescape"), uleb(payload, 0, what)[0]

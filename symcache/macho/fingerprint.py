@@ -1,4 +1,4 @@
-"""How much of its symbol table an image still has, and which code it holds: what tells a stripped twin from a rival.
+"""Number of symbols and place of the code of an image: a stripped copy has the same code, another image has not.
 
 Sources: struct symtab_command, segment_command(_64), section(_64) (<mach-o/loader.h>).
 """

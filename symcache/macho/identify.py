@@ -51,7 +51,7 @@ class Slice(NamedTuple):
     uuid: UUID | None
     arch: str
     kind: Kind | None
-    """None for what is not served: object files, cores, stubs."""
+    """None for file types that are not served: object files, cores, stubs."""
     install_name: str | None
     """Of a dylib or the dynamic linker (LC_ID_DYLIB, LC_ID_DYLINKER)."""
 
@@ -94,7 +94,7 @@ def identify_at(read_at: ReadAt, size: int, name: str) -> list[Slice]:
 
 
 def begins_as_macho(head: bytes) -> bool:
-    """Return whether a file with these first 8 bytes may hold images: the whole file tells what is really in it."""
+    """Return whether a file with these first 8 bytes may be Mach-O or universal; `identify` tells what it holds."""
     if head[:4] in FAT_ARCHES:
         return 0 < int.from_bytes(head[4:8], "big") <= MAX_SLICES
     return head[:4] in STRUCTS

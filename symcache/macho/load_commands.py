@@ -30,7 +30,7 @@ from symcache.macho.structs import (
 __all__ = ["MAX_COMMANDS", "Buffer", "LoadCommand", "MachHeader", "mach_header", "pack_thread_states"]
 
 MAX_COMMANDS = 16 << 20
-"""Bytes of load commands that no image of anybody has had."""
+"""Bytes of load commands: more than any known image has."""
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 _LINKEDIT_DATA = frozenset({LC.FUNCTION_STARTS, LC.DATA_IN_CODE, LC.DYLD_EXPORTS_TRIE})
@@ -48,10 +48,10 @@ _MAX_NAME = 4096
 
 @dataclass(slots=True)
 class LoadCommand:
-    """struct load_command, and the image that it lies in.
+    """struct load_command, in the image that it lies in.
 
-    What each kind of command holds is returned by the method of its struct: None by all others. They raise MachOError
-    for a command that is too short for it.
+    Each method below reads one kind of command, and returns None for all others. It raises MachOError for a command
+    that is too short for its struct.
     """
 
     cmd: int
@@ -68,7 +68,7 @@ class LoadCommand:
 
     @property
     def body(self) -> int:
-        """Where in `image` that begins which follows `cmd` and `cmdsize`."""
+        """Offset in `image` of what follows `cmd` and `cmdsize`."""
         return self.offset + _HEADER
 
     def segment(self) -> Segment | None:
@@ -177,7 +177,7 @@ class MachHeader:
         return self.structs.header.size + self.sizeofcmds
 
     def fits(self, size: int) -> bool:
-        """Return whether so many load commands can be so long, and lie in `size` bytes behind the header."""
+        """Return whether `ncmds` commands fit into `sizeofcmds`, and those into the `size` bytes behind the header."""
         return self.ncmds * _HEADER <= self.sizeofcmds <= size
 
     def packed(self) -> bytes:
@@ -207,7 +207,7 @@ class MachHeader:
 
 
 def mach_header(head: Buffer) -> MachHeader | None:
-    """Return the header that `head` begins with; None for what is no thin image, or ends inside its header."""
+    """Return the Mach-O header at the start of `head`; None if it is no thin image, or is cut inside its header."""
     structs = STRUCTS.get(bytes(head[:4]))
     if structs is None or len(head) < structs.header.size:
         return None
@@ -221,5 +221,5 @@ def pack_thread_states(states: Iterable[tuple[int, bytes]]) -> bytes:
 
 @lru_cache(1024)
 def _text(name: bytes) -> str:
-    """Return a name of 16 bytes, which need not end. Most images have the same ones."""
+    """Decode a name field of 16 bytes, which may lack its NUL. Cached: most images use the same names."""
     return name.partition(b"\0")[0].decode("utf-8", "replace")

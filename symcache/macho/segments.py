@@ -37,7 +37,7 @@ def sections(head: bytes, size: int) -> Iterator[Section]:
 def text_address(head: bytes) -> int | None:
     """Return the unslid address of the Mach-O header of a thin image that begins with `head`: `vmaddr` of `__TEXT`.
 
-    None when `head` is no Mach-O, or its load commands name no such segment or reach beyond it before they do.
+    Return None if `head` is no Mach-O image, has no such segment, or is cut before the load command of that.
     """
     with suppress(MachOError):
         return next((s.vmaddr for _, s in _segments(head) if s.segname == "__TEXT"), None)
@@ -58,7 +58,7 @@ def header_address(path: Path, uuid: UUID) -> int | None:
 
 
 def file_end(head: bytes) -> int:
-    """Return how long the file of a thin image that begins with `head` must be at least to hold its segments."""
+    """Return the smallest size of file, in bytes, that holds all segments of a thin image that begins with `head`."""
     end = 0
     with suppress(MachOError):
         for _, segment in _segments(head):
@@ -68,7 +68,7 @@ def file_end(head: bytes) -> int:
 
 
 def _segments(head: bytes) -> Iterator[tuple[LoadCommand, Segment]]:
-    """Yield the segments of a thin image; of what is none, nothing. Raises MachOError at the first that is damaged."""
+    """Yield the segments of a thin image, nothing for other data. Raises MachOError at the first damaged command."""
     if header := mach_header(head):
         for command in header.load_commands(head, {header.structs.lc_segment}):
             if segment := command.segment():

@@ -37,13 +37,19 @@ class Document(NamedTuple):
     """Where in the text it begins."""
     head: dict[str, Any]
     body: dict[str, Any]
-    """Empty where what follows the first object is no JSON."""
+    """The second object, or the first if there is only one; empty if what follows the first is no JSON."""
     rest: str
-    """What follows the first object then."""
+    """The text behind the first object, if no second one could be read."""
     error: str
-    """Why that is so, where it begins as JSON does; also where the first object is none already."""
+    """Why an object, the first or the second, could not be read; empty if none is wrong."""
     end: int
     """Where in the text `body` ends, or the first object where there is no other."""
+
+    @property
+    def bug_type(self) -> str:
+        """Apple's number for what it is of, such as `309`; empty where it does not say."""
+        value = self.head.get("bug_type", self.body.get("bug_type"))
+        return str(value)[:20] if isinstance(value, str | int) else ""
 
 
 def find_document(text: str) -> Document | None:

@@ -51,7 +51,7 @@ IGNORED_SECTIONS = (
 """Sections with nothing in them that is shown; lines may be empty, and the last ones are the rest of the file."""
 _NUMBERS = re.compile(r"(?:#\d+\s+)?0x[0-9A-Fa-f]+(?:,?\s+(?:at\s+)?0x[0-9A-Fa-f]+)*\Z")
 _SIGNAL = re.compile(r"\b(SIG[A-Z0-9]{2,10})\b")
-_QUEUE = re.compile(r"(?:\A|\s+|,\s*)Dispatch [Qq]ueue:\s*(.*)\Z")
+_QUEUE = re.compile(r"(?:\A|(?<!\s)\s+|,\s*)Dispatch [Qq]ueue:\s*(.*)\Z")  # each run of blanks is tried once
 _EVERY = "EXC_CORPSE_NOTIFY"
 """A note that nearly every report has."""
 _IOS_VERSIONS = {"104", "105"}

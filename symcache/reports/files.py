@@ -39,7 +39,7 @@ _CUT = "the file ends too early, or was damaged: have it copied whole"
 
 
 def is_report(path: Path) -> bool:
-    """Return whether a file begins as something does that one of Apple's reporters wrote, or somebody who quotes it."""
+    """Return whether a file looks, by its beginning, like a report of Apple's, be it quoted by mail or a web page."""
     with path.open("rb") as file:
         start = file.read(_MAX_START)
     if b"\0" in start and not start.startswith(_UTF_16):
@@ -57,7 +57,7 @@ def read_report(path: Path, *, threads: bool = True) -> Report:
 def parse_report(report: str | bytes, name: str, *, threads: bool = True) -> Report:
     """Parse a report of either format, or the file of one; `name` stands in messages.
 
-    Without `threads`, a report is taken that has none: it still says which images there were. Raises DumpError; if the
+    With `threads=False`, a report without threads is accepted: it still lists the images. Raises DumpError; if the
     file is of another kind, its message says of which.
     """
     if len(report) > _MAX_FILE:
@@ -80,9 +80,9 @@ def parse_report(report: str | bytes, name: str, *, threads: bool = True) -> Rep
 
 
 def _parse_rest(text: str, document: Document, name: str, *, threads: bool) -> Report:
-    """Parse what is not whole in JSON: text in front of or behind what is."""
+    """Parse a report that is not JSON as a whole: text in front of a document, or behind its first line."""
     head, body = document.head, document.body
-    if kind := kind_of_document(head, body):
+    if kind := kind_of_document(document):
         raise _other_kind(name, kind)
     if _TEXT.search(before := text[: document.start]):
         return _parse_text(before, name, head)
@@ -93,11 +93,10 @@ def _parse_rest(text: str, document: Document, name: str, *, threads: bool) -> R
     if not body and document.rest:  # until macOS 11 and iOS 14
         return _parse_text(document.rest, name, head)
     missing = " and ".join(key for key in ("usedImages", "threads") if not isinstance(body.get(key), list))
-    number = str(head.get("bug_type", body.get("bug_type", "")))[:20]
-    if number in CRASHES:
+    if document.bug_type in CRASHES:
         raise DumpError(f"{name}: the crash report is cut: its JSON has no {missing}", hint=_CUT)
     raise DumpError(
-        f"{name}: is no crash report that is known: its JSON (bug_type {number!r}) has no {missing}",
+        f"{name}: is no crash report that is known: its JSON (bug_type {document.bug_type!r}) has no {missing}",
         hint="only reports of crashes name frames",
     )
 

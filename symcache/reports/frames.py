@@ -34,7 +34,7 @@ _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
 _NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>)?\Z")
 """In place of a name: the image's address, nothing where there is no image; old iOS told no names of its own."""
 
-_BARE = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*)\)\s*\Z")
+_BARE = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*+)\)\s*\Z")
 """The whole of a last exception's backtrace, as systems write it that have not looked for names."""
 
 

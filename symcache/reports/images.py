@@ -30,8 +30,9 @@ _ARCHS = {
     "ppc",
     "ppc64",
 }
-_VERSION = re.compile(r"\s+(?:\([^()]*\)|[\d.?]+ \([^()]*\)|\?\?\? \(\?\?\?\))\s*\Z")
-_PACKAGE = re.compile(r"\s+\{.*\}\s*\Z")
+# `(?<!\s)`: else each blank of a long run would be tried as the first one.
+_VERSION = re.compile(r"(?<!\s)\s+(?:\([^()]*\)|[\d.?]+ \([^()]*\)|\?\?\? \(\?\?\?\))\s*\Z")
+_PACKAGE = re.compile(r"(?<!\s)\s+\{.*\}\Z")
 """What reporters of jailbroken phones know of an image."""
 
 
@@ -44,10 +45,12 @@ def image_of(line: str) -> ReportImage | None:
     if uuid is None:
         named, slash, bare = named.partition(" /")
         path = slash[1:] + bare
-    named, path = named[:MAX_TEXT], path[: 4 * MAX_TEXT]
+    named, path = named[:MAX_TEXT], path[: 4 * MAX_TEXT].strip()
     words = named.split()
     arch = words[-1] if words[-1] in _ARCHS else ""
-    path = _PACKAGE.sub("", path).strip() or _name(named, arch)
+    if path.endswith("}"):
+        path = _PACKAGE.sub("", path)
+    path = path or _name(named, arch)
     identity = uuid_of(uuid)
     if not path and identity is None:
         return None

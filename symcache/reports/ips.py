@@ -71,7 +71,7 @@ class _Reader:
     """The two objects of a report, and what of them refers to each other."""
 
     def __init__(self, document: Document, name: str) -> None:
-        self._head, self._body = document.head, document.body
+        self._head, self._body, self._bug_type = document.head, document.body, document.bug_type
         self._threads = [dict_of(thread) for thread in _listed(self._body, "threads", MAX_THREADS, name)]
         self._legacy = dict_of(self._body.get("legacyInfo"))
         extra = self._legacy.get("imageExtraInfo")
@@ -198,15 +198,16 @@ class _Reader:
         codes = text_of(raised.get("codes")) or _codes(raised.get("rawCodes"))
         yield exception_words(codes, text_of(raised.get("type")))
         yield text_of(raised.get("message"))
-        if (kind := str(self._head.get("bug_type", body.get("bug_type")))) in _NO_CRASH:
-            yield f"no crash, but {_NO_CRASH[kind]}"
+        if self._bug_type in _NO_CRASH:
+            yield f"no crash, but {_NO_CRASH[self._bug_type]}"
         if body.get("isSimulated") is True or "simulatedCaller" in body:
             caller = text_of(body.get("simulatedCaller"))
             yield _SIMULATED + (f" requested by {caller}" if caller else "")
         elif body.get("isNonFatal") is True:
             yield _NOT_FATAL
         for limit, value in dict_of(body.get("workQueueLimits")).items():
-            yield f"{limit} Reached: {value}"
+            if isinstance(value, str | int):
+                yield f"{limit} Reached: {value}"
         for key in _SAID:
             said = [line for text in strings_of(body.get(key)) for line in text.strip().splitlines()]
             yield from said[:1] if key.lower() == "vmregioninfo" else said

@@ -7,7 +7,9 @@ crash report", "MXDiagnosticPayload".
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from symcache.reports.document import Document
 
 __all__ = ["CRASHES", "MARKS", "Kind", "kind_of_document", "kind_of_text"]
 
@@ -115,11 +117,11 @@ MARKS = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern in _PATTERNS
 """What is only in texts of these kinds."""
 
 
-def kind_of_document(head: dict[str, Any], body: dict[str, Any]) -> Kind | None:
-    """Return the kind of a document in JSON by what its first object says, or by its keys. None if neither tells."""
-    if kind := _BUG_TYPES.get(str(head.get("bug_type", body.get("bug_type")))):
+def kind_of_document(document: Document) -> Kind | None:
+    """Return the kind of a document by what its first object says, or by its keys. None if neither tells."""
+    if kind := _BUG_TYPES.get(document.bug_type):
         return kind
-    return next((kind for key, kind in _KEYS.items() if key in body or key in head), None)
+    return next((kind for key, kind in _KEYS.items() if key in document.body or key in document.head), None)
 
 
 def kind_of_text(text: str) -> Kind | None:

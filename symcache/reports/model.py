@@ -124,7 +124,7 @@ class Report:
     """Application-specific information: what libraries and program left to be reported, line by line."""
     termination: Termination | None = None
     cause: tuple[str, ...] = ()
-    """Why the process ended, as far as anything but signal and application-specific information tells, in words."""
+    """Why the process ended, in words: all that the report tells beside signal and application-specific information."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What is wanting in the report, by its writer and by its reader, in words."""
 
@@ -142,7 +142,7 @@ def printable_lines(messages: Iterable[str]) -> tuple[str, ...]:
 
 
 def statements(messages: Iterable[str]) -> tuple[str, ...]:
-    """Return what is said, line by line as `printable_lines`, and nothing twice."""
+    """Return the lines of messages as `printable_lines` does, stripped, each once."""
     return tuple(dict.fromkeys(line.strip() for line in printable_lines(messages)))
 
 

@@ -72,7 +72,7 @@ def too_many_lines(name: str) -> DumpError:
 
 
 def stack_begins(line: str, following: str) -> bool | None:
-    """Return whether all frames of the stack that a line is the heading of return; None if it is that of no stack."""
+    """Return None if a line is no heading of a stack, else whether all frames of that stack are return addresses."""
     if match := _THREAD.match(line):
         return None if match[3] is None and frame_of(following) is None else False
     return True if line.startswith((_LAST, _SPECIFIC)) else None
@@ -90,7 +90,7 @@ def parse_crash(text: str, name: str) -> Report:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of a text, as far as they are looked at, without having all of them in memory."""
+    """Yield the lines of a text, each up to `MAX_LINE`, without holding all of them in memory."""
     start = 0
     while start < len(text):
         end = text.find("\n", start)
@@ -100,7 +100,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 class _Sections:
-    """What was read so far, and of which section the next line is."""
+    """State of the parser: what was read so far, and the section that the next line belongs to."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -238,8 +238,9 @@ class _Sections:
         if frame:
             stack.append(frame)
             return True
-        if self._section == "frames" and not stack and self._labels.get(self._thread, "").endswith(" queue:"):
-            self._labels[self._thread] += f" {line.strip()[:MAX_TEXT]}"  # which was wrapped, too
+        label = self._labels.get(self._thread, "")
+        if self._section == "frames" and not stack and label.endswith(" queue:"):
+            self._labels[self._thread] = f"{label} {line.strip()}"[:MAX_TEXT]  # which was wrapped, too
             return True
         bare = bare_frames(line) if self._section != "frames" and not stack else []
         stack += bare

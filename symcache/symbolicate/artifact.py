@@ -23,7 +23,7 @@ __all__ = ["FORMAT", "FRAME", "STUB", "Artifact", "write_artifact"]
 
 FORMAT = "3"
 STUB = len(NameSource)
-"""Source of what jumps to a function of another image, whose name it has."""
+"""Source of a stub: code that jumps to a function of another image, and is named after it."""
 FRAME = struct.Struct("<QQ")
 """In front of each of several artifacts: its number, its bytes."""
 _MAGIC = b"symnames"

@@ -105,7 +105,7 @@ def _unnamed(starts: npt.NDArray[np.uint32]) -> npt.NDArray[np.void]:
 
 
 def _first(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return rows by offset; of several at one offset that of the source which is told first."""
+    """Return rows sorted by offset; of several at one offset, the one of the preferred (lowest) source."""
     names = names[np.lexsort((names["source"], names["offset"]))]
     return np.compress(np.diff(names["offset"].astype(np.int64), prepend=-1) != 0, names)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.confined import Bounds, Cause, ConfinedProcess, ProcessFailure
-from symcache.errors import IntegrityError, StorageError
+from symcache.errors import IntegrityError, StorageError, SymcacheError
 from symcache.files import atomic_write, atomic_write_bytes
 from symcache.lru_folder import LruFolder, touch
 from symcache.own_program import own_environment, own_python
@@ -44,7 +44,7 @@ class Content:
     sha256: str
     """In hexadecimal."""
     open: Callable[[], int]
-    """Returns a descriptor of it, which is closed by whoever called."""
+    """Returns an open descriptor, which the caller closes."""
 
 
 class NamesFolder:
@@ -64,7 +64,7 @@ class NamesFolder:
         self._stopped = False
 
     def stop(self) -> None:
-        """Build nothing more, and end what is being built: whoever waits for it gets StorageError."""
+        """Build nothing more, and end running builds: callers that wait for one get StorageError."""
         self._stopped = True
         for child in list(self._children):
             child.kill()
@@ -103,7 +103,10 @@ class NamesFolder:
             descriptors: list[int] = []
             small: list[tuple[UUID, Content]] = []
             for uuid, content in wanted:
-                descriptor = content.open()
+                try:
+                    descriptor = content.open()
+                except (SymcacheError, OSError):
+                    continue
                 stack.callback(os.close, descriptor)
                 if os.fstat(descriptor).st_size <= _SMALL:
                     small.append((uuid, content))
@@ -182,7 +185,11 @@ class NamesFolder:
         """Write the artifact, or why there is none, unless another thread or process has."""
         if path.exists() or self._failure(path):
             return
-        descriptor = content.open()
+        try:
+            descriptor = content.open()
+        except OSError as error:  # as an OSError, it would be taken for one of our own folder
+            message = f"{uuid}: its file cannot be opened: {error.strerror or error}"
+            raise IntegrityError(message, hint="run again once it can be read") from error
         try:
             with ScratchFolder("names") as work, atomic_write(path, mode=0o600) as part:
                 child = self._child([str(uuid), f"/dev/fd/{descriptor}"], [descriptor], Path(work))

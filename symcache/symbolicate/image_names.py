@@ -33,7 +33,7 @@ class ImageNames:
         self._has_starts = any(artifact.has_starts for artifact in artifacts)
 
     def look_up(self, offsets: npt.NDArray[np.int64]) -> list[Location | None]:
-        """Return what is known of each offset from the image's header; None of what is not code, or has no name.
+        """Return what is known of each offset from the image's header; None if it is no code, or has no name.
 
         They are looked up as they are: see `call_offsets`.
         """
@@ -89,7 +89,7 @@ def _of_atom(artifact: Artifact, atom: int, start: int, size: int | None, sure: 
 def _look_up_dwarf(
     artifact: Artifact, table: SymbolicTable, wanted: _Numbers, rest: _Numbers, known: _Numbers
 ) -> npt.NDArray[np.bool_]:
-    """Set the locations in `known`, at `rest`, that DWARF tells; return of which it does."""
+    """Set the locations in `known`, at `rest`, that DWARF tells; return a mask of those in `rest` that it did."""
     offsets = wanted[rest].astype(np.uint32)
     piece = np.searchsorted(artifact.pieces, offsets, "right") - 1
     hit = piece >= 0

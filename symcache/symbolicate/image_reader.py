@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from symcache.dyld import MachImage, SymbolSource, gather_strings, parse_image, read_exports, uleb, walk
+from symcache.dyld import MachImage, SymbolSource, gather_strings, parse_image, read_exports, walk_exports
 from symcache.errors import MachOError, SharedCacheError
 from symcache.macho import LC, N, S, Section
 
@@ -19,7 +19,6 @@ __all__ = ["ImageReader", "NamedOffsets", "function_starts"]
 
 _MAX_OFFSET = 0xFFFF_FFFF
 _CODE = S.ATTR_PURE_INSTRUCTIONS | S.ATTR_SOME_INSTRUCTIONS
-_REEXPORT, _ABSOLUTE, _KIND = 0x08, 0x02, 0x03
 _UNDERSCORE = ord("_")
 
 
@@ -100,7 +99,7 @@ class ImageReader:
         return self._named(np.concatenate(rows), np.concatenate(places))
 
     def _indirect(self) -> npt.NDArray[np.int64]:
-        """Return the indirect symbol table: rows of the symbol table, and marks of what has none."""
+        """Return the indirect symbol table: row numbers of the symbol table, or INDIRECT_SYMBOL_LOCAL and _ABS."""
         command = self._image.find(LC.DYSYMTAB)
         table = command.dysymtab() if command else None
         try:
@@ -121,7 +120,7 @@ class ImageReader:
                 self._nlists = np.frombuffer(raw, layout)
 
     def _named(self, rows: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> NamedOffsets:
-        """Return the names of symbols at these offsets; of several at one offset that of the first row."""
+        """Return the names of symbols at these offsets; at each offset, the first row counts."""
         kept = (rows < len(self._nlists)) & (offsets >= 0) & (offsets < _MAX_OFFSET)
         rows, offsets = rows[kept], offsets[kept]
         places = self._nlists["n_strx"][rows]
@@ -138,17 +137,13 @@ class ImageReader:
 
     def exports(self) -> NamedOffsets:
         """Return the exports that have an address in this image; none where the trie is damaged."""
-        entries: list[tuple[int, bytes]] = []
         try:
             trie = read_exports(self._image, self.view)
-            for name, payload in walk(trie, self._what) if trie else ():
-                flags, position = uleb(payload, 0, self._what)
-                if not flags & _REEXPORT and flags & _KIND != _ABSOLUTE:
-                    entries.append((uleb(payload, position, self._what)[0], name.removeprefix(b"_")))
+            exports = list(walk_exports(trie, self._what)) if trie else []
         except SharedCacheError:
             return _NOTHING
         named: dict[int, bytes] = {}
-        for offset, name in sorted(entries):
+        for offset, name in sorted((at, name.removeprefix(b"_")) for name, at in exports if at is not None):
             if offset < _MAX_OFFSET and name:
                 named.setdefault(offset, name)
         sizes = np.fromiter((len(name) + 1 for name in named.values()), np.int64, len(named))

@@ -1,4 +1,4 @@
-"""What is shown of a frame: what is known of its place, or what its report says, whichever is more."""
+"""Frames as they are shown: named by the images or by the report, whichever knows more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symcache.symbolicate.model import Location, NameSource
 __all__ = ["NamedFrame", "PhysicalFrame", "knows_more", "named_frames"]
 
 _MADE_UP = re.compile(r"___lldb_unnamed_symbol|fun_[0-9a-f]+\Z")
-"""How functions are called of which nothing is known but where they begin."""
+"""Names that LLDB and we make up for functions without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +122,5 @@ def _beside(frame: NamedFrame, other: NamedFrame) -> NamedFrame:
 
 
 def _plain(name: str) -> str:
-    """Return a name without what is written in several ways."""
+    """Return a name in the form that is compared: without blanks, inline namespaces and a leading underscore."""
     return "".join(name.replace("std::__1::", "std::").split()).removeprefix("_")

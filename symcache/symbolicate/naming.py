@@ -1,4 +1,4 @@
-"""Crash reports whose frames are named: by whoever knows the images, and as the report itself names them."""
+"""Crash reports with named frames: names come from a `Namer` that knows the images, or from the report itself."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class ModuleNames:
 
     locations: Sequence[Location | None]
     found: bool
-    """Whether there is a file of that image, whatever it names."""
+    """Whether there is a file of that image, even if it names nothing."""
     problem: str = ""
-    """Why whoever may know more cannot say so now."""
+    """Why names may exist, but cannot be had now."""
 
 
 class Namer(Protocol):

@@ -20,10 +20,13 @@ from symcache.symbolicate.rewrite_text import rewrite_text
 
 __all__ = ["rewrite_ips"]
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
-_PAIR = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)', re.DOTALL)
+# Possessive: else 100 bytes are kept for each escape in a string, to go back to.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
+_PAIR = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:\s*)', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s*")
+_MAX_SPACE = 256
+"""Characters of white space that are repeated as they stand: hostile reports have megabytes, for each of many pairs."""
 _BACKTRACE = "Application Specific Backtrace 0:\n"
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -129,22 +132,15 @@ def _changes(
         place += len(group)
         if location is None or not knows_more(location, group):
             continue
-        if place < len(frames) and text[last.end : frames[place][0].start].strip() == ",":
-            between = text[last.end : frames[place][0].start]
-        else:
-            between = "," + _space_before(text, first.start)
+        between = text[last.end : frames[place][0].start] if place < len(frames) else ""
+        if between.strip() != "," or len(between) > _MAX_SPACE:
+            before = text[max(first.start - _MAX_SPACE, 0) : first.start]
+            between = "," + before[len(before.rstrip()) :]
         yield _Span(first.start, last.end), between.join(_objects(text[slice(*last)], location, offset))
 
 
-def _space_before(text: str, place: int) -> str:
-    start = place
-    while start and text[start - 1].isspace():
-        start -= 1
-    return text[start:place]
-
-
 def _objects(raw: str, location: Location, offset: int) -> list[str]:
-    """Return the frames for what is at the place of one that stands in the report as `raw`, the innermost first."""
+    """Return the JSON of the frames that replace the one in `raw`, one for each call, the innermost first."""
     frame = _Frame(raw)
     objects = []
     for call in location.calls[:-1]:
@@ -172,18 +168,18 @@ class _Frame:
             self.pairs = {"imageOffset": str(offset), "imageIndex": str(index)}
             return
         place = 1
-        self._open = self._comma = _space(raw, place)
+        self._open = self._comma = _space(raw, place)[:_MAX_SPACE]
         while match := _PAIR.match(raw, place + len(_space(raw, place))):
             if not self.pairs:
-                self._colon = match[2]
+                self._colon = match[2] if len(match[2]) <= _MAX_SPACE else ":"
             _, end = _DECODER.raw_decode(raw, match.end())
             self.pairs[match[1]] = raw[match.end() : end]
             place = end + len(_space(raw, end))
             if raw[place] != ",":
-                self._close = _space(raw, end)
+                self._close = _space(raw, end)[:_MAX_SPACE]
                 break
             place += 1
-            self._comma = _space(raw, place)
+            self._comma = _space(raw, place)[:_MAX_SPACE]
 
     def written(self, known: dict[str, Any], keep: Sequence[str] | None = None) -> str:
         """Return the frame with other values; of its own only those to `keep`, or all."""

@@ -44,7 +44,7 @@ class _Rewriter:
     def __init__(self, text: str, named: NamedReport) -> None:
         self._named = named
         self._escaped = "&lt;" in text
-        """A web page has made that of `<`."""
+        """A web page has escaped `<`, `>` and `&`."""
         self._spaced = not _ADJACENT.search(text)
         """It has doubled line ends, too."""
         self._stack: list[_Line] = []
@@ -69,7 +69,8 @@ class _Rewriter:
                 if not self._stack and self._thrown and (bare := bare_frames(body)):
                     yield from self._written_out(bare, line)
                     continue
-                if not body.strip() and self._spaced and self._stack:
+                # The other half of a doubled line end; more than two are no part of a stack.
+                if not body.strip() and self._spaced and self._stack and len(self._stack[-1].ending) <= 2:
                     self._stack[-1].raw += line
                     self._stack[-1].ending += line
                     continue
@@ -142,7 +143,7 @@ def _frame_texts(location: Location, offset: int) -> list[str]:
 
 
 def frame_text(function: str, offset: int | None, file: str, line: int | None, *, mark: str = "") -> str:
-    """Return what stands behind the address of a frame: name, offset, what is to be said of both, source line."""
+    """Return the text behind the address of a frame: name, offset, mark, source line."""
     text = function if offset is None else f"{function} + {offset}"
     text += f" [{mark}]" if mark else ""
     return text + (f" ({file.rpartition('/')[2]}:{line})" if file and line else "")

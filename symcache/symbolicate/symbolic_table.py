@@ -20,7 +20,7 @@ NONE = 0xFFFFFFFF
 _MAX_DEPTH = 4096
 """Of calls that are inlined into each other."""
 _MAX_CALLS = 256
-"""Of these that are told of one address: whoever makes an image could have each request take gigabytes."""
+"""Of these, so many are returned for one address: else a hostile image could make requests take gigabytes."""
 _MAGIC, _VERSION = b"SYMC", 9
 _HEADER = struct.Struct("<4sI32s6I16x")
 """Magic, version, debug id, architecture; how many files, functions, locations and ranges; bytes of strings."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -299,3 +301,14 @@ def test_numbers_of_system_calls_are_those_of_the_kernels_headers(column: int, m
     special = {"clone": _CLONE, "clone3": _CLONE3, "kill": _KILL, "tgkill": _TGKILL, "mmap": _MMAP, "ioctl": _IOCTL}
     for name, numbers in {**_CALLS, **special}.items():
         assert numbers[column] == real.get(name), name
+
+
+def test_it_is_read_by_a_process_with_thousands_of_open_files(tmp_path: Path) -> None:
+    """As a server with as many connections is; `select` takes descriptors below 1024 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1024):
+            stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
+        assert _output(tmp_path, "print('read')\n") == ["read"]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import struct
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
+import numpy as np
 import pytest
 
-from symcache.dyld import Image, SharedCache, extract_all, read_local_symbols
+from symcache.dyld import Image, SharedCache, SymbolSource, extract_all, gather_strings, read_local_symbols
 from symcache.dyld.exports import may_reexport, single_reexports
 from symcache.dyld.mach_image import parse_image
 from symcache.dyld.output import file_names
 from symcache.errors import SharedCacheError
+from symcache.macho import LITTLE_64
 from tests.dyld.tiny import PAGE, Cache
 from tests.dyld.tiny import Image as TinyImage
 
@@ -49,6 +52,16 @@ def test_a_trie_that_looks_like_reexports_everywhere() -> None:
     assert single_reexports(image, trie) is None  # the walk tells
 
 
+def test_a_trie_of_megabytes_is_walked_without_a_look() -> None:
+    trie = b"\x08" * (17 << 20)
+    tracemalloc.start()
+    try:
+        assert may_reexport(trie)  # for all that is known
+        assert tracemalloc.get_traced_memory()[1] < len(trie)
+    finally:
+        tracemalloc.stop()
+
+
 def test_thousands_of_images_that_share_an_endless_list_of_commands(tmp_path: Path) -> None:
     """Each header has one command of its own, which leads to the list that all have in common."""
     images, common = 6_000, 60_000
@@ -74,6 +87,18 @@ def test_thousands_of_images_that_share_an_endless_list_of_commands(tmp_path: Pa
     path.write_bytes(out)
     with pytest.raises(SharedCacheError, match="load commands"):
         _soon(lambda: SharedCache.open(path))
+
+
+def test_names_all_over_a_pool_of_nothing() -> None:
+    pool, symbols = np.zeros(80 << 20, np.uint8), np.zeros(20_000, LITTLE_64.nlist)
+    symbols["n_strx"] = np.arange(1, 20_001) * 4096
+    tracemalloc.start()
+    try:
+        places, pieces, size = gather_strings(SymbolSource(symbols, pool, "/a"), 1)
+        assert tracemalloc.get_traced_memory()[1] < len(pool) // 2
+    finally:
+        tracemalloc.stop()
+    assert (len(set(places.tolist())), b"".join(pieces), size) == (20_000, bytes(20_000), 20_000)
 
 
 def test_an_image_of_absurdly_many_commands(tmp_path: Path) -> None:

@@ -302,3 +302,13 @@ def test_images_of_one_name_in_different_folders_are_different_images(tmp_path: 
     with SharedCache.open(Cache(images).write(tmp_path)) as cache:
         report = extract_all(cache, tmp_path / "out", image="UIKit")
     assert [str(e.file.relative_to(tmp_path / "out")) for e in report.extracted] == [p[1:] for p in paths]
+
+
+def test_a_subcache_called_symbols_is_checked_like_any_other(tmp_path: Path) -> None:
+    path, _ = _several_files(tmp_path, suffix=".symbols", symbols=False)
+    with SharedCache.open(path) as cache:
+        assert not extract_all(cache, tmp_path / "out").failed
+    sub = path.with_name(path.name + ".symbols")
+    sub.write_bytes(sub.read_bytes()[:-1])
+    with pytest.raises(SharedCacheError, match="mapping ends at"):
+        SharedCache.open(path)

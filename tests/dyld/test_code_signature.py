@@ -126,3 +126,12 @@ def test_a_signature_beyond_the_end_is_refused(main: Path, tmp_path: Path) -> No
         file.truncate(signature_at(main) + 100)
     with pytest.raises(SharedCacheError, match="beyond the end of the file"):
         check_pages(cut)
+
+
+@pytest.mark.parametrize("at", [1 << 63, (1 << 64) - 1])
+def test_a_signature_where_no_file_reaches_is_refused(at: int, main: Path) -> None:
+    data = bytearray(main.read_bytes())
+    struct.pack_into("<Q", data, 0x28, at)  # dyld_cache_header.codeSignatureOffset
+    main.write_bytes(data)
+    with pytest.raises(SharedCacheError, match="beyond the end of the file"):
+        check_pages(main)

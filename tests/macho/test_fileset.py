@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_one_slice_of_a_universal_file_is_read_where_it_lies(tmp_path: Path) -> 
     assert {e.name: e.uuid for e in fileset_entries(file, image)} == ENTRIES
 
 
-@pytest.mark.parametrize("offset", [0x7FFF_FFFF_0000, 0x10])
+@pytest.mark.parametrize("offset", [0x7FFF_FFFF_0000, 0x10, (1 << 63) - 8, (1 << 64) - 1])
 def test_an_entry_that_lies_nowhere_is_refused(tmp_path: Path, offset: int) -> None:
     data = bytearray(kernel_collection())
     at = data.index(struct.pack("<I", 0x8000_0035))
@@ -38,4 +39,17 @@ def test_an_entry_that_lies_nowhere_is_refused(tmp_path: Path, offset: int) -> N
     file = tmp_path / "kernelcache"
     file.write_bytes(data)
     with pytest.raises(MachOError, match="no Mach-O header"):
+        fileset_entries(file, identify(file)[0])
+
+
+def test_entries_that_all_lead_to_one_long_list_of_commands_are_refused(tmp_path: Path) -> None:
+    data = bytearray(kernel_collection({f"com.example.{n}": UUID(int=n + 1) for n in range(20)}))
+    place = len(data)
+    data += struct.pack("<10I", 0xFEEDFACF, 0x0100_000C, 2, 11, 1, 1 << 20, 0, 0, 0x7777, 1 << 20).ljust(32 + (1 << 20))
+    at = 0
+    while (at := data.find(struct.pack("<I", 0x8000_0035), at + 1)) > 0:
+        struct.pack_into("<Q", data, at + 16, place)
+    file = tmp_path / "kernelcache"
+    file.write_bytes(data)
+    with pytest.raises(MachOError, match=r"kernelcache: .* bytes of commands"):
         fileset_entries(file, identify(file)[0])

@@ -98,6 +98,17 @@ def test_what_cannot_be_read_is_not_read_again_for_an_hour(
     assert not folder.is_built(UUID(int=1), [cut.content])
 
 
+def test_a_file_that_is_gone_is_no_matter_of_the_folder(image: Path, tmp_path: Path) -> None:
+    def gone() -> int:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    lost, uuid, folder = Content("0" * 64, gone), _uuid(image), NamesFolder(tmp_path / "names", 1 << 30)
+    folder.build_small([(UUID(int=n), lost) for n in range(8)])
+    with pytest.raises(IntegrityError, match="its file cannot be opened: No such file or directory"):
+        folder.open(uuid, [lost])
+    assert any(folder.open(uuid, [lost, _Opened(image).content]).look_up(np.arange(4096)))
+
+
 def test_who_stops_waits_for_no_image_and_remembers_no_failure(image: Path, tmp_path: Path) -> None:
     opened, uuid = _Opened(image), _uuid(image)
     folder = NamesFolder(tmp_path / "names", 1 << 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,30 @@ def test_of_a_key_that_comes_twice_the_last_counts(again: str) -> None:
     where = '"frames":' if again == "frames" else '"usedImages":'
     doubled = text.replace(where, f'"{again}":{stale},{where}', 1)
     assert rewrite(doubled, places) == rewrite(text, places).replace(where, f'"{again}":{stale},{where}', 1)
+
+
+@pytest.mark.parametrize("pair", ['{space}"z":1', '"z"{space}:1'], ids=["comma", "colon"])
+def test_white_space_of_megabytes_is_not_repeated(pair: str) -> None:
+    pairs = ",".join(f'"k{n}":1' for n in range(300))
+    frame = pair.format(space=" " * 200_000)
+    named = '{"imageOffset":512,"imageIndex":0'
+    text = ips([(0, 0x200)]).replace(named, f"{{{frame},{pairs},{named[1:]},{frame}")
+    written = rewrite(text, {("Ledger", 0x200): INLINED})
+    assert "Money.sum()" in written
+    assert len(written) < 2 * len(text)
+    frames = json.loads(written.partition("\n")[2].rpartition("\nModel")[0])["threads"][0]["frames"]
+    assert [f["symbol"] for f in frames] == ["Money.adding(_:) + 1", "Money.sum()", "Ledger.post(to:)"]
+
+
+def test_escapes_of_megabytes_take_no_more_memory_than_other_text() -> None:
+    text = ips([(0, 0x300)], asi={"Ledger": ["\n" * 200_000]})
+    named = name_report(parse_report(text, "x"), KnownNames({("Ledger", 0x300): MAIN}))
+    tracemalloc.start()
+    try:
+        assert '"symbol":"main"' in rewritten(text.encode(), named).decode()
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_frames_that_are_no_list_stay() -> None:

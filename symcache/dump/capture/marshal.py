@@ -78,8 +78,9 @@ def serve(
 ) -> bool:
     """Do the handler's half for one crash; return False if the other side went away without a request.
 
-    `receiver` opens a port, `write` writes the dump. Raises what they raise, after the process has been sent word that
-    there will be no dump; DumpError for a request that makes no sense.
+    `receiver` opens a port, `write` writes the dump. Raises what they raise; if no port can be opened, the process
+    learns that there will be no dump from the end of the pipe, later by a status. DumpError for a request that makes no
+    sense.
     """
     first = requests.read(1)
     if not first:

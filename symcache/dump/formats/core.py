@@ -1,4 +1,4 @@
-"""Mach-O cores (MH_CORE): memory, threads and notes. Contents of memory are left where they are.
+"""Mach-O cores (MH_CORE): their memory regions, threads and notes. The content of memory is not read.
 
 Sources: struct mach_header_64, segment_command_64, thread_command, note_command (<mach-o/loader.h>).
 """
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from uuid import UUID
 
 from symcache.dump.formats.registers import (
     ARM64_EXCEPTION,
@@ -23,7 +22,7 @@ from symcache.dump.formats.registers import (
     thread_states,
 )
 from symcache.errors import DumpError, MachOError
-from symcache.macho import CPU_TYPE, LC, LITTLE_64, MH, LoadCommand, Note, arch_name, mach_header
+from symcache.macho import CPU_TYPE, LC, LITTLE_64, MH, LoadCommand, MachHeader, Note, arch_name, mach_header
 
 __all__ = ["Core", "CoreThread", "Segment", "check_crashed", "parse_core", "read_core"]
 
@@ -35,7 +34,7 @@ _READ = _THREADS | {LC.SEGMENT_64, LC.NOTE} | _GCORE_OWN
 _HEADER_32 = 28
 """Size of mach_header."""
 _NOTE_AT, _NOTE = 8, 32
-"""Offset and size of what says which note it is, and where, in note_command."""
+"""Offset and size of data_owner, offset and size in note_command."""
 _MAX_COMMANDS = 64 << 20
 _MAX_THREADS = 16_384
 _MAX_SEGMENTS = 1 << 19
@@ -99,32 +98,8 @@ def read_core(path: Path, name: str = "") -> Core:
 
 def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     """As `read_core`, from an open file of `size` bytes."""
-    file.seek(0)
-    head = file.read(LITTLE_64.header.size)
-    header = mach_header(head)
-    if header is None:
-        raise DumpError(f"{name}: holds no 64-bit Mach-O core", hint="the core must begin right behind </root>")
-    if header.structs is not LITTLE_64:
-        what = arch_name(header.cputype, header.cpusubtype)
-        width = 32 if header.structs.header.size == _HEADER_32 else 64
-        raise DumpError(
-            f"{name}: is a Mach-O core of a {width}-bit process ({what})",
-            hint="cores of x86_64 and arm64 can be opened",
-        )
-    cputype, arch = header.cputype, arch_name(header.cputype, header.cpusubtype)
-    if header.filetype != MH.CORE:
-        raise DumpError(f"{name}: is a Mach-O file of type {header.filetype} where a core ({MH.CORE}) was expected")
-    if cputype not in FLAVORS:
-        raise DumpError(f"{name}: is a core of {arch}", hint="cores of x86_64 and arm64 can be opened")
-    if not header.fits(min(_MAX_COMMANDS, size - header.size)):
-        raise DumpError(
-            f"{name}: {header.ncmds} load commands in {header.sizeofcmds} bytes do not fit into a core of {size} bytes",
-            hint="the core is cut or damaged: copy the dump again",
-        )
-    head += file.read(header.sizeofcmds)
-    if len(head) < header.commands_end:
-        raise DumpError(f"{name}: the core ends inside its load commands", hint="it is cut: copy the dump again")
-
+    header, head = _read_commands(file, size, name)
+    cputype = header.cputype
     segments: list[Segment] = []
     threads: list[CoreThread] = []
     notes: list[Note] = []
@@ -156,26 +131,64 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                 segments.append(segment)
     except MachOError as error:
         raise DumpError(f"{name}: {error}", hint="the core is cut or damaged: copy the dump again") from None
-    if len(segments) > _MAX_SEGMENTS:
-        raise DumpError(f"{name}: the core has {len(segments)} memory regions, more than {_MAX_SEGMENTS}")
     if not threads:
         raise DumpError(f"{name}: the core has no thread", hint="there is nothing to show a backtrace of")
     if not any(thread.registers for thread in threads):
-        raise _no_registers(name, cputype, 0)
+        raise DumpError(
+            f"{name}: its threads have no general-purpose registers (flavor {FLAVORS[cputype].number})",
+            hint="the header names another architecture than the threads have, or the core is damaged",
+        )
+    segments.sort()
+    _check_segments(segments, name)
+    arch = arch_name(cputype, header.cpusubtype)
+    return Core(arch, cputype, tuple(segments), tuple(threads), tuple(notes), odd_states=tuple(odd))
+
+
+def _read_commands(file: BinaryIO, size: int, name: str) -> tuple[MachHeader, bytes]:
+    """Return the header of a core, and the bytes that it takes with its load commands."""
+    file.seek(0)
+    head = file.read(LITTLE_64.header.size)
+    header = mach_header(head)
+    if header is None:
+        raise DumpError(f"{name}: holds no 64-bit Mach-O core", hint="the core must begin right behind </root>")
+    arch = arch_name(header.cputype, header.cpusubtype)
+    if header.structs is not LITTLE_64:
+        width = 32 if header.structs.header.size == _HEADER_32 else 64
+        raise DumpError(
+            f"{name}: is a Mach-O core of a {width}-bit process ({arch})",
+            hint="cores of x86_64 and arm64 can be opened",
+        )
+    if header.filetype != MH.CORE:
+        raise DumpError(f"{name}: is a Mach-O file of type {header.filetype} where a core ({MH.CORE}) was expected")
+    if header.cputype not in FLAVORS:
+        raise DumpError(f"{name}: is a core of {arch}", hint="cores of x86_64 and arm64 can be opened")
+    if not header.fits(min(_MAX_COMMANDS, size - header.size)):
+        raise DumpError(
+            f"{name}: {header.ncmds} load commands in {header.sizeofcmds} bytes do not fit into a core of {size} bytes",
+            hint="the core is cut or damaged: copy the dump again",
+        )
+    head += file.read(header.sizeofcmds)
+    if len(head) < header.commands_end:
+        raise DumpError(f"{name}: the core ends inside its load commands", hint="it is cut: copy the dump again")
+    return header, head
+
+
+def _check_segments(segments: Sequence[Segment], name: str) -> None:
+    """Raise DumpError for memory regions, by address, that no process has or that LLDB takes too long for."""
+    if len(segments) > _MAX_SEGMENTS:
+        raise DumpError(f"{name}: the core has {len(segments)} memory regions, more than {_MAX_SEGMENTS}")
     # LLDB walks through such memory in small steps: a terabyte takes it 8 seconds, the whole address space for ever.
     if (unkept := sum(s.size - s.filesize for s in segments if s.filesize)) > _MAX_UNKEPT:
         raise DumpError(
             f"{name}: memory regions of which only a part was kept lack {unkept} bytes, more than {_MAX_UNKEPT}",
             hint="no crash handler writes such cores: the dump is damaged",
         )
-    segments.sort()
     for before, after in itertools.pairwise(segments):
         if before.end > after.address:
             raise DumpError(
                 f"{name}: the memory regions at {before.address:#x} and {after.address:#x} overlap",
                 hint="no running process has such memory: the dump is damaged",
             )
-    return Core(arch, cputype, tuple(segments), tuple(threads), tuple(notes), odd_states=tuple(odd))
 
 
 def _segment(command: LoadCommand, size: int, name: str) -> Segment | None:
@@ -222,22 +235,3 @@ def check_crashed(core: Core, thread: int, name: str) -> None:
             f"{name}: thread {thread} is said to have crashed, but the core has {len(core.threads)} threads",
             hint="header and core do not belong together, or the core is cut",
         )
-
-
-def _no_registers(name: str, cputype: int, thread: int) -> DumpError:
-    return DumpError(
-        f"{name}: thread {thread} has no general-purpose registers (flavor {FLAVORS[cputype].number})",
-        hint="the header names another architecture than the threads have, or the core is damaged",
-    )
-
-
-def read_note(path: Path, note: Note, limit: int) -> bytes:
-    """Return up to `limit` bytes of a note."""
-    with path.open("rb") as file:
-        file.seek(note.offset)
-        return file.read(min(note.size, limit))
-
-
-def uuid_or_none(raw: bytes) -> UUID | None:
-    """Return the UUID of 16 bytes. Return None if they are zeros."""
-    return UUID(bytes=raw) if any(raw) else None

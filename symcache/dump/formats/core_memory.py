@@ -1,4 +1,4 @@
-"""The memory of a process, as far as its core holds it."""
+"""Reads the memory of a process from its core."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ class _Target:
         if self._text is not None:
             self._text_size += len(text)
             if self._text_size > _MAX_TEXT:
-                raise DumpError(f"{self._name}: <{self._path[-1]}> in the XML header is longer than {_MAX_TEXT} bytes")
+                raise DumpError(
+                    f"{self._name}: <{self._path[-1]}> in the XML header is longer than {_MAX_TEXT} characters"
+                )
             self._text.append(text)
 
     def end(self, tag: str) -> None:
@@ -176,20 +178,7 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
     Checked here: numbers and UUIDs are such, and the executable is the first module. Whether the thread exists
     is known only with the core: see `check_crashed`.
     """
-    xml = _as_utf_8(xml)
-    parser = DefusedXMLParser(target=_Target(name), forbid_dtd=True)
-    try:
-        parser.feed(xml)
-        draft: _Draft = parser.close()
-    except DefusedXmlException as error:
-        raise DumpError(
-            f"{name}: the XML header declares {type(error).__name__.removesuffix('Forbidden')}s, which no dump has",
-            hint="the file was not written by a crash handler: do not trust it",
-        ) from error
-    except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
-        if (repaired := _repaired(xml)) != xml:
-            return parse_header(repaired, name)  # a path or name that is no text is no reason to refuse a dump
-        raise DumpError(f"{name}: the XML header cannot be parsed: {error}") from error
+    draft = _draft(xml, name)
     fields = draft.fields
     if not fields.keys() - {"version"} and not draft.modules:
         raise DumpError(
@@ -229,6 +218,25 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
         cache_uuid=_uuid(cache_uuid, "<m_cacheuuid>", name) if cache_uuid else None,
         cache_base=_number(cache_base, "m_pvCacheStart", name, below=_ADDRESS) if cache_base else None,
     )
+
+
+def _draft(xml: bytes, name: str) -> _Draft:
+    """Parse the XML, if need be with escapes in place of what is no text: that is no reason to refuse a dump."""
+    xml = _as_utf_8(xml)
+    parser = DefusedXMLParser(target=_Target(name), forbid_dtd=True)
+    try:
+        parser.feed(xml)
+        draft: _Draft = parser.close()
+    except DefusedXmlException as error:
+        raise DumpError(
+            f"{name}: the XML header declares {type(error).__name__.removesuffix('Forbidden')}s, which no dump has",
+            hint="the file was not written by a crash handler: do not trust it",
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
+        if (repaired := _repaired(xml)) != xml:
+            return _draft(repaired, name)
+        raise DumpError(f"{name}: the XML header cannot be parsed: {error}") from error
+    return draft
 
 
 def _module(fields: dict[str, str]) -> DumpModule | None:

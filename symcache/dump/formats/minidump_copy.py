@@ -57,7 +57,7 @@ def write_copy(source: Path, target: Path, minidump: Minidump, regions: Sequence
 
 
 def _needed(minidump: Minidump, regions: Sequence[Segment]) -> int:
-    """Return a number of bytes that what is added does not exceed."""
+    """Return an upper bound of the bytes that are added."""
     return 4096 * (1 + len(minidump.threads)) + 128 * (len(minidump.modules) + len(minidump.memory) + len(regions))
 
 

@@ -5,16 +5,17 @@ Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`, `main bin 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from symcache.dump.formats.core import Core, read_note, uuid_or_none
+from symcache.dump.formats.core import Core
 from symcache.dump.formats.exceptions import describe_exception
 from symcache.dump.formats.header import DumpHeader, DumpModule
 from symcache.dump.formats.image_infos import ENTRY, HEADER, OWNER
-from symcache.macho import CPU_TYPE
+from symcache.macho import CPU_TYPE, Note
 
 __all__ = ["header_of_core"]
 
@@ -39,7 +40,7 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
         from symcache.dump.formats.core_images import find_images  # noqa: PLC0415 (numpy takes its time to import)
 
         loaded = find_images(path, core)
-        modules = (DumpModule(i.address, i.path, _real(i.uuid), i.version) for i in loaded.images)
+        modules = (DumpModule(i.address, i.path, i.uuid, i.version) for i in loaded.images)
         unique = tuple({m.address: m for m in modules}.values())
         header = DumpHeader(modules=unique, cache_uuid=loaded.cache_uuid, cache_base=loaded.cache_base or None)
     if main and main.uuid not in {m.uuid for m in header.modules}:
@@ -64,17 +65,20 @@ def _crashed(core: Core) -> int:
 
 
 def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
+    """Return the images that notes tell: one in each `load binary`, all in the first `all image infos`."""
     modules: list[DumpModule] = []
-    for note in core.notes:
-        if note.data_owner == OWNER:
+    listed = next((note for note in core.notes if note.data_owner == OWNER), None)
+    telling = (note for note in core.notes if note is listed or note.data_owner == "load binary")
+    for note in itertools.islice(telling, _MAX_IMAGES):
+        if note is listed:
             modules += _all_images(path, note.offset, note.size)
-        elif note.data_owner == "load binary":
-            raw = read_note(path, note, _BINARY.size + _MAX_PATH)
-            if len(raw) >= _BINARY.size:
-                _, uuid, address, _ = _BINARY.unpack_from(raw)
-                name = raw[_BINARY.size :].partition(b"\0")[0].decode("utf-8", "replace")
-                if address != _UNKNOWN:
-                    modules.append(DumpModule(address, name, uuid_or_none(uuid)))
+            continue
+        raw = _read(path, note, _BINARY.size + _MAX_PATH)
+        if len(raw) >= _BINARY.size:
+            _, uuid, address, _ = _BINARY.unpack_from(raw)
+            name = raw[_BINARY.size :].partition(b"\0")[0].decode("utf-8", "replace")
+            if address != _UNKNOWN:
+                modules.append(DumpModule(address, name, _uuid(uuid)))
     return tuple({m.address: m for m in modules}.values())
 
 
@@ -85,7 +89,7 @@ def _main_binary(path: Path, core: Core) -> DumpModule | None:
     """
     for note in core.notes:
         if note.data_owner == "main bin spec":
-            raw = read_note(path, note, _SPEC_2.size)
+            raw = _read(path, note, _SPEC_2.size)
             version, slide = int.from_bytes(raw[:4], "little"), _UNKNOWN
             if version >= 2 and len(raw) >= _SPEC_2.size:
                 _, _, address, slide, uuid = _SPEC_2.unpack_from(raw)
@@ -96,12 +100,8 @@ def _main_binary(path: Path, core: Core) -> DumpModule | None:
             if address == _UNKNOWN and slide != _UNKNOWN:
                 address = (slide + _LINKED_AT) % (1 << 64)
             if address != _UNKNOWN and any(uuid):
-                return DumpModule(address, uuid=uuid_or_none(uuid))
+                return DumpModule(address, uuid=_uuid(uuid))
     return None
-
-
-def _real(uuid: UUID | None) -> UUID | None:
-    return uuid if uuid and uuid.int else None
 
 
 def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
@@ -125,5 +125,15 @@ def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:
                 file.seek(name_offset)
                 name = file.read(_MAX_PATH).partition(b"\0")[0].decode("utf-8", "replace")
             if address != _UNKNOWN:
-                modules.append(DumpModule(address, name, uuid_or_none(uuid)))
+                modules.append(DumpModule(address, name, _uuid(uuid)))
     return modules
+
+
+def _read(path: Path, note: Note, limit: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(note.offset)
+        return file.read(min(note.size, limit))
+
+
+def _uuid(raw: bytes) -> UUID | None:
+    return UUID(bytes=raw) if any(raw) else None

@@ -24,7 +24,7 @@ _MAX_BEHIND = 1 << 20
 _MAX_ENDS = 16
 _CHUNK = 64 << 10
 _LZMA_HEADER, _LZMA_PROPERTIES = 4, 5
-"""Sizes of what tells version of the packer and size of the properties, and of these."""
+"""Sizes of the header (packer version, size of the properties) and of the properties."""
 _LZMA_HAS_END = 2
 """General purpose bit 1: a mark tells where the data ends."""
 _MAX_DICTIONARY = 256 << 20

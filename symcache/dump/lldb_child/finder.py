@@ -39,7 +39,7 @@ class LldbPython(NamedTuple):
     origin: str
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        """Return the command that runs a file by itself, without the working folder and that of the script on its path.
+        """Return the command that runs a script without the working folder, and that of the script, on `sys.path`.
 
         Of our own Python, the user's site stays: the wheel may lie there. Another one may not know `-P` (3.11).
         """

@@ -117,7 +117,13 @@ class LldbProcess:
     def report(self, plan: Plan, name: str, fetch_modules: FetchModules | None = None) -> ChildReport:
         """Return the worker's report on a dump called `name`. Raises DebuggerError, DumpError."""
         self._begin(plan, None, fetch_modules)
-        return ChildReport.parse(self._read(name)[1], name)
+        report = ChildReport.parse(self._read(name)[1], name)
+        if len(report.modules) != len(plan.modules):
+            raise DebuggerError(
+                f"{name}: LLDB reports on {len(report.modules)} modules where {len(plan.modules)} were expected",
+                hint="run again with --debug",
+            )
+        return report
 
     def backtrace(
         self, plan: Plan, name: str, find_sources: FindSources | None = None, fetch_modules: FetchModules | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from symcache.errors import DebuggerError, DumpError
@@ -13,6 +13,10 @@ from symcache.kinds import uuid_text
 from symcache.text import encodable
 
 __all__ = ["ChildFrame", "ChildModule", "ChildReport", "ChildThread", "FetchedModules", "ModulePlan", "Plan", "to_line"]
+
+_KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "int": int, "int | None": (int, type(None))}
+"""What fields of reports are, as they are annotated."""
+_T = TypeVar("_T", "ChildFrame", "ChildModule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class FetchedModules:
-    """The response to a request for modules: those of which there is something now, by their numbers in the plan."""
+    """The response to a request for modules: those with a file now, by their numbers in the plan."""
 
     modules: tuple[tuple[int, ModulePlan], ...] = ()
     source_map: tuple[tuple[str, str], ...] = ()
@@ -146,20 +150,37 @@ class ChildReport:
         except (ValueError, RecursionError) as error:
             raise DebuggerError(f"{name}: LLDB's report is not JSON: {error}", hint=hint) from error
         try:
-            if "error" not in report:
-                return cls(
-                    report["version"],
-                    tuple(ChildModule(**module) for module in report["modules"]),
-                    tuple(_thread(thread) for thread in report["threads"]),
+            if "error" in report:
+                raise DumpError(
+                    f"{name}: LLDB does not open the core: {report['error']}", hint="the dump may be damaged"
                 )
+            return cls(
+                _of_kind("str", report["version"]),
+                tuple(_made(ChildModule, module) for module in report["modules"]),
+                tuple(_thread(thread) for thread in report["threads"]),
+            )
         except (TypeError, KeyError, AttributeError) as error:
             what = f"{type(error).__name__} {error}"
             raise DebuggerError(f"{name}: LLDB's report is not the expected one: {what}", hint=hint) from error
-        raise DumpError(f"{name}: LLDB does not open the core: {report['error']}", hint="the dump may be damaged")
 
 
 def _thread(thread: dict[str, Any]) -> ChildThread:
-    return ChildThread(thread["name"] or "", tuple(ChildFrame(**frame) for frame in thread["frames"]))
+    name = _of_kind("str", thread["name"] or "")
+    return ChildThread(name, tuple(_made(ChildFrame, frame) for frame in thread["frames"]))
+
+
+def _made(cls: type[_T], values: dict[str, Any]) -> _T:
+    """Return what an object of JSON says. Raises TypeError where a field is missing, unknown or of another kind."""
+    for field in fields(cls):
+        if field.name in values:
+            _of_kind(str(field.type), values[field.name])
+    return cls(**values)
+
+
+def _of_kind(kind: str, value: Any) -> Any:
+    if not isinstance(value, _KINDS[kind]):
+        raise TypeError(f"{type(value).__name__} where {kind} was expected")
+    return value
 
 
 def _encodable(values: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _MAX_TEXT = 1 << 30
 
 
 def unknown_layout(cputype: int, text_size: int) -> Layout:
-    """Return the layout of an image of which nothing is known but how many bytes its __TEXT can have."""
+    """Return a layout for an image of which only the largest possible size of its __TEXT is known."""
     size = max(2 * HEADER_SIZE, min(text_size, _MAX_TEXT) & -HEADER_SIZE)
     text = Section("__text", "__TEXT", HEADER_SIZE, size - HEADER_SIZE, 0, 4, 0, 0, CODE)
     subtype = CPU_SUBTYPE_X86_64_ALL if cputype == CPU_TYPE.X86_64 else 0

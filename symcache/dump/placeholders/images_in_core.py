@@ -75,7 +75,7 @@ def note_images(dump: OpenedDump, images: Mapping[int, LoadedImage]) -> set[int]
 
 
 def _noted(dump: OpenedDump, note: Note) -> set[int]:
-    """Return the addresses of images of which a note tells segments, too; else LLDB looks for a file, and no more."""
+    """Return the addresses of the images whose segments a note tells: for others, LLDB only looks for a file."""
     with dump.core_path.open("rb") as file:
         file.seek(note.offset)
         head = file.read(min(note.size, HEADER.size))

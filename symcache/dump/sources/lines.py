@@ -97,6 +97,7 @@ def _wanted(frame: Frame) -> SourceRequest | None:
 
 
 def _usable(wanted: Iterable[SourceRequest]) -> list[SourceRequest]:
-    """Return what has a path that is one: it comes out of somebody's debug info."""
+    """Return the requests, each once, whose paths are absolute and normalized: they come from untrusted debug info."""
     seen = dict.fromkeys(w for w in wanted if len(w.path) < _MAX_PATH and w.path.isprintable())
-    return [w for w in seen if w.path[:1] == "/" != w.path and posixpath.normpath(w.path) == w.path][:MAX_FILES]
+    absolute = [w for w in seen if w.path.startswith("/") and w.path != "/"]
+    return [w for w in absolute if posixpath.normpath(w.path) == w.path][:MAX_FILES]

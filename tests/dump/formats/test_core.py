@@ -301,6 +301,22 @@ def test_modules_of_a_bare_core_come_from_its_notes(tmp_path: Path) -> None:
     assert header_of_core(path, open_dump(path, tmp_path).core).modules == ()
 
 
+def test_of_several_lists_of_images_the_first_counts(tmp_path: Path) -> None:
+    """A note takes 40 bytes, and its list may have 65,536 images: so many are not read for each of thousands."""
+    core, lists = small_core(), []
+    core.notes = [(b"all image infos", bytes(24)), (b"all image infos", bytes(24))]
+    data = bytearray(core.bytes())
+    for number in range(2):
+        lists.append(struct.pack("<2IQ2I", 1, 1, len(data) + 48 * number, 48, 0))
+    data[-48:] = b"".join(lists)
+    for number in range(2):
+        data += struct.pack("<Q16s2Q2I", (1 << 64) - 1, UUID(int=number + 1).bytes, 0x1000 * (number + 1), 0, 0, 0)
+    path = tmp_path / "core"
+    path.write_bytes(data)
+    modules = header_of_core(path, open_dump(path, tmp_path).core).modules
+    assert [(m.address, m.uuid) for m in modules] == [(0x1000, UUID(int=1))]
+
+
 @pytest.mark.parametrize(
     ("note", "address"),
     [

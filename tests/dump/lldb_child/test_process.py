@@ -83,7 +83,18 @@ def test_a_core_that_the_debugger_does_not_open_is_no_backtrace(
         open_in_lldb(dump, FolderResolver([]), lldb)
 
 
-@pytest.mark.parametrize("value", ["[" * 100_000, "{}", "[1]", '[["a"]]', '{"error": []}', '{"version": 1}'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" * 100_000,
+        "{}",
+        "[1]",
+        '[["a"]]',
+        '{"error": []}',
+        '{"version": 1}',
+        '{"version": "", "modules": [], "threads": []}',
+    ],
+)
 def test_what_a_hostile_debugger_reports_is_an_error(
     scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:

@@ -25,11 +25,27 @@ def test_a_report_becomes_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "report", [b"", b"{", b"[]", b"7", b"{}", json.dumps(REPORT | {"modules": [{"state": 1}]}).encode()]
+    "report", [b"", b"{", b"[]", b"7", b"{}", b'["error"]', json.dumps(REPORT | {"modules": [{"state": 1}]}).encode()]
 )
 def test_what_is_no_report_is_an_error(report: bytes) -> None:
     with pytest.raises(DebuggerError, match="LLDB's report is not"):
         ChildReport.parse(report, "x.zip")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 1},
+        {"threads": [{"name": 7, "frames": [FRAME]}]},
+        {"threads": [{"name": "", "frames": [FRAME | {"pc": "4096"}]}]},
+        {"threads": [{"name": "", "frames": [FRAME | {"line": [[]]}]}]},
+        {"threads": [{"name": "", "frames": [FRAME | {"function": None}]}]},
+        {"modules": [REPORT["modules"][0] | {"symbols": "yes"}]},
+    ],
+)
+def test_values_of_another_kind_are_an_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(DebuggerError, match=r"LLDB's report is not the expected one: TypeError \w+ where"):
+        ChildReport.parse(json.dumps(REPORT | changes).encode(), "x.zip")
 
 
 def test_a_core_that_lldb_refuses() -> None:
