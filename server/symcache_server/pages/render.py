@@ -43,7 +43,9 @@ _HEADERS = {
     # One script and one style sheet, from here; in nobody's frame: what pages list was named by strangers.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
     " img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
+    # Not `no-referrer`: browsers would send the forms of these pages with `Origin: null` (Fetch Standard, "append a
+    # request Origin header"), and over plain HTTP nothing else tells that they come from here.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 _STATUSES = frozenset(HTTPStatus)

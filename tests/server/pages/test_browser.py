@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
@@ -32,7 +32,7 @@ PAGES = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("pages")
-    with serve(make_library(folder), folder / "server") as running:
+    with serve(make_library(folder), folder / "server", "--host-name", "symbols.example") as running:
         for _ in range(3):
             request(running.url, "/AppKit/mach-uuid-" + "cd" * 16 + "/AppKit")
         yield running
@@ -203,6 +203,15 @@ def test_a_dropped_file_is_named_too(context: BrowserContext, server: Server) ->
           document.body.dispatchEvent(new DragEvent(type, {dataTransfer: data, bubbles: true})); }""",
         text,
     )
+    page.get_by_role("heading", name="Ledger crashed").wait_for()
+
+
+def test_forms_are_taken_over_plain_http_from_another_machine(context: BrowserContext, server: Server) -> None:
+    """Where browsers send no Sec-Fetch-Site, only the Origin says whose form it is."""
+    page = context.new_page()
+    page.goto(f"http://symbols.example:{urlsplit(server.url).port}/report")
+    page.locator("#text").fill(crash_report(Path(str(server.first_line["library"]))))
+    page.get_by_role("button", name="Name it").last.click()
     page.get_by_role("heading", name="Ledger crashed").wait_for()
 
 
