@@ -41,6 +41,8 @@ _HEAD = 256 << 10
 _SYMBOLS = 200
 _MOST_BUILDS = 40
 _PROTECTION = ((1, "r"), (2, "w"), (4, "x"))
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+"""Names that are shown in a command to paste into a shell. Strangers have chosen them."""
 
 
 @requires(Scope.READ)
@@ -63,6 +65,7 @@ def _document(library: Library, uuid: UUID, served: Mapping[Kind, Found | None])
     return {
         "uuid": uuid_text(uuid),
         "name": main["name"],
+        "file_name": main["name"] if _FILE_NAME.fullmatch(main["name"]) else "image",
         "path": main["paths"][0],
         "paths": list(dict.fromkeys(path for c in contents for path in c["paths"])),
         "archs": sorted({c["arch"] for c in contents}),
