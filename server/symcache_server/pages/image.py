@@ -23,6 +23,7 @@ from symcache_server.http.auth import Scope, requires
 from symcache_server.http.content import IMMUTABLE, Content, send
 from symcache_server.keys import (
     BACKGROUND,
+    CONFIG,
     DECODED,
     LIBRARY,
     MADE,
@@ -182,7 +183,7 @@ async def symbols(request: web.Request) -> web.Response:
         descriptor = await source.open(made.sha256, made.size)
         total, lines = await asyncio.to_thread(_matching, descriptor, text, first)
     except IntegrityError as error:
-        problem = str(error)
+        problem = app[CONFIG].without_paths(str(error))
     document = {
         "uuid": uuid_text(uuid),
         "name": found.name,
