@@ -169,8 +169,14 @@ class _Supervisor:
         try:
             pipes = [self._start(n) for n in range(self._config.processes)]
             for slot, pipe in zip(self._slots, pipes, strict=True):
-                if not pipe.poll(_START_SECONDS) or self._stopping:
+                is_told = pipe.poll(_START_SECONDS)
+                if self._stopping:
                     break
+                if not is_told:
+                    raise EnvironmentFailure(
+                        f"a server process did not take connections within {_START_SECONDS:.0f} seconds",
+                        hint="see what keeps the disk or the object store busy, and start it again",
+                    )
                 try:
                     pipe.recv()
                 except EOFError:

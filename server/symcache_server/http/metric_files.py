@@ -70,11 +70,18 @@ def clear_live_metrics(number: int) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what servers left that were killed: nobody holds its lock."""
+    """Remove what this user's servers left that were killed: nobody holds its lock."""
     for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), Path(folder, _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            # Others may write to `parent`, too: it must not wait for the other end of a FIFO.
+            lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _zero(file: Path) -> None:
