@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -138,7 +140,9 @@ def growth(days: Sequence[Growth]) -> list[dict[str, Any]]:
     result = []
     for day in days:
         images, caches = images + day.image_bytes, caches + day.cache_bytes
-        result.append({"day": day.day, "image_bytes": images, "cache_bytes": caches})
+        with contextlib.suppress(ValueError):  # records may have any day
+            date.fromisoformat(day.day)
+            result.append({"day": day.day, "image_bytes": images, "cache_bytes": caches})
     return result
 
 

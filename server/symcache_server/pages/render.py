@@ -171,10 +171,8 @@ def _day(time: str) -> str:
     """Return the day of a time in ISO 8601 as a person says it today; what is no time, as it is."""
     try:
         then = datetime.fromisoformat(time)
-    except ValueError:
+        day = (then if then.tzinfo else then.replace(tzinfo=UTC)).astimezone(UTC).date()
+    except (ValueError, OverflowError):
         return time[:40]
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    days = (datetime.now(UTC).date() - then.astimezone(UTC).date()).days
-    day = then.astimezone(UTC).date().isoformat()
-    return {0: "today", 1: "yesterday"}.get(days, f"{days} days ago" if 1 < days < 15 else day)
+    days = (datetime.now(UTC).date() - day).days
+    return {0: "today", 1: "yesterday"}.get(days, f"{days} days ago" if 1 < days < 15 else day.isoformat())

@@ -225,6 +225,9 @@ def test_a_report_is_a_document_too_and_kept_nowhere(server: Server) -> None:
     assert document["crashed"]["frames"][0]["function"] == "round_up"
     assert "round_up" in document["text"]
     assert document["markdown"].startswith("**Ledger** 3.1 on macOS 14.5")
+    iphone = f"report={quote(text.replace('macOS 14.5 (23F79)', 'iPhone OS 17.5 (21F79)'))}".encode()
+    wanting = json.loads(request(server.url, "/report.json", method="POST", headers=form, body=iphone).body)["wanting"]
+    assert [m["why"] for m in wanting if (m["path"] or "").endswith("AppKit")] == ["harvest iOS 21F79"]
     page = request(server.url, "/report", method="POST", headers=form, body=body)
     assert (page.status, page.headers["cache-control"]) == (200, "no-store")
     for path in server.folder.rglob("*"):
