@@ -24,6 +24,7 @@ from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.session import RemoteOutput
 
 __all__ = [
+    "EXTRACTED_SIZE",
     "GuestTool",
     "ListedImage",
     "Listing",
@@ -35,6 +36,8 @@ __all__ = [
     "temporary_folder",
 ]
 
+EXTRACTED_SIZE = 2
+"""Space that an extracted cache needs, in sizes of the raw one."""
 _REMOVE_SECONDS = 60
 """Signals are deferred for so long."""
 _EXTRACT_SECONDS = 3600
