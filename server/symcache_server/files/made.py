@@ -25,7 +25,7 @@ from symcache.errors import IntegrityError, NotFoundError
 from symcache.files import atomic_write_bytes
 from symcache.lru_folder import touch
 from symcache_server.files.checked import CheckedFolder, content_hash
-from symcache_server.http.content import Content, Source
+from symcache_server.http.content import Content, PlainSource, Source
 
 __all__ = ["MadeFiles"]
 
@@ -120,7 +120,7 @@ class MadeFiles:
             _close(descriptors)  # not by who waits, and may give up while they are read
 
 
-class _MadeFile:
+class _MadeFile(PlainSource):
     """Where a file that was made is opened."""
 
     def __init__(self, files: CheckedFolder, sha256: str) -> None:
@@ -135,10 +135,6 @@ class _MadeFile:
                 raise NotFoundError(f"{self._sha256}: made room in the cache", hint="ask again")
 
         return await self._files.open(path, check)
-
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open()
 
 
 async def _open_all(parts: Sequence[tuple[Source, str, int]]) -> list[int]:

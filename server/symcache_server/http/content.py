@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -29,6 +30,7 @@ __all__ = [
     "OffloadedBody",
     "Offloader",
     "PlainFile",
+    "PlainSource",
     "Source",
     "header_text",
     "send",
@@ -79,7 +81,19 @@ class Offloader(Protocol):
         """Return a response that names the opened file to the proxy, which sends the body, or None."""
 
 
-class PlainFile:
+class PlainSource(ABC):
+    """Opens files that have no stored form: both methods return the plain one."""
+
+    @abstractmethod
+    async def open(self, sha256: str, size: int) -> int:
+        """Return a descriptor."""
+
+    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
+        """Return a descriptor, as `open`."""
+        return await self.open(sha256, size)
+
+
+class PlainFile(PlainSource):
     """A file of its own, such as one that was fetched or made here."""
 
     def __init__(self, path: Path) -> None:
@@ -91,10 +105,6 @@ class PlainFile:
             return os.open(self._path, os.O_RDONLY)
         except FileNotFoundError:
             raise NotFoundError(f"{sha256}: made room in the cache", hint="ask again") from None
-
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open(sha256, size)
 
 
 async def send(
