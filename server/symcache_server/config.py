@@ -1,4 +1,4 @@
-"""What a server is told when it starts."""
+"""The settings of a server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ServerConfig:
     """Folder of what the server has to remember: tokens, uploads, the log of misses, what the scrubber has read."""
     host: str = "127.0.0.1"
     host_names: tuple[str, ...] = ()
-    """By which clients reach a server on loopback, through a proxy, beside localhost and its addresses."""
+    """Further names under which clients reach a server on loopback, such as that of a proxy in front."""
     port: int = 8080
     """0: any free port."""
     processes: int = 1
@@ -90,10 +90,10 @@ class ServerConfig:
         return _is_this_machine(self.host)
 
     def is_own_name(self, host: str) -> bool:
-        """Return whether a request's Host names this server; "" is what no browser sends.
+        """Return whether the Host field of a request names this server; an empty one does, since no browser sends that.
 
-        A web page may have its own name resolved to 127.0.0.1, and would then be read from as one of the same origin.
-        Everywhere else names say nothing.
+        Only checked on loopback: a web page may have its own name resolved to 127.0.0.1, and could then read responses
+        as being of its own origin.
         """
         if not self.is_loopback or not host:
             return True
@@ -124,7 +124,7 @@ class ServerConfig:
         )
 
     def without_paths(self, text: str) -> str:
-        """Return a message to a client, in which no folder of the server is named."""
+        """Return a message to a client without the names of the server's folders."""
         for pattern, name in self._folders:
             text = pattern.sub(name, text)
         return text
@@ -147,7 +147,7 @@ class ServerConfig:
         return tuple((re.compile(pattern), name) for pattern, name in patterns)
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return what speaks TLS, or None for plain HTTP. Raises UsageError for files that are none of the kind."""
+        """Return the TLS context, None for HTTP. Raises UsageError if the files are not a certificate and its key."""
         if self.tls_cert is None and self.tls_key is None:
             return None
         if self.tls_cert is None or self.tls_key is None:
@@ -158,7 +158,7 @@ class ServerConfig:
         return context
 
     def renew(self, context: ssl.SSLContext) -> None:
-        """Have new connections of `context` get what certificate and key are now. Raises UsageError, as `tls`."""
+        """Load certificate and key into `context` again, for new connections. Raises UsageError, as `tls`."""
         self.tls()  # before anything is changed
         if self.tls_cert is not None and self.tls_key is not None:
             _load(context, self.tls_cert, self.tls_key)

@@ -1,4 +1,4 @@
-"""The beginning of a cache file, which says what the cache consists of: what is kept where the whole file is not."""
+"""Copies the beginning of a cache file, which describes the cache; kept when the whole file is not."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Caches:
                 self.problems.add(text, ANOTHER_MAC)
         indexes = [image.index for image in cache.images if _is_text(image.path)]
         files_are = ", ".join(f"{e.name} {e.size} {e.mtime}" for e in files)
-        # Images of damaged pages are not those that the same files have once they are mended.
+        # Once damaged pages are mended, the same files have other images.
         subject = f"{EXTRACTOR} {REVISION}: {cache.uuid}: {files_are}: {bool(results.cut)}: {damage}"
         journal = self.stage.journal_for("images", remote.path, subject)
         self.progress.opened(len(indexes))

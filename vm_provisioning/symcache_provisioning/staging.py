@@ -130,7 +130,7 @@ class Staging:
 
 
 class Journal:
-    """What became of numbered things, a line each, for the next run if this one is ended. For one thread at a time."""
+    """Notes what became of numbered things, a line each, for the next run. For one thread at a time."""
 
     def __init__(self, file: Path, subject: str) -> None:
         self._file = file
@@ -169,7 +169,7 @@ class Journal:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """Return what a line of a journal says; None for what a crash of the machine has made of one."""
+    """Return what a line of a journal says, or None if a crash of the machine has damaged it."""
     try:
         row = json.loads(line)
     except ValueError:

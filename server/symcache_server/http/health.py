@@ -1,4 +1,4 @@
-"""For whoever runs the server: is it alive, is it ready, how does it fare."""
+"""`/healthz`, `/readyz` and `/metrics`, for whoever runs the server."""
 
 from __future__ import annotations
 

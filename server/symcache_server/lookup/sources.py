@@ -79,7 +79,7 @@ async def _must_name(app: web.Application, uuid: UUID, images: list[Found], path
     """Raise NotFoundError unless the line tables of one of the images of a UUID name a file."""
     any_table = False
     for image in images:
-        # Once for each content: it takes a process of its own.
+        # Cached for each content, since it takes a process to read one.
         parts = [(app[DECODED], image.sha256, image.size)]
         source, content = await app[MADE].get(parts, f"sources{REVISION}", make_file_list)
         if content.size == 0:

@@ -41,7 +41,7 @@ class UseLog:
         if self._clock() < self._retry_at:
             return
         today = _today()
-        # Also where nothing was asked for: that this is known is noted, too.
+        # `~` says that uses were noted today at all, even if there were none.
         noted = {entry for entry in self._noted if entry[0] == today}
         pending = {*self._pending, *({(today, "~")} - noted)}
         days: dict[dt.date, list[str]] = {}

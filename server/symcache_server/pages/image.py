@@ -1,4 +1,4 @@
-"""One image: what is held under its UUID, what of it answers, what it exports."""
+"""The pages of one image: the contents under its UUID, which of them is served, and what it exports."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _document(library: Library, uuid: UUID, served: Mapping[Kind, Found | None])
 
 
 def _contents(rows: Sequence[Occurrence], served: Mapping[Kind, Found | None]) -> Iterator[dict[str, Any]]:
-    """Yield one object a content, the preferred one first: where it is from, and what it answers to."""
+    """Yield one object a content, the preferred one first: where it is from, and for which requests it is served."""
     groups: dict[tuple[Kind, str], list[Occurrence]] = {}
     for o in rows:
         groups.setdefault((o.kind, o.sha256), []).append(o)
@@ -204,7 +204,7 @@ def _matching(descriptor: int, text: str, first: int) -> tuple[int, list[dict[st
     with open(descriptor, "rb") as file:
         data = file.read()
     if text:
-        # Behind the offset, which nobody means.
+        # In the names only, not in the offset.
         pattern = re.compile(rb"^[0-9a-f]*\t[^\n]*" + re.escape(text.encode()) + rb"[^\n]*$", re.IGNORECASE | re.M)
         places = [match.span() for match in pattern.finditer(data)]
         chosen = [data[start:end] for start, end in places[first : first + _SYMBOLS]]

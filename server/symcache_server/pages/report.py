@@ -1,4 +1,4 @@
-"""A crash report that somebody dropped or pasted: named in memory, shown once, kept nowhere."""
+"""The page of a crash report that somebody dropped or pasted. It is named in memory, and kept nowhere."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _state(
     build: str,
     is_held: bool,
 ) -> dict[str, str]:
-    """Return what was known of a module, and what would bring more."""
+    """Return the state of a module, and what would give it more names."""
     named = [source for source in _RANKS if source in sources]
     path = module["path"] or ""
     if not sources:

@@ -47,7 +47,7 @@ class Run(BaseModel):
     cloned: bool
     """The VM was made by symcache, and is destroyed at the end."""
     temporary: bool = False
-    """It is for one harvest, and is taken down by the process that started it."""
+    """It was started for one harvest, and the same process takes it down."""
     phase: Phase = Phase.CLONING
     owner: int = 0
     owner_started: str = ""
