@@ -42,7 +42,7 @@ def create_app(config: ServerConfig) -> web.Application:
     api.register(app)
     pages.register(app)
     symbolicate.register(app)
-    # Whatever has none of the paths above.
+    # All paths that have no route above.
     app.router.add_route("*", "/{path:.*}", _look_up, expect_handler=wait_for_access)
     for route in app.router.routes():
         required_scope(route.handler)
@@ -72,7 +72,7 @@ async def _look_up(request: web.Request) -> web.StreamResponse:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Name this server in every response, and say which pages may read it: few may read few."""
+    """Add the headers that every response has, and to those of the symbolication API the ones for other origins."""
     response.headers.update(SIGNATURE)
     if symbolicate.is_own_path(request.path):
         response.headers.update(cors_headers(request, request.app[CONFIG].origins))
@@ -80,7 +80,7 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 
 @web.middleware
 async def _error_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Show a browser as a page why a request failed; everybody else gets a line of text."""
+    """Show browsers a page that says why a request failed; everybody else gets a line of text."""
     response = await handler(request)
     if response.status < 400 or response.content_type != "text/plain" or not isinstance(response, web.Response):
         return response
@@ -95,7 +95,7 @@ async def _error_pages(request: web.Request, handler: Handler) -> web.StreamResp
 
 @web.middleware
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let pass who may have the handler run, and not too often."""
+    """Run the handler if the client may use it, and does not use it too often."""
     if not request.headers.get(hdrs.HOST, "").isascii():
         refusal = _error_response(request, 400, "the Host field names no host")
         refusal.force_close()  # as after all that is no HTTP
@@ -106,7 +106,7 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
             " through a proxy, start it with --host-name NAME"
         )
     try:
-        # aiohttp has handlers of its own for what is no path at all, such as `*`.
+        # For targets that are no path, such as `*`, aiohttp has handlers of its own.
         no_path = request.match_info.http_exception is not None
         scope = Scope.READ if no_path else required_scope(request.match_info.handler)
     except LookupError:
@@ -114,7 +114,7 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     private = scope is not None and await _check_token(request, scope)
     request[TYPE] = "api" if request.path.startswith("/api/") else "page"
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        # Not by aiohttp, before anybody was asked for a token: see `wait_for_access`.
+        # Only now, after the token was checked, and not by aiohttp: see `wait_for_access`.
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     response = await handler(request)
@@ -124,7 +124,10 @@ async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _check_token(request: web.Request, scope: Scope) -> bool:
-    """Return whether a token was needed, and did. Raises HTTPUnauthorized, HTTPForbidden, HTTPTooManyRequests."""
+    """Return whether a token was needed; it is valid then.
+
+    Raises HTTPUnauthorized, HTTPForbidden, HTTPTooManyRequests.
+    """
     app = request.app
     in_path = request.match_info.get("token")  # see `auth.PATH_PREFIX`
     open_to_all = scope is Scope.READ and app[CONFIG].open_reads and in_path is None
@@ -155,7 +158,7 @@ async def _check_token(request: web.Request, scope: Scope) -> bool:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn errors into responses with a reason, and never into a body that was begun."""
+    """Turn errors into responses that say the reason."""
     try:
         return await handler(request)
     except web.HTTPException as error:

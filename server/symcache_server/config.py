@@ -1,4 +1,4 @@
-"""What a server is told when it starts."""
+"""The settings of a server."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class ServerConfig:
     cache_dir: Path
     """Folder of decoded files; bounded by `cache_bytes`, may be deleted at any time."""
     state_dir: Path
-    """Folder of what the server has to remember: the log of misses."""
+    """Folder of what the server has to remember: tokens, uploads, the log of misses, what the scrubber has read."""
     host: str = "127.0.0.1"
     host_names: tuple[str, ...] = ()
-    """By which clients reach a server on loopback, through a proxy, beside localhost and its addresses."""
+    """Further names under which clients reach a server on loopback, such as that of a proxy in front."""
     port: int = 8080
     """0: any free port."""
     processes: int = 1
@@ -74,6 +74,15 @@ class ServerConfig:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     """PEM files of the certificate, with its chain, and of its private key: both or neither. HTTPS is spoken then."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose X-Forwarded-For is believed."""
+    lookup_rate: float | None = None
+    upload_rate: float | None = None
+    """Requests a second of one client in the long run; 0 is no limit. None: a default, but none on loopback."""
+    x_accel: str = ""
+    """Path of the internal locations `decoded/` and `library/` of nginx, which must be among `trusted_proxies`."""
+    redirect_to_store: bool = False
+    """Clients that accept zstd get large bodies from the object store itself, by presigned URLs."""
 
     @property
     def is_loopback(self) -> bool:
@@ -81,10 +90,10 @@ class ServerConfig:
         return _is_this_machine(self.host)
 
     def is_own_name(self, host: str) -> bool:
-        """Return whether a request's Host names this server; "" is what no browser sends.
+        """Return whether the Host field of a request names this server; an empty one does, since no browser sends that.
 
-        A web page may have its own name resolved to 127.0.0.1, and would then be read from as one of the same origin.
-        Everywhere else names say nothing.
+        Only checked on loopback: a web page may have its own name resolved to 127.0.0.1, and could then read responses
+        as being of its own origin.
         """
         if not self.is_loopback or not host:
             return True
@@ -104,17 +113,6 @@ class ServerConfig:
         """File of the tokens."""
         return self.state_dir / "tokens.json"
 
-    trusted_proxies: tuple[Network, ...] = ()
-    """Whose X-Forwarded-For is believed."""
-    lookup_rate: float | None = None
-    upload_rate: float | None = None
-    """Requests a second of one client in the long run; 0 is no limit. None: a default, but none on loopback."""
-
-    x_accel: str = ""
-    """Path of the internal locations `decoded/` and `library/` of nginx, which must be among `trusted_proxies`."""
-    redirect_to_store: bool = False
-    """Clients that accept zstd get large bodies from the object store itself, by presigned URLs."""
-
     @property
     def rates(self) -> tuple[float, float]:
         """Return the limits of look-ups and uploads that hold, in requests a second; 0 is none."""
@@ -126,14 +124,30 @@ class ServerConfig:
         )
 
     def without_paths(self, text: str) -> str:
-        """Return a message to a client, in which no folder of the server is named."""
-        folders = [self.library, str(self.cache_dir), str(self.state_dir), tempfile.gettempdir()]
-        for folder, name in zip(folders, ("LIBRARY", "CACHE", "STATE", "TMPDIR"), strict=True):
-            text = text.replace(folder.rstrip("/"), name) if len(folder) > 1 else text
+        """Return a message to a client without the names of the server's folders."""
+        for pattern, name in self._folders:
+            text = pattern.sub(name, text)
         return text
 
+    @cached_property
+    def _folders(self) -> tuple[tuple[re.Pattern[str], str], ...]:
+        """What messages must not name, and what they say instead."""
+        is_url = "://" in self.library
+        folders = [
+            (self.library.rstrip("/") if is_url else str(Path(self.library).absolute()), "LIBRARY"),
+            (str(self.cache_dir), "CACHE"),
+            (str(self.state_dir), "STATE"),
+            (tempfile.gettempdir(), "TMPDIR"),
+        ]
+        # Not what only begins or ends with the same letters, such as /srv/symbols2.
+        patterns = [(rf"(?<![\w.-]){re.escape(folder)}(?![\w-])", name) for folder, name in folders if len(folder) > 1]
+        if not is_url and not Path(self.library).is_absolute():
+            # It may be a word of the sentence, such as `library`: only what lies in it is named by a path.
+            patterns.append((rf"(?<![\w/.-]){re.escape(str(Path(self.library)))}(?=/)", "LIBRARY"))
+        return tuple((re.compile(pattern), name) for pattern, name in patterns)
+
     def tls(self) -> ssl.SSLContext | None:
-        """Return what speaks TLS, or None for plain HTTP. Raises UsageError for files that are none of the kind."""
+        """Return the TLS context, None for HTTP. Raises UsageError if the files are not a certificate and its key."""
         if self.tls_cert is None and self.tls_key is None:
             return None
         if self.tls_cert is None or self.tls_key is None:
@@ -144,7 +158,7 @@ class ServerConfig:
         return context
 
     def renew(self, context: ssl.SSLContext) -> None:
-        """Have new connections of `context` get what certificate and key are now. Raises UsageError, as `tls`."""
+        """Load certificate and key into `context` again, for new connections. Raises UsageError, as `tls`."""
         self.tls()  # before anything is changed
         if self.tls_cert is not None and self.tls_key is not None:
             _load(context, self.tls_cert, self.tls_key)

@@ -1,4 +1,4 @@
-"""What handlers take from the application, each thing under a key of its own; `lifetime` makes and closes them."""
+"""The keys under which handlers find what they share in the application; `lifetime` makes and closes it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _T = TypeVar("_T")
 CONFIG = web.AppKey("config", ServerConfig)
 LIBRARY = web.AppKey("library", Library)
 BACKGROUND = web.AppKey("background", Library)
-"""The same library for what may take long, such as folding in a large record: look-ups do not wait for it."""
+"""The same library, opened once more for what takes long, such as folding in a large record."""
 SEARCHERS = web.AppKey("searchers", ThreadPoolExecutor)
 RESOLVER = web.AppKey("resolver", Resolver)
 REFRESHER = web.AppKey("refresher", Refresher)
@@ -85,6 +85,6 @@ OFFLOAD = web.AppKey("offload", Offload)
 async def in_background(
     app: web.Application, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs
 ) -> _T:
-    """Do what searches or lists much in one of a few threads for it: however many wait, files are sent meanwhile."""
+    """Run what searches or lists a lot in one of a few threads, so that it never takes the threads that open files."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(app[SEARCHERS], lambda: function(*arguments, **named))

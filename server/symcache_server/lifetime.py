@@ -1,4 +1,4 @@
-"""What handlers share, from its making to its closing: this is the one place that knows all of it."""
+"""Makes what handlers share, runs the background tasks, and closes all of it in the end."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ _PATIENCE = 3.0
 """Seconds that an object store may be away before clients are told: they ask again themselves."""
 
 _THREADS = 32
-"""For what waits for disks; a machine of few cores would get few of them."""
+"""Threads that wait for disks; the default would be few on a machine with few cores."""
 _SEARCHERS = 4
 _NAMES_SHARE = 4
-"""What part of the cache's limit the artifacts of names have for themselves: images have four times their size."""
+"""Artifacts of names may take one part in so many of the cache's limit; images are about four times as large."""
 _TICK = 0.05
 
 log = logging.getLogger("symcache.server")

@@ -37,13 +37,13 @@ __all__ = ["run"]
 log = logging.getLogger("symcache.server")
 _START_SECONDS = 120.0
 _RESTART_SECONDS = 1.0
-"""A process that ends by itself is started again after that, and after twice as long each time that it ends soon."""
+"""Pause before a process that ended is started again; doubled each time that it ends soon."""
 _LONGEST_PAUSE = 60.0
-"""Seconds; what has lived so long ended for another reason."""
+"""Seconds. A process that lived longer than that starts again with the shortest pause."""
 _MADE_BETWEEN_COLLECTIONS = 50_000
-"""A request for names makes so many lists and tuples at once, none of them in a circle."""
+"""Objects between two runs of the garbage collector: one request for names makes that many, none in a cycle."""
 _LATER = frozenset({signal.SIGHUP, signal.SIGINT})
-"""They wait until there is a handler: without one they would kill what is just starting, Ctrl-C with a traceback."""
+"""Blocked until their handlers are installed: before, they would kill a starting process, Ctrl-C with a traceback."""
 
 Ready = Callable[[str], None]
 
@@ -111,7 +111,7 @@ async def _serve(config: ServerConfig, sock: socket.socket, ready: Ready) -> Non
         if supervisor is not None:
             loop.remove_reader(supervisor.sentinel)
         listener.close()
-        # aiohttp waits once for handlers to end, and as long again for them to take note of that.
+        # aiohttp waits for handlers to end, then cancels them and waits as long again.
         over = loop.call_later(config.stop_seconds, listener.abort)
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()
@@ -135,7 +135,7 @@ def _child(config: ServerConfig, sock: socket.socket, pipe: Connection) -> None:
     """Body of one of several processes."""
 
     def ready(url: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # of a replacement nobody waits for this
+        with contextlib.suppress(BrokenPipeError):  # nobody waits for the URL of a replacement
             pipe.send(url)
         pipe.close()
 
@@ -152,7 +152,7 @@ class _Supervisor:
         # On Linux the kernel spreads connections over sockets that share a port; elsewhere all take from one.
         spread = sys.platform == "linux"
         if spread and config.port:
-            listen(config.host, config.port).close()  # what shares is not told of another server there
+            listen(config.host, config.port).close()  # SO_REUSEPORT hides other servers there
         first = listen(config.host, config.port, shared=spread)
         port = first.getsockname()[1]
         more = [listen(config.host, port, shared=True) if spread else first for _ in range(config.processes - 1)]
@@ -169,12 +169,18 @@ class _Supervisor:
         try:
             pipes = [self._start(n) for n in range(self._config.processes)]
             for slot, pipe in zip(self._slots, pipes, strict=True):
-                if not pipe.poll(_START_SECONDS) or self._stopping:
+                is_told = pipe.poll(_START_SECONDS)
+                if self._stopping:
                     break
+                if not is_told:
+                    raise EnvironmentFailure(
+                        f"a server process did not take connections within {_START_SECONDS:.0f} seconds",
+                        hint="see what keeps the disk or the object store busy, and start it again",
+                    )
                 try:
                     pipe.recv()
                 except EOFError:
-                    if not slot.was_killed():  # which says nothing of the others, and of its replacement
+                    if not slot.was_killed():  # which says nothing about the others, and its replacement may do better
                         raise EnvironmentFailure(
                             "a server process ended at once", hint="see its messages above"
                         ) from None
@@ -250,7 +256,7 @@ class _Slot:
         return (self.process.exitcode or 0) < 0
 
     def is_due(self) -> bool:
-        """Return whether the process has ended, and another one may take its place now; tell the former once."""
+        """Return whether the process has ended and another one may take its place now; log the end once."""
         now = time.monotonic()
         if self.process is not None:
             if self.process.is_alive():

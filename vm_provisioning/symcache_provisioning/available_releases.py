@@ -1,4 +1,4 @@
-"""Which macOS builds exist, to list those that were not harvested.
+"""Lists the macOS builds that exist, to find those that were not harvested.
 
 There is no official complete list: it comes from a file that the site keeps, or from the `ipsw` program
 (https://github.com/blacktop/ipsw). Both are parsed alike: a build and a version somewhere in a line.

@@ -1,4 +1,4 @@
-"""The beginning of a cache file, which says what the cache consists of: what is kept where the whole file is not."""
+"""Copies the beginning of a cache file, which describes the cache; kept when the whole file is not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ def copy_head(cache: SharedCache, file: Path, folder: Path) -> Path:
     target = folder / file.name
     try:
         with file.open("rb") as source:
-            target.write_bytes(source.read(min(length, _LONGEST_HEAD)))
+            head = source.read(min(length, _LONGEST_HEAD))
+    except OSError as error:
+        raise StorageError(
+            f"{file}: cannot be read: {error.strerror}", hint="check the disk that it lies on"
+        ) from error
+    try:
+        target.write_bytes(head)
     except OSError as error:
         raise StorageError(
             f"{target}: cannot be written: {error.strerror}", hint="name another folder with --staging"

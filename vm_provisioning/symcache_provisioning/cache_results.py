@@ -43,7 +43,7 @@ class CacheSummary:
 
 @dataclass
 class CacheResults:
-    """What has been collected about one cache."""
+    """What a harvest has collected about one cache so far."""
 
     remote: RemoteCache
     uuid: UUID | None

@@ -22,7 +22,13 @@ from symcache.model import Kind, ManifestEntry, Origin
 from symcache.text import excerpt
 from symcache_provisioning.cache_heads import copy_head
 from symcache_provisioning.cache_results import FATAL, CacheResults, CacheSummary, Identity, add_problem
-from symcache_provisioning.extractors.guest_tool import GuestTool, ListedImage, NoSpaceError, check_image
+from symcache_provisioning.extractors.guest_tool import (
+    EXTRACTED_SIZE,
+    GuestTool,
+    ListedImage,
+    NoSpaceError,
+    check_image,
+)
 from symcache_provisioning.extractors.local_extraction import Extraction, Extractions
 from symcache_provisioning.progress import Whole
 from symcache_provisioning.remarks import ANOTHER_MAC, CLEAR_THERE, Problems
@@ -36,8 +42,6 @@ _OTHER_EXTRACTOR = f"harvest with --extractor bundle, too; if that fails as well
 _ONE_EXTRACTOR = "see which one is right, and harvest with that alone (--extractor)"
 _LISTED_DIFFERENCES = 5
 _LONGEST_REASON = 1000
-_GUEST_SPACE = 2
-"""Space that an extracted cache needs, in sizes of the raw one."""
 
 
 class Caches:
@@ -139,7 +143,7 @@ class Caches:
                 self.problems.add(text, ANOTHER_MAC)
         indexes = [image.index for image in cache.images if _is_text(image.path)]
         files_are = ", ".join(f"{e.name} {e.size} {e.mtime}" for e in files)
-        # Images of damaged pages are not those that the same files have once they are mended.
+        # Once damaged pages are mended, the same files have other images.
         subject = f"{EXTRACTOR} {REVISION}: {cache.uuid}: {files_are}: {bool(results.cut)}: {damage}"
         journal = self.stage.journal_for("images", remote.path, subject)
         self.progress.opened(len(indexes))
@@ -225,7 +229,7 @@ class Caches:
         for doubt in listing.doubts:
             self.problems.add(doubt, tool.advice)
         try:
-            with tool.extract(remote.path, _GUEST_SPACE * remote.size) as (tree, errors):
+            with tool.extract(remote.path, EXTRACTED_SIZE * remote.size) as (tree, errors):
                 if errors and optional and results.listed:
                     raise RemoteError(f"it says: {errors[0]}")
                 for line in errors:

@@ -28,6 +28,7 @@ from symcache_provisioning.extractors.guest_tool import GuestTool
 from symcache_provisioning.extractors.local_extraction import Extractions
 from symcache_provisioning.progress import HarvestProgress, NoProgress, Whole
 from symcache_provisioning.remarks import Problems
+from symcache_provisioning.sources.entries import RemoteCache
 from symcache_provisioning.sources.machine import SshSource
 from symcache_provisioning.sources.required_caches import closed_folders, lacking_caches
 from symcache_provisioning.sources.source import Source
@@ -123,7 +124,6 @@ def harvest(
         progress.step(f"looking for shared caches of {release or source.name}")
         all_caches = source.caches(build)
         caches = [c for c in all_caches if not archs or c.arch in narrowed]
-        in_guest = "bundle" if extractor == "bundle" else "util"
         library.refresh()
         whole = Whole(progress, copies=not source.in_place, keeps=keep_caches, in_guest=tool is not None)
         whole.expect(sum(cache.size for cache in caches) if raw else 0)
@@ -132,42 +132,14 @@ def harvest(
             run = Caches(source, stage, staged, problems, storing, extractions, whole, keep=keep_caches)
             for cache in caches:
                 run.copy(cache, raw=raw, tool=tool)
-            _files(
-                source,
-                stage,
-                staged,
-                storing,
-                problems,
-                source.discovery.roots(build) if roots is None else roots,
-                archs,
-                whole,
-            )
+            folders = source.discovery.roots(build) if roots is None else roots
+            _files(source, stage, staged, storing, problems, folders, narrowed, whole)
             summaries = run.finish()
-        makers = {o.extractor for o in staged.objects} | {o.extractor for o in staged.stored}
-        took_part = (("raw", EXTRACTOR), (in_guest, tool.name if tool else None))
-        staged.extractor = "+".join(name for name, maker in took_part if maker in makers)
-        wrong = [*problems, *source.problems]
-        if not staged.manifest and (source.lacks or not wrong):
-            told = "".join(f": {text}" for text in wrong[:1])
-            raise NotFoundError(
-                f"{source.name}: this {source.what} holds no shared cache and no Mach-O{told}",
-                hint="check --root and --arch, and the source",
-            )
-        lacking = Problems()
+        staged.extractor = _extractors_of(staged, tool)
+        _require_images(source, staged, problems)
         if source.lacks:
             _drop_doubles(staged)
-        elif release is not None:
-            lacking = lacking_caches(
-                source,
-                release,
-                all_caches,
-                taken=caches,
-                files={m.arch for m in staged.manifest if m.cache_uuid is None},
-                host=staged.host,
-                archs=archs or wanted[0],
-                families=wanted[1],
-            )
-        lacking.update(closed_folders(source, staged.manifest))
+        lacking = _lacking(source, staged, all_caches, caches, archs or wanted[0], wanted[1])
         staged.problems = list(dict.fromkeys([*lacking, *problems, *source.problems]))
         whole.step("storing")
         ingested: IngestResult = ingest(library, staged, lambda *_: whole.report(), storing)
@@ -189,6 +161,53 @@ def harvest(
         if result.whole:
             stage.remove()
     return result
+
+
+def _extractors_of(staged: Staged, tool: GuestTool | None) -> str:
+    """Return which extractors any image came of, as records name them: `raw`, `util`, `raw+util` or `bundle`."""
+    makers = {o.extractor for o in staged.objects} | {o.extractor for o in staged.stored}
+    used = {"raw": EXTRACTOR} | {name: program for name, program in _IN_GUEST.items() if tool and tool.name == program}
+    return "+".join(name for name, program in used.items() if program in makers)
+
+
+def _require_images(source: Source, staged: Staged, problems: Problems) -> None:
+    """Raise NotFoundError if the source holds nothing to harvest, unless problems may be the reason."""
+    wrong = [*problems, *source.problems]
+    if not staged.manifest and (source.lacks or not wrong):
+        told = "".join(f": {text}" for text in wrong[:1])
+        raise NotFoundError(
+            f"{source.name}: this {source.what} holds no shared cache and no Mach-O{told}",
+            hint="check --root and --arch, and the source",
+        )
+
+
+def _lacking(
+    source: Source,
+    staged: Staged,
+    caches: Sequence[RemoteCache],
+    taken: Sequence[RemoteCache],
+    archs: Sequence[str],
+    families: Sequence[str],
+) -> Problems:
+    """Return a problem for each thing that a harvest of the release must have, and this one lacks.
+
+    `caches` are those that the source has, `taken` those that were harvested; nothing is required of other `archs` and
+    `families` than these, if there are any.
+    """
+    lacking = Problems()
+    if staged.release is not None and not source.lacks:
+        lacking = lacking_caches(
+            source,
+            staged.release,
+            caches,
+            taken=taken,
+            files={m.arch for m in staged.manifest if m.cache_uuid is None},
+            host=staged.host,
+            archs=archs,
+            families=families,
+        )
+    lacking.update(closed_folders(source, staged.manifest))
+    return lacking
 
 
 def _drop_doubles(staged: Staged) -> None:

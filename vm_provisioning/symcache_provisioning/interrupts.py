@@ -1,4 +1,4 @@
-"""Raises signals that end the process as exceptions, so that machines and folders are cleaned up."""
+"""Turns signals that end the process into exceptions, so that machines and folders are cleaned up."""
 
 from __future__ import annotations
 

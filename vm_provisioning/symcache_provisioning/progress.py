@@ -10,11 +10,11 @@ from typing import Protocol
 __all__ = ["Amount", "HarvestProgress", "NoProgress", "Whole"]
 
 _COPY, _KEEP, _IMAGES = 1.0, 1.4, 2.0
-"""Processor time a byte of a shared cache, of its stages: copied, hashed and compressed, its images made and stored."""
+"""Relative costs of a byte of a shared cache: copying; hashing and compressing; making and storing its images."""
 _FILES = 0.3
-"""Bytes of Mach-O files outside the caches, to a byte of caches: what is expected until they have been looked for."""
+"""Expected bytes of Mach-O files outside the caches, for each byte of caches, until they have been found."""
 _EARLIEST_SECONDS, _EARLIEST_SHARE = 5.0, 0.02
-"""What has to be done before an estimate says anything."""
+"""Seconds and share of the work before the remaining time is estimated."""
 _REPORT_SECONDS = 0.2
 
 
@@ -56,7 +56,7 @@ class NoProgress:
 
 
 class Whole:
-    """Adds up what the stages do, which overlap, each in a thread of its own.
+    """The progress over all stages, which overlap, each in a thread of its own.
 
     Where the processor is what takes time, as on a fast network, work costs as much as it takes of it; where it is the
     network, all stages follow the copying. So one sum of costs tells time in both cases.

@@ -1,4 +1,4 @@
-"""What is worth saying of a source, within bounds."""
+"""Notes and problems about a source, within bounds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MORE = "more of this kind follows: only the beginning is listed"
 AGAIN = "harvest again; if it stays so, harvest another Mac of the build"
 ANOTHER_MAC = "reinstall that system or copy it anew, or harvest another Mac of the build"
 CLEAR_THERE = "macOS has nothing like it: remove it there, and harvest again"
-"""What to do, as a problem ends with it."""
+"""Next steps with which problems end."""
 
 
 class Remarks(list[str]):
-    """Sentences about a source, the first thousand of them: a source must not fill the memory with its sins."""
+    """Sentences about a source, of which only the first thousand are kept, so that a source cannot fill the memory."""
 
     def append(self, text: str) -> None:
         """Add a sentence, unless there are too many already: that is said once."""

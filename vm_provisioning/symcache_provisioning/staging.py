@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ __all__ = ["RESERVE", "Journal", "Staging"]
 
 RESERVE = 64 << 20
 """Bytes that a harvest leaves free on each disk that it writes to."""
+_ATTEMPTS = 100
+"""How often a folder is made again that others remove; in some places, such as /proc, none can be made."""
 
 
 class Staging:
@@ -31,30 +34,35 @@ class Staging:
         self._source = source
 
     def __enter__(self) -> Self:
-        while True:
+        for attempt in itertools.count(1):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            except FileNotFoundError:
-                continue  # removed meanwhile
             except OSError as error:
-                raise StorageError(
-                    f"{self.folder}: cannot be used for staging: {error.strerror}",
-                    hint="name another one with --staging",
-                ) from error
+                if isinstance(error, FileNotFoundError) and attempt < _ATTEMPTS:
+                    continue  # removed meanwhile
+                raise self._unusable(error) from error
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 os.close(self._lock)
                 raise UsageError(
                     f"{self._source}: another process is harvesting it into {self.folder}", hint="wait until it ends"
                 ) from error
+            except OSError as error:  # such as a network file system without locks
+                os.close(self._lock)
+                raise self._unusable(error) from error
             # The process that had the lock before may have removed the folder with the lock.
             if is_named(self.folder / ".lock", self._lock, follow_symlinks=False):
                 break
             os.close(self._lock)
         self._remove_outdated()
         return self
+
+    def _unusable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self.folder}: cannot be used for staging: {error.strerror}", hint="name another one with --staging"
+        )
 
     def _remove_outdated(self) -> None:
         """Remove the copies from other builds of the same source, which can no longer be resumed."""
@@ -122,7 +130,7 @@ class Staging:
 
 
 class Journal:
-    """What became of numbered things, a line each, for the next run if this one is ended. For one thread at a time."""
+    """Notes what became of numbered things, a line each, for the next run. For one thread at a time."""
 
     def __init__(self, file: Path, subject: str) -> None:
         self._file = file
@@ -161,7 +169,7 @@ class Journal:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """Return what a line of a journal says; None for what a crash of the machine has made of one."""
+    """Return what a line of a journal says, or None if a crash of the machine has damaged it."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -88,7 +88,7 @@ def _layout(
     if not each:
         return None
     loads = dict(each)
-    # No cache has an image twice.
+    # An image with two addresses fits no cache, since no cache has an image twice.
     fitting = matcher.match(loads, contents) if len(each) == len(loads) else CacheMatch((), None)
     match = (LayoutMatch.NONE, LayoutMatch.UNIQUE, LayoutMatch.AMBIGUOUS)[min(len(fitting.caches), 2)]
     return models.Layout(match=match, caches=list(fitting.caches), slide=fitting.slide)

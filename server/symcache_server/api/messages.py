@@ -1,4 +1,4 @@
-"""Requests read as models, models sent as responses, and the errors of requests that are no such model."""
+"""Reads requests as models, and sends models as responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def json_response(value: BaseModel | bytes, *, status: int = 200) -> web.Response:
-    """Return a response with a model, or what one was written as in a thread, as its body."""
+    """Return a response with a model as JSON; `bytes` are JSON already, written in a thread."""
     return web.Response(
         status=status,
         body=value if isinstance(value, bytes) else value.model_dump_json().encode(),
@@ -58,7 +58,7 @@ def _usage_error(error: ValidationError) -> UsageError:
     hint = "see /api/v1/openapi.json"
     if error.error_count() > _MANY:  # listing them all takes its time
         return UsageError(f"{error.error_count()} fields are wrong", hint=hint)
-    # It names the first invalid field.
+    # The message names the first invalid field.
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])[:100]
     return UsageError(f"{place or 'body'}: {first['msg']}", hint=hint)

@@ -1,4 +1,4 @@
-"""The handler of the API that names the frames of a crash report. It is worked on in memory, and never logged."""
+"""The handler of the API that names the frames of a crash report, which stays in memory and is never logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handlers of the API that take binaries in."""
+"""The handlers of the API that receive binaries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def add(request: web.Request) -> web.Response:
     """Add files that were sent to the library."""
     query = await read_body(request, models.AddQuery, 10 * models.MAX_IMAGES)
     files = [SentFile(image.sha256, image.path, tuple(image.sources)) for image in query.images]
-    # To its end even if the client goes away: a record is either written or not.
+    # Shielded: it goes on if the client goes away, so that a record is either written or not.
     work = asyncio.to_thread(request.app[UPLOADS].add, request.app[BACKGROUND], files, _who(request))
     result = await asyncio.shield(asyncio.create_task(work))
     request.app[RESOLVER].forget()  # whoever pushes it finds it, at least in this process

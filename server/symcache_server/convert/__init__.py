@@ -1,1 +1,1 @@
-"""What is made from an image on request: symbol files, sections, universal files, sources."""
+"""What is made from images on request: symbol files, lists of symbols and sources, sections, universal files."""

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _records(uuid: UUID, images: Sequence[str]) -> Iterator[str]:
-    # The server has no use for these.
+    # Only the child needs these imports.
     from symcache_server.convert.breakpad_records import Debug, public_records  # noqa: PLC0415
 
     artifacts = [artifact for image in images if (artifact := _artifact(uuid, image))]

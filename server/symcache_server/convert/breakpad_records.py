@@ -20,7 +20,7 @@ _Inlined = tuple[int, int]
 
 
 class Debug:
-    """The records of what DWARF tells; `demangle` makes the names of functions readable."""
+    """The records that come from DWARF; `demangle` makes the names of functions readable."""
 
     def __init__(self, table: SymbolicTable, demangle: Callable[[str], str]) -> None:
         self._table, self._demangle = table, demangle
@@ -52,7 +52,7 @@ class Debug:
         ends: list[int] = starts.tolist()
         for first, last in pairwise(edges):
             root = int(roots[first])
-            # What has no language is from the symbol table; what is last in the table has no end.
+            # Functions without a language are from the symbol table; the last range of the table has no end.
             if root != NONE and languages[root] != NONE and last < len(ends):
                 yield from self._function(root, first, ends[first : last + 1])
 

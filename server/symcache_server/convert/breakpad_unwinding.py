@@ -29,7 +29,7 @@ class _Rules(NamedTuple):
 
 
 def unwinding_records(thing: Any, image: memoryview) -> str:
-    """Return the records of one image, which `thing` is to `symbolic`, and `image` is the bytes of; "" for none.
+    """Return the records of one image, or "". `thing` is the image as an object of `symbolic`, `image` its bytes.
 
     Raises SymbolicError.
     """
@@ -77,7 +77,7 @@ def _rules(records: str) -> Iterator[_Rules]:
 
 
 def _united(first: Sequence[_Rules], second: Iterator[_Rules]) -> Iterator[_Rules]:
-    """Yield the `first`, and of the `second` what they do not cover: all of one, or parts if it has no other lines."""
+    """Yield `first`, and from `second` what they do not cover: whole rules, or parts of those that have one line."""
     ranges: list[tuple[int, int]] = []
     for rules in sorted(first):
         if not ranges or rules.start >= ranges[-1][1]:

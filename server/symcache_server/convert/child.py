@@ -1,4 +1,4 @@
-"""Files made from images by modules of this room, each in a confined process."""
+"""Makes files from images in confined processes, by the modules of this package."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def write_by_child(
 
 
 def begin_output() -> None:
-    """Have this process print any text: the first thing that a child's `main` does."""
+    """Let this process print any text as UTF-8; a child's `main` calls it first."""
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
 
 
 def stop_making() -> None:
-    """End what is being made: whoever waits for it gets StorageError."""
+    """Kill the processes that make files; whoever waits for one gets StorageError."""
     for process in list(_running):
         process.kill()

@@ -1,4 +1,4 @@
-"""The symbols that an image exports, as text to search: one a line, sorted by the names that people know them by."""
+"""The symbols that an image exports, as text: one a line, sorted by demangled name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A bounded folder of files that are named by their hash, each checked before this process gives it out.
 
-Disks decay, so nothing is believed that another process found, or this program before it was started anew; and a file
-that has changed is checked again.
+Disks decay, so each process checks for itself, after each start and whenever a file has changed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["CheckedFolder", "Proofs", "content_hash", "decoded_hash", "put_aside
 
 log = logging.getLogger("symcache.server")
 _DAMAGED = "damaged"
-"""Where files go that are not what their names say: not served any more, and evicted as any other."""
+"""Folder for files that are not what their names say: never served, and evicted as any other."""
 _REMEMBERED = 200_000
 
 _Signature = tuple[int, int, int]
@@ -35,9 +34,9 @@ _Signature = tuple[int, int, int]
 
 
 class Proofs:
-    """Files that this process has found to hold what they should. May be used from several threads.
+    """Remembers which files this process has checked. May be used from several threads.
 
-    What does not is put aside in the cache in `folder`, and counted as of this `kind`.
+    Damaged files are put aside in the cache in `folder`, and counted under `kind`.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
@@ -50,7 +49,7 @@ class Proofs:
         return self._signatures.get(path) == _signature(status)
 
     def check(self, path: Path, sha256: str, hashed: Callable[[BinaryIO], str] | None = None) -> bool:
-        """Return whether a file is here whose content has this hash (by `hashed`); what has another is put aside."""
+        """Return whether the file exists and `hashed` returns this hash for it; put it aside if not."""
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -64,7 +63,7 @@ class Proofs:
         return True
 
     def add(self, path: str, status: os.stat_result) -> None:
-        """Take note that a file was found right; `status` is from before it was read."""
+        """Remember that a file was found right; `status` is from before it was read."""
         with self._lock:
             self._signatures[path] = _signature(status)
             while len(self._signatures) > _REMEMBERED:
@@ -72,7 +71,7 @@ class Proofs:
 
 
 class CheckedFolder:
-    """Files in the folders of `folder`, of `limit` bytes at most, and proofs of these and of others."""
+    """A folder of at most `limit` bytes of checked files; it can open checked files that lie elsewhere, too."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ class CheckedFolder:
         self._pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 2) * 2), thread_name_prefix="decode")
 
     def close(self) -> None:
-        """Wait for what is being read and written; begin nothing more."""
+        """Wait for running work, and drop what is queued."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def path(self, name: str) -> str:
@@ -117,7 +116,7 @@ class CheckedFolder:
         return descriptor
 
     async def once(self, key: str, work: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
-        """Do `work` in a thread, once for everybody who waits for `key` meanwhile."""
+        """Do `work` in a thread; whoever calls this for the same `key` meanwhile waits for the same work."""
         future = self._waiting.get(key)
         if future is None:
             future = asyncio.ensure_future(asyncio.wrap_future((pool or self._pool).submit(work)))
@@ -127,7 +126,7 @@ class CheckedFolder:
         await asyncio.shield(future)
 
     def under_way(self, key: str) -> asyncio.Future[None] | None:
-        """Return what somebody waits for under `key`."""
+        """Return the work that is being done for `key`, or None."""
         return self._waiting.get(key)
 
     def _finished(self, key: str, future: asyncio.Future[None]) -> None:

@@ -1,10 +1,10 @@
-"""Files ready to be sent: decoded, checked against their hash, on the local disk, within a limit.
+"""The cache of decoded files: checked against their hash, on the local disk, bounded.
 
 ::
 
     ab/<sha256>         the content of a blob, or of a file that was made of some (see `made`)
     ab/<sha256>.zst     a blob as it is stored, where the store is not on this machine's disks
-    damaged/…           what was found to be something else than its name says
+    damaged/…           files whose content is not what their name says
 
 What a library on this machine's disks stores is checked in the same way before it is sent as it lies. Several server
 processes may share one folder: files are renamed into place, filled under a lock, and only ever removed. A file that is
@@ -26,7 +26,7 @@ from symcache_server.files.checked import CheckedFolder, decoded_hash
 __all__ = ["DecodedCache", "Repair"]
 
 Repair = Callable[[str, IntegrityError | NotFoundError], None]
-"""Has a blob again that was found damaged, or is not there; raises where that cannot be done."""
+"""Restores a blob that is damaged or missing; raises if it cannot."""
 
 
 class DecodedCache:
@@ -81,7 +81,7 @@ class DecodedCache:
         self._repairing(sha256, prove)
 
     def _copy(self, sha256: str, stored_size: int, path: Path) -> None:
-        """Bring a blob of a remote store here as it lies there, proven."""
+        """Copy a blob from a remote store as it is stored, and check it."""
 
         def fill() -> None:
             if self.files.proofs.check(path, sha256, decoded_hash):
@@ -100,7 +100,7 @@ class DecodedCache:
         self._repairing(sha256, lambda: self.files.bounded.write(path, stored_size, fill))
 
     def _repairing(self, sha256: str, work: Callable[[], None]) -> None:
-        """Do `work`, which reads a blob; once more if that was damaged and could be had again."""
+        """Do `work`, which reads a blob; if the blob was damaged, restore it and do it once more."""
         try:
             work()
         except (IntegrityError, NotFoundError) as error:

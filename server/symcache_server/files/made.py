@@ -1,11 +1,11 @@
-"""Files that are made of others when they are first requested, such as Breakpad symbol files and universal files.
+"""Files that are made from others when they are first requested, such as Breakpad symbol files and universal files.
 
 Beside the decoded files, in the same folder::
 
-    ab/<hash>.<how>.made  which content it has: SHA-256 and size; that lies where the decoded ones do
+    ab/<hash>.<how>.made  SHA-256 and size of what was made; the content lies where the decoded files do
     ab/<hash>.<how>.no    why it could not be made
 
-The hash is that of the names of what it is made from.
+`<hash>` is the SHA-256 of the hashes of the parts, joined by spaces.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from symcache.errors import IntegrityError, NotFoundError
 from symcache.files import atomic_write_bytes
 from symcache.lru_folder import touch
 from symcache_server.files.checked import CheckedFolder, content_hash
-from symcache_server.http.content import Content, Source
+from symcache_server.http.content import Content, PlainSource, Source
 
 __all__ = ["MadeFiles"]
 
@@ -34,19 +34,19 @@ _FAILED_SECONDS = 3600.0
 _NOTE = re.compile(r"([0-9a-f]{64}) ([0-9]{1,15})")
 
 Make = Callable[[Sequence[int], Path], None]
-"""Makes a file: of a descriptor of each part, and the path to write, whole or not at all."""
+"""Makes a file from a descriptor of each part, at a path, where it appears whole or not at all."""
 
 
 class MadeFiles:
-    """Files made of others, kept in `files` as these are."""
+    """Makes files from others, and keeps them in `files`."""
 
     def __init__(self, files: CheckedFolder) -> None:
         self._files = files
         self._makers = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="make")
-        """For what may take minutes and gigabytes: nobody who wants a blob waits behind it."""
+        """Making may take minutes and gigabytes, so requests for blobs have a pool of their own."""
 
     def stop(self) -> None:
-        """Begin to make nothing more."""
+        """Drop what is queued; does not wait."""
         self._makers.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
@@ -54,10 +54,10 @@ class MadeFiles:
         self._makers.shutdown(wait=True, cancel_futures=True)
 
     async def get(self, parts: Sequence[tuple[Source, str, int]], how: str, make: Make) -> tuple[Source, Content]:
-        """Return where the file that `make` makes of `parts` is opened, and what to send of it.
+        """Return the file that `make` makes from `parts`: where to open it, and what to send of it.
 
-        Of each part: where it is opened, its hash and size. `how` names the way, with its revision. Raises what `make`
-        raises, and the IntegrityError that it raised lately, without trying again.
+        Each part is where to open it, its SHA-256 and its size in bytes. `how` names the kind of file and the revision
+        of the code that makes it. Raises what `make` raises; an IntegrityError again for an hour, without trying.
         """
         digest = hashlib.sha256(" ".join(sha256 for _, sha256, _ in parts).encode()).hexdigest()
         name = f"{digest}.{how}"
@@ -77,7 +77,7 @@ class MadeFiles:
         return source, Content(f"{digest}-{how}", size, size)
 
     async def _find(self, path: Path) -> tuple[_MadeFile, int] | None:
-        """Return a file that was made, and its size, if it is here."""
+        """Return a file that was made before, and its size in bytes, or None."""
         note = _note(path)
         try:
             with open(note, "rb") as file:  # noqa: PTH123 - on the event loop
@@ -120,7 +120,7 @@ class MadeFiles:
             _close(descriptors)  # not by who waits, and may give up while they are read
 
 
-class _MadeFile:
+class _MadeFile(PlainSource):
     """Where a file that was made is opened."""
 
     def __init__(self, files: CheckedFolder, sha256: str) -> None:
@@ -135,10 +135,6 @@ class _MadeFile:
                 raise NotFoundError(f"{self._sha256}: made room in the cache", hint="ask again")
 
         return await self._files.open(path, check)
-
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open()
 
 
 async def _open_all(parts: Sequence[tuple[Source, str, int]]) -> list[int]:
@@ -159,17 +155,17 @@ def _close(descriptors: Sequence[int]) -> None:
 
 
 def _note(path: Path) -> Path:
-    """Return where it is noted which content a file that was made has."""
+    """Return the path of the note with hash and size of a file that was made."""
     return path.with_name(f"{path.name}.made")
 
 
 def _failure(path: Path) -> Path:
-    """Return where it is noted that a file could not be made."""
+    """Return the path of the note that says why a file could not be made."""
     return path.with_name(f"{path.name}.no")
 
 
 def _raise_if_noted(path: Path) -> None:
-    """Raise the IntegrityError with which making a file has failed lately."""
+    """Raise an IntegrityError if making this file failed within the last hour."""
     note = _failure(path)
     try:
         if time.time() - note.stat().st_mtime < _FAILED_SECONDS:

@@ -1,4 +1,4 @@
-"""Having a blob again that was found damaged: put aside, and taken from another server or out of its shared cache."""
+"""Restores damaged blobs, from another server or out of their shared cache."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Repairs"]
 
 log = logging.getLogger("symcache.server")
 _FAILED_SECONDS = 600.0
-"""How long what could not be had again is not tried again: a whole shared cache may have to be read for it."""
+"""Pause before a blob that could not be restored is tried again: a whole shared cache may have to be read for it."""
 
 
 class Repairs:
-    """Repairs one library, by what it holds itself and by the servers at `urls`, which get `headers`."""
+    """Restores blobs of one library, from its own content or from the servers at `urls`, which get `headers`."""
 
     def __init__(self, open_library: Callable[[], Library], urls: Sequence[str], headers: Mapping[str, str]) -> None:
         self._open_library = open_library
@@ -30,9 +30,9 @@ class Repairs:
         self._lock = threading.Lock()
 
     def repair(self, sha256: str, cause: IntegrityError | NotFoundError) -> None:
-        """Have a blob again. Raises IntegrityError where that cannot be done, and `cause` where nothing needs it.
+        """Restore a blob. Raises IntegrityError if that fails, and `cause` if the library does not need the blob.
 
-        May take minutes. Raises StorageError for a library that cannot be opened.
+        May take minutes. Raises StorageError if the library cannot be opened.
         """
         with self._lock:
             if self._failed.get(sha256, 0.0) > time.monotonic():

@@ -1,9 +1,8 @@
-"""Reading everything on this machine's disks again, little by little, so that decay is found before it is in the way.
+"""Reads all files on this machine's disks again, little by little, to find damage before somebody needs them.
 
-What is read: the decoded files, and the blobs of a library in a folder. Of several processes of a server one does it.
-Files lie in 256 folders by the first two digits of their hash. When each was last read through is kept in
-`scrubber.json` in the server's state folder, and the one whose turn is longest ago is next. What lies on an object
-store is read by `symcache fsck --read-data-subset`.
+It reads the decoded files, and the blobs of a library in a folder; only one process of a server does it. Files lie in
+256 folders by the first two digits of their hash. `scrubber.json` in the state folder says when each folder was last
+read, and the one that was read longest ago is next. For object stores there is `symcache fsck --read-data-subset`.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ __all__ = ["Scrubber"]
 
 log = logging.getLogger("symcache.server")
 PERIOD = 20 * 86400.0
-"""How long after a folder was read it is read again: that leaves a third of thirty days for the reading itself."""
+"""Seconds after which a folder is read again; of thirty days, that leaves a third for the reading itself."""
 _REST = 4.0
-"""How many times as long as it reads it waits: a fifth of a disk, and of a core."""
+"""It waits so many times as long as it reads, so it takes a fifth of the disk's time, and of a core."""
 _LOOK_SECONDS = 60.0
-"""How often it is looked whether another process, which did this, has ended; and whether something is due."""
+"""Seconds between two looks for the lock of another process, or for a folder that is due."""
 _SAVE_SECONDS = 60.0
 _SINCE = "since"
 _DECODED = re.compile(r"([0-9a-f]{64})(\.zst)?")
@@ -50,10 +49,10 @@ class _Area(NamedTuple):
     name: str
     """As the metrics call it."""
     key: str
-    """As the state calls it: of another library nothing is known."""
+    """Key in the state; names the library or folder, so that another one begins anew."""
     folder: Path
     check: Callable[[Path], None]
-    """Looks at one file, and deals with it if it is damaged. Raises OSError, SymcacheError."""
+    """Checks one file, and puts it aside or repairs it. Raises OSError, SymcacheError."""
 
 
 class Scrubber:
@@ -97,16 +96,16 @@ class Scrubber:
             log.error("nothing is checked any more: %s", error)
 
     def tell(self) -> None:
-        """Have the metrics say how old the oldest check is."""
+        """Update the metric of the oldest check."""
         for name, checked in self.oldest(time.time()).items():
             OLDEST_CHECK.labels(name).set(checked)
 
     def oldest(self, now: float) -> dict[str, float]:
-        """Return by area when that folder was checked which waits longest for it, in seconds since 1970."""
+        """Return by area when the folder was checked that has waited longest, in seconds since 1970."""
         return {area.name: self._state.oldest(area.key, now) for area in self._areas}
 
     def check_next(self, now: float) -> bool:
-        """Read the folder whose turn is longest ago; return False if none is due at `now`, in seconds since 1970."""
+        """Check the folder that has waited longest; return False if none is due at `now`, in seconds since 1970."""
         checked, number, prefix = min(
             (self._state.checked(area.key, prefix, now), number, prefix)
             for number, area in enumerate(self._areas)
@@ -120,7 +119,7 @@ class Scrubber:
         return finished
 
     def _check_folder(self, area: _Area, folder: Path) -> bool:
-        """Check every file of a folder; return False if this was to end meanwhile."""
+        """Check every file of a folder; return False if `close` was called meanwhile."""
         try:
             paths = sorted(folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -161,7 +160,7 @@ class _State:
         self._times: dict[str, dict[str, float]] = {}
 
     def load(self) -> None:
-        """Take up what was saved; what cannot be read is begun anew."""
+        """Load the saved state; begin anew if it cannot be read."""
         with contextlib.suppress(FileNotFoundError, ValueError, AttributeError, TypeError):
             saved = json.loads(self._file.read_bytes())
             self._times = {str(k): {str(n): float(t) for n, t in times.items()} for k, times in saved.items()}
@@ -184,7 +183,7 @@ class _State:
         return min(self.checked(area, prefix, now) or since for prefix in _PREFIXES)
 
     def note(self, area: str, prefix: str, now: float) -> None:
-        """Take note that a folder was checked."""
+        """Note that a folder was checked."""
         self._times.setdefault(area, {})[prefix] = now
 
 
@@ -196,7 +195,7 @@ def _locked(lock: IO[str]) -> bool:
 
 
 def _read(path: Path, hashed: Callable[[BinaryIO], str]) -> str:
-    """Return the hash of what is on the disk: what the kernel has of it in memory proves nothing about that."""
+    """Return the hash of what is on the disk, not of what the kernel has of it in memory."""
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Taking in binaries from clients that may write: sent in parts if need be, checked, and added by one record.
+"""Receives binaries from clients that may write: in parts if need be, checked, and added by one record.
 
 A file is sent to `/api/v1/uploads/{sha256}` and lies in a folder of the server until it is named in a POST, which makes
 one record of all it names. What is already there is not sent again; the same POST twice changes nothing but the log.
@@ -36,10 +36,10 @@ __all__ = ["SentFile", "Uploads"]
 
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _KEEP_SECONDS = 86400.0
-"""What nobody has named in a POST for so long is thrown away."""
+"""Files that no POST has named for so long are deleted."""
 _LOCK_SECONDS = 1.0
 _ROOM_SECONDS = 600.0
-"""A file of which nothing was written for so long is not being sent any more: its server was killed."""
+"""A reservation that is older belongs to a server that was killed."""
 
 _T = TypeVar("_T")
 
@@ -74,7 +74,7 @@ class Uploads:
         return 0, False
 
     async def receive(self, sha256: str, request: web.Request) -> tuple[int, bool]:
-        """Take a file or the next part of one; return as `offset`. Raises UsageError, IntegrityError."""
+        """Receive a file, or a part of one; return as `offset`. Raises UsageError, IntegrityError, HTTPException."""
         first, end, total = self._place(request)
         have, complete = self.offset(sha256)
         if complete:
@@ -131,13 +131,12 @@ class Uploads:
             await asyncio.sleep(0.01)
 
     def add(self, library: Library, files: list[SentFile], who: str) -> dict[str, Any]:
-        """Add files to the library as one record, without those that it has already. Slow.
+        """Add files to the library as one record, and return the fields of `Added`. Slow.
 
-        It has some where the response to an earlier request was lost.
-
-        Raises NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
+        Files that the library has already are left out, as when the response to an earlier request was lost. Raises
+        NotFoundError for one that was not sent, IntegrityError for one that is not exactly one Mach-O image.
         """
-        # Of two who add the same, the second finds it in the library, and not its file while the first removes it.
+        # If two clients add the same file, the second one finds it in the library.
         with file_lock(self._folder.with_name(f"{self._folder.name}.lock")):
             return self._add(library, files, who)
 
@@ -178,7 +177,7 @@ class Uploads:
 
     @staticmethod
     def _occurrence(library: Library, sha256: str) -> Occurrence:
-        """Return what the library says of a content that it has. Raises NotFoundError."""
+        """Return an occurrence of a content that the library holds. Raises NotFoundError."""
         for occurrence in library.catalog.occurrences_of_blob(sha256):
             if occurrence.uuid is not None and library.store.stat(blob_key(sha256)):
                 return occurrence
@@ -203,7 +202,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def _room(self, sha256: str, size: int) -> Iterator[Path]:
-        """Keep room for a file while it is sent: one of holes, as large, says it to every process."""
+        """Reserve room for a file while it is sent, by a sparse file of its size that every process sees."""
         room = self._folder / f"{sha256}.{secrets.token_hex(8)}.room"
         try:
             with room.open("xb") as file:
@@ -213,7 +212,7 @@ class Uploads:
             room.unlink(missing_ok=True)
 
     def _check_room(self) -> None:
-        """Throw away what was forgotten; refuse what is too much even then, with what else is being sent."""
+        """Delete what was forgotten. Raises HTTPInsufficientStorage if all that is left is still too much."""
         sizes: Counter[str] = Counter()
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -235,12 +234,12 @@ class Uploads:
 
 
 def _open(path: Path) -> BufferedRandom:
-    """Open a file to be read and written anywhere, which need not be there."""
+    """Open a file for reading and writing at any offset; it is created if need be."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
 
 
 def _write(file: BufferedRandom, at: int, data: bytes) -> int:
-    """Write at an offset, and return how much that was. Raises OSError."""
+    """Write at an offset, and return the number of bytes. Raises OSError."""
     file.seek(at)
     file.write(data)
     file.flush()

@@ -48,7 +48,7 @@ PATH_PREFIX = "/names/{token}"
 
 _LOOK_SECONDS = 1.0
 _PATH_TOKEN = re.compile(r"(/names/)[^/?]{20,}")
-"""As raw paths have it; longer than any word that may stand there."""
+"""In raw paths; longer than any word that may stand there instead of a token."""
 _REQUIRED = "required_scope"
 _Handler = TypeVar("_Handler", bound=Callable[[web.Request], Awaitable[web.StreamResponse]])
 
@@ -65,7 +65,7 @@ class Scope(StrEnum):
 
 
 def requires(scope: Scope | None) -> Callable[[_Handler], _Handler]:
-    """Declare what a token must allow before a handler runs; None: it runs for everybody, as often as they like."""
+    """Declare the scope that a handler requires. None: anybody may have it run, without a limit."""
 
     def declare(handler: _Handler) -> _Handler:
         setattr(handler, _REQUIRED, scope)
@@ -91,14 +91,14 @@ class Token(BaseModel):
     name: str
     sha256: Sha256
     scopes: frozenset[Scope]
-    """None: it counts in a path alone, and has functions named. Versions before 0.2 let it do nothing."""
+    """An empty set: it is valid in a path only, and has functions named. Versions before 0.2 let it do nothing."""
     created: str
     expires: str | None = None
-    """When it ends to be one, UTC, ISO 8601; never without. Versions before 0.2 do not know of it."""
+    """When it stops being valid, UTC, ISO 8601; None for never. Versions before 0.2 ignore it."""
 
     @property
     def has_expired(self) -> bool:
-        """Whether it is none any more."""
+        """Whether it is not valid any more."""
         return self.expires is not None and datetime.now(UTC) >= datetime.fromisoformat(self.expires)
 
     @property
@@ -170,7 +170,7 @@ class TokenStore:
         return self._by_hash.get(_hash(text))
 
     async def follow(self) -> None:
-        """Look into the file, if it is time to, in a thread: `find` does not then. Raises StorageError."""
+        """Read the file again in a thread if that is due, so that `find` does not have to. Raises StorageError."""
         if self._looked and self._is_due():
             self._looked = time.monotonic()  # one looks; the others take what was there
             await asyncio.to_thread(self._look)
@@ -191,7 +191,7 @@ class TokenStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Change the tokens alone: of two who read and write them at once, one would lose his."""
+        """Keep other processes from changing the tokens: one of two changes at the same time would be lost."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(self._path.with_suffix(".lock")):
@@ -236,5 +236,5 @@ def path_for_logs(path: str) -> str:
 
 
 def _hash(text: str) -> str:
-    # Header fields may hold any bytes: what is no UTF-8 comes as surrogates.
+    # Header fields may hold any bytes; those that are not UTF-8 arrive as surrogates.
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

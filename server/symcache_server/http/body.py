@@ -1,4 +1,4 @@
-"""Reading the body of a request, as long as any of it comes."""
+"""Reading request bodies, with limits for the time between two chunks and for the memory of all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BUSY_SECONDS = 5
 
 
 async def body_chunks(request: web.Request, seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body as it comes. Raises HTTPRequestTimeout once nothing has come for `seconds`."""
+    """Yield the body in chunks as it arrives. Raises HTTPRequestTimeout when nothing arrives for `seconds`."""
     chunks = request.content.iter_chunked(_CHUNK)
     while True:
         try:
@@ -29,7 +29,7 @@ async def body_chunks(request: web.Request, seconds: float) -> AsyncIterator[byt
 
 
 async def read_whole(request: web.Request, seconds: float) -> bytes:
-    """Return the body. Raises HTTPRequestEntityTooLarge for more than aiohttp's `client_max_size`, and as above."""
+    """Return the body. Raises as `body_chunks`, and HTTPRequestEntityTooLarge above aiohttp's `client_max_size`."""
     body, most = bytearray(), request.client_max_size
     async for chunk in body_chunks(request, seconds):
         body += chunk
@@ -39,14 +39,17 @@ async def read_whole(request: web.Request, seconds: float) -> bytes:
 
 
 class BodyRoom:
-    """At most `limit` bytes of bodies that are in memory at once, whoever sends them, until they are dealt with."""
+    """Keeps the request bodies of all clients that are in memory at the same time below `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
 
     @contextlib.asynccontextmanager
     async def read(self, request: web.Request, seconds: float, most: int) -> AsyncIterator[bytes]:
-        """Yield the body, which is at most so many bytes. Raises as `read_whole`, and HTTPServiceUnavailable."""
+        """Yield the body, of at most `most` bytes; it counts until the block ends.
+
+        Raises as `read_whole`, and HTTPServiceUnavailable when the bodies of all clients reach the limit.
+        """
         body, taken = bytearray(), 0
         try:
             async for chunk in body_chunks(request, seconds):

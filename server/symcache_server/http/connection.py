@@ -1,7 +1,7 @@
-"""aiohttp's protocol for one connection, with what it lacks: limits for clients that say or take nothing.
+"""aiohttp's protocol for one connection, with time limits for clients that send or read nothing.
 
-What is no HTTP never reaches the application: aiohttp refuses it by itself, and so it does where a handler fails. Its
-own responses are like all others of this server.
+Requests that are no HTTP never reach the application: aiohttp responds to them by itself, and so it does when a handler
+fails. Those responses get the same headers here as all others.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["ClientConnection", "is_worth_a_line"]
 class ClientConnection(web.RequestHandler):
     """One connection to a `web.Server`.
 
-    The head of its first request has to be whole after the configured seconds, that of a later one so long after its
-    first byte; between requests aiohttp's `keepalive_timeout` counts, which is longer than that of any proxy. Nothing
-    counts while the server works on a response.
+    The head of the first request must be complete `config.head_seconds` after the connection was made, that of a later
+    one as long after its first byte. Between requests aiohttp's `keepalive_timeout` holds, which is longer than that of
+    any proxy. While the server works on a response, there is no limit.
     """
 
     __slots__ = ("_body_seconds", "_head_seconds", "_head_timer", "_made", "_taken", "active", "lost")
@@ -48,15 +48,15 @@ class ClientConnection(web.RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the head of a request is awaited, or the end of TLS's handshake."""
+        """Whether the server waits for the head of a request, or for the end of the TLS handshake."""
         if self._made is None:
             return not self.lost.done()
         return self._waiter is not None and not self._waiter.done()
 
     def has_stalled(self) -> bool:
-        """Return whether the client has taken nothing of what waits for it, for the configured time; for a poll.
+        """Return whether the client has read nothing of what waits for it for `config.body_seconds`; call it regularly.
 
-        Bytes that its system confirms tell: sendfile shows nothing else of its progress.
+        It goes by the bytes that the client's system has acknowledged: sendfile shows nothing else of its progress.
         """
         waits, taken = _output(self._made)
         now = self._loop.time()
@@ -65,27 +65,27 @@ class ClientConnection(web.RequestHandler):
         return now - self._taken[1] >= self._body_seconds
 
     def abort(self) -> bool:
-        """End the connection without waiting for anything; return False where it has not begun yet."""
+        """End the connection at once; return False if it has not begun yet."""
         if self._made is None:
             return False
         self._made.abort()
         return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for the first head."""
+        """Start the timer for the first request's head."""
         self._made = cast(asyncio.Transport, transport)
         self._head_timer = self._loop.call_later(self._head_seconds, self._made.abort)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take note of the end."""
+        """Stop the timer, and mark the connection as lost."""
         self._end_head()
         super().connection_lost(exc)
         if not self.lost.done():
             self.lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and note whether that was all of a head."""
+        """Parse what arrived; stop the timer when a head is complete, start it at the first byte of the next one."""
         self.active = self._loop.time()
         heads = self._request_count
         super().data_received(data)
@@ -106,9 +106,9 @@ class ClientConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the response where a request is none, or its handler has failed."""
+        """Return the response to an invalid request, or to one whose handler has failed."""
         if isinstance(exc, UnicodeEncodeError) and not _is_text(request):
-            # Bytes that are no UTF-8 come as surrogates, which fit into no response.
+            # Bytes that are not UTF-8 arrive as surrogates, which no response can hold.
             response: web.StreamResponse = web.Response(status=400, text="a header field is not UTF-8\n")
             response.force_close()
         else:
@@ -118,12 +118,12 @@ class ClientConnection(web.RequestHandler):
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Return whether a message of aiohttp's is about this server, and not about a request that is none: that is 400."""
+    """Return whether a log record of aiohttp's is about this server; those about invalid requests (400) are not."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | RequestPayloadError))
 
 
 def _output(transport: asyncio.Transport | None) -> tuple[int, int]:
-    """Return how many bytes of output the client has not confirmed, and how many it has; zeros where nobody can tell.
+    """Return how many bytes sent the client has not acknowledged, and how many it has; zeros if nobody can tell.
 
     Source: tcp(7) for SIOCOUTQ, struct tcp_info in linux/tcp.h for tcpi_bytes_acked.
     """

@@ -1,4 +1,4 @@
-"""Sending stored content as HTTP means it: in the form, and as much of it, as `plan` has decided.
+"""Sends stored content, in the form and the range that `plan` has decided on.
 
 RFC 9111 5.2.2 (Cache-Control); see `plan` for RFC 9110.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -29,6 +30,7 @@ __all__ = [
     "OffloadedBody",
     "Offloader",
     "PlainFile",
+    "PlainSource",
     "Source",
     "header_text",
     "send",
@@ -36,22 +38,22 @@ __all__ = [
 ]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
-"""Where the path names one content for ever."""
+"""For a path that always names the same content."""
 PINNED = "public, max-age=86400, immutable"
-"""Where it names one content as long as nobody extracts it anew with a better extractor: a day's delay then."""
+"""For a path that names the same content until somebody extracts it anew with a better extractor."""
 REVALIDATE = "public, max-age=300"
-"""Where a later harvest may bring a better content."""
+"""For a path under which a later harvest may bring a better content."""
 MISSING = "public, max-age=60"
-"""For what nobody has: the next harvest may bring it."""
+"""For a 404: the next harvest may bring the content."""
 SIGNATURE = {"X-Symcache-Version": __version__, "X-Content-Type-Options": "nosniff"}
-"""On every response: a 404 of this server is about all layouts and pins."""
+"""On every response. By the version, clients know that a 404 covers all layouts and pins."""
 
 _INLINE = 32 << 10
-"""Up to this size, one read and one write cost less than sending headers and file apart."""
+"""Bytes up to which reading the file and sending it with the headers is cheaper than sendfile."""
 
 
 class Source(Protocol):
-    """Where open files come from; `DecodedCache` is one."""
+    """Opens files to send; implemented by `DecodedCache`."""
 
     async def open(self, sha256: str, size: int) -> int:
         """Return a descriptor of the decoded content."""
@@ -70,7 +72,7 @@ class OffloadedBody(web.Response):
 
 
 class Offloader(Protocol):
-    """What may have another program send a body; `Offload` is one."""
+    """Lets another program send a body; implemented by `Offload`."""
 
     async def redirect(self, request: web.BaseRequest, transfer: Transfer) -> web.Response | None:
         """Return a response that sends the client elsewhere for the stored form, or None. Nothing was opened yet."""
@@ -79,8 +81,20 @@ class Offloader(Protocol):
         """Return a response that names the opened file to the proxy, which sends the body, or None."""
 
 
-class PlainFile:
-    """A file of its own, such as one that was fetched or made here."""
+class PlainSource(ABC):
+    """Opens files that have no stored form: both methods return the plain one."""
+
+    @abstractmethod
+    async def open(self, sha256: str, size: int) -> int:
+        """Return a descriptor."""
+
+    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
+        """Return a descriptor, as `open`."""
+        return await self.open(sha256, size)
+
+
+class PlainFile(PlainSource):
+    """A single file, such as one that was fetched from another server."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,10 +106,6 @@ class PlainFile:
         except FileNotFoundError:
             raise NotFoundError(f"{sha256}: made room in the cache", hint="ask again") from None
 
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open(sha256, size)
-
 
 async def send(
     request: web.BaseRequest,
@@ -104,7 +114,7 @@ async def send(
     headers: dict[str, str],
     offload: Offloader | None = None,
 ) -> web.StreamResponse:
-    """Return the response for `content`, with everything that can fail done before its headers go out."""
+    """Return the response for `content`. Whatever can fail happens before the headers are sent."""
     transfer = plan(request, content, headers)
     if isinstance(transfer, HeadersOnly):
         return transfer.response()
@@ -143,7 +153,7 @@ def _body(descriptor: int, transfer: Transfer) -> web.StreamResponse:
 
 
 def send_json(request: web.BaseRequest, text: str, caching: str) -> web.Response:
-    """Return the response for a JSON text that is made anew each time, with a tag to revalidate it by."""
+    """Return the response for a JSON text that is generated for each request, with an entity tag."""
     body = text.encode()
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": caching}
@@ -154,5 +164,5 @@ def send_json(request: web.BaseRequest, text: str, caching: str) -> web.Response
 
 
 def header_text(text: str) -> str:
-    """Return text from a harvested system, fit for a header: percent-encoded but for what paths are made of."""
+    """Return text from a harvested system as a header may hold it: percent-encoded, but for usual path characters."""
     return quote(text, safe="/ ()+,.-_@~=")

@@ -1,4 +1,4 @@
-"""Bodies that are parts of files, sent by the kernel."""
+"""Response bodies that are parts of files, sent by the kernel (sendfile)."""
 
 from __future__ import annotations
 

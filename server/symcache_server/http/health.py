@@ -1,4 +1,4 @@
-"""For whoever runs the server: is it alive, is it ready, how does it fare."""
+"""`/healthz`, `/readyz` and `/metrics`, for whoever runs the server."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ async def ready(request: web.Request) -> web.Response:
     request[TYPE] = "operations"
     config, refresher, troubles = request.app[CONFIG], request.app[REFRESHER], request.app[TROUBLES]
     age = time.time() - refresher.refreshed
-    reasons, unready = [config.without_paths(text) for text in troubles], bool(troubles.unready)
+    reasons, unready = list(troubles), bool(troubles.unready)
     if age > max(_STALE_SECONDS, 3 * config.refresh_seconds):
         unready = True
         reasons.insert(0, refresher.error or f"the library was last looked at {age:.0f} seconds ago")
-    lines = [*([] if unready else ["ok"]), *reasons]
+    lines = [*([] if unready else ["ok"]), *map(config.without_paths, reasons)]
     text = printable("".join(f"{line}\n" for line in lines), keep="\n")
     return web.Response(status=503 if unready else 200, text=text, headers={"Cache-Control": "no-store"})

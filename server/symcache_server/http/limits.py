@@ -36,9 +36,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _MAX_HOPS = 32
 _BURST_SECONDS = 30.0
-"""What was not used for so long may be used at once: a dump loader wants a thousand binaries, and then none."""
+"""Unused requests of so many seconds may be made at once: a dump loader wants a thousand binaries, and then none."""
 _REMEMBERED = 1 << 16
-"""Clients; of more, those are forgotten that have not asked for longest."""
+"""Clients. Of more, those that have been quiet for longest are forgotten."""
 
 
 class RateLimit:
@@ -94,7 +94,7 @@ class Limits:
 
 
 def charge(request: web.BaseRequest, cost: int) -> None:
-    """Count a request that has been let pass once more, for what it turns out to cost. Raises HTTPTooManyRequests."""
+    """Count a request that was let pass again, for what it turns out to cost. Raises HTTPTooManyRequests."""
     if (counted := request.get(_COUNTED)) and cost > 0:
         limit, client = counted
         _count(limit, client, cost)
@@ -152,7 +152,7 @@ def is_proxy(address: str, proxies: frozenset[Network]) -> bool:
 
 @lru_cache(1 << 12)
 def network_of(address: str) -> str:
-    """Return what one client cannot leave: with IPv6 it has a whole /64."""
+    """Return the network that one client has for itself: its address, or with IPv6 a whole /64."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))

@@ -1,4 +1,4 @@
-"""Lines for a log, written by a thread of its own: a full disk, or a pipe that nobody reads, holds up nobody."""
+"""Writes log lines in a thread of its own, so that a full disk or a pipe that nobody reads delays no request."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 __all__ = ["LineWriter", "log_to_stderr"]
 
 _SECONDS = 2.0
-"""How long a line may lie in memory: a write a line would cost as much as responding to a request."""
+"""How long a line may stay in memory: one write a line would cost as much as responding to a request."""
 _MANY = 500
 _MOST = 50_000
 """Lines in memory; of more, the newest are dropped, and counted."""
 _LAST_SECONDS = 5.0
 _STUCK_SECONDS = 10.0
 _PIECE = 64 << 10
-"""What is written at once; a file that several processes append to gets whole lines as long as it takes all of it."""
+"""Bytes that are written at once. Lines of several processes do not mix as long as the file takes each piece whole."""
 
 
 class LineWriter:
-    """Appends to the file `path`, or to standard error; a file that is moved away is begun anew."""
+    """Appends lines to the file `path`, or to standard error. A file that was moved away is created again."""
 
     def __init__(self, path: Path | None, *, at_once: bool = False) -> None:
         self._path = path
@@ -54,7 +54,7 @@ class LineWriter:
 
     @property
     def problem(self) -> str:
-        """Why the last write failed, or does not end; an empty string if it was well."""
+        """Why the last write failed, or does not end; an empty string if it succeeded."""
         began = self._began
         stuck = began and time.monotonic() - began > _STUCK_SECONDS
         return "nothing takes what is written" if stuck else self._problem
@@ -109,7 +109,7 @@ class LineWriter:
 
 
 class _LineHandler(logging.Handler):
-    """What `logging` hands to a `LineWriter`."""
+    """Passes the records of `logging` to a `LineWriter`."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Listening, and taking connections: as many as this process has room for, and not all from one address.
+"""Listens and accepts connections, up to a limit for this process and one for each address.
 
-asyncio's own server takes whatever comes, and counts connections only once TLS has been agreed upon.
+asyncio's own server accepts every connection, and counts one only when the TLS handshake is over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Listener", "listen", "raise_file_limit"]
 log = logging.getLogger("symcache.server")
 _BACKLOG = 1024
 _AT_ONCE = 64
-"""Connections taken before others get their turn."""
+"""Connections that are accepted before the event loop gets to other work."""
 _OTHER_FILES = 128
 _LEAST = 16
 _RETRY_SECONDS = 0.1
@@ -76,7 +76,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 class Listener:
-    """Takes connections; where there is no room for more, those go that have waited for a request for longest."""
+    """Accepts connections. When there is no room for more, it closes those that have been idle for longest."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class Listener:
         self._listen()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
 
     def abort(self) -> None:
-        """Cut what is still being sent or received."""
+        """End all connections at once."""
         for connection in self._open:
             connection.abort()
 
@@ -164,7 +164,7 @@ class Listener:
             del self._of[network]
 
     def _close_idle(self, share: int) -> int:
-        """Close those that are idle for longest, at most one more than a `share`th of all; return how many."""
+        """Close the connections idle for longest, at most one `share`th of all and one more; return how many."""
         idle = [connection for connection in self._open if connection.is_idle]
         oldest = heapq.nsmallest(1 + len(self._open) // share, idle, key=attrgetter("active"))
         for connection in oldest:
@@ -187,7 +187,7 @@ class Listener:
         sock.close()
 
     def _tell(self, message: str, *arguments: object) -> None:
-        """Log what would be repeated for every connection once a minute."""
+        """Log a message that would be repeated for every connection, once a minute at most."""
         now = self._loop.time()
         if now - self._told.get(message, -_QUIET_SECONDS) >= _QUIET_SECONDS:
             self._told[message] = now
@@ -195,6 +195,6 @@ class Listener:
 
 
 def _room() -> int:
-    """Return for how many connections there are descriptors: each may need one more, for the file that it is sent."""
+    """Return how many connections the limit of open files allows: each may need a second one, for a file."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (soft - _OTHER_FILES) // 2 if soft != resource.RLIM_INFINITY else 1 << 30

@@ -1,4 +1,4 @@
-"""The last lines of the log, for whoever looks after a server and sees only its pages."""
+"""The last lines of the log, for the status page."""
 
 from __future__ import annotations
 

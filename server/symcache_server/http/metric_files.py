@@ -1,4 +1,4 @@
-"""The files in which several processes count together, and where these lie.
+"""The files in which several processes keep their metrics, and where they lie.
 
 prometheus_client maps them into memory: whoever writes to a page that the disk has no room for is killed by SIGBUS. So
 all of them are written once, full of zeros, before any process starts, and never grow.
@@ -19,7 +19,7 @@ __all__ = ["SLOT", "clear_live_metrics", "common_metrics", "set_place"]
 
 log = logging.getLogger("symcache.server")
 SLOT = "SYMCACHE_METRICS_SLOT"
-"""Variable with the number of the place that a process has in its server: its files are named so, not by its id."""
+"""Environment variable with a process's number in its server. Its files are named by that, not by its process id."""
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX, _LOCK = "symcache-metrics-", "lock"
 _SIZE = 256 << 10
@@ -32,7 +32,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of one's own is made in it
 
 @contextlib.contextmanager
 def common_metrics(processes: int, *folders: Path) -> Iterator[None]:
-    """Have processes that are started meanwhile count together, in the first folder that has room; warn if none has.
+    """Have processes that are started in this block share their metrics, in the first folder with room, or warn.
 
     In memory, where the system can; else in the temporary folder, or one of `folders`.
     """
@@ -63,22 +63,29 @@ def set_place(number: int) -> None:
 
 
 def clear_live_metrics(number: int) -> None:
-    """Leave the present state of a process that has died out of the metrics; what it counted stays."""
+    """Reset the gauges of a process that has died; its counters stay."""
     if folder := os.environ.get(_FOLDER):
         with contextlib.suppress(OSError):
             _zero(Path(folder, f"{_LIVE}_{number}.db"))
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what servers left that were killed: nobody holds its lock."""
+    """Remove what this user's servers left that were killed: nobody holds its lock."""
     for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), Path(folder, _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            # Others may write to `parent`, too: it must not wait for the other end of a FIFO.
+            lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _zero(file: Path) -> None:
-    """Fill a file in place, so that it keeps the room that it has. Raises OSError."""
+    """Overwrite a file with zeros, so that its blocks stay allocated. Raises OSError."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
         out.write(bytes(_SIZE))
         out.flush()

@@ -138,7 +138,7 @@ class AccessLogger(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Take note of one response; `time` in seconds."""
-        # Not `body_length`: that counts headers, and knows nothing of sendfile.
+        # Not `body_length`, which counts headers, but not what sendfile sends.
         size = 0 if request.method == "HEAD" else getattr(response, "sent", response.content_length) or 0
         kind, status = request.get(TYPE, "other"), response.status
         counters = _counters.get((kind, status))

@@ -16,7 +16,7 @@ _WORTH_IT = 16 << 10
 
 @lru_cache(256)
 def accepts_zstd(field: str) -> bool:
-    """Return whether a client takes zstd, and not rather the plain content (RFC 9110 12.5.3).
+    """Return whether a client accepts zstd, and does not prefer the plain content (RFC 9110 12.5.3).
 
     `*` does not count: nobody means it. `field` is its Accept-Encoding, of several all with commas between them.
     """
@@ -33,7 +33,7 @@ def _accepts(coding: str, field: str) -> bool:
 
 
 def compressed(body: bytes, field: str) -> tuple[bytes, dict[str, str]]:
-    """Return a body as a client takes it fastest, by its Accept-Encoding, and the headers that say so."""
+    """Return a body, compressed if it is worth it and Accept-Encoding allows it, and the headers for that."""
     if len(body) < _WORTH_IT:
         return body, {}
     if accepts_zstd(field):

@@ -1,4 +1,4 @@
-"""Having somebody else send a body: nginx by an internal redirect, or the object store by a presigned URL.
+"""Lets another program send a body: nginx by an internal redirect, or the object store by a presigned URL.
 
 Either only replaces the way that the bytes take: which content is sent, and every precondition and range, is decided
 here as always. nginx gets the name of a file that has been decoded or proven before. A presigned URL is to the object

@@ -1,4 +1,4 @@
-"""Which web pages may send requests to a server, and read what it responds: those that the operator names, and its own.
+"""Which web pages may send requests and read the responses: the server's own, and those that the operator names.
 
 Source: Fetch Standard, "CORS protocol" and "Fetch metadata". A page of any origin may send a POST of text without being
 asked first, to a server on loopback or in a company's network, too; it cannot read the response, but the server works.
@@ -24,7 +24,7 @@ def refuse_other_pages(request: web.BaseRequest, origins: tuple[str, ...]) -> No
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None or origin in origins or request.headers.get("Sec-Fetch-Site") == "same-origin":
         return
-    # Older browsers and pages in clear send no more than this.
+    # Older browsers, and all of them over plain HTTP, send nothing but Origin.
     if urlsplit(origin).netloc and urlsplit(origin).netloc == request.headers.get(hdrs.HOST, ""):
         return
     raise web.HTTPForbidden(

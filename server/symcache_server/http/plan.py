@@ -1,7 +1,7 @@
-"""What a request for a content is responded to with, decided before any file is opened.
+"""Decides how to respond to a request for a content, before any file is opened.
 
-In this order: which form of the content would be sent, whether the client wants it at all (preconditions), which bytes
-of it. Nothing here waits, reads a file or sends.
+In this order: which form of the content to send, whether the client wants it at all (preconditions), which bytes of it.
+Nothing here waits, reads a file or sends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Representation:
 
 @dataclass(frozen=True, slots=True)
 class HeadersOnly:
-    """A response that needs no file: 304, an error, or whatever a HEAD is responded to with."""
+    """A response that needs no file: 304, an error, or the response to a HEAD."""
 
     status: HTTPStatus
     headers: dict[str, str]
@@ -76,7 +76,7 @@ class Transfer:
 
 
 def plan(request: web.BaseRequest, content: Content, headers: dict[str, str]) -> HeadersOnly | Transfer:
-    """Return what to send of `content`, with `headers` and those that HTTP wants besides."""
+    """Return what to send of `content`, with `headers` and those that HTTP requires."""
     if refusal := _too_large(request, content):
         return refusal
     form = _select(request, content)
@@ -125,7 +125,7 @@ def _preconditions(
         if tags & {"*", form.etag}:
             return HeadersOnly(HTTPStatus.NOT_MODIFIED, headers)
         if same := tags & known:
-            # Whoever has the content in its other form needs no other one: the tag says which of his is meant.
+            # The client has the same content in its other form. The tag says which of its copies is still good.
             return HeadersOnly(HTTPStatus.NOT_MODIFIED, headers | {"ETag": same.pop()})
     return None
 

@@ -1,4 +1,4 @@
-"""What does not work at the moment: logged once, when it begins, and told by `/readyz` while it lasts."""
+"""What does not work at the moment: logged once when it begins, and shown by `/readyz` as long as it lasts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def look_at_folders(troubles: Troubles, folders: Mapping[str, tuple[Path, str, b
     """
     for name, (folder, meaning, needed) in folders.items():
         try:
-            # Nameless where the system can: nothing is left of it, whatever happens.
+            # Without a name if the system can do that, so that nothing is left behind.
             with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
                 file.write(bytes(_LEAST))
             troubles.note(name, "")

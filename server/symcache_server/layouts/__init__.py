@@ -1,4 +1,4 @@
-"""The look-up layouts: from a path to what it requests. Pure functions, no request and no file is touched here."""
+"""The look-up layouts: what a path requests. Pure functions over text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from symcache_server.layouts.table import LAYOUTS, UUID_TEXT
 __all__ = ["LAYOUTS", "MAX_PATH", "Lookup", "RawCacheFile", "What", "match", "match_raw_cache"]
 
 MAX_PATH = 4096
-"""Longest path that is looked at; a longer one is responded to with 414."""
+"""Longest path that is matched; longer ones get 414."""
 
 _SHORT = 160
-"""What paths up to this length request is remembered: debuggers and dump loaders send the same ones again and again."""
+"""Length up to which paths are cached with what they request: clients send the same ones again and again."""
 _CACHE_PIN = re.compile(rf"/cache/({UUID_TEXT})(/.+)", re.DOTALL)
 _BUILD_PIN = re.compile(r"/build/([A-Za-z0-9._-]{1,64})(/.+)", re.DOTALL)
 _RAW_CACHE = re.compile(rf"/caches/({UUID_TEXT})/([^/]{{1,255}})")
 
 
 def match(path: str) -> Lookup | None:
-    """Return what a decoded path requests in any layout, with its pin, or None when it is in none of them."""
+    """Return what a decoded path requests, in any layout and with its pin, or None."""
     return _match_short(path) if len(path) <= _SHORT else _match(path)
 
 

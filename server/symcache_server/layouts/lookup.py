@@ -42,7 +42,7 @@ class Lookup:
     layout: str
     what: What
     image: ImageRequest
-    """The image that is sent, or that what is sent is made from, with the pin in front of the path."""
+    """The image to send, or to make the response from, with the pin in front of the path."""
     detail: str = ""
     """Name of the section or path of the source."""
     name: str = ""

@@ -1,4 +1,4 @@
-"""The look-up layouts, one row or two each: a new layout is a new row.
+"""The look-up layouts, with one row or two each. To add a layout, add a row.
 
 A pattern spans the whole path, so a binary may have any name, be it `build`, `api` or `metrics`: what a path means is
 decided by its shape, not by its first word. No path may match two rows.

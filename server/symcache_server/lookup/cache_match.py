@@ -1,4 +1,4 @@
-"""Which shared caches have exactly the layout that a process was seen with.
+"""Finds the shared caches whose layout is exactly that of a process.
 
 An unchanged image has the same UUID in the shared caches of many builds, but each cache lays it out at addresses of its
 own, and dyld moves a whole cache by one slide. So the load addresses of a few dozen images tell caches apart.
@@ -35,7 +35,7 @@ class CacheMatch:
 
 
 class CacheMatcher:
-    """Knows the unslid addresses of the images of a library, read from their first bytes when first needed."""
+    """Compares load addresses with the unslid addresses of a library's images, read from their headers on demand."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -60,7 +60,7 @@ class CacheMatcher:
             if not known:
                 slides = {cache: set() for cache in images}
             known += 1
-            # One absence or a second slide rules a cache out: its other images need not be looked at.
+            # A missing image or a second slide rules a cache out; its other images need not be read.
             slides = {cache: seen for cache, seen in slides.items() if cache in images}
             for cache, seen in list(slides.items()):
                 address = self._address(images[cache])

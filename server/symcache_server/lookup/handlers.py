@@ -85,7 +85,7 @@ async def _send_image(request: web.Request, lookup: Lookup, image: Found) -> web
 
 
 def _is_final(image: Found, lookup: Lookup) -> bool:
-    """Return whether only a later version of this program, or a person's decision, can change what is sent.
+    """Return whether only a later version of this program, or somebody's decision, can change what is sent.
 
     Of the contents of one image in one shared cache, a sealed harvest's is preferred to a partial one's, and what this
     extractor made to what earlier ones and other tools did: `symcache reextract` replaces those.

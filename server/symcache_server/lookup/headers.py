@@ -58,5 +58,5 @@ def fetched_headers(image: ImageRequest, fetched: FetchedImage) -> dict[str, str
 
 
 def not_found(reason: str) -> web.Response:
-    """Return a 404 that may be remembered for a moment only."""
+    """Return a 404 that caches may keep for a minute."""
     return web.Response(status=404, text=reason + "\n", headers={"Cache-Control": MISSING})

@@ -11,9 +11,9 @@ __all__ = ["read_head"]
 
 
 def read_head(library: Library, sha256: str, size: int) -> bytes:
-    """Return up to `size` bytes that a content begins with; none of one that is lost or damaged.
+    """Return the first `size` bytes of a content, or fewer; an empty string if it is lost or damaged.
 
-    Nothing is proven of them: whoever verifies the library, or sends the content, finds what is wrong.
+    They are not checked against the hash: `fsck` does that, and so does sending the content.
     """
     try:
         with library.open_stored(sha256) as stored:

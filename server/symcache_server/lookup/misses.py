@@ -1,7 +1,7 @@
-"""What was requested and nobody had: the list of what to harvest next.
+"""The log of misses: what was requested and nobody had, so what to harvest next.
 
-A SQLite file shared by all server processes of a user. Misses are gathered in memory and written now and then, so
-that a burst of them costs one transaction; who adds one never waits for the file, which others may have locked.
+A SQLite file that all server processes of a user share. Misses are collected in memory and written every few seconds,
+so that a burst of them costs one transaction. Adding one never waits for the file, which others may have locked.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ ON CONFLICT DO UPDATE SET last_asked = :now, times = times + :times,
     name = CASE WHEN :name != '' THEN :name ELSE name END
 """
 _MOST_PENDING = 100_000
-"""What comes beyond is dropped, and counted."""
+"""Misses in memory; further ones are dropped, and counted."""
 _PATIENCE = 5.0
-"""Seconds that writing waits for others who have the file locked: it is tried again later."""
+"""Seconds that a write waits for the lock of the file; it is tried again later."""
 _READER_PATIENCE = 0.1
 _MOST_KEPT = 1_000_000
 """Anybody can request random UUIDs: the oldest misses are removed."""
@@ -69,12 +69,12 @@ class MissLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        """Of what is in memory; held for a moment only, since the event loop takes it."""
+        """Protects what is in memory. Held for a moment only, since the event loop takes it."""
         self._pending: dict[_Key, tuple[int, str]] = {}
         """How often, and name."""
         self._dropped = 0
         self._file_lock = threading.Lock()
-        """Of the connection that writes; a thread may wait long for it."""
+        """Protects the connection that writes; a thread may wait long for it."""
         self._writer: Database | None = None
 
     def add(self, uuid: UUID, kind: str, cache: UUID | None = None, build: str | None = None, name: str = "") -> None:
@@ -90,7 +90,7 @@ class MissLog:
             self._dropped += times
 
     def take_dropped(self) -> int:
-        """Return how many misses were dropped since this was last called, since they could not be written for long."""
+        """Return how many misses were dropped since the last call, because nothing could be written for too long."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
         return dropped
@@ -139,7 +139,7 @@ class MissLog:
             enable_wal(connection)
             database = Database(connection)
             with connection:
-                # One process at a time looks whether the column is there, and adds it.
+                # Locked, so that only one process adds the column if it is not there.
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(_SCHEMA)
                 if "name" not in database["misses"].columns_dict:
@@ -185,7 +185,7 @@ class MissLog:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Raise StorageError for what goes wrong with the file."""
+        """Turn errors of the file into StorageError."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:

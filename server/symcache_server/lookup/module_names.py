@@ -1,4 +1,4 @@
-"""From UUIDs of modules to what names their code: artifacts made of files of the library, or of another server.
+"""Finds names for the code of modules: by artifacts made from files of the library, or of another server.
 
 Contents are those that look-ups without a pin get: code has the same names in every shared cache that an image lies in.
 """
@@ -37,14 +37,14 @@ __all__ = ["ModuleError", "ModuleFiles", "ServedNames"]
 _T = TypeVar("_T")
 _KINDS = (Kind.DEBUGINFO, Kind.EXECUTABLE)
 _FRAMES_OF_ONE, _MODULES_OF_ONE, _COLD_COST = 100, 10, 10
-"""What costs as much as one look-up: so many frames, or modules; and how many a module costs that is read first."""
+"""Frames and modules that cost as much as one look-up, and the cost in look-ups of a module that is read first."""
 _MOST_COLD = 256
-"""Modules that are read for one request; the next one gets more."""
+"""Modules that are read for one request; the client asks again for the others."""
 _PATIENCE = 45.0
-"""Seconds that a request waits for them: what is not done by then goes on, for the next request."""
+"""Seconds that a request waits for them. What is not done by then goes on, for the next request."""
 _MOST_OF_BODIES = 128 << 20
 _REPORTS = 8
-"""That are worked on at once; most of their time they may wait for modules."""
+"""Reports that are named at the same time; most of the time they wait for modules."""
 _AT_ONCE = max(2, os.cpu_count() or 2)
 
 
@@ -86,7 +86,7 @@ class ServedNames:
         self._building: dict[UUID, asyncio.Task[_Outcome]] = {}
 
     async def close(self) -> None:
-        """Begin nothing more, end what is being read, and wait for what is looked up."""
+        """End the reading of modules, and wait for running look-ups."""
         for task in self._building.values():
             task.cancel()
         self._folder.stop()

@@ -1,4 +1,4 @@
-"""What pages show of whole releases, kept until the records of a release change: to find it out takes a while."""
+"""What pages show of whole releases, cached until the records of a release change, since it takes a while."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class ReleaseView:
 
 @dataclass(frozen=True)
 class Totals:
-    """What all records of a library come to."""
+    """Totals over all records of a library."""
 
     key: _Key
-    """All that it depends on."""
+    """What it depends on, to compare with."""
     growth: Sequence[Growth]
     conflicts: Sequence[Conflict]
     counts: Counts
 
 
 class Overview:
-    """Releases of a library, held against the site's table. May be used from several threads."""
+    """The releases of a library, compared with the site's table of releases. May be used from several threads."""
 
     def __init__(self, library: Library, releases: Path | None) -> None:
         self._library, self._table = library, releases
@@ -54,7 +54,7 @@ class Overview:
         self._totals: Totals | None = None
         self._diffs: OrderedDict[_Key, ReleaseDiff] = OrderedDict()
         self._work = threading.Lock()
-        """One thread at a time finds out what is not known yet: others would find out the same."""
+        """Held while something is worked out, so that no two threads work out the same."""
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -67,7 +67,7 @@ class Overview:
         return [(row, self._known(row.id, keys)) for row in self._library.releases()]
 
     def release(self, name: str) -> ReleaseView:
-        """Return a release by build or `PRODUCT:BUILD`, found out now if need be. Raises NotFoundError.
+        """Return a release by build or `PRODUCT:BUILD`, worked out now if need be. Raises NotFoundError.
 
         Of several systems of one build it is the newest.
         """
@@ -84,7 +84,7 @@ class Overview:
         return view
 
     def totals(self) -> Totals | None:
-        """Return what the whole library comes to, or None where nobody knows yet: it takes seconds to count."""
+        """Return the totals of the library, or None if `fill` has not counted them yet, which takes seconds."""
         return self._totals
 
     def diff(self, before: str, after: str) -> ReleaseDiff:
@@ -101,7 +101,7 @@ class Overview:
         return known
 
     def fill(self) -> None:
-        """Find out whatever is not known: that may take seconds, so it is done before anybody wants to see it."""
+        """Work out whatever is not cached. That may take seconds, so it is done before anybody wants to see it."""
         keys = self._keys()
         for gone in self._views.keys() - keys.keys():
             self._views.pop(gone, None)
@@ -110,7 +110,7 @@ class Overview:
             if self._known(row.id, keys) is None:
                 with self._work:
                     self._views[row.id] = keys.get(row.id, ()), self._look(row)
-                # It is done in Python, of which there is one at a time: look-ups come first.
+                # This holds Python's lock; pause as long, so that look-ups come first.
                 self._stop.wait(time.monotonic() - began)
             if self._stop.is_set():
                 return
@@ -120,7 +120,7 @@ class Overview:
             self._totals = Totals(key, catalog.growth(), self._library.conflicts(), catalog.counts())
 
     def _keys(self) -> dict[ReleaseId, _Key]:
-        """Return by release all that what is known of it depends on."""
+        """Return by release what a cached view of it depends on."""
         status = self._table.stat() if self._table else None
         table = (status.st_mtime_ns, status.st_size, status.st_ino) if status else ()
         return {one: (*ids, table) for one, ids in self._library.catalog.records_by_release().items()}

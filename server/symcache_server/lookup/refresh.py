@@ -1,4 +1,4 @@
-"""Following the library: records that other processes add are seen within seconds."""
+"""Follows the library, so that records which other processes add are seen within seconds."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ log = logging.getLogger("symcache.server")
 
 
 class Refresher:
-    """Folds new records into the catalog by `background`, and calls `on_change` when that of `library` has changed."""
+    """Folds new records into the catalog, by `background`; calls `on_change` when the catalog of `library` changes."""
 
     def __init__(self, library: Library, background: Library, on_change: Callable[[], None]) -> None:
         self._library, self._background, self._on_change = library, background, on_change
         self._version = self._data_version()
         self.refreshed = time.time()
-        """When that was last done, in seconds since 1970."""
+        """When that last succeeded, in seconds since 1970."""
         self.error = ""
-        """Why it could not be done since."""
+        """Why it has failed since, or an empty string."""
 
     async def refresh(self) -> None:
         """Look for new records once; what goes wrong is logged."""
         try:
             await asyncio.to_thread(self._background.refresh)
-            # Another process may have folded: every change to the catalog file counts.
+            # Another process may have folded the records: look at the catalog file itself.
             if (version := await asyncio.to_thread(self._data_version)) != self._version:
                 self._version = version
                 self._on_change()

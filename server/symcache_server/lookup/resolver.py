@@ -28,7 +28,7 @@ class Resolver:
         self._library, self._upstreams, self._uses = library, upstreams, uses
         self._results: OrderedDict[ImageRequest, Found | None] = OrderedDict()
         self._age = 0
-        """How often they were dropped."""
+        """How often `forget` was called."""
         self._remote = not isinstance(library.store, LocalStore)
 
     @property
@@ -58,7 +58,7 @@ class Resolver:
             return self._results[image]
         except KeyError:
             pass
-        # SQLite is faster than a thread is reached; only a store on the network may not be waited for.
+        # A look-up in SQLite takes less time than reaching a thread; a store on the network takes longer.
         while True:
             age = self._age
             result = await asyncio.to_thread(self._resolve, image) if self._remote else self._resolve(image)

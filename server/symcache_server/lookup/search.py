@@ -9,7 +9,7 @@ from symcache.library import Library
 __all__ = ["by_name", "releases_named"]
 
 _MOST_STARS = 4
-"""SQLite tries every way to share a path out among the stars of a glob."""
+"""For each further star, SQLite tries every split of a path once more."""
 
 
 def by_name(library: Library, pattern: str, limit: int) -> list[Occurrence]:

@@ -16,7 +16,7 @@ from symcache.macho import Section
 from symcache.model import Kind, uuid_text
 from symcache_server.convert.sections import find_in_slice, find_section, is_debug
 from symcache_server.files.decoded import DecodedCache
-from symcache_server.http.content import REVALIDATE, Content, PlainFile, Source, send
+from symcache_server.http.content import REVALIDATE, Content, PlainFile, PlainSource, Source, send
 from symcache_server.keys import DECODED, RESOLVER
 from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import fetched_headers, image_headers, not_found, size_headers
@@ -32,7 +32,7 @@ class _SectionFile(NamedTuple):
     content: Content
 
 
-class _Image:
+class _Image(PlainSource):
     """The file that a section is a part of."""
 
     def __init__(self, decoded: DecodedCache, image: Found) -> None:
@@ -41,10 +41,6 @@ class _Image:
     async def open(self, sha256: str, size: int) -> int:
         """Return a descriptor of the whole image."""
         return await self._decoded.open(self._image.sha256, self._image.size)
-
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open(sha256, size)
 
 
 async def send_section(request: web.Request, lookup: Lookup) -> web.StreamResponse:

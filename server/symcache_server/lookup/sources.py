@@ -19,7 +19,7 @@ from symcache.images import ImageRequest
 from symcache.library import Found
 from symcache.model import Kind, uuid_text
 from symcache_server.convert.sources import REVISION, make_file_list
-from symcache_server.http.content import REVALIDATE, Content, header_text, send
+from symcache_server.http.content import REVALIDATE, Content, PlainSource, header_text, send
 from symcache_server.keys import DECODED, MADE, RESOLVER, SOURCES
 from symcache_server.layouts import Lookup
 from symcache_server.lookup.headers import size_headers
@@ -27,7 +27,7 @@ from symcache_server.lookup.headers import size_headers
 __all__ = ["read_source", "send_source"]
 
 
-class _Bytes:
+class _Bytes(PlainSource):
     """Content that is in memory, as a file that can be sent."""
 
     def __init__(self, data: bytes) -> None:
@@ -36,10 +36,6 @@ class _Bytes:
     async def open(self, sha256: str, size: int) -> int:
         """Return a descriptor. Raises OSError."""
         return await asyncio.to_thread(self._write)
-
-    async def open_stored(self, sha256: str, size: int, stored_size: int) -> int:
-        """Return a descriptor; there is no other form than the plain one."""
-        return await self.open(sha256, size)
 
     def _write(self) -> int:
         if hasattr(os, "memfd_create"):
@@ -83,7 +79,7 @@ async def _must_name(app: web.Application, uuid: UUID, images: list[Found], path
     """Raise NotFoundError unless the line tables of one of the images of a UUID name a file."""
     any_table = False
     for image in images:
-        # Once for each content: it takes a process of its own.
+        # Cached for each content, since it takes a process to read one.
         parts = [(app[DECODED], image.sha256, image.size)]
         source, content = await app[MADE].get(parts, f"sources{REVISION}", make_file_list)
         if content.size == 0:

@@ -43,7 +43,7 @@ async def send_fetched_symbol_file(
     parts: list[_Part] = [(PlainFile(binary.path), binary.sha256, binary.size)]
     if dsym := await request.app[RESOLVER].fetch(wanted._replace(kind=Kind.DEBUGINFO), request):
         parts.insert(0, (PlainFile(dsym.path), dsym.sha256, dsym.size))
-    # Named by what the file says of itself: what is made once is for all, whatever name they request it by.
+    # By the name in the file itself: the result is cached for all clients, whatever name they use.
     image = next(i for i in await asyncio.to_thread(identify, binary.path) if i.uuid == wanted.uuid)
     name = (image.install_name or "").rpartition("/")[2] or wanted.uuid.hex
     make = partial(make_symbol_file, uuid=wanted.uuid, arch=image.arch, name=name)
@@ -56,6 +56,6 @@ async def _send_made(
     source, content = await request.app[MADE].get(
         parts, f"sym{REVISION}", lambda descriptors, target: make(tuple(descriptors), target=target)
     )
-    # Revalidated: a dSYM may come, and the next version of this program may tell more.
+    # Not immutable: a dSYM may be added, and a later version of this program may make a better file.
     headers |= size_headers(content.size) | {"Cache-Control": REVALIDATE}
     return await send(request, source, content, headers)

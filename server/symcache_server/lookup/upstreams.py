@@ -25,7 +25,7 @@ from symcache_server.http.metrics import UPSTREAM
 __all__ = ["Upstreams", "came_through", "station"]
 
 _MOST_HOPS = 8
-"""As debuginfod: a request that came through so many servers is not passed on."""
+"""A request that came through so many servers is not passed on, as with debuginfod."""
 _MISS_SECONDS = 600.0
 _SECONDS = 80.0
 """LLDB gives up after 90."""
@@ -33,7 +33,7 @@ _REMEMBERED = 100_000
 _AT_ONCE = 32
 _ATTEMPTS = 2
 _WRONG_SECONDS = 60.0
-"""How long what was not what it should be is not fetched again, to find the same."""
+"""How long a response that failed its check is not fetched again."""
 _DOWN_SECONDS = 30.0
 """How long a server that could not be reached is left out: a dump loader does not wait for it 900 times."""
 _STATION = re.compile(r"symcache-[0-9a-f]{16}")
@@ -83,7 +83,7 @@ class Upstreams:
             raise error.with_traceback(None)
         task = self._running.get(key)
         if task is None:
-            # The addresses of everybody who waits are not known; the first one stands for them.
+            # Only the first client's headers are passed on; others may join while the request is under way.
             task = asyncio.create_task(self._request(key, _passed_on(request, self._identity)))
             self._running[key] = task
             task.add_done_callback(lambda done: self._finished(key, done))

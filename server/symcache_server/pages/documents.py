@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +18,7 @@ from symcache_server.lookup.overview import ReleaseView
 __all__ = ["columns", "coverage", "growth", "harvest", "image", "release", "release_link"]
 
 _SOURCE = re.compile(r"ssh://[A-Za-z0-9._@:\[\]-]{1,200}|/[A-Za-z0-9._/@+-]{1,300}")
-"""What a source may be that somebody pastes into a shell: another machine has named it."""
+"""Sources that are shown in a command to paste into a shell. Their names come from other machines."""
 _FAMILIES = ("system", "driverkit", "exclavekit", "x86support", "simulator")
 _ARCHS = ("arm64e", "arm64e.x1", "arm64", "x86_64h", "x86_64", "i386")
 
@@ -118,7 +120,7 @@ def image(o: Occurrence) -> dict[str, Any]:
 
 
 def _findings(rows: Iterable[Finding], prefix: str) -> list[dict[str, Any]]:
-    """Return what is found wanting, without `prefix`; each text ends with the next step."""
+    """Return findings as plain data, without `prefix`; each text ends with the next step."""
     return [
         {
             "code": f.code.value,
@@ -138,12 +140,14 @@ def growth(days: Sequence[Growth]) -> list[dict[str, Any]]:
     result = []
     for day in days:
         images, caches = images + day.image_bytes, caches + day.cache_bytes
-        result.append({"day": day.day, "image_bytes": images, "cache_bytes": caches})
+        with contextlib.suppress(ValueError):  # records may have any day
+            date.fromisoformat(day.day)
+            result.append({"day": day.day, "image_bytes": images, "cache_bytes": caches})
     return result
 
 
 def coverage(known: ReleaseCoverage | None, row: ReleaseRow, most: int) -> dict[str, Any]:
-    """Return what is wanting of a release; its name is left out in front of what is said of it."""
+    """Return what a release lacks, up to `most` findings, without the release's name in front of each."""
     prefix = f"{row.product} {row.version} ({row.build}): "
     return {
         "findings": _findings(known.findings[:most], prefix) if known else [],

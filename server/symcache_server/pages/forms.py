@@ -1,4 +1,4 @@
-"""What browsers send by forms: from pages of this server alone."""
+"""Reads the forms that browsers send, from pages of this server only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["read_field"]
 _PARTS = 8
 _MOST_OF_A_HEAD = 4096
 _AROUND = 64 << 10
-"""Bytes that a form may have beside the field."""
+"""Bytes that a form may have in addition to the field."""
 _FORM, _PARTED = "application/x-www-form-urlencoded", "multipart/form-data"
 _DIGITS = np.full(256, 0xFF, np.uint8)
 _DIGITS[np.frombuffer(b"0123456789ABCDEFabcdef", np.uint8)] = [*range(16), *range(10, 16)]
@@ -78,7 +78,7 @@ def _of_form(body: bytes, name: str) -> bytes:
 
 
 def _unquoted(field: bytes) -> bytes:
-    """Return the bytes that a field of application/x-www-form-urlencoded stands for; what is no escape stays."""
+    """Return the bytes that a field of application/x-www-form-urlencoded stands for; invalid escapes stay."""
     data = np.frombuffer(field.replace(b"+", b" "), np.uint8).copy()
     at = np.flatnonzero(data[:-2] == ord("%"))
     high, low = _DIGITS[data[at + 1]], _DIGITS[data[at + 2]]

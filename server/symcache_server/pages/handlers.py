@@ -12,7 +12,7 @@ __all__ = ["register"]
 
 _SHA256 = "{sha256:[0-9a-f]{64}}"
 _AFTER = r"{after:(?!diff(?:\.sym)?$)[^{}/]+}"
-"""A build; a binary that is called `diff` is looked up by paths of this length."""
+"""A build. Excludes paths of the same length that look up a binary called `diff`."""
 
 
 def register(app: web.Application) -> None:

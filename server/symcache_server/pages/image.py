@@ -1,4 +1,4 @@
-"""One image: what is held under its UUID, what of it answers, what it exports."""
+"""The pages of one image: the contents under its UUID, which of them is served, and what it exports."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from symcache_server.http.auth import Scope, requires
 from symcache_server.http.content import IMMUTABLE, Content, send
 from symcache_server.keys import (
     BACKGROUND,
+    CONFIG,
     DECODED,
     LIBRARY,
     MADE,
@@ -41,6 +42,8 @@ _HEAD = 256 << 10
 _SYMBOLS = 200
 _MOST_BUILDS = 40
 _PROTECTION = ((1, "r"), (2, "w"), (4, "x"))
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+"""Names that are shown in a command to paste into a shell. Strangers have chosen them."""
 
 
 @requires(Scope.READ)
@@ -63,6 +66,7 @@ def _document(library: Library, uuid: UUID, served: Mapping[Kind, Found | None])
     return {
         "uuid": uuid_text(uuid),
         "name": main["name"],
+        "file_name": main["name"] if _FILE_NAME.fullmatch(main["name"]) else "image",
         "path": main["paths"][0],
         "paths": list(dict.fromkeys(path for c in contents for path in c["paths"])),
         "archs": sorted({c["arch"] for c in contents}),
@@ -90,7 +94,7 @@ def _document(library: Library, uuid: UUID, served: Mapping[Kind, Found | None])
 
 
 def _contents(rows: Sequence[Occurrence], served: Mapping[Kind, Found | None]) -> Iterator[dict[str, Any]]:
-    """Yield one object a content, the preferred one first: where it is from, and what it answers to."""
+    """Yield one object a content, the preferred one first: where it is from, and for which requests it is served."""
     groups: dict[tuple[Kind, str], list[Occurrence]] = {}
     for o in rows:
         groups.setdefault((o.kind, o.sha256), []).append(o)
@@ -179,7 +183,7 @@ async def symbols(request: web.Request) -> web.Response:
         descriptor = await source.open(made.sha256, made.size)
         total, lines = await asyncio.to_thread(_matching, descriptor, text, first)
     except IntegrityError as error:
-        problem = str(error)
+        problem = app[CONFIG].without_paths(str(error))
     document = {
         "uuid": uuid_text(uuid),
         "name": found.name,
@@ -200,7 +204,7 @@ def _matching(descriptor: int, text: str, first: int) -> tuple[int, list[dict[st
     with open(descriptor, "rb") as file:
         data = file.read()
     if text:
-        # Behind the offset, which nobody means.
+        # In the names only, not in the offset.
         pattern = re.compile(rb"^[0-9a-f]*\t[^\n]*" + re.escape(text.encode()) + rb"[^\n]*$", re.IGNORECASE | re.M)
         places = [match.span() for match in pattern.finditer(data)]
         chosen = [data[start:end] for start, end in places[first : first + _SYMBOLS]]

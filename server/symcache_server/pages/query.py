@@ -1,4 +1,4 @@
-"""What somebody means who types or pastes something into the search box."""
+"""Interprets what somebody types or pastes into the search box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_WORDS = 8
 _HEX = "[0-9A-Fa-f]"
 _UUID = re.compile(
     rf"(?<!{_HEX})(?:"
-    # With hyphens or anything like them, or none; as Breakpad writes it with an age behind.
+    # With or without hyphens or the like; Breakpad puts an age behind it.
     rf"({_HEX}{{8}}[-_:. ]?(?:{_HEX}{{4}}[-_:. ]?){{3}}{_HEX}{{12}})0?"
     # In parts of a path, as debuggers look for it.
     rf"|({_HEX}{{2}}/{_HEX}{{30}})|((?:{_HEX}{{4}}[/ ]){{5}}{_HEX}{{12}}))(?!{_HEX})"
@@ -28,7 +28,7 @@ _REPORT = re.compile(
     r'"(?:incident_id|bug_type|app_name)"|^(?:Incident Identifier|Process|Hardware Model|Path): ', re.M
 )
 _SYSTEM = {"macos", "mac", "os", "osx", "x", "release", "version", "build", "for", "on", "the"}
-"""Say nothing beside a version."""
+"""Words that add nothing to a version."""
 _NAMED = {"bigsur": "11", "monterey": "12", "ventura": "13", "sonoma": "14", "sequoia": "15", "tahoe": "26"}
 _ARCHS = {
     "intel": ("x86_64h", "x86_64"),

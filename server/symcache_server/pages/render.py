@@ -1,4 +1,4 @@
-"""How a page is made: one document of plain data, which is shown by a template and sent as it is behind `.json`.
+"""Makes pages: each is one document of plain data, which a template shows, and which `.json` returns as it is.
 
 Everything in it comes from other machines: Jinja escapes it, and `finalize` makes what is not printable visible.
 """
@@ -40,10 +40,12 @@ __all__ = [
 
 FILES = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _HEADERS = {
-    # One script and one style sheet, from here; in nobody's frame: what pages list was named by strangers.
+    # Only this server's script and style sheet, and no frames: strangers have chosen the names on these pages.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
     " img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
+    # Not `no-referrer`: browsers would send the forms of these pages with `Origin: null` (Fetch Standard, "append a
+    # request Origin header"), and over plain HTTP nothing else tells that they come from here.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 _STATUSES = frozenset(HTTPStatus)
@@ -102,7 +104,7 @@ async def page(request: web.Request, template: str, document: Mapping[str, Any],
 
 
 def wants_page(request: web.Request) -> bool:
-    """Return whether errors are told on a page, or in a document: debuggers and scripts name no `text/html`."""
+    """Return whether an error is shown as a page or document: debuggers and scripts do not accept `text/html`."""
     return "text/html" in request.headers.get(hdrs.ACCEPT, "") or _is_document(request)
 
 
@@ -111,7 +113,7 @@ def _is_document(request: web.Request) -> bool:
 
 
 async def error_page(request: web.Request, status: int, reason: str, hint: str) -> web.Response:
-    """Say on a page, or behind `.json` in a document, why there is none."""
+    """Return an error as a page, or as a document behind `.json`."""
     title = HTTPStatus(status).phrase if status in _STATUSES else "This did not work"
     document = {"title": title, "status": status, "reason": reason, "error": reason, "hint": hint}
     return await page(request, "error.html", document, status=status)
@@ -166,13 +168,11 @@ def _size(size: int) -> str:
 
 
 def _day(time: str) -> str:
-    """Return the day of a time in ISO 8601 as a person says it today; what is no time, as it is."""
+    """Return the day of a time in ISO 8601 in words that fit today; other text as it is."""
     try:
         then = datetime.fromisoformat(time)
-    except ValueError:
+        day = (then if then.tzinfo else then.replace(tzinfo=UTC)).astimezone(UTC).date()
+    except (ValueError, OverflowError):
         return time[:40]
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    days = (datetime.now(UTC).date() - then.astimezone(UTC).date()).days
-    day = then.astimezone(UTC).date().isoformat()
-    return {0: "today", 1: "yesterday"}.get(days, f"{days} days ago" if 1 < days < 15 else day)
+    days = (datetime.now(UTC).date() - day).days
+    return {0: "today", 1: "yesterday"}.get(days, f"{days} days ago" if 1 < days < 15 else day.isoformat())

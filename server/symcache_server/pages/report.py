@@ -1,8 +1,9 @@
-"""A crash report that somebody dropped or pasted: named in memory, shown once, kept nowhere."""
+"""The page of a crash report that somebody dropped or pasted. It is named in memory, and kept nowhere."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from symcache.errors import UsageError
 from symcache.library import Library
-from symcache.model import uuid_text
+from symcache.model import MACOS, canonical_product, uuid_text
 from symcache.reports import decoded
 from symcache.symbolicate import NamedReport, report_json, report_text
 from symcache_server.http.auth import Scope, requires
@@ -78,8 +79,9 @@ def _document(
     uuids = [image.uuid for image in named.report.images]
     held = {row.build for row in library.releases()}
     build = named.report.os_build
+    system = canonical_product(re.split(r" [0-9]", named.report.os_version)[0]) or MACOS
     for module, uuid in zip(found["modules"], uuids, strict=True):
-        module.update(_state(module, uuid, sources.get(module["index"], ()), errors, build, build in held))
+        module.update(_state(module, uuid, sources.get(module["index"], ()), errors, system, build, build in held))
     crashed = next((t for t in found["threads"] if t["crashed"]), None)
     left = _FRAMES_OF_ALL
     for stack in sorted(_stacks(found), key=lambda stack: stack is not crashed):
@@ -125,10 +127,11 @@ def _state(
     uuid: UUID | None,
     sources: Iterable[str],
     errors: Mapping[UUID, ModuleError],
+    system: str,
     build: str,
     is_held: bool,
 ) -> dict[str, str]:
-    """Return what was known of a module, and what would bring more."""
+    """Return the state of a module, and what would give it more names."""
     named = [source for source in _RANKS if source in sources]
     path = module["path"] or ""
     if not sources:
@@ -138,7 +141,7 @@ def _state(
     elif not module["found"]:
         state = "not held"
         if path.startswith(("/System/", "/usr/lib/")):
-            known = f"{build} is here, but lacks it: harvest it again" if is_held else f"harvest macOS {build}"
+            known = f"{build} is here, but lacks it: harvest it again" if is_held else f"harvest {system} {build}"
             why = known if build else "harvest the release that it is of"
         else:
             why = "have its binary and dSYM added: symcache push FILE FILE.dSYM"

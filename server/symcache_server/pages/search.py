@@ -1,4 +1,4 @@
-"""The search box: whatever is put in leads to what it means."""
+"""The search page, and where the search box leads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["search", "search_pasted"]
 
 _MOST_TYPED = 4096
 _MOST_PASTED = 1 << 20
-"""Bytes that are looked through for UUIDs: so many have twenty thousand."""
+"""Bytes that are searched for UUIDs; they hold up to twenty thousand."""
 _PATHS, _FEW, _IMAGES, _UUIDS = 50, 8, 500, 1000
 
 
@@ -76,7 +76,7 @@ def _found(library: Library, overview: Overview, query: Query, most: int = _PATH
         rows = overview.releases()
         meant = {r.id for r in releases_meant(query, [row for row, _ in rows])}
         releases = [documents.release(row, view) for row, view in rows if row.id in meant]
-        # What looks like a build and is none may be a name: `10Foo`.
+        # A word that looks like a build, but is none here, may be a name: `10Foo`.
         names = query.words if meant else (*query.versions, *words)
         if names:
             paths = library.catalog.paths_like(names, most + 1)

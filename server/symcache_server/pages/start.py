@@ -1,4 +1,4 @@
-"""The first page: one search box, which releases there are, what came lately, what nobody had."""
+"""The first page: the search box, all releases, recent harvests, and what nobody had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the server and its library fare: for whoever looks after them."""
+"""The status page, for whoever looks after the server and its library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONFLICTS = 100
 
 @requires(Scope.READ)
 async def status(request: web.Request) -> web.Response:
-    """Show how the server fares."""
+    """Show the state of the server."""
     return await page(request, "status.html", await in_background(request.app, _document, request.app))
 
 

@@ -1,4 +1,4 @@
-"""The response to `/symbolicate/v5`: written as text at once, since a hundred thousand frames take that or seconds.
+"""Writes the response to `/symbolicate/v5`, as text: with objects, a hundred thousand frames would take seconds.
 
 Source: `schemas/symbolicate_v5` and `eliot/symbolicate_resource.py` of mozilla-services/eliot; `function_size` and
 `module_errors` as samply has them (samply-api of mstange/samply). `source` is our own: a value of `NameSource`.
@@ -23,7 +23,7 @@ _MAX_TEXT = 128 << 20
 _UNKNOWN_MODULE = '"module":"<unknown>","module_offset":"'
 
 NamedOffsets = Mapping[UUID, Mapping[int, Location | None]]
-"""What is known of each offset of a UUID; nothing of a UUID that nobody has."""
+"""The location of each offset, by UUID; UUIDs that nobody has are left out."""
 
 
 def write_results(jobs: list[Job], named: NamedOffsets, errors: Mapping[UUID, ModuleError]) -> bytes:
@@ -61,7 +61,7 @@ def _result(
 def _modules(
     modules: Sequence[Module | None], referred: Set[int], named: NamedOffsets, errors: Mapping[UUID, ModuleError]
 ) -> str:
-    """Return which modules were found; null is said of those that no frame refers to."""
+    """Return which modules were found; null for those that no frame refers to."""
     states: dict[str, bool | None] = {}
     problems: dict[str, list[dict[str, str]]] = {}
     for index, module in enumerate(modules):

@@ -29,7 +29,7 @@ _MAX_BODY = 16 << 20
 _MAX_SOURCE_REQUEST = 64 << 10
 _SYMBOLICATE, _SOURCE = "/symbolicate/v5", "/source/v1"
 _OWN_PATH = re.compile(rf"(?:/names/[^/]*)?(?:{_SYMBOLICATE}|{_SOURCE}|/asm/v1)")
-"""What clients of this API ask for: they take nothing but JSON, also where it says that there is nothing."""
+"""Paths of this API, whose clients understand nothing but JSON, also for errors."""
 _NO_STORE = {"Cache-Control": "no-store"}
 _OFFSET = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 
@@ -60,7 +60,7 @@ async def symbolicate(request: web.Request) -> web.Response:
     app, names = request.app, request.app[NAMES]
     request[TYPE] = "symbolicate"
     refuse_other_pages(request, app[CONFIG].origins)
-    # Whatever its content type says: browsers send text/plain, so that they need not ask first.
+    # Of any content type: browsers send text/plain, which needs no preflight request.
     async with names.bodies.read(request, app[CONFIG].body_seconds, _MAX_BODY) as body:
         data, headers = await _symbolicated(request, body)
     return web.Response(body=data, content_type="application/json", headers=_NO_STORE | headers)

@@ -1,4 +1,4 @@
-"""What a request to `/symbolicate/v5` asks for.
+"""Reads requests to `/symbolicate/v5`.
 
 Source: `eliot/symbolicate_resource.py` of mozilla-services/eliot, docs/symbolication.rst there, and what its clients
 send. Where eliot refuses a whole request for one odd module, stack or frame, that one alone goes without names here.
@@ -22,7 +22,7 @@ _MAX_FRAMES = 100_000
 _MAX_MODULES = 100_000
 _MAX_VALUES = 2 * _MAX_FRAMES + 2 * _MAX_MODULES
 UNKNOWN = -1
-"""Of a module that is none, or an offset that nobody knows."""
+"""Stands for a module or an offset that a frame does not name."""
 _OFFSET_END = 1 << 63
 _DEBUG_ID = re.compile(
     r"([0-9A-Fa-f]{8}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{4}-?[0-9A-Fa-f]{12})[0-9A-Fa-f]{0,8}"

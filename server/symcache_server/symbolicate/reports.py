@@ -1,4 +1,4 @@
-"""Crash reports named by what a server has, for API and page: worked on in memory, and never logged."""
+"""Names the frames of crash reports, for API and page. Reports stay in memory, and are never logged."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MAX_NAMES = 64 << 20
 def named_report(
     names: ServedNames, request: web.BaseRequest, loop: asyncio.AbstractEventLoop, body: bytes
 ) -> tuple[NamedReport, Mapping[UUID, ModuleError]]:
-    """Return a report with its frames named, and why images have no names now that may have some.
+    """Return a report with its frames named, and by UUID why an image that may have names has none now.
 
-    For a thread that nobody else waits for; `loop` is the event loop's. Raises UsageError, DumpError, and
-    HTTPTooManyRequests.
+    Call it in a report thread (`ServedNames.in_report_thread`), with the event `loop` of the server. Raises UsageError,
+    DumpError, and HTTPTooManyRequests.
     """
     report = parse_report(decoded(body), "report")
     stacks = [thread.frames for thread in report.threads]
@@ -45,7 +45,7 @@ def named_report(
 
 
 class _Namer:
-    """What a server knows of the images of one report; called from a thread."""
+    """Looks up the images of one report in what a server has; called from a thread."""
 
     def __init__(
         self, names: ServedNames, request: web.BaseRequest, loop: asyncio.AbstractEventLoop, report: Report, frames: int
@@ -53,7 +53,7 @@ class _Namer:
         self._names, self._request, self._loop = names, request, loop
         self._build, self._frames = report.os_build, frames
         self.errors: dict[UUID, ModuleError] = {}
-        """Why images have no names now that may have some."""
+        """Why images that may have names have none now."""
 
     def look_up(self, modules: Sequence[ModuleOffsets]) -> list[ModuleNames]:
         """Return what is known of these modules. Raises HTTPTooManyRequests."""

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from symcache.errors import EnvironmentFailure
 from symcache.library import Library, Staged, StagedCacheFile, ingest
 from symcache.model import Release
 from symcache_server.config import ServerConfig
+from symcache_server.http.health import ready
 from symcache_server.http.listener import listen
-from symcache_server.process import _serve
+from symcache_server.http.metric_files import _sweep
+from symcache_server.http.troubles import Troubles
+from symcache_server.keys import CONFIG, REFRESHER, TROUBLES
+from symcache_server.process import _serve, _Supervisor
 from tests.support.http import request
 from tests.support.servers import SHARED_UUID, Samples, Server, serve, uuid_of
 from tests.support.waiting import until
@@ -223,3 +232,41 @@ async def test_who_does_not_read_holds_up_a_stop_no_longer_than_downloads_may(sa
         await serving
         # Not as long again, which is what aiohttp gives a handler to end that has not ended.
         assert seconds <= loop.time() - start < 2 * seconds
+
+
+def test_what_is_not_ready_names_no_folder(tmp_path: Path) -> None:
+    class Request(dict[Any, Any]):
+        app: ClassVar = {
+            CONFIG: ServerConfig(str(tmp_path / "symbols"), tmp_path / "cache", tmp_path / "state"),
+            REFRESHER: SimpleNamespace(refreshed=0.0, error=f"{tmp_path}/symbols: no library here"),
+            TROUBLES: Troubles(),
+        }
+
+    answer = asyncio.run(ready(Request()))  # type: ignore[arg-type]
+    assert (answer.status, answer.text) == (503, "LIBRARY: no library here\n")
+
+
+def test_processes_that_do_not_come_up_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symcache_server.process._START_SECONDS", 0.0)
+    supervisor = _Supervisor(ServerConfig("library", tmp_path, tmp_path, port=0, processes=2))
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+    monkeypatch.setattr(supervisor, "_start", lambda number: pipes[number][0])
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        with pytest.raises(EnvironmentFailure, match="did not take connections within 0 seconds"):
+            supervisor.run(lambda _: None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_what_others_put_where_metrics_lie_is_no_hindrance(tmp_path: Path) -> None:
+    left = tmp_path / "symcache-metrics-left"
+    for folder in (left, tmp_path / "symcache-metrics-pipe"):
+        folder.mkdir()
+    (left / "lock").touch()
+    os.mkfifo(tmp_path / "symcache-metrics-pipe/lock")
+    sweep = threading.Thread(target=_sweep, args=(tmp_path,), daemon=True)
+    sweep.start()
+    sweep.join(10)
+    assert (sweep.is_alive(), left.exists()) == (False, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -129,3 +130,20 @@ def test_a_token_that_has_expired_is_none(samples: Samples, tmp_path: Path) -> N
 def test_messages_name_no_folder_of_the_server(config: ServerConfig, tmp_path: Path) -> None:
     told = config.without_paths(f"{tmp_path}/library/objects/ab: no such file; {tmp_path}/state/misses.db: is full")
     assert told == "LIBRARY/objects/ab: no such file; STATE/misses.db: is full"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1234: not in the library, says library.py", "1234: not in the library, says library.py"),
+        ("library/blobs/ab: is damaged", "LIBRARY/blobs/ab: is damaged"),
+        ("{here}/library/blobs/ab: is damaged", "LIBRARY/blobs/ab: is damaged"),
+        ("{tmp}/state2/library: is full", "{tmp}/state2/library: is full"),
+        ("{tmp}/state: is full", "STATE: is full"),
+    ],
+)
+def test_what_is_no_folder_of_the_server_stays_in_messages(tmp_path: Path, text: str, told: str) -> None:
+    config = ServerConfig("library", tmp_path / "cache", tmp_path / "state")
+    names = {"tmp": str(tmp_path), "here": str(Path.cwd())}
+    expected = told.format(**names).replace(tempfile.gettempdir(), "TMPDIR")
+    assert config.without_paths(text.format(**names)) == expected

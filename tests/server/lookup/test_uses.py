@@ -5,7 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from symcache.errors import StorageError
 from symcache.library import Library, read_uses
 from symcache.model import uuid_text
 from symcache.verify import RetentionPolicy, plan_pruning
@@ -48,3 +52,26 @@ def test_a_library_that_may_not_be_written_is_served_all_the_same(tmp_path: Path
     log.add(["22G120"])
     log.flush()
     assert written == ["tried"]  # and not every few seconds
+
+
+def test_what_could_not_be_noted_is_noted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[list[str]] = []
+    away, now = True, 0.0
+
+    def note(_: object, day: dt.date, builds: list[str]) -> None:
+        if away:
+            raise StorageError("the object store is away")
+        noted.append(sorted(builds))
+
+    monkeypatch.setattr("symcache_server.lookup.uses.note_uses", note)
+    log = UseLog(SimpleNamespace(store=None), clock=lambda: now)  # type: ignore[arg-type]
+    log.add(["22G120"])
+    log.flush()
+    away = False
+    log.add(["23A344"])
+    log.flush()
+    assert noted == []
+    now = 601.0
+    log.flush()
+    log.flush()
+    assert noted == [["22G120", "23A344", "~"]]

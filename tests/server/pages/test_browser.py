@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
@@ -32,7 +32,7 @@ PAGES = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("pages")
-    with serve(make_library(folder), folder / "server") as running:
+    with serve(make_library(folder), folder / "server", "--host-name", "symbols.example") as running:
         for _ in range(3):
             request(running.url, "/AppKit/mach-uuid-" + "cd" * 16 + "/AppKit")
         yield running
@@ -206,6 +206,15 @@ def test_a_dropped_file_is_named_too(context: BrowserContext, server: Server) ->
     page.get_by_role("heading", name="Ledger crashed").wait_for()
 
 
+def test_forms_are_taken_over_plain_http_from_another_machine(context: BrowserContext, server: Server) -> None:
+    """Where browsers send no Sec-Fetch-Site, only the Origin says whose form it is."""
+    page = context.new_page()
+    page.goto(f"http://symbols.example:{urlsplit(server.url).port}/report")
+    page.locator("#text").fill(crash_report(Path(str(server.first_line["library"]))))
+    page.get_by_role("button", name="Name it").last.click()
+    page.get_by_role("heading", name="Ledger crashed").wait_for()
+
+
 def test_a_report_is_a_document_too_and_kept_nowhere(server: Server) -> None:
     text = crash_report(Path(str(server.first_line["library"])))
     form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -216,6 +225,9 @@ def test_a_report_is_a_document_too_and_kept_nowhere(server: Server) -> None:
     assert document["crashed"]["frames"][0]["function"] == "round_up"
     assert "round_up" in document["text"]
     assert document["markdown"].startswith("**Ledger** 3.1 on macOS 14.5")
+    iphone = f"report={quote(text.replace('macOS 14.5 (23F79)', 'iPhone OS 17.5 (21F79)'))}".encode()
+    wanting = json.loads(request(server.url, "/report.json", method="POST", headers=form, body=iphone).body)["wanting"]
+    assert [m["why"] for m in wanting if (m["path"] or "").endswith("AppKit")] == ["harvest iOS 21F79"]
     page = request(server.url, "/report", method="POST", headers=form, body=body)
     assert (page.status, page.headers["cache-control"]) == (200, "no-store")
     for path in server.folder.rglob("*"):

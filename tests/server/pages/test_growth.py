@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from symcache.catalog import Growth
 from symcache_server.pages.documents import growth
+from symcache_server.pages.render import _day
 from symcache_server.pages.start import _drawing
 
 
@@ -21,6 +22,13 @@ def test_the_outline_rises_on_the_day_something_came() -> None:
         *((width / 2, height / 2), (width / 2, height / 4)),
         *((width, height / 4), (width, 0), (width, height)),
     ]
+
+
+def test_what_records_call_a_day_may_be_none() -> None:
+    days = [Growth("2026-01-01", 100, 0), Growth("2026-01-05", 50, 0), Growth("2026-13-45", 1, 0)]
+    assert [day["day"] for day in growth(days)] == ["2026-01-01", "2026-01-05"]
+    assert _drawing(growth(days))
+    assert [_day(time) for time in ("0001-01-01T00:00:00+14:00", "soon")] == ["0001-01-01T00:00:00+14:00", "soon"]
 
 
 def test_of_one_day_there_is_nothing_to_draw() -> None:

@@ -11,7 +11,9 @@ from urllib.parse import quote, urljoin
 from uuid import UUID
 
 from symcache.library import Library, ingest, stage_paths
-from symcache.model import uuid_text
+from symcache.model import Kind, uuid_text
+from symcache_server.pages.image import _document
+from tests.library.images import Image, harvest
 from tests.support.http import request
 from tests.support.servers import CACHES, SHARED_UUID, Samples, Server, serve, stage_variant
 
@@ -141,3 +143,13 @@ def test_misses_are_shown(server: Server) -> None:
     request(server.url, "/buildid/" + "ab" * 16 + "/debuginfo")
     page = _page(server, "/missing")
     assert "ABABABAB-ABAB-ABAB-ABAB-ABABABABABAB" in page.text
+
+
+def test_commands_to_paste_have_no_name_that_a_shell_obeys(tmp_path: Path) -> None:
+    names = {"libz.1.dylib": "libz.1.dylib", "a;reboot": "image", "$(reboot)": "image", "a|b": "image", "-rf": "image"}
+    images = {name: Image(f"/usr/lib/{name}", 5 + number) for number, name in enumerate(names)}
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "from", list(images.values())))
+        nothing = dict.fromkeys(Kind)
+        found = {name: _document(library, one.uuid, nothing)["file_name"] for name, one in images.items()}
+    assert found == names

@@ -219,6 +219,12 @@ def test_a_setting_that_does_not_stick_is_a_failure(guest: Guest) -> None:
     assert (step.outcome, step.text) == (FAILED, "mac: still sleeps after 5 min, though pmset was told")
 
 
+def test_a_mac_that_does_not_tell_is_not_said_to_stay_awake(guest: Guest) -> None:
+    guest.program("pmset", "echo Currently in use:")
+    step = guest.step("sleep")
+    assert (step.outcome, step.text) == (Outcome.WARN, "pmset does not tell whether it sleeps")
+
+
 def test_without_sudo_the_rest_is_still_done(guest: Guest) -> None:
     guest.program("sudo", "echo 'sudo: a password is required' >&2; exit 1")
     guest.program("id", "echo 501")

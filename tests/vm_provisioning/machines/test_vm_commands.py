@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import platformdirs
 import pytest
@@ -19,6 +20,8 @@ from typer.testing import CliRunner
 
 from symcache.cli import common
 from symcache.cli.app import application
+from symcache.errors import RemoteError
+from symcache.model import Release
 from symcache_provisioning.drivers import MachineState
 from symcache_provisioning.drivers import protocol as protocol_module
 from symcache_provisioning.drivers.programs import Child
@@ -27,6 +30,7 @@ from symcache_provisioning.drivers.tart import Tart
 from symcache_provisioning.machines import doctor as doctor_module
 from symcache_provisioning.machines import host_keys as machine_keys_module
 from symcache_provisioning.machines.life_cycle import Machine
+from symcache_provisioning.machines.orphans import find_orphans
 from symcache_provisioning.machines.runs import RunStore
 from tests.support.openssh import OpenSshServer
 from tests.support.systems import BUILD, make_endless_util, make_system
@@ -618,3 +622,32 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "symcache", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_a_record_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/torn.json").write_text("{")
+    assert store.runs() == []
+    _, problems = find_orphans(store, [])
+    assert [problem.partition(":")[0] for problem in problems] == [f"{tmp_path}/runs/torn.json"]
+
+
+def test_doctor_names_the_check_that_a_lost_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost:
+        notes: ClassVar[list[str]] = []
+
+        def identity(self) -> Release:
+            return Release(version="13.5.1", build="22G120")
+
+        def caches(self) -> list[object]:
+            return []
+
+        def __getattr__(self, name: str) -> object:
+            raise RemoteError(f"{name}: the connection is lost")
+
+    monkeypatch.setattr(doctor_module, "MachineSource", lambda *_: Lost())
+    machine = SimpleNamespace(definition=SimpleNamespace(name="mac"))
+    checks = list(doctor_module._system(machine, SimpleNamespace(sftp=None)))  # type: ignore[arg-type]
+    assert [c.name for c in checks if c.failed] == ["caches", "sleep"]
+    assert checks[-1].name == "space here"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,21 @@ def test_the_next_cache_is_copied_while_the_last_is_extracted(library: Library, 
         "copying Mach-O files outside the caches",
     ]
     assert not any("extracting" in t for t in steps.titles[:5])
+
+
+def test_a_file_that_goes_while_its_folder_is_read_hides_no_other(root: Path) -> None:
+    names = {f"lib{number}.dylib".encode() for number in range(4)}
+    for name in names:
+        Path(os.fsdecode(os.fsencode(root) + b"/usr/lib/" + name)).touch()
+    listing = DirectorySource(root).scan("/usr/lib")
+    first, _ = next(listing)
+    (root / "usr/lib" / os.fsdecode(gone := min(names - {first}))).unlink()
+    assert {first, *(name for name, _ in listing)} >= names - {gone}
+
+
+def test_an_architecture_may_be_spelled_as_caches_are_called(root: Path, library: Library, tmp_path: Path) -> None:
+    image = bytearray((root / "usr/bin/tool").read_bytes())
+    struct.pack_into("<2I", image, 4, 0x0100000C, 12)  # CPU_TYPE_ARM64 and the subtype of arm64e.x1
+    (root / "usr/bin/tool_x1").write_bytes(image)
+    harvest(DirectorySource(root), library, staging=tmp_path / "staging", archs=["arm64e_x1"])
+    assert {o.path for o in library.by_name("*tool*")} == {"/usr/bin/tool_x1"}

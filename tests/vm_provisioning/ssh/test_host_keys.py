@@ -13,6 +13,7 @@ import pytest
 
 from symcache.errors import HostKeyError, RemoteError, UsageError
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
+from symcache_provisioning.ssh.known_hosts import known_keys
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.vm_provisioning.conftest import QUICK
 
@@ -83,6 +84,14 @@ def test_a_revoked_key_is_refused_though_it_is_known(trust_new: bool, openssh: O
     with pytest.raises(HostKeyError, match="marks as revoked"):
         session(openssh, HostKeyTrust(trust_new=trust_new, known_hosts=(known,), store=store)).connect()
     assert not store.exists()
+
+
+def test_markers_may_end_with_a_tab(openssh: OpenSshServer, tmp_path: Path) -> None:
+    """As in OpenSSH's check_markers (hostfile.c)."""
+    _, kind, key = openssh.known_hosts_line().split()[:3]
+    (tmp_path / "known").write_text(f"@revoked\t*\t{kind}\t{key}\n@cert-authority\tmac\t{kind}\t{key}\n")
+    found = known_keys(tmp_path / "known", "mac")
+    assert [(k.revoked, k.authority) for k in found] == [(True, False), (False, True)]
 
 
 def test_hashed_names_are_understood(openssh: OpenSshServer, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Which builds of macOS are published, which of them a site wants, and where each can be had from."""
+"""Which builds of macOS are published, which of them a site wants, and which source has each."""

@@ -112,7 +112,7 @@ class PublishedBuilds:
 
     builds: dict[str, PublishedBuild] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """Entries that are none, one sentence each."""
+    """Invalid entries, one sentence each."""
 
 
 def read_appledb(location: str) -> PublishedBuilds:
@@ -141,7 +141,7 @@ def read_appledb(location: str) -> PublishedBuilds:
 
 
 def parse_appledb(data: bytes, name: str) -> PublishedBuilds:
-    """Return the builds of a document, whole or not at all; entries that are none are problems.
+    """Return the builds of a document; invalid entries are listed in `problems`.
 
     Raises EnvironmentFailure.
     """

@@ -1,4 +1,4 @@
-"""What is to be done about one build: nothing, or which sources may bring what the library lacks of it."""
+"""Decides what to do about a build: nothing, or which sources may bring what the library lacks of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FIRMWARE", "Assessment", "Candidate", "Holding", "MachineBuild", "as
 FIRMWARE = "firmware"
 """Name of the source that is a restore image; a machine of that name has no offer."""
 _FIRST_WAIT, _LONGEST_WAIT = 20 * 3600.0, 14 * 86400.0
-"""Seconds until what failed is tried again: by the next night, then twice as long each time."""
+"""Seconds until a failed source is tried again: the next night, then twice as long each time."""
 _INTEL_ONLY = {"x86_64h"}
 """Architectures that no Mac with Apple silicon and no restore image has, since 13."""
 

@@ -1,4 +1,4 @@
-"""Downloading a restore image, and believing it only when it is the one that was published."""
+"""Downloads restore images, and checks that they are the ones that were published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bringing builds into the library one after the other, beside other runners that do the same."""
+"""Harvests builds one after the other, while other runners may do the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from symcache_provisioning.builds.selection import usable_firmware
 __all__ = ["BuildReport", "HarvestOutcome", "SyncRunner"]
 
 _RENEWALS = 6
-"""Within the time that a lease lasts."""
+"""How often a lease is renewed within the time that it lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class SyncRunner:
             left = [c for c in assessment.candidates if c not in tried]
             if self._dry_run or not left:
                 break
-            # Since log and library were read, others may have begun or ended: the log tells who is too late.
+            # Another runner may have begun since the log was read: then there is no lease.
             lease = self._log.acquire(log, source=left[0].source, offer=left[0].offer, runner=self.name)
             if lease is not None:
                 tried.add(left[0])

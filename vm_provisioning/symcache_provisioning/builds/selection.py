@@ -1,4 +1,4 @@
-"""Which published builds a site wants, and whose links to firmware are followed."""
+"""Selects the published builds that a site wants, and the firmware that may be downloaded."""
 
 from __future__ import annotations
 

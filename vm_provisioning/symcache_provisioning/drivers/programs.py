@@ -28,7 +28,7 @@ _MAX_OUTPUT = 4 << 20
 _TERMINATE_SECONDS = 3
 """Between SIGTERM and SIGKILL."""
 _READ_AFTER_EXIT = 0.5
-"""Seconds for which pipes are still read after the program has ended: its children may hold them open."""
+"""Seconds that pipes are read after the program has ended, since its children may hold them open."""
 
 
 class ProgramError(EnvironmentFailure):

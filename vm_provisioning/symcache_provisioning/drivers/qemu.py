@@ -68,13 +68,12 @@ class QEMU(Driver[QEMUOptions]):
     programs = (_QEMU, QEMU_IMG)
 
     def _home(self, machine: str) -> Path:
-        if machine.startswith(RUN_PREFIX) and "/" not in machine:
+        if _is_clone(machine):
             return self.folder / machine
         return self.folder / f"image-{hashlib.sha256(machine.encode()).hexdigest()[:16]}"
 
     def _disk(self, machine: str) -> Path:
-        own = machine.startswith(RUN_PREFIX) and "/" not in machine
-        return self._home(machine) / _DISK if own else Path(machine).expanduser().absolute()
+        return self._home(machine) / _DISK if _is_clone(machine) else Path(machine).expanduser().absolute()
 
     def list(self) -> Sequence[ListedMachine]:
         """See Driver."""
@@ -83,9 +82,7 @@ class QEMU(Driver[QEMUOptions]):
 
     def state(self, machine: str) -> MachineState:
         """See Driver."""
-        if not self._disk(machine).exists() and not (
-            self._disk(machine).name == _DISK and self._home(machine).exists()
-        ):
+        if not (self._home(machine) if _is_clone(machine) else self._disk(machine)).exists():
             return MachineState.MISSING
         try:
             with Qmp(self._home(machine) / _SOCKET) as monitor:
@@ -117,9 +114,9 @@ class QEMU(Driver[QEMUOptions]):
         home = self._home(machine)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         (home / _SOCKET).unlink(missing_ok=True)
-        own = machine.startswith(RUN_PREFIX)
         files = {"disk": self._disk(machine)} | {
-            key: home / f"copy-{key}" if own else file.expanduser() for key, file in self.options.copies.items()
+            key: home / f"copy-{key}" if _is_clone(machine) else file.expanduser()
+            for key, file in self.options.copies.items()
         }
         arguments = list(self.options.arguments)
         for key, file in files.items():
@@ -157,7 +154,7 @@ class QEMU(Driver[QEMUOptions]):
 
     def destroy(self, machine: str) -> None:
         """See Driver."""
-        if not machine.startswith(RUN_PREFIX):
+        if not _is_clone(machine):
             raise UsageError(f"{machine}: is an image, not a machine that symcache made")
         try:
             shutil.rmtree(self._home(machine))
@@ -165,3 +162,8 @@ class QEMU(Driver[QEMUOptions]):
             pass
         except OSError as error:
             raise StorageError(f"{self._home(machine)}: cannot be removed: {error.strerror}") from error
+
+
+def _is_clone(machine: str) -> bool:
+    """Return whether it is a machine that symcache made; an image is the path of a disk."""
+    return machine.startswith(RUN_PREFIX) and "/" not in machine

@@ -47,7 +47,7 @@ class Qmp:
         if len(os.fsencode(self._path)) <= _MAX_SOCKET_PATH:
             self._socket.connect(str(self._path))
             return
-        # The user's folder for state may be deep. QEMU made the socket by its name alone, in its working folder.
+        # The path may be too long for a socket. QEMU made it by its name alone, in its working folder.
         with ScratchFolder("qmp", Path("/tmp")) as folder:  # noqa: S108 - private, and with a name of its own
             short = Path(folder) / "home"
             short.symlink_to(self._path.parent)

@@ -24,6 +24,7 @@ from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.session import RemoteOutput
 
 __all__ = [
+    "EXTRACTED_SIZE",
     "GuestTool",
     "ListedImage",
     "Listing",
@@ -35,8 +36,10 @@ __all__ = [
     "temporary_folder",
 ]
 
+EXTRACTED_SIZE = 2
+"""Space that an extracted cache needs, in sizes of the raw one."""
 _REMOVE_SECONDS = 60
-"""Signals are deferred for so long."""
+"""Limit for removing a folder there; signals are deferred meanwhile."""
 _EXTRACT_SECONDS = 3600
 _ENDING_SECONDS = 0.5
 _OUTPUT = 64 << 20
@@ -134,7 +137,7 @@ def free_bytes(source: SshSource, folder: str) -> int | None:
 
 
 def check_image(file: Path, image: ListedImage, arch: str, tool: str) -> Slice:
-    """Return what lies in a file that `tool` extracted of a cache of `arch`. Raises SymcacheError if it is not that."""
+    """Return the image in a file that `tool` extracted from a cache of `arch`. Raises SymcacheError for another."""
     slices = identify(file)
     if len(slices) != 1:
         raise IntegrityError(f"{excerpt(image.path)}: {tool} made a file of {len(slices)} images")

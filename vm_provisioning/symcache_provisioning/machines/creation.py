@@ -16,7 +16,7 @@ __all__ = ["Created", "create_machine"]
 
 
 class Created(NamedTuple):
-    """What came of it: either `run`, which is up with the user let in, or what is `left` to do by hand, and why."""
+    """The result: either `run`, which is up and lets the user in, or what is `left` to do by hand, and why."""
 
     run: Run | None
     left: str

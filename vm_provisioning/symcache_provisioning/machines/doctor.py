@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import platformdirs
@@ -12,8 +12,9 @@ from symcache.errors import HostKeyError, SymcacheError
 from symcache.files import nearest_existing
 from symcache.model import Release
 from symcache.text import excerpt
+from symcache_provisioning.extractors.dsc_extractor_bundle import BUNDLE_PATH
 from symcache_provisioning.extractors.dyld_shared_cache_util import TOOL, CacheUtil
-from symcache_provisioning.extractors.guest_tool import free_bytes
+from symcache_provisioning.extractors.guest_tool import EXTRACTED_SIZE, free_bytes
 from symcache_provisioning.machines.checks import Check, Outcome
 from symcache_provisioning.machines.guest import HOST_KEY_MARKER, GuestPaths, sleeps_after
 from symcache_provisioning.machines.host_keys import PUBLIC_KEY_FILE
@@ -30,11 +31,8 @@ from symcache_provisioning.staging import RESERVE
 
 __all__ = ["check_machine"]
 
-_BUNDLE = "/usr/lib/dsc_extractor.bundle"
 _PMSET = GuestPaths().pmset
 _LONGEST_TEXT = 1000
-_EXTRACTED = 2
-"""Space that an extracted cache needs, in sizes of the raw one."""
 
 
 def _ok(name: str, text: str) -> Check:
@@ -160,19 +158,24 @@ def _system(machine: Machine, session: SshSession) -> Iterator[Check]:
     caches: list[RemoteCache] = []
     try:
         caches = source.caches()
+        lacking = list(lacking_caches(source, release, caches, host=source.host())) if release else []
     except SymcacheError as error:
         yield _failed("caches", error)
     else:
-        lacking = list(lacking_caches(source, release, caches, host=source.host())) if release else []
         yield _caches(source, caches, lacking)
-    largest = max((c.size for c in caches), default=0)
-    try:
-        yield _sleep(source, machine.definition.name)
-        yield _extractor(source, machine.definition.name)
-        yield _space_in_guest(source, _EXTRACTED * largest)
-    except SymcacheError as error:
-        yield _failed("extractor", error)
-    yield _space_on_this_host(sum(c.size for c in caches) + _EXTRACTED * largest)
+    largest, name = max((c.size for c in caches), default=0), machine.definition.name
+    checks: dict[str, Callable[[], Check]] = {
+        "sleep": lambda: _sleep(source, name),
+        "extractor": lambda: _extractor(source, name),
+        "space there": lambda: _space_in_guest(source, EXTRACTED_SIZE * largest),
+    }
+    for title, check in checks.items():
+        try:
+            yield check()
+        except SymcacheError as error:
+            yield _failed(title, error)
+            break  # the others would most likely wait for the same connection
+    yield _space_on_this_host(sum(c.size for c in caches) + EXTRACTED_SIZE * largest)
 
 
 def _caches(source: MachineSource, caches: list[RemoteCache], lacking: list[str]) -> Check:
@@ -202,8 +205,8 @@ def _extractor(source: MachineSource, name: str) -> Check:
     tool = CacheUtil.find(source)
     if tool is not None:
         return _ok("extractor", f"{tool.path} is there")
-    bundle = source.lstat(_BUNDLE)
-    also = f"; {_BUNDLE} is there" if bundle else ""
+    bundle = source.lstat(BUNDLE_PATH)
+    also = f"; {BUNDLE_PATH} is there" if bundle else ""
     return Check(
         "extractor",
         Outcome.WARN,

@@ -160,7 +160,7 @@ class Machine:
                     return endpoint
                 unroutable = time.monotonic()
             except LocalNetworkError:
-                # For a moment this may be true: an address may be that of an earlier run, before the guest is there.
+                # It may pass: until the guest is there, the address may be that of an earlier run.
                 if time.monotonic() - unroutable > _UNROUTABLE_SECONDS:
                     raise
             self.driver.check_child(run.vm, run.child)

@@ -165,6 +165,8 @@ class Provisioner:
 
     def _sleep(self) -> Check:
         minutes = self._sleeps_after()
+        if minutes is None:
+            return Check("sleep", Outcome.WARN, "pmset does not tell whether it sleeps", "run pmset -g there")
         if minutes == 0:
             return Check("sleep", Outcome.OK, "never sleeps")
         self._change(f"keep it from sleeping (now after {minutes} min)")
@@ -173,8 +175,8 @@ class Provisioner:
             raise RemoteError(f"{self.definition.name}: still sleeps after {minutes} min, though pmset was told")
         return Check("sleep", Outcome.DONE, "never sleeps from now on")
 
-    def _sleeps_after(self) -> int:
-        return sleeps_after(self._guest.run_checked(self.paths.pmset, "-g")) or 0
+    def _sleeps_after(self) -> int | None:
+        return sleeps_after(self._guest.run_checked(self.paths.pmset, "-g"))
 
     def _extractor(self) -> Check:
         installed = self._guest.sha256(self.paths.util)

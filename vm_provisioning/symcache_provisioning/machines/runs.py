@@ -47,7 +47,7 @@ class Run(BaseModel):
     cloned: bool
     """The VM was made by symcache, and is destroyed at the end."""
     temporary: bool = False
-    """It is for one harvest, and is taken down by the process that started it."""
+    """It was started for one harvest, and the same process takes it down."""
     phase: Phase = Phase.CLONING
     owner: int = 0
     owner_started: str = ""
@@ -85,6 +85,7 @@ class RunStore:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or platformdirs.user_state_path("symcache") / "machines"
         self.problems: list[str] = []
+        """Records that could not be read when `runs` was last called, one sentence each."""
 
     @property
     def driver_folder(self) -> Path:
@@ -121,8 +122,9 @@ class RunStore:
         return self._path(run.name).exists()
 
     def runs(self) -> list[Run]:
-        """Return all runs, oldest first. Unreadable records are added to `problems`."""
-        runs = []
+        """Return all runs, oldest first. `problems` names the records that cannot be read."""
+        runs: list[Run] = []
+        self.problems = []
         for path in sorted((self.folder / "runs").glob("*.json")):
             try:
                 run = Run.model_validate_json(path.read_bytes())

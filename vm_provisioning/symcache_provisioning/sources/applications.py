@@ -1,4 +1,4 @@
-"""Which of the programs in `/Applications` came with macOS, until 12: it has the user's own, too.
+"""Finds the programs in `/Applications` that came with macOS; until 12, they lie there beside the user's own.
 
 What its code signature says decides: code of the system is that of a platform, and neither what others made nor what
 Apple delivers apart, such as Xcode, is. (`platform` in CS_CodeDirectory, <kern/cs_blobs.h>; `codesign -dvv` prints it.)

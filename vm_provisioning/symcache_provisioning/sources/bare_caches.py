@@ -19,7 +19,7 @@ _DEVELOPMENT = ".development"
 _DRIVERKIT = 10
 _DEPTH = 3
 _MOST_FOLDERS = 2000
-"""Below one that was named, that are looked into."""
+"""Folders below the named one that are searched."""
 
 
 class BareCaches(PartSource):

@@ -1,4 +1,4 @@
-"""What a restore image (.ipsw) consists of: `BuildManifest.plist` in it says which disk image is what, and for whom.
+"""Reads what a restore image (.ipsw) consists of: its `BuildManifest.plist` says what each disk image is, and for whom.
 
 `BuildIdentities` has an entry for each board and way to install: `Ap,ProductType` (product), `Info.DeviceClass`
 (board), `Info.Variant`, and `Manifest`, whose components have the file's name as `Info.Path`. Images that only recovery
@@ -167,7 +167,7 @@ def _manifest_data(path: Path, archive: zipfile.ZipFile) -> bytes:
 
 
 class _Reader:
-    """Makes sense of a manifest."""
+    """Reads and checks a manifest."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
         self._path, self._manifest, self._sizes = path, manifest, sizes

@@ -48,7 +48,7 @@ def simulator_runtimes(path: Path) -> list[Path]:
     found = [*_named(path, _RUNTIME), *_named(path / _RUNTIMES, _RUNTIME)]
     for volume in volumes:
         inside = _named(volume / _RUNTIMES, _RUNTIME)
-        # What else is closed, in a folder of anything, is nobody's business here.
+        # Other folders that cannot be read do not matter here.
         found += [p for p in inside if p.name.endswith(_RUNTIME) or _VOLUME.fullmatch(volume.name)]
     return sorted(found)
 

@@ -155,7 +155,7 @@ def _finished(folder: Path, arch: str) -> bool:
     names = {
         file.name for f in (folder, symbols, *(symbols / p for p in _CACHES)) if f.is_dir() for file in f.iterdir()
     }
-    # Where both lie in one folder, 26 marks its `Symbols` by the one, and 27 what is of an architecture by the other.
+    # In a folder that both used, Xcode 26 marks its `Symbols` with the one, and 27 an architecture with the other.
     if arch:
         marks = {_PROCESSED + arch} if _is_folder(folder.parent / _SYMBOLS) else {_PROCESSED + arch, _FINALIZED}
         names |= {f.name for f in folder.parent.iterdir() if f.name in marks}

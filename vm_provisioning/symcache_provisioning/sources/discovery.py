@@ -1,4 +1,4 @@
-"""Finding the cryptexes and shared caches of a system, by rule.
+"""Finds the cryptexes and shared caches of a system, by rules.
 
 A cryptex is whatever lies in the folders that macOS grafts them to, and a shared cache is a file that begins as one and
 lies where a system keeps them. Which files belong to a cache is in its header, and what it is known by is its UUID.
@@ -40,7 +40,7 @@ __all__ = ["CACHE_MAGIC", "Cryptex", "Discovery"]
 _T = TypeVar("_T")
 
 CACHE_MAGIC = b"dyld_v1"
-"""What every file of a shared cache begins with; translations, maps and atlases do not."""
+"""The first bytes of every file of a shared cache, but not of translations, maps and atlases."""
 _MAX_MAINS = 64
 """Caches in one folder."""
 _MAX_PLACES = 256
@@ -60,11 +60,11 @@ class Cryptex:
     path: str
     """Where it really lies."""
     pending: bool
-    """It lies among those that are prepared: often the same once more, else of another build."""
+    """It lies in `Incoming`: often a copy of one that is in use, else one of another build."""
 
 
 class Discovery:
-    """What a system consists of. Everything is looked up once; what cannot be read becomes a problem of the tree."""
+    """Finds what a system consists of, once. What cannot be read becomes a problem of the tree."""
 
     cryptex_folders: tuple[str, ...] = CRYPTEX_FOLDERS
 
@@ -99,7 +99,7 @@ class Discovery:
         return list(found.values())
 
     def _some(self, things: list[_T], what: str, where: str = "this system") -> list[_T]:
-        """Return as many as any system might have; more than these are a problem."""
+        """Return at most `_MAX_PLACES` of these; more are a problem."""
         if len(things) > _MAX_PLACES:
             self._tree.problems.add(
                 f"{excerpt(where)}: has {len(things)} {what}: only {_MAX_PLACES} were looked at", CLEAR_THERE

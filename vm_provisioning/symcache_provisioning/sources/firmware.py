@@ -155,7 +155,7 @@ class IpswSource(OverlaidSource):
             self._require_room(folder)
             parts, absent = {}, []
             for number, image in enumerate(self._firmware.images):
-                # No name is a part of another: to find what to detach, the program looks for one in the other.
+                # No name may be a part of another: the program finds what to detach by comparing substrings.
                 target = folder / f"{image.volume}-{number:02}"
                 with defer_interrupts():
                     mount = IpswMount(self._program, self._image, image, target, unpacked)

@@ -68,7 +68,10 @@ class DirectorySource(Source):
         try:
             with os.scandir(os.fsencode(self._at(path))) as entries:
                 for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # gone since it was listed; the others are still there
                     yield entry.name, Attributes(status.st_mode, status.st_size, int(status.st_mtime))
         except OSError as error:
             raise _read_error(path, error) from error

@@ -43,7 +43,7 @@ _MAX_OUTPUT = 1 << 20
 
 
 class IpswMount:
-    """One `ipsw mount` that runs as long as its volume is needed."""
+    """A running `ipsw mount`, which keeps one volume mounted."""
 
     def __init__(self, program: str, archive: Path, image: DiskImage, target: Path, unpacked: Path) -> None:
         selected = ["--device", image.device] if image.device else []

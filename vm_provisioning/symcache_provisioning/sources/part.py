@@ -1,4 +1,4 @@
-"""Folders that hold a part of a release, and say by their names which one: copies that Apple's tools make."""
+"""Folders with a part of a release, which their names tell: copies that Apple's tools make."""
 
 from __future__ import annotations
 

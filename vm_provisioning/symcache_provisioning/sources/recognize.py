@@ -1,4 +1,4 @@
-"""Which kind of source a file or folder is, by how it is laid out."""
+"""Recognizes what kind of source a file or folder is, by its layout."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def xml_property_list(data: bytes, where: str) -> dict[str, Any]:
     try:
         plist = plistlib.loads(data, fmt=plistlib.FMT_XML)
     except (ExpatError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        # What plistlib raises on malformed dates, numbers and nesting is not one family.
+        # plistlib raises all of these for malformed dates, numbers and nesting.
         raise FormatError(f"{where}: not a property list: {excerpt(str(error))}") from error
     if not isinstance(plist, dict):
         raise FormatError(f"{where}: holds a {type(plist).__name__} where a dictionary was expected")

@@ -1,4 +1,4 @@
-"""What every harvest of a release must have: its caches, its cryptexes, and folders that nobody has closed."""
+"""Checks what every harvest of a release must have: its caches, its cryptexes, and folders that can be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from symcache_provisioning.sources.source import Source
 __all__ = ["closed_folders", "lacking_caches"]
 
 _BUNDLE = re.compile(r"\.(app|appex|bundle|framework|kext|plugin|xpc)(/|\Z)")
-"""What everybody runs or loads code of is closed on no Mac."""
+"""Bundles of code: everybody runs or loads them, so no Mac has them closed."""
 
 
 def lacking_caches(
@@ -54,7 +54,7 @@ def lacking_caches(
 
     problems = Problems()
     lost = lost_cryptexes(release, source.discovery.dangling)
-    # Where some of the system's are, or there are no cryptexes yet, what is lacking has been lost from among them.
+    # If there are others of the system, or no cryptexes yet, the lacking ones were lost from among them.
     some = any(family_of_path(c.path) == SYSTEM for c in caches)
     lacking = lacks(caches)
     advice = source.cache_advice if lost or (has_cryptexes(release) and not some) else ANOTHER_MAC

@@ -1,4 +1,4 @@
-"""Logging in: what is tried, in which order, and what is said when the host accepts none of it.
+"""Logs in: what is tried, in which order, and the error when the host accepts none of it.
 
 Servers count what they refuse (`MaxAuthTries` of sshd_config(5), 6 unless it says otherwise), then end the connection.
 So the host is asked first which methods it takes, which costs no try; what was named comes before what is found in the

@@ -63,9 +63,10 @@ def _lines(file: Path) -> Iterator[tuple[str, Sequence[str], Any]]:
         raise StorageError(f"{file}: cannot be read: {error.strerror}", hint="check who owns it") from error
     for text in lines:
         line = text.strip()
-        marker, _, rest = line.partition(" ") if line.startswith("@") else ("", "", line)
-        if not rest or rest.startswith("#") or marker not in {"", _AUTHORITY, _REVOKED}:
+        fields = line.split(maxsplit=1) if line.startswith("@") else ["", line]
+        if len(fields) < 2 or fields[0] not in {"", _AUTHORITY, _REVOKED} or fields[1][:1] in {"", "#"}:
             continue
+        marker, rest = fields
         try:
             entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join(rest.split()))
         except (

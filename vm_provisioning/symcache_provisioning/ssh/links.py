@@ -21,7 +21,7 @@ __all__ = ["Link", "open_link"]
 
 _ENDING_SECONDS = 5.0
 _WINDOW = 16 << 20
-"""Bytes that may be under way out of a host on the way, as the connection inside has a window of its own."""
+"""Bytes in flight through a host on the way; the connection inside has a window of its own."""
 
 
 class Link:

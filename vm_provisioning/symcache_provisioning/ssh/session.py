@@ -30,7 +30,7 @@ from symcache_provisioning.ssh.sftp import Sftp
 __all__ = ["RemoteOutput", "SshSession"]
 
 _MOST_CONNECTIONS = 4
-"""To one host, where it grants one channel to each: for SFTP, for two programs, and for an upload."""
+"""To one host, if it grants only one channel to each: for SFTP, for two programs, and for an upload."""
 _ENDING_SECONDS = 10.0
 """Longest wait for a watched program that was told to end."""
 
@@ -203,7 +203,7 @@ class SshSession:
 
     @contextmanager
     def running(self, argv: Sequence[str]) -> Iterator[None]:
-        """Have a program run there meanwhile, and again after a reconnect. It is no error if it does not, or ends."""
+        """Run a program there during the block, and again after a reconnect. It is no error if it fails or ends."""
         self._background = argv
         self._start_background()
         try:

@@ -25,11 +25,10 @@ SMALL_FILE_SIZE = 4 << 20
 """Up to this, a file is started over after a loss, in bytes."""
 _WRITERS = 4
 _UNWRITTEN = 16 << 20
-"""Most bytes that are received and not yet written, besides those of one file."""
-_STALL_SECONDS = 60
+"""Most bytes that are received but not yet written, in addition to those of one file."""
+_STALL_SECONDS, _STALL_BYTES = 60, 64 << 10
+"""A transfer of fewer bytes in so many seconds has stalled."""
 _HINT = "harvest again when nothing writes to it"
-_STALL_BYTES = 64 << 10
-"""A transfer of less than this in that time has stalled."""
 
 
 def copy_file(
