@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +20,8 @@ from symcache.macho import parse_uuid
 from symcache.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from symcache.library import FsckReport, Library
 
 __all__ = ["register"]
@@ -57,7 +58,7 @@ def fsck(
     json: JsonOption = False,
 ) -> None:
     """Check that everything is there and is what it was: exit 0 if so, 1 if anything is found wrong."""
-    from symcache.library import Subset
+    from symcache.library import Library, Subset
     from symcache.library import fsck as fsck_library
 
     with errors_to_exit():
@@ -66,7 +67,9 @@ def fsck(
         if read_data and read_data_subset:
             raise UsageError("--read-data and --read-data-subset exclude each other", hint="give one of them")
         read = Subset.parse(read_data_subset) if read_data_subset else Subset() if read_data else None
-        with open_library(library) as opened, count_progress() as bar:
+        urls = [s for s in sources or [] if s.startswith(("http://", "https://"))]
+        with open_library(library) as opened, ExitStack() as stack, count_progress() as bar:
+            others = [stack.enter_context(Library.open(s)) for s in sources or [] if s not in urls]
             task = bar.add_task("reading" if read else "checking", total=None)
             report = fsck_library(
                 opened,
@@ -76,31 +79,26 @@ def fsck(
             )
             if repair and report.findings:
                 task = bar.add_task("repairing", total=len(report.findings))
-                _repair(opened, report, sources or [], lambda done, _: bar.update(task, completed=done))
+                _repair(opened, report, others, urls, lambda done, _: bar.update(task, completed=done))
         if json:
             emit_json({"library": library_location(library), **report.to_json()})
         else:
-            _show_report(report)
+            _show_report(report, contents_read=read is not None)
         if not report.clean:
             raise typer.Exit(1)
 
 
-def _repair(library: Library, report: FsckReport, sources: list[str], progress: Callable[[int, int], None]) -> None:
+def _repair(
+    library: Library, report: FsckReport, others: list[Library], urls: list[str], progress: Callable[[int, int], None]
+) -> None:
     from symcache.client import fetch_from
-    from symcache.library import Library
     from symcache.library import repair as repair_library
 
-    urls = [s for s in sources if s.startswith(("http://", "https://"))]
-    others = [Library.open(s) for s in sources if s not in urls]
-    try:
-        fetch = [fetch_from(urls)] if urls else []
-        repair_library(library, report, others=others, fetch=fetch, progress=progress)
-    finally:
-        for other in others:
-            other.close()
+    fetch = [fetch_from(urls)] if urls else []
+    repair_library(library, report, others=others, fetch=fetch, progress=progress)
 
 
-def _show_report(report: FsckReport) -> None:
+def _show_report(report: FsckReport, *, contents_read: bool) -> None:
     for finding in report.findings:
         mark = f"[green]repaired[/] ({plain(finding.repaired)})" if finding.repaired else "[red]found[/]"
         out.print(f"{mark} {finding.code}  {plain(finding.message)}")
@@ -109,7 +107,7 @@ def _show_report(report: FsckReport) -> None:
     read = f", {decimal(report.bytes_read)} read" if report.bytes_read else ""
     out.print(
         f"{verdict}: {counted(report.records, 'record')}, {counted(report.blobs, 'blob')}{read},"
-        f" {counted(report.unnamed, 'blob')} unnamed"
+        f" {counted(report.unnamed, 'blob')} unnamed{'' if contents_read else '; contents not read (--read-data)'}"
     )
 
 

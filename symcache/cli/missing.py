@@ -8,12 +8,14 @@ import platformdirs
 import typer
 
 import symcache.verify as completeness  # most of it is imported by those who need it
-from symcache.cli.common import Table, emit_json, errors_to_exit, out, plain
+from symcache.cli.common import Table, console, emit_json, errors_to_exit, out, plain
 from symcache.cli.options import JsonOption, LibraryOption
 from symcache.cli.settings import open_library, server_urls
 from symcache.kinds import uuid_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from symcache.verify import MissedRequest
 
 __all__ = ["register"]
@@ -55,6 +57,10 @@ def missing(
             return
         if not wanted:
             out.print("nothing is missing")
+            if not urls and not _own_log().exists():
+                console.print(
+                    "[dim]next:[/] no server of this user has noted anything; of another, `--server URL` tells"
+                )
             return
         table = Table("times", "UUID", "kind", "name", "where it may be")
         for w in wanted:
@@ -68,11 +74,15 @@ def missing(
         out.print(table)
 
 
+def _own_log() -> Path:
+    return platformdirs.user_state_path("symcache") / "misses.db"
+
+
 def _own_misses() -> list[MissedRequest]:
     """Return what the servers of this user and machine noted."""
     from symcache_server.lookup.misses import MissLog
 
-    path = platformdirs.user_state_path("symcache") / "misses.db"
+    path = _own_log()
     if not path.exists():
         return []
     log = MissLog(path)

@@ -125,7 +125,8 @@ def _system_context(file: str | None) -> ssl.SSLContext:
 def untrusted(server: str, error: ssl.SSLCertVerificationError) -> UnreachableError:
     """Return the error for a server whose certificate does not hold."""
     return UnreachableError(
-        f"{server}: its certificate is not accepted: {error.verify_message or error}",
-        hint="add the authority that signed it to the system's trust store, or name it with SSL_CERT_FILE;"
-        " is it the one of your company's proxy?",
+        # What many failures are summed up by keeps this sentence, not the hint.
+        f"{server}: its certificate is not accepted: {error.verify_message or error}; the authority that signed it"
+        " belongs into the system's trust store, or into the file that SSL_CERT_FILE names",
+        hint="is the authority that of your company's proxy? add it, or name it with SSL_CERT_FILE",
     )

@@ -138,7 +138,9 @@ def export_raw_caches(
     total = sum(f.size for f in plain)
     with placing(target, list(files), total) as partial:
         if write_files(library, partial, plain, result, progress, total):
-            raise IntegrityError(f"{result.problems[0]}: nothing was written", hint="symcache fsck --repair")
+            raise IntegrityError(
+                f"{result.problems[0]}: nothing was written", hint="symcache fsck --read-data --repair"
+            )
     result.folders = sorted({(target / r).parent for r in files})
     return result
 

@@ -47,11 +47,11 @@ class BlobReader:
                     digest.update(chunk)
                     yield chunk
             except IntegrityError as error:
-                raise IntegrityError(f"{name}: {error}", hint="run `symcache fsck --repair`") from error
+                raise IntegrityError(f"{name}: {error}", hint="run `symcache fsck --read-data --repair`") from error
         if (self._size is not None and total != self._size) or digest.hexdigest() != self._sha256:
             raise IntegrityError(
                 f"{name}: {total} bytes where {self._size or 'others'} were stored, or another hash",
-                hint="run `symcache fsck --repair`",
+                hint="run `symcache fsck --read-data --repair`",
             )
 
 

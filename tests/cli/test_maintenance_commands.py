@@ -94,6 +94,22 @@ def test_damage_is_mended_from_another_library(own_library: str, tmp_path: Path)
     assert answer_here("fsck")["clean"]
 
 
+def test_what_changed_inside_of_a_blob_is_not_called_clean_without_a_word(folder_library: str, tmp_path: Path) -> None:
+    (sha256,) = _ingest(folder_library, tmp_path / "1", Image("/usr/lib/a", 1))
+    other = tmp_path / "other"
+    _ingest(str(other), tmp_path / "1", Image("/usr/lib/a", 1))
+    blob = Path(folder_library, blob_key(sha256))
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    blob.chmod(0o644)
+    blob.write_bytes(content)
+    assert "contents not read (--read-data)" in run_here("fsck", "--repair", "--from", str(other)).stdout
+    ran = run_here("fsck", "--read-data", "--repair", "--from", str(other))
+    assert "repaired (copied from" in ran.stdout
+    assert "not read" not in ran.stdout
+    assert answer_here("fsck", "--read-data")["clean"]
+
+
 def test_damage_is_mended_from_a_server(folder_library: str, tmp_path: Path) -> None:
     (sha256,) = _ingest(
         folder_library, tmp_path / "1", Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
@@ -117,6 +133,7 @@ def test_damage_is_mended_from_a_server(folder_library: str, tmp_path: Path) -> 
         (["gc", "--grace", "soon"], 2, "not a time"),
         (["fsck", "--read-data-subset", "200%"], 2, "not a share"),
         (["fsck", "--from", "x"], 2, "--repair"),
+        (["fsck", "--repair", "--from", "x"], 1, "x: no library here"),
         (["add"], 2, "nothing to add"),
     ],
 )

@@ -81,6 +81,7 @@ def test_all_that_is_asked_goes_by_the_proxy_in_tls_and_an_own_authority_is_trus
         assert proxy.passed("GET ") == proxy.passed("POST ") == 0
         for error in _failure(server.url, tmp_path / "other", samples.uuid):
             assert "its certificate is not accepted" in str(error)
+            assert "SSL_CERT_FILE" in str(error)
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         for error in _failure(server.url, tmp_path / "other", samples.uuid):
             assert f"the proxy http://127.0.0.1:{proxy.port}: 407 " in str(error)

@@ -144,7 +144,9 @@ def test_diff(harvested_twice: Path) -> None:
 
 
 def test_missing_reads_the_log_of_this_users_servers(harvested: Path) -> None:
-    assert "nothing is missing" in run("missing", "--library", harvested).stdout
+    nobody_asked = run("missing", "--library", harvested)
+    assert "nothing is missing" in nobody_asked.stdout
+    assert "no server of this user has noted anything" in nobody_asked.output
     log = MissLog(Path(os.environ["XDG_STATE_HOME"]) / "symcache" / "misses.db")
     for _ in range(3):
         log.add(UUID(int=5), "executable")

@@ -56,5 +56,5 @@ class Repairs:
 def _lost(sha256: str) -> IntegrityError:
     return IntegrityError(
         f"blob {sha256} is damaged or gone, and neither its shared cache nor another server has it",
-        hint="run `symcache fsck --repair --from` a library or server that has it",
+        hint="run `symcache fsck --read-data --repair --from` a library or server that has it",
     )
