@@ -1,3 +1,3 @@
 """symcache: harvest, keep and serve the system binaries of macOS by UUID, and open crash dumps with them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
