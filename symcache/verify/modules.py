@@ -126,10 +126,10 @@ def _finding(uuid: UUID, sightings: Sequence[_Sighting], known: set[str]) -> Fin
     names = list(dict.fromkeys(s.report.name for s in sightings))
     where = ", ".join(names[:_SHOWN_DUMPS]) + (f" and {len(names) - _SHOWN_DUMPS} more" if len(names) > 3 else "")
     what = first.module.path or "a module"
-    if first.report.build and first.report.build not in known:
-        why, step = f"macOS {first.report.build} is not in the library", "harvest it"
-    elif first.module.path and not first.module.of_system:
+    if first.module.path and not first.module.of_system:
         why, step = "it is no part of macOS", "`symcache add` it"
+    elif first.report.build and first.report.build not in known:
+        why, step = f"macOS {first.report.build} is not in the library", "harvest it"
     elif first.report.build:
         why, step = f"the library has {first.report.build}, but not this image", "harvest that again"
     elif first.likely:
