@@ -229,7 +229,7 @@ def name_missing(
         _say("[dim]next:[/] mend what the warning names: that server may have them, and could not be asked")
     else:
         release = f"the macOS release they come from{f' ({plain(build)})' if build else ''}"
-        _say(f"[dim]next:[/] harvest {release}, or name a --server, or --symbols DIR")
+        _say(f"[dim]next:[/] harvest {release}, add your own binaries, or name a --server, or --symbols DIR")
 
 
 def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:
