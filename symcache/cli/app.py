@@ -127,16 +127,29 @@ def _run(app: typer.Typer, arguments: list[str] | None = None, name: str | None 
     except Exception as error:
         if not isinstance(error, _WRONG_USE):
             raise
-        code = _say_wrong_use(error)
+        code = _say_wrong_use(error, _command_path(command, words))
     sys.exit(code)
 
 
-def _say_wrong_use(error: Any) -> int:
+def _command_path(command: Any, words: list[str]) -> str:
+    """Return the command that `words` begin with, as the user would write it."""
+    path = ["symcache"]
+    for word in words:
+        if word.startswith("-"):
+            continue
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
+
+
+def _say_wrong_use(error: Any, meant: str) -> int:
     """Say what was wrong with the options, as all other errors are said; without any option, what there is."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
-        text = error.format_message()
-        shown = error.ctx.command_path if error.ctx else "symcache"
+        text = error.format_message().replace("Value error, ", "")  # which some versions of typer put in front
+        shown = error.ctx.command_path if error.ctx else meant
         complain(text[:1].lower() + text[1:].rstrip("."), f"`{shown} --help` says what it takes")
     return int(error.exit_code)

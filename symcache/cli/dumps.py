@@ -235,8 +235,11 @@ def name_missing(
     if warned:
         _say("[dim]next:[/] mend what the warning names: that server may have them, and could not be asked")
     else:
-        release = f"the macOS release they come from{f' ({plain(build)})' if build else ''}"
-        _say(f"[dim]next:[/] harvest {release}, or name a --server, or --symbols DIR")
+        which = f" ({plain(build)})" if build else ""
+        _say(
+            f"[dim]next:[/] harvest the macOS release they come from{which}, add your own binaries,"
+            " or name a --server, or --symbols DIR"
+        )
 
 
 def name_symbols_only(modules: Sequence[tuple[str, UUID | None]], dump: Path) -> None:

@@ -149,7 +149,7 @@ def _check_status(url: str, status: int, reason: str, wait: str | None) -> None:
         busy.seconds = retry_after(wait)
         raise busy
     if status != 200:
-        hint = "put a token into the URL: https://any:TOKEN@host" if status in {401, 403} else ""
+        hint = "put a token that may read into the URL: https://any:TOKEN@host" if status in {401, 403} else ""
         raise RemoteError(f"{url}: answers {status} {reason} to a look-up", hint=hint)
 
 

@@ -43,7 +43,7 @@ def refused(url: str, response: aiohttp.ClientResponse) -> RemoteError:
     """Return the error for 401 and 403. Its one sentence says what to do, since of many requests only that is shown."""
     return RemoteError(
         f"{url}: does not let us read: {response.status} {response.reason};"
-        " a token goes into the URL, as in https://any:TOKEN@host",
+        " a token that may read goes into the URL, as in https://any:TOKEN@host",
         hint="ask for a token where the server runs: `symcache token create NAME`",
     )
 

@@ -136,11 +136,6 @@ def open_in_lldb(
     `resolver`, and the others when something at the prompt asks for them; `problems` is where the resolver says which
     servers it cannot use. Raises DumpError, DebuggerError, OSError.
     """
-    if is_report(path):
-        raise DumpError(
-            f"{path}: is a crash report, without memory that a debugger could open",
-            hint="`symcache analyze` names its frames",
-        )
     with ScratchFolder("dump") as folder, ScratchFolder("modules", memory_folder()) as places:
         scratch = Path(folder)
         search = Search(resolver, cache, build, source_map, here, fetching, Path(places))

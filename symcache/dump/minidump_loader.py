@@ -22,6 +22,8 @@ from symcache.dump.formats.registers import FLAVORS
 from symcache.dump.loader import LoadedDump, load, load_dump
 from symcache.dump.module_files import Search
 from symcache.dump.placeholders.backing import framed_modules
+from symcache.errors import DumpError
+from symcache.reports import is_report
 
 __all__ = ["load_dump_or_minidump", "minidump_header"]
 
@@ -32,6 +34,11 @@ _MAX_COPY = 1 << 30
 
 def load_dump_or_minidump(path: Path, scratch: Path, search: Search) -> LoadedDump:
     """Open what LLDB can walk the stacks of, whatever kind it is, and find its modules. As `load_dump` else."""
+    if is_report(path):
+        raise DumpError(
+            f"{path}: is a crash report, without memory that a debugger could open",
+            hint="`symcache analyze` names its frames",
+        )
     return (_load_minidump if is_minidump(path) else load_dump)(path, scratch, search)
 
 

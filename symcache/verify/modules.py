@@ -127,10 +127,10 @@ def _finding(uuid: UUID, sightings: Sequence[_Sighting], known: set[str]) -> Fin
     rest = len(names) - _SHOWN_DUMPS
     where = ", ".join(names[:_SHOWN_DUMPS]) + (f" and {rest} more" if rest > 0 else "")
     what = first.module.path or "a module"
-    if first.report.build and first.report.build not in known:
-        why, step = f"macOS {first.report.build} is not in the library", "harvest it"
-    elif first.module.path and not first.module.of_system:
+    if first.module.path and not first.module.of_system:
         why, step = "it is no part of macOS", "`symcache add` it"
+    elif first.report.build and first.report.build not in known:
+        why, step = f"macOS {first.report.build} is not in the library", "harvest it"
     elif first.report.build:
         why, step = f"the library has {first.report.build}, but not this image", "harvest that again"
     elif first.likely:

@@ -123,7 +123,7 @@ def test_help_and_completion_load_nothing_that_only_running_needs() -> None:
         (["lokup"], "no such command 'lokup'. Did you mean 'lookup'"),
         (["lookup", "--foo"], "no such option: --foo"),
         (["lookup"], "missing argument 'UUID|NAME'"),
-        (["verify", "--level", "x"], "'x' is not one of 'catalog', 'blobs', 'bytes'"),
+        (["verify", "--level", "x"], "invalid value for '--level': 'x' is not one of 'catalog', 'blobs', 'bytes'"),
         (["token", "create", "ci", "--scope", "all"], "'all': is no scope"),
         (["symbolicate", "0x104324a30"], "addresses of which image?"),
         (["get", "libz.dylib"], "'libz.dylib': not a UUID"),
@@ -141,6 +141,15 @@ def test_wrong_use_is_said_as_any_other_error(
     assert ended.value.code == 2
     assert error.startswith("error: ") and said in error
     assert hint.startswith("next: ")
+
+
+def test_the_help_of_the_command_is_named_where_an_option_lacks_its_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["symcache", "--debug", "token", "create", "ci", "--scope"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "`symcache token create --help`" in capsys.readouterr().err
 
 
 def test_json_is_offered_wherever_something_is_listed() -> None:

@@ -1,8 +1,9 @@
-"""What docs/library-api.md shows works as it stands."""
+"""What docs/library-api.md and docs/lldb.md show of Python works as it stands."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,11 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert (tmp_path / "libsystem_c.dylib").read_bytes()[:4] == b"\xcf\xfa\xed\xfe"
 
 
-def test_they_take_public_names_alone() -> None:
-    imports = [n for n in ast.walk(ast.parse("\n".join(BLOCKS))) if isinstance(n, ast.ImportFrom)]
-    ours = {n.module for n in imports if (n.module or "").startswith("symcache")}
+@pytest.mark.parametrize("page", ["library-api.md", "lldb.md"])
+def test_they_take_public_names_alone(page: str) -> None:
+    imports = [n for n in ast.walk(ast.parse("\n".join(blocks(page, "python")))) if isinstance(n, ast.ImportFrom)]
+    ours = [n for n in imports if (n.module or "").startswith("symcache")]
     assert ours
-    assert ours <= set(PUBLIC)
+    assert {n.module for n in ours} <= set(PUBLIC)
+    for taken in ours:
+        assert {name.name for name in taken.names} <= set(importlib.import_module(taken.module or "").__all__)

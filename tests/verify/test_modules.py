@@ -214,6 +214,8 @@ def test_a_dump_of_a_release_that_is_not_here_says_which(harvested: Path) -> Non
     with Library.open(harvested) as library:
         report = ask(library, parse_report(ips("22G90", [image(STRANGER, PLAIN)]), "a.ips"))
         assert "22G90 is not in the library: harvest it" in report.findings[0].message
+        report = ask(library, parse_report(ips("22G90", [image(STRANGER, APP)]), "a.ips"))
+        assert "it is no part of macOS: `symcache add` it" in report.findings[0].message
         report = ask(library, parse_report(ips(BUILD, [image(STRANGER, PLAIN)]), "a.ips"))
         assert f"has {BUILD}, but not this image" in report.findings[0].message
 

@@ -95,7 +95,6 @@ async def page(request: web.Request, template: str, document: Mapping[str, Any],
     context = {
         "has_json": request.method == hdrs.METH_GET and status < 400,
         **document,
-        "base": f"{request.scheme}://{request.host}",
         "server": f"{request.scheme}://{'' if request.app[CONFIG].open_reads else 'me:TOKEN@'}{request.host}",
         "json_link": f"{quote(path)}.json" + (f"?{query}" if (query := request.rel_url.raw_query_string) else ""),
     }

@@ -26,6 +26,7 @@ _LOOKUPS = (
 )
 """Commands that look into modules, and do nothing else."""
 _MARK = "  (not fetched)"
+_HELP = "Fetch modules: all that are not fetched, or with names or UUIDs those."
 _current: list[Modules] = []
 """Of the dump that is open, for `load`, which LLDB calls by its name."""
 
@@ -44,8 +45,8 @@ class Commands:
             *(self._put_in_front(command, self._look_up) for command in _LOOKUPS),
         ]
         run(lldb, debugger, "script import " + __name__)
-        run(lldb, debugger, "command container add symcache")
-        run(lldb, debugger, "command script add -o -f " + __name__ + ".load symcache load")
+        run(lldb, debugger, "command container add -h 'Modules that are not fetched yet.' symcache")
+        run(lldb, debugger, f"command script add -o -h '{_HELP}' -f {__name__}.load symcache load")
 
     def introduction(self) -> str:
         """Return what the user should know about modules that are not there."""

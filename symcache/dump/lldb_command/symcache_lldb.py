@@ -26,6 +26,7 @@ import lldb
 
 _USAGE = (
     "symcache load [DUMP | MODULE...] [--symbols DIR] [--server URL] [--library PATH] [--build BUILD] [--cache UUID]"
+    " [--source-map FROM=TO] [--all-modules]"
 )
 _helpers: list[subprocess.Popen[str]] = []
 """Programs that hold files which LLDB uses: they remove them and end when LLDB has ended."""
@@ -70,7 +71,7 @@ def _load(debugger: Any, words: list[str]) -> str:
         said = errors.read().strip()
     if not line:
         helper.wait()
-        raise ValueError(said.partition("error: ")[2] or said or "the program symcache has ended without a word")
+        raise ValueError(said.partition("error: ")[2] or said or "nothing was loaded")  # a terminal has seen why
     _helpers.append(helper)
     response = json.loads(line)
     _dumps[response["plan"]["core"]] = response["dump"]

@@ -49,11 +49,15 @@ def test_what_is_wrong_is_said(home: Path, tmp_path: Path) -> None:
         if file.is_file():
             (moved / file.name).write_text(file.read_text().replace(sys.executable, "/gone/python"))
     commands = ["symcache", "symcache load 'half", "symcache load /nowhere/crash.zip"]
+    report = tmp_path / "x.ips"
+    report.write_text('{"bug_type": "309"}\n{"procName": "x", "threads": [], "usedImages": []}\n')
+    commands.append(f'symcache load "{report}"')
     commands += [f'command script import "{moved / "symcache_lldb.py"}"', "symcache load x"]
     text = lldbs.run(lldbs.WHEEL, home, commands)
     assert "use: symcache load [DUMP" in text
     assert "No closing quotation" in text
     assert "/nowhere/crash.zip: no such file or folder" in text
+    assert f"{report}: is a crash report, without memory" in text
     assert "/gone/python: No such file or directory" in text
     assert "run `symcache setup lldb` again" in text
 
