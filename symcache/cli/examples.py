@@ -65,7 +65,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "token list": ("symcache token list",),
     "token revoke": ("symcache token revoke ci",),
-    "fsck": ("symcache fsck --read-data-subset 1/30", "symcache fsck --repair --from s3://bucket/other"),
+    "fsck": ("symcache fsck --read-data-subset 1/30", "symcache fsck --read-data --repair --from s3://bucket/other"),
     "remove": ("symcache remove 22G120 --dry-run", "symcache remove --undo 22G120"),
     "prune": ("symcache prune --dry-run --all",),
     "gc": ("symcache gc --dry-run",),
