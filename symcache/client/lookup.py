@@ -148,7 +148,7 @@ def _check_status(url: str, status: int, reason: str, headers: Mapping[str, str]
         busy.seconds = retry_after(headers)
         raise busy
     if status != 200:
-        hint = "put a token into the URL: https://any:TOKEN@host" if status in {401, 403} else ""
+        hint = "put a token that it knows into the URL: https://any:TOKEN@host" if status in {401, 403} else ""
         raise RemoteError(f"{url}: answers {status} {reason} to a look-up", hint=hint)
 
 

@@ -182,7 +182,7 @@ def _check_status(url: str, response: aiohttp.ClientResponse) -> None:
         busy.seconds = retry_after(response.headers)
         raise busy
     if status in {401, 403}:
-        raise RemoteError(said, hint="put a token into the URL: https://any:TOKEN@host")
+        raise RemoteError(said, hint="put a token that it knows into the URL: https://any:TOKEN@host")
     if status != 200:
         raise RemoteError(said)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
