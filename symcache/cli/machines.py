@@ -132,7 +132,10 @@ def _orphan(orphan: OrphanedVM) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]], orphans: list[OrphanedVM], others: list[Run], inventory: Inventory) -> None:
     if not rows:
         where = plain(str(inventory.path)) if inventory.path else "no machines.toml was found"
-        out.print(f"no machines ({where}); docs/machines.md tells how to describe them")
+        if inventory.machines:
+            out.print(f"no machine has that tag ({where})")
+        else:
+            out.print(f"no machines ({where}); docs/machines.md tells how to describe them")
     else:
         table = Table("machine", "driver", "image or host", "expected", "state")
         for row in rows:

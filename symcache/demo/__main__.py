@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m symcache.demo FOLDER")
     if Path(sys.argv[1]).exists():
         sys.exit(f"{sys.argv[1]}: is there already; name a folder that is not")

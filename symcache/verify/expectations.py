@@ -160,7 +160,7 @@ class Expectations:
         """Read a site's table. `archs` replaces what is expected of the system family. Raises UsageError."""
         if site is None:
             return cls(archs=archs)
-        form = "docs/verify.md shows the form of the table"
+        form = "docs/verify.md shows the form of the table, docs/sources.md that of [sync] and [retention]"
         table = load_table(_Table, site, "--releases", form)
         _check_wanted(table, str(site))
         return cls(table, archs)

@@ -36,4 +36,6 @@ def parse_table(table: type[_Table], text: str, name: str, form: str = "") -> _T
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{name}: {where}: {first['msg']}", hint=form) from error
+        raise UsageError(
+            f"{name}: {where}: {'unknown key' if first['type'] == 'extra_forbidden' else first['msg']}", hint=form
+        ) from error

@@ -92,8 +92,8 @@ def markdown(report: VerifyReport) -> str:
     if report.waived:
         lines += ["| waived | release | until | reason |", "|---|---|---|---|"]
         lines += [
-            f"| `{w.finding.code.value}` {_cell(w.finding.path)} | {_cell(w.finding.build)} | {w.until}"
-            f" | {_cell(w.reason)} |"
+            f"| `{w.finding.code.value}` {_cell(w.finding.path or w.finding.arch)} | {_cell(w.finding.build)}"
+            f" | {w.until} | {_cell(w.reason)} |"
             for w in report.waived[:_MAX_ROWS]
         ]
         lines.append("")
