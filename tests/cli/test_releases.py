@@ -87,7 +87,7 @@ def test_a_hundred_releases_take_no_more_questions_than_three(library: Path) -> 
         asked: list[str] = []
         opened.catalog.database.conn.set_trace_callback(asked.append)
         assert len(opened.catalog.glance()) == 3
-    assert len(asked) == 5
+    assert len([question for question in asked if "SELECT" in question]) == 5
 
 
 READING = [

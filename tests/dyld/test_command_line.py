@@ -14,13 +14,12 @@ import pytest
 
 from tests.dyld.macho_reader import read
 from tests.dyld.tiny import Cache, Image, Symbol
+from tests.support.commands import run_here
 from tests.support.toolchain import compile_image, dsym, lipo
 
 
 def _symcache(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "symcache", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "500"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = run_here(*map(str, arguments), env={"COLUMNS": "500"})
     assert done.returncode == expect, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

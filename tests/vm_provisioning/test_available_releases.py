@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from symcache.errors import EnvironmentFailure, UsageError
 from symcache.library import Library, Staged, ingest
 from symcache.model import Release
 from symcache_provisioning.available_releases import AvailableRelease, available_releases, parse_releases
+from tests.support.commands import answer_here
 
 LIST = """\
 # what the site knows of
@@ -69,11 +67,7 @@ def test_releases_lists_what_is_not_sealed(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         ingest(library, Staged(Release(version="14.6.1", build="23G93"), "test", problems=["cut off"]))
     (tmp_path / "list").write_text(LIST)
-    command = [sys.executable, "-m", "symcache", "releases", "--list", str(tmp_path / "list"), "--json"]
-    ran = subprocess.run(
-        [*command, "--library", str(tmp_path / "library")], capture_output=True, text=True, check=True, timeout=60
-    )
-    answer = json.loads(ran.stdout)
+    answer = answer_here("releases", "--list", tmp_path / "list", "--library", tmp_path / "library")
     assert {a["build"]: a["partial"] for a in answer} == {
         "22G830": False,
         "23G93": True,
