@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from rich.filesize import decimal
+
 from symcache.cli.common import console, name_some, out, plain
 from symcache.cli.progress import harvest_progress
 from symcache.model import uuid_text
@@ -47,7 +49,7 @@ class HarvestDisplay:
 
 
 def _amount_text(amount: Amount) -> str:
-    copied = f"{amount.copied / 1e9:.1f} of {amount.to_copy / 1e9:.1f} GB copied"
+    copied = f"{decimal(amount.copied)} of {decimal(amount.to_copy)} copied"
     images = f"{amount.images:,} of {amount.of_images:,} images stored" if amount.of_images else ""
     left = amount.seconds_left
     time_left = "" if left is None else f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left"

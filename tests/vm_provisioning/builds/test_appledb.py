@@ -70,7 +70,9 @@ def test_what_is_named_is_wanted_whatever_policy_says() -> None:
     published = parse_appledb(DOCUMENT, "list")
     always = select_builds(published, SyncPolicy(lines=1), always=["25D2150", "22G999", "10A432"])
     assert [b.build for b in always] == ["26A428", "25D2150", "22G999", "10A432"]
-    assert [b.build for b in select_builds(published, SyncPolicy(), only=["22G999"])] == ["22G999"]
+    (unlisted,) = select_builds(published, SyncPolicy(), only=["22G999"])
+    assert unlisted.build == "22G999"
+    assert usable_firmware(unlisted) == (None, ["AppleDB does not list it"])
 
 
 def test_a_candidate_waits_for_its_release_unless_candidates_are_wanted() -> None:

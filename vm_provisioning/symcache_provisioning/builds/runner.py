@@ -109,7 +109,9 @@ class SyncRunner:
         return holdings_of(self._library, builds, self._expectations, self._removed)
 
     def _assess(self, build: PublishedBuild, holding: Holding, log: BuildLog) -> Assessment:
-        firmware, reasons = usable_firmware(build, self._hosts) if self._firmware else (None, [])
+        firmware, reasons = None, ["firmware is left out"]
+        if self._firmware:
+            firmware, reasons = usable_firmware(build, self._hosts)
 
         def look(machines: Sequence[MachineBuild]) -> Assessment:
             attempts = self._expectations.sync.attempts

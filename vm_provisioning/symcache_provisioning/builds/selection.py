@@ -34,7 +34,8 @@ def select_builds(
     What nobody publishes anything of, such as a build that new Macs come with, is wanted by name alone.
     """
     named = list(dict.fromkeys(only or [b for b in always if b not in policy.skip]))
-    chosen = {build: available.builds.get(build, PublishedBuild(build)) for build in named}
+    unlisted = ("AppleDB does not list it",)
+    chosen = {build: available.builds.get(build, PublishedBuild(build, problems=unlisted)) for build in named}
     if not only:
         chosen |= {b.build: b for b in available.builds.values() if b.build not in policy.skip and _fits(b, policy)}
         lines = sorted({b.number[0] for b in chosen.values() if b.kind == "release"}, reverse=True)[: policy.lines]
