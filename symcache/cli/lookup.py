@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -26,6 +27,8 @@ __all__ = ["register"]
 
 _ROWS, _CONTENTS = 100, 1000
 """What is listed at most, by default."""
+
+_PART_OF_UUID = re.compile(r"(?=.*[0-9])[0-9A-Fa-f]{8}[0-9A-Fa-f-]{0,27}")
 
 
 def register(app: typer.Typer) -> None:
@@ -149,6 +152,8 @@ def _what_else(library: Library, what: str, narrowed: bool) -> str:
         return ""  # that was said already
     if narrowed and (_as_uuid(what) or library.by_name(what, 1) or library.catalog.by_part(what, 1)):
         return "leave out --build, --arch, --cache or --kind"
+    if _PART_OF_UUID.fullmatch(what):
+        return "a UUID is looked up whole, by all of its 32 digits"
     if similar := [] if _as_uuid(what) else library.catalog.similar_names(what):
         return f"did you mean {', '.join(similar[:-1])}{' or ' if similar[1:] else ''}{similar[-1]}?"
     return "`symcache releases` shows what was harvested"

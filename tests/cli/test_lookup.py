@@ -81,6 +81,8 @@ def test_a_name_that_is_the_part_comes_first(few: Path) -> None:
     [
         (("libzz.dylib",), "did you mean libz.dylib"),
         (("lizb",), "did you mean libz.dylib"),
+        (("23516BE4",), "a UUID is looked up whole"),
+        (("23516be4-29be-350c",), "a UUID is looked up whole"),
         (("/usr/lib/libs.dylib",), "did you mean libz.dylib"),
         (("qqqqqqqq",), "`symcache releases`"),
         (("libz.dylib", "--build", "23A344"), "leave out --build"),
