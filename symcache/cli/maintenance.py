@@ -28,6 +28,8 @@ __all__ = ["register"]
 
 _DEFAULT_GRACE = "14d"
 """As the library has it, `DEFAULT_GRACE`, in days."""
+_RESTORABLE = {"blob-damaged", "blob-missing", "record-lost", "record-unreadable"}
+"""Findings of `fsck` that another library can mend."""
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -84,6 +86,11 @@ def fsck(
             emit_json({"library": library_location(library), **report.to_json()})
         else:
             _show_report(report, contents_read=read is not None)
+            if any(f.code in _RESTORABLE and not f.repaired for f in report.findings):
+                console.print(
+                    f"[dim]next:[/] {_way_to_repair(contents_read=read is not None, named=bool(sources))}",
+                    soft_wrap=True,
+                )
         if not report.clean:
             raise typer.Exit(1)
 
@@ -96,6 +103,14 @@ def _repair(
 
     fetch = [fetch_from(urls)] if urls else []
     repair_library(library, report, others=others, fetch=fetch, progress=progress)
+
+
+def _way_to_repair(*, contents_read: bool, named: bool) -> str:
+    """Return what to do about what is damaged or gone and was not repaired."""
+    if named:
+        return "name another library or server that has it with --from, or harvest it again"
+    command = f"symcache fsck{' --read-data' if contents_read else ''} --repair --from PATH|URL"
+    return f"`{command}` has it again from a backup, another library or a server"
 
 
 def _show_report(report: FsckReport, *, contents_read: bool) -> None:

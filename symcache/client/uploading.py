@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,7 @@ class _Push:
                 text = body[:300].decode(errors="replace").strip()
                 if response.status in {401, 403}:
                     raise UsageError(
-                        f"{self._url}: {text}",
+                        f"{self._url}: {_refusal(body) or text}",
                         hint="`symcache token create NAME --scope write` on the server; then https://any:TOKEN@host",
                     )
                 if response.status == 429:
@@ -189,6 +190,14 @@ def _retrying(kind: type[_Retry]) -> tenacity.AsyncRetrying:
         retry=tenacity.retry_if_exception_type(kind),
         reraise=True,
     )
+
+
+def _refusal(body: bytes) -> str:
+    """Return the sentence in the answer of a server that refuses."""
+    try:
+        return str(json.loads(body)["error"])[:300]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def _described(sha256: str, file: PushedFile) -> dict[str, Any]:

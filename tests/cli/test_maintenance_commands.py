@@ -90,6 +90,8 @@ def test_damage_is_mended_from_another_library(own_library: str, tmp_path: Path)
         library.store.quarantine(blob_key(sha256))
     report = answer_here("fsck", code=1)
     assert [f["code"] for f in report["findings"]] == ["blob-missing"]
+    said = run_here("fsck", "--repair").stderr
+    assert "next: `symcache fsck --repair --from PATH|URL` has it again from a backup" in said
     assert answer_here("fsck", "--repair", "--from", str(other))["findings"][0]["repaired"].startswith("copied from")
     assert answer_here("fsck")["clean"]
 

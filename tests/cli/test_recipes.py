@@ -78,11 +78,13 @@ def test_a_backup_is_made_and_restored(shell: Shell, tmp_path: Path, monkeypatch
     (tmp_path / "backup").mkdir()
     shell.run(f"export SYMCACHE_LIBRARY={library}")
     shell.run(nightly)
-    blob = next((library / "blobs").rglob("*.zst"))
-    blob.chmod(0o644)
-    content = bytearray(blob.read_bytes())
-    content[-5] ^= 0xFF  # as long as it was, so only reading it all finds it
-    blob.write_bytes(content)
+    for stored in ("blobs", "records"):
+        file = next((library / stored).rglob("*.zst"))
+        file.chmod(0o644)
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 0xFF  # as long as it was, so only reading it all finds it
+        file.write_bytes(content)
+    shell.run(nightly)  # copies nothing of the damage
     shell.run(damaged, codes=[1])
     shell.run("symcache fsck --read-data")
     shell.run("symcache remove 22G830 --yes")

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from symcache.client import PushedFile, push, uploading
-from symcache.errors import RemoteError
+from symcache.errors import RemoteError, UsageError
 from tests.client.lying_server import LyingServer
 
 SHA256 = hashlib.sha256(b"own").hexdigest()
@@ -25,6 +25,20 @@ def test_what_a_server_says_of_an_upload_is_checked(tmp_path: Path, said: object
     file.write_bytes(b"own")
     with LyingServer(answer) as server, pytest.raises(RemoteError, match=r"not what the API promises"):
         push(server.url, [PushedFile(file, 0, 3, "/usr/lib/libown.dylib", UUID(int=1))])
+
+
+@pytest.mark.parametrize("body", ['{"error": "the token ci may not write", "hint": ""}', "the token ci may not write"])
+def test_a_refusal_is_told_in_the_words_of_the_server(tmp_path: Path, body: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return (
+            web.json_response({"images": []})
+            if request.path == "/api/v1/uuids"
+            else web.Response(status=403, text=body)
+        )
+
+    with LyingServer(answer) as server, pytest.raises(UsageError) as refused:
+        push(server.url, _own(tmp_path, 1))
+    assert str(refused.value) == f"{server.url}: the token ci may not write"
 
 
 _ADDED = {"record": "r", "images": [], "problems": []}
