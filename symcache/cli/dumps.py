@@ -237,7 +237,7 @@ def name_missing(
     else:
         which = f" ({plain(build)})" if build else ""
         _say(
-            f"[dim]next:[/] harvest the macOS release they come from{which}, add your own binaries,"
+            f"[dim]next:[/] harvest the release they come from{which}, add your own binaries,"
             " or name a --server, or --symbols DIR"
         )
 

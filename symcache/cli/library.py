@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from symcache.verify import Expectations
 
 __all__ = ["register"]
+
+_STDOUT = 1
+"""The descriptor."""
 
 
 def register(app: typer.Typer) -> None:
@@ -170,7 +175,10 @@ def _show_available(sealed: dict[str, bool], list_file: Path | None, json: bool)
 def get(
     uuid: Annotated[str, typer.Argument(metavar="UUID")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write, else the local cache.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write, or -: standard output; else the local cache."
+        ),
     ] = None,
     kind: KindOption = None,
     build: BuildOption = None,
@@ -184,6 +192,9 @@ def get(
     from symcache.client import SymbolClient, split_tokens
 
     with errors_to_exit():
+        printed = output is not None and _is_standard_output(output)
+        if printed:
+            output = None  # by way of the cache, and without a line that would stand behind the bytes
         try:
             wanted = parse_uuid(uuid)
         except UsageError as error:
@@ -214,7 +225,10 @@ def get(
             )
         if arch:
             _check_arch(path, arch)
-        if json:
+        if printed:
+            with path.open("rb") as content, open(_STDOUT, "wb", closefd=False) as stream:
+                shutil.copyfileobj(content, stream)
+        elif json:
             emit_json({"uuid": uuid_text(wanted), "path": str(path), "size": path.stat().st_size})
         else:
             out.print(plain(str(path)))
@@ -237,6 +251,14 @@ def _from_library(
         if output or not target.exists():
             opened.materialize(found.sha256, found.size, target)
         return target
+
+
+def _is_standard_output(target: Path) -> bool:
+    if target == Path("-"):
+        return True
+    with contextlib.suppress(OSError):  # no such file yet
+        return os.path.samestat(target.stat(), os.fstat(_STDOUT))
+    return False
 
 
 def _copy(source: Path, target: Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from uuid import UUID
@@ -56,6 +58,10 @@ def test_a_library_is_made_asked_and_looked_after(own_library: str, tmp_path: Pa
     out = tmp_path / "out"
     assert answer_here("get", A, "-o", str(out))["path"] == str(out)
     assert out.read_bytes() == Image("/usr/lib/a", 1).data
+    for output in ("-", "/dev/stdout"):
+        command = [sys.executable, "-m", "symcache", "get", A, "-o", output]
+        printed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+        assert printed == Image("/usr/lib/a", 1).data  # and no line behind it
     counted = answer_here("stats")
     assert (counted["releases"], counted["images"], counted["image_blobs"], counted["conflicts"]) == (1, 3, 3, 0)
     assert counted["image_stored"] < counted["image_content"] + 1000

@@ -130,7 +130,7 @@ def test_missing_modules_are_named_and_are_no_failure(crash: Path) -> None:
         assert done.returncode == 0
         assert "missing: 2 modules" in done.stderr
         assert "libmath.dylib" in done.stderr
-        assert "next: harvest the macOS release" in done.stderr
+        assert "next: harvest the release" in done.stderr
         assert "libmath.dylib" in done.stdout
         away = run(command, crash, "--server", "http://127.0.0.1:1")
         assert "next: mend what the warning names" in away.stderr and "harvest" not in away.stderr

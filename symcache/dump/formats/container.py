@@ -115,8 +115,13 @@ def _unpack_zip(path: Path, target: Path) -> DumpHeader:
             message, hint = "its content does not match its checksum", "the dump is damaged: copy it again"
         else:
             message = "is neither a zip file nor a Mach-O core"
-            hint = "a dump is a zip file with a member minidump.dmp, or a core file of macOS; a cut copy is neither"
-            if _is_text(path):
+            hint = (
+                "a dump is a zip file with a member minidump.dmp, a core file of macOS, or a minidump of Crashpad or"
+                " Breakpad; a cut copy is none of them"
+            )
+            if not path.stat().st_size:
+                message, hint = f"{message}, but empty", "copy it again"
+            elif _is_text(path):
                 message += ", but text that is no crash report"
                 hint = "of texts, crash reports (.ips, .crash) are read, not what sample and spindump write"
         raise DumpError(f"{name}: {message}", hint=hint) from error

@@ -124,7 +124,7 @@ def test_zeros_of_a_core_become_holes(tmp_path: Path) -> None:
 
 
 def test_not_a_dump_at_all(tmp_path: Path) -> None:
-    assert "neither a zip file nor a Mach-O core" in refused(tmp_path, b"")
+    assert "neither a zip file nor a Mach-O core, but empty" in refused(tmp_path, b"")
     assert "neither a zip file nor a Mach-O core" in refused(tmp_path, b"MDMP" + bytes(100))
     whole = zipped(header([MODULE]) + CORE)
     assert "neither a zip file nor a Mach-O core" in refused(tmp_path, whole[: len(whole) // 2])
