@@ -84,6 +84,9 @@ def fsck(
             emit_json({"library": library_location(library), **report.to_json()})
         else:
             _show_report(report, contents_read=read is not None)
+            if not sources and any(f.code.startswith("blob-") and not f.repaired for f in report.findings):
+                options = "--read-data --repair" if read else "--repair"
+                console.print(f"[dim]next:[/] `symcache fsck {options} --from` has it again, as from a backup")
         if not report.clean:
             raise typer.Exit(1)
 
