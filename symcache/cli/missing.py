@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
@@ -10,7 +11,7 @@ import typer
 import symcache.verify as completeness  # most of it is imported by those who need it
 from symcache.cli.common import Table, console, emit_json, errors_to_exit, out, plain
 from symcache.cli.options import JsonOption, LibraryOption
-from symcache.cli.settings import open_library, server_urls
+from symcache.cli.settings import library_if_any, open_library, server_urls
 from symcache.kinds import uuid_text
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ def missing(
     """List what clients asked for and nobody had: what to harvest next.
 
     A library says what came since, and which release may have the rest.
+    A server is asked without one, too.
     """
-    with errors_to_exit(), open_library(library) as opened:
+    with errors_to_exit(), ExitStack() as stack:
         urls = server_urls(server) if server else []
+        opened = library_if_any(library) if urls else open_library(library)
+        if opened:
+            stack.enter_context(opened)
         wanted = completeness.missing_images(opened, completeness.remote_misses(urls) if urls else _own_misses())[
             :limit
         ]
@@ -72,6 +77,10 @@ def missing(
                 plain(w.hint),
             )
         out.print(table)
+        if not opened:
+            console.print(
+                "[dim]next:[/] the server's page /missing tells which release may have them; so does --library"
+            )
 
 
 def _own_log() -> Path:

@@ -30,6 +30,7 @@ __all__ = [
     "binary_sources",
     "cache_dir",
     "is_empty",
+    "library_if_any",
     "library_location",
     "lldb_memory",
     "names_folder",
@@ -201,6 +202,16 @@ def open_library(option: str | None, *, create: bool = False) -> Library:
     if not create and is_empty(library):
         console.print(f"[yellow]note:[/] {plain(library.store.location)} is empty: {HOW_TO_BEGIN}")
     return library
+
+
+def library_if_any(option: str | None) -> Library | None:
+    """Open the library to use; None where none is named and the user has none."""
+    try:
+        return open_library(option)
+    except NotFoundError:
+        if _named_library(option):
+            raise
+        return None
 
 
 def is_empty(library: Library) -> bool:

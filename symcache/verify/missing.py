@@ -58,9 +58,14 @@ class Wanted:
         }
 
 
-def missing_images(library: Library, log: Iterable[MissedRequest]) -> list[Wanted]:
-    """Return what is still wanted, most often requested first, with what the library knows of its neighbours."""
+def missing_images(library: Library | None, log: Iterable[MissedRequest]) -> list[Wanted]:
+    """Return what is still wanted, most often requested first, with what the library knows of its neighbours.
+
+    Without a library, everything is, and has no hint.
+    """
     rows = list(log)
+    if not library:
+        return _by_times(Wanted(r, r.build, "") for r in _merged(rows))
     held = library.holdings(list(dict.fromkeys(a.uuid for a in rows)))
     # What came since, and what was requested under another kind only, is no longer wanted.
     open_rows = [a for a in rows if not any(o.kind in _KINDS.get(a.kind, Kind) for o in held.get(a.uuid, ()))]
@@ -69,17 +74,23 @@ def missing_images(library: Library, log: Iterable[MissedRequest]) -> list[Wante
     releases = {r.build: r for r in library.releases()}
     builds = sorted(releases, key=lambda b: release_order(releases[b].version, b))
     names = _Names(library)
+    lines = [replace(r, build=r.build or (caches.get(r.cache_uuid, "") if r.cache_uuid else "")) for r in open_rows]
+    return _by_times(
+        Wanted(r, *_hint(r, listed.get(r.uuid), builds, bool(held.get(r.uuid)), names)) for r in _merged(lines)
+    )
+
+
+def _by_times(wanted: Iterable[Wanted]) -> list[Wanted]:
+    return sorted(wanted, key=lambda w: (-w.request.times, w.request.name, str(w.request.uuid)))
+
+
+def _merged(rows: Iterable[MissedRequest]) -> list[MissedRequest]:
+    """Return one line for each UUID and kind."""
     merged: dict[tuple[UUID, str], MissedRequest] = {}
-    for request in open_rows:
-        key = (request.uuid, request.kind)
-        build = request.build or (caches.get(request.cache_uuid, "") if request.cache_uuid else "")
-        line = replace(request, build=build)
-        merged[key] = _merge(merged[key], line) if key in merged else line
-    result = [
-        Wanted(request, *_hint(request, listed.get(request.uuid), builds, bool(held.get(request.uuid)), names))
-        for request in merged.values()
-    ]
-    return sorted(result, key=lambda w: (-w.request.times, w.request.name, str(w.request.uuid)))
+    for row in rows:
+        key = (row.uuid, row.kind)
+        merged[key] = _merge(merged[key], row) if key in merged else row
+    return list(merged.values())
 
 
 def _merge(one: MissedRequest, other: MissedRequest) -> MissedRequest:

@@ -112,6 +112,7 @@ def test_what_changed_inside_of_a_blob_is_not_called_clean_without_a_word(folder
     blob.chmod(0o644)
     blob.write_bytes(content)
     assert "contents not read (--read-data)" in run_here("fsck", "--repair", "--from", str(other)).stdout
+    assert "`symcache fsck --read-data --repair --from PATH|URL`" in run_here("fsck", "--read-data").stderr
     ran = run_here("fsck", "--read-data", "--repair", "--from", str(other))
     assert "repaired (copied from" in ran.stdout
     assert "not read" not in ran.stdout

@@ -18,6 +18,7 @@ from symcache_server.layouts import What
 from symcache_server.lookup.misses import MissLog
 from tests.support.commands import run_here
 from tests.support.many import add_release
+from tests.support.servers import serve
 
 ASSETS = Path(__file__).resolve().parents[2] / "symcache" / "demo" / "assets"
 LONG = f"/System/Library/PrivateFrameworks/{'Very' * 40}LongName.framework/Versions/A/[x] :tm: LongName"
@@ -53,6 +54,18 @@ def test_missing() -> None:
     log.close()
     _, row = _lines("missing")
     assert row.split()[1:4] == [uuid_text(UNKNOWN), "executable", "n" * 200]
+
+
+def test_missing_of_a_server_takes_no_library(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(library, tmp_path / "server") as server:
+        assert run_here("get", uuid_text(UNKNOWN), "--server", server.url).returncode == 1
+        monkeypatch.delenv("SYMCACHE_LIBRARY")
+        ran = run_here("missing", "--server", server.url)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.splitlines()[1].split()[1] == uuid_text(UNKNOWN)
+        assert "/missing tells" in ran.stderr
+        named = run_here("missing", "--server", server.url, "--library", str(tmp_path / "typo"))
+        assert (named.returncode, "no library here" in named.stderr) == (1, True)
 
 
 def test_the_modules_of_a_dump() -> None:
