@@ -96,11 +96,11 @@ def test_others_go_on_while_files_are_locked_and_much_is_asked_for(samples: Samp
     with serve(samples.library, tmp_path / "server") as server, (state / "tokens.lock").open("w") as lock:
         url = server.url
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for round_ in range(3):  # whatever the machine does, it does not do each time
+        for round_ in range(5):  # whatever the machine does, it does not do each time
             with _locked(state / "misses.db"), _probed(url) as stalls, ThreadPoolExecutor(4) as pool:
                 statuses = [one.result().status for one in [pool.submit(ask) for ask in asked]]
             assert statuses == [404, 200, 200, 200, 200, 400, 200, 200]
-            if max(stalls) < _ALLOWED or round_ == 2:
+            if max(stalls) < _ALLOWED or round_ == 4:
                 break
         assert max(stalls) < _ALLOWED
         metrics = request(url, "/metrics").body.decode()
