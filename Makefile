@@ -1,7 +1,7 @@
 # make demo | test | check | docs | bench | fuzz | mutants | soak | package | … | clean.   PYTHON=python3.12 chooses the Python.
 .PHONY: help demo test check docs reference bench fuzz mutants soak screenshots mac-acceptance package package-check lock format clean
 PY = .venv/bin/python
-TEST_JOBS = 4
+TEST_JOBS = 3
 PYTEST_FLAGS =
 BENCH =
 DEMO_FLAGS =
