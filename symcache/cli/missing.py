@@ -46,8 +46,7 @@ def missing(
 ) -> None:
     """List what clients asked for and nobody had: what to harvest next.
 
-    A library says what came since, and which release may have the rest.
-    A server is asked without one, too.
+    The library says what came since, and which release may have the rest; with --server there need be none.
     """
     with errors_to_exit(), ExitStack() as stack:
         urls = server_urls(server) if server else []
