@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from symcache.dyld.mach_image import MachImage, parse_image
     from symcache.dyld.names import (
         Companion,
+        arch_of_images,
         cache_arch,
         canonical_arch,
         companions,
@@ -68,6 +69,7 @@ __all__ = [
     "SharedCache",
     "SignedPages",
     "SymbolSource",
+    "arch_of_images",
     "cache_arch",
     "canonical_arch",
     "check_pages",
@@ -112,6 +114,7 @@ __getattr__ = late_imports(
         "mach_image": ("MachImage", "parse_image"),
         "names": (
             "Companion",
+            "arch_of_images",
             "cache_arch",
             "canonical_arch",
             "companions",

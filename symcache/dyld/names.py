@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -14,6 +15,7 @@ from symcache.macho import arch_name
 
 __all__ = [
     "Companion",
+    "arch_of_images",
     "base_name",
     "cache_arch",
     "canonical_arch",
@@ -61,6 +63,11 @@ def canonical_arch(arch: str) -> str:
     """Return Apple's toolchain name of an architecture as a file's name (`arm64e_x1`) or magic (`arm64ex1`) has it."""
     variant = _VARIANT.fullmatch(arch)
     return f"{variant[1]}.{variant[2]}" if variant else arch
+
+
+def arch_of_images(counted: Counter[str]) -> str:
+    """Return a cache's architecture by those of its images: an x86_64h cache also holds plain x86_64 ones."""
+    return "x86_64h" if "x86_64h" in counted else max(counted, key=counted.__getitem__, default="")
 
 
 def cache_arch(header: Header) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.catalog import CacheFileRow, HarvestRow, Occurrence
-from symcache.dyld import canonical_arch
+from symcache.dyld import arch_of_images, canonical_arch
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library.export_files import Exported, ExportedFile, Progress, placing, write_files
 from symcache.library.library import Library
@@ -168,8 +168,7 @@ def _listed(
     for row in rows:
         if row.cache_uuid:
             archs_of.setdefault(row.cache_uuid, Counter())[row.arch] += 1
-    # A cache of x86_64h holds plain x86_64 images, too.
-    archs = {c: "x86_64h" if "x86_64h" in n else n.most_common(1)[0][0] for c, n in archs_of.items()}
+    archs = {cache: arch_of_images(counted) for cache, counted in archs_of.items()}
     for record in records:
         files = library.catalog.cache_files_of_record(record.id)
         archs.update({f.cache_uuid: canonical_arch(f.arch) for f in files if f.cache_uuid})

@@ -6,7 +6,6 @@ The shipped table is `releases.toml` beside this module; a site's table of the s
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,7 +29,6 @@ __all__ = [
     "Expected",
     "HarvestRow",
     "ShippedTable",
-    "arch_of_images",
     "family_of_path",
     "shipped_table",
     "unit_title",
@@ -62,11 +60,6 @@ class Expected:
 def unit_title(family: str, arch: str) -> str:
     """Return what messages call a shared cache, or files outside of caches: `system cache x86_64h`, `arm64e files`."""
     return f"{arch} files" if family == FILES else f"{family} cache {arch}"
-
-
-def arch_of_images(counted: Counter[str]) -> str:
-    """Return a cache's architecture by those of its images: an x86_64h cache also holds plain x86_64 ones."""
-    return "x86_64h" if "x86_64h" in counted else max(counted, key=counted.__getitem__, default="")
 
 
 _Family = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from symcache.catalog import GlancedRelease, GlancedUnit, ReleaseRow
-from symcache.dyld import canonical_arch
-from symcache.verify.expectations import FILES, SYSTEM, Expectations, arch_of_images, family_of_path, unit_title
+from symcache.dyld import arch_of_images, canonical_arch
+from symcache.verify.expectations import FILES, SYSTEM, Expectations, family_of_path, unit_title
 
 __all__ = ["archs_at_a_glance", "lacking_at_a_glance"]
 

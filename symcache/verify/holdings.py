@@ -12,12 +12,12 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from symcache.catalog import CacheFileRow, HarvestRow, ManifestRow, Occurrence
-from symcache.dyld import canonical_arch
+from symcache.dyld import arch_of_images, canonical_arch
 from symcache.errors import IntegrityError, NotFoundError
 from symcache.library import Library
 from symcache.model import Release, ReleaseId, Trust
 from symcache.store import RecordKey, load_record
-from symcache.verify.expectations import FILES, SYSTEM, arch_of_images, family_of_path, unit_title
+from symcache.verify.expectations import FILES, SYSTEM, family_of_path, unit_title
 
 __all__ = ["ListedImage", "Provenance", "RawFile", "ReleaseHoldings", "Unit", "gather"]
 
