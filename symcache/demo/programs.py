@@ -30,7 +30,7 @@ _KEYS = {
     "BuildVersion": "ProductBuildVersion",
 }
 """What sw_vers prints, and the keys of the property list that it comes from."""
-_SCRIPT = re.compile(r"(?:LC_ALL=C; export LC_ALL; )?(?:read -r go; )?exec (.*)", re.DOTALL)
+_SCRIPT = re.compile(r"(?:LC_ALL=C; export LC_ALL; )?(?:read -r go; )?(?:echo '[^']*' >&2; )?exec (.*)", re.DOTALL)
 
 
 @dataclass

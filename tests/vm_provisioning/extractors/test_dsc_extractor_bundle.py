@@ -229,7 +229,7 @@ def test_a_library_that_is_no_extractor(source: SshSource, library: Library, tmp
     other = compile_here(tmp_path / "other.bundle", "-shared", "-fPIC", code)
     result = by_bundle(source, library, tmp_path / "staging", other)
     assert not result.sealed
-    assert any("has no dyld_shared_cache_extract_dylibs_progress" in p for p in result.problems)
+    assert any("has no dyld_shared_cache_extract_dylibs_progress" in p for p in result.problems), result.problems
 
 
 @pytest.mark.parametrize("arch", CACHES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -43,5 +45,24 @@ def test_a_host_that_grants_no_channel_at_all_is_told(tmp_path: Path) -> None:
         with session_of(server) as session, pytest.raises(RemoteError, match="opens no channel") as raised:
             session.run(["/bin/echo"])
         assert "MaxSessions" in raised.value.hint
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_the_login_shell_says_as_it_starts_is_not_taken_for_the_programs(tmp_path: Path, watched: bool) -> None:
+    need_openssh()
+    shell = Path(pwd.getpwuid(os.getuid()).pw_shell).name
+    if shell not in ("bash", "zsh"):
+        pytest.skip(f"{shell} reads no file as it starts: needs an account with bash or zsh")
+    (tmp_path / ".zshenv").write_text("echo 'nvm: no such version' >&2\n")
+    files = f"BASH_ENV={tmp_path}/.zshenv ZDOTDIR={tmp_path}"
+    server = OpenSshServer(tmp_path / "server", options=[f"SetEnv {files}"])
+    server.start()
+    try:
+        with session_of(server) as session:
+            said = session.run(["/bin/ls", "/nonexistent"], watched=watched).stderr
+            assert said.startswith(b"/bin/ls: cannot access '/nonexistent'")
+            assert session.run(["/bin/echo", "x"], watched=watched).stderr == b""
     finally:
         server.stop()

@@ -6,13 +6,16 @@ import re
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["START", "command_line"]
+__all__ = ["START", "command_line", "without_login_output"]
 
 START = b"\n"
 """A program starts when this, or the end of its input, is received."""
-_WAIT = "LC_ALL=C; export LC_ALL; read -r go; "
+_STARTED = b"symcache: started\n"
+_WAIT = f"LC_ALL=C; export LC_ALL; read -r go; echo '{_STARTED.decode().strip()}' >&2; "
 """No program starts, and so none ends, before we have sent the start. Otherwise paramiko might send the end of the
-input after the other side has closed the channel, for which OpenSSH closes the whole connection.
+input after the other side has closed the channel, for which OpenSSH closes the whole connection. A line on stderr
+then separates what the program says from what the login shell said as it started (~/.zshenv, ~/.bashrc). To stdout that
+may write nothing: it breaks SFTP, too.
 """
 _WATCH = (
     'exec 3<&0; "$@" </dev/null 3<&- & tool=$!; { cat <&3; kill $tool; } >/dev/null 2>&1 & watch=$!;'
@@ -34,3 +37,9 @@ def command_line(argv: Sequence[str], *, watched: bool) -> str:
         spelt = _PLAIN.sub(lambda special: "".join(f"\\0{byte:03o}" for byte in special[0].encode()), text)
         return f"""/bin/sh -c 'eval "$(printf %b "{spelt}")"'"""
     return "/bin/sh -c " + shlex.quote(text).replace("!", r"'\!'")
+
+
+def without_login_output(stderr: bytes) -> bytes:
+    """Return what the program of a `command_line` printed to stderr, without what the login shell did before."""
+    before, started, after = stderr.partition(_STARTED)
+    return after if started else before

@@ -20,7 +20,7 @@ import paramiko
 from symcache.errors import RemoteError, UsageError
 from symcache.text import excerpt
 from symcache_provisioning.interrupts import defer_interrupts
-from symcache_provisioning.ssh.commands import START, command_line
+from symcache_provisioning.ssh.commands import START, command_line, without_login_output
 from symcache_provisioning.ssh.connection import connect
 from symcache_provisioning.ssh.host_keys import HostKeyTrust
 from symcache_provisioning.ssh.login import Login, SshTarget, Timeouts
@@ -264,7 +264,7 @@ class SshSession:
                     break
         if not channel.status_event.wait(max(0.0, min(deadline - time.monotonic(), self.timeouts.reply))):
             raise RemoteError(f"{self.target.host}: {program} ended without an exit status")
-        return RemoteOutput(bytes(stdout), bytes(stderr), channel.recv_exit_status())
+        return RemoteOutput(bytes(stdout), without_login_output(bytes(stderr)), channel.recv_exit_status())
 
 
 def _close(channel: Any) -> None:
