@@ -55,6 +55,7 @@ class OpenSshServer:
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
             "PrintMotd no",
+            "SetEnv SHLVL=2",  # bash: it is not the first, and so reads no ~/.bashrc of whoever runs the tests
             "MaxStartups 100",
             "LogLevel VERBOSE",
             *([f"Subsystem sftp {sftp}"] if sftp else []),
