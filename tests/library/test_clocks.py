@@ -203,6 +203,20 @@ def test_a_collection_ends_when_the_clock_is_turned_below_it(world: World) -> No
     assert gc(world.other, grace=GRACE).deleted == 1
 
 
+@pytest.mark.parametrize("seconds", [20.0, -20.0])
+def test_a_clock_that_is_set_right_below_a_collection_ends_nothing(world: World, seconds: float) -> None:
+    """As network time does with the clock of a machine that runs for long."""
+    real = world.other.store.scan
+
+    def scan(prefix: str) -> Iterator[Any]:
+        yield from real(prefix)
+        if prefix == "blobs/":
+            world.clock.turn(seconds)
+
+    world.other.store.scan = scan  # type: ignore[method-assign]
+    assert gc(world.other, grace=GRACE).deleted == 1
+
+
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
 def test_what_was_removed_comes_back_whatever_the_clock_said(world: World, jump: float) -> None:
     assert ingest(world.library, world.staged).sealed

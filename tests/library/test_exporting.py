@@ -130,6 +130,7 @@ def test_raw_caches_come_back_in_their_paths(raw: Path, filled: Library, tmp_pat
 
     assert told(tmp_path) == told(raw)
     assert result.files == len(told(raw))
+    assert result.size == sum(p.stat().st_size for p in raw.rglob("*") if p.is_file())
 
 
 def test_what_is_lost_is_named_and_nothing_is_called_finished(filled: Library, tmp_path: Path) -> None:
