@@ -21,6 +21,7 @@ def take(log: SyncLog, known: BuildLog, runner: str = "ci") -> Lease | None:
 def test_of_many_runners_one_gets_the_lease_and_the_others_see_whose_it_is(anywhere: Library) -> None:
     log = SyncLog(anywhere.store)
     known = log.read(["26A428"])["26A428"]
+    assert known.running is None
     with ThreadPoolExecutor(8) as pool:
         leases = list(pool.map(lambda n: take(log, known, f"ci-{n}"), range(8)))
     (lease,) = [lease for lease in leases if lease]
