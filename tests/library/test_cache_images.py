@@ -58,6 +58,16 @@ def test_what_is_stored_is_what_extract_writes(anywhere: Library, tmp_path: Path
     assert storing.done.stored == COUNT - 1
 
 
+def test_what_is_no_library_of_its_cache_is_left_out_alone(local: Library, tmp_path: Path) -> None:
+    images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(COUNT)]
+    images[7].filetype = 10  # MH_DSYM (<mach-o/loader.h>)
+    path = Cache(images, uuid=UUID(int=1000)).write(tmp_path)
+    with SharedCache.open(path) as cache, Storing(local) as storing:
+        found = run(storing, cache)
+    assert (list(found.failed), len(found.stored)) == ([7], COUNT - 1)
+    assert found.failed[7].startswith("/usr/lib/lib7: holds ")
+
+
 def test_what_an_earlier_run_has_stored_is_not_made_again(
     local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,12 @@ def test_everything_is_read_again_within_thirty_days(
     assert (one.run(now + 400 * DAY), one.run(now + 30 * DAY)) == (512, 512)
 
 
+def test_a_check_that_a_wrong_clock_dated_ahead_is_told_as_none(scrubbing: Callable[[], Scrubbing]) -> None:
+    one, now = scrubbing(), time.time()
+    one.run(now + 400 * DAY)
+    assert one.scrubber.oldest(now) == {"library": now, "decoded": now}, "it counts from the first look"
+
+
 def test_reading_is_no_use(scrubbing: Callable[[], Scrubbing], tmp_path: Path) -> None:
     sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing: FIPS 180-4
     cached = tmp_path / "decoded" / sha256[:2] / sha256
