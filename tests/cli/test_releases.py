@@ -73,6 +73,14 @@ def test_a_release_shows_what_one_asks_about_it(library: Path) -> None:
     assert listed[0]["archs"] == ARCHS
 
 
+def test_architectures_are_those_of_the_systems_caches(library: Path) -> None:
+    (system,), (driverkit,) = _caches("arm64e"), _caches("x86_64")
+    driverkit["path"] = "/System/DriverKit/System/Library/dyld/dyld_shared_cache_x86_64"
+    add_release(library, "22G120", [], cache_files=[system, driverkit])
+    (listed,) = answer_here("releases")
+    assert listed["archs"] == ["arm64e"]
+
+
 def test_what_several_harvests_have_counts_once(library: Path) -> None:
     for day in ("02", "01"):
         add_release(library, "22G120", ["/usr/lib/a", "/usr/lib/b"], finished=f"2026-03-{day}T10:00:00+00:00")

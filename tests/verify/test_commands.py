@@ -212,6 +212,9 @@ def test_a_running_server_is_asked_the_same_questions(
         assert {f["code"] for f in found} == {"missing"}
         assert len(found) == 23
         assert sum("only as other shared caches lay it out" in f["message"] for f in found) == 3
+        never = run("verify", "9Z1", "--server", url, "--library", workshop.location, "--json")
+        assert never.exit_code == 1
+        assert [(f["code"], f["build"]) for f in json.loads(never.stdout)["findings"]] == [("no-harvest", "9Z1")]
         # Dumps and lists.
         assert run("verify", "--uuids", "-", "--server", url, stdin=f"{have}\n").exit_code == 0
         assert run("verify", "--uuids", "-", "--server", url, stdin=f"{UUID(int=3)}\n").exit_code == 1

@@ -46,7 +46,7 @@ def test_each_cell_says_what_there_is_and_what_would_close_the_gap(tmp_path: Pat
         assert old and whole and lacking
         assert (old.state, whole.state, lacking.state) == (partial, complete, partial)
         (cell,) = (c for c in old.cells if (c.family, c.arch) == ("system", "x86_64h"))
-        assert cell.step == "harvest a Mac with an Intel processor"
+        assert (cell.step, cell.images) == ("harvest a Mac with an Intel processor", 0)
         assert release_coverage(library, ReleaseId("macOS", "1A1"), expectations) is None
         for found in (old, whole, lacking):
             report = verify(library, [found.build], level=Level.CATALOG, expectations=expectations)

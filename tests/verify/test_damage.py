@@ -249,6 +249,11 @@ def link_edit_cut(w: Workshop) -> Expected:
     return {("truncated-linkedit", PLAIN, "arm64e")}
 
 
+def string_pool_beyond_the_end(w: Workshop) -> Expected:
+    w.change_content(PLAIN, "arm64e", lambda image: put_u32(image, symtab(image) + 20, len(image)))
+    return {("truncated-linkedit", PLAIN, "arm64e")}
+
+
 def dropped_companion(w: Workshop) -> Expected:
     name = "dyld_shared_cache_arm64e.02"
     w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(f for f in r.cache_files if f.name != name)}))
@@ -473,6 +478,7 @@ BLOBS = (
     image_cut_in_its_data,
     segment_of_no_bytes,
     link_edit_cut,
+    string_pool_beyond_the_end,
     dropped_companion,
     dropped_main_file,
     lost_blob_of_a_companion,
@@ -509,6 +515,19 @@ def test_each_kind_of_damage_is_found_under_its_code_and_nothing_else(
     expected = damage(workshop)
     for at in list(Level)[list(Level).index(level) :]:
         assert found(check(workshop, at)) == sorted(expected), at
+
+
+def test_an_image_that_lies_elsewhere_is_named_with_both_places(workshop: Workshop) -> None:
+    moved_image(workshop)
+    image = workshop.object(PLAIN, "x86_64")
+    with workshop.open() as library:
+        data = bytearray(b"".join(library.read_blob(image.sha256, image.size)))
+        (finding,) = verify(library, [BUILD], level=Level.BYTES).findings
+    there, size = struct.unpack_from("<2Q", data, segment(data, b"__TEXT") + 24)
+    here = there - 0x4000
+    assert f"lies at {there:#x}, {size:#x} bytes where the cache has {here:#x}, {size:#x} bytes" in finding.message
+    assert image.uuid and image.cache_uuid
+    assert (finding.uuid, finding.cache_uuid) == (str(image.uuid).upper(), str(image.cache_uuid).upper())
 
 
 def test_companion_of_another_build(workshop: Workshop, systems: dict[str, Path]) -> None:

@@ -66,10 +66,13 @@ def test_a_main_file_of_which_only_another_content_is_whole_is_not_opened(librar
     assert FindingCode.DAMAGED in opened(library, unit, tmp_path / "scratch", [])
 
 
+@pytest.mark.parametrize("claimed", [0xFFFF_FFF0, 0x10000], ids=["endless", "beyond the end"])
 @pytest.mark.parametrize("every_byte", [True, False])
-def test_a_content_that_claims_endless_load_commands_is_malformed(library: Library, every_byte: bool) -> None:
+def test_a_content_that_claims_more_load_commands_than_there_are_is_malformed(
+    library: Library, every_byte: bool, claimed: int
+) -> None:
     image = bytearray(macho(UUID(int=1)))
-    struct.pack_into("<I", image, 20, 0xFFFF_FFF0)  # sizeofcmds
+    struct.pack_into("<I", image, 20, claimed)  # sizeofcmds
     content = Content(*stored(library, bytes(image)), UUID(int=1), Kind.EXECUTABLE, "arm64e")
     assert [code for code, _ in check_content(library, content, every_byte=every_byte)] == [FindingCode.MALFORMED]
 

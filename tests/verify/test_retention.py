@@ -94,6 +94,11 @@ def test_a_beta_is_no_older_here_than_its_first_harvest(library: Library) -> Non
     assert going(library, beta_days=69)["26B5086k"].startswith("a beta that was first harvested on 2026-09-20, 70 days")
 
 
+def test_of_a_month_its_last_day_counts(library: Library) -> None:
+    publish(library, "26B5086k", version="27.1 beta", kind="beta", released="2026-10")
+    assert "a beta that came out on 2026-10-31, 29 days ago" in going(library, beta_days=28)["26B5086k"]
+
+
 def test_the_newest_of_each_line_stay(library: Library) -> None:
     gone = going(library, last=2)
     assert set(gone) == {"26A428", "25D770870b"}

@@ -63,6 +63,14 @@ def test_a_sealed_harvest_is_not_whole_because_another_is(tmp_path: Path) -> Non
     assert "harvest it again" in found.message
 
 
+def test_of_a_sealed_harvest_that_lists_nothing_only_what_it_lacks_is_told(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        write_record(library.store, harvested("ssh://one", []), "test")
+    with Library.open(tmp_path / "library") as library:
+        report = verify(library, level=Level.CATALOG)
+    assert {f.code for f in report.findings} == {FindingCode.CACHE_MISSING}
+
+
 def test_the_next_harvest_of_the_same_source_settles_it(tmp_path: Path) -> None:
     silicon = harvested("ssh://one", ["arm64e", "x86_64"])
     others = harvested("ssh://intel", ["x86_64h"]), harvested("ssh://one", ["arm64e"])
