@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from symcache.errors import RemoteError
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
+from symcache_provisioning.ssh import keys
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.vm_provisioning.conftest import QUICK
 
@@ -164,3 +167,11 @@ def test_keys_in_the_users_folder_let_in_and_locked_ones_are_named(serve: Callab
     (folder / "id_rsa").write_text("no key\n")
     (folder / "id_ecdsa").write_bytes(server.identity.read_bytes())
     connect(server, Login())
+
+
+def test_an_agent_that_never_answers_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_AGENT_SECONDS", 0.05)
+    with ThreadPoolExecutor() as pool, socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "s"))
+        agent.listen()
+        assert pool.submit(keys.user_agent, str(tmp_path / "s")).result(20) is None

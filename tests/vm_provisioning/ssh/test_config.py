@@ -19,6 +19,7 @@ from symcache_provisioning.machines.doctor import check_machine
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.machines.life_cycle import Machine
 from symcache_provisioning.ssh.config import SshConfig, SshHost
+from symcache_provisioning.ssh.links import open_link
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -179,6 +180,16 @@ def test_what_the_url_says_counts_more(connect: Connect, openssh: OpenSshServer)
     wrong = "Host mac\n User nobody\n Port 1\n IdentityFile none\n"
     session = connect(wrong, f"ssh://{openssh.user}@mac:{openssh.port}/private", Login(openssh.identity))
     assert (session.target.user, session.target.port, session.target.root) == (openssh.user, openssh.port, "/private")
+
+
+def test_a_program_that_connects_is_asked_to_end_and_may_clean_up(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"trap 'rm {tmp_path}/lock; exit' TERM\ntouch {tmp_path}/lock\nwhile :; do sleep 0.05; done\n")
+    host = SshHost("mac", "mac", 22, "admin", command=f"sh {program}")
+    link = open_link(host, 5, connect=lambda _: pytest.fail("no host is on the way"))
+    until((tmp_path / "lock").exists)
+    link.close()
+    assert not (tmp_path / "lock").exists()
 
 
 CONFIG = """

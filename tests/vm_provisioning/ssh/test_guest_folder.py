@@ -88,7 +88,9 @@ def test_another_guest_is_not_asked_to_remove_it(abandoned: Path, openssh: OpenS
     assert asked == [["/bin/rm", "-rf", str(abandoned)]]
     sweep_guest_folders(session_of(openssh), run)
     assert len(asked) == 2, "what could not be removed is tried again"
-    (record,) = (platformdirs.user_state_path("symcache") / "guest-folders").iterdir()
+    records = platformdirs.user_state_path("symcache") / "guest-folders"
+    assert records.stat().st_mode & 0o077 == 0
+    (record,) = records.iterdir()
     os.utime(record, (0, 0))
     sweep_guest_folders(session, run)
     assert len(asked) == 2

@@ -70,6 +70,8 @@ def test_what_is_revoked_or_damaged_does_not_hold(keys: Path) -> None:
         damaged = blob[:position] + bytes([blob[position] ^ 1]) + blob[position + 1 :]
         assert certificate_problem(damaged, "mac", {authority}, ()) != ""
         assert certificate_problem(blob[:position], "mac", {authority}, ()) != ""
+    unsigned = blob[:-1] + bytes([blob[-1] ^ 1])
+    assert certificate_problem(unsigned, "mac", {authority}, ()) == "its signature is wrong"
     plain = base64.b64decode(public(keys / "host_ed25519"))
     assert certificate_problem(plain, "mac", {authority}, ()) == "it is no certificate"
 

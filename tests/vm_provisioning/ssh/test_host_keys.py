@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from symcache.errors import HostKeyError, RemoteError, UsageError
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.ssh.known_hosts import known_keys
+from symcache_provisioning.ssh.probe import server_host_key
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.vm_provisioning.conftest import QUICK
 
@@ -46,6 +48,10 @@ def test_a_host_that_nobody_knows_is_refused(openssh: OpenSshServer, tmp_path: P
     assert openssh.fingerprint in str(raised.value)
     assert f"--host-key {openssh.fingerprint}" in raised.value.hint
     assert not (tmp_path / "store").exists()
+
+
+def test_what_a_server_shows_is_told_without_a_login(openssh: OpenSshServer) -> None:
+    assert server_host_key("127.0.0.1", openssh.port) == openssh.fingerprint
 
 
 def test_the_right_pin_is_enough(openssh: OpenSshServer) -> None:
@@ -94,6 +100,14 @@ def test_markers_may_end_with_a_tab(openssh: OpenSshServer, tmp_path: Path) -> N
     assert [(k.revoked, k.authority) for k in found] == [(True, False), (False, True)]
 
 
+def test_markers_that_nobody_here_knows_or_that_mark_nothing_are_skipped(
+    openssh: OpenSshServer, tmp_path: Path
+) -> None:
+    _, kind, key = openssh.known_hosts_line().split()[:3]
+    (tmp_path / "known").write_text(f"@revoked\n@strange mac {kind} {key}\n")
+    assert known_keys(tmp_path / "known", "mac") == []
+
+
 def test_hashed_names_are_understood(openssh: OpenSshServer, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     known.write_text(openssh.known_hosts_line())
@@ -128,9 +142,9 @@ def test_trust_on_first_use_is_said_remembered_and_kept_to(renewed: OpenSshServe
         assert str(store) in raised.value.hint
 
 
-def test_openssh_reads_what_is_stored(openssh: OpenSshServer, tmp_path: Path) -> None:
-    store = tmp_path / "known_hosts"
-    with session(openssh, HostKeyTrust(trust_new=True, store=store)):
+def test_openssh_reads_what_is_stored(openssh: OpenSshServer) -> None:
+    store = platformdirs.user_data_path("symcache") / "known_hosts"
+    with session(openssh, HostKeyTrust.for_user(trust_new=True)):
         pass
     assert openssh.known_hosts_line().split()[2] in keygen("-F", f"[127.0.0.1]:{openssh.port}", "-f", str(store))
 

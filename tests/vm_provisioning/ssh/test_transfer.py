@@ -7,15 +7,22 @@ import fcntl
 import os
 import re
 import socket
+import stat
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from symcache.errors import StorageError, UsageError
 from symcache.library import Library
 from symcache_provisioning import SshSource, harvest
+from symcache_provisioning.ssh import transfer
+from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError
+from symcache_provisioning.ssh.sftp import Sftp
 from symcache_provisioning.staging import Staging
 from tests.support.openssh import OpenSshServer
 from tests.support.systems import make_system
@@ -150,6 +157,25 @@ def test_a_file_that_changed_since_is_fetched_anew(openssh: OpenSshServer, conte
         assert new is not None
         source.fetch(new, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == content[::-1]
+
+
+@pytest.mark.parametrize("piece", [64 << 10, (64 << 10) - 1])
+def test_a_transfer_that_hardly_moves_for_a_minute_is_taken_for_lost(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    expected = Attributes(stat.S_IFREG, 3 * piece, 1)
+
+    def read(*_arguments: object) -> Iterator[tuple[Attributes, bytes]]:
+        for _ in range(3):
+            now[0] += 61
+            yield expected, bytes(piece)
+
+    lost = pytest.raises(ConnectionLostError, match=f"/cache: only {piece} bytes came in 60 seconds")
+    with nullcontext() if piece == 64 << 10 else lost:
+        transfer.copy_file(cast(Sftp, SimpleNamespace(read=read)), b"/cache", expected, tmp_path / "copy")
+    assert (tmp_path / "copy").exists() == (piece == 64 << 10)
 
 
 def test_copies_are_not_fetched_again(openssh: OpenSshServer, content: bytes, tmp_path: Path) -> None:
