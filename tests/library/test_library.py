@@ -18,8 +18,8 @@ from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
 from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
-from symcache.model import Kind, ManifestEntry, Origin, Release, ReleaseId, Trust, uuid_text
-from symcache.store import blob_key, put_blob
+from symcache.model import HarvestRecord, Kind, ManifestEntry, Origin, Release, ReleaseId, Trust, uuid_text
+from symcache.store import RecordKey, blob_key, put_blob, read_record
 from tests.library.images import Image, harvest
 from tests.support.toolchain import compile_image, dsym, lipo
 
@@ -143,6 +143,18 @@ def test_what_a_library_holds_is_weighed_by_what_it_is_for(library: Library, bui
     assert (weighed.image_content, weighed.cache_content) == (image.stat().st_size, 5000)
     assert (weighed.unnamed_blobs, weighed.unnamed_stored) == (1, stored(loose))
     assert (weighed.releases, weighed.sealed, weighed.undecided) == (1, 1, 0)
+
+
+def test_what_has_no_code_has_no_hash_of_code(library: Library, tmp_path: Path) -> None:
+    """Or all dSYMs would seem to be of the same code."""
+    images = [Image("/a", 1), Image("/b", 2, code=b"", kind=Kind.DEBUGINFO)]
+    ingest(library, harvest(tmp_path / "1", images))
+    (key,) = map(RecordKey.parse, library.store.list("records/"))
+    assert key
+    _, record = read_record(library.store, key)
+    assert isinstance(record, HarvestRecord)
+    code = hashlib.sha256(b"\xc0\x03\x5f\xd6").hexdigest()[:16]
+    assert {o.path: o.code for o in record.objects} == {"/a": code, "/b": ""}
 
 
 @pytest.mark.parametrize("large", [True, False])

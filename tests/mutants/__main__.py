@@ -38,7 +38,7 @@ PROMISES = (
             *("tests/server/http/test_access.py", "tests/server/http/test_tokens.py"),
         ),
     ),
-    Group(("symcache/verify",), ("tests/verify",)),
+    Group(("symcache/verify",), ("tests/verify", "tests/cli/test_releases.py")),
     Group(
         ("vm_provisioning/symcache_provisioning/ssh",),
         ("tests/vm_provisioning/ssh", "tests/vm_provisioning/sources/test_hostile_guest.py"),
