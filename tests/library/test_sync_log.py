@@ -10,6 +10,7 @@ import pytest
 
 from symcache.library import LEASE_SECONDS, BuildLog, Library, Publication, SyncLog, fsck, gc, note_uses, read_uses
 from symcache.library.sync_log import Lease
+from symcache.library.uses import forget_uses
 from symcache.store import put_object
 from tests.support.dated_store import Clock, DatedStore
 
@@ -119,6 +120,17 @@ def test_the_last_that_was_published_counts_and_is_noted_once(tmp_path: Path) ->
     assert published is not None
     assert published.kind == "release"
     assert len(list(store.list("sync/26A428/"))) == 4
+
+
+def test_notes_of_use_are_forgotten_by_their_day_but_not_while_they_are_new(tmp_path: Path) -> None:
+    clock = Clock()
+    store = DatedStore(tmp_path / "library", clock)
+    note_uses(store, dt.date(2026, 1, 1), ["26A428"])
+    note_uses(store, dt.date(2026, 3, 1), ["22G120"])
+    for left in ({"26A428", "22G120"}, {"22G120"}):
+        forget_uses(store, dt.date(2026, 2, 1))
+        assert set(read_uses(store).last) == left
+        clock.pass_by(25 * 3600)
 
 
 def test_those_who_look_after_a_library_pass_it_over(anywhere: Library) -> None:

@@ -79,6 +79,14 @@ def table(tmp_path: Path, text: str) -> Expectations:
     return Expectations.load(file)
 
 
+def test_what_is_expected_is_not_optional_besides(tmp_path: Path) -> None:
+    both = '[[release]]\nbuilds = ["22G830"]\nexpect = { system = ["arm64e"] }\n'
+    site = table(tmp_path, both + 'optional = { system = ["arm64e", "x86_64"] }\n')
+    found = site.of("macOS", "13.6.9", "22G830")
+    assert found
+    assert [(e.arch, e.required) for e in found if e.family == "system"] == [("arm64e", True), ("x86_64", False)]
+
+
 def test_a_site_narrows_extends_and_adds(tmp_path: Path) -> None:
     site = table(
         tmp_path,

@@ -36,6 +36,13 @@ def stored(library: Library, data: bytes) -> tuple[str, int]:
     return put_blob(library.store, file)[:2]
 
 
+def test_the_beginning_of_what_is_stored_in_several_frames_is_read_as_of_one(library: Library, tmp_path: Path) -> None:
+    data = bytes(range(250)) * 12
+    (tmp_path / "raw").write_bytes(data)
+    sha256, size, _ = put_blob(library.store, tmp_path / "raw", frame_size=1000)
+    assert read_head(library.store, sha256, size, 1500) == data[:1500]
+
+
 def opened(library: Library, unit: Unit, scratch: Path, findings: list[Finding]) -> list[FindingCode]:
     """Return what is found wrong with a raw cache that cannot be opened, with what was found before."""
     scratch.mkdir()

@@ -269,6 +269,9 @@ def test_a_minidump_names_build_and_modules(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DumpError, match=r"crash\.dmp"):
         read_report(path)
+    path.write_bytes(minidump([], [MiniThread({}, 0x1000, b"s")], 0, None))
+    with pytest.raises(DumpError, match="names no modules"):
+        read_report(path)
 
 
 def test_a_file_that_is_no_dump_is_a_finding_and_the_others_go_on(harvested: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from symcache.errors import IntegrityError, NotFoundError
 from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import blob_key
+from symcache_server.files.repairs import Repairs
 from symcache_server.files.scrubber import Scrubber
 from tests.support.http import request
 from tests.support.ports import free_port
@@ -139,6 +140,22 @@ def test_a_damaged_blob_is_had_again_from_another_server(library: Path, image: P
         assert metric(front, 'symcache_damaged_files_total{files="library"}') == 1
     assert blob.read_bytes() == whole
     assert (library / "quarantine" / blob.relative_to(library)).read_bytes() == damaged
+
+
+def test_what_could_not_be_had_again_is_not_sought_at_every_request(library: Path, image: Path) -> None:
+    sought: list[Path] = []
+    blob = blob_of(library, image)
+
+    def opened() -> Library:
+        sought.append(blob)
+        return Library.open(library)
+
+    rot(blob)
+    repairs = Repairs(opened, [], {})
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="damaged or gone"):
+            repairs.repair(blob.name.partition(".")[0], IntegrityError("damaged"))
+    assert len(sought) == 1
 
 
 @pytest.mark.parametrize("headers", [{}, ZSTD])
@@ -274,8 +291,9 @@ def test_one_process_does_it(
         t for name, t in json.loads((state / "scrubber.json").read_text()).items() if name.startswith("decoded")
     )
     assert len(times) == 257
-    two = scrubbing()
+    two, before = scrubbing(), (state / "scrubber.json").read_text()
     two.scrubber.start()
     time.sleep(0.2)
     two.scrubber.close()
     assert two.run(time.time()) == 0  # the first one has done it all
+    assert json.loads((state / "scrubber.json").read_text()) == json.loads(before), "nothing was read twice"
