@@ -296,7 +296,7 @@ def test_what_is_no_config_is_named(tmp_path: Path) -> None:
 
 
 def test_the_agent_that_the_config_names_offers_the_keys_that_it_names(
-    connect: Connect, openssh: OpenSshServer, tmp_path: Path
+    connect: Connect, openssh: OpenSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = tmp_path / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", agent], stdout=subprocess.DEVNULL)
@@ -312,6 +312,8 @@ def test_the_agent_that_the_config_names_offers_the_keys_that_it_names(
         # As many have it: the private key is in the agent alone, and the public one says which.
         mine = f"Host elsewhere\n HostName 127.0.0.1\n Port {openssh.port}\n IdentityAgent {agent}\n"
         connect(f"{mine} IdentityFile {tmp_path}/mine\n", "ssh://elsewhere")
+        monkeypatch.setenv("OTHER_AGENT", str(agent))
+        connect(mine.replace(str(agent), "$OTHER_AGENT") + f" IdentityFile {tmp_path}/mine\n", "ssh://elsewhere")
         connect(f"{mine} IdentityFile {public}\n IdentitiesOnly yes\n", "ssh://elsewhere")
         with pytest.raises(RemoteError, match="refused"):
             connect(f"{mine} IdentityFile {tmp_path}/other1\n IdentitiesOnly yes\n", "ssh://elsewhere")
