@@ -21,11 +21,12 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from symcache_server.config import ServerConfig
 from symcache_server.http.content import SIGNATURE
+from symcache_server.http.file_body import SendingConnection
 
 __all__ = ["ClientConnection", "is_worth_a_line"]
 
 
-class ClientConnection(web.RequestHandler):
+class ClientConnection(web.RequestHandler, SendingConnection):
     """One connection to a `web.Server`.
 
     The head of the first request must be complete `config.head_seconds` after the connection was made, that of a later
@@ -33,7 +34,7 @@ class ClientConnection(web.RequestHandler):
     any proxy. While the server works on a response, there is no limit.
     """
 
-    __slots__ = ("_body_seconds", "_head_seconds", "_head_timer", "_made", "_taken", "active", "lost")
+    __slots__ = ("_body_seconds", "_head_seconds", "_head_timer", "_made", "_taken", "active", "lost", "sending")
 
     def __init__(self, server: web.Server, config: ServerConfig, **options: Any) -> None:
         super().__init__(server, **options)
@@ -41,6 +42,7 @@ class ClientConnection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._made: asyncio.Transport | None = None
         self._taken = -1, 0.0
+        self.sending: asyncio.Future[int] | None = None
         self.active = self._loop.time()
         """When the client last sent anything, in the event loop's time."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -68,6 +70,8 @@ class ClientConnection(web.RequestHandler):
         """End the connection at once; return False if it has not begun yet."""
         if self._made is None:
             return False
+        if self.sending is not None:
+            self.sending.cancel()
         self._made.abort()
         return True
 

@@ -13,9 +13,20 @@ from collections.abc import Iterator
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-__all__ = ["FileBody"]
+__all__ = ["FileBody", "SendingConnection"]
 
 _NO_SENDFILE = sys.platform != "linux"
+
+
+class SendingConnection:
+    """A connection that knows what it sends.
+
+    asyncio never ends a sendfile whose connection it closes, and goes on watching its descriptor, which is another
+    connection's by then: whoever closes one while a body goes out has to cancel `sending` first.
+    """
+
+    __slots__ = ()
+    sending: asyncio.Future[int] | None
 
 
 class FileBody(web.StreamResponse):
@@ -43,7 +54,11 @@ class FileBody(web.StreamResponse):
             if self.sent < self._count:
                 # Waits for slow readers; with TLS the event loop reads and writes by itself.
                 loop = asyncio.get_running_loop()
-                self.sent += await loop.sendfile(transport, file, self._offset + self.sent, self._count - self.sent)
+                rest = loop.sendfile(transport, file, self._offset + self.sent, self._count - self.sent)
+                sending = loop.create_task(rest)
+                if isinstance(request.protocol, SendingConnection):
+                    request.protocol.sending = sending
+                self.sent += await sending
             if self.sent != self._count:
                 transport.abort()  # what is cut must look cut
             else:

@@ -57,6 +57,12 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
+def _decoded_files() -> list[str]:
+    """Return the files of the server's cache that this process has open."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [link for link in links if "/decoded/" in link]
+
+
 async def _status(streams: Streams, data: bytes) -> int:
     """Send a request, and return the status of the response, with its body read."""
     streams[1].write(data)
@@ -162,6 +168,21 @@ async def test_bodies_of_which_nothing_comes_or_goes(
         # While the server is at work nobody has to say anything.
         monkeypatch.setattr(DecodedCache, "open", slow)
         assert await _status(await _connect(port), _get(path)) == 200
+
+
+async def test_a_body_that_nobody_takes_leaves_nothing_open(
+    samples: Samples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _serving(samples, tmp_path) as port:
+        writer = (await _connect(port, buffer=4096))[1]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(_get(f"/buildid/{uuid_of(samples.large).hex}/executable"))
+        while not _decoded_files():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2.5 * BODY)
+        assert not _decoded_files()
+        writer.close()
+    assert [r.message for r in caplog.records if r.name == "asyncio"] == []
 
 
 async def test_what_has_ended_has_not_stalled(tmp_path: Path) -> None:
