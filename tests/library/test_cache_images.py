@@ -27,10 +27,12 @@ COUNT = 70
 
 
 @contextmanager
-def opened(tmp_path: Path, *, broken: int = -1) -> Iterator[SharedCache]:
+def opened(tmp_path: Path, *, broken: int = -1, foreign: int = -1) -> Iterator[SharedCache]:
     images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(COUNT)]
     if broken >= 0:
         images[broken].commands = [b"\x2a\0\0\0\4\0\0\0"]
+    if foreign >= 0:
+        images[foreign].filetype = 10  # MH_DSYM (<mach-o/loader.h>)
     with SharedCache.open(Cache(images, uuid=UUID(int=1000)).write(tmp_path)) as cache:
         yield cache
 
@@ -59,10 +61,7 @@ def test_what_is_stored_is_what_extract_writes(anywhere: Library, tmp_path: Path
 
 
 def test_what_is_no_library_of_its_cache_is_left_out_alone(local: Library, tmp_path: Path) -> None:
-    images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(COUNT)]
-    images[7].filetype = 10  # MH_DSYM (<mach-o/loader.h>)
-    path = Cache(images, uuid=UUID(int=1000)).write(tmp_path)
-    with SharedCache.open(path) as cache, Storing(local) as storing:
+    with opened(tmp_path, foreign=7) as cache, Storing(local) as storing:
         found = run(storing, cache)
     assert (list(found.failed), len(found.stored)) == ([7], COUNT - 1)
     assert found.failed[7].startswith("/usr/lib/lib7: holds ")

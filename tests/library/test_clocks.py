@@ -187,25 +187,9 @@ def test_nothing_is_collected_by_clocks_that_contradict_each_other(world: World,
     assert gc(world.other, grace=GRACE).deleted == 1
 
 
-def test_a_collection_ends_when_the_clock_is_turned_below_it(world: World) -> None:
-    real = world.other.store.scan
-
-    def scan(prefix: str) -> Iterator[Any]:
-        yield from real(prefix)
-        if prefix == "blobs/":
-            world.clock.turn(-YEAR)
-
-    world.other.store.scan = scan  # type: ignore[method-assign]
-    with pytest.raises(IncompleteError, match="was turned"):
-        gc(world.other, grace=GRACE)
-    world.clock.turn(YEAR)
-    world.other.store.scan = real  # type: ignore[method-assign]
-    assert gc(world.other, grace=GRACE).deleted == 1
-
-
-@pytest.mark.parametrize("seconds", [20.0, -20.0])
-def test_a_clock_that_is_set_right_below_a_collection_ends_nothing(world: World, seconds: float) -> None:
-    """As network time does with the clock of a machine that runs for long."""
+@contextlib.contextmanager
+def turning(world: World, seconds: float) -> Iterator[None]:
+    """Have the clocks turned when a collection has listed the blobs."""
     real = world.other.store.scan
 
     def scan(prefix: str) -> Iterator[Any]:
@@ -214,7 +198,22 @@ def test_a_clock_that_is_set_right_below_a_collection_ends_nothing(world: World,
             world.clock.turn(seconds)
 
     world.other.store.scan = scan  # type: ignore[method-assign]
+    yield
+    world.other.store.scan = real  # type: ignore[method-assign]
+
+
+def test_a_collection_ends_when_the_clock_is_turned_below_it(world: World) -> None:
+    with turning(world, -YEAR), pytest.raises(IncompleteError, match="was turned"):
+        gc(world.other, grace=GRACE)
+    world.clock.turn(YEAR)
     assert gc(world.other, grace=GRACE).deleted == 1
+
+
+@pytest.mark.parametrize("seconds", [20.0, -20.0])
+def test_a_clock_that_is_set_right_below_a_collection_ends_nothing(world: World, seconds: float) -> None:
+    """As network time does with the clock of a machine that runs for long."""
+    with turning(world, seconds):
+        assert gc(world.other, grace=GRACE).deleted == 1
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
