@@ -10,8 +10,8 @@ __all__ = ["START", "command_line", "without_login_output"]
 
 START = b"\n"
 """A program starts when this, or the end of its input, is received."""
-_STARTED = b"symcache: started\n"
-_WAIT = f"LC_ALL=C; export LC_ALL; read -r go; echo '{_STARTED.decode().strip()}' >&2; "
+_STARTED = "symcache: started"
+_WAIT = f"LC_ALL=C; export LC_ALL; read -r go; echo '{_STARTED}' >&2; "
 """No program starts, and so none ends, before we have sent the start. Otherwise paramiko might send the end of the
 input after the other side has closed the channel, for which OpenSSH closes the whole connection. A line on stderr
 then separates what the program says from what the login shell said as it started (~/.zshenv, ~/.bashrc). To stdout that
@@ -41,5 +41,5 @@ def command_line(argv: Sequence[str], *, watched: bool) -> str:
 
 def without_login_output(stderr: bytes) -> bytes:
     """Return what the program of a `command_line` printed to stderr, without what the login shell did before."""
-    before, started, after = stderr.partition(_STARTED)
+    before, started, after = stderr.partition(f"{_STARTED}\n".encode())
     return after if started else before
