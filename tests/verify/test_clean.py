@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from symcache.library import Library
-from symcache.verify import Level, verify
+from symcache.dyld import SharedCache
+from symcache.library import Library, ingest
+from symcache.verify import Expectations, Level, verify
+from symcache.verify.holdings import Unit
+from symcache.verify.raw_cache import RawCache
+from tests.cachewriter.variants import built
+from tests.support.extracted import stage_extracted
 from tests.verify.releases import ARCHS, BUILD, Workshop
 
 
@@ -57,3 +63,22 @@ def test_progress_counts_up_to_all_contents(harvested_twice: Path, level: Level)
     # Two builds of 24 images each.
     assert seen[-1][0] >= 48
     assert seen[-1][0] == seen[-1][1]
+
+
+def test_symbols_that_the_extractor_adds_are_none_too_many(tmp_path: Path) -> None:
+    """Images that re-export single symbols have more of them outside of the cache than in it."""
+    main = built("x86_64-0x228").write(tmp_path / "dyld")
+    with Library.open(tmp_path / "library", create=True) as library:
+        assert ingest(library, stage_extracted(main, tmp_path / "extracted", BUILD)).sealed
+        report = verify(library, [BUILD], level=Level.BYTES, expectations=Expectations.nothing())
+    assert report.findings == []
+
+
+def test_an_image_without_text_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    whole = built("x86_64-0x228")
+    main, image = whole.write(tmp_path), whole.placed[0]
+    uuid = UUID(bytes=image.uuid)
+    main.write_bytes(main.read_bytes().replace(b"__TEXT".ljust(16, b"\0"), b"__CODE".ljust(16, b"\0")))
+    with SharedCache.open(main) as cache:
+        assert (image.path, uuid) in {(i.path, i.uuid) for i in cache.images}
+        assert RawCache(cache, Unit("system", cache.arch, cache.uuid)).reference(image.path, uuid) is None
