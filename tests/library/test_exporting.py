@@ -74,7 +74,8 @@ folder, path, uuid, triple = sys.argv[1:]
 lldb.SBDebugger.Initialize()
 debugger = lldb.SBDebugger.Create()
 # What it does on a Mac by itself, for the folders in `macOS DeviceSupport` of the user: elsewhere one has to be named.
-debugger.HandleCommand(f'platform select remote-macosx --sysroot "{folder}"')
+select = f'platform select remote-macosx --sysroot "{folder}"'
+debugger.GetCommandInterpreter().HandleCommand(select, lldb.SBCommandReturnObject())
 target = debugger.CreateTarget("", triple, "remote-macosx", False, lldb.SBError())
 module = target.AddModule(path, None, uuid)
 print(module.GetFileSpec() if module.IsValid() else None)
@@ -91,7 +92,7 @@ def test_lldb_finds_images_by_path_and_uuid(filled: Library, tmp_path: Path) -> 
 
     def found(uuid: UUID) -> str:
         command = [sys.executable, "-c", _LLDB, str(folder), image.path, str(uuid).upper(), triple]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     assert found(image.uuid) == f"{folder}/Symbols{image.path}"
     assert found(UUID(int=7)) == "None"
