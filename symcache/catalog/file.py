@@ -95,6 +95,7 @@ class CatalogFile:
         with self._lock:
             try:
                 with self._transaction():
+                    self._check_version()
                     # Remembered numbers are those of this file, unless another process has put a new one there.
                     version = self.data_version()
                     if version != self._folded:
@@ -177,6 +178,16 @@ class CatalogFile:
     def data_version(self) -> int:
         """Return a number that changes when another connection changes the file."""
         return int(self._one("PRAGMA data_version")[0])
+
+    def _check_version(self) -> None:
+        """Raise StorageError if a program with another schema has made this file anew since it was opened."""
+        (version,) = self._one("PRAGMA user_version")
+        if version != SCHEMA_VERSION:
+            text = f"catalog {self.path or ''}: made anew by another version of symcache (schema {version})"
+            raise StorageError(
+                f"{text}; this process needs schema {SCHEMA_VERSION}",
+                hint="restart this one with the version that the others have: a library in a folder has one catalog",
+            )
 
     def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock:

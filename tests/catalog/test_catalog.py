@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -189,6 +190,19 @@ def test_manifest_and_cache_files_are_kept(tmp_path: Path) -> None:
     assert [m.path for m in catalog.manifest_of(row.id)] == ["/a"]
     assert [f.name for f in catalog.cache_files_of(CACHE_A)] == ["c.01"]
     catalog.close()
+
+
+def test_nothing_is_folded_into_what_another_version_has_made_anew(tmp_path: Path) -> None:
+    ours, path = Catalog(tmp_path / "catalog.db"), tmp_path / "catalog.db"
+    with contextlib.closing(sqlite3.connect(path)) as newer, newer:
+        newer.execute("PRAGMA user_version = 9999")
+    record = _many(1)[0]
+    with pytest.raises(StorageError, match="schema 9999") as refused:
+        ours.fold("records/w/1", record_id(record), record)
+    assert refused.value.hint and "restart" in refused.value.hint
+    ours.close()
+    with contextlib.closing(Catalog(path)) as again:  # what was begun now has it to itself
+        assert again.fold("records/w/1", record_id(record), record)
 
 
 def test_readers_see_the_old_or_the_new_catalog_while_another_one_replaces_it(tmp_path: Path) -> None:
