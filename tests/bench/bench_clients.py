@@ -20,7 +20,7 @@ from uuid import UUID
 
 from symcache.client import SymbolClient
 from symcache.images import ImageRequest
-from tests.bench.bench_server import PROCESSES, make_files, nginx
+from tests.bench.bench_server import PASSES, PROCESSES, make_files, nginx
 from tests.bench.harness import Row, compare
 from tests.bench.slow_link import slow_link
 from tests.support.ports import free_port
@@ -64,6 +64,7 @@ def run(scratch: Path) -> list[Row]:
             nginx(folder, _PEER.format(port=port, folder=folder, size=size)),
             serve(folder / "library", folder / "server", "--processes", str(PROCESSES)) as server,
         ):
+            _warm(server.url, count, folder / "got")
             for client, fetch in _clients().items():
                 number = min(count, _BY_DEBUGINFOD) if fetch is _by_debuginfod else count
                 rows.append(_compare(f"clients: {number} of {name}, {client}", fetch, number, server.url, peer, folder))
@@ -79,6 +80,20 @@ def run(scratch: Path) -> list[Row]:
     return rows
 
 
+def _warm(url: str, count: int, folder: Path) -> None:
+    """Have every process of the server ready with what clients will ask of it."""
+    for _ in range(PASSES):
+        for fetch in _clients().values():
+            if fetch is not _by_debuginfod:
+                _empty(folder)
+                fetch(url, count, folder)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
 def _clients() -> dict[str, Fetch]:
     """Return the clients that are installed."""
     clients: dict[str, Fetch] = {"symcache": _by_us}
@@ -92,11 +107,6 @@ def _clients() -> dict[str, Fetch]:
 
 def _compare(name: str, fetch: Fetch, count: int, url: str, peer: str, folder: Path) -> Row:
     got = folder / "got"
-
-    def empty() -> None:
-        shutil.rmtree(got, ignore_errors=True)
-        got.mkdir()
-
     return compare(
         name,
         lambda: fetch(url, count, got),
@@ -105,7 +115,7 @@ def _compare(name: str, fetch: Fetch, count: int, url: str, peer: str, folder: P
         amount=count,
         unit="modules/s",
         at_least=_GOAL,
-        prepare=empty,
+        prepare=lambda: _empty(got),
     )
 
 

@@ -31,12 +31,12 @@ from tests.bench.harness import ROUNDS, Row, figure
 from tests.support.seaweed import new_location, s3_environment, seaweed
 from tests.support.servers import serve
 
-__all__ = ["PROCESSES", "cpu_seconds", "make_files", "nginx", "run"]
+__all__ = ["PASSES", "PROCESSES", "cpu_seconds", "make_files", "nginx", "run"]
 
 PROCESSES = 2
 _CONNECTIONS = 16
 _SECONDS = 2
-_PASSES = 6
+PASSES = 6
 """After which every process has had almost every file asked of it: it reads each once before it believes it."""
 _LOOKUPS = 10_000
 _SIZES = (("100 KB", 100_000, 2000), ("1 MB", 1_000_000, 2000), ("20 MB", 20_000_000, 300))
@@ -96,7 +96,7 @@ def run(scratch: Path) -> list[Row]:
             for kind, suffix, encoding in (("identity", "", "identity"), ("stored zstd", ".zst", "zstd")):
                 asked = (server.url, "GET", "/buildid/", "/executable", count, encoding, 0)
                 peer = (plain, "GET", "/files/", suffix, count, encoding, 0)
-                _warm(script, asked, _PASSES * count)
+                _warm(script, asked, PASSES * count)
                 _warm(script, peer, count)
                 rows.append(_against(f"server: {name}, {kind}", script, asked, peer))
             rows.append(figure(f"server: {name}, first answer (cold)", cold * 1000, "ms"))
@@ -144,7 +144,7 @@ def _through_nginx(script: Path, folder: Path, count: int) -> list[Row]:
             for kind, encoding in (("identity", "identity"), ("stored zstd", "zstd")):
                 asked = (front, "GET", "/buildid/", "/executable", count, encoding, 0)
                 peer = (front, "GET", "/proxied/buildid/", "/executable", count, encoding, 0)
-                _warm(script, asked, _PASSES * count)
+                _warm(script, asked, PASSES * count)
                 name = f"server: 1 MB, {kind}, sent by nginx (--x-accel)"
                 rows.append(_against(name, script, asked, peer, "nginx as a proxy", 1.0))
     return rows
