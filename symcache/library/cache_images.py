@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -134,8 +135,8 @@ def store_images(
     """
     rows = [row for index in indexes if (row := known.get(index)) and row.keys() >= _FACTS]
     with ThreadPoolExecutor(_LOOKS, thread_name_prefix="known") as pool:
-        kept = list(pool.map(lambda row: storing.keep(row["sha256"]), rows))
-    there = [{**row, "new": False} for row, is_there in zip(rows, kept, strict=True) if is_there]
+        kept = pool.map(lambda row: storing.keep(row["sha256"]), rows)
+        there = [{**row, "new": False} for row in compress(rows, kept)]
     if there:
         yield _images(storing, cache, there)
     left = sorted(set(indexes) - {row["index"] for row in there})

@@ -78,6 +78,6 @@ class Outage:
             if now - self._told < self._patience:
                 return
             self._told = now
-        error = state.outcome.exception() if state.outcome else None
-        reason = excerpt(str(error).rpartition(" - ")[2].partition("\n")[0])
+        assert state.outcome is not None  # noqa: S101  # an attempt was made
+        reason = excerpt(str(state.outcome.exception()).rpartition(" - ")[2].partition("\n")[0])
         log.warning("%s: does not respond (%s); waiting for it, %.0f s at most", self._location, reason, self._patience)

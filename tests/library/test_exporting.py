@@ -160,14 +160,20 @@ def test_what_there_is_none_of_is_said(filled: Library, tmp_path: Path) -> None:
 
 
 def test_a_path_that_no_mac_has_is_named_and_not_written(tmp_path: Path) -> None:
-    """Names that would colour or clear the terminal of whoever lists the folder."""
-    images = [Image("/usr/lib/liba.dylib", 1), Image("/usr/lib/\x1b[2Jb.dylib", 2), Image("/usr/lib/c\x9b1m", 3)]
+    """Names that would colour or clear the terminal of whoever lists the folder; NAME_MAX is 255, PATH_MAX 1024."""
+    longest = "é" * 127 + "a"
+    deepest = ("/" + "b" * 31) * 32
+    good = ["/usr/lib/liba.dylib", f"/usr/{longest}", deepest]
+    bad = ["/usr/lib/\x1b[2Jb.dylib", "/usr/lib/c\x9b1m", f"/usr/{longest}a", f"{deepest}b"]
+    images = [Image(path, number) for number, path in enumerate(good + bad, 1)]
     with Library.open(tmp_path / "library", create=True) as library:
         ingest(library, staged_harvest(tmp_path / "1", images, build=BUILD))
         result = export_device_support(library, BUILD, tmp_path / "out")
-    (written,) = (p for p in (tmp_path / "out").rglob("Symbols/**/*") if p.is_file())
-    assert written.name == "liba.dylib"
-    assert len([p for p in result.problems if "is no path of a system: not written" in p]) == 2
+    (folder,) = result.folders
+    assert {str(p.relative_to(folder / "Symbols")) for p in folder.rglob("Symbols/**/*") if p.is_file()} == {
+        path[1:] for path in good
+    }
+    assert len([p for p in result.problems if "is no path of a system: not written" in p]) == len(bad)
 
 
 @pytest.mark.parametrize(
