@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,17 @@ import pytest
 
 from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.model import HarvestRecord, Kind, PreferenceRecord, Record, Release, TombstoneRecord
-from symcache.store import RecordKey, Store, decode_to, open_store, put_blob, read_record, write_record
+from symcache.store import (
+    RecordKey,
+    SigningStore,
+    Store,
+    blob_key,
+    decode_to,
+    open_store,
+    put_blob,
+    read_record,
+    write_record,
+)
 from tests.support.moto_store import MOTO
 
 Make = Callable[..., bool]
@@ -150,14 +161,27 @@ def test_a_blob_comes_back_as_it_went_in(any_store: Store, tmp_path: Path) -> No
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("location", ["s3", "moto"], indirect=True)
+def test_anybody_may_download_by_a_signed_url_what_unpacks_by_itself(any_store: Store, tmp_path: Path) -> None:
+    assert isinstance(any_store, SigningStore)
+    (tmp_path / "input").write_bytes(b"content" * 1000)
+    key = blob_key(put_blob(any_store, tmp_path / "input")[0])
+    with urllib.request.urlopen(any_store.presigned(key, 60)) as response:
+        assert response.read() == _read(any_store, key)
+        assert response.headers["Content-Encoding"] == any_store.encoding(key) == "zstd"
+    record, _ = write_record(any_store, RECORDS[0], "w")
+    assert any_store.encoding(str(record)) == ""
+    with pytest.raises(NotFoundError):
+        any_store.encoding("blobs/ab/nothing")
+
+
 def test_an_object_larger_than_one_part_comes_back_whole(
     any_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if any_store.location.startswith("s3://"):
         monkeypatch.setattr("symcache.store.s3._SINGLE_PUT", 1 << 20)
-        monkeypatch.setattr("symcache.store.bucket._PART", 5 << 20)
     path = tmp_path / "input"
-    path.write_bytes(os.urandom(12 << 20))
+    path.write_bytes(os.urandom(17 << 20))
     sha256, size, new = put_blob(any_store, path)
     assert new
     decode_to(any_store, sha256, size, tmp_path / "output")

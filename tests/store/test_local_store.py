@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import os
 import shutil
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,7 @@ def test_a_blob_is_the_zstd_of_its_content_under_the_hash_of_its_content(store: 
     assert (sha256, size, new) == (hashlib.sha256(data).hexdigest(), len(data), True)
     stored = (store.root / "blobs" / sha256[:2] / f"{sha256}.zst").read_bytes()
     assert zstandard.ZstdDecompressor().decompress(stored) == data
+    assert zstandard.get_frame_parameters(stored).has_checksum  # by which those see damage who get it as it lies
     decode_to(store, sha256, size, tmp_path / "out" / "copy")
     assert (tmp_path / "out" / "copy").read_bytes() == data
 
@@ -214,6 +217,15 @@ def test_a_library_is_named_by_a_path_or_a_url(store: LocalStore, tmp_path: Path
             open_store(location, create=True)
 
 
+def test_a_library_is_made_in_an_empty_folder_and_in_folders_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for place in ("empty", "new/er/library"):
+        open_store(str(tmp_path / place), create=True)
+        open_store(str(tmp_path / place))
+    with pytest.raises(StorageError, match="Not a directory"):
+        open_store(str(_file(tmp_path, b"") / "library"), create=True)
+
+
 def test_more_than_was_stored_is_neither_decoded_nor_read_on(store: LocalStore, tmp_path: Path) -> None:
     """A few bytes may claim to be gigabytes."""
     sha256, size, _ = put_blob(store, _file(tmp_path, bytes(8 << 20)))
@@ -239,6 +251,22 @@ def test_new_folders_are_flushed_up_to_the_library(tmp_path: Path, monkeypatch: 
     flushed.clear()
     write_record(store, HarvestRecord(), "w")
     assert flushed == ["w"]
+
+
+@pytest.mark.parametrize(("number", "stored"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_folder_that_fails_to_be_flushed_is_told_unless_its_file_system_flushes_none(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, stored: bool
+) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with contextlib.nullcontext() if stored else pytest.raises(StorageError, match="Input/output error"):
+        assert put_blob(store, _file(tmp_path, b"data"))[2]
 
 
 def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
@@ -280,6 +308,26 @@ def test_a_blob_that_a_killed_collection_had_taken_aside_is_put_back(
     store.clean_scratch(float("inf"))
     decode_to(store, sha256, size, tmp_path / "copy")
     assert list(store.list("tmp/")) == []
+
+
+def test_what_somebody_else_cleans_at_the_same_time_is_passed_over(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, _, _ = put_blob(store, _file(tmp_path, b"data"))
+    _kill_while_deleting(store, blob_key(sha256), monkeypatch)
+    (taken,) = store.scratch().iterdir()
+    left = store.scratch() / "part-left"
+    left.touch()
+    real = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        listed = sorted(real(folder))
+        taken.unlink()
+        return iter(listed)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert store.clean_scratch(float("inf")) == 1
+    assert not left.exists()
 
 
 def test_a_damaged_blob_does_not_come_back_from_quarantine(

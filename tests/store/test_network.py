@@ -66,6 +66,24 @@ def test_an_endpoint_that_is_no_url_is_wrong_use(monkeypatch: pytest.MonkeyPatch
         Bucket("s3://symbols", 0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "region"),
+    [
+        ({}, "us-east-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1", "AWS_REGION": "eu-north-1"}, "eu-north-1"),
+    ],
+)
+def test_requests_are_signed_for_the_region_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], region: str
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", **settings}.items():
+        monkeypatch.setenv(name, value)
+    assert f"%2F{region}%2Fs3%2F" in Bucket("s3://symbols", 0).signed("key", 60)
+
+
 def test_a_bucket_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoBucket(_Object):
         def do_GET(self) -> None:
