@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.errors import IntegrityError, NotFoundError, StorageError, UsageError
 from symcache.library import Library, Staged, StagedObject, export_device_support, export_raw_caches, ingest
 from symcache.macho import identify
-from symcache.model import HarvestRecord, ManifestEntry, ObjectEntry, Release, uuid_text
+from symcache.model import HarvestRecord, ManifestEntry, ObjectEntry, Release, ReleaseId, uuid_text
 from symcache.store import blob_key, write_record
 from symcache_provisioning import harvest, recognize
 from tests.library.images import Image, macho
@@ -147,6 +148,48 @@ def test_what_is_lost_is_named_and_nothing_is_called_finished(filled: Library, t
         found = recognize(folder)
         assert found is not None
         assert found.sources == []
+
+
+def test_raw_caches_of_which_a_part_is_lost_are_not_written(filled: Library, tmp_path: Path) -> None:
+    shutil.copytree(filled.store.location, tmp_path / "library")
+    with Library.open(tmp_path / "library") as library:
+        (record,) = library.catalog.records_of(ReleaseId("macOS", BUILD))
+        lost = library.catalog.cache_files_of_record(record.id)[0]
+        library.store.delete_older(blob_key(lost.sha256), time.time() + 60)
+        with pytest.raises(IntegrityError, match=f"{lost.path[1:]}: .*: nothing was written"):
+            export_raw_caches(library, BUILD, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_caches_of_which_only_headers_were_kept_are_said_to_be(tmp_path: Path) -> None:
+    staged = staged_harvest(tmp_path / "1", [Image("/usr/lib/a", 1)], build=BUILD, raw=[("cache", 9, b"head")])
+    staged.cache_files = [replace(file, partial=True) for file in staged.cache_files]
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, staged)
+        with pytest.raises(NotFoundError, match="only headers were kept") as raised:
+            export_raw_caches(library, BUILD, tmp_path / "out")
+    assert "--no-keep-caches" in raised.value.hint
+
+
+def test_a_folder_that_cannot_be_made_is_said(filled: Library, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file/out: cannot be written: Not a directory"):
+        export_raw_caches(filled, BUILD, tmp_path / "file" / "out")
+
+
+def test_what_several_caches_have_at_one_path_is_one_file_if_it_is_the_same(tmp_path: Path) -> None:
+    """If it is not, also where only case tells them apart, each has a folder."""
+    images = [
+        *(Image("/usr/lib/a", 1, cache=8), Image("/usr/lib/a", 1, cache=9)),
+        *(Image("/usr/lib/A", 2, cache=8), Image("/usr/lib/A", 2, cache=9)),
+    ]
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, staged_harvest(tmp_path / "1", images, build=BUILD))
+        result = export_device_support(library, BUILD, tmp_path / "out")
+    assert result.files == 2
+    assert [folder.name for folder in result.folders] == [f"13.6 ({BUILD}) arm64e", f"13.6 ({BUILD}) arm64e 2"]
+    written = [[p.read_bytes() for p in folder.rglob("Symbols/**/*") if p.is_file()] for folder in result.folders]
+    assert sorted(written) == sorted([[images[0].data], [images[2].data]])
 
 
 def test_what_there_is_none_of_is_said(filled: Library, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from datetime import datetime
@@ -17,7 +18,10 @@ from symcache.errors import IncompleteError
 from symcache.images import ImageRequest
 from symcache.library import GcReport, Library, gc, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
-from symcache.store import blob_key
+from symcache.model import HarvestRecord, ObjectEntry
+from symcache.store import blob_key, write_record
+from symcache.store.bucket import REQUEST_SECONDS
+from symcache.store.s3 import S3Store
 from tests.library.hooked import Hooked
 from tests.library.images import Image, harvest
 
@@ -265,6 +269,29 @@ def test_nothing_is_deleted_while_something_else_lies_among_the_records(world: W
     with pytest.raises(IncompleteError, match=r"records/0000000007\.json\.zst is none that"):
         world.collect()
     assert (world.root / blob_key(world.sha256)).exists()
+
+
+def test_what_is_named_while_others_are_deleted_stays(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleting may take hours: every few seconds, what there is of records is asked anew."""
+    monkeypatch.setattr(sys.modules["symcache.library.gc"], "_FRESH", -1.0)  # the function has its name
+    ingest(world.harvester, harvest(tmp_path / "b", [Image("/usr/lib/b", 2)], build="23A1", version="14.0"))
+    remove_build(world.harvester, "23A1")
+    world.age(100 * DAY)
+
+    def name_what_is_left() -> None:
+        (key,) = world.harvester_store.list("blobs/")
+        found = ObjectEntry(path="/usr/lib/c", arch="arm64e", uuid=A, sha256=Path(key).stem, size=1)
+        write_record(world.harvester_store, HarvestRecord(objects=(found,)), "w")
+
+    world.collector_store.on("after", "delete_older blobs", name_what_is_left)
+    report = world.collect()
+    assert (report.deleted, report.live, len(list(world.harvester_store.list("blobs/")))) == (1, 1, 1)
+
+
+def test_what_was_decided_on_by_earlier_records_is_deleted_before_a_later_one_is_relied_on() -> None:
+    assert S3Store.settle >= sys.modules["symcache.library.gc"]._FRESH + REQUEST_SECONDS
 
 
 def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, tmp_path: Path) -> None:
