@@ -40,8 +40,7 @@ def atomic_write(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iter
     part = Path(name)
     try:
         yield part
-        if mode != _PRIVATE:
-            part.chmod(mode)
+        part.chmod(mode)
         if sync:
             with part.open("rb") as written:
                 os.fsync(written.fileno())

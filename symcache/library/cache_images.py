@@ -50,7 +50,7 @@ class ToStore:
     the cache is `unbacked`, and is not stored.
     """
 
-    def __init__(self, store: Store, *, whole: bool, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, store: Store, *, whole: bool, stopped: Callable[[], bool]) -> None:
         self._store, self._whole, self._stopped = store, whole, stopped
 
     @classmethod
@@ -137,8 +137,7 @@ def store_images(
     with ThreadPoolExecutor(_LOOKS, thread_name_prefix="known") as pool:
         kept = pool.map(lambda row: storing.keep(row["sha256"]), rows)
         there = [{**row, "new": False} for row in compress(rows, kept)]
-    if there:
-        yield _images(storing, cache, there)
+    yield _images(storing, cache, there)
     left = sorted(set(indexes) - {row["index"] for row in there})
     stopped = storing.done.stopped.is_set
     work = ToStore(storing.store, whole=whole, stopped=stopped)

@@ -20,19 +20,21 @@ from symcache.library.cache_images import ToStore
 from symcache.macho import identify
 from symcache.own_program import own_environment, own_python
 from symcache.store import BlobReader, blob_key
-from tests.dyld.tiny import Cache, Image, Symbol
+from tests.dyld.tiny import PAGE, Cache, Image, Symbol
 
 COUNT = 70
 """More than one process takes at a time."""
 
 
 @contextmanager
-def opened(tmp_path: Path, *, broken: int = -1, foreign: int = -1) -> Iterator[SharedCache]:
+def opened(tmp_path: Path, *, broken: int = -1, foreign: int = -1, hollow: bool = False) -> Iterator[SharedCache]:
     images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(COUNT)]
     if broken >= 0:
         images[broken].commands = [b"\x2a\0\0\0\4\0\0\0"]
     if foreign >= 0:
         images[foreign].filetype = 10  # MH_DSYM (<mach-o/loader.h>)
+    if hollow:
+        images[-1].data, images[-1].data_vmsize = b"real", 2 * PAGE  # its second page is in no file
     with SharedCache.open(Cache(images, uuid=UUID(int=1000)).write(tmp_path)) as cache:
         yield cache
 
@@ -65,6 +67,16 @@ def test_what_is_no_library_of_its_cache_is_left_out_alone(local: Library, tmp_p
         found = run(storing, cache)
     assert (list(found.failed), len(found.stored)) == ([7], COUNT - 1)
     assert found.failed[7].startswith("/usr/lib/lib7: holds ")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_has_to_be_whole_and_lies_in_part_in_no_file_is_left_out(
+    local: Library, tmp_path: Path, whole: bool
+) -> None:
+    with opened(tmp_path, hollow=True) as cache, Storing(local) as storing:
+        found = run(storing, cache, whole=whole)
+    assert found.stored.keys() == set(range(COUNT - 1 if whole else COUNT))
+    assert found.failed == {}
 
 
 def test_what_an_earlier_run_has_stored_is_not_made_again(
@@ -115,7 +127,7 @@ def test_a_store_that_is_full_ends_it(local: Library, tmp_path: Path, monkeypatc
 
 def test_a_child_that_is_not_wanted_any_more_stops_in_its_batch(local: Library, tmp_path: Path) -> None:
     with opened(tmp_path) as cache:
-        work = ToStore(local.store, whole=False)
+        work = ToStore(local.store, whole=False, stopped=lambda: False)
         batch = json.dumps([(index, "") for index in range(COUNT)]) + "\n"
         command = own_python(*work.command(), str(cache.path), "whole")
         done = subprocess.run(command, input=batch, capture_output=True, text=True, env=own_environment(), check=True)
