@@ -39,6 +39,7 @@ class NewImage:
     image: Image
     arch: str
     pieces: list[bytes | memoryview]
+    """The first is the Mach-O header with all load commands."""
     size: int
     unbacked: int
     """Bytes of its segments, zero-fill not counted, that no file of the cache backs: they are zero here."""

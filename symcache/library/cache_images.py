@@ -25,7 +25,7 @@ from symcache.dyld import (
     run_in_processes,
 )
 from symcache.errors import IntegrityError, StorageError, SymcacheError
-from symcache.library.image_facts import HEAD, check_image, code_facts
+from symcache.library.image_facts import check_image, code_facts
 from symcache.library.storing import Storing
 from symcache.model import Kind, ObjectEntry, Origin, encodable
 from symcache.store import Store, open_store, put_blob, put_pieces
@@ -100,7 +100,7 @@ class ToStore:
 
     def _put(self, made: NewImage) -> Row:
         image, pieces = made.image, [memoryview(piece).cast("B") for piece in made.pieces]
-        head = b"".join(_range(pieces, 0, max(HEAD, len(pieces[0]))))
+        head = bytes(pieces[0])
         check_image(head, made.size, image.path, made.arch, Kind.EXECUTABLE, image.uuid)
         symbols, code = code_facts(head, made.size, lambda offset, size: _range(pieces, offset, size))
         sha256, size, new = put_pieces(self._store, pieces)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from uuid import UUID
 
 import pytest
 
-from symcache.dyld import SharedCache, extract_all
-from symcache.errors import StorageError
+from symcache.dyld import Extractor, NewImage, SharedCache, extract_all
+from symcache.dyld import Image as CacheImage
+from symcache.errors import StorageError, SymcacheError
 from symcache.library import CacheImages, Library, Storing, store_images
 from symcache.library.cache_images import ToStore
 from symcache.macho import identify
@@ -28,7 +30,9 @@ COUNT = 70
 
 @contextmanager
 def opened(tmp_path: Path, *, broken: int = -1, foreign: int = -1, hollow: bool = False) -> Iterator[SharedCache]:
-    images = [Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")]) for n in range(COUNT)]
+    images = [
+        Image(f"/usr/lib/lib{n}", UUID(int=n + 1), defined=[Symbol(f"_f{n}")], text=bytes([n])) for n in range(COUNT)
+    ]
     if broken >= 0:
         images[broken].commands = [b"\x2a\0\0\0\4\0\0\0"]
     if foreign >= 0:
@@ -53,8 +57,10 @@ def test_what_is_stored_is_what_extract_writes(anywhere: Library, tmp_path: Path
         found = run(storing, cache)
         assert list(found.failed) == [5]
         assert {o.path for o in found.stored.values()} == written.keys()
-        for entry in found.stored.values():
+        for number, entry in found.stored.items():
             data = written[entry.path].read_bytes()
+            code = hashlib.sha256(bytes([number]).ljust(0x1000, b"\x90")).hexdigest()[:16]
+            assert (entry.symbols, entry.code) == (1, code)
             assert (entry.sha256, entry.size) == (hashlib.sha256(data).hexdigest(), len(data))
             assert b"".join(BlobReader(anywhere.store, entry.sha256, entry.size)) == data
             [slice_] = identify(written[entry.path])
@@ -123,6 +129,37 @@ def test_a_store_that_is_full_ends_it(local: Library, tmp_path: Path, monkeypatc
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # in this process, which has this store
     with opened(tmp_path) as cache, Storing(local) as storing, pytest.raises(StorageError, match="no space"):
         run(storing, cache)
+
+
+def test_images_are_made_only_a_little_faster_than_they_are_stored(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in memory until then."""
+    made: list[int] = []
+    all_made = threading.Event()
+    when_stored: list[int] = []
+    real = local.store.create
+
+    class Counting(Extractor):
+        def many(self, images: Sequence[CacheImage]) -> Iterator[tuple[CacheImage, NewImage | SymcacheError]]:
+            for image, one in super().many(images):
+                assert isinstance(one, NewImage)
+                made.append(one.size)
+                yield image, one
+            all_made.set()
+
+    def create(key: str, source: Path) -> bool:
+        all_made.wait(0.2)
+        when_stored.append(len(made))
+        return real(key, source)
+
+    monkeypatch.setattr(local.store, "create", create)
+    monkeypatch.setattr("symcache.library.cache_images._IN_FLIGHT", 5 * PAGE)
+    with opened(tmp_path) as cache:
+        work = ToStore(local.store, whole=False, stopped=lambda: False)
+        rows = work.run(cache, Counting(cache), [(index, "") for index in range(12)])
+    assert [row["index"] for row in rows] == list(range(12))
+    assert max(made) * (min(when_stored) - 1) <= 5 * PAGE
 
 
 def test_a_child_that_is_not_wanted_any_more_stops_in_its_batch(local: Library, tmp_path: Path) -> None:
