@@ -46,6 +46,7 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, error: BaseExc
 def test_a_pipe_and_a_descriptor_stay_what_they_are(tmp_path: Path) -> None:
     def write(target: Path) -> None:
         with atomic_write(target) as part:
+            assert part.read_bytes() == b""
             part.write_bytes(b"content")
 
     os.mkfifo(tmp_path / "pipe")

@@ -59,6 +59,17 @@ def test_what_is_no_database_is_told_at_once(tmp_path: Path) -> None:
         enable_wal(sqlite3.connect(path))
 
 
+def test_what_waiting_does_not_mend_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("symcache.wal._PATIENCE", 0.1)
+    connection = sqlite3.connect(tmp_path / "file.db", isolation_level=None)
+    connection.execute("BEGIN")
+    tried: list[str] = []
+    connection.set_trace_callback(tried.append)
+    with pytest.raises(sqlite3.OperationalError, match="from within a transaction"):
+        enable_wal(connection)
+    assert tried == ["PRAGMA journal_mode = WAL"]
+
+
 @pytest.mark.parametrize("opener", OPENERS)
 def test_processes_that_make_the_same_file_all_get_it(tmp_path: Path, opener: str) -> None:
     command = [sys.executable, "-c", OPEN_MANY.format(OPENERS[opener]), str(tmp_path), str(ROUNDS)]

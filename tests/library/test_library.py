@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import stat
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -238,7 +239,11 @@ def test_a_harvest_outranks_an_added_file_of_the_same_uuid(library: Library, bui
 def test_a_zip_of_binaries_is_added(library: Library, built: Path, tmp_path: Path) -> None:
     archive = tmp_path / "app.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.mkdir("Some.app")
         zipped.write(built / "x86_64" / "libanswer.dylib", "Some.app/Contents/Frameworks/libanswer.dylib")
+        link = zipfile.ZipInfo("Some.app/Contents/Frameworks/link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        zipped.writestr(link, (built / "x86_64" / "libanswer.dylib").read_bytes())  # what no link holds
         zipped.writestr("Some.app/Contents/Info.plist", "text")
     staged = stage_paths([archive], tmp_path / "scratch")
     assert [m.path for m in staged.manifest] == ["Some.app/Contents/Frameworks/libanswer.dylib"]

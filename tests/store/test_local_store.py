@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
 import io
 import os
@@ -196,6 +197,18 @@ def test_a_record_of_a_newer_schema_is_refused(store: LocalStore) -> None:
     key, _ = write_record(store, HarvestRecord(schema_version=99), "w")
     with pytest.raises(IntegrityError, match="newer"):
         read_record(store, key)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_cycles_are_looked_for_after_a_record_was_read_as_before_it(store: LocalStore, enabled: bool) -> None:
+    key, _ = write_record(store, HarvestRecord(), "w")
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        read_record(store, key)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
