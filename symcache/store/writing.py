@@ -73,11 +73,10 @@ def keep_blob(
         return False
     if found.modified >= young or claimed(sha256):
         return True
-    if not store.refresh(key):
-        return False  # collected at this moment
-    if refreshed:
+    kept = store.refresh(key)  # else it was collected at this moment
+    if kept and refreshed:
         refreshed(sha256)
-    return True
+    return kept
 
 
 def put_pieces(store: Store, pieces: Sequence[bytes | memoryview]) -> tuple[str, int, bool]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -175,6 +176,22 @@ def test_a_folder_that_cannot_be_made_is_said(filled: Library, tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file/out: cannot be written: Not a directory"):
         export_raw_caches(filled, BUILD, tmp_path / "file" / "out")
+
+
+def test_an_export_leaves_some_room_on_the_disk(
+    raw: Path, filled: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = (64 << 20) + sum(p.stat().st_size for p in raw.rglob("*") if p.is_file())
+
+    def free(there: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=there))
+
+    free(need - 1)
+    with pytest.raises(StorageError, match=f"{(need - 1) >> 20} MiB are free where {(need >> 20) + 1} MiB are needed"):
+        export_raw_caches(filled, BUILD, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    free(need)
+    assert export_raw_caches(filled, BUILD, tmp_path / "out").problems == []
 
 
 def test_what_several_caches_have_at_one_path_is_one_file_if_it_is_the_same(tmp_path: Path) -> None:

@@ -74,10 +74,13 @@ def world(tmp_path: Path) -> World:
 
 
 def test_without_a_harvest_the_blob_goes(world: World) -> None:
-    report = world.collect()
-    assert (report.deleted, report.live, report.young) == (1, 0, 0)
+    stray, told = world.root / "blobs" / "stray", list[tuple[int, int]]()
+    stray.touch()
+    report = gc(world.collector, grace=GRACE, progress=lambda *done: told.append(done))
+    assert (report.deleted, report.live, report.young, told) == (1, 0, 0, [(1, 1)])
     assert report.deleted_bytes > 0
     assert not (world.root / blob_key(world.sha256)).exists()
+    assert stray.exists()
 
 
 def test_a_dry_run_deletes_nothing(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from pathlib import Path
 from uuid import UUID
 
@@ -65,6 +66,17 @@ def test_what_a_run_does_not_wait_for_leaves_nothing(local: Library, tmp_path: P
         storing.follow(file, 9000, file)
     assert list(local.store.list("blobs")) == []
     assert isinstance(local.store.scratch(), Path) and not list(local.store.scratch().iterdir())
+
+
+def test_of_what_is_given_up_nothing_goes_on(local: Library, tmp_path: Path) -> None:
+    file = tmp_path / "cache"
+    file.write_bytes(bytes(5000))
+    with Storing(local) as storing:
+        storing.follow(file, 9000, file)
+        storing.give_up(file)
+        assert [thread for thread in threading.enumerate() if thread.name == "growing"] == []
+        assert list(local.store.scratch().iterdir()) == []
+        assert storing.finish([], [_staged(file)]).cache_files[0].size == 5000
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -85,7 +85,7 @@ def test_blobs_of_several_frames_are_read_and_measured_whole(store: LocalStore, 
     parts = [os.urandom(5000), bytes(300_000), b"end"]
     skippable = (0x184D2A53).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"
     data = b"".join(zstandard.ZstdCompressor(write_checksum=True).compress(p) for p in parts[:2]) + skippable
-    data += zstandard.compress(parts[2])
+    data += zstandard.compress(parts[2]) + (0x184D2A50).to_bytes(4, "little") + bytes(4)
     sha256 = hashlib.sha256(b"".join(parts)).hexdigest()
     path = store.root / blob_key(sha256)
     path.parent.mkdir(parents=True)
@@ -197,6 +197,28 @@ def test_a_record_of_a_newer_schema_is_refused(store: LocalStore) -> None:
     key, _ = write_record(store, HarvestRecord(schema_version=99), "w")
     with pytest.raises(IntegrityError, match="newer"):
         read_record(store, key)
+
+
+def test_a_record_may_be_large_but_not_without_bound(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes may claim to be gigabytes."""
+    record = HarvestRecord(source="x" * (20 << 20))
+    key, identity = write_record(store, record, "w")
+    assert read_record(store, key) == (identity, record)
+    monkeypatch.setattr("symcache.store.records._MAX_RECORD", 20 << 20)
+    with pytest.raises(IntegrityError, match=f"{key}: damaged: larger than"):
+        read_record(store, key)
+
+
+def test_a_number_beyond_all_reason_is_none_of_a_writer(store: LocalStore) -> None:
+    """Records may have been lost, but not so many."""
+    numbers = {"a": [], "b": [1, 2], "c": [2, 100_002], "d": [2, 100_003], "e": [2, 9_999_999_999]}
+    for writer, taken in numbers.items():
+        for sequence in taken:
+            path = store.root / str(RecordKey(writer, sequence))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    keys = [write_record(store, HarvestRecord(), writer)[0] for writer in numbers]
+    assert [key.sequence for key in keys] == [1, 3, 100_003, 3, 3]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
