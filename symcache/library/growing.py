@@ -140,7 +140,7 @@ class GrowingFile:
             if chunk := self._file.read(size - len(data)):
                 data += chunk
             elif whole:
-                raise IntegrityError(f"{self._name}: ends {size - len(data)} bytes early")
+                raise IntegrityError(f"{self._name}: ends {self._size - self._file.tell()} bytes early")
             else:
                 self._check()
                 self._whole.wait(_POLL_SECONDS)
