@@ -13,7 +13,7 @@ from symcache.errors import IntegrityError, NotFoundError, SymcacheError
 from symcache.library.fsck import FsckCode, FsckFinding, FsckReport
 from symcache.library.library import Library
 from symcache.library.raw_caches import open_raw_cache
-from symcache.model import Kind, Origin
+from symcache.model import Kind
 from symcache.scratch import ScratchFolder
 from symcache.store import BLOB_KEY, BlobReader, RecordKey, blob_key, decode_to, put_blob, put_object, read_record
 
@@ -124,7 +124,7 @@ def _blob(library: Library, sha256: str, others: Sequence[Library], fetch: Seque
             if file and _take(library, file, sha256):
                 return "fetched again"
     for occurrence in occurrences:
-        if occurrence.origin == Origin.CACHE and occurrence.extractor == OWN_EXTRACTOR and occurrence.cache_uuid:
+        if occurrence.cache_uuid and occurrence.extractor == OWN_EXTRACTOR:
             file = _extract(library, occurrence, occurrence.cache_uuid, folder / "cache")
             if file and _take(library, file, sha256):
                 return "extracted again from its shared cache"

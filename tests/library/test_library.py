@@ -189,6 +189,22 @@ def test_raw_files_that_are_not_kept_are_said_not_to_be(library: Library, tmp_pa
         write_raw_cache(library, UUID(int=9), tmp_path / "raw")
 
 
+def test_the_name_of_a_raw_file_does_not_lead_out_of_the_folder_that_it_is_written_to(
+    library: Library, tmp_path: Path
+) -> None:
+    staged = harvest(tmp_path / "1", [], raw=[(f"{n}", 9, b"%d" % n) for n in range(4)])
+    names = ["cache", "../../outside", "..", "."]
+    staged.cache_files = [replace(file, name=name) for file, name in zip(staged.cache_files, names, strict=True)]
+    ingest(library, staged)
+    folder = tmp_path / "deep" / "raw"
+    folder.mkdir(parents=True)
+    before = sorted(tmp_path.iterdir())
+    write_raw_cache(library, UUID(int=9), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"cache": b"0", "outside": b"1"}
+    assert [*folder.parent.iterdir()] == [folder]
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("headers", [b"head", b"begin"])  # one has a lower SHA-256 than the whole, one a higher
 def test_a_raw_file_is_the_whole_where_another_harvest_kept_its_headers_only(
     library: Library, tmp_path: Path, headers: bytes

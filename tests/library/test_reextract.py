@@ -40,12 +40,19 @@ from tests.support.extracted import stage_extracted
 reextract_module = sys.modules["symcache.library.reextract"]  # the function has its name
 
 
-@pytest.fixture(scope="module")
-def cache_path() -> Path:
+def _of_apple(name: str) -> Path:
     folder = os.environ.get("SYMCACHE_TEST_CACHES")
     if not folder:
         pytest.skip("SYMCACHE_TEST_CACHES is not set")
-    return Path(folder) / "arm64e-mac" / "dyld_shared_cache_arm64e"
+    return Path(folder) / name
+
+
+@pytest.fixture(scope="module", params=["of a few pages", "by Apple's builder"])
+def cache_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "by Apple's builder":
+        return _of_apple("arm64e-mac/dyld_shared_cache_arm64e")
+    images = [Image("/usr/lib/a", UUID(int=1)), Image("/usr/lib/b", UUID(int=2))]
+    return Cache(images).write(tmp_path_factory.mktemp("cache"))
 
 
 def _harvest(cache_path: Path, folder: Path, *, revision: int, lacking: int = 0) -> Staged:
@@ -85,10 +92,8 @@ def test_a_later_extractor_supersedes_an_earlier_one(local: Library, cache_path:
     assert reextract(local, "22G120").skipped == 1
 
 
-def test_a_development_cache_whose_companions_have_shorter_names(
-    local: Library, cache_path: Path, tmp_path: Path
-) -> None:
-    main = cache_path.parent.with_name("arm64e-ios-universal") / "dyld_shared_cache_arm64e.development"
+def test_a_development_cache_whose_companions_have_shorter_names(local: Library, tmp_path: Path) -> None:
+    main = _of_apple("arm64e-ios-universal/dyld_shared_cache_arm64e.development")
     staged = _harvest(main, tmp_path / "s", revision=REVISION - 1)
     assert ingest(local, staged).sealed
     result = reextract(local, "22G120")
