@@ -84,17 +84,3 @@ def test_a_binary_without_uuid_is_named(tmp_path: Path) -> None:
     (folder / "named.dylib").write_bytes(macho(_UUID))
     assert "mine/nameless.dylib (arm64): has no LC_UUID" in end_here("add", folder).stderr
     assert len(answer_here("lookup", "*")) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "told"),
-    [
-        ("image.dmg", bytes(600) + b"koly" + bytes(508), "it is a disk image"),
-        ("firmware.ipsw", b"PK\3\4", "it is a restore image, which `symcache harvest` takes"),
-        ("kernelcache", bytes.fromhex("3083a00000 1604") + b"IM4P" + bytes(99), "it is an Image4 payload"),
-        ("libmine.a", b"!<arch>\nfoo", "it is a static library"),
-    ],
-)
-def test_what_holds_nothing_usable_is_told_with_what_it_is(tmp_path: Path, name: str, data: bytes, told: str) -> None:
-    (tmp_path / name).write_bytes(data)
-    assert told in end_here("add", tmp_path / name, code=1).stderr
