@@ -91,15 +91,13 @@ def _stage(staged: Staged, file: Path, relative: Path) -> None:
         parts[:3] == ("System", "Library", "dyld") and len(parts) > 4 and parts[3].startswith("dyld_shared_cache")
     )
     path = "/" + "/".join(parts[4:] if in_cache else parts)
-    before = len(staged.objects), len(staged.manifest)
+    before = len(staged.objects)  # each of which is in the manifest
     stage_file(staged, file, path)
     if in_cache:
-        staged.objects[before[0] :] = [
-            replace(o, origin=Origin.CACHE, extractor=_EXTRACTOR) for o in staged.objects[before[0] :]
+        staged.objects[before:] = [
+            replace(o, origin=Origin.CACHE, extractor=_EXTRACTOR) for o in staged.objects[before:]
         ]
-        staged.manifest[before[1] :] = [
-            m.model_copy(update={"origin": Origin.CACHE}) for m in staged.manifest[before[1] :]
-        ]
+        staged.manifest[before:] = [m.model_copy(update={"origin": Origin.CACHE}) for m in staged.manifest[before:]]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -74,6 +74,40 @@ def test_releases_own_binaries_and_named_files_are_imported(local: Library, shar
     assert (extracted.origin, extracted.extractor) == ("cache", "dyld_shared_cache_util")
 
 
+def test_an_image_is_of_a_cache_where_it_lies_in_the_folder_of_one(share: Path) -> None:
+    tree, dyld = share / "macOS Binaries/13.6_22G120", "System/Library/dyld"
+    folder = f"{dyld}/dyld_shared_cache_arm64e"
+    files = (f"{folder}/top.dylib", f"{dyld}/dyld_shared_cache_tool", f"{dyld}/tools/usr/lib/a", f"usr/{folder}/b")
+    for number, file in enumerate(files):
+        _write(tree / file, 100 + number)
+    release = stage_origin(share)[0]
+    expected = {
+        "/usr/lib/dyld": "file",
+        "/usr/lib/libz.1.dylib": "cache",
+        "/top.dylib": "cache",
+        **{f"/{file}": "file" for file in files[1:]},
+    }
+    assert {o.path: o.origin for o in release.objects} == expected
+    assert {m.path: m.origin for m in release.manifest} == expected
+
+
+def test_a_release_is_a_folder_of_its_name_in_the_share_or_one_further_down(share: Path) -> None:
+    _write(share / "macOS Binaries/15.0_24A335", 100)
+    _write(share / "macOS Binaries/old/12.7_21G816/usr/lib/dyld", 101)
+    _write(share / "11.7_20G817/10.15.7_19H2026/usr/lib/dyld", 102)
+    parts = {p.release.build: p for p in stage_origin(share) if p.release}
+    assert sorted(parts) == ["20G817", "22G120", "23A344"]
+    assert [o.path for o in parts["20G817"].objects] == ["/10.15.7_19H2026/usr/lib/dyld"]
+
+
+def test_a_binary_that_is_named_more_than_once_is_imported_once(share: Path) -> None:
+    _note(share, 30, "symbolcache/builds/9.0/Ledger.app/Contents/MacOS/Ledger")
+    _note(share, 40, "symbolcache/elsewhere/libother.dylib", split=False)
+    (share / "uuidsources.txt").write_text("symbolcache/builds/9.0\nsymbolcache/builds\n")
+    *_, rest = stage_origin(share)
+    assert sorted(o.uuid.int for o in rest.objects if o.uuid) == [30, 40, 41]
+
+
 def test_the_file_of_a_uuid_may_be_the_binary_itself(share: Path) -> None:
     text = uuid_text(UUID(int=43))
     _write(share / "symbols" / text, 43)
@@ -83,16 +117,27 @@ def test_the_file_of_a_uuid_may_be_the_binary_itself(share: Path) -> None:
 
 
 def test_what_the_lists_name_but_is_not_there_is_said(share: Path) -> None:
+    with (share / "uuidsources.txt").open("a") as sources:
+        sources.write("missing\n")
+    (share / "symbols/readme.txt").write_text("no UUID")
+    for number in range(5, 0, -1):
+        _note(share, number << 112, f"nothing-{number}.dylib")
     problems = stage_origin(share)[-1].problems
-    assert len(problems) == 2
-    assert "line 5: symbolcache/gone" in problems[0]
-    assert "nothing.dylib" in problems[1]
+    gone = ["line 5: symbolcache/gone: not", "line 6: missing: not", "nothing.dylib"]
+    gone += [f"nothing-{number}.dylib" for number in range(1, 6)]
+    assert len(problems) == len(gone)
+    assert all(name in problem for name, problem in zip(gone, problems, strict=True))
 
 
 def test_a_binary_that_is_not_the_named_uuid_is_said(share: Path) -> None:
     _write(share / "elsewhere/wrong.dylib", 50)
     _note(share, 51, "symbolcache/elsewhere/wrong.dylib")
-    assert any("is not 00000000-0000-0000-0000-000000000033" in p for p in stage_origin(share)[-1].problems)
+    damaged = share / "symbols" / uuid_text(UUID(int=52))
+    damaged.write_bytes(macho(UUID(int=52))[:64])
+    problems = stage_origin(share)[-1].problems
+    assert any("is not 00000000-0000-0000-0000-000000000033" in p for p in problems)
+    assert any(p.startswith(f"{damaged}: {damaged} is not ") for p in problems)
+    assert not any(p.startswith(f"{damaged}: names ") for p in problems)
 
 
 def test_the_share_may_be_mounted_under_another_name(share: Path) -> None:
@@ -127,9 +172,11 @@ def test_a_share_may_be_named_by_a_relative_path_or_a_link(
 ) -> None:
     _write(share / "elsewhere/libabsolute.dylib", 44)
     _note(share, 44, str(share / "elsewhere/libabsolute.dylib"))
-    expected = [o.path for part in stage_origin(share) for o in part.objects]
-    assert "symbolcache/elsewhere/libabsolute.dylib" in expected
     (tmp_path / "link").symlink_to(share)
+    _write(share / "elsewhere/liblinked.dylib", 45)
+    _note(share, 45, str(tmp_path / "link/elsewhere/liblinked.dylib"))
+    expected = [o.path for part in stage_origin(share) for o in part.objects]
+    assert {f"symbolcache/elsewhere/lib{name}.dylib" for name in ("absolute", "linked")} <= set(expected)
     monkeypatch.chdir(share)
     for root in (Path(), Path("../symbolcache"), tmp_path / "link"):
         parts = stage_origin(root)
