@@ -52,7 +52,7 @@ def test_the_lease_of_a_runner_that_was_killed_ends_and_it_notices_when_it_comes
     assert first.renew()
     clock.pass_by(LEASE_SECONDS - 1)
     assert log.read(["26A428"])["26A428"].running
-    clock.pass_by(2)
+    clock.pass_by(1)
     known = log.read(["26A428"])["26A428"]
     assert known.running is None
     assert [a.number for a in known.failures("firmware", "1")] == [1]  # what kills runners does not go on for ever
@@ -131,6 +131,9 @@ def test_notes_of_use_are_forgotten_by_their_day_but_not_while_they_are_new(tmp_
     store = DatedStore(tmp_path / "library", clock)
     note_uses(store, dt.date(2026, 1, 1), ["26A428"])
     note_uses(store, dt.date(2026, 3, 1), ["22G120"])
+    for key in ("uses/2026-01-00/26A429", "uses/2026-01-32/26A429", "uses/0", "uses/2026-01-01/a/b"):
+        put_object(store, key, [b"of a newer program"])
+    assert read_uses(store).since == dt.date(2026, 1, 1)
     for left in ({"26A428", "22G120"}, {"26A428", "22G120"}, {"22G120"}):
         forget_uses(store, dt.date(2026, 2, 1))
         assert set(read_uses(store).last) == left

@@ -173,6 +173,18 @@ def test_a_plan_says_what_a_collection_then_frees(local: Library, tmp_path: Path
     assert (report.young, report.young_bytes, report.first_expires) == (0, 0, None)
 
 
+def test_what_another_machine_did_is_seen_before_anything_is_planned_taken_back_or_brought_back(
+    local: Library, tmp_path: Path
+) -> None:
+    with Library(local.store, Catalog(tmp_path / "other.db")) as other:
+        ingest(other, harvest(tmp_path / "1", [A, B]))
+        assert [p.images for p in plan_removal(local, ["22G120"])] == [2]
+        ingest(other, harvest(tmp_path / "2", [B], build="23A1", version="14.0"))
+        assert len(remove_build(local, "23A1")) == 1
+        remove_build(other, "22G120")
+        assert [r.build for r in removals(local)] == ["23A1", "22G120"]
+
+
 def test_an_older_version_sees_the_same(local: Library, tmp_path: Path) -> None:
     older = os.environ.get("SYMCACHE_TEST_OLDER")
     if not older:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from symcache.library import Library
-from symcache.library.user_dirs import catalog_path, writer_id
+from symcache.library.user_dirs import catalog_path, now, writer_id
 from symcache.store import LocalStore, RecordKey
 
 MOUNTS = """\
 21 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 22 21 0:40 / {share} rw,relatime shared:2 - {kind} server:/export rw
 23 21 0:41 / {share}/local\\040disk rw,relatime - xfs /dev/vdb1 rw
+25 21 252:2 / {share}/twice rw,relatime - ext4 /dev/vdc1 rw
+26 25 0:43 / {share}/twice rw,relatime - nfs server:/twice rw
 24 21 0:42 / /elsewhere rw,relatime - nfs server:/other rw
 """
 
@@ -27,6 +30,7 @@ MOUNTS = """\
         ("cifs", "library", False),
         ("ext4", "library", True),
         ("nfs4", "local disk/library", True),  # mounted on a folder of the share
+        ("ext4", "twice/library", False),  # something else was mounted there before
     ],
 )
 def test_sqlite_is_not_trusted_to_a_network(
@@ -50,8 +54,16 @@ def test_a_library_that_may_only_be_read_has_its_catalog_elsewhere(
         assert library.catalog.path == tmp_path / "library" / "catalog.db"
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     with Library.open(tmp_path / "library") as library:
-        assert library.catalog.path
-        assert not library.catalog.path.is_relative_to(tmp_path / "library")
+        # The same name in every version: what an earlier one has folded is gone on with.
+        name = hashlib.sha256(f"{library.catalog.library_id()} {tmp_path}/library".encode()).hexdigest()[:16]
+        assert library.catalog.path == Path(os.environ["XDG_CACHE_HOME"]) / f"symcache/catalogs/{name}.db"
+
+
+def test_a_time_is_later_than_one_that_is_known_if_that_says_where() -> None:
+    assert now(after="2199-12-31T23:59:59.999999-01:00") == "2200-01-01T01:00:00.000000+00:00"
+    for odd in ("2199-12-31T23:59:59.999999", "9999-12-31T23:59:59.999999+00:00", "some day", ""):
+        assert now(after=odd) < "2199"
+    assert now() < now(after="2026-01-01T00:00:00.000000+00:00")
 
 
 @pytest.fixture
