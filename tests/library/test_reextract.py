@@ -17,7 +17,7 @@ import pytest
 
 from symcache.catalog import Catalog
 from symcache.dyld import REVISION, SharedCache, extract_image
-from symcache.errors import IncompleteError, NotFoundError
+from symcache.errors import IncompleteError, IntegrityError, NotFoundError
 from symcache.images import ImageRequest
 from symcache.library import (
     FsckCode,
@@ -29,6 +29,7 @@ from symcache.library import (
     reextract,
     remove_build,
     repair,
+    undo_removal,
 )
 from symcache.model import Release
 from symcache.scratch import ScratchFolder
@@ -105,6 +106,58 @@ def test_caches_that_have_no_uuid_are_said_to_have_none(local: Library, tmp_path
     ingest(local, _harvest(main, tmp_path / "s", revision=REVISION - 1))
     with pytest.raises(NotFoundError, match="have no UUID"):
         reextract(local, "22G120")
+
+
+def _raw(main: Path, cache: int = 0xC0FFEE) -> Staged:
+    """Stage a cache, and none of its images."""
+    staged = Staged(Release(version="13.6", build="22G120"), "test")
+    staged.cache_files.append(StagedCacheFile(main, main.name, f"/System/{main.name}", "x86_64", UUID(int=cache)))
+    return staged
+
+
+def test_files_of_another_cache_are_not_extracted(local: Library, tmp_path: Path) -> None:
+    main = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
+    ingest(local, _raw(main, 2))
+    result = reextract(local, "22G120")
+    assert (result.images, result.records, len(result.problems)) == (0, [], 1)
+    assert "is cache 00000000-0000-0000-0000-000000c0ffee where" in result.problems[0]
+
+
+def test_headers_alone_are_no_cache(local: Library, tmp_path: Path) -> None:
+    staged = _raw(Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path))
+    staged.cache_files[:] = [replace(file, partial=True) for file in staged.cache_files]
+    ingest(local, staged)
+    with pytest.raises(NotFoundError, match="no raw shared cache"):
+        reextract(local, "22G120")
+
+
+def test_an_image_that_cannot_be_extracted_is_named_and_the_others_are(local: Library, tmp_path: Path) -> None:
+    broken = Image("/usr/lib/b", UUID(int=2), commands=[b"\x2a\0\0\0\4\0\0\0"])
+    images = [Image("/usr/lib/a", UUID(int=1)), broken, Image("/usr/lib/c", UUID(int=3))]
+    ingest(local, _raw(Cache(images).write(tmp_path)))
+    seen: list[tuple[int, int]] = []
+    result = reextract(local, "22G120", progress=lambda done, total: seen.append((done, total)))
+    assert (result.images, result.changed, len(result.records), len(result.problems)) == (2, 2, 1, 1)
+    assert result.problems[0].startswith("/usr/lib/b: ")
+    assert seen[-1] == (3, 3)
+    assert [(r.sealed, r.images) for r in local.releases()] == [(False, 2)]
+
+
+def test_a_record_that_was_exchanged_is_neither_extracted_nor_brought_back(local: Library, tmp_path: Path) -> None:
+    ingest(local, _raw(Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)))
+    staged = _raw(Cache([Image("/usr/lib/b", UUID(int=2))], uuid=UUID(int=3)).write(tmp_path / "2"), 3)
+    staged.release = Release(version="14.0", build="23A1")
+    ingest(local, staged)
+    first, second = sorted((Path(local.store.location) / "records").rglob("*.zst"))
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(IntegrityError, match="not the record of a harvest"):
+        reextract(local, "22G120")
+    first.write_bytes(kept)
+    remove_build(local, "22G120")
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(IntegrityError, match="not the record of a harvest"):
+        undo_removal(local, "22G120")
 
 
 REMOVALS: dict[str, tuple[str, str]] = {
@@ -253,9 +306,7 @@ def test_a_reextraction_that_is_ended_leaves_nothing(tmp_path: Path, number: sig
     temporary.mkdir()
     with Library.open(tmp_path / "library", create=True) as library:
         main = Cache([Image("/usr/lib/a", UUID(int=1))], uuid=UUID(int=2)).write(tmp_path)
-        staged = Staged(Release(version="13.6", build="22G120"), "test")
-        staged.cache_files.append(StagedCacheFile(main, main.name, f"/System/{main.name}", "arm64e", UUID(int=2)))
-        ingest(library, staged)
+        ingest(library, _raw(main, 2))
     command = [sys.executable, "-c", REEXTRACT, "reextract", "22G120", "--library", str(tmp_path / "library")]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(
