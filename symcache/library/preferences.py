@@ -43,7 +43,7 @@ def prefer(library: Library, uuid: UUID, sha256: str) -> Occurrence:
     )
     identity = library.write(record)
     library.refresh()
-    contents = [o.sha256 for o in library.variants(uuid) if o.key[:3] == chosen.key[:3]]
+    contents = [o.sha256 for o in library.variants(uuid) if o.key.listed == chosen.key.listed]
     if chosen.sha256 not in contents:
         take_back(library, [identity], "", "names what was removed meanwhile")
         raise NotFoundError(

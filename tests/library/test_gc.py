@@ -128,6 +128,18 @@ def test_a_harvest_that_has_skipped_the_blob_but_not_sealed(world: World) -> Non
     world.check()
 
 
+@pytest.mark.parametrize(("minutes", "refreshed"), [(0, False), (25, False), (35, True)])
+def test_a_blob_that_nobody_names_is_made_young_where_it_is_older_than_half_an_hour(
+    world: World, minutes: float, refreshed: bool
+) -> None:
+    """A grace is an hour or more; and refreshing costs a request, and a wait."""
+    world.age(60 * minutes)
+    moment = ("before", "refresh blobs")
+    world.harvester_store.on(*moment, lambda: None)
+    world.ingest()
+    assert (moment not in world.harvester_store.hooks) is refreshed
+
+
 def test_the_blob_is_refreshed_after_the_collector_condemned_it(world: World) -> None:
     world.collector_store.on("before", "delete_older blobs", world.ingest)
     assert world.collect().deleted == 0

@@ -15,6 +15,8 @@ from symcache.library import Library, Staged, StagedCacheFile, Storing, growing,
 from symcache.model import Release
 from symcache.store import BlobReader, blob_key, frame_sizes
 from tests.dyld.tiny import Cache, Image
+from tests.library import images as library_images
+from tests.library.images import harvest
 
 CACHE = UUID(int=7)
 
@@ -41,6 +43,7 @@ def test_a_file_that_grows_is_stored_as_it_is_in_the_end(local: Library, tmp_pat
         part.unlink()  # it is open, and is not read again
         storing.begin(_staged(file))
         done = storing.finish([], [_staged(file)])
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(("frames", "storing"))]
     [entry] = done.cache_files
     assert (entry.size, done.problems, done.stored) == (len(data), [], 1)
     assert b"".join(BlobReader(local.store, entry.sha256, entry.size)) == data
@@ -77,6 +80,21 @@ def test_of_what_is_given_up_nothing_goes_on(local: Library, tmp_path: Path) -> 
         assert [thread for thread in threading.enumerate() if thread.name == "growing"] == []
         assert list(local.store.scratch().iterdir()) == []
         assert storing.finish([], [_staged(file)]).cache_files[0].size == 5000
+
+
+def test_a_store_that_refuses_an_image_refuses_the_next_before_it_is_tried(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(key: str, source: Path) -> bool:
+        raise StorageError("no space")
+
+    monkeypatch.setattr(local.store, "create", create)
+    first, second = harvest(tmp_path / "1", [library_images.Image("/a", 1), library_images.Image("/b", 2)]).objects
+    with Storing(local) as storing:
+        with pytest.raises(StorageError, match="no space"):
+            storing.finish([first], [])
+        with pytest.raises(StorageError, match="no space"):
+            storing.begin(second)
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -17,11 +17,12 @@ import pytest
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
+from symcache.library.image_facts import HEAD, code_facts
 from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
 from symcache.model import HarvestRecord, Kind, ManifestEntry, Origin, Release, ReleaseId, Trust, uuid_text
 from symcache.store import RecordKey, blob_key, put_blob, read_record
-from tests.library.images import Image, harvest
+from tests.library.images import Image, harvest, macho
 from tests.support.toolchain import compile_image, dsym, lipo
 
 SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"
@@ -95,7 +96,9 @@ def test_a_second_library_over_the_same_folder_sees_the_same(library: Library, b
         assert [(r.build, r.sealed) for r in rebuilt.releases()] == [("22G120", True)]
 
 
-def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(library: Library, built: Path) -> None:
+def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(
+    library: Library, built: Path, tmp_path: Path
+) -> None:
     staged = _harvest(built / "x86_64" / "libanswer.dylib")
     wrong = StagedObject(
         built / "arm64" / "libanswer.dylib",
@@ -108,6 +111,12 @@ def test_bytes_that_are_another_image_are_not_stored_under_the_asked_uuid(librar
     assert not result.sealed
     assert result.missing == staged.manifest
     assert "holds arm64" in result.problems[0]
+    (tmp_path / "text").write_bytes(b"no image")
+    for file, told in ((tmp_path / "text", "is 0 images"), (built / "universal.dylib", "is 2 images")):
+        staged.objects = [replace(wrong, file=file, size=file.stat().st_size)]
+        result = ingest(library, staged)
+        assert (result.sealed, result.missing) == (False, staged.manifest)
+        assert told in result.problems[0]
 
 
 def test_what_is_found_says_what_it_is(library: Library, built: Path) -> None:
@@ -156,6 +165,32 @@ def test_what_has_no_code_has_no_hash_of_code(library: Library, tmp_path: Path) 
     assert isinstance(record, HarvestRecord)
     code = hashlib.sha256(b"\xc0\x03\x5f\xd6").hexdigest()[:16]
     assert {o.path: o.code for o in record.objects} == {"/a": code, "/b": ""}
+
+
+def test_the_hash_of_code_is_of_its_first_64_mib() -> None:
+    """As in all records that were ever written: they are compared by it."""
+    whole = macho(UUID(int=1), code=bytes((64 << 20) + 1), symbols=3)
+    asked: list[tuple[int, int]] = []
+
+    def read(offset: int, size: int) -> list[bytes | memoryview]:
+        asked.append((offset, size))
+        return [b"co", memoryview(b"de")]
+
+    assert code_facts(whole[:HEAD], len(whole), read) == (3, hashlib.sha256(b"code").hexdigest()[:16])
+    assert asked == [(232, 64 << 20)]  # behind header and load commands
+
+
+def test_a_record_says_when_its_harvest_began(library: Library, tmp_path: Path) -> None:
+    began = "2026-01-01T00:00:00.000000+00:00"
+    for number, started in enumerate((began, "")):
+        staged = harvest(tmp_path / str(number), [Image("/a", 1)], build=f"22G{number}")
+        staged.started = started
+        ingest(library, staged)
+    keys = [key for text in sorted(library.store.list("records/")) if (key := RecordKey.parse(text))]
+    first, second = (read_record(library.store, key)[1] for key in keys)
+    assert isinstance(first, HarvestRecord) and isinstance(second, HarvestRecord)
+    assert first.started == began
+    assert first.finished < second.started < second.finished
 
 
 @pytest.mark.parametrize("large", [True, False])
@@ -216,6 +251,7 @@ def test_a_raw_file_is_the_whole_where_another_harvest_kept_its_headers_only(
     found = library.cache_file(UUID(int=9), "cache")
     assert found
     assert found.sha256 == hashlib.sha256(b"whole file").hexdigest()
+    assert write_raw_cache(library, UUID(int=9), tmp_path / "raw").read_bytes() == b"whole file"
 
 
 def test_a_harvest_with_a_gap_is_partial(library: Library, built: Path) -> None:

@@ -79,6 +79,16 @@ def test_what_a_catalog_knew_before_is_known_after(older: str, tmp_path: Path, m
     assert read == []
 
 
+def test_a_catalog_that_is_folded_anew_knows_of_which_library_it_is(older: str) -> None:
+    with Library.open(older) as library:
+        made = make_library_id(library.store)
+        library.rebuild()
+        assert library.catalog.library_id() == made
+        library.store.quarantine(LIBRARY_ID)
+        library.rebuild()
+        assert library.catalog.library_id() == made
+
+
 def test_where_nothing_may_be_written_it_has_none(older: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(store: Store, key: str, _: object) -> bool:
         raise StorageError(f"{store.location}: cannot write {key}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import threading
@@ -253,6 +254,22 @@ def test_a_partial_harvest_that_cannot_be_read_any_more_is_not_continued(local: 
     assert _served(local, b.uuid)
 
 
+def test_what_cannot_be_continued_keeps_nobody_from_continuing_the_rest(local: Library, tmp_path: Path) -> None:
+    """In whatever order the partial harvests of a source come."""
+    root, last = Path(local.store.location), Image("/usr/lib/last", 100)
+    images = [Image(f"/usr/lib/{n}", n) for n in range(1, 17)]
+    ids = [ingest(local, harvest(tmp_path / f"{i.uuid}", [i], lost=[last])).record_id for i in images]
+    records = sorted((root / "records").rglob("*.zst"))
+    for path in records[:4]:
+        path.write_bytes(b"rotten")
+    for path in records[4:8]:
+        path.write_bytes(records[15].read_bytes())
+    (root / blob_key(hashlib.sha256(images[8].data).hexdigest())).unlink()
+    # Those from 9 to 11 hold what the next one does not list.
+    result = ingest(local, harvest(tmp_path / "last", [last], lost=[*images[:9], *images[12:]]))
+    assert (result.carried, result.supersedes) == (4, tuple(sorted(ids[12:])))
+
+
 def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:
     a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
     ingest(local, harvest(tmp_path / "1", [a, b], problems=["something"]))
@@ -262,9 +279,13 @@ def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library,
 
 
 def test_of_a_preference_only_what_the_library_has_can_be_said(local: Library, tmp_path: Path) -> None:
-    _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
+    (sha256,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1))
     with pytest.raises(NotFoundError, match="no content"):
         prefer(local, A, "0" * 64)
+    with pytest.raises(NotFoundError, match=f"no content 00000000 under it, only {sha256[:12]}$"):
+        prefer(local, A, "0" * 8)
+    with pytest.raises(NotFoundError, match=r"only nothing$"):
+        prefer(local, UUID(int=77), sha256)
     for text in ("xyz", "0" * 7, "0" * 65):
         with pytest.raises(UsageError, match="not the start"):
             prefer(local, A, text)
@@ -296,8 +317,10 @@ def test_a_content_whose_blob_is_gone_is_not_preferred(local: Library, tmp_path:
 
 def test_of_two_who_decide_at_once_the_one_who_is_not_heeded_is_told(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as other:
-        (first,) = _put(other, tmp_path / "1", Image("/usr/lib/a", 1))
-        (second,) = _put(other, tmp_path / "2", Image("/usr/lib/a", 1, seed=5), build="23A1", version="14.0")
+        image = Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=1)
+        rival = Image("/usr/lib/a", 1, cache=9, extractor="dyld_shared_cache_util", seed=5)
+        (first,) = _put(other, tmp_path / "1", image)
+        (second,) = _put(other, tmp_path / "2", rival, build="23A1", version="14.0")
         store = Hooked(tmp_path / "library")
         store.on("before", "create records", lambda: prefer(other, A, first))
         with Library(store, Catalog(tmp_path / "one.db")) as library:
@@ -408,6 +431,8 @@ def test_rebuilding_changes_no_answer(anywhere: Library, tmp_path: Path) -> None
     _put(anywhere, tmp_path / "3", Image("/usr/lib/a", 1, seed=5), build="23A1")
     prefer(anywhere, A, anywhere.variants(A)[0].sha256)
     remove_build(anywhere, "23A1")
+    for other in ("records/readme", "records/of-nobody/notes.txt"):
+        put_object(anywhere.store, other, [b"no record"])
     before = anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()
     assert anywhere.rebuild() == 5
     assert (anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()) == before
