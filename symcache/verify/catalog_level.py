@@ -138,16 +138,12 @@ def _matches(unit: Unit, want: Expected) -> bool:
 
 def _source_problems(release: ReleaseHoldings) -> Iterator[Finding]:
     """Yield what unsealed harvests could not read, unless a sealed one has read it since."""
-    sealed = {r.id for r in release.records if r.sealed}
     for record in release.records:
-        if record.id in sealed:
+        if record.sealed:
             continue
         units = [u for u in release.units if record.id in u.records]
         # A cache is known by its UUID, so another harvest of it settles all. Of files, it must have seen them too.
-        settled = bool(units) and all(u.sealed for u in units)
-        if settled and not _files_seen(release, record.id, units):
-            settled = False
-        if settled:
+        if units and all(u.sealed for u in units) and _files_seen(release, record.id, units):
             continue
         lines = record.problems
         if not lines and not units:

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -79,19 +79,14 @@ def _from_records(library: Library, level: Level, scratch: Path | None) -> Itera
     if level is not Level.BYTES:
         yield library
         return
-    made = False
-    with ScratchFolder("verify", scratch) as folder:
+    with ScratchFolder("verify", scratch) as folder, ExitStack() as stack:
         try:
-            catalog = Catalog(Path(folder) / "catalog.db")
-            with closing(catalog):
-                fresh = Library(library.store, catalog)
-                made = True
-                yield fresh
+            catalog = stack.enter_context(closing(Catalog(Path(folder) / "catalog.db")))
+            fresh = Library(library.store, catalog)
         except StorageError as error:
-            if made:
-                raise
             hint = "name another folder with --scratch, or use --level blobs"
             raise StorageError(f"{folder}: no room for a catalog: {error}", hint=hint) from error
+        yield fresh
 
 
 def _wanted(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
@@ -12,12 +13,14 @@ from uuid import UUID
 import pytest
 import zstandard
 
-from symcache.dyld import SharedCache, is_cache_name
+from symcache.dyld import EXTRACTOR, SharedCache, is_cache_name
 from symcache.errors import StorageError
-from symcache.library import Library
+from symcache.library import Library, ingest
 from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, Origin, Release, Trust
 from symcache.store import put_blob, write_record
-from symcache.verify import FindingCode, Level, VerifyReport, verify
+from symcache.verify import Expectations, FindingCode, Level, VerifyReport, verify
+from tests.library.images import Image, harvest
+from tests.support.disks import full_disk as full_disk  # noqa: PLC0414 - a fixture
 from tests.verify.releases import (
     ALIAS,
     BUILD,
@@ -635,6 +638,26 @@ def test_every_byte_is_checked_whatever_the_catalog_says(workshop: Workshop) -> 
     assert found(check(workshop, Level.BYTES)) == [("blob-missing", PLAIN, "arm64e")]
 
 
+@pytest.mark.parametrize("level", [Level.BLOBS, Level.BYTES])
+def test_an_image_that_an_extractor_left_without_symbols_is_told_where_no_raw_cache_can(
+    tmp_path: Path, level: Level
+) -> None:
+    apples = partial(Image, cache=9, extractor="dsc_extractor")
+    without, cut, no_table = (apples(f"/usr/lib/{n}", n) for n in (1, 2, 3))
+    cut.data = cut.data[:236]  # its string pool, of one byte, begins there: one finding is enough
+    no_table.data = no_table.data.replace(struct.pack("<2I", LC_SYMTAB, 24), struct.pack("<2I", 0x7F, 24))
+    right = apples("/usr/lib/4", 4, symbols=1), Image("/usr/lib/5", 5, cache=9, extractor=EXTRACTOR)
+    found_there = Image("/usr/lib/6", 6)
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "staged", [without, cut, no_table, *right, found_there]))
+        report = verify(library, level=level, expectations=Expectations.nothing())
+    assert found(report) == [
+        ("symbol-count", "/usr/lib/1", "arm64e"),
+        ("symbol-count", "/usr/lib/3", "arm64e"),
+        ("truncated-linkedit", "/usr/lib/2", "arm64e"),
+    ]
+
+
 def test_a_raw_cache_that_does_not_fit_is_said_so(
     harvested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -646,12 +669,45 @@ def test_a_raw_cache_that_does_not_fit_is_said_so(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_without_room_for_a_catalog_is_named_with_what_helps(harvested: Path, full_disk: Path) -> None:
+    with Library.open(harvested) as library, pytest.raises(StorageError, match=f"{full_disk}.* no room") as caught:
+        verify(library, [BUILD], level=Level.BYTES, scratch=full_disk)
+    assert "--scratch" in caught.value.hint
+
+
 def test_what_was_pushed_is_no_harvest(workshop: Workshop) -> None:
     # Whoever may upload must not be able to make a release complete.
     workshop.rewrite(lambda r: r.model_copy(update={"trust": Trust.PUSHED}))
     with workshop.open() as library:
         report = verify(library, [BUILD])
     assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, BUILD)]
+
+
+def test_what_could_not_be_read_is_told_until_a_sealed_harvest_has_it(tmp_path: Path) -> None:
+    one, two = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
+    cached, more = Image("/usr/lib/c", 3, cache=9), Image("/usr/lib/d", 4, cache=9)
+    nothing = HarvestRecord(release=Release(version="13.6", build="22G120"), source="empty")
+    refused = nothing.model_copy(update={"source": "closed", "problems": ("nobody may read it",)})
+    with Library.open(tmp_path / "library", create=True) as library:
+
+        def told(*images: Image, source: str, problems: Sequence[str] = ()) -> set[str]:
+            """Harvest these; return what is told of sources after that."""
+            ingest(library, harvest(tmp_path / f"{source} {len(images)}", images, source=source, problems=problems))
+            report = verify(library, level=Level.CATALOG, expectations=Expectations.nothing())
+            messages = [f.message for f in report.findings if f.code is FindingCode.SOURCE_PROBLEM]
+            assert len(messages) == len(set(messages))
+            return set(messages)
+
+        for record in (nothing, refused):
+            write_record(library.store, record, record.source)
+        library.refresh()
+        step = ": then harvest it again"
+        unfounded = {f"empty: nothing was found there{step}", f"closed: nobody may read it{step}"}
+        denied = "/usr/libexec: permission denied"
+        assert told(cached, more, one, two, source="cut", problems=[denied] * 2) == {*unfounded, f"cut: {denied}{step}"}
+        # A cache is known by its UUID, so any harvest of it will do; a file has to be listed.
+        assert told(cached, one, source="mac") == {*unfounded, f"cut: {denied}{step}"}
+        assert told(one, two, source="other") == unfounded
 
 
 def test_a_build_with_a_slip_in_it_is_told_from_one_that_was_never_harvested(workshop: Workshop) -> None:
