@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from symcache.errors import IntegrityError, NotFoundError
 from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import blob_key
+from symcache_server.files import scrubber
 from symcache_server.files.repairs import Repairs
 from symcache_server.files.scrubber import Scrubber
 from tests.support.http import request
@@ -280,13 +282,17 @@ def test_one_process_does_it(
 ) -> None:
     monkeypatch.setattr("symcache_server.files.scrubber._LOOK_SECONDS", 0.02)
     one, state = scrubbing(), tmp_path / "state"
+    asked, told, locked, tell = [], [], scrubber._locked, one.scrubber.tell
+    monkeypatch.setattr(scrubber, "_locked", lambda lock: asked.append(time.monotonic()) or locked(lock))
+    monkeypatch.setattr(one.scrubber, "tell", lambda: told.append(time.monotonic()) or tell())
     with (state / "scrubber.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process
         one.scrubber.start()
         time.sleep(0.2)
         assert not (state / "scrubber.json").exists()
-    until((state / "scrubber.json").exists)
+    until(lambda: (state / "scrubber.json").exists() and len(told) > 2)
     one.scrubber.close()
+    assert all(after - before >= 0.02 for looks in (asked, told) for before, after in pairwise(looks)), "no rest"
     (times,) = (
         t for name, t in json.loads((state / "scrubber.json").read_text()).items() if name.startswith("decoded")
     )
