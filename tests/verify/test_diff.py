@@ -73,7 +73,10 @@ def test_the_missing_images_drops_what_came_since_and_adds_up_the_rest(harvested
     assert "dSYM" in wanted[1].hint
 
 
-def test_neighbours_are_known_by_name(harvested_twice: Path) -> None:
+def test_neighbours_are_known_by_name(harvested: Path, harvested_twice: Path) -> None:
+    with Library.open(harvested) as library:
+        (near,) = missing_images(library, [MissedRequest(STRANGER, "executable", 2, "libmore.dylib")])
+    assert near.hint.startswith(f"{BUILD} has another libmore.dylib:")
     with Library.open(harvested_twice) as library:
         known, unknown = missing_images(
             library,

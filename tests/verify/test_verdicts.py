@@ -49,6 +49,39 @@ def test_junit_counts_failures_by_release() -> None:
     assert all(len(suite) == int(suite.get("tests", "0")) for suite in (first, second))
 
 
+JUNIT = """\
+<?xml version='1.0' encoding='utf-8'?>
+<testsuites name="symcache verify" tests="5" failures="2" errors="0" skipped="1">
+  <testsuite name="13.6.9 (22G830)" tests="2" failures="1" errors="0" skipped="0">
+    <testcase classname="13.6.9 (22G830)" name="system arm64e" />
+    <testcase classname="13.6.9 (22G830)" name="missing /usr/lib/libz.dylib arm64e U">
+      <failure type="missing" message="gone: harvest it again">gone: harvest it again</failure>
+    </testcase>
+  </testsuite>
+  <testsuite name="library" tests="1" failures="1" errors="0" skipped="0">
+    <testcase classname="library" name="module-missing U">
+      <failure type="module-missing" message="gone: find it">gone: find it</failure>
+    </testcase>
+  </testsuite>
+  <testsuite name="22G720" tests="1" failures="0" errors="0" skipped="1">
+    <testcase classname="22G720" name="no-harvest">
+      <skipped message="waived until 2027-01-01: later" />
+    </testcase>
+  </testsuite>
+  <testsuite tests="1" failures="0" errors="0" skipped="0" name="a.ips">
+    <testcase classname="a.ips" name="/usr/lib/libc.dylib V" />
+  </testsuite>
+</testsuites>
+"""
+
+
+def test_a_junit_document_in_whole() -> None:
+    checked = report(MISSING, Finding(FindingCode.MODULE_MISSING, "gone", uuid="U", step="find it"))
+    checked.waived.append(Waived(Finding(FindingCode.NO_HARVEST, "m", "22G720"), "later", "2027-01-01"))
+    checked.modules = [{"dump": "a.ips", "path": "/usr/lib/libc.dylib", "uuid": "V", "served": True}]
+    assert junit_xml(checked) == JUNIT
+
+
 def test_junit_of_a_complete_release_has_passed_cases() -> None:
     root = ElementTree.fromstring(junit_xml(report()))
     assert (root.get("tests"), root.get("failures")) == ("1", "0")
@@ -72,7 +105,12 @@ def test_github_annotates_ten_and_counts_the_rest() -> None:
     lines = list(github_lines(report(*findings)))
     assert len(lines) == 11
     assert lines[0] == "::error title=missing 22G830::gone 0: harvest it again"
-    assert "25 missing" in lines[-1]
+    assert lines[-1] == "::error title=symcache verify::15 more findings: 25 missing in all"
+    ten = report(*findings[:10])
+    ten.notes += [f"note {n}" for n in range(11)]
+    lines = list(github_lines(ten))
+    assert [line.partition(" ")[0] for line in lines] == ["::error"] * 10 + ["::notice"] * 10
+    assert lines[-1] == "::notice title=symcache verify::note 9"
 
 
 def test_a_file_name_is_never_a_command_or_a_tag() -> None:
@@ -91,11 +129,46 @@ def test_junit_of_any_text_is_xml(text: str) -> None:
     ElementTree.fromstring(junit_xml(report(Finding(FindingCode.MISSING, text, text, text, text, text))))
 
 
-def test_markdown_names_releases_and_findings() -> None:
-    text = markdown(report(MISSING))
-    assert "| 13.6.9 (22G830) | 3 | arm64e (system) | 1 missing |" in text
-    assert "| `missing` | 22G830 | gone: harvest it again |" in text
-    assert "complete" in markdown(report())
+MARKDOWN = """\
+## symcache verify: 1 finding
+
+| release | images | shared caches | verdict |
+|---|---:|---|---|
+| 13.6.9 (22G830) | 3 | arm64e (system) | 1 missing |
+| 13.6.7 (22G720) | 0 |  | complete |
+
+| code | release | what |
+|---|---|---|
+| `missing` | 22G830 | gone: harvest it again |
+
+| waived | release | until | reason |
+|---|---|---|---|
+| `cache-missing` x86\\_64h | 22G720 | 2027-01-01 | later |
+
+- a note
+"""
+
+
+def test_markdown_names_releases_findings_waivers_and_notes() -> None:
+    checked = report(MISSING)
+    checked.releases.append(ReleaseSummary("22G720", "13.6.7", caches=[CACHE | {"uuid": ""}]))
+    waived = Finding(FindingCode.CACHE_MISSING, "m", "22G720", arch="x86_64h")
+    checked.waived.append(Waived(waived, "later", "2027-01-01"))
+    checked.notes.append("a note")
+    assert markdown(checked) == MARKDOWN
+    assert markdown(VerifyReport(Level.BLOBS)) == "## symcache verify: complete\n"
+
+
+def test_markdown_has_fifty_findings_and_notes_and_counts_the_rest() -> None:
+    def made(count: int) -> str:
+        checked = report(*(Finding(FindingCode.MISSING, f"gone {n}", "22G830") for n in range(count)))
+        checked.notes += [f"note {n}" for n in range(count)]
+        return markdown(checked)
+
+    assert (made(50).count("| `missing` |"), made(50).count("- note "), made(50).count("more")) == (50, 50, 0)
+    assert (made(51).count("| `missing` |"), made(51).count("- note ")) == (50, 50)
+    assert "| … | | 1 more |\n" in made(51)
+    assert made(51).endswith("- and 1 more note\n")
 
 
 @pytest.mark.parametrize("code", FindingCode)

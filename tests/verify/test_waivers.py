@@ -45,6 +45,7 @@ def test_a_waived_finding_does_not_count_and_its_reason_is_kept() -> None:
     checked = report(MISSING_HASWELL)
     apply_waivers(checked, load(WAIVER), TODAY)
     assert checked.complete
+    assert checked.notes == []
     assert checked.to_json()["waived"] == [
         {
             "code": "cache-missing",
