@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
@@ -170,10 +171,8 @@ def _last_day(text: str) -> dt.date | None:
     """Return the last day that an ISO 8601 day, month or year may mean."""
     try:
         parts = [int(part) for part in text.split("-")]
-        year, month, day = (parts + [12, 31][len(parts) - 1 :])[:3]
-        if len(parts) >= 3:
-            return dt.date(year, month, day)
-        following = dt.date(year, month, 1) + dt.timedelta(31)  # some day of the next month
-        return following.replace(day=1) - dt.timedelta(1)
+        year, month = (*parts, 12)[:2]
+        day = parts[2] if len(parts) > 2 else calendar.monthrange(year, month)[1]
+        return dt.date(year, month, day)
     except (ValueError, OverflowError):
         return None

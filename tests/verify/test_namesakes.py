@@ -87,6 +87,7 @@ def test_each_is_kept_by_its_own_line_and_what_was_published_is_of_macos(library
         ingest(library, harvest(tmp_path / f"p{number}", [DYLD], **of))  # type: ignore[arg-type]
     log = SyncLog(library.store)
     log.publish(log.read([BUILD])[BUILD], Publication(version="13.0 RC", kind="rc"))
+    assert log.acquire(log.read([BUILD])[BUILD], source="mac", offer="", runner="ci:1")
     goes = {v.release: v.goes for v in plan_pruning(library, RetentionPolicy(last=2))}
     assert goes == {DEVICE: True, SIMULATOR: False, ("iOS", "22B83"): False, ("iOS", "22C152"): False}
     pinned = plan_pruning(library, RetentionPolicy(last=2, pinned=(f"iOS:{BUILD}",)))

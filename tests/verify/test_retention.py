@@ -73,17 +73,19 @@ def test_a_candidate_goes_as_a_beta_once_another_build_of_its_version_came_out(l
     assert going(library, last=1)["26B77"] == "number 2 of the builds of macOS 27, of which 1 are kept"
     publish(library, "26B79", version="27.1 RC 2", kind="rc")
     assert "26B77" not in going(library, beta_days=0)
+    namesake = HarvestRecord(release=Release(product="iOS", version="27.1", build="26B80"))
+    write_record(library.store, namesake, "1" * 32)
+    assert not any(v.goes for v in plan_pruning(library, RetentionPolicy(beta_days=0)) if v.build == "26B77")
     publish(library, "26B82", version="27.1", kind="release")
-    assert "26B77" in going(library, beta_days=0)
+    assert any(v.goes for v in plan_pruning(library, RetentionPolicy(beta_days=0)) if v.build == "26B77")
 
 
 def test_what_was_never_harvested_whole_takes_no_place_of_what_was(library: Library) -> None:
-    for build, version in (("26B99", "27.1.2"), ("24G84", "15.6"), ("24G90", "15.6.1")):
+    for build, version in (("26B99", "27.1.2"), ("25G99", "26.6.2"), ("24G84", "15.6"), ("24G90", "15.6.1")):
         write_record(library.store, HarvestRecord(release=Release(version=version, build=build)), "1" * 32)
-    library.refresh()
     goes = {v.build for v in plan_pruning(library, RetentionPolicy(last=1)) if v.goes}
-    assert "26B90" not in goes, "the newest that is whole"
-    assert "26B99" not in goes
+    assert not goes & {"26B90", "25G83"}, "the newest that are whole"
+    assert not goes & {"26B99", "25G99"}
     assert {"26B77", "26A428"} <= goes
     assert {"24G84", "24G90"} & goes == {"24G84"}, "of a line of which nothing is whole, each counts"
 
@@ -94,9 +96,17 @@ def test_a_beta_is_no_older_here_than_its_first_harvest(library: Library) -> Non
     assert going(library, beta_days=69)["26B5086k"].startswith("a beta that was first harvested on 2026-09-20, 70 days")
 
 
-def test_of_a_month_its_last_day_counts(library: Library) -> None:
-    publish(library, "26B5086k", version="27.1 beta", kind="beta", released="2026-10")
-    assert "a beta that came out on 2026-10-31, 29 days ago" in going(library, beta_days=28)["26B5086k"]
+@pytest.mark.parametrize(("released", "said"), [("2026-10", "2026-10-31, 29 days"), ("2026-09", "2026-09-30, 60 days")])
+def test_of_a_month_its_last_day_counts(library: Library, released: str, said: str) -> None:
+    publish(library, "26B5086k", version="27.1 beta", kind="beta", released=released)
+    assert f"a beta that came out on {said} ago" in going(library, beta_days=28)["26B5086k"]
+
+
+def test_a_beta_stays_of_which_nobody_knows_when_it_came_out(library: Library) -> None:
+    undated = HarvestRecord(release=Release(version="27.2", build="26C5031a"), sealed=True)
+    write_record(library.store, undated, "1" * 32)
+    (verdict,) = (v for v in plan_pruning(library, RetentionPolicy(beta_days=0)) if v.build == "26C5031a")
+    assert (verdict.goes, verdict.reason) == (False, "nobody knows when this beta came out")
 
 
 def test_the_newest_of_each_line_stay(library: Library) -> None:
@@ -120,6 +130,8 @@ def test_what_was_asked_for_stays_and_so_does_what_nobody_can_know(library: Libr
     assert going(library, last=1, requested_days=30) == {}  # no server has ever noted anything
     note(29)
     assert going(library, last=1, requested_days=30) == {}  # known for too short a time
+    note(30)
+    assert set(going(library, last=1, requested_days=30)) == {"26A428", "26B77", "25G70", "25D770870b"}
     note(40, "26A428", "26B77")
     note(30, "26B77", "25G70")
     assert set(going(library, last=1, requested_days=30)) == {"26A428", "25D770870b"}
