@@ -78,7 +78,7 @@ def commands_end(head: bytes) -> int:
 
     0 for what is no thin Mach-O. Raises MachOError when the number is absurd.
     """
-    header = mach_header(head) if len(head) >= HEADER_SIZE else None
+    header = mach_header(head)
     if header is None:
         return 0
     if header.sizeofcmds > MAX_COMMANDS:
