@@ -125,7 +125,7 @@ class HostileHost:
         self.client_key = paramiko.ECDSAKey.generate()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._transports: list[Any] = []
+        self.connections: list[Any] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         return self
@@ -134,7 +134,7 @@ class HostileHost:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for transport in self._transports:
+        for transport in self.connections:
             transport.close()
         self._thread.join(5)
 
@@ -159,7 +159,7 @@ class HostileHost:
             transport.daemon = True
             transport.add_server_key(self.host_key)
             transport.set_subsystem_handler("sftp", _Sftp, self)
-            self._transports.append(transport)
+            self.connections.append(transport)
             with contextlib.suppress(Exception):
                 transport.start_server(event=threading.Event(), server=_Server(self))
 

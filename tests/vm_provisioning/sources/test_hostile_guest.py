@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 
 from symcache.errors import RemoteError, SymcacheError
@@ -307,6 +308,23 @@ def test_a_server_that_answers_no_request_for_a_program_is_given_up(
             else:
                 session.sftp.lstat(b"/")
         end.set()
+
+
+def test_a_connection_that_is_cut_is_lost_at_once(
+    host: HostileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further ones are for hosts that grant only some channels to each."""
+
+    def cut(*_: object) -> int:
+        host.connections[-1].close()
+        return int(paramiko.OPEN_SUCCEEDED)
+
+    monkeypatch.setattr(hostile._Server, "check_channel_request", cut)
+    with session_of(host, tmp_path) as session:
+        with pytest.raises(RemoteError, match="opens no channel") as raised:
+            session.run(["/usr/bin/sw_vers"])
+        assert len(host.connections) == 1
+    assert "run the same command again" in raised.value.hint
 
 
 @pytest.mark.parametrize(

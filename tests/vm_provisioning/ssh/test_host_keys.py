@@ -17,6 +17,7 @@ from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.ssh.known_hosts import known_keys
 from symcache_provisioning.ssh.probe import server_host_key
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
+from tests.support.waiting import until
 from tests.vm_provisioning.conftest import QUICK
 
 
@@ -51,7 +52,9 @@ def test_a_host_that_nobody_knows_is_refused(openssh: OpenSshServer, tmp_path: P
 
 
 def test_what_a_server_shows_is_told_without_a_login(openssh: OpenSshServer) -> None:
+    threads = set(threading.enumerate())
     assert server_host_key("127.0.0.1", openssh.port) == openssh.fingerprint
+    until(lambda: set(threading.enumerate()) <= threads, "a connection goes on")
 
 
 def test_the_right_pin_is_enough(openssh: OpenSshServer) -> None:

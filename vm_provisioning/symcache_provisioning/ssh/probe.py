@@ -33,13 +33,10 @@ def server_host_key(host: str, port: int, timeout: float = 15) -> str:
     """Return the fingerprint of the key that an SSH server presents, without logging in. Raises RemoteError."""
     try:
         with socket.create_connection((host, port), timeout=timeout) as connection:
-            transport = paramiko.Transport(connection)
-            try:
-                transport.banner_timeout = timeout
-                transport.start_client(timeout=timeout)
-                return str(transport.get_remote_server_key().fingerprint)
-            finally:
-                transport.close()
+            transport = paramiko.Transport(connection)  # which ends with the connection
+            transport.banner_timeout = timeout
+            transport.start_client(timeout=timeout)
+            return str(transport.get_remote_server_key().fingerprint)
     except (OSError, EOFError, paramiko.SSHException) as error:
         check_local_network(error, host, port)
         raise RemoteError(
