@@ -133,6 +133,7 @@ def test_names_in_known_hosts_are_patterns(keys: Path, tmp_path: Path) -> None:
         ("[mac]:22*", "[mac]:2200", True),
         ("mac", "[mac]:2200", False),
         ("mac", "mac.inside", False),
+        ("|1|none|none,mac", "mac", True),
     ):
         file.write_text(f"{names} {key}\n")
         assert bool(known_keys(file, name)) == meant, names
