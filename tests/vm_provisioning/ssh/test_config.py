@@ -176,6 +176,44 @@ def test_a_program_that_connects(connect: Connect, bastion: OpenSshServer, tmp_p
     assert "run that command" in raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("shell", "command", "said"),
+    [
+        ("/nonexistent/shell", "true", "No such file or directory: '/nonexistent/shell'"),
+        ("/bin/sh", "true", "."),
+        ("/bin/sh", "printf 'one\n no route\n' >&2", "no route$"),
+    ],
+)
+def test_a_program_that_does_not_connect_is_named(
+    shell: str, command: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    way = SshHost("mac", "mac", 22, "admin", command=command)
+    session = SshSession(
+        SshTarget("mac", "admin", way=way), trust=HostKeyTrust(trust_new=True), login=Login(agent=False), timeouts=QUICK
+    )
+    with pytest.raises(RemoteError, match=f"mac port 22: ProxyCommand `.*` gives no connection: .*{said}"):
+        session.connect()
+
+
+def test_the_config_says_where_a_host_is_known_and_as_what(
+    connect: Connect, openssh: OpenSshServer, tmp_path: Path
+) -> None:
+    known, other = Path.home() / ".ssh/known_hosts", tmp_path / "known"
+    files = f"Host mac\n UserKnownHostsFile {tmp_path}/none {other}\n"
+    with pytest.raises(HostKeyError, match="is not known here"):
+        connect(files)
+    known.rename(other)
+    connect(files)
+    kind, key = openssh.known_hosts_line().split()[1:]
+    other.write_text(f"alias {kind} {key}\n")
+    with pytest.raises(HostKeyError, match="is not known here"):
+        connect(files)
+    connect(f"{files} HostKeyAlias alias\n")
+    system = Path("/etc/ssh/ssh_known_hosts")
+    assert HostKeyTrust.for_user().with_known_hosts((other,)).known_hosts == (other, system)
+
+
 def test_what_the_url_says_counts_more(connect: Connect, openssh: OpenSshServer) -> None:
     wrong = "Host mac\n User nobody\n Port 1\n IdentityFile none\n"
     session = connect(wrong, f"ssh://{openssh.user}@mac:{openssh.port}/private", Login(openssh.identity))

@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from symcache.errors import HostKeyError, RemoteError, UsageError
+from symcache.errors import HostKeyError, RemoteError, StorageError, UsageError
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.ssh.known_hosts import known_keys
 from symcache_provisioning.ssh.probe import server_host_key
@@ -95,6 +95,30 @@ def test_a_revoked_key_is_refused_though_it_is_known(trust_new: bool, openssh: O
     assert not store.exists()
 
 
+def test_a_revoked_key_makes_its_host_one_that_nobody_knows(openssh: OpenSshServer, tmp_path: Path) -> None:
+    """What the host has in its place may be trusted anew."""
+    known = tmp_path / "known_hosts"
+    kind, key = openssh.stranger.with_suffix(".pub").read_text().split()[:2]
+    known.write_text(f"{openssh.known_hosts_line().split()[0]} {kind} {key}\n@revoked * {kind} {key}\n")
+    with pytest.raises(HostKeyError, match="is not known here"):
+        session(openssh, HostKeyTrust(known_hosts=(known,))).connect()
+
+
+def test_the_key_that_was_expected_is_named(openssh: OpenSshServer, tmp_path: Path) -> None:
+    """That of the same type, if there is one."""
+    known, other = tmp_path / "known_hosts", tmp_path / "ecdsa"
+    keygen("-q", "-t", "ecdsa", "-N", "", "-f", str(other))
+    host = openssh.known_hosts_line().split()[0]
+    text = ""
+    for key in (other, openssh.stranger):
+        text += f"{host} {' '.join(Path(f'{key}.pub').read_text().split()[:2])}\n"
+        known.write_text(text)
+        with pytest.raises(HostKeyError, match="is not the host we know") as raised:
+            session(openssh, HostKeyTrust(known_hosts=(known,))).connect()
+        kind, expected = text.split()[-2], keygen("-lf", str(key)).split()[1]
+        assert str(raised.value).endswith(f"where the {kind} key {expected} was expected")
+
+
 def test_markers_may_end_with_a_tab(openssh: OpenSshServer, tmp_path: Path) -> None:
     """As in OpenSSH's check_markers (hostfile.c)."""
     _, kind, key = openssh.known_hosts_line().split()[:3]
@@ -109,6 +133,17 @@ def test_markers_that_nobody_here_knows_or_that_mark_nothing_are_skipped(
     _, kind, key = openssh.known_hosts_line().split()[:3]
     (tmp_path / "known").write_text(f"@revoked\n@strange mac {kind} {key}\n")
     assert known_keys(tmp_path / "known", "mac") == []
+
+
+def test_what_is_commented_out_is_not_known(openssh: OpenSshServer, tmp_path: Path) -> None:
+    _, kind, key = openssh.known_hosts_line().split()[:3]
+    (tmp_path / "known").write_text(f"#old,mac {kind} {key}\n  #old,mac {kind} {key}\n")
+    assert known_keys(tmp_path / "known", "mac") == []
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be read: Is a directory"):
+        known_keys(tmp_path, "mac")
 
 
 def test_hashed_names_are_understood(openssh: OpenSshServer, tmp_path: Path) -> None:
@@ -143,6 +178,18 @@ def test_trust_on_first_use_is_said_remembered_and_kept_to(renewed: OpenSshServe
         assert renewed.fingerprint in str(raised.value)
         assert old in str(raised.value)
         assert str(store) in raised.value.hint
+
+
+def test_trust_is_given_with_and_without_a_place_to_keep_it(openssh: OpenSshServer, tmp_path: Path) -> None:
+    said: list[str] = []
+    file = tmp_path / "file"
+    for store, kept in ((None, ""), (file, f", kept in {file}")):
+        with session(openssh, HostKeyTrust(trust_new=True, store=store), announced=said) as connected:
+            assert connected.host_key == openssh.fingerprint
+        assert said.pop().endswith(f"{openssh.fingerprint}{kept}")
+    with pytest.raises(StorageError, match="new host key cannot be stored: Not a directory"):
+        session(openssh, HostKeyTrust(trust_new=True, store=file / "folder" / "known"), announced=said).connect()
+    assert said == []
 
 
 def test_openssh_reads_what_is_stored(openssh: OpenSshServer) -> None:

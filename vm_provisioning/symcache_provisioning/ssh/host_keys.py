@@ -171,10 +171,8 @@ def _store(file: Path | None, announce: Callable[[str], None], host: str, key: A
             file.parent.mkdir(parents=True, exist_ok=True)
             # One write of one line: several processes may do this at once.
             descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
+            with os.fdopen(descriptor, "wb", buffering=0) as opened:
+                opened.write(line)
         except OSError as error:
             raise StorageError(
                 f"{file}: the new host key cannot be stored: {error.strerror}",

@@ -25,9 +25,9 @@ class KnownKey:
     key: Any
     """paramiko's."""
     file: Path
-    authority: bool = False
+    authority: bool
     """It signs certificates of hosts."""
-    revoked: bool = False
+    revoked: bool
     """It must not be used any more."""
 
     @property
@@ -78,7 +78,7 @@ def _lines(file: Path) -> Iterator[tuple[str, Sequence[str], Any]]:
             struct.error,
         ):
             continue
-        if entry is not None and entry.valid:
+        if entry is not None:
             yield marker, entry.hostnames, entry.key
 
 
