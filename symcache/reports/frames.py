@@ -20,9 +20,9 @@ _ADDRESS = r"(0x[0-9A-Fa-f]{1,16}|0{1,18})"
 """Null is written as nothing but zeros."""
 _TABBED = re.compile(rf"\s*\d{{1,5}}\s+(\S[^\t]*)\t\s*{_ADDRESS}(?=\s|\Z)")
 """Image names may hold anything but a tab: blanks, parentheses, even ` 0x1 `."""
-_NUMBER = re.compile(r"\s*\d{1,5}\s+(?=\S)")
+_NUMBER = re.compile(r"\s*\d{1,5}(?=\s)")
 _UNTABBED = re.compile(r"\s(0x[0-9A-Fa-f]{1,16}|0{10}|0{18})(?=\s|\Z)")
-"""The address where somebody's mail program has made blanks of the tab."""
+"""The address where a mail program has made blanks of the tab, or no name of an image stands in front of it."""
 _SOURCE = re.compile(r" \(([^()]+):(\d{1,9})\)\Z")
 _INLINED = " [inlined]"
 _UNSURE = " [nearest]"
@@ -53,7 +53,7 @@ def split_frame(line: str) -> FrameLine | None:
     if match := _TABBED.match(line):
         return FrameLine(match[1].rstrip(), int(match[2], 16), match.end())
     if (number := _NUMBER.match(line)) and (match := _UNTABBED.search(line, number.end())):
-        return FrameLine(line[number.end() : match.start()].rstrip(), int(match[1], 16), match.end())
+        return FrameLine(line[number.end() : match.start()].strip(), int(match[1], 16), match.end())
     return None
 
 

@@ -177,6 +177,9 @@ def test_the_fields_tell_who_is_to_blame(fields: str, expected: int | None) -> N
             ReportFrame(0x104501A2C, "main", None, "main.m", 16),
         ),
         ("Ledger  \t0x0000000104501a2c 0x1044f4000 + 0xda2c // main + 0x8", ReportFrame(0x104501A2C, "main", 8)),
+        # Of a process that was killed before its images were known.
+        ("       \t0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
+        ("       0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
         # Where a mail program made blanks of the tab.
         ("Ledger                         0x0000000104501a2c main + 68", ReportFrame(0x104501A2C, "main", 68)),
         ("???                            000000000000000000 0 + 0", ReportFrame(0)),
