@@ -23,6 +23,8 @@ _TABBED = re.compile(rf"\s*\d{{1,5}}\s+(\S[^\t]*)\t\s*{_ADDRESS}(?=\s|\Z)")
 _NUMBER = re.compile(r"\s*\d{1,5}(?=\s)")
 _UNTABBED = re.compile(r"\s(0x[0-9A-Fa-f]{1,16}|0{10}|0{18})(?=\s|\Z)")
 """The address where a mail program has made blanks of the tab, or no name of an image stands in front of it."""
+_COMMENT = re.compile(r"0x[0-9A-Fa-f]+ \+ 0x[0-9A-Fa-f]+\s+// (?:(/.*):(\d{1,9})|(.*))\Z")
+"""What reporters of jailbroken phones know: `0xBASE + 0xe0c`, blanks, a tab, `// name + 0x8` or `// /path/file.m:8`."""
 _SOURCE = re.compile(r" \(([^()]+):(\d{1,9})\)\Z")
 _INLINED = " [inlined]"
 _UNSURE = " [nearest]"
@@ -63,13 +65,12 @@ def frame_of(line: str) -> ReportFrame | None:
         return None
     image, address, end = columns
     rest, file, source_line = line[end:MAX_LINE].strip(), "", None
-    before, comment, name = rest.partition(" // ")
-    if comment and before.startswith("0x"):  # of jailbroken phones: `0xBASE + 0xe0c // name + 0x8`
-        rest = name
-    if source := _SOURCE.search(rest):
+    if source := _COMMENT.match(rest):
+        rest = source[3] or ""
+    elif source := _SOURCE.search(rest):
         rest = rest[: source.start()]
-        if int(source[2]):  # of code that no line stands for: `<compiler-generated>:0`
-            file, source_line = source[1][:MAX_TEXT], int(source[2])
+    if source and source[1] and int(source[2]):  # of code that no line stands for: `<compiler-generated>:0`
+        file, source_line = source[1][:MAX_TEXT], int(source[2])
     inlined = rest.endswith(_INLINED)
     rest, offset = rest.removesuffix(_INLINED).removesuffix(_UNSURE), None
     if plus := _OFFSET.match(rest):

@@ -176,7 +176,17 @@ def test_the_fields_tell_who_is_to_blame(fields: str, expected: int | None) -> N
             "Ledger  \t0x0000000104501a2c main (in Ledger) (main.m:16)",
             ReportFrame(0x104501A2C, "main", None, "main.m", 16),
         ),
+        # As reporters of jailbroken phones write it, in columns.
         ("Ledger  \t0x0000000104501a2c 0x1044f4000 + 0xda2c // main + 0x8", ReportFrame(0x104501A2C, "main", 8)),
+        (
+            "Ledger  \t0x104501a2c 0x1044f4000 + 0xda2c\t// -[Book open:] + 0x8",
+            ReportFrame(0x104501A2C, "-[Book open:]", 8),
+        ),
+        (
+            "Ledger  \t0x104501a2c 0x1044f4000 + 0xda2c \t// /x/Book.m:12",
+            ReportFrame(0x104501A2C, "", None, "/x/Book.m", 12),
+        ),
+        ("Ledger  \t0x104501a2c 0x1044f4000 + 0xda2c      ", ReportFrame(0x104501A2C)),
         # Of a process that was killed before its images were known.
         ("       \t0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
         ("       0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
