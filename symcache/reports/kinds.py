@@ -96,6 +96,8 @@ _EVENTS = {
     "wakeups": _WAKEUPS,
     "shutdown": _SHUTDOWN,
     "microstackshots": _MICROSTACKSHOT,
+    "powerstats": _MICROSTACKSHOT,
+    "sleep": _SLEEP,
 }
 """By the first word of the event that samples were taken for."""
 _CRASH = re.compile(r"^(?:Exception Type|Crashed Thread|Triggered by Thread):", re.MULTILINE)

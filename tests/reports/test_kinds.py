@@ -26,6 +26,8 @@ TREE = "Process:          Ledger [712]\n\n  1000  start + 8 (libsystem_pthread.d
         (SAMPLED.format("disk writes"), "disk writes"),
         (SAMPLED.format("wakeups"), "wakeups"),
         (SAMPLED.format("shutdown stall"), "shutdown"),
+        (SAMPLED.format("powerstats"), "microstackshots"),
+        (SAMPLED.format("Sleep Wake Failure"), "sleep or wake failure"),
         (TREE, "hang report"),  # as people cut it
         ("Analysis of sampling Ledger (pid 712) every 1 millisecond\nProcess: Ledger [712]\n", "`sample`"),
         ("Process:         Ledger [712]\nAnalysis Tool:   /usr/bin/vmmap\n", "`vmmap`"),
