@@ -55,6 +55,8 @@ _QUEUE = re.compile(r"(?:\A|(?<!\s)\s+|,\s*)Dispatch [Qq]ueue:\s*(.*)\Z")  # eac
 _EVERY = "EXC_CORPSE_NOTIFY"
 """A note that nearly every report has."""
 _IOS_VERSIONS = {"104", "105"}
+_BUILD_FIRST = re.compile(r"(?:iPhone OS|iOS|Apple TVOS) (?:\d|1[0-4])\.|Watch OS [1-7]\.")
+"""Systems that write text themselves; what Xcode makes of the JSON of later ones has the same `Report Version`."""
 _HIGH = 0x7F00_0000_0000
 """Where x86_64 has its shared cache; arm64 has nothing there."""
 
@@ -122,9 +124,13 @@ class Fields:
         return self._values.get(name, [""])[0]
 
     def version(self) -> str:
-        """Return the version that users see: of `2.4.1 (241)` the first, on iOS of `241 (2.4.1)` the second."""
+        """Return the version that users see: of `2.4.1 (241)` the first, of iOS's own `241 (2.4.1)` the second.
+
+        PLCrashReporter and KSCrash write the former on every system, and no `(Native)`.
+        """
         first, _, second = self.get("Version").partition(" (")
-        return second.rstrip(")") or first if self.get("Report Version") in _IOS_VERSIONS else first
+        ios = self.get("Report Version") in _IOS_VERSIONS and _BUILD_FIRST.match(self.get("OS Version"))
+        return second.rstrip(")") or first if ios and "(Native)" in self.get("Code Type") else first
 
     def system(self) -> tuple[str, str]:
         """Return version and build of the system."""

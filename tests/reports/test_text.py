@@ -399,6 +399,28 @@ def test_frames_that_refer_to_nothing_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "code_type", "system", "written"),
+    [
+        ("241 (2.4.1)", "ARM-64 (Native)", "iPhone OS 14.8 (18H17)", "104"),
+        ("241 (2.4.1)", "ARM (Native)", "Watch OS 2.2.1 (13V420)", "105"),
+        ("241 (2.4.1)", "ARM-64 (Native)", "Apple TVOS 11.2.6 (15K600)", "104"),
+        ("2.4.1", "ARM (Native)", "iPhone OS 5.0 (9A334)", "104"),
+        # What Xcode and Console make of JSON, and macOS itself.
+        ("2.4.1 (241)", "ARM-64 (Native)", "iPhone OS 15.2.1 (19C63)", "104"),
+        ("2.4.1 (241)", "ARM (Native)", "Watch OS 8.0 (19R346)", "104"),
+        ("2.4.1 (241)", "X86-64 (Native)", "Mac OS X 10.15.7 (19H15)", "12"),
+        # PLCrashReporter and KSCrash.
+        ("2.4.1 (241)", "ARM-64", "iPhone OS 12.4 (16G77)", "104"),
+        ("2.4.1 (241)", "X86-64", "Mac OS X 10.14.0 (18A391)", "104"),
+    ],
+)
+def test_the_version_that_users_see(version: str, code_type: str, system: str, written: str) -> None:
+    head = f"Process:  Ledger [1]\nVersion:  {version}\nCode Type:  {code_type}\n\n"
+    head += f"OS Version:  {system}\nReport Version:  {written}\n\n"
+    assert parse_report(f"{head}Thread 0 Crashed:\n{MAIN}", "x").bundle_version == "2.4.1"
+
+
+@pytest.mark.parametrize(
     ("code_type", "arch"),
     [
         *(("X86-64 (Native)", "x86_64"), ("X86-64 (Translated)", "x86_64"), ("X86 (Native)", "i386")),
