@@ -64,6 +64,8 @@ _ENDS_A_REPORT = ("Process", "Incident Identifier")
 _BEHIND_INFORMATION = ("VM Regions Near ", "Backtrace not available", "Global Trace Buffer", "Filtered syslog:")
 """Of ignored sections, those that may follow words of a program, which may begin as the others do."""
 _SKIPPED = IGNORED_SECTIONS[0]
+_FENCE = "```"
+"""Around what is pasted where Markdown is written."""
 
 
 def too_many_lines(name: str) -> DumpError:
@@ -129,6 +131,7 @@ class _Sections:
 
     def take(self, line: str, following: str) -> bool:
         """Begin a section, if the line is its title, or else take what the line says. Return whether to go on."""
+        line = "" if line.strip() == _FENCE else line
         if self._begin(line, following):
             self._wrapped = ""
             return not self._more

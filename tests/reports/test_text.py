@@ -248,6 +248,19 @@ def test_quoted(quote: str, tmp_path: Path) -> None:
     assert parse_report("\n\n".join(lines), "x") == parse_report(text, "x")
 
 
+def test_fenced() -> None:
+    """As issues are written on GitHub."""
+    head = HEAD + FIELDS.replace("\n\n", "\nTermination Reason: Namespace SIGNAL, Code 11\n", 1)
+    said = "Application Specific Information:\nabort() called\n"
+    stack = f"Thread 0 Crashed:\n{MAIN}"
+    pieces = (head, said, stack, f"Binary Images:\n{LEDGER}{KERNEL}")
+    fenced = "It stops:\n" + "".join(f"```\n{piece}```\n" for piece in pieces) + "Can anybody help?\n"
+    report = parse_report(fenced, "x")
+    assert report == parse_report("\n".join(pieces), "x")
+    assert report.information == ("abort() called",)
+    assert [note for note in report.notes if "```" in note] == []
+
+
 @pytest.mark.parametrize("first", ["Hardware Model:      iPhone12,1\n", "Exception Type:  EXC_CRASH (SIGABRT)\n", ""])
 def test_first_lines(first: str, tmp_path: Path) -> None:
     path = tmp_path / "x.crash"
