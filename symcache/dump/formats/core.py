@@ -35,6 +35,8 @@ _HEADER_32 = 28
 """Size of mach_header."""
 _NOTE_AT, _NOTE = 8, 32
 """Offset and size of data_owner, offset and size in note_command."""
+_FILESIZE_AT = 48
+"""Offset of filesize in segment_command_64."""
 _MAX_COMMANDS = 64 << 20
 _MAX_THREADS = 16_384
 _MAX_SEGMENTS = 1 << 19
@@ -127,7 +129,7 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                     " debugger reads",
                     hint="convert it on a Mac: gcore conv CORE CONVERTED",
                 )
-            elif segment := _segment(command, size, name):
+            elif segment := _segment(command, name):
                 segments.append(segment)
     except MachOError as error:
         raise DumpError(f"{name}: {error}", hint="the core is cut or damaged: copy the dump again") from None
@@ -138,10 +140,13 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
             f"{name}: its threads have no general-purpose registers (flavor {FLAVORS[cputype].number})",
             hint="the header names another architecture than the threads have, or the core is damaged",
         )
-    segments.sort()
-    _check_segments(segments, name)
+    stacks = [t.registers["rsp" if "rsp" in t.registers else "sp"] for t in threads if t.registers]
+    kept = sorted(_as_kept(segment, size, stacks, name) for segment in segments)
+    if odd:  # what LLDB gets is a copy, which may grow
+        odd += [(new.command + _FILESIZE_AT, struct.pack("<Q", new.filesize)) for new in set(kept).difference(segments)]
+    _check_segments(kept, name)
     arch = arch_name(cputype, header.cpusubtype)
-    return Core(arch, cputype, tuple(segments), tuple(threads), tuple(notes), odd_states=tuple(odd))
+    return Core(arch, cputype, tuple(kept), tuple(threads), tuple(notes), odd_states=tuple(odd))
 
 
 def _read_commands(file: BinaryIO, size: int, name: str) -> tuple[MachHeader, bytes]:
@@ -191,7 +196,7 @@ def _check_segments(segments: Sequence[Segment], name: str) -> None:
             )
 
 
-def _segment(command: LoadCommand, size: int, name: str) -> Segment | None:
+def _segment(command: LoadCommand, name: str) -> Segment | None:
     found = command.segment()
     if found is None:
         return None
@@ -200,15 +205,25 @@ def _segment(command: LoadCommand, size: int, name: str) -> Segment | None:
     address, length, offset, filesize = found.vmaddr, found.vmsize, found.fileoff, found.filesize
     if address + length > 1 << 64:
         raise DumpError(f"{name}: the memory region at {address:#x} of {length:#x} bytes ends beyond 64 bits")
-    if filesize and offset + filesize > size:
-        raise DumpError(
-            f"{name}: the content of the memory region at {address:#x} should end at byte {offset + filesize} of the"
-            f" core, which has only {size}",
-            hint="the core is cut: copy the dump again",
-        )
     if filesize > length:
         raise DumpError(f"{name}: the memory region at {address:#x} has more content than its {length:#x} bytes")
     return Segment(address, length, offset, filesize, found.initprot, command.offset)
+
+
+def _as_kept(segment: Segment, size: int, stacks: Sequence[int], name: str) -> Segment:
+    """Return a region with as much content as there is in a core of `size` bytes.
+
+    macOS's kernel, up to that of macOS 11, says of memory that it could not read, too, that it is there: the last of
+    it then lies behind the end. Raises DumpError where one of the `stacks` (addresses) should be there.
+    """
+    filesize = min(segment.filesize, max(size - segment.offset, 0))
+    if filesize < segment.filesize and any(segment.address <= stack < segment.end for stack in stacks):
+        raise DumpError(
+            f"{name}: the content of the memory region at {segment.address:#x}, a stack, should end at byte"
+            f" {segment.offset + segment.filesize} of the core, which has only {size}",
+            hint="the core is cut: copy the dump again",
+        )
+    return segment._replace(filesize=filesize)
 
 
 def _thread(cputype: int, states: Sequence[tuple[int, bytes]], index: int) -> CoreThread:

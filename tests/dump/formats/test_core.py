@@ -251,6 +251,43 @@ def test_cut_anywhere_it_is_an_error() -> None:
         refused(whole[:size])
 
 
+@pytest.mark.parametrize("lacking", [0x800, 0x2000, 0x2800])
+def test_a_region_behind_the_end_costs_itself_unless_it_is_a_stack(lacking: int, tmp_path: Path) -> None:
+    """Up to macOS 11, the kernel leaves out what it cannot read, and counts it: so the commpage, the last region."""
+    core = small_core()
+    core.regions += [
+        Region(0x7FFF_0000_0000, 0x1000, b"\x11" * 0x1000),
+        Region(0x7FFF_FFE0_0000, 0x2000, b"\x22" * 0x2000),
+    ]
+    path = tmp_path / "core"
+    path.write_bytes(core.bytes()[:-lacking])
+    assert [s.filesize for s in parsed(path.read_bytes()).segments] == [
+        *(0, 0x2000),
+        *(min(0x1000, 0x3000 - lacking), max(0, 0x2000 - lacking)),
+    ]
+    assert open_dump(path, tmp_path).core_path == path  # LLDB reads it as it is
+    core.threads.append(x86_thread(rip=0x1_0000_1000, rsp=0x7FFF_FFE0_1000))
+    assert "the memory region at 0x7fffffe00000, a stack, should end at byte" in refused(core.bytes()[:-lacking])
+
+
+def test_a_copy_says_what_is_not_there(tmp_path: Path) -> None:
+    """LLDB would take for content of the last region what is later put behind the core."""
+    core = small_core()
+    wrapped = struct.pack("<4I", 7, 44, 4, 42) + core.threads[0][8:176]
+    core = CoreFile(regions=[*core.regions, Region(0x7FFF_FFE0_0000, 0x2000, bytes(0x2000))], threads=[wrapped])
+    path = tmp_path / "core"
+    path.write_bytes(core.bytes()[:-0x1800])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    dump = open_dump(path, scratch)
+    assert dump.core_path != path
+    last = dump.core.segments[-1]
+    assert struct.unpack_from("<4Q", dump.core_path.read_bytes(), last.command + 24) == (
+        *(0x7FFF_FFE0_0000, 0x2000),
+        *(last.offset, 0x800),
+    )
+
+
 def test_absurd_number_of_threads() -> None:
     core = CoreFile(threads=[x86_thread()[:176]] * 16_385).bytes()
     assert "more than 16384 threads" in refused(core)
