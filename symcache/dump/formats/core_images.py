@@ -30,7 +30,7 @@ _PAGE = 4096
 _BLOCK = 8 << 20
 _SELF_AT = 104
 """Offset of dyldAllImageInfosAddress in struct dyld_all_image_infos, where it keeps its own address."""
-_WRITE, _EXECUTE = 2, 4
+_READ, _WRITE, _EXECUTE = 1, 2, 4
 _MAX_SCANNED = 32 << 30
 _MAX_HEADERS = 65_536
 _MAX_TRIES = 3
@@ -39,14 +39,16 @@ _SHARED_REGION = {True: (0x7FF8_0000_0000, 0x8000_0000_0000), False: (0x1_8000_0
 """Where the shared cache, and dyld in it, lies on x86_64 and arm64 since macOS 12."""
 
 
-def find_images(path: Path, core: Core) -> LoadedImages:
+def find_images(path: Path, core: Core, *, dyld: int | None = None, infos: int | None = None) -> LoadedImages:
     """Return the images that the memory of a core shows; none is fine. Raises OSError.
 
-    Reads the kept memory once, at most; the executable comes first.
+    Reads the kept memory once, at most; the executable comes first. `dyld`, `infos`: where its header and its list are,
+    if the core tells.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _Search(descriptor, core).run()
+        search = _Search(descriptor, core)
+        return search.told(dyld, infos) or search.run()
     finally:
         os.close(descriptor)
 
@@ -57,8 +59,13 @@ class _Search:
         self._memory = CoreMemory(descriptor, core)
         self._bounded = BoundedMemory(self._memory)
         self._kept = [s for s in core.segments if s.filesize]
+        self._tells = any(s.protection & ~_READ for s in self._kept)
+        """A kernel that panics says of all memory that it may be read, and no more."""
         self._tries = _MAX_TRIES
         self._left = _MAX_SCANNED
+
+    def told(self, dyld: int | None, infos: int | None) -> LoadedImages | None:
+        return self._listed([infos] if infos else []) or self._by_dyld([(dyld, MH.DYLINKER)] if dyld else [])
 
     def run(self) -> LoadedImages:
         # A header lies at the start of a region, except in the shared cache, where dyld is since macOS 13.
@@ -156,7 +163,7 @@ class _Search:
             return start <= segment.address < end
 
         for segment in sorted(self._kept, key=lambda s: not shared(s)):
-            if segment.protection and not segment.protection & access:
+            if self._tells and segment.protection and not segment.protection & access:
                 continue
             for position in range(0, segment.filesize, _BLOCK):
                 size = min(_BLOCK, segment.filesize - position)

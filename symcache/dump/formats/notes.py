@@ -1,6 +1,7 @@
 """Modules of a bare core: from the notes that LLDB and crash handlers write for it, or else out of its memory.
 
-Source: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`, `main bin spec`). Offsets count from its start.
+Sources: LLDB's ObjectFileMachO.cpp (`all image infos`, `load binary`, `main bin spec`); XNU's core_notes.h. Offsets
+count from its start.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _SPEC_1, _SPEC_2 = struct.Struct("<2IQ16s"), struct.Struct("<2I2Q16s")
 _MAX_IMAGES = 65_536
 _MAX_ENTRY = 4096
 _MAX_PATH = 4096
+_DYLD, _DYLD_LIST = 2, 4
+"""Types of a main binary that is none: dyld, as in cores by a kernel that panics, or its `dyld_all_image_infos`."""
 _LINKED_AT = 1 << 32
 _UNKNOWN = (1 << 64) - 1
 
@@ -34,18 +37,19 @@ def header_of_core(path: Path, core: Core) -> DumpHeader:
 
     Raises DumpError, OSError.
     """
-    noted, main = _noted(path, core), _main_binary(path, core)
+    noted, (kind, main) = _noted(path, core), _main_binary(path, core)
     header = DumpHeader(modules=noted)
     if not noted:
         from symcache.dump.formats.core_images import find_images  # noqa: PLC0415 (numpy takes its time to import)
 
-        loaded = find_images(path, core)
+        places = {kind: main.address} if main else {}
+        loaded = find_images(path, core, dyld=places.get(_DYLD), infos=places.get(_DYLD_LIST))
         modules = (DumpModule(i.address, i.path, i.uuid, i.version) for i in loaded.images)
         unique = tuple({m.address: m for m in modules}.values())
         header = DumpHeader(modules=unique, cache_uuid=loaded.cache_uuid, cache_base=loaded.cache_base or None)
-    if main and main.uuid not in {m.uuid for m in header.modules}:
+    if main and main.uuid and kind != _DYLD_LIST and main.uuid not in {m.uuid for m in header.modules}:
         others = tuple(m for m in header.modules if m.address != main.address)
-        header = replace(header, modules=(main, *others))
+        header = replace(header, modules=(*others, main) if kind == _DYLD else (main, *others))
     executable = header.modules[0].path if header.modules else ""
     return replace(header, executable=executable, thread=_crashed(core))
 
@@ -82,26 +86,27 @@ def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
     return tuple({m.address: m for m in modules}.values())
 
 
-def _main_binary(path: Path, core: Core) -> DumpModule | None:
-    """Return the one binary that the core names: all there is of programs without dyld, and macMiniDump's executable.
+def _main_binary(path: Path, core: Core) -> tuple[int, DumpModule | None]:
+    """Return type and place of the one binary that the core names.
 
-    That has a slide in the place of an address: executables are linked for 4 GiB.
+    It is all there is of programs without dyld, and macMiniDump's executable, which has a slide in the place of an
+    address: executables are linked for 4 GiB.
     """
     for note in core.notes:
         if note.data_owner == "main bin spec":
             raw = _read(path, note, _SPEC_2.size)
             version, slide = int.from_bytes(raw[:4], "little"), _UNKNOWN
             if version >= 2 and len(raw) >= _SPEC_2.size:
-                _, _, address, slide, uuid = _SPEC_2.unpack_from(raw)
+                _, kind, address, slide, uuid = _SPEC_2.unpack_from(raw)
             elif version == 1 and len(raw) >= _SPEC_1.size:
-                _, _, address, uuid = _SPEC_1.unpack_from(raw)
+                _, kind, address, uuid = _SPEC_1.unpack_from(raw)
             else:
                 continue
             if address == _UNKNOWN and slide != _UNKNOWN:
                 address = (slide + _LINKED_AT) % (1 << 64)
-            if address != _UNKNOWN and any(uuid):
-                return DumpModule(address, uuid=_uuid(uuid))
-    return None
+            if address != _UNKNOWN and (any(uuid) or kind == _DYLD_LIST):
+                return kind, DumpModule(address, uuid=_uuid(uuid))
+    return 0, None
 
 
 def _all_images(path: Path, offset: int, size: int) -> list[DumpModule]:

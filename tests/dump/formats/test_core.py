@@ -382,6 +382,21 @@ def test_the_one_binary_of_a_core_that_lists_none(note: bytes, address: int | No
     assert found == ([UUID(int=7), uuid] if address else [uuid])
 
 
+@pytest.mark.parametrize("kind", [2, 4])
+def test_dyld_is_not_the_executable(kind: int, tmp_path: Path) -> None:
+    """A kernel that panics notes dyld (2), others may note where its list is (4)."""
+    core = small_core()
+    core.notes = [
+        (b"main bin spec", struct.pack("<2IQ16s2I", 1, kind, 0x5000, UUID(int=7).bytes, 14, 0)),
+        (b"load binary", struct.pack("<I16s2Q", 1, UUID(int=8).bytes, 0x9000, 0) + b"/bin/ls\0"),
+    ]
+    path = tmp_path / "core"
+    path.write_bytes(core.bytes())
+    told = header_of_core(path, open_dump(path, tmp_path).core)
+    assert told.executable == "/bin/ls"
+    assert [m.address for m in told.modules] == ([0x9000, 0x5000] if kind == 2 else [0x9000])
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 1 << 20), st.binary(max_size=64)), max_size=12))
 def test_memory_is_found_where_it_was_put(layout: list[tuple[int, int, bytes]]) -> None:

@@ -39,6 +39,7 @@ class Process:
     infos: int = INFOS
     regions: list[Region] = field(default_factory=list)
     dyld: int = 0
+    notes: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
     def modules(self) -> list[Module]:
@@ -72,7 +73,7 @@ class Process:
         dump = self.run.dump
         threads = [b"".join(struct.pack("<2I", f, len(s) // 4) + s for f, s in t.states) for t in dump.threads]
         kept = [r for r in self.regions if r.size]
-        path.write_bytes(CoreFile(*dump.cpu, regions=kept, threads=threads).bytes())
+        path.write_bytes(CoreFile(*dump.cpu, regions=kept, threads=threads, notes=self.notes).bytes())
         return path
 
 
@@ -243,6 +244,37 @@ def test_the_list_is_found_by_its_own_address(arch: str, tmp_path: Path) -> None
     made.add_lists(uuids=True)
     header = told(made.write(tmp_path / "core"))
     assert [(a, p, u) for a, p, u, _ in listed(header)] == [(a, p, u) for a, p, u, _ in true(made.modules)]
+    assert header.cache_uuid == CACHE_UUID
+
+
+@ARCHES
+def test_the_list_is_found_where_all_memory_may_only_be_read(arch: str, tmp_path: Path) -> None:
+    made = process(arch, keep=lambda region: region.stack)
+    made.add_lists(uuids=True)
+    for region in made.regions:
+        region.protection = 1
+    assert {(m.address, m.uuid) for m in told(made.write(tmp_path / "core")).modules} == {
+        (m.load_address, UUID(m.uuid)) for m in made.modules
+    }
+
+
+@ARCHES
+@pytest.mark.parametrize("kind", [2, 4])
+def test_a_note_tells_where_dyld_or_its_list_is(kind: int, arch: str, tmp_path: Path) -> None:
+    """A kernel that panics notes dyld (2), others may note the list (4); nothing else leads there."""
+    made = process(arch)
+    dyld = add_dyld(made, arch, tmp_path)
+    made.add_lists()
+    region = next(r for r in made.regions if r.address <= made.infos < r.address + r.size)
+    at = made.infos - region.address + 104  # where it keeps its own address
+    region.data = region.data[:at] + bytes(8) + region.data[at + 8 :]
+    text = next(r for r in made.regions if r.address == DYLD)
+    text.address, text.data, text.protection = DYLD - 0x200, bytes(0x200) + text.data[:-0x200], 1
+    place = DYLD if kind == 2 else made.infos
+    made.notes.append((b"main bin spec", struct.pack("<2IQ16s2I", 1, kind, place, UUID(dyld.uuid).bytes, 14, 0)))
+    header = told(made.write(tmp_path / "core"))
+    assert listed(header) == true([*made.modules, dyld])
+    assert header.executable == header.modules[0].path == made.modules[0].path
     assert header.cache_uuid == CACHE_UUID
 
 
