@@ -39,11 +39,6 @@ _IN_MEMORY = 64 << 20
 _compressors = threading.local()
 
 
-def _never(sha256: str) -> bool:
-    del sha256
-    return False
-
-
 def compressor() -> zstandard.ZstdCompressor:
     """Return this thread's compressor of blobs, for one frame at a time.
 
@@ -58,7 +53,7 @@ def compressor() -> zstandard.ZstdCompressor:
 def keep_blob(
     store: Store,
     sha256: str,
-    claimed: Callable[[str], bool] = _never,
+    claimed: Callable[[str], bool] = lambda sha256: False,
     young: float = math.inf,
     refreshed: Callable[[str], None] | None = None,
 ) -> bool:
@@ -107,7 +102,7 @@ def put_blob(
     size: int | None = None,
     *,
     start: bytes = b"",
-    claimed: Callable[[str], bool] = _never,
+    claimed: Callable[[str], bool] = lambda sha256: False,
     young: float = math.inf,
     frame_size: int | None = None,
     stopped: threading.Event | None = None,

@@ -15,6 +15,7 @@ import pytest
 from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.model import HarvestRecord, Kind, PreferenceRecord, Record, Release, TombstoneRecord
 from symcache.store import (
+    MARKER,
     RecordKey,
     SigningStore,
     Store,
@@ -69,6 +70,7 @@ def test_size_and_age_are_the_stores_own(any_store: Store, make: Make) -> None:
     assert found
     assert found.stored_size == 5
     assert before - 1 <= found.modified <= any_store.now() + 1
+    assert list(any_store.list("tmp/")) == []
 
 
 def test_what_came_into_the_place_of_another_is_told_apart(any_store: Store, make: Make) -> None:
@@ -130,6 +132,21 @@ def test_what_is_refreshed_counts_as_new(any_store: Store, make: Make) -> None:
     assert again.modified > made.modified
     assert not any_store.delete_older("blobs/ab/x", made.modified + 0.5)
     assert _read(any_store, "blobs/ab/x") == b"content"
+    assert list(any_store.list("tmp/")) == []
+
+
+@pytest.mark.parametrize("location", ["s3", "moto"], indirect=True)
+def test_an_object_too_large_to_be_copied_is_refreshed_by_sending_it(
+    any_store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("blobs/ab/x", b"content")
+    made = any_store.stat("blobs/ab/x")
+    monkeypatch.setattr("symcache.store.s3._SINGLE_COPY", 6)
+    assert any_store.refresh("blobs/ab/x")
+    again = any_store.stat("blobs/ab/x")
+    assert made and again
+    assert again.etag != made.etag  # S3 gives what was sent in parts another one
+    assert _read(any_store, "blobs/ab/x") == b"content"
 
 
 def test_quarantine_moves_out_of_the_way(any_store: Store, make: Make) -> None:
@@ -189,14 +206,18 @@ def test_an_object_larger_than_one_part_comes_back_whole(
     assert not put_blob(any_store, path)[2]
 
 
-def test_a_claimed_blob_is_left_alone_and_an_unclaimed_one_refreshed(any_store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_claimed_blob_is_left_alone_and_an_unclaimed_one_refreshed(
+    any_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 1 << 20 if in_memory else 0)
     path = tmp_path / "input"
     path.write_bytes(b"content")
     sha256 = put_blob(any_store, path)[0]
     told: list[str] = []
     put_blob(any_store, path, claimed=lambda _: True, refreshed=told.append)
     assert told == []
-    put_blob(any_store, path, claimed=lambda _: False, refreshed=told.append)
+    put_blob(any_store, path, refreshed=told.append)
     assert told == [sha256]
     put_blob(any_store, path, young=any_store.now() - 100, refreshed=told.append)
     assert told == [sha256]
@@ -255,19 +276,29 @@ def test_no_library_is_made_where_none_was_asked_for(location: str) -> None:
         open_store(location)
 
 
-def test_no_library_is_made_among_other_things(location: str, tmp_path: Path) -> None:
+def _write(location: str, name: str, content: bytes) -> None:
     if location.startswith("s3://"):
         import obstore
 
         bucket, _, prefix = location.removeprefix("s3://").partition("/")
-        obstore.put(
-            obstore.store.S3Store(bucket, client_options={"allow_http": True}), f"{prefix}/thesis.tex", b"important"
-        )
+        obstore.put(obstore.store.S3Store(bucket, client_options={"allow_http": True}), f"{prefix}/{name}", content)
     else:
-        Path(location).mkdir()
-        (Path(location) / "thesis.tex").write_text("important")
+        Path(location).mkdir(exist_ok=True)
+        (Path(location) / name).write_bytes(content)
+
+
+def test_no_library_is_made_among_other_things(location: str) -> None:
+    _write(location, "thesis.tex", b"important")
     with pytest.raises(StorageError, match="holds other"):
         open_store(location, create=True)
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_library_of_another_format_is_refused(location: str, create: bool) -> None:
+    for content, said in [(b'{"format": 2}', "library format 2, this version knows 1"), (b"{", "not readable as JSON")]:
+        _write(location, MARKER, content)
+        with pytest.raises(StorageError, match=said):
+            open_store(location, create=create)
 
 
 def test_old_leftovers_are_cleaned_and_new_ones_kept(any_store: Store, make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gc
 import hashlib
 import io
@@ -21,11 +22,13 @@ from symcache.errors import IntegrityError, NotFoundError, StorageError, UsageEr
 from symcache.model import HarvestRecord, Release
 from symcache.store import (
     BlobReader,
+    BlobStat,
     LocalStore,
     RecordKey,
     blob_key,
     decode_to,
     frame_sizes,
+    new_object,
     open_store,
     put_blob,
     read_record,
@@ -96,6 +99,32 @@ def test_blobs_of_several_frames_are_read_and_measured_whole(store: LocalStore, 
     assert (tmp_path / "copy").read_bytes() == b"".join(parts)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_of_a_file_that_is_shorter_than_was_said_nothing_is_stored(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 1 << 20 if in_memory else 0)
+    with pytest.raises(IntegrityError, match="input: ends 3 bytes early"):
+        put_blob(store, _file(tmp_path, b"data"), 2, 5)
+    assert list(store.list("blobs/")) == list(store.list("tmp/")) == []
+
+
+def test_a_file_that_changes_between_hashing_and_compressing_is_not_stored(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache.store.writing._IN_MEMORY", 0)
+    real = store.stat
+
+    def stat_then(key: str) -> BlobStat | None:
+        _file(tmp_path, b"other")
+        return real(key)
+
+    monkeypatch.setattr(store, "stat", stat_then)
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        put_blob(store, _file(tmp_path, b"first"))
+    assert list(store.list("blobs/")) == list(store.list("tmp/")) == []
+
+
 def test_storing_a_large_file_can_be_given_up(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +161,10 @@ def test_every_cut_and_every_addition_is_seen_by_the_headers_alone(size: int, co
                 frame_sizes(io.BytesIO(data[:cut]))
     with pytest.raises(IntegrityError):
         frame_sizes(io.BytesIO(data + b"x"))
+    reserved = bytearray(data)
+    reserved[zstandard.frame_header_size(data)] |= 3 << 1  # the type of the first block (RFC 8878, 3.1.1.2)
+    with pytest.raises(IntegrityError):
+        frame_sizes(io.BytesIO(reserved))
 
 
 @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"x"])
@@ -186,6 +219,8 @@ def test_records_are_numbered_by_writer_and_never_overwritten(store: LocalStore)
     one = HarvestRecord(release=Release(version="13.6", build="22G120"), source="ssh://a")
     two = one.model_copy(update={"source": "ssh://b"})
     key1, id1 = write_record(store, one, "w")
+    with store.open(str(key1)) as stored:
+        assert zstandard.get_frame_parameters(stored.read()).has_checksum
     key2, id2 = write_record(store, two, "w")
     key3, _ = write_record(store, two, "other")
     assert (key1, key2, key3) == (RecordKey("w", 1), RecordKey("w", 2), RecordKey("other", 1))
@@ -217,6 +252,7 @@ def test_a_number_beyond_all_reason_is_none_of_a_writer(store: LocalStore) -> No
             path = store.root / str(RecordKey(writer, sequence))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+            (path.parent / "stray").touch()
     keys = [write_record(store, HarvestRecord(), writer)[0] for writer in numbers]
     assert [key.sequence for key in keys] == [1, 3, 100_003, 3, 3]
 
@@ -304,6 +340,34 @@ def test_a_folder_that_fails_to_be_flushed_is_told_unless_its_file_system_flushe
         assert put_blob(store, _file(tmp_path, b"data"))[2]
 
 
+def test_what_the_disk_does_not_tell_is_an_error_and_nothing_that_is_not_there(store: LocalStore) -> None:
+    """Else a blob would be harvested again, and one that is named would be called gone."""
+    key = blob_key("ab" * 32)
+    (store.root / "tmp").touch()
+    (store.root / "blobs").touch()  # where a folder should be
+    source = store.root / "source"
+    for call in (
+        *(lambda: store.open(key), lambda: store.stat(key), lambda: store.refresh(key)),
+        *(lambda: store.delete_older(key, float("inf")), lambda: store.quarantine(key)),
+        *(lambda: list(store.list("blobs/ab/")), lambda: list(store.folders("blobs/ab/"))),
+        *(lambda: store.create(key, source), store.now, lambda: store.clean_scratch(0.0)),
+    ):
+        source.touch()
+        with pytest.raises(StorageError, match=r"Not a directory|File exists"):
+            call()
+
+
+def test_of_what_is_listed_that_is_passed_over_which_is_gone_and_the_rest_is_looked_at(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    sha256, _, _ = put_blob(store, _file(tmp_path, b"data"))
+    (store.root / "blobs" / "gone").symlink_to("nowhere")
+    assert [key for key, _ in store.scan("blobs/")] == [blob_key(sha256)]
+    (store.root / "blobs" / "loop").symlink_to("loop")
+    with pytest.raises(StorageError, match="cannot look at blobs/loop"):
+        list(store.scan("blobs/"))
+
+
 def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +407,23 @@ def test_a_blob_that_a_killed_collection_had_taken_aside_is_put_back(
     store.clean_scratch(float("inf"))
     decode_to(store, sha256, size, tmp_path / "copy")
     assert list(store.list("tmp/")) == []
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_somebody_still_writes_to_is_not_cleaned_whatever_its_age(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:  # some network file systems: there, its age has to do
+
+        def flock(*_: object) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+    with new_object(store) as new:
+        new.write(b"data")
+        assert store.clean_scratch(float("inf")) == int(not locks)
+        if locks:
+            assert new.create("blobs/ab/x")
 
 
 def test_what_somebody_else_cleans_at_the_same_time_is_passed_over(
@@ -429,3 +510,14 @@ def test_what_the_disk_cannot_read_is_damaged(
         frame_sizes(BadSectors(b"data"))
     with pytest.raises(IntegrityError, match=f"{key}.*Input/output error"):
         read_record(store, key)
+
+
+def test_what_cannot_be_read_for_now_is_not_damaged() -> None:
+    """As where a server of files was restarted: a repair would put aside what is good."""
+
+    class Stale(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with pytest.raises(OSError, match="Stale file handle"):
+        frame_sizes(Stale(b"data"))
