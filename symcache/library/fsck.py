@@ -116,7 +116,7 @@ class Subset:
         """Return whether this blob is to be read."""
         if self.parts:
             return int(sha256[:8], 16) % self.parts == self.part - 1
-        return self.share >= 1 or random.random() < self.share  # noqa: S311 - a sample, no secret
+        return random.random() < self.share  # noqa: S311 - a sample, no secret
 
 
 def fsck(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,12 @@ def test_a_sound_library_is_clean(anywhere: Library, tmp_path: Path, monkeypatch
     # An object store would send all of a blob for a look at its headers.
     looked = 0 if anywhere.store.location.startswith("s3://") else 5
     assert len([key for key in opened if key.startswith("blobs/")]) == looked
-    report = fsck(anywhere, read=Subset())
+    monkeypatch.setattr(sys.modules["symcache.library.fsck"], "_BATCH", 2)  # the function has its name
+    told: list[tuple[int, int]] = []
+    report = fsck(anywhere, read=Subset(), progress=lambda *done: told.append(done))
     assert report.clean
     assert report.bytes_read == sum(len(i.data) for i in IMAGES) + 3000
+    assert told == [(2, 5), (4, 5), (5, 5)]
 
 
 DAMAGE: dict[str, tuple[Callable[[Library], object], FsckCode]] = {
@@ -183,9 +187,29 @@ def test_random_bit_flips_in_the_catalog_file_never_give_a_wrong_answer(filled: 
             assert found is None or found.sha256 == expected.sha256
 
 
-def test_a_damaged_snapshot_is_found(filled: Library) -> None:
-    _flip(_root(filled) / write_snapshot(filled.store, filled.catalog), 500)
+def test_a_damaged_snapshot_is_found(filled: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = write_snapshot(filled.store, filled.catalog)
+    _flip(_root(filled) / key, 500)
     assert _codes(filled, read=Subset()) == ["snapshot-damaged"]
+    (_root(filled) / "snapshots" / "stray").touch()
+    real = filled.store.list
+    collected = f"snapshots/v1-{1:010d}-{'0' * 64}.db.zst"  # at this moment
+    before_it = {"snapshots/": [collected, "snapshots/stray"]}
+    monkeypatch.setattr(
+        filled.store, "list", lambda prefix: [*before_it.get(prefix, ()), *set(real(prefix)) - {"snapshots/stray"}]
+    )
+    findings = [(f.code, f.key) for f in fsck(filled, read=Subset()).findings]
+    assert findings == [(FsckCode.STRAY, "snapshots/stray"), (FsckCode.SNAPSHOT_DAMAGED, key)]
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(3, "/a1 of 22G120, /a2 of 22G120, /a3 of 22G120"), (4, "/a3 of 22G120, …")]
+)
+def test_a_blob_that_is_gone_is_told_by_what_it_was(local: Library, tmp_path: Path, count: int, said: str) -> None:
+    ingest(local, harvest(tmp_path / "1", [Image(f"/a{n + 1}", 1) for n in range(count)]))
+    _blob(local).unlink()
+    (finding,) = fsck(local).findings
+    assert finding.message.endswith(said)
 
 
 def test_an_undecided_conflict_is_a_finding_until_somebody_decides(filled: Library, tmp_path: Path) -> None:
@@ -341,9 +365,14 @@ def test_what_nobody_has_stays_a_finding(filled: Library) -> None:
 
 
 def test_a_share_of_the_data_is_read(filled: Library) -> None:
+    before = {path.name for path in _root(filled).iterdir()}
     seen = [fsck(filled, read=Subset.parse(f"{n}/3")).bytes_read for n in (1, 2, 3)]
     assert sum(seen) == fsck(filled, read=Subset()).bytes_read
+    assert {path.name for path in _root(filled).iterdir()} == before  # the catalog to compare with is gone
     assert Subset.parse("5%") == Subset(0.05)
+    assert Subset.parse("0.5%") == Subset(0.005)
+    assert Subset.parse("100%") == Subset()
+    assert Subset.parse("1/1") == Subset(part=1, parts=1)
     for text in ("0%", "101%", "0/3", "4/3", "x", "5"):
         with pytest.raises(UsageError):
             Subset.parse(text)

@@ -13,12 +13,13 @@ from uuid import UUID
 
 import pytest
 
-from symcache.catalog import Catalog
+from symcache.catalog import SCHEMA_VERSION, Catalog
 from symcache.errors import IncompleteError
 from symcache.images import ImageRequest
-from symcache.library import GcReport, Library, gc, ingest, remove_build
+from symcache.library import MINIMUM_GRACE, GcReport, Library, gc, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
-from symcache.model import HarvestRecord, ObjectEntry
+from symcache.library.storing import SAFE_SECONDS
+from symcache.model import HarvestRecord, ObjectEntry, TombstoneRecord
 from symcache.store import blob_key, write_record
 from symcache.store.bucket import REQUEST_SECONDS
 from symcache.store.s3 import S3Store
@@ -76,17 +77,18 @@ def world(tmp_path: Path) -> World:
 def test_without_a_harvest_the_blob_goes(world: World) -> None:
     stray, told = world.root / "blobs" / "stray", list[tuple[int, int]]()
     stray.touch()
+    size = (world.root / blob_key(world.sha256)).stat().st_size
     report = gc(world.collector, grace=GRACE, progress=lambda *done: told.append(done))
     assert (report.deleted, report.live, report.young, told) == (1, 0, 0, [(1, 1)])
-    assert report.deleted_bytes > 0
+    assert report.deleted_bytes == size
     assert not (world.root / blob_key(world.sha256)).exists()
     assert stray.exists()
 
 
 def test_a_dry_run_deletes_nothing(world: World) -> None:
     report = gc(world.collector, grace=GRACE, dry_run=True)
-    assert report.deleted == 1
-    assert (world.root / blob_key(world.sha256)).exists()
+    blob = world.root / blob_key(world.sha256)
+    assert (report.deleted, report.deleted_bytes) == (1, blob.stat().st_size)
     world.ingest()
     world.age(100 * DAY)
     report = gc(world.collector, grace=GRACE, dry_run=True)
@@ -303,6 +305,39 @@ def test_what_is_named_while_others_are_deleted_stays(
     world.collector_store.on("after", "delete_older blobs", name_what_is_left)
     report = world.collect()
     assert (report.deleted, report.live, len(list(world.harvester_store.list("blobs/")))) == (1, 1, 1)
+
+
+def test_what_was_taken_back_only_while_it_was_collected_has_its_grace(world: World) -> None:
+    """Its blob is old, and it was not named when blobs were looked at first."""
+
+    def name_and_take_back() -> None:
+        found = ObjectEntry(path="/usr/lib/c", arch="arm64e", uuid=A, sha256=world.sha256, size=1)
+        _, named = write_record(world.harvester_store, HarvestRecord(objects=(found,)), "w")
+        write_record(world.harvester_store, TombstoneRecord(removes=(named,), build="23A1"), "w")
+
+    world.collector_store.on("after", "scan blobs", name_and_take_back)
+    assert world.collect().deleted == 0
+    assert (world.root / blob_key(world.sha256)).exists()
+
+
+def test_snapshots_that_no_new_machine_would_start_from_are_collected(local: Library) -> None:
+    """And what was put aside; what only newer programs can start from is left to them."""
+    root, this = Path(local.store.location), SCHEMA_VERSION
+    snapshots = [(this, 8), (this, 9), (this, 10), (this, 11), (this - 1, 12), (this + 1, 1)]
+    names = [f"snapshots/v{schema}-{count:010d}-{'0' * 64}.db.zst" for schema, count in snapshots]
+    names += ["snapshots/stray", "quarantine/blobs/x"]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+        then = time.time() - (0 if name == names[0] else 15 * DAY)
+        os.utime(root / name, (then, then))
+    for dry_run, gone in [(True, set[int]()), (False, {1, 4, 7})]:
+        assert gc(local, grace=GRACE, dry_run=dry_run).leftovers == 3
+        assert {number for number, name in enumerate(names) if not (root / name).exists()} == gone
+
+
+def test_what_is_young_enough_for_a_harvest_is_not_collected_in_its_time() -> None:
+    assert MINIMUM_GRACE == 3600 >= 2 * SAFE_SECONDS
 
 
 def test_what_was_decided_on_by_earlier_records_is_deleted_before_a_later_one_is_relied_on() -> None:

@@ -33,7 +33,8 @@ def _staged(file: Path) -> StagedCacheFile:
 def test_a_file_that_grows_is_stored_as_it_is_in_the_end(local: Library, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(10_500)
     part, file = tmp_path / ".part", tmp_path / "cache"
-    with Storing(local) as storing, part.open("wb") as out:
+    framed: list[int] = []
+    with Storing(local, framed.append) as storing, part.open("wb") as out:
         out.write(data[:1500])  # what an earlier run has left
         out.flush()
         storing.follow(part, len(data), file)
@@ -45,7 +46,7 @@ def test_a_file_that_grows_is_stored_as_it_is_in_the_end(local: Library, tmp_pat
         done = storing.finish([], [_staged(file)])
     assert not [t.name for t in threading.enumerate() if t.name.startswith(("frames", "storing"))]
     [entry] = done.cache_files
-    assert (entry.size, done.problems, done.stored) == (len(data), [], 1)
+    assert (entry.size, done.problems, done.stored, sum(framed)) == (len(data), [], 1, len(data))
     assert b"".join(BlobReader(local.store, entry.sha256, entry.size)) == data
     with local.store.open(blob_key(entry.sha256)) as stored:
         assert frame_sizes(stored)[0] == len(data)
