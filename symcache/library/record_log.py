@@ -119,8 +119,12 @@ class RecordReader:
     def new_records(self, listing: Listing, known: Container[str] | None = None) -> Iterator[StoredRecord]:
         """Yield the records not seen yet, and those that could not be read before.
 
-        With `known`, of all that were listed and are not among these.
+        With `known`, of all that were listed and are not among these. What could not be read and is not there any more
+        is forgotten.
         """
+        stat = self._store.stat if listing.listed is None else listing.listed.get
+        for text in [text for text in self.unreadable if not stat(text)]:
+            del self.unreadable[text]
         if listing.listed is not None:
             for record in listing.records():
                 key = record.key
@@ -133,13 +137,13 @@ class RecordReader:
                 yield from Listing([], dict(self._store.scan(f"records/{writer}/"))).records()
                 continue
             for hole in sorted(self._holes.get(writer, ())):
-                if stat := self._store.stat(str(RecordKey(writer, hole))):
-                    yield StoredRecord(RecordKey(writer, hole), stat.validator)
+                if found := self._store.stat(str(RecordKey(writer, hole))):
+                    yield StoredRecord(RecordKey(writer, hole), found.validator)
             for sequence in itertools.count(self._last[writer] + 1):
                 key = RecordKey(writer, sequence)
-                if (stat := self._store.stat(str(key))) is None:
+                if (found := self._store.stat(str(key))) is None:
                     break
-                yield StoredRecord(key, stat.validator)
+                yield StoredRecord(key, found.validator)
 
     def fold(self, catalog: Catalog, records: Iterable[StoredRecord]) -> bool:
         """Read and fold records; return True if this object had not seen all of them.

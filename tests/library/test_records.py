@@ -330,7 +330,11 @@ def test_of_two_who_decide_at_once_the_one_who_is_not_heeded_is_told(tmp_path: P
             assert _served(library) == second
 
 
-def test_an_unreadable_record_is_reported_and_stops_what_deletes(anywhere: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_unreadable_record_is_reported_and_stops_what_deletes(
+    anywhere: Library, tmp_path: Path, whole: bool
+) -> None:
+    """Until it is put aside, which who goes on sees as well, as a server does."""
     (sha256,) = _put(anywhere, tmp_path / "1", Image("/usr/lib/a", 1))
     _put(anywhere, tmp_path / "2", Image("/usr/lib/b", 2), build="22G130")
     path = anywhere.store.scratch() / "part-bad"
@@ -343,6 +347,9 @@ def test_an_unreadable_record_is_reported_and_stops_what_deletes(anywhere: Libra
         gc(anywhere, grace=0)
     anywhere.store.quarantine("records/other/0000000001.json.zst")
     assert anywhere.gaps() == []
+    anywhere.refresh(whole=whole)
+    assert anywhere.unreadable == {}
+    assert gc(anywhere, dry_run=True).live == 2
 
 
 def test_a_lost_record_stops_what_deletes(local: Library, tmp_path: Path) -> None:
