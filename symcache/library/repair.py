@@ -42,7 +42,6 @@ def repair(
                 finding.message += f"; not repaired: {error}"
             if progress:
                 progress(number + 1, len(report.findings))
-    library.refresh()
 
 
 def _repair_one(

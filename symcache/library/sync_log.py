@@ -173,10 +173,10 @@ class SyncLog:
         attempts = []
         for number, stat in sorted(keys.attempts.items()):
             attempt = self._load(_key(build, number), Attempt)
-            end = self._load(_key(build, number, ".end"), Attempt) if number in keys.ends else None
             changes: dict[str, Any] = {"number": number, "alive": stat.modified, "outcome": ""}
             if number in keys.ends:
-                ended = end or Attempt(outcome="failed", error="nobody can read how it ended")
+                ended = self._load(_key(build, number, ".end"), Attempt)
+                ended = ended or Attempt(outcome="failed", error="nobody can read how it ended")
                 changes |= ended.model_dump(include={"outcome", "error", "hint", "finished"})
                 changes |= {"outcome": ended.outcome or "failed", "alive": keys.ends[number].modified}
             attempts.append((attempt or Attempt()).model_copy(update=changes))

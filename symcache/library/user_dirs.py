@@ -32,8 +32,8 @@ def now(*, after: str = "") -> str:
     It is later than `after`, another such time, even if this machine's clock is behind that.
     """
     moment = datetime.now(UTC)
-    with contextlib.suppress(ValueError, OverflowError):  # whoever wrote that had no clock
-        known = datetime.fromisoformat(after) if after else moment
+    with contextlib.suppress(ValueError, OverflowError):  # nothing, or whoever wrote that had no clock
+        known = datetime.fromisoformat(after)
         if known.tzinfo is not None:
             moment = max(moment, known.astimezone(UTC) + timedelta(microseconds=1))
     return moment.isoformat(timespec="microseconds")

@@ -268,8 +268,11 @@ def test_damage_is_repaired_from_another_library(filled: Library, tmp_path: Path
     record.unlink()
     report = fsck(filled, read=Subset())
     assert sorted(f.code for f in report.findings) == ["blob-damaged", "blob-missing", "record-lost"]
+    seen: list[tuple[int, int]] = []
     with Library.open(tmp_path / "copy") as other:
-        repair(filled, report, others=[other])
+        repair(filled, report, others=[other], progress=lambda done, total: seen.append((done, total)))
+    assert {f.repaired for f in report.findings} == {f"copied from {tmp_path / 'copy'}"}
+    assert seen == [(1, 3), (2, 3), (3, 3)]
     assert report.clean
     assert fsck(filled, read=Subset()).clean
     assert record.exists()

@@ -284,22 +284,41 @@ def test_a_record_that_is_gone_is_remembered_until_it_is_back(location: str, tmp
             with library.store.open(key) as stored:
                 part.write_bytes(stored.read())
             other.store.create(key, part)
-        last = max(library.store.list("records/"))
-        library.store.quarantine(last)
+        _, *gone = sorted(library.store.list("records/"))
+        for key in gone:
+            library.store.quarantine(key)
     with Library.open(location) as library:
         assert library.variants(OLD[2].uuid) == []
-        (finding,) = fsck(library).findings
-        assert (finding.code, finding.key) == (FsckCode.RECORD_LOST, last)
+        assert [(f.code, f.key) for f in fsck(library).findings] == [(FsckCode.RECORD_LOST, key) for key in gone]
     with Library.open(location) as library, Library.open(copy) as other:
         _wait(location)
-        with pytest.raises(IncompleteError, match="1 that there were are gone"):
+        with pytest.raises(IncompleteError, match="2 that there were are gone"):
             gc(library, grace=0)
         report = fsck(library)
         repair(library, report, others=[other])
         assert report.clean
         assert library.lost() == {}
-        assert library.resolve(ImageRequest(OLD[2].uuid))
+        assert all(library.resolve(ImageRequest(image.uuid)) for image in OLD)
         assert gc(library, grace=0).deleted == 0
+
+
+def test_what_could_not_be_read_of_the_library_before_keeps_nobody_from_anything(tmp_path: Path) -> None:
+    """Another process has folded the catalog anew that this one goes on with."""
+    root = tmp_path / "library"
+    _fill(str(root), OLD, tmp_path / "old")
+    bad = root / str(RecordKey("other", 1))
+    bad.parent.mkdir()
+    bad.write_bytes(b"no record")
+    with Library.open(root) as library:
+        assert list(library.unreadable) == [str(RecordKey("other", 1))]
+        _make_way(str(root), "the same id")
+        _fill(str(root), NEW[:1], tmp_path / "new")
+        bad.parent.mkdir()
+        shutil.copy(next((root / "records").rglob("*.zst")), bad)
+        Library.open(root).close()
+        library.refresh()
+        assert library.unreadable == {}
+        assert library.resolve(ImageRequest(NEW[0].uuid))
 
 
 @pytest.mark.parametrize("kind", ["the same id"], indirect=True)

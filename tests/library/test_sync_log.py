@@ -7,8 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from symcache.library import LEASE_SECONDS, BuildLog, Library, Publication, SyncLog, fsck, gc, note_uses, read_uses
+from symcache.library import (
+    LEASE_SECONDS,
+    Attempt,
+    BuildLog,
+    Library,
+    Publication,
+    SyncLog,
+    fsck,
+    gc,
+    note_uses,
+    read_uses,
+)
 from symcache.library.sync_log import Lease
 from symcache.library.uses import forget_uses
 from symcache.store import put_object
@@ -101,6 +113,33 @@ def test_what_cannot_be_read_or_is_newer_says_nothing(tmp_path: Path) -> None:
         assert logs["26A428"].published is None
 
 
+def test_what_is_too_long_is_cut_to_what_every_version_reads(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        log = SyncLog(library.store)
+        lease = log.acquire(log.read(["26A428"])["26A428"], source="s" * 5000, offer="1", runner="r" * 400)
+        assert lease is not None
+        lease.end("failed", "e" * 3000, "h" * 3000)
+        (attempt,) = log.read()["26A428"].attempts
+        assert (attempt.source, attempt.runner) == ("s" * 4096, "r" * 300)
+        assert (attempt.error, attempt.hint) == ("e" * 2000, "h" * 2000)
+
+
+LIMITS: dict[type[BaseModel], dict[str, int]] = {
+    Publication: {"version": 64, "kind": 64, "released": 10},
+    Attempt: {"source": 4096, "offer": 64, "runner": 300, "started": 64}
+    | {"outcome": 64, "error": 2000, "hint": 2000, "finished": 64},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "limit"), [(m, n, limit) for m, of in LIMITS.items() for n, limit in of.items()]
+)
+def test_what_is_longer_than_any_version_writes_is_not_read(model: type[BaseModel], name: str, limit: int) -> None:
+    assert getattr(model(**{name: "x" * limit}), name) == "x" * limit
+    with pytest.raises(ValidationError):
+        model(**{name: "x" * (limit + 1)})
+
+
 @pytest.mark.parametrize("build", ["../records/x", "a/b", "", "26A428\n"])
 def test_a_build_that_is_none_makes_no_object(tmp_path: Path, build: str) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
@@ -130,7 +169,7 @@ def test_notes_of_use_are_forgotten_by_their_day_but_not_while_they_are_new(tmp_
     clock = Clock()
     store = DatedStore(tmp_path / "library", clock)
     note_uses(store, dt.date(2026, 1, 1), ["26A428"])
-    note_uses(store, dt.date(2026, 3, 1), ["22G120"])
+    note_uses(store, dt.date(2026, 2, 1), ["22G120"])
     for key in ("uses/2026-01-00/26A429", "uses/2026-01-32/26A429", "uses/0", "uses/2026-01-01/a/b"):
         put_object(store, key, [b"of a newer program"])
     assert read_uses(store).since == dt.date(2026, 1, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.library import Library
+from symcache.library import Library, user_dirs
 from symcache.library.user_dirs import catalog_path, now, writer_id
 from symcache.store import LocalStore, RecordKey
 
@@ -47,6 +47,15 @@ def test_sqlite_is_not_trusted_to_a_network(
         assert library.catalog.path == catalog_path(library.store, library.catalog.library_id())
 
 
+@pytest.mark.parametrize(("place", "shared"), [("/Volumes/share/x", True), ("/Network/x", True), ("/Users/x", False)])
+def test_a_mac_mounts_shares_where_it_does(monkeypatch: pytest.MonkeyPatch, place: str, shared: bool) -> None:
+    def fail(path: Path, **_: object) -> str:
+        raise FileNotFoundError(path)  # it has no /proc
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    assert user_dirs._on_network(Path(place)) is shared
+
+
 def test_a_library_that_may_only_be_read_has_its_catalog_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +66,8 @@ def test_a_library_that_may_only_be_read_has_its_catalog_elsewhere(
         # The same name in every version: what an earlier one has folded is gone on with.
         name = hashlib.sha256(f"{library.catalog.library_id()} {tmp_path}/library".encode()).hexdigest()[:16]
         assert library.catalog.path == Path(os.environ["XDG_CACHE_HOME"]) / f"symcache/catalogs/{name}.db"
+        name = hashlib.sha256(f"{tmp_path}/library".encode()).hexdigest()[:16]
+        assert catalog_path(library.store, "") == library.catalog.path.with_name(f"{name}.db")
 
 
 def test_a_time_is_later_than_one_that_is_known_if_that_says_where() -> None:
