@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -205,6 +206,24 @@ def test_in_an_object_store_a_deletion_decided_on_may_come_after_the_record(worl
     thread = threading.Thread(target=world.ingest)
     world.collect()
     thread.join(120)
+    world.check()
+
+
+def test_what_is_deleted_while_a_harvest_waits_for_deletions_is_stored_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its record; those that were refreshed could have been under deletion."""
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        (world.root / blob_key(world.sha256)).unlink()
+
+    world.harvester_store.settle = 3600
+    machine = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(sys.modules["symcache.library.ingest"], "time", machine)  # the function has its name
+    world.ingest()
+    assert len(waits) == 1
     world.check()
 
 

@@ -63,6 +63,29 @@ def test_a_file_that_ends_early_is_a_problem(local: Library, tmp_path: Path) -> 
     assert list(local.store.list("blobs")) == []
 
 
+def test_a_file_that_is_copied_anew_is_stored_from_its_last_copy(local: Library, tmp_path: Path) -> None:
+    """And those before it are no longer among the few that are stored at a time."""
+    file, copies = tmp_path / "cache", [tmp_path / f"{n}" for n in range(9)]
+    with Storing(local) as storing:
+        for copy in copies:
+            copy.write_bytes(copy.name.encode() * (2500 if copy == copies[-1] else 1500))
+            storing.follow(copy, 2500, file)
+        copies[-1].rename(file)
+        [entry] = storing.finish([], [_staged(file)]).cache_files
+    assert b"".join(BlobReader(local.store, entry.sha256, entry.size)) == b"8" * 2500
+
+
+def test_files_that_are_whole_too_early_do_not_keep_others_waiting(local: Library, tmp_path: Path) -> None:
+    files = [tmp_path / f"cache.{n}" for n in range(9)]
+    with Storing(local) as storing:
+        for file in files:
+            file.write_bytes(file.name.encode() * 100)
+            storing.follow(file, 700 if file == files[-1] else 7000, file)
+            storing.be_whole(file)
+        done = storing.finish([], [_staged(files[-1])])
+    assert [entry.name for entry in done.cache_files] == [files[-1].name]
+
+
 def test_what_a_run_does_not_wait_for_leaves_nothing(local: Library, tmp_path: Path) -> None:
     file = tmp_path / "cache"
     file.write_bytes(os.urandom(5000))

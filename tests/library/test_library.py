@@ -16,7 +16,7 @@ import pytest
 
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.images import ImageRequest
-from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, stage_paths, stats
+from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, prefer, stage_paths, stats
 from symcache.library.image_facts import HEAD, code_facts
 from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
@@ -153,6 +153,11 @@ def test_what_a_library_holds_is_weighed_by_what_it_is_for(library: Library, bui
     assert (weighed.image_content, weighed.cache_content) == (image.stat().st_size, 5000)
     assert (weighed.unnamed_blobs, weighed.unnamed_stored) == (1, stored(loose))
     assert (weighed.releases, weighed.sealed, weighed.undecided) == (1, 1, 0)
+    for seed in (1, 2):
+        ingest(library, harvest(tmp_path / f"{seed}", [Image("/a", 1, seed=seed)], build=f"23A{seed}"))
+    assert (stats(library).conflicts, stats(library).undecided) == (1, 1)
+    prefer(library, UUID(int=1), library.variants(UUID(int=1))[0].sha256)
+    assert (stats(library).conflicts, stats(library).undecided) == (1, 0)
 
 
 def test_what_has_no_code_has_no_hash_of_code(library: Library, tmp_path: Path) -> None:
@@ -191,6 +196,20 @@ def test_a_record_says_when_its_harvest_began(library: Library, tmp_path: Path) 
     assert isinstance(first, HarvestRecord) and isinstance(second, HarvestRecord)
     assert first.started == began
     assert first.finished < second.started < second.finished
+
+
+def test_files_that_are_gone_are_named_in_order_and_cost_nothing_else(library: Library, tmp_path: Path) -> None:
+    images = [Image(f"/{number}", number, size=100 * number) for number in range(1, 9)]  # large ones are stored first
+    staged = harvest(tmp_path / "1", images, raw=[("cache", 9, b"raw")])
+    gone = [o.file for o in staged.objects[1:]] + [staged.cache_files[0].file]
+    for file in gone:
+        file.unlink()
+    seen: list[tuple[int, int]] = []
+    result = ingest(library, staged, lambda done, total: seen.append((done, total)))
+    assert (result.sealed, result.stored, len(result.problems)) == (False, 1, len(gone))
+    assert all(f"'{file}'" in problem for file, problem in zip(gone, result.problems, strict=True))
+    assert all(problem.endswith(": harvest or add it again") for problem in result.problems)
+    assert seen[-1] == (len(images[0].data), sum(len(image.data) for image in images))
 
 
 @pytest.mark.parametrize("large", [True, False])

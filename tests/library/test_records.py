@@ -165,6 +165,28 @@ def test_a_partial_harvest_is_continued_by_a_chain_of_records(anywhere: Library,
     assert all(_served(anywhere, UUID(int=n)) for n in (1, 2, 3))
 
 
+@pytest.mark.parametrize("trust", [Trust.ADDED, Trust.PUSHED])
+def test_what_is_trusted_less_takes_nothing_over_of_a_harvest(local: Library, tmp_path: Path, trust: Trust) -> None:
+    a, b = Image("/usr/lib/a", 1), Image("/usr/lib/b", 2)
+    ingest(local, harvest(tmp_path / "1", [a], lost=[b]))
+    result = ingest(local, harvest(tmp_path / "2", [b], lost=[a], trust=trust))
+    assert (result.carried, result.supersedes, result.sealed) == (0, (), False)
+    assert [(o.trust, o.path) for n in (1, 2) for o in local.variants(UUID(int=n))] == [
+        ("harvest", a.path),
+        (trust, b.path),
+    ]
+
+
+def test_what_both_have_is_not_taken_over(local: Library, tmp_path: Path) -> None:
+    a, b, c = (Image(f"/usr/lib/{n}", i) for i, n in enumerate("abc", 1))
+    ingest(local, harvest(tmp_path / "1", [a, b], lost=[c], raw=[("one", 9, b"1"), ("two", 9, b"2")]))
+    second = ingest(local, harvest(tmp_path / "2", [b, c], lost=[a], raw=[("two", 9, b"2"), ("three", 9, b"3")]))
+    assert (second.carried, second.sealed) == (1, True)
+    assert [f.name for f in local.catalog.cache_files_of(UUID(int=9))] == ["one", "three", "two"]
+    assert [(r.harvests, r.images) for r in local.releases()] == [(1, 3)]
+    assert [len(local.variants(i.uuid)) for i in (a, b, c)] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("moment", ["before create blobs", "before create records"])
 def test_what_was_removed_is_not_taken_over_by_the_harvest_that_continues_it(tmp_path: Path, moment: str) -> None:
     """Another machine removes what there was of a build while the rest of it is being stored."""
@@ -257,8 +279,9 @@ def test_a_partial_harvest_that_cannot_be_read_any_more_is_not_continued(local: 
 def test_what_cannot_be_continued_keeps_nobody_from_continuing_the_rest(local: Library, tmp_path: Path) -> None:
     """In whatever order the partial harvests of a source come."""
     root, last = Path(local.store.location), Image("/usr/lib/last", 100)
-    images = [Image(f"/usr/lib/{n}", n) for n in range(1, 17)]
-    ids = [ingest(local, harvest(tmp_path / f"{i.uuid}", [i], lost=[last])).record_id for i in images]
+    images, shared = [Image(f"/usr/lib/{n}", n) for n in range(1, 17)], Image("/usr/lib/shared", 200)
+    raw = [("cache", 9, b"raw")]
+    ids = [ingest(local, harvest(tmp_path / f"{i.uuid}", [i, shared], lost=[last], raw=raw)).record_id for i in images]
     records = sorted((root / "records").rglob("*.zst"))
     for path in records[:4]:
         path.write_bytes(b"rotten")
@@ -266,8 +289,14 @@ def test_what_cannot_be_continued_keeps_nobody_from_continuing_the_rest(local: L
         path.write_bytes(records[15].read_bytes())
     (root / blob_key(hashlib.sha256(images[8].data).hexdigest())).unlink()
     # Those from 9 to 11 hold what the next one does not list.
-    result = ingest(local, harvest(tmp_path / "last", [last], lost=[*images[:9], *images[12:]]))
-    assert (result.carried, result.supersedes) == (4, tuple(sorted(ids[12:])))
+    result = ingest(local, harvest(tmp_path / "last", [last], lost=[*images[:9], *images[12:], shared]))
+    assert (result.carried, result.supersedes) == (4 + 1, tuple(sorted(ids[12:])))
+    key = RecordKey.parse(max(local.store.list("records/")))
+    assert key
+    _, record = read_record(local.store, key)
+    assert isinstance(record, HarvestRecord)
+    assert [o.path for o in record.objects] == sorted(i.path for i in (*images[12:], last, shared))
+    assert [f.name for f in record.cache_files] == ["cache"]
 
 
 def test_a_partial_harvest_that_holds_more_stays_beside_the_next(local: Library, tmp_path: Path) -> None:
@@ -289,6 +318,15 @@ def test_of_a_preference_only_what_the_library_has_can_be_said(local: Library, t
     for text in ("xyz", "0" * 7, "0" * 65):
         with pytest.raises(UsageError, match="not the start"):
             prefer(local, A, text)
+
+
+def test_a_start_of_several_contents_decides_for_none(local: Library, tmp_path: Path) -> None:
+    (first,) = _put(local, tmp_path / "1", Image("/usr/lib/a", 1, seed=43868, size=8))
+    (second,) = _put(local, tmp_path / "2", Image("/usr/lib/a", 1, seed=60859, size=8), build="23A1", version="14.0")
+    assert first[:8] == second[:8]  # searched for
+    with pytest.raises(UsageError, match="several contents start like this"):
+        prefer(local, A, second[:8])
+    assert prefer(local, A, second).sha256 == second
 
 
 def test_a_content_that_is_removed_meanwhile_is_not_preferred(tmp_path: Path) -> None:
@@ -577,6 +615,33 @@ def test_a_snapshot_that_is_damaged_or_knows_too_much_is_passed_over(local: Libr
         with Library.open(root) as again:
             assert _served(again)
             assert len(again.catalog.known_keys()) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "another's name"])
+def test_the_newest_snapshot_that_is_what_its_name_says_is_started_from(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    root, keys = Path(local.store.location), []
+    for number in (1, 2):
+        _put(local, tmp_path / str(number), Image("/usr/lib/a", number), build=f"22G{number}")
+        keys.append(write_snapshot(local.store, local.catalog))
+    local.close()
+    for path in root.glob("catalog.db*"):
+        path.unlink()
+    newest = root / keys[1]
+    if damage == "cut":
+        newest.chmod(0o644)
+        newest.write_bytes(newest.read_bytes()[:-100])
+    else:
+        newest.rename(newest.with_name(f"v{SCHEMA_VERSION}-{2:010d}-{'0' * 64}.db.zst"))
+    from symcache.library import record_log as module
+
+    read: list[object] = []
+    real = module.load_record
+    monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))
+    with Library.open(root) as again:
+        assert len(read) == 1  # the one that the older snapshot does not contain
+        assert {r.build for r in again.releases()} == {"22G1", "22G2"}
 
 
 def test_a_catalog_that_sqlite_cannot_read_is_folded_anew_on_request(local: Library, tmp_path: Path) -> None:

@@ -123,9 +123,10 @@ def test_files_of_another_cache_are_not_extracted(local: Library, tmp_path: Path
     assert "is cache 00000000-0000-0000-0000-000000c0ffee where" in result.problems[0]
 
 
-def test_headers_alone_are_no_cache(local: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uuid", [UUID(int=0xC0FFEE), None])
+def test_headers_alone_are_no_cache(local: Library, tmp_path: Path, uuid: UUID | None) -> None:
     staged = _raw(Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path))
-    staged.cache_files[:] = [replace(file, partial=True) for file in staged.cache_files]
+    staged.cache_files[:] = [replace(file, partial=True, cache_uuid=uuid) for file in staged.cache_files]
     ingest(local, staged)
     with pytest.raises(NotFoundError, match="no raw shared cache"):
         reextract(local, "22G120")
@@ -158,6 +159,23 @@ def test_a_record_that_was_exchanged_is_neither_extracted_nor_brought_back(local
     first.write_bytes(second.read_bytes())
     with pytest.raises(IntegrityError, match="not the record of a harvest"):
         undo_removal(local, "22G120")
+
+
+def test_only_a_cache_whose_images_are_of_an_earlier_revision_is_extracted_anew(local: Library, tmp_path: Path) -> None:
+    with Library(local.store, Catalog(tmp_path / "other.db")) as behind:
+        archs = ("x86_64", "x86_64h")
+        caches = [Cache([Image("/a", UUID(int=n))], arch, uuid=UUID(int=10 + n)) for n, arch in enumerate(archs, 1)]
+        mains = [cache.write(tmp_path) for cache in caches]
+        old, new = (_harvest(m, tmp_path / f"s{n}", revision=REVISION - 1 + n) for n, m in enumerate(mains))
+        old.manifest += new.manifest
+        old.objects += new.objects
+        old.cache_files += new.cache_files
+        assert ingest(local, old).sealed
+        result = reextract(behind, "22G120")
+        assert (result.images, result.changed, result.skipped, result.problems) == (1, 1, 1, [])
+        assert [behind.catalog.is_live_record(i) for i in result.records] == [True]
+        assert reextract(behind, "22G120").skipped == 2
+        assert reextract(behind, "22G120", force=True).images == 2
 
 
 REMOVALS: dict[str, tuple[str, str]] = {

@@ -56,6 +56,12 @@ def test_own_files_tell_nothing_of_what_was_harvested(
     assert _told(local, other) == shas[other]
 
 
+def test_what_is_in_no_cache_and_of_no_release_has_a_say_under_every_pin(local: Library, tmp_path: Path) -> None:
+    assert not any(local.has_a_say(ImageRequest(A, **pins)) for pins in PINS)  # type: ignore[arg-type]
+    _put(local, tmp_path, Trust.ADDED, _image(Kind.DEBUGINFO, 1))
+    assert all(local.has_a_say(ImageRequest(A, **pins)) for pins in PINS)  # type: ignore[arg-type]
+
+
 def test_a_dsym_may_be_pushed_for_a_binary_that_was_added(local: Library, tmp_path: Path) -> None:
     binary = _put(local, tmp_path, Trust.ADDED, _image(Kind.EXECUTABLE, 1))
     dsym = _put(local, tmp_path, Trust.PUSHED, _image(Kind.DEBUGINFO, 2))

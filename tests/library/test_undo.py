@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 
 from symcache.catalog import Catalog
-from symcache.errors import NotFoundError, UsageError
+from symcache.errors import IncompleteError, NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import (
     Library,
@@ -105,6 +107,50 @@ def test_what_was_collected_meanwhile_is_said(local: Library, tmp_path: Path) ->
     assert gc(local).deleted == 2
     with pytest.raises(NotFoundError, match="22G120: `symcache gc` has deleted"):
         undo_removal(local, "22G120")
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_in_an_object_store_deletions_are_waited_for_where_something_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    Library.open(tmp_path / "library", create=True).close()
+    store = Hooked(tmp_path / "library")
+    store.settle = 3600
+    waits: list[float] = []
+    machine = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
+    monkeypatch.setattr("symcache.library.undo.time", machine)
+    monkeypatch.setattr(sys.modules["symcache.library.ingest"], "time", machine)  # the function has its name
+    with Library(store, Catalog(tmp_path / "catalog.db")) as library:
+        ingest(library, harvest(tmp_path / "1", [A]))
+        remove_build(library, "22G120")
+        if old:
+            _age(tmp_path / "library", 100)
+        assert undo_removal(library, "22G120")[0].stored == 1
+    assert waits == ([3600] if old else [])
+
+
+def test_what_is_removed_again_as_it_comes_back_is_said(local: Library, tmp_path: Path) -> None:
+    ingest(local, harvest(tmp_path / "1", [A]))
+    remove_build(local, "22G120")
+    store = Hooked(Path(local.store.location))
+    store.on("after", "create records", lambda: remove_build(local, "22G120"))
+    with Library(store, Catalog(tmp_path / "other.db")) as library:
+        with pytest.raises(IncompleteError, match="removed again meanwhile"):
+            undo_removal(library, "22G120")
+        assert library.releases() == []
+
+
+def test_of_many_removals_the_last_ten_are_offered(local: Library, tmp_path: Path) -> None:
+    ids = []
+    for number in range(11):
+        ids.append(ingest(local, harvest(tmp_path / f"{number}", [A])).record_id)
+        remove_build(local, "22G120")
+    with pytest.raises(UsageError, match="removed more than once") as caught:
+        undo_removal(local, "22G120")
+    assert [i for i in ids if i[:12] in caught.value.hint] == ids[1:]
+    with pytest.raises(NotFoundError, match="nothing of this name"):
+        undo_removal(local, ids[0][:7])  # too short to be meant
+    assert undo_removal(local, ids[0][:8])[0].removed == ids[0]
 
 
 def test_of_several_harvests_those_that_are_left_come_back(local: Library, tmp_path: Path) -> None:
