@@ -60,10 +60,10 @@ class ReleaseCoverage:
     """One phrase, as `VerifyReport.verdict`."""
     state: CoverageState
     cells: tuple[CoverageCell, ...]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
     """The first of them."""
-    findings_total: int = 0
-    notes: tuple[str, ...] = ()
+    findings_total: int
+    notes: tuple[str, ...]
 
 
 def release_coverage(

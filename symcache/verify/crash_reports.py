@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -117,11 +117,6 @@ def parse_uuid_list(text: str, name: str) -> CrashReport:
     return report
 
 
-def wanted(reports: Iterable[CrashReport]) -> Iterator[UUID]:
-    """Yield every UUID that the reports name, once."""
-    seen: set[UUID] = set()
-    for report in reports:
-        for module in report.modules:
-            if module.uuid and module.uuid not in seen:
-                seen.add(module.uuid)
-                yield module.uuid
+def wanted(reports: Iterable[CrashReport]) -> list[UUID]:
+    """Return every UUID that the reports name, once."""
+    return list(dict.fromkeys(m.uuid for report in reports for m in report.modules if m.uuid))

@@ -67,7 +67,7 @@ def verify_modules(reports: Sequence[CrashReport], holder: Holder, builds: Itera
     report = VerifyReport(Level.BLOBS)
     held = {
         uuid: executables
-        for uuid, holdings in holder(list(wanted(reports))).items()
+        for uuid, holdings in holder(wanted(reports)).items()
         if (executables := [h for h in holdings if h.kind is Kind.EXECUTABLE])
     }
     missing: dict[UUID, list[_Sighting]] = {}

@@ -15,6 +15,7 @@ from symcache.verify import Expectations, Level, verify
 from symcache.verify.holdings import Unit
 from symcache.verify.raw_cache import RawCache
 from tests.cachewriter.variants import built
+from tests.library.images import Image, harvest
 from tests.support.extracted import stage_extracted
 from tests.verify.releases import ARCHS, BUILD, Workshop
 
@@ -63,6 +64,18 @@ def test_progress_counts_up_to_all_contents(harvested_twice: Path, level: Level)
     # Two builds of 24 images each.
     assert seen[-1][0] >= 48
     assert seen[-1][0] == seen[-1][1]
+
+
+def test_contents_that_a_release_was_not_said_to_have_are_counted_from_the_start(tmp_path: Path) -> None:
+    """What another source lists beside a sealed harvest is not counted as the release's, and is checked, too."""
+    images = [Image(f"/usr/lib/{n}", n) for n in range(1, 6)]
+    seen: list[tuple[int, int]] = []
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "whole", images[:2], source="whole"))
+        ingest(library, harvest(tmp_path / "cut", images[2:], source="cut", problems=["cut"]))
+        assert [r.listed for r in library.releases()] == [2]
+        verify(library, jobs=1, progress=lambda done, total: seen.append((done, total)))
+    assert [s for s in seen if s[0]] == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 def test_symbols_that_the_extractor_adds_are_none_too_many(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from uuid import UUID
 
 from symcache.library import Library, Staged, StagedObject, ingest
-from symcache.model import ManifestEntry, Origin, Release, ReleaseId
+from symcache.model import ManifestEntry, Origin, Release, ReleaseId, uuid_text
 from symcache.verify import CoverageState, Expectations, Level, ReleaseCoverage, release_coverage, verify
+from tests.library.images import Image, harvest
 from tests.support.tiny_image import tiny_image
 
 
@@ -51,6 +53,23 @@ def test_each_cell_says_what_there_is_and_what_would_close_the_gap(tmp_path: Pat
         for found in (old, whole, lacking):
             report = verify(library, [found.build], level=Level.CATALOG, expectations=expectations)
             assert (list(found.findings), found.verdict) == (report.findings, report.verdict)
+
+
+def test_a_cell_counts_what_is_listed_and_found_wanting_and_names_caches_and_a_step(tmp_path: Path) -> None:
+    cached, here, lost = Image("/usr/lib/a", 1, cache=9), Image("/usr/lib/b", 2), Image("/usr/lib/c", 3)
+    again = "harvest it again"
+    raw = [("dyld_shared_cache_arm64e", 9, b"kept")]
+    with Library.open(tmp_path / "library", create=True) as library:
+        staged = harvest(tmp_path / "1", [cached, here], lost=[lost], version="13.6", build="22G120", raw=raw)
+        ingest(library, staged)
+        found = release_coverage(library, ReleaseId("macOS", "22G120"), Expectations.load(None, ["arm64e", "x86_64"]))
+        assert found
+        assert [astuple(cell) for cell in found.cells] == [
+            ("system", "arm64e", CoverageState.PARTIAL, 1, (uuid_text(UUID(int=9)),), True, 1, again),
+            ("system", "x86_64", CoverageState.MISSING, 0, (), False, 0, "harvest a Mac with Apple silicon"),
+            ("system", "x86_64h", CoverageState.UNWANTED, 0, (), False, 0, ""),
+            ("files", "arm64e", CoverageState.PARTIAL, 2, (), False, 1, again),
+        ]
 
 
 def test_what_the_sites_table_does_not_want_is_no_gap(tmp_path: Path) -> None:

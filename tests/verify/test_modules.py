@@ -27,6 +27,7 @@ from symcache.verify import (
     verify_modules,
 )
 from symcache.verify.crash_reports import CrashReport, parse_report
+from symcache.verify.modules import Holding
 from tests.dump.minidump import MiniThread, minidump
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
 
@@ -140,9 +141,17 @@ def test_every_usual_list_of_uuids_is_understood() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "libz.dylib\n", "23516be4-29be\n"])
-def test_a_list_without_uuids_is_wrong_use(text: str) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "list: names no UUID"),
+        ("# nothing\n", "list: names no UUID"),
+        ("libz.dylib\n", "line 1 holds no UUID: 'libz.dylib'"),
+        (f"{STRANGER}\n\n23516be4-29be\n", "line 3 holds no UUID: '23516be4-29be'"),
+    ],
+)
+def test_a_list_without_uuids_is_wrong_use(text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
         parse_uuid_list(text, "list")
 
 
@@ -225,6 +234,18 @@ def test_a_dump_that_names_no_release_is_placed_by_its_other_modules(harvested_t
     with Library.open(harvested_twice) as library:
         report = ask(library, parse_uuid_list(f"{other.uuid} {MORE}\n{STRANGER} {PLAIN}\n", "list"))
     assert f"near {OTHER_BUILD}" in report.findings[0].message
+
+
+def test_each_uuid_is_asked_for_once_and_what_has_none_is_not() -> None:
+    asked: list[UUID] = []
+
+    def holder(uuids: Sequence[UUID]) -> dict[UUID, list[Holding]]:
+        asked.extend(uuids)
+        return {}
+
+    texts = [f"{STRANGER} a\n{UUID(int=0)} b\n{STRANGER} a\n", f"{UUID(int=5)} c\n{STRANGER} a\n"]
+    verify_modules([parse_uuid_list(text, "list") for text in texts], holder)
+    assert asked == [STRANGER, UUID(int=5)]
 
 
 def test_one_missing_module_in_many_dumps_is_one_finding(harvested: Path) -> None:

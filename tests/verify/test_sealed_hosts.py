@@ -63,6 +63,25 @@ def test_a_sealed_harvest_is_not_whole_because_another_is(tmp_path: Path) -> Non
     assert "harvest it again" in found.message
 
 
+def test_what_cannot_be_sealed_is_told_from_what_was_not(tmp_path: Path) -> None:
+    part = harvested("Xcode", ["arm64e"]).model_copy(update={"sealed": False, "lacks": "it has the libraries only"})
+    other = part.model_copy(update={"source": "other Xcode", "lacks": "it is cut"})
+    mac = part.model_copy(update={"source": "ssh://one", "lacks": "", "problems": ("permission denied",)})
+    told: list[str] = []
+    with Library.open(tmp_path / "library", create=True) as library:
+        for record in (part, other, mac):
+            write_record(library.store, record, "test")
+            library.refresh()
+            found = verify(library, level=Level.CATALOG).findings
+            told += [f.message for f in found if f.code is FindingCode.NOT_SEALED]
+    unit, step = "macOS 14.6.1 (1A1): system cache arm64e", "harvest a system of this build itself"
+    assert told == [
+        f"{unit}: no harvest of it is sealed, nor can be: it has the libraries only: {step}",
+        f"{unit}: no harvest of it is sealed, nor can be: it has the libraries only; it is cut: {step}",
+        f"{unit}: no harvest of it is sealed: harvest it again",
+    ]
+
+
 def test_of_a_sealed_harvest_that_lists_nothing_only_what_it_lacks_is_told(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         write_record(library.store, harvested("ssh://one", []), "test")
