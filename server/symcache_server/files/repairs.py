@@ -40,12 +40,11 @@ class Repairs:
             with self._open_library() as library:
                 if not library.catalog.is_live(sha256):
                     raise cause
-                damaged = isinstance(cause, IntegrityError)
                 report = FsckReport()
-                report.add(FsckCode.BLOB_DAMAGED if damaged else FsckCode.BLOB_MISSING, blob_key(sha256), str(cause))
+                report.add(FsckCode.BLOB_DAMAGED, blob_key(sha256), str(cause))  # or missing: `repair` looks itself
                 repair(library, report, fetch=self._fetch)
             finding = report.findings[0]
-            if damaged:
+            if isinstance(cause, IntegrityError):
                 DAMAGED.labels("library").inc()
             log.error("%s: %s", finding.message, finding.repaired or "not to be had again")
             if not finding.repaired:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,9 +145,12 @@ def test_a_damaged_blob_is_had_again_from_another_server(library: Path, image: P
     assert (library / "quarantine" / blob.relative_to(library)).read_bytes() == damaged
 
 
-def test_what_could_not_be_had_again_is_not_sought_at_every_request(library: Path, image: Path) -> None:
+def test_what_could_not_be_had_again_is_not_sought_at_every_request(
+    library: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sought: list[Path] = []
-    blob = blob_of(library, image)
+    blob, clock = blob_of(library, image), [1000.0]
+    monkeypatch.setattr("symcache_server.files.repairs.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def opened() -> Library:
         sought.append(blob)
@@ -154,10 +158,12 @@ def test_what_could_not_be_had_again_is_not_sought_at_every_request(library: Pat
 
     rot(blob)
     repairs = Repairs(opened, [], {})
-    for _ in range(2):
+    for clock[0], times in ((1000.0, 1), (1599.0, 1), (1601.0, 2)):
         with pytest.raises(IntegrityError, match="damaged or gone"):
             repairs.repair(blob.name.partition(".")[0], IntegrityError("damaged"))
-    assert len(sought) == 1
+        assert len(sought) == times
+    with pytest.raises(NotFoundError, match="no such blob"):  # nobody needs it
+        repairs.repair("0" * 64, NotFoundError("no such blob"))
 
 
 @pytest.mark.parametrize("headers", [{}, ZSTD])
