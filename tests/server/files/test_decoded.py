@@ -10,13 +10,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import zstandard
 
-from symcache.errors import IntegrityError, StorageError
+from symcache.errors import IntegrityError, NotFoundError, StorageError
 from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import blob_key
@@ -268,6 +269,62 @@ def test_what_many_ask_for_at_once_is_made_once(samples: Samples, tmp_path: Path
 
     assert asyncio.run(ask_all(MadeFiles(CheckedFolder(tmp_path / "cache", 1 << 30)))) == [b"made"] * 3
     assert made == 1
+
+
+def test_nothing_stays_open_of_what_is_made_or_cannot_be(samples: Samples, tmp_path: Path) -> None:
+    class Slow(PlainFile):
+        async def open(self, sha256: str, size: int) -> int:
+            await asyncio.sleep(0)
+            return await super().open(sha256, size)
+
+    def make(descriptors: Sequence[int], target: Path) -> None:
+        target.write_bytes(b"made")
+
+    def fail(descriptors: Sequence[int], target: Path) -> None:
+        raise IntegrityError("cannot be read")
+
+    async def ask_twice(made: MadeFiles) -> None:
+        """Ask for the same at once: each opens the part before it finds the other at work."""
+        parts = [(Slow(samples.dylib), "2" * 64, 1)]
+        await asyncio.gather(*(made.get(parts, "sym9", make) for _ in range(2)))
+
+    whole, gone = (PlainFile(samples.dylib), "0" * 64, 1), (PlainFile(tmp_path / "gone"), "1" * 64, 1)
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(2):  # the second time, the file is there, and was not yet checked
+        files = CheckedFolder(tmp_path / "cache", 1 << 30)
+        made = MadeFiles(files)
+        assert asyncio.run(_made(made, samples, make)) == b"made"
+        asyncio.run(ask_twice(made))
+        with pytest.raises(NotFoundError):
+            asyncio.run(made.get([whole, gone], "sym9", make))
+        with pytest.raises(IntegrityError):
+            asyncio.run(made.get([whole], "other", fail))
+        made.close()
+        files.close()
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_process_that_has_checked_more_than_it_remembers_checks_the_first_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache_server.files.checked._REMEMBERED", 2)
+    files = CheckedFolder(tmp_path / "cache", 1 << 30)
+    sums = [hashlib.sha256(bytes([number])).hexdigest() for number in range(3)]
+    paths = [Path(files.path(sha256)) for sha256 in sums]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes([number]))
+    checked: list[int] = []
+
+    def check(number: int) -> None:
+        checked.append(number)
+        assert len(checked) <= 8, "once for each request, at most"
+        assert files.proofs.check(paths[number], sums[number])
+
+    for number in (0, 1, 0, 1, 2, 1, 2, 0):
+        os.close(asyncio.run(files.open(str(paths[number]), partial(check, number))))
+    assert checked == [0, 1, 2, 0]
+    files.close()
 
 
 def test_the_cache_may_be_deleted_while_the_server_runs(

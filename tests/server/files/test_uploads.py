@@ -184,6 +184,17 @@ async def test_what_is_being_sent_counts_with_its_whole_size(tmp_path: Path) -> 
     assert await uploads.receive(SHA256, _request(other, None, 1000)) == (1000, True)
 
 
+async def test_a_file_is_taken_though_its_reservation_was_removed(uploads: Uploads, tmp_path: Path) -> None:
+    """As by another process, after the machine had slept for some minutes."""
+
+    async def chunks(_: int) -> AsyncIterator[bytes]:
+        (room,) = (tmp_path / "uploads").glob("*.room")
+        room.unlink()
+        yield DATA
+
+    assert await uploads.receive(SHA256, _request(chunks, None, 1000)) == (1000, True)
+
+
 def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20)
     images = [macho(UUID(int=1)), macho(UUID(int=2), filetype=10)]
