@@ -67,20 +67,17 @@ def verify_against_library(
             continue
         expected = sorted({k for unit in release.units for k in unit.expected if k.uuid}, key=str)
         report.releases.append(ReleaseSummary(build, release.version, len(expected), product=release.product))
-        held: dict[UUID, list[StoredImage]] = {}
+        held: dict[UUID | None, list[StoredImage]] = {}
         for url in urls:
             with SymbolClient([url], cache_dir) as client:
-                for uuid, contents in _holdings(client, list({k.uuid for k in expected if k.uuid})):
+                for uuid, contents in _holdings(client, list(filter(None, {k.uuid for k in expected}))):
                     held.setdefault(uuid, []).extend(contents)
-        report.add(
-            (_compare(build, key, held.get(key.uuid, [])) for key in expected if key.uuid and _lacks(key, held)),
-            release.product,
-        )
+        compared = ((key, held.get(key.uuid, [])) for key in expected)
+        report.add((_compare(build, key, there) for key, there in compared if _lacks(key, there)), release.product)
     return report
 
 
-def _lacks(key: ListedImage, held: dict[UUID, list[StoredImage]]) -> bool:
-    contents = held.get(key.uuid, []) if key.uuid else []
+def _lacks(key: ListedImage, contents: Sequence[StoredImage]) -> bool:
     return not any(c.kind.value == key.kind and c.cache_uuid == key.cache_uuid for c in contents)
 
 

@@ -1,0 +1,105 @@
+"""Servers of this and of earlier versions, and what is no server of ours, as `verify --server` asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from symcache.errors import RemoteError
+from symcache.verify import Expectations, FindingCode, VerifyReport, verify_coverage
+from tests.client.lying_server import LyingServer
+
+Finding = dict[str, object]
+
+
+def found(code: str, text: str, **more: object) -> Finding:
+    return {"code": code, "text": text, "path": "", "arch": "", "uuid": "", "cache_uuid": "", **more}
+
+
+@contextmanager
+def telling(*findings: Finding, builds: Sequence[str] = ("22G120",)) -> Iterator[str]:
+    """Run a server that has these releases of macOS, and finds all that of each."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/api/v1/releases":
+            row = {"product": "macOS", "version": "13.6", "extra": "", "sealed": True, "harvests": 1, "images": 9}
+            return web.json_response({"releases": [row | {"build": build} for build in builds]})
+        assert request.path in {f"/api/v1/coverage/{build}" for build in builds}
+        row = {"build": request.path.rpartition("/")[2], "complete": not findings, "level": "catalog", "images": 9}
+        return web.json_response(row | {"findings": findings})
+
+    with LyingServer(answer) as server:
+        yield server.url
+
+
+def messages(report: VerifyReport) -> list[str]:
+    return [f.message for f in report.findings]
+
+
+def test_what_an_earlier_server_finds_gets_the_next_step_and_what_one_of_today_finds_has_it() -> None:
+    earlier = found("cache-missing", "no x86_64h", arch="x86_64h")
+    there = found("cache-missing", "no arm64e: harvest a VM", arch="arm64e", elsewhere=True)
+    here = found("missing", "gone: harvest that", path="/usr/lib/libz.dylib", arch="arm64e", elsewhere=False)
+    with telling(earlier, there, here) as url:
+        report = verify_coverage([url], [], Expectations())
+    assert messages(report) == [
+        f"{url}: no x86_64h: harvest a host that has it",
+        f"{url}: no arm64e: harvest a VM",
+        f"{url}: gone: harvest that",
+    ]
+    assert [f.elsewhere for f in report.findings] == [False, True, False]
+    assert {(f.product, f.build) for f in report.findings} == {("macOS", "22G120")}
+    assert [(r.product, r.version, r.build, r.images) for r in report.releases] == [("macOS", "13.6", "22G120", 9)]
+
+
+def test_of_caches_only_the_architectures_that_are_asked_for_are_missed() -> None:
+    findings = [
+        found("cache-missing", "no x86_64h", arch="x86_64h", elsewhere=True),
+        found("cache-missing", "no arm64e", arch="arm64e", elsewhere=True),
+        found("cache-missing", "no cache at all", elsewhere=True),
+        found("missing", "gone", arch="x86_64h", elsewhere=True),
+    ]
+    with telling(*findings) as url:
+        report = verify_coverage([url], ["22G120"], Expectations.load(None, ["arm64e"]))
+    assert messages(report) == [f"{url}: {text}" for text in ("no arm64e", "no cache at all", "gone")]
+
+
+def test_a_finding_that_only_a_newer_server_knows_is_no_verdict() -> None:
+    with telling(found("haunted", "boo")) as url, pytest.raises(RemoteError, match="'haunted', unknown here"):
+        verify_coverage([url], [], Expectations())
+
+
+def test_each_server_has_to_have_each_release_that_is_asked_for() -> None:
+    with telling() as one, telling(builds=("22G120", "23A344")) as two, telling(builds=()) as none:
+        assert verify_coverage([one, two], [], Expectations()).complete
+        report = verify_coverage([one, two], ["22G120", "23A344"], Expectations())
+        assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "23A344")]
+        assert report.findings[0].message.startswith(f"{one}: has nothing of 23A344: ")
+        assert [f.build for f in verify_coverage([one], ["iOS:22G120"], Expectations()).findings] == ["22G120"]
+        empty = verify_coverage([one, none], [], Expectations())
+        assert [(f.code, f.message.startswith(none)) for f in empty.findings] == [(FindingCode.EMPTY_LIBRARY, True)]
+        wanting = verify_coverage([none], ["22G120"], Expectations())
+        assert [f.code for f in wanting.findings] == [FindingCode.NO_HARVEST]
+
+
+def test_a_release_that_the_site_expects_is_missed_without_being_named(tmp_path: Path) -> None:
+    (tmp_path / "releases.toml").write_text('expect_builds = ["22G120", "23A344"]')
+    with telling(builds=("22G120", "21A1")) as url:
+        report = verify_coverage([url], [], Expectations.load(tmp_path / "releases.toml"))
+    assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "23A344")]
+    assert [r.build for r in report.releases] == ["22G120", "21A1"]
+
+
+def test_what_is_no_server_of_ours_is_said_to_be_none() -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response({})
+
+    with LyingServer(answer) as server:
+        named = server.url.replace("http://", "http://any:s3cret@")
+        with pytest.raises(RemoteError) as told:
+            verify_coverage([named], [], Expectations())
+    assert str(told.value) == f"{server.url}: its answer to /api/v1/releases is not what the API promises"
