@@ -113,14 +113,13 @@ class _Names:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._known: dict[str, list[str]] = {}
+        self._known: dict[str, set[str | None]] = {}
 
-    def builds_of(self, name: str) -> list[str]:
+    def builds_of(self, name: str) -> set[str | None]:
         if name not in self._known:
             if len(self._known) >= _MOST_NAMES or not name or any(c in name for c in "*?["):
-                return []
-            rows = self._library.by_name(name)
-            self._known[name] = list(dict.fromkeys(o.build for o in rows if o.build))
+                return set()
+            self._known[name] = {o.build for o in self._library.by_name(name)}
         return self._known[name]
 
 

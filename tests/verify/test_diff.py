@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import pytest
 
 from symcache.errors import NotFoundError
 from symcache.library import Library
-from symcache.model import ManifestEntry, Origin
+from symcache.model import ManifestEntry, Origin, Trust
 from symcache.verify import MissedRequest, diff_releases, missing_images
 from tests.verify.releases import BUILD, CACHED, DYLD, OTHER_BUILD, Workshop
 
@@ -34,8 +35,6 @@ def test_changed_images_differ_in_uuid_and_unchanged_ones_do_not(harvested_twice
 
 
 def test_images_come_and_go(workshop: Workshop, harvested_twice: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(harvested_twice, tmp_path / "two")
     two = Workshop(tmp_path / "two")
     two.change_manifest(lambda m: [e for e in m if e.path != PLAIN])
@@ -45,9 +44,25 @@ def test_images_come_and_go(workshop: Workshop, harvested_twice: Path, tmp_path:
     assert back.added == [type(d)(d.family, d.cache, d.path, d.arch, d.kind, d.after, d.before) for d in forth.removed]
 
 
+def test_an_image_may_have_no_uuid_in_one_of_them(harvested_twice: Path, tmp_path: Path) -> None:
+    shutil.copytree(harvested_twice, tmp_path / "two")
+    two = Workshop(tmp_path / "two")
+    uuid = two.object("/usr/bin/tool", "x86_64", cached=False).uuid
+    two.change_manifest(lambda m: [e.model_copy(update={"uuid": None}) if e.path == "/usr/bin/tool" else e for e in m])
+    with two.open() as library:
+        diff = diff_releases(library, OTHER_BUILD, BUILD)
+    assert [(d.before, d.after) for d in diff.changed if d.path == "/usr/bin/tool"] == [((uuid,), ())]
+
+
 def test_an_unknown_build_is_said_so(harvested: Path) -> None:
     with Library.open(harvested) as library, pytest.raises(NotFoundError, match="22G1"):
         diff_releases(library, BUILD, "22G1")
+
+
+def test_what_was_pushed_lists_nothing_to_compare(workshop: Workshop) -> None:
+    workshop.rewrite(lambda r: r.model_copy(update={"trust": Trust.PUSHED}))
+    with workshop.open() as library, pytest.raises(NotFoundError, match="nothing of it was harvested"):
+        diff_releases(library, BUILD, BUILD)
 
 
 def test_the_missing_images_drops_what_came_since_and_adds_up_the_rest(harvested: Path) -> None:
@@ -78,15 +93,15 @@ def test_neighbours_are_known_by_name(harvested: Path, harvested_twice: Path) ->
         (near,) = missing_images(library, [MissedRequest(STRANGER, "executable", 2, "libmore.dylib")])
     assert near.hint.startswith(f"{BUILD} has another libmore.dylib:")
     with Library.open(harvested_twice) as library:
-        known, unknown = missing_images(
+        known, *unknown = missing_images(
             library,
             [
                 MissedRequest(STRANGER, "executable", 2, "libmore.dylib"),
-                MissedRequest(UUID(int=98), "executable", 1, "Notes"),
+                *(MissedRequest(UUID(int=n), "executable", 1, name) for n, name in enumerate(("Notes", "lib*", ""))),
             ],
         )
     assert f"{OTHER_BUILD} to {BUILD}" in known.hint
-    assert "own" in unknown.hint
+    assert ["program of your own" in wanted.hint for wanted in unknown] == [True, True, True]
 
 
 def test_a_pinned_shared_cache_tells_its_release(harvested: Path) -> None:

@@ -26,7 +26,7 @@ from symcache.verify import (
     remote_holder,
     verify_modules,
 )
-from symcache.verify.crash_reports import CrashReport, parse_report
+from symcache.verify.crash_reports import CrashReport, ReportModule, parse_report
 from symcache.verify.modules import Holding
 from tests.dump.minidump import MiniThread, minidump
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop
@@ -254,6 +254,41 @@ def test_one_missing_module_in_many_dumps_is_one_finding(harvested: Path) -> Non
         report = ask(library, *dumps)
     (finding,) = report.findings
     assert "0.ips, 1.ips, 2.ips and 2 more" in finding.message
+    with Library.open(harvested) as library:
+        (finding,) = ask(library, *dumps[:3]).findings
+    assert "in 0.ips, 1.ips, 2.ips: nobody has it" in finding.message
+
+
+def test_only_a_binary_serves_and_only_who_has_one_tells_the_release() -> None:
+    lone, both, cache = UUID(int=1), UUID(int=2), UUID(int=7)
+    held = {
+        lone: [Holding("22G1", None, Kind.DEBUGINFO)],
+        both: [Holding("22G1", cache, Kind.DEBUGINFO), Holding("", None, Kind.EXECUTABLE)],
+        UUID(int=3): [Holding("22G2", None, Kind.EXECUTABLE)],
+    }
+    modules = [
+        ReportModule(None, "/old"),
+        ReportModule(lone),
+        ReportModule(both, MORE),
+        ReportModule(UUID(int=3), PLAIN),
+    ]
+    report = verify_modules([CrashReport("list", cache_uuid=cache, modules=modules)], lambda uuids: held)
+    assert [(m["path"], m["served"], m["builds"], m["exact"]) for m in report.modules] == [
+        ("", False, [], False),
+        (MORE, True, [], False),
+        (PLAIN, True, ["22G2"], False),
+    ]
+    (finding,) = report.findings
+    why = "a release near 22G2, which has most of the other modules, probably holds it: harvest that"
+    assert finding.message == f"a module ({uuid_text(lone)}), in list: nobody has it; {why}"
+    assert (finding.uuid, finding.cache_uuid) == (uuid_text(lone), uuid_text(cache))
+    assert report.notes == ["list: /old: has no UUID, so nobody can say which file it was"]
+    (alone,) = verify_modules(
+        [CrashReport("a", modules=[ReportModule(lone, PLAIN, "arm64e")])], lambda _: held
+    ).findings
+    why = "no module of this dump is known: harvest the release that it was made on"
+    assert alone.message == f"{PLAIN} ({uuid_text(lone)}), in a: nobody has it; {why}"
+    assert (alone.path, alone.arch, alone.build, alone.cache_uuid) == (PLAIN, "arm64e", "", "")
 
 
 def test_a_module_whose_blob_is_gone_cannot_be_served(workshop: Workshop) -> None:

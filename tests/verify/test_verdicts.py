@@ -178,6 +178,7 @@ def test_every_finding_ends_with_what_to_do(code: FindingCode) -> None:
     assert report(found).findings == [found]  # said once
     (other,) = report(Finding(code, "gone", step="do this")).findings
     assert other.message == "gone: do this"
+    assert report(other).findings == [other]
 
 
 def test_notes_come_before_findings_and_the_verdict_last(capfd: pytest.CaptureFixture[str]) -> None:
