@@ -119,11 +119,8 @@ class ReleaseHoldings:
         return set().union(*self.manifests.values())
 
     def listed_by(self, record: int, unit: Unit) -> set[ListedImage]:
-        """Return what one record lists of one unit."""
-        keys = self.manifests[record]
-        if unit.cache_uuid:
-            return {k for k in keys if k.cache_uuid == unit.cache_uuid}
-        return {k for k in keys if k.cache_uuid is None and k.arch == unit.arch}
+        """Return what one record lists of one unit of files."""
+        return {k for k in self.manifests[record] if k.cache_uuid is None and k.arch == unit.arch}
 
 
 def gather(library: Library, release: ReleaseId) -> ReleaseHoldings | None:
