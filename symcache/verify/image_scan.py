@@ -55,8 +55,7 @@ class ImageScan:
         table = self._layout.symtab
         if table and table.nsyms:
             begin, stop = table.symoff, table.symoff + table.nsyms * self._dtype.itemsize
-            if start < stop and end > begin:
-                self._symbols(chunk[max(begin - start, 0) : stop - start])
+            self._symbols(chunk[max(begin - start, 0) : max(stop - start, 0)])
             last = table.stroff + table.strsize - 1
             if table.strsize and start <= last < end:
                 self._last = chunk[last - start]
@@ -91,7 +90,7 @@ class ImageScan:
             yield FindingCode.TEXT_DIFFERS, f"{missing:#x} bytes of __TEXT are not in the file"
 
     def _symbols(self, raw: bytes) -> None:
-        raw = self._carry + raw if self._carry else raw
+        raw = self._carry + raw
         whole = len(raw) - len(raw) % self._dtype.itemsize
         self._carry = raw[whole:]
         if whole:
