@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from symcache.dyld import SharedCache
+from symcache.errors import SharedCacheError
 from symcache.library import Library, ingest
 from symcache.verify import Expectations, Level, verify
 from symcache.verify.holdings import Unit
@@ -95,3 +96,19 @@ def test_an_image_without_text_has_nothing_to_be_compared_with(tmp_path: Path) -
     with SharedCache.open(main) as cache:
         assert (image.path, uuid) in {(i.path, i.uuid) for i in cache.images}
         assert RawCache(cache, Unit("system", cache.arch, cache.uuid)).reference(image.path, uuid) is None
+
+
+def test_an_image_whose_load_commands_no_cache_can_hold_is_no_reference(tmp_path: Path) -> None:
+    whole = built("x86_64-0x228")
+    main, image = whole.write(tmp_path), whole.placed[0]
+    with SharedCache.open(main) as cache:
+        place = cache.space.locate(image.address)
+    assert place
+    data = bytearray(main.read_bytes())
+    struct.pack_into("<I", data, place.offset + 20, 0xFFFF_FFF0)  # sizeofcmds
+    main.write_bytes(data)
+    with SharedCache.open(main) as cache:
+        raw = RawCache(cache, Unit("system", cache.arch, cache.uuid))
+        uuid = next(i.uuid for i in cache.images if i.path == image.path)
+        with pytest.raises(SharedCacheError, match=r"the raw cache: .* load commands"):
+            raw.reference(image.path, uuid)

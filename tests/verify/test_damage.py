@@ -16,7 +16,7 @@ import zstandard
 from symcache.dyld import EXTRACTOR, SharedCache, is_cache_name
 from symcache.errors import StorageError
 from symcache.library import Library, ingest
-from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, Origin, Release, Trust
+from symcache.model import CacheFile, HarvestRecord, Kind, ManifestEntry, Origin, Release, Trust, uuid_text
 from symcache.store import put_blob, write_record
 from symcache.verify import Expectations, FindingCode, Level, VerifyReport, verify
 from tests.library.images import Image, harvest
@@ -410,43 +410,48 @@ def image_that_was_never_listed(w: Workshop) -> Expected:
     return {("not-in-manifest", MORE, "x86_64h")}
 
 
-def raw_cache_cut(w: Workshop) -> Expected:
-    name = "dyld_shared_cache_x86_64h"
+def change_cache_file(w: Workshop, name: str, change: Callable[[bytearray], bytes]) -> CacheFile:
+    """Keep another content of a raw file, whole and rightly hashed."""
     file = w.cache_file(name)
-    cut = w.location.parent / "cut"
+    changed = w.location.parent / "changed"
     with w.open() as library:
-        data = b"".join(library.read_blob(file.sha256, file.size))
-        cut.write_bytes(data[: len(data) // 2])
-        sha256, size, _ = put_blob(library.store, cut)
-    changed = file.model_copy(update={"sha256": sha256, "size": size})
-    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(changed if f == file else f for f in r.cache_files)}))
+        changed.write_bytes(change(bytearray(b"".join(library.read_blob(file.sha256, file.size)))))
+        sha256, size, _ = put_blob(library.store, changed)
+    w.rewrite(replace_cache_file(file, file.model_copy(update={"sha256": sha256, "size": size})))
+    return file
+
+
+def raw_cache_cut(w: Workshop) -> Expected:
+    file = change_cache_file(w, "dyld_shared_cache_x86_64h", lambda data: bytes(data[: len(data) // 2]))
     return {("cache-unreadable", file.path, "x86_64h")}
 
 
 def raw_cache_whose_local_symbols_lie(w: Workshop) -> Expected:
-    # localSymbolsOffset points to the last bytes of the file.
-    name = "dyld_shared_cache_x86_64h"
-    file = w.cache_file(name)
-    changed_file = w.location.parent / "lie"
-    with w.open() as library:
-        data = bytearray(b"".join(library.read_blob(file.sha256, file.size)))
-        struct.pack_into("<2Q", data, 0x48, len(data) - 4, 4)
-        changed_file.write_bytes(data)
-        sha256, size, _ = put_blob(library.store, changed_file)
-    changed = file.model_copy(update={"sha256": sha256, "size": size})
-    w.rewrite(lambda r: r.model_copy(update={"cache_files": tuple(changed if f == file else f for f in r.cache_files)}))
+    def lie(data: bytearray) -> bytes:
+        struct.pack_into("<2Q", data, 0x48, len(data) - 4, 4)  # localSymbolsOffset: the last bytes of the file
+        return bytes(data)
+
+    file = change_cache_file(w, "dyld_shared_cache_x86_64h", lie)
     return {("cache-unreadable", file.path, "x86_64h")}
 
 
 def page_that_was_never_signed(w: Workshop) -> Expected:
     """As when a Mac's disk, or the way from it, changes a byte before it is stored: every hash of ours is right."""
-    file = w.cache_file("dyld_shared_cache_arm64e.01")
-    with w.open() as library:
-        data = bytearray(b"".join(library.read_blob(file.sha256, file.size)))
+
+    def change(data: bytearray) -> bytes:
         data[struct.unpack_from("<Q", data, 0x28)[0] - 1] ^= 1  # the last byte before codeSignatureOffset
-        (w.location.parent / "page").write_bytes(data)
-        sha256, size, _ = put_blob(library.store, w.location.parent / "page")
-    w.rewrite(replace_cache_file(file, file.model_copy(update={"sha256": sha256, "size": size})))
+        return bytes(data)
+
+    file = change_cache_file(w, "dyld_shared_cache_arm64e.01", change)
+    return {("cache-unreadable", file.path, "arm64e")}
+
+
+def signature_of_a_companion_is_none(w: Workshop) -> Expected:
+    def overwrite(data: bytearray) -> bytes:
+        data[struct.unpack_from("<Q", data, 0x28)[0]] ^= 1
+        return bytes(data)
+
+    file = change_cache_file(w, "dyld_shared_cache_arm64e.01", overwrite)
     return {("cache-unreadable", file.path, "arm64e")}
 
 
@@ -503,6 +508,7 @@ BYTES = (
     raw_cache_cut,
     raw_cache_whose_local_symbols_lie,
     page_that_was_never_signed,
+    signature_of_a_companion_is_none,
 )
 CASES = [
     pytest.param(damage, level, id=damage.__name__)
@@ -542,6 +548,19 @@ def test_companion_of_another_build(workshop: Workshop, systems: dict[str, Path]
     workshop.rewrite(replace_cache_file(file, changed))
     for level in (Level.BLOBS, Level.BYTES):
         assert found(check(workshop, level)) == [("companion-mismatch", file.path, "arm64e")]
+    there, here = ((systems[b] / FOLDER / name).read_bytes()[0x58:0x68] for b in (OTHER_BUILD, BUILD))
+    (finding,) = check(workshop, Level.BLOBS).findings
+    main = workshop.cache_file("dyld_shared_cache_arm64e").path
+    assert f"UUID {uuid_text(UUID(bytes=there))} where {main} names {uuid_text(UUID(bytes=here))}" in finding.message
+
+
+def test_main_file_without_a_uuid_is_of_no_cache(workshop: Workshop) -> None:
+    file = change_cache_file(
+        workshop, "dyld_shared_cache_x86_64h", lambda data: bytes(data[:0x58] + bytes(16) + data[0x68:])
+    )
+    (finding,) = check(workshop, Level.BLOBS).findings
+    assert (finding.code, finding.path) == (FindingCode.COMPANION_MISMATCH, file.path)
+    assert finding.message.startswith(f"{file.path} (raw cache): is of cache none")
 
 
 def test_a_blob_that_two_releases_share_is_found_in_both(harvested_twice: Path, tmp_path: Path) -> None:
