@@ -62,7 +62,7 @@ class Layout:
                 continue
             yield FindingCode.TRUNCATED, text
             return  # the link edit lies behind all segments: nothing new to say of it
-        parts = [(s.segname, s.fileoff, s.filesize) for s in self.segments if s.segname == "__LINKEDIT"]
+        parts = [(s.segname, s.fileoff, s.filesize) for s in self.segments]  # all but __LINKEDIT end within it
         if table := self.symtab:
             parts.append(("the symbol table", table.symoff, table.nsyms * self.header.structs.nlist_size))
             parts.append(("the string pool", table.stroff, table.strsize))

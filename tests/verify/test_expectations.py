@@ -154,6 +154,13 @@ def test_a_table_that_is_wrong_is_refused_by_what_is_wrong(tmp_path: Path, text:
         Expectations.load(tmp_path / "absent.toml")
 
 
+def test_a_file_that_is_larger_than_any_table_is_refused_unread(tmp_path: Path) -> None:
+    limit = 4 << 20
+    assert required("13.6.9", table(tmp_path, "#".ljust(limit))) == ALL_THREE
+    with pytest.raises(UsageError, match=f"larger than {limit} bytes"):
+        table(tmp_path, "#".ljust(limit + 1))
+
+
 def without_haswell(w: Workshop) -> None:
     without(w, {w.object("/usr/lib/libplain.dylib", "x86_64h").cache_uuid})
 

@@ -23,8 +23,8 @@ def made(
     """Return an image with symbols of (n_strx, n_type), and a string pool of NULs."""
     data = bytearray(
         image(
-            segment(text, fileoff, filesize, (8, S_REGULAR)),
             segment("__LINKEDIT", SYMBOLS, SIZE - SYMBOLS),
+            segment(text, fileoff, filesize, (8, S_REGULAR)),
             command(LC_SYMTAB, SYMBOLS, len(symbols), POOL, pool),
         )
     )
