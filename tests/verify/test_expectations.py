@@ -11,7 +11,17 @@ import pytest
 from symcache.errors import UsageError
 from symcache.library import Library
 from symcache.model import Release
-from symcache.verify import Expectations, FindingCode, Had, Level, VerifyReport, musts_lacking, verify
+from symcache.verify import (
+    Expectations,
+    FindingCode,
+    Had,
+    Level,
+    VerifyReport,
+    has_cryptexes,
+    lost_cryptexes,
+    musts_lacking,
+    verify,
+)
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop, make_library
 
 
@@ -204,7 +214,7 @@ def test_what_other_hosts_have_is_told_apart_from_what_is_wrong_here(workshop: W
         report = verify(library, [BUILD], level=Level.CATALOG)
         assert [(f.arch, f.elsewhere) for f in report.findings] == [("x86_64", False), ("x86_64h", True)]
         assert report.verdict == "1 finding and 1 missing that other hosts have, which were not harvested"
-        assert "harvest a Mac with Apple silicon" in report.findings[0].message
+        assert report.findings[0].message.endswith("harvest a Mac with Apple silicon")
 
 
 def test_a_harvest_that_was_sealed_without_any_cache_is_not_complete(workshop: Workshop) -> None:
@@ -241,6 +251,7 @@ def test_every_harvest_since_macos_11_must_have_a_system_cache(product: str, ver
         ("13.6.9", "", "arm64e", ["x86_64"]),
         ("13.6.9", "", "x86_64", ["arm64e"]),
         ("13.6.9", "", "x86_64h", []),
+        ("13.6.9", "", "arm64e x86_64h", ["x86_64"]),
         ("26.5", "MacBookPro16,1", "x86_64h", []),
         ("26.5", "MacBookPro16,1", "arm64e x86_64", ["x86_64h"]),
         ("26.5", "MacBookPro17,1", "x86_64h", ["arm64e", "x86_64"]),
@@ -267,6 +278,37 @@ def test_who_has_the_rosetta_cryptex_has_both_of_its_caches() -> None:
     cryptexes = ["/System/Volumes/Preboot/Cryptexes/Rosetta"]
     lacks = musts_lacking(release, Had([("system", "arm64e")], model="VirtualMac2,1", cryptexes=cryptexes))
     assert [(lack.family, lack.arch) for lack in lacks] == [("system", "x86_64"), ("x86support", "x86_64")]
+
+
+@pytest.mark.parametrize(
+    ("archs", "families", "lacking"),
+    [
+        ([], [], ["system shared cache", "x86support shared cache of x86_64"]),
+        ([], ["system"], ["system shared cache"]),
+        ([], ["x86support"], ["x86support shared cache of x86_64"]),
+        ([], ["driverkit"], []),
+        (["arm64e"], [], ["system shared cache"]),
+        (["x86_64"], ["x86support"], ["x86support shared cache of x86_64"]),
+    ],
+)
+def test_who_asks_for_some_caches_lacks_no_others(archs: list[str], families: list[str], lacking: list[str]) -> None:
+    had = Had([("driverkit", "arm64e")], model="Mac14,8")
+    assert [str(lack) for lack in musts_lacking(Release(version="27", build="1A1"), had, archs, families)] == lacking
+
+
+def test_of_systems_before_macos_11_files_are_wanted_whatever_families_of_caches_are() -> None:
+    lacks = musts_lacking(Release(version="10.15", build="1A1"), Had([]), families=["system"])
+    assert [str(lack) for lack in lacks] == ["Mach-O file of x86_64"]
+    (newer,) = musts_lacking(Release(version="27", build="1A1"), Had([("system", "x86_64")], model="VirtualMac2,1"))
+    assert str(newer) == "system shared cache of arm64e or a newer one"
+
+
+def test_a_cryptex_that_leads_nowhere_is_lost_unless_macs_do_without_it() -> None:
+    cryptexes = [f"/System/Volumes/Preboot/Cryptexes/{name}" for name in ("OS", "App", "ExclaveOS")]
+    for product, version, there in (("macOS", "12.7", False), ("macOS", "13.0", True), ("iPhone OS", "18.0", False)):
+        release = Release(product=product, version=version, build="1A1")
+        assert has_cryptexes(release) is there
+        assert lost_cryptexes(release, cryptexes) == (cryptexes[:2] if there else [])
 
 
 def test_a_build_that_the_site_expects_is_missed_without_being_named(harvested: Path, tmp_path: Path) -> None:
