@@ -20,6 +20,7 @@ from symcache_provisioning import HarvestResult, HostKeyTrust, Login, SshSession
 from symcache_provisioning.sources.entries import Limits
 from symcache_provisioning.ssh import session
 from symcache_provisioning.ssh.login import Timeouts
+from symcache_provisioning.ssh.packets import ConnectionLostError
 from symcache_provisioning.ssh.sftp import Sftp
 from tests.support import hostile
 from tests.support.hostile import Directory, File, HostileHost, Link, Special
@@ -308,6 +309,18 @@ def test_a_server_that_answers_no_request_for_a_program_is_given_up(
             else:
                 session.sftp.lstat(b"/")
         end.set()
+
+
+def test_a_program_that_is_cut_off_has_not_ended(host: HostileHost, tmp_path: Path) -> None:
+    def printing() -> Iterator[bytes]:
+        yield b"so far\n"
+        host.connections[-1].close()
+
+    host.programs = lambda _: (printing(), b"", 0)
+    with session_of(host, tmp_path) as session:
+        with pytest.raises(ConnectionLostError, match="/usr/bin/sw_vers broke off: connection lost"):
+            session.run(["/usr/bin/sw_vers"])
+        assert not session.connected
 
 
 def test_a_connection_that_is_cut_is_lost_at_once(

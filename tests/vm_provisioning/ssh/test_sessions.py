@@ -66,3 +66,10 @@ def test_what_the_login_shell_says_as_it_starts_is_not_taken_for_the_programs(tm
             assert session.run(["/bin/echo", "x"], watched=watched).stderr == b""
     finally:
         server.stop()
+
+
+def test_a_program_that_a_signal_ends_is_told_from_one_that_is_cut_off(openssh: OpenSshServer) -> None:
+    with session_of(openssh) as session:
+        ended = session.run(["/bin/sh", "-c", "echo so far; kill -9 $$"])
+        assert (ended.stdout, ended.status) == (b"so far\n", -1)
+        assert session.run(["/bin/sh", "-c", "exit 3"]).status == 3

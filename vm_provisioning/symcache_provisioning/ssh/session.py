@@ -264,7 +264,10 @@ class SshSession:
                     break
         if not channel.status_event.wait(max(0.0, min(deadline - time.monotonic(), self.timeouts.reply))):
             raise RemoteError(f"{self.target.host}: {program} ended without an exit status")
-        return RemoteOutput(bytes(stdout), without_login_output(bytes(stderr)), channel.recv_exit_status())
+        status = channel.recv_exit_status()
+        if status == -1 and not (channel.eof_received and channel.get_transport().is_active()):
+            raise EOFError  # a signal ends the program, and not the connection
+        return RemoteOutput(bytes(stdout), without_login_output(bytes(stderr)), status)
 
 
 def _close(channel: Any) -> None:
