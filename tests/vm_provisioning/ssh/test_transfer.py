@@ -17,12 +17,12 @@ from typing import cast
 
 import pytest
 
-from symcache.errors import StorageError, UsageError
+from symcache.errors import IntegrityError, StorageError, UsageError
 from symcache.library import Library
 from symcache_provisioning import SshSource, harvest
 from symcache_provisioning.ssh import transfer
 from symcache_provisioning.ssh.packets import Attributes, ConnectionLostError
-from symcache_provisioning.ssh.sftp import Sftp
+from symcache_provisioning.ssh.sftp import Sftp, WholeFile
 from symcache_provisioning.staging import Staging
 from tests.support.openssh import OpenSshServer
 from tests.support.systems import make_system
@@ -159,23 +159,156 @@ def test_a_file_that_changed_since_is_fetched_anew(openssh: OpenSshServer, conte
     assert (tmp_path / "copy").read_bytes() == content[::-1]
 
 
-@pytest.mark.parametrize("piece", [64 << 10, (64 << 10) - 1])
+def _large(expected: Attributes, *pieces: tuple[Attributes, bytes]) -> Sftp:
+    """Return a client that reads these pieces, and asks for what a file is before and after them."""
+    return cast(Sftp, SimpleNamespace(read=lambda *_: iter([(expected, b""), *pieces])))
+
+
+def _small(*files: tuple[Attributes, bytes, Attributes]) -> Sftp:
+    return cast(Sftp, SimpleNamespace(whole=lambda _: (WholeFile(*file) for file in files)))
+
+
+def _file(size: int, mtime: int = 1) -> Attributes:
+    return Attributes(stat.S_IFREG | 0o644, size, mtime)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "seconds", "lost"),
+    [
+        ([64 << 10, 64 << 10, 64 << 10], 61, -1),
+        ([(64 << 10) - 1], 61, (64 << 10) - 1),
+        ([1 << 20, 100], 61, 100),
+        ([100, 100, 100], 30, 300),
+        ([100, 100], 30, -1),
+    ],
+)
 def test_a_transfer_that_hardly_moves_for_a_minute_is_taken_for_lost(
-    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pieces: list[int], seconds: int, lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    expected = Attributes(stat.S_IFREG, 3 * piece, 1)
+    expected = _file(sum(pieces))
 
     def read(*_arguments: object) -> Iterator[tuple[Attributes, bytes]]:
-        for _ in range(3):
-            now[0] += 61
+        for piece in pieces:
+            now[0] += seconds
             yield expected, bytes(piece)
 
-    lost = pytest.raises(ConnectionLostError, match=f"/cache: only {piece} bytes came in 60 seconds")
-    with nullcontext() if piece == 64 << 10 else lost:
-        transfer.copy_file(cast(Sftp, SimpleNamespace(read=read)), b"/cache", expected, tmp_path / "copy")
-    assert (tmp_path / "copy").exists() == (piece == 64 << 10)
+    error = pytest.raises(ConnectionLostError, match=f"/cache: only {lost} bytes came in 60 seconds")
+    with nullcontext() if lost < 0 else error:
+        transfer.copy_file(
+            cast(Sftp, SimpleNamespace(read=read)), b"/cache", expected, tmp_path / "copy", lambda _: None
+        )
+    assert (tmp_path / "copy").exists() == (lost < 0)
+
+
+@pytest.mark.parametrize(("done", "start"), [(0, 0), (3, 3), (7, 7), (8, 0)])
+def test_a_copy_is_whole_whatever_an_earlier_run_left(done: int, start: int, tmp_path: Path) -> None:
+    """More than there is to copy was written by somebody else."""
+    part, copy = tmp_path / ".copy.7-1.part", tmp_path / "copy"
+    part.write_bytes(b"content!"[:done])
+    told: list[int] = []
+    starts: list[int] = []
+    growing: list[Path] = []
+
+    def read(_: bytes, start: int, end: int) -> Iterator[tuple[Attributes, bytes]]:
+        starts.append(start)
+        for data in (b"", b"content"[start:end], b""):
+            yield _file(7), data
+
+    for _ in range(2):  # what is there is not fetched again
+        client = cast(Sftp, SimpleNamespace(read=read))
+        transfer.copy_file(client, b"/cache", _file(7), copy, told.append, growing.append)
+        assert copy.read_bytes() == b"content"
+        assert (starts, growing) == ([start], [part])
+    assert sum(told) == 7 + 7
+    assert sorted(tmp_path.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "problem"),
+    [
+        ([(_file(7), b"content"), (_file(7), b"")], ""),
+        ([(_file(7), b"cont"), (_file(7), b"")], "ends after 4 of 7 bytes"),
+        ([(_file(7), b"content"), (_file(8), b"")], "is not what was listed: 8 bytes where 7 were expected"),
+        ([(_file(7), b"content"), (_file(7, mtime=2), b"")], "is not what was listed"),
+    ],
+)
+def test_a_large_file_that_changes_meanwhile_leaves_nothing(
+    pieces: list[tuple[Attributes, bytes]], problem: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    with pytest.raises(IntegrityError, match=f"^/cache: {problem}") if problem else nullcontext():
+        transfer.copy_file(_large(_file(7), *pieces), b"/cache", _file(7), copy, lambda _: None)
+    assert list(tmp_path.iterdir()) == ([] if problem else [copy])
+    if not problem:
+        assert copy.read_bytes() == b"content"
+        assert (stat.S_IMODE(copy.stat().st_mode), copy.stat().st_mtime) == (0o600, 1)
+
+
+def test_small_files_become_copies_one_by_one(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_bytes(b"content")
+    os.utime(there, (1, 1))
+    copies = [transfer.Copy(b"/file", _file(7), tmp_path / name) for name in ("changed", "there", "short", "good")]
+    client = _small(
+        (_file(7), b"content", _file(7, mtime=2)), (_file(7), b"cont", _file(7)), (_file(7), b"content", _file(7))
+    )
+    came = {copy.local.name: str(error or "") for copy, error in transfer.copy_small_files(client, copies)}
+    assert came == {
+        "there": "",
+        "changed": "/file: is not what was listed: 7 bytes where 7 were expected, or changed since",
+        "short": "/file: ends after 4 of 7 bytes",
+        "good": "",
+    }
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "good", there]
+    assert (tmp_path / "good").read_bytes() == b"content"
+    assert (stat.S_IMODE((tmp_path / "good").stat().st_mode), (tmp_path / "good").stat().st_mtime) == (0o600, 1)
+
+
+@pytest.mark.parametrize("lies", [0])
+def test_what_is_not_yet_written_takes_little_memory(lies: int, tmp_path: Path) -> None:
+    """Also where some files are shorter than they were said to be."""
+    sizes = [0] * lies + [1 << 20] * 40
+    taken = 0
+
+    def whole(_: object) -> Iterator[WholeFile]:
+        nonlocal taken
+        for size in sizes:
+            taken += size
+            yield WholeFile(_file(1 << 20), bytes(size), _file(1 << 20))
+
+    copies = [transfer.Copy(b"/file", _file(1 << 20), tmp_path / str(number)) for number in range(len(sizes))]
+    written = 0
+    client = cast(Sftp, SimpleNamespace(whole=whole))
+    for size, (_, error) in zip(sizes, transfer.copy_small_files(client, copies), strict=True):
+        written += size
+        assert taken - written <= 16 << 20
+        assert (error is None) == bool(size)
+    assert written == 40 << 20
+
+
+def test_copies_leave_no_file_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return sum(1 for _ in Path("/dev/fd").iterdir())
+
+    before = opened()
+    transfer.copy_file(_large(_file(4), (_file(4), b"data")), b"/cache", _file(4), tmp_path / "large", lambda _: None)
+    small = transfer.Copy(b"/file", _file(4), tmp_path / "small")
+    assert list(transfer.copy_small_files(_small((_file(4), b"data", _file(4))), [small])) == [(small, None)]
+    assert opened() == before
+
+
+def test_a_copy_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "missing" / "copy"
+    with pytest.raises(StorageError, match="No such file or directory"):
+        transfer.copy_file(_large(_file(4), (_file(4), b"data")), b"/cache", _file(4), place, lambda _: None)
+    small = transfer.Copy(b"/file", _file(4), place)
+    with pytest.raises(StorageError, match="No such file or directory"):
+        list(transfer.copy_small_files(_small((_file(4), b"data", _file(4))), [small]))
+    place.mkdir(parents=True)
+    with pytest.raises(StorageError, match="Is a directory"):
+        transfer.copy_file(_large(_file(4), (_file(4), b"data")), b"/cache", _file(4), place, lambda _: None)
 
 
 def test_copies_are_not_fetched_again(openssh: OpenSshServer, content: bytes, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def copy_file(
     remote: bytes,
     expected: Attributes,
     local: Path,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None],
     growing: Callable[[Path], None] | None = None,
 ) -> None:
     """Copy a regular file of the size and modification time that `expected` says to `local`.
@@ -51,8 +51,7 @@ def copy_file(
     if expected.size > MAX_FILE_SIZE:
         raise IntegrityError(f"{name}: claims {expected.size} bytes, more than any file of macOS has")
     if _is_copy(local, expected):
-        if progress:
-            progress(expected.size)
+        progress(expected.size)
         return
     part = local.with_name(f".{local.name}.{expected.size:x}-{expected.mtime:x}.part")
     try:
@@ -67,8 +66,7 @@ def copy_file(
             done = os.lseek(descriptor, 0, os.SEEK_SET)
         if growing:
             growing(part)
-        if progress and done:
-            progress(done)
+        progress(done)
         marked, marked_time = done, time.monotonic()
         for attributes, data in sftp.read(remote, done, expected.size):
             if not data:
@@ -78,8 +76,7 @@ def copy_file(
                 continue
             _write(descriptor, data, part)
             done += len(data)
-            if progress:
-                progress(len(data))
+            progress(len(data))
             now = time.monotonic()
             if now - marked_time > _STALL_SECONDS:
                 if done - marked < _STALL_BYTES:
@@ -95,7 +92,7 @@ def copy_file(
     finally:
         os.close(descriptor)
         if changed:
-            part.unlink(missing_ok=True)  # nothing of it can be trusted to belong together
+            part.unlink()  # nothing of it can be trusted to belong together
 
 
 @dataclass(frozen=True, slots=True)
