@@ -266,7 +266,7 @@ def test_small_files_become_copies_one_by_one(tmp_path: Path) -> None:
     assert (stat.S_IMODE((tmp_path / "good").stat().st_mode), (tmp_path / "good").stat().st_mtime) == (0o600, 1)
 
 
-@pytest.mark.parametrize("lies", [0])
+@pytest.mark.parametrize("lies", [0, 8])
 def test_what_is_not_yet_written_takes_little_memory(lies: int, tmp_path: Path) -> None:
     """Also where some files are shorter than they were said to be."""
     sizes = [0] * lies + [1 << 20] * 40

@@ -122,7 +122,7 @@ def copy_small_files(sftp: Sftp, copies: Sequence[Copy]) -> Iterator[tuple[Copy,
                 yield copy, result  # an error, or copied before
                 continue
             writing.append((copy, pool.submit(_store, copy, result)))
-            unwritten += len(result.data)
+            unwritten += copy.expected.size  # which is the most that `result` has
             while unwritten > _UNWRITTEN:
                 written, future = writing.popleft()
                 unwritten -= written.expected.size
