@@ -295,6 +295,14 @@ def test_a_server_that_falls_silent_ends_the_harvest(
         run(host, tmp_path)
 
 
+def test_a_server_that_takes_nothing_is_given_up(host: HostileHost, tmp_path: Path) -> None:
+    with session_of(host, tmp_path) as session:
+        host.connections[0].default_window_size = 0
+        session.timeouts = Timeouts(reply=0.5)
+        with pytest.raises(RemoteError, match=r"broke off|no channel"):
+            session.run(["/usr/bin/sw_vers"], watched=True)
+
+
 @pytest.mark.parametrize("what", ["check_channel_exec_request", "check_channel_subsystem_request"])
 def test_a_server_that_answers_no_request_for_a_program_is_given_up(
     what: str, host: HostileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -333,11 +341,17 @@ def test_a_connection_that_is_cut_is_lost_at_once(
         return int(paramiko.OPEN_SUCCEEDED)
 
     monkeypatch.setattr(hostile._Server, "check_channel_request", cut)
-    with session_of(host, tmp_path) as session:
-        with pytest.raises(RemoteError, match="opens no channel") as raised:
+    session = session_of(host, tmp_path)
+    session.connect()
+    with session:
+        assert session.connected
+        with pytest.raises(ConnectionLostError, match="opens no channel") as raised:
             session.run(["/usr/bin/sw_vers"])
+        assert not session.connected
         assert len(host.connections) == 1
     assert "run the same command again" in raised.value.hint
+    with pytest.raises(ConnectionLostError, match="the connection is lost"):
+        session.run(["/usr/bin/sw_vers"])
 
 
 @pytest.mark.parametrize(
@@ -361,9 +375,30 @@ def test_what_sw_vers_may_not_say(output: bytes, text: str, host: HostileHost, t
 
 
 def test_a_program_that_never_stops_printing(host: HostileHost, tmp_path: Path) -> None:
-    host.programs = lambda command: (itertools.repeat(b"x" * 1000), b"", 0)
-    with pytest.raises(RemoteError, match="printed more than"):
-        run(host, tmp_path)
+    ended = threading.Event()
+
+    def printing() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 1000
+        finally:
+            ended.set()
+
+    host.programs = lambda command: (printing(), b"", 0)
+    with session_of(host, tmp_path) as session:
+        with pytest.raises(RemoteError, match="printed more than"):
+            SshSource(session).identity()
+        assert ended.wait(20), "it was not told that nobody listens any more"
+
+
+def test_what_a_program_prints_is_bounded_in_all(host: HostileHost, tmp_path: Path) -> None:
+    host.programs = lambda command: (b"1234567890", b"abcde", 0)
+    with session_of(host, tmp_path) as session:
+        for most in (9, 14):
+            with pytest.raises(RemoteError, match=f"/bin/x printed more than {most} bytes"):
+                session.run(["/bin/x"], max_output=most)
+        output = session.run(["/bin/x"], max_output=15)
+        assert (output.stdout, output.stderr, output.status) == (b"1234567890", b"abcde", 0)
 
 
 def test_builds_that_contradict_each_other(host: HostileHost, tmp_path: Path) -> None:

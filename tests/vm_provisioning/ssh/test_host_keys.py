@@ -275,11 +275,10 @@ def test_a_host_without_sftp(openssh: OpenSshServer, tmp_path: Path) -> None:
     server = OpenSshServer(tmp_path / "bare", sftp="")
     server.start()
     try:
-        with (
-            session(server, HostKeyTrust(server.fingerprint)) as connected,
-            pytest.raises(RemoteError, match="offers no SFTP") as raised,
-        ):
-            connected.sftp.lstat(b"/")
+        with session(server, HostKeyTrust(server.fingerprint)) as connected:
+            with pytest.raises(RemoteError, match="offers no SFTP") as raised:
+                connected.sftp.lstat(b"/")
+            assert connected.run(["/bin/echo", "hello"]).stdout == b"hello\n"
         assert "Subsystem sftp" in raised.value.hint
     finally:
         server.stop()

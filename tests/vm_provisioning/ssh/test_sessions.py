@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import threading
 from pathlib import Path
 
 import pytest
 
-from symcache.errors import RemoteError
+from symcache.errors import RemoteError, UsageError
 from symcache_provisioning import SshSource
 from symcache_provisioning.extractors.dyld_shared_cache_util import CacheUtil
 from tests.support.openssh import OpenSshServer, need_openssh
+from tests.support.waiting import until
 from tests.vm_provisioning.conftest import session_of
 
 
@@ -32,6 +34,9 @@ def test_a_host_that_grants_one_channel_to_a_connection_is_enough(tmp_path: Path
                     assert b"usr" in [name for name, _ in extracted.scan("/")]
             session.upload(tool, str(tmp_path / "uploaded"))
             assert (tmp_path / "uploaded").read_bytes() == tool.read_bytes()
+            assert (tmp_path / "uploaded").stat().st_mode & 0o777 == 0o600
+            with pytest.raises(RemoteError, match="uploaded cannot be written: "):
+                session.upload(tool, str(tmp_path / "uploaded"))
             assert server.log.read_text().count("Accepted publickey") <= 4
     finally:
         server.stop()
@@ -42,9 +47,12 @@ def test_a_host_that_grants_no_channel_at_all_is_told(tmp_path: Path) -> None:
     server = OpenSshServer(tmp_path / "server", options=["MaxSessions 0"])
     server.start()
     try:
-        with session_of(server) as session, pytest.raises(RemoteError, match="opens no channel") as raised:
-            session.run(["/bin/echo"])
-        assert "MaxSessions" in raised.value.hint
+        with session_of(server) as session:
+            with pytest.raises(RemoteError, match="opens no channel") as raised:
+                session.run(["/bin/echo"])
+            assert "MaxSessions" in raised.value.hint
+            with session.running(["/bin/sleep", "9"]):
+                pass  # which is no error
     finally:
         server.stop()
 
@@ -73,3 +81,31 @@ def test_a_program_that_a_signal_ends_is_told_from_one_that_is_cut_off(openssh: 
         ended = session.run(["/bin/sh", "-c", "echo so far; kill -9 $$"])
         assert (ended.stdout, ended.status) == (b"so far\n", -1)
         assert session.run(["/bin/sh", "-c", "exit 3"]).status == 3
+
+
+def test_a_program_is_given_up_in_its_time_and_runs_to_its_end(openssh: OpenSshServer, tmp_path: Path) -> None:
+    script = f"while [ ! -e {tmp_path}/gate ]; do sleep 0.05; done; touch {tmp_path}/ended"
+    with session_of(openssh) as session:
+        with pytest.raises(RemoteError, match="/bin/sh did not finish in its time"):
+            session.run(["/bin/sh", "-c", script], timeout=0.1)
+        (tmp_path / "gate").touch()
+        until((tmp_path / "ended").exists)
+
+
+def test_a_program_has_no_input(openssh: OpenSshServer) -> None:
+    with session_of(openssh) as session:
+        assert session.run(["/bin/cat"]).stdout == b""
+
+
+@pytest.mark.parametrize("argv", [[], ["ls"], ["bin/ls"]])
+def test_programs_are_named_by_their_absolute_path(argv: list[str], openssh: OpenSshServer) -> None:
+    with pytest.raises(UsageError, match="absolute path"):
+        session_of(openssh).run(argv)
+
+
+def test_requests_that_were_answered_are_waited_for_no_more(openssh: OpenSshServer) -> None:
+    """Or the channel would be closed when their time is over."""
+    with session_of(openssh) as session:
+        session.sftp.lstat(b"/")
+        session.run(["/bin/echo"])
+        until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))

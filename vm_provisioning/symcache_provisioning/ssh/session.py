@@ -157,7 +157,6 @@ class SshSession:
     def _request(self, channel: Any, request: Callable[[str], None], what: str) -> None:
         """Send a channel request. The channel is closed, and this raises, where paramiko would wait for ever."""
         end = threading.Timer(self.timeouts.reply, _close, [channel])
-        end.daemon = True
         end.start()
         try:
             request(what)
@@ -228,7 +227,6 @@ class SshSession:
         """
         try:
             with paramiko.SFTPClient(self._sftp_channel()) as sftp:
-                sftp.get_channel().settimeout(self.timeouts.reply)
                 with sftp.open(remote, "wx") as empty:  # never through what is there already
                     empty.chmod(0o600)
                 sftp.put(str(local), remote)  # compares the sizes at the end
