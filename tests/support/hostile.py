@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import paramiko
 
-__all__ = ["Directory", "File", "HostileHost", "Link", "Node", "Special"]
+__all__ = ["Directory", "File", "HostileHost", "Link", "Node", "SftpChannel", "Special"]
 
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
 _PAGE = 64
@@ -201,10 +201,7 @@ class _Sftp(paramiko.SubsystemHandler):  # type: ignore[misc]
 
     def __init__(self, channel: Any, name: str, server: Any, host: HostileHost) -> None:
         super().__init__(channel, name, server)
-        self._channel, self._host = channel, host
-        self._handles: dict[bytes, Any] = {}
-        self._read: set[bytes] = set()
-        self._next = 0
+        self._channel, self._answers = channel, _Answers(host, channel.sendall)
 
     def start_subsystem(self, name: str, transport: Any, channel: Any) -> None:
         with contextlib.suppress(OSError, EOFError):
@@ -212,7 +209,7 @@ class _Sftp(paramiko.SubsystemHandler):  # type: ignore[misc]
                 body = self._exactly(int.from_bytes(length, "big"))
                 if body is None:
                     return
-                self._answer(body[0], body[1:])
+                self._answers.answer(body[0], body[1:])
 
     def _exactly(self, count: int) -> bytes | None:
         out = b""
@@ -223,13 +220,23 @@ class _Sftp(paramiko.SubsystemHandler):  # type: ignore[misc]
             out += data
         return out
 
-    def _answer(self, kind: int, body: bytes) -> None:
+
+class _Answers:
+    """What an SFTP server says to each request."""
+
+    def __init__(self, host: HostileHost, send: Callable[[bytes], object]) -> None:
+        self._host, self._send = host, send
+        self.handles: dict[bytes, Any] = {}
+        self._read: set[bytes] = set()
+        self._next = 0
+
+    def answer(self, kind: int, body: bytes) -> None:
         reply = b"\x02\0\0\0\x03" if kind == 1 else self._reply(kind, body[:4], body[4:])
         packet: bytes | None = struct.pack(">I", len(reply)) + reply
         if self._host.reply is not None:
             packet = self._host.reply(kind, packet or b"")
         if packet is not None:
-            self._channel.sendall(packet)
+            self._send(packet)
 
     def _reply(self, kind: int, number: bytes, body: bytes) -> bytes:
         length = int.from_bytes(body[:4], "big")
@@ -246,12 +253,14 @@ class _Sftp(paramiko.SubsystemHandler):  # type: ignore[misc]
             self._next += 1
             handle = b"%d" % self._next
             if kind == 3:
+                if rest != struct.pack(">II", 1, 0):  # to read, and nothing else
+                    return self._status(number, 4)
                 self._host.opened.append(name)
-            self._handles[handle] = node if kind == 3 else node.names() if isinstance(node, Directory) else iter(())
+            self.handles[handle] = node if kind == 3 else node.names() if isinstance(node, Directory) else iter(())
             return bytes([_HANDLE]) + number + _text(handle)
-        opened = self._handles.get(name)
+        opened = self.handles.get(name)
         if kind == 4:
-            self._handles.pop(name, None)
+            self.handles.pop(name, None)
             return self._status(number, 0)
         if kind == 8:
             size = opened.later if name in self._read and opened.later is not None else None
@@ -275,6 +284,37 @@ class _Sftp(paramiko.SubsystemHandler):  # type: ignore[misc]
     @staticmethod
     def _status(number: bytes, code: int) -> bytes:
         return bytes([_STATUS]) + number + struct.pack(">I", code) + _text(b"\x1b]0;status\x07") + _text(b"")
+
+
+class SftpChannel:
+    """A channel to a host that is not started: each request is answered as it is sent. Keeps their types."""
+
+    def __init__(self, host: HostileHost) -> None:
+        self._sent, self._answered = b"", bytearray()
+        self._answers = _Answers(host, self._answered.extend)
+        self.requests: list[int] = []
+
+    @property
+    def open_handles(self) -> int:
+        """Files and folders that the host has open."""
+        return len(self._answers.handles)
+
+    def settimeout(self, seconds: float) -> None:
+        """As of a channel of paramiko."""
+
+    def sendall(self, data: bytes) -> None:
+        """See `settimeout`."""
+        self._sent += data
+        while len(self._sent) >= 4 and len(self._sent) >= (end := 4 + int.from_bytes(self._sent[:4], "big")):
+            self.requests.append(self._sent[4])
+            self._answers.answer(self._sent[4], self._sent[5:end])
+            self._sent = self._sent[end:]
+
+    def recv(self, count: int) -> bytes:
+        """See `settimeout`. Empty, as at the end, where nothing was answered."""
+        data = bytes(self._answered[:count])
+        del self._answered[:count]
+        return data
 
 
 def _text(value: bytes) -> bytes:

@@ -166,8 +166,6 @@ class Packets:
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, bytearray()
-        if not unsent:
-            return
         try:
             self._channel.settimeout(self._timeout)
             self._channel.sendall(bytes(unsent))

@@ -125,19 +125,19 @@ class Sftp(Packets):
     def heads(self, paths: Sequence[bytes], length: int) -> list[bytes | RemoteFileError]:
         """Return the first `length` bytes of each of up to 64 files, or the error."""
         result: list[bytes | RemoteFileError] = []
-        opens = [self._request_open(p) for p in paths]
-        reads: list[tuple[bytes, int] | RemoteFileError] = []
-        for path, request in zip(paths, opens, strict=True):
+        opens = [(path, self._request_open(path)) for path in paths]
+        reads: list[tuple[bytes, bytes, int] | RemoteFileError] = []
+        for path, request in opens:
             try:
                 handle = self._response(request, Response.HANDLE, path).string()
-                reads.append((handle, self._request(Request.READ, ssh_string(handle) + struct.pack(">QI", 0, length))))
+                reads.append((path, handle, self._request_read(handle, 0, length)))
             except RemoteFileError as error:
                 reads.append(error)
-        for path, read in zip(paths, reads, strict=True):
+        for read in reads:
             if isinstance(read, RemoteFileError):
                 result.append(read)
                 continue
-            handle, request = read
+            path, handle, request = read
             try:
                 result.append(self._response(request, Response.DATA, path, may_end=True).string()[:length])
             except EOFError:
