@@ -18,6 +18,7 @@ from symcache_provisioning.machines.checks import Outcome
 from symcache_provisioning.machines.doctor import check_machine
 from symcache_provisioning.machines.inventory import MachineDefinition
 from symcache_provisioning.machines.life_cycle import Machine
+from symcache_provisioning.ssh import links
 from symcache_provisioning.ssh.config import SshConfig, SshHost
 from symcache_provisioning.ssh.links import open_link
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
@@ -157,7 +158,9 @@ def test_who_fails_on_the_way_is_named(connect: Connect, openssh: OpenSshServer,
         connect(f"Host mac\n ProxyJump bastion\nHost bastion\n User nobody-{openssh.user}\n")
     assert "ssh bastion" in raised.value.hint
     closed = free_port()
-    with pytest.raises(RemoteError, match=rf"bastion \(.*\) does not connect to 127\.0\.0\.1 port {closed}: "):
+    with pytest.raises(
+        RemoteError, match=rf"bastion \(.*\) does not connect to 127\.0\.0\.1 port {closed}: Connect failed"
+    ):
         connect(f"Host mac\n Port {closed}\n ProxyJump bastion\n")
     with pytest.raises(RemoteError, match=r"on the way to mac: .* cannot be reached: Connection refused"):
         connect(f"Host mac\n ProxyJump bastion\nHost bastion\n Port {closed}\n")
@@ -220,14 +223,42 @@ def test_what_the_url_says_counts_more(connect: Connect, openssh: OpenSshServer)
     assert (session.target.user, session.target.port, session.target.root) == (openssh.user, openssh.port, "/private")
 
 
-def test_a_program_that_connects_is_asked_to_end_and_may_clean_up(tmp_path: Path) -> None:
-    program = tmp_path / "program"
-    program.write_text(f"trap 'rm {tmp_path}/lock; exit' TERM\ntouch {tmp_path}/lock\nwhile :; do sleep 0.05; done\n")
-    host = SshHost("mac", "mac", 22, "admin", command=f"sh {program}")
-    link = open_link(host, 5, connect=lambda _: pytest.fail("no host is on the way"))
-    until((tmp_path / "lock").exists)
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "trap 'rm {lock}; exit' TERM; touch {lock}; while :; do sleep 0.05; done",
+        "trap '' TERM; touch {lock}; cat > {lock}; rm {lock}",
+    ],
+)
+def test_a_program_that_connects_is_asked_to_end_and_may_clean_up(ends: str, tmp_path: Path) -> None:
+    """By a signal, and by the end of its input."""
+    program, lock = tmp_path / "program", tmp_path / "lock"
+    program.write_text(ends.format(lock=lock))
+    link = open_link(_by(program), 5, connect=_nobody)
+    until(lock.exists)
     link.close()
-    assert not (tmp_path / "lock").exists()
+    assert not lock.exists()
+
+
+def test_a_program_that_connects_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_ENDING_SECONDS", 0.1)
+    program, pid = tmp_path / "program", tmp_path / "pid"
+    program.write_text(f"trap '' TERM; echo $$ > {pid}.part; mv {pid}.part {pid}; while :; do sleep 0.05; done\n")
+    link = open_link(_by(program), 5, connect=_nobody)
+    until(pid.exists)
+    number = int(pid.read_text())
+    assert os.getsid(number) == number, "Ctrl-C would end it before the connection"
+    link.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+def _by(program: Path) -> SshHost:
+    return SshHost("mac", "mac", 22, "admin", command=f"sh {program}")
+
+
+def _nobody(_: SshHost) -> object:
+    pytest.fail("no host is on the way")
 
 
 CONFIG = """
@@ -353,16 +384,21 @@ def test_the_agent_that_the_config_names_offers_the_keys_that_it_names(
         monkeypatch.setenv("OTHER_AGENT", str(agent))
         connect(mine.replace(str(agent), "$OTHER_AGENT") + f" IdentityFile {tmp_path}/mine\n", "ssh://elsewhere")
         connect(f"{mine} IdentityFile {public}\n IdentitiesOnly yes\n", "ssh://elsewhere")
-        with pytest.raises(RemoteError, match="refused"):
+        shutil.copy(openssh.identity, tmp_path / "alone")
+        connect(f"{mine} IdentityFile {tmp_path}/alone\n IdentitiesOnly yes\n", "ssh://elsewhere")
+        with pytest.raises(RemoteError, match=r"refused .*: it did not accept a key of your agent$"):
             connect(f"{mine} IdentityFile {tmp_path}/other1\n IdentitiesOnly yes\n", "ssh://elsewhere")
         with pytest.raises(RemoteError, match="refused"):
             connect(mine.replace(str(agent), "none"), "ssh://elsewhere")
+        environment = os.environ | {"SSH_AUTH_SOCK": str(agent)}
+        subprocess.run(["ssh-add", "-q", "-d", openssh.identity], env=environment, check=True)
+        connect(f"{mine} IdentityFile {openssh.identity}\n", "ssh://elsewhere")  # before all that the agent has
     finally:
         process.terminate()
         process.wait(60)
 
 
-def test_certificates_of_users(connect: Connect, tmp_path: Path) -> None:
+def test_certificates_of_users(connect: Connect, openssh: OpenSshServer, tmp_path: Path) -> None:
     authority, key = tmp_path / "ca", tmp_path / "key"
     for file in (authority, key):
         keygen("-q", "-t", "ed25519", "-N", "", "-f", str(file))
@@ -376,6 +412,11 @@ def test_certificates_of_users(connect: Connect, tmp_path: Path) -> None:
         host = f"Host cert\n HostName 127.0.0.1\n Port {server.port}\n"
         connect(f"{host} IdentityFile {key}\n", "ssh://cert")
         connect(host, "ssh://cert", Login(key))
+        plain = tmp_path / "plain"  # with a certificate, which counts for nothing at the other server
+        shutil.copy(openssh.identity, plain)
+        shutil.copy(openssh.identity.with_suffix(".pub"), f"{plain}.pub")
+        keygen("-q", "-s", str(authority), "-I", "me", "-n", server.user, f"{plain}.pub")
+        connect("", "ssh://mac", Login(plain))
         elsewhere = tmp_path / "elsewhere.pub"
         (tmp_path / "key-cert.pub").rename(elsewhere)
         with pytest.raises(RemoteError, match="refused"):

@@ -224,22 +224,25 @@ def test_nothing_to_log_in_with(openssh: OpenSshServer) -> None:
         session(openssh, HostKeyTrust(openssh.fingerprint), Login()).connect()
 
 
-def test_a_locked_key_says_what_to_do(openssh: OpenSshServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["RFC4716", "PEM"])
+def test_a_locked_key_says_what_to_do(form: str, openssh: OpenSshServer, tmp_path: Path) -> None:
     key = tmp_path / "locked"
-    keygen("-q", "-t", "ed25519", "-N", "secret", "-f", str(key))
+    keygen("-q", "-t", "ecdsa", "-m", form, "-N", "secret", "-f", str(key))
     with pytest.raises(RemoteError, match="protected by a passphrase") as raised:
         session(openssh, HostKeyTrust(openssh.fingerprint), Login(key)).connect()
     assert "ssh-add" in raised.value.hint
 
 
-@pytest.mark.parametrize("kind", ["public", "text", "missing"])
+@pytest.mark.parametrize("kind", ["public", "text", "missing", "folder"])
 def test_what_is_no_private_key_is_wrong_use(kind: str, openssh: OpenSshServer, tmp_path: Path) -> None:
     key = tmp_path / "key"
     if kind == "public":
         shutil.copy(openssh.identity.with_suffix(".pub"), key)
     elif kind == "text":
         key.write_text("hello\n")
-    with pytest.raises(UsageError, match=r"not a private SSH key|no such file") as raised:
+    elif kind == "folder":
+        key.mkdir()
+    with pytest.raises(UsageError, match=r"not a private SSH key|no such file|Is a directory") as raised:
         session(openssh, HostKeyTrust(openssh.fingerprint), Login(key)).connect()
     assert str(key) in str(raised.value)
 
@@ -299,12 +302,17 @@ def test_urls_that_name_no_host(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "target"),
+    ("url", "target", "shown"),
     [
-        ("ssh://admin@mac.example", SshTarget("mac.example", "admin")),
-        ("ssh://admin@10.0.0.7:2222/", SshTarget("10.0.0.7", "admin", 2222)),
-        ("ssh://a@[fe80::1]:22/Volumes/Old%20System", SshTarget("fe80::1", "a", 22, "/Volumes/Old System")),
+        ("ssh://admin@mac.example", SshTarget("mac.example", "admin"), "ssh://admin@mac.example"),
+        ("ssh://admin@10.0.0.7:2222/", SshTarget("10.0.0.7", "admin", 2222), "ssh://admin@10.0.0.7:2222"),
+        (
+            "ssh://a@[fe80::1]:22/Volumes/Old%20System",
+            SshTarget("fe80::1", "a", 22, "/Volumes/Old System"),
+            "ssh://a@[fe80::1]/Volumes/Old System",
+        ),
     ],
 )
-def test_urls_that_do(url: str, target: SshTarget) -> None:
+def test_urls_that_do(url: str, target: SshTarget, shown: str) -> None:
     assert SshTarget.parse(url) == target
+    assert str(target) == shown

@@ -114,8 +114,6 @@ class Authentication:
         wanted = set()
         for file in files:
             public = public_half(file)
-            if public is None and not file.is_file():
-                continue
             if public in blobs:
                 wanted.add(public)
                 continue
@@ -124,7 +122,7 @@ class Authentication:
             except UnreachableError:
                 self._locked.append(file)
             except SymcacheError:
-                pass  # nobody named it, and ssh would pass it over, too
+                pass  # there is none, or ssh would pass it over, too
             else:
                 if key.asbytes() in blobs:
                     wanted.add(key.asbytes())
@@ -172,8 +170,7 @@ def _names(tried: Sequence[str]) -> list[str]:
     return [f"{count} keys of your agent" if name == _IN_AGENT and count > 1 else name for name in names]
 
 
-def _send_key(user: str, key: Any, transport: Any, offered: Collection[str]) -> Sequence[str]:
-    del offered
+def _send_key(user: str, key: Any, transport: Any, _offered: Collection[str]) -> Sequence[str]:
     result: Sequence[str] = transport.auth_publickey(user, key)
     return result
 
@@ -182,8 +179,7 @@ def _send_password(user: str, password: str, transport: Any, offered: Collection
     """Log in with a password: as such, or where the host asks for it in words, as PAM has it."""
     left = [password]
 
-    def respond(title: str, instructions: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
-        del title, instructions
+    def respond(_title: str, _instructions: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
         # Once only: whoever asks for more wants a code, or a new password.
         return [left.pop() if left and not echo else "" for _, echo in prompts]
 

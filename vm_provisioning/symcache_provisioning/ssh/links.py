@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -27,7 +28,7 @@ _WINDOW = 16 << 20
 class Link:
     """A connection. `close` ends whatever it goes through, too."""
 
-    def __init__(self, stream: Any, stack: ExitStack, output: IO[bytes] | None = None) -> None:
+    def __init__(self, stream: Any, stack: ExitStack, output: IO[bytes]) -> None:
         self.stream = stream
         """A socket, or a channel of paramiko, which acts as one."""
         self._stack, self._output = stack, output
@@ -39,8 +40,6 @@ class Link:
     @property
     def complaint(self) -> str:
         """What the program that connects printed on stderr last."""
-        if self._output is None:
-            return ""
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - 4096))
         lines = self._output.read().decode("utf-8", "replace").strip().splitlines()
@@ -52,7 +51,7 @@ def open_link(host: SshHost, timeout: float, connect: Callable[[SshHost], parami
 
     Raises OSError; RemoteError where that one does not let us through.
     """
-    output = None
+    output: IO[bytes] = io.BytesIO()
     with ExitStack() as stack:
         if host.jump is not None:
             client = stack.enter_context(contextlib.closing(connect(host.jump)))
