@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from symcache.cli import common
 from symcache.cli.common import errors_to_exit
 from symcache.errors import RemoteError
 from symcache.library import Library
-from symcache_provisioning import SshSource, harvest
+from symcache_provisioning import HostKeyTrust, Login, SshSession, SshSource, SshTarget, harvest
 from symcache_provisioning.extractors.dyld_shared_cache_util import CacheUtil
 from symcache_provisioning.interrupts import Interrupted
 from symcache_provisioning.sources import machine
 from symcache_provisioning.ssh.guest_folder import guest_folder, sweep_guest_folders
 from symcache_provisioning.ssh.session import RemoteOutput
+from tests.support.hostile import HostileHost
 from tests.support.openssh import OpenSshServer
 from tests.support.processes import command_lines
 from tests.support.waiting import until
@@ -91,10 +93,69 @@ def test_another_guest_is_not_asked_to_remove_it(abandoned: Path, openssh: OpenS
     records = platformdirs.user_state_path("symcache") / "guest-folders"
     assert records.stat().st_mode & 0o077 == 0
     (record,) = records.iterdir()
-    os.utime(record, (0, 0))
-    sweep_guest_folders(session, run)
-    assert len(asked) == 2
-    assert not record.exists(), "nobody knows any more which guest that was"
+    for odd in (records / "0-other", record.with_name(f"{record.name}0")):
+        odd.touch()
+    sweep_guest_folders(session_of(openssh), run)
+    assert asked[2:] == asked[:1], "nothing else is taken for a folder of ours"
+    weeks = 7 * 24 * 3600
+    for age, known in ((4 * weeks, True), (5 * weeks, False)):
+        os.utime(record, (time.time() - age,) * 2)
+        sweep_guest_folders(session, run)
+        assert len(asked) == 3
+        assert record.exists() == known, "nobody knows after a month which guest that was"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("/tmp/symcache.0123456789", 1),
+        *((text, 0) for text in ("/etc", "/private/tmp/symcache.0123456789", "0123456789", "", "/tmp/symcache.")),
+        *((f"/tmp/symcache.{name}", 0) for name in ("012345678", "01234567890", "../../etcs", "0123456789\n/etc")),
+    ],
+)
+def test_only_a_folder_as_it_was_asked_for_is_ever_removed(said: str, status: int, tmp_path: Path) -> None:
+    asked: list[Sequence[str]] = []
+
+    def remove(argv: Sequence[str]) -> RemoteOutput:
+        asked.append(argv)
+        return RemoteOutput(b"", b"", 0)
+
+    with HostileHost(programs=lambda _: (f"{said}\n".encode(), b"", status)) as host:
+        target = SshTarget("127.0.0.1", "admin", host.port)
+        login = Login(host.write_key(tmp_path / "id"))
+        with (
+            SshSession(target, trust=HostKeyTrust(host.fingerprint), login=login) as session,
+            pytest.raises(RemoteError, match="mac: mktemp made no folder"),
+            guest_folder("mac", session, remove, print),
+        ):
+            pass
+    assert asked == []
+
+
+def test_a_folder_is_recorded_as_long_as_it_is_there(openssh: OpenSshServer) -> None:
+    records = platformdirs.user_state_path("symcache") / "guest-folders"
+    left: list[str] = []
+
+    def lost(_: Sequence[str]) -> RemoteOutput:
+        raise RemoteError("the connection is lost")
+
+    with session_of(openssh) as session:
+        with guest_folder("mac", session, session.run, print), guest_folder("mac", session, lost, left.append) as kept:
+            assert len(list(records.iterdir())) == 2
+        assert [record.name[-10:] for record in records.iterdir()] == [kept[-10:]]
+        assert left == [f"{kept} is left on mac: remove it there"]
+        sweep_guest_folders(session, session.run)
+    assert not Path(kept).exists()
+    assert list(records.iterdir()) == []
+
+
+def test_a_folder_without_a_record_is_one_all_the_same(openssh: OpenSshServer) -> None:
+    state = platformdirs.user_state_path("symcache")
+    state.parent.mkdir(parents=True)
+    state.write_text("no folder")
+    with session_of(openssh) as session, guest_folder("mac", session, session.run, print) as folder:
+        assert Path(folder).is_dir()
+    assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize("fails", [True, False])

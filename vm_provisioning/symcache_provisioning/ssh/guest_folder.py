@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -98,18 +97,14 @@ def _record(target: SshTarget, folder: str) -> Path:
 @contextmanager
 def _held(file: Path) -> Iterator[None]:
     """Make a record and hold its lock. Where that is impossible, the folder is not swept after a kill: no error."""
-    descriptor = -1
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = file.with_name(f".{file.name}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        part.replace(file)  # now that nobody can take it for abandoned
-    try:
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = file.with_name(f".{file.name}")
+            record = held.enter_context(part.open("wb"))
+            fcntl.flock(record, fcntl.LOCK_EX)
+            part.replace(file)  # now that nobody can take it for abandoned
         yield
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def _removed(run: Run, folder: str) -> bool:
