@@ -5,9 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -337,6 +339,86 @@ def test_openssh_understands_the_same(
     ]
 
 
+def _host(tmp_path: Path, text: str, user: str | None = None, port: int | None = None) -> SshHost:
+    (tmp_path / "config").write_text(f"Host mac\n{text}\n")
+    return SshConfig(tmp_path / "config").host("mac", user=user, port=port)
+
+
+def test_hosts_that_are_named_to_jump_from_are_the_whole_way(tmp_path: Path) -> None:
+    first = "Host first\n ProxyCommand nc %h %p\n"
+    host = _host(tmp_path, f" ProxyJump first,me@second:2200\nHost second\n ProxyJump other\n{first}")
+    assert host.jump is not None
+    assert (host.jump.name, host.jump.user, host.jump.port, host.jump.command) == ("second", "me", 2200, "")
+    assert host.jump.jump is not None
+    assert (host.jump.jump.name, host.jump.jump.jump, host.jump.jump.command) == ("first", None, "nc first 22")
+
+
+def test_of_a_jump_and_a_program_the_first_counts(tmp_path: Path) -> None:
+    host = _host(tmp_path, " ProxyJump gate\n ProxyCommand nc %h %p")
+    assert host.jump is not None
+    assert (host.jump.name, host.command, host.is_direct) == ("gate", "", False)
+    host = _host(tmp_path, " ProxyCommand nc %h %p %r # no comment\n ProxyJump gate", "zoe", 2022)
+    assert (host.jump, host.command, host.is_direct) == (None, "nc mac 2022 zoe # no comment", False)
+    assert _host(tmp_path, "").is_direct
+
+
+def test_tokens_stand_for_what_ssh_config_says(tmp_path: Path) -> None:
+    home, user, name = Path.home(), getpass.getuser(), socket.gethostname().partition(".")[0]
+    host = _host(
+        tmp_path,
+        " HostName mac.inside\n Port 2200\n User zoe\n IdentityAgent ~/agent\n UserKnownHostsFile none\n"
+        " IdentityFile %d/%L-%u-%%-%h-%p-%r-%n-%x-${SYMCACHE_TEST_UNSET}",
+    )
+    expected = home / f"{name}-{user}-%-mac.inside-2200-zoe-mac-%x-${{SYMCACHE_TEST_UNSET}}"
+    assert (host.identities, host.agent, host.known_hosts) == ((expected,), str(home / "agent"), ())
+    host = _host(tmp_path, " IdentityFile none\n IdentityAgent none")
+    assert (host.identities, host.agent, host.known_hosts) == ((), "none", None)
+    assert _host(tmp_path, "").agent == "SSH_AUTH_SOCK"
+
+
+@pytest.mark.parametrize(
+    ("port", "alias", "known", "where"),
+    [
+        (22, "", "mac.inside", "mac (mac.inside port 22)"),
+        (23, "", "[mac.inside]:23", "mac (mac.inside port 23)"),
+        (2200, "office", "office", "mac (mac.inside port 2200)"),
+    ],
+)
+def test_a_host_is_called_as_ssh_calls_it(port: int, alias: str, known: str, where: str) -> None:
+    host = SshHost("mac", "mac.inside", port, "admin", key_alias=alias)
+    assert (host.known_as, host.where) == (known, where)
+    assert SshHost("mac", "mac", port, "admin").where == f"mac port {port}"
+
+
+def test_files_of_others_and_endless_ones_are_refused(tmp_path: Path) -> None:
+    file, folder = tmp_path / "config", tmp_path / "more"
+    file.write_text("Port 7\n")
+    for mode, mine in ((0o755, True), (0o620, False), (0o602, False)):
+        file.chmod(mode)
+        with nullcontext() if mine else pytest.raises(UsageError, match="others may write it"):
+            assert SshConfig(file).host("mac").port == 7
+    file.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(file, 1, -1)
+        with pytest.raises(UsageError, match="others may write it"):
+            SshConfig(file)
+        os.chown(file, 0, -1)
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        SshConfig(tmp_path)
+    file.write_text("#" * ((1 << 20) - 7) + "\nPort 7")
+    assert SshConfig(file).host("mac").port == 7
+    file.write_text("#" * (1 << 20) + "\nPort 7")
+    with pytest.raises(UsageError, match="more than ssh would read"):
+        SshConfig(file)
+    folder.mkdir()
+    file.write_text(f"Include {folder}/*\n")
+    for count, fine in ((200, True), (300, False)):
+        for number in range(count):
+            (folder / str(number)).write_text("Port 7\n")
+        with nullcontext() if fine else pytest.raises(UsageError, match="more than ssh would read"):
+            assert SshConfig(file).host("mac").port == 7
+
+
 def test_criteria_that_nobody_here_knows_match_nothing(tmp_path: Path) -> None:
     file = tmp_path / "config"
     for criteria in ("localnetwork 192.0.2.0/24", "host mac tagged vpn", "!sessiontype exec", "host"):
@@ -348,6 +430,8 @@ def test_what_is_no_config_is_named(tmp_path: Path) -> None:
     file = tmp_path / "config"
     for text, wrong in (
         ("Host mac\n Port many\n", "Port of mac: many"),
+        ("Host mac\n Port 0\n", "Port of mac: 0"),
+        ("Host mac\n Port 65536\n", "Port of mac: 65536"),
         ("Host mac\n ProxyJump a:b:c\n", "ProxyJump of mac: a:b:c"),
         ("Match host\n  'mac\nHost mac\n", "cannot be understood"),
         ("Host 'mac\n", "No closing quotation"),
@@ -359,9 +443,9 @@ def test_what_is_no_config_is_named(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=wrong) as raised:
             SshConfig(file).host("mac")
         assert str(file) in str(raised.value)
-    file.chmod(0o666)
-    with pytest.raises(UsageError, match="others may write it"):
-        SshConfig(file)
+    for port in (1, 65535):
+        file.write_text(f"Port {port}\n")
+        assert SshConfig(file).host("mac").port == port
 
 
 def test_the_agent_that_the_config_names_offers_the_keys_that_it_names(
@@ -422,6 +506,7 @@ def test_certificates_of_users(connect: Connect, openssh: OpenSshServer, tmp_pat
         with pytest.raises(RemoteError, match="refused"):
             connect(f"{host} IdentityFile {key}\n", "ssh://cert")
         connect(f"{host} IdentityFile {key}\n CertificateFile {elsewhere}\n", "ssh://cert")
+        connect(f"Host mac\n CertificateFile {elsewhere}\n")  # which is of another key
     finally:
         server.stop()
 

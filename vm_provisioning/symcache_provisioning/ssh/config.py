@@ -153,7 +153,7 @@ class SshConfig:
             paths("identityfile"),
             paths("certificatefile"),
             said.get("identitiesonly", "no").lower() == "yes",
-            agent if agent in {"none", "SSH_AUTH_SOCK"} else str(Path(agent).expanduser()),
+            str(Path(agent).expanduser()),
             said.get("hostkeyalias", ""),
             paths("userknownhostsfile") if "userknownhostsfile" in said else None,
             jump,
