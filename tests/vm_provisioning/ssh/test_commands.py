@@ -33,3 +33,7 @@ def test_every_shell_passes_arguments_on_as_they_are(shell: str, watched: bool) 
             assert process.stdout.read() == f"{argument}|end|".encode()
             assert process.stderr
             assert without_login_output(process.stderr.read()) == b""
+
+
+def test_what_is_said_where_no_program_starts_is_kept() -> None:
+    assert without_login_output(b"This account is not available\n") == b"This account is not available\n"

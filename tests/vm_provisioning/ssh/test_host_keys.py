@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import platformdirs
@@ -15,7 +17,7 @@ import pytest
 from symcache.errors import HostKeyError, RemoteError, StorageError, UsageError
 from symcache_provisioning import HostKeyTrust, Login, SshSession, SshTarget
 from symcache_provisioning.ssh.known_hosts import known_keys
-from symcache_provisioning.ssh.probe import server_host_key
+from symcache_provisioning.ssh.probe import server_host_key, speaks_ssh
 from tests.support.openssh import OpenSshServer, keygen, need_openssh
 from tests.support.waiting import until
 from tests.vm_provisioning.conftest import QUICK
@@ -44,8 +46,10 @@ def renewed(openssh: OpenSshServer, tmp_path: Path) -> Iterator[OpenSshServer]:
 
 
 def test_a_host_that_nobody_knows_is_refused(openssh: OpenSshServer, tmp_path: Path) -> None:
+    threads = set(threading.enumerate())
     with pytest.raises(HostKeyError, match="is not known here") as raised:
         session(openssh, HostKeyTrust(store=tmp_path / "store")).connect()
+    until(lambda: set(threading.enumerate()) <= threads, "a connection goes on")
     assert openssh.fingerprint in str(raised.value)
     assert f"--host-key {openssh.fingerprint}" in raised.value.hint
     assert not (tmp_path / "store").exists()
@@ -55,6 +59,21 @@ def test_what_a_server_shows_is_told_without_a_login(openssh: OpenSshServer) -> 
     threads = set(threading.enumerate())
     assert server_host_key("127.0.0.1", openssh.port) == openssh.fingerprint
     until(lambda: set(threading.enumerate()) <= threads, "a connection goes on")
+
+
+def test_only_an_ssh_server_is_one(openssh: OpenSshServer) -> None:
+    assert speaks_ssh("127.0.0.1", openssh.port, 10)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for said in (b"SSH/2.0", b""):
+            with ThreadPoolExecutor() as pool:
+                asked = pool.submit(speaks_ssh, "127.0.0.1", port, 10)
+                with listener.accept()[0] as connection:
+                    connection.sendall(said)
+                assert asked.result() is False
+    assert speaks_ssh("127.0.0.1", port, 10) is False
+    with pytest.raises(RemoteError, match=f"port {port} shows no host key: .*refused"):
+        server_host_key("127.0.0.1", port)
 
 
 def test_the_right_pin_is_enough(openssh: OpenSshServer) -> None:
@@ -256,19 +275,38 @@ def test_a_host_where_nothing_listens(openssh: OpenSshServer) -> None:
     assert "Remote Login" in raised.value.hint
 
 
-@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.0-old\r\n", b"\xff" * 9000])
-def test_what_listens_is_no_ssh_server(greeting: bytes) -> None:
+_ODD = b"\x14" + bytes(16) + b"\0\0\0\2\xff\xff"
+"""A KEXINIT whose first name is not UTF-8."""
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        (b"", "did not complete the SSH handshake"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "did not complete the SSH handshake"),
+        (b"SSH-1.0-old\r\n", "speaks no SSH algorithm that is still thought safe"),
+        (b"\xff" * 9000, "did not complete the SSH handshake"),
+        (b"SSH-2.0-odd\r\n" + struct.pack(">IB", 28, 4) + _ODD + bytes(4), "does not speak SSH as it should"),
+        (b"SSH-2.0-cut\r\n", "cannot be reached: it closed the connection"),
+    ],
+)
+def test_what_listens_is_no_ssh_server(greeting: bytes, said: str) -> None:
     def serve(listener: socket.socket) -> None:
         for _ in range(QUICK.attempts):
             with contextlib.suppress(OSError), listener.accept()[0] as connection:
                 connection.sendall(greeting)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        target = SshTarget("127.0.0.1", "admin", listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        target = SshTarget("127.0.0.1", "admin", port)
         with pytest.raises(RemoteError) as raised:
             SshSession(target, trust=HostKeyTrust(trust_new=True), timeouts=QUICK).connect()
     assert raised.value.exit_code == 3
+    assert str(raised.value).startswith(f"127.0.0.1 port {port} {said}")
     assert str(raised.value).isprintable()
     assert raised.value.hint
 

@@ -67,6 +67,16 @@ def test_where_nobody_is_kept_out_it_is_tried_again(
     assert "Local Network" not in f"{error} {error.hint}"
 
 
+def test_a_host_of_the_own_network_may_be_down(mac: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: socket.socket, address: Any) -> None:
+        mac.append(address)
+        raise OSError(61, "Connection refused")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert "cannot be reached: Connection refused" in str(connect(GUEST))
+    assert len(mac) == 3
+
+
 @pytest.mark.usefixtures("mac")
 def test_doctor_tells() -> None:
     definition = MachineDefinition.model_validate({"name": "mac", "driver": "static", "host": GUEST})

@@ -22,7 +22,6 @@ def speaks_ssh(host: str, port: int, timeout: float) -> bool:
     """
     try:
         with socket.create_connection((host, port), timeout=timeout) as connection:
-            connection.settimeout(timeout)
             return connection.recv(len(_BANNER)) == _BANNER
     except OSError as error:
         check_local_network(error, host, port)
