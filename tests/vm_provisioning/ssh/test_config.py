@@ -125,7 +125,7 @@ def test_no_jump_where_none_is_wanted(connect: Connect, bastion: OpenSshServer) 
 
 
 def test_jumps_in_a_circle_are_named(connect: Connect) -> None:
-    with pytest.raises(UsageError, match="jumps lead in a circle: mac from bastion from bastion") as raised:
+    with pytest.raises(UsageError, match="jumps lead in a circle: mac from bastion from bastion$") as raised:
         connect("Host *\n ProxyJump bastion\n")
     assert "ProxyJump none" in raised.value.hint
 
