@@ -2,7 +2,7 @@
 
 from symcache.reports.document import Document, find_document
 from symcache.reports.files import decoded, is_report, parse_report, read_report, unquoted
-from symcache.reports.frames import bare_frames, frame_of, split_frame
+from symcache.reports.frames import bare_frames, frame_of, frame_pieces, split_frame
 from symcache.reports.ips import frame_reader
 from symcache.reports.model import Report, ReportFrame, ReportImage, ReportThread, physical_frames
 from symcache.reports.termination import Termination
@@ -19,6 +19,7 @@ __all__ = [
     "decoded",
     "find_document",
     "frame_of",
+    "frame_pieces",
     "frame_reader",
     "is_report",
     "parse_report",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from symcache.reports.model import MAX_FRAMES, MAX_LINE, MAX_NAME, MAX_TEXT, ReportFrame
 
-__all__ = ["FrameLine", "bare_frames", "frame_of", "frames_of", "split_frame"]
+__all__ = ["FrameLine", "bare_frames", "frame_of", "frame_pieces", "frames_of", "split_frame"]
 
 _ADDRESS = r"(0x[0-9A-Fa-f]{1,16}|0{1,18})"
 """Null is written as nothing but zeros."""
@@ -36,6 +36,13 @@ _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
 _NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>)?\Z")
 """In place of a name: the image's address, nothing where there is no image; old iOS told no names of its own."""
 
+_BEGUN = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*\Z")
+"""A frame's line that was broken in front of its address."""
+_WHOLE = re.compile(r"(?:\+ (?:0x[0-9A-Fa-f]{1,16}|\d{1,18})|\(\S[^()]*:\d{1,9}\)|\[inlined\])\s*\Z")
+"""What the line of a frame ends with."""
+_ONLY_SOURCE = re.compile(r"\([^()]+:\d{1,9}\)\Z")
+_MAX_PIECES = 8
+"""Lines that one frame is looked for in; mail programs break C++ names at each blank."""
 _BARE = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*+)\)\s*\Z")
 """The whole of a last exception's backtrace, as systems write it that have not looked for names."""
 
@@ -80,6 +87,31 @@ def frame_of(line: str) -> ReportFrame | None:
         function, offset = "", None
     named = "" if image == "???" else image[:MAX_TEXT]
     return ReportFrame(address, function[:MAX_NAME], offset, file, source_line, inlined, None, named)
+
+
+def frame_pieces(lines: Iterable[str]) -> list[str]:
+    """Return the first of these lines, and those behind it that a mail program has broken off, if it is of a frame."""
+    following = iter(lines)
+    pieces = [next(following, "").rstrip()]
+    if not pieces[0].lstrip()[:1].isdigit():
+        return pieces
+    columns = split_frame(pieces[0])
+    if columns is None and not _BEGUN.match(pieces[0]):
+        return pieces
+    named = columns is not None and columns.end < len(pieces[0])
+    whole = 1
+    for line in itertools.islice(following, _MAX_PIECES - 1):
+        piece = line.strip()
+        if not piece or piece.endswith(":") or _NUMBER.match(line):
+            break
+        if _WHOLE.search(" ".join(pieces[-2:])) and not _ONLY_SOURCE.match(piece):
+            break
+        pieces.append(piece)
+        if _WHOLE.search(" ".join(pieces[-2:])) or not named:
+            if frame_of(" ".join(pieces)) is None:
+                break
+            whole, named = len(pieces), True
+    return pieces[:whole]
 
 
 def bare_frames(line: str) -> list[ReportFrame]:

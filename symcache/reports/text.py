@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from symcache.errors import DumpError
 from symcache.reports.fields import IGNORED_SECTIONS, Fields, field_of, split_label
-from symcache.reports.frames import bare_frames, frame_of
+from symcache.reports.frames import bare_frames, frame_of, frame_pieces
 from symcache.reports.images import NOWHERE, image_of
 from symcache.reports.model import (
     MAX_BACKTRACES,
@@ -47,8 +47,6 @@ _BLAMED = ("Crashed", "Attributed", "Highlighted")
 _BLAMING = ("Crashed Thread", "Triggered by Thread", "Highlighted Thread", "Highlighted by Thread")
 """What headings and fields say of the thread that a report is about: of a crash, of a limit that was crossed."""
 _LEADING = re.compile(r"(\d{1,7})\b(.*)\Z")
-_WRAPPED = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*(?:\s0x[0-9A-Fa-f]{6,16}|\s0{10,18})?\Z")
-"""A frame's line that was broken in front of its address, or behind it."""
 _REGISTER = re.compile(r"\b([a-z][a-z0-9]{1,5}):\s+0x([0-9A-Fa-f]{1,16})\b")
 _INFORMATION, _LAST, _SPECIFIC = (
     *("Application Specific Information:", "Last Exception Backtrace:", "Application Specific Backtrace "),
@@ -92,8 +90,17 @@ def parse_crash(text: str, name: str) -> Report:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of a text, each up to `MAX_LINE`, without holding all of them in memory."""
+    """Yield the lines of a text, those of one frame as one, without holding all of them in memory."""
     start = 0
+    while start < len(text):
+        pieces = frame_pieces(_written_lines(text, start))
+        for _ in pieces:
+            start = text.find("\n", start) + 1 or len(text)
+        yield " ".join(pieces)
+
+
+def _written_lines(text: str, start: int) -> Iterator[str]:
+    """Yield the lines of a text from a place on, each up to `MAX_LINE`."""
     while start < len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
@@ -125,22 +132,18 @@ class _Sections:
         self._unknown = ""
         """The first line that is part of the report, but of nothing that is known."""
         self._unknown_count = 0
-        self._wrapped = ""
-        """The last line, if it is the beginning of a frame and nothing more, as mail programs wrap them."""
         self._more = False  # whether another report follows
 
     def take(self, line: str, following: str) -> bool:
         """Begin a section, if the line is its title, or else take what the line says. Return whether to go on."""
         line = "" if line.strip() == _FENCE else line
         if self._begin(line, following):
-            self._wrapped = ""
             return not self._more
         if self._section == _INFORMATION:
             if len(self._information) < MAX_INFORMATION:
                 self._information.append(line)
         elif not line.strip():
             self._fields.end()
-            self._wrapped = ""
             # Of the list of images and of summaries, the first line may be empty.
             if self._section != _SKIPPED and not (self._section == "images" and not self._images):
                 self._section = ""
@@ -231,14 +234,7 @@ class _Sections:
         stack = self._frames[self._thread] if self._section == "frames" else thrown
         if len(stack) >= MAX_FRAMES and line.lstrip()[:1].isdigit():
             return True
-        frame, wrapped = frame_of(line), "" if line.rstrip().endswith(":") else self._wrapped
-        self._wrapped = line if _WRAPPED.match(line.rstrip()) else ""
-        if frame is None and wrapped and (whole := frame_of(f"{wrapped} {line.strip()}")):
-            if frame_of(wrapped) and stack:
-                stack[-1] = whole
-                return True
-            frame = whole
-        if frame:
+        if frame := frame_of(line):
             stack.append(frame)
             return True
         label = self._labels.get(self._thread, "")
@@ -247,7 +243,7 @@ class _Sections:
             return True
         bare = bare_frames(line) if self._section != "frames" and not stack else []
         stack += bare
-        return bool(bare or self._wrapped)
+        return bool(bare)
 
     def _read_image(self, line: str) -> bool:
         if (image := image_of(line)) is None:

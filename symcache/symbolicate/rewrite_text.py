@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from symcache.reports import ReportFrame, bare_frames, frame_of, split_frame, stack_begins
+from symcache.reports import ReportFrame, bare_frames, frame_of, frame_pieces, split_frame, stack_begins
 from symcache.symbolicate.model import Location, NameSource
 from symcache.symbolicate.named_frames import knows_more
 from symcache.symbolicate.naming import NamedReport
@@ -22,7 +23,7 @@ _NEXT_REPORT = ("Process:", "Incident Identifier:")
 
 @dataclass(slots=True)
 class _Line:
-    """A frame in the text: one line, or two where a mail program has broken it."""
+    """A frame in the text: one line, or more where a mail program has broken it."""
 
     raw: str
     """With quoting in front and line ends behind."""
@@ -62,8 +63,8 @@ class _Rewriter:
             images = images or body.startswith("Binary Images")
             number += 1
             if self._thrown is not None:
-                if frame := self._frame(line, following):
-                    number += frame.raw != line
+                if found := self._frame(lines, number - 1):
+                    frame, number = found
                     self._stack.append(frame)
                     continue
                 if not self._stack and self._thrown and (bare := bare_frames(body)):
@@ -83,21 +84,19 @@ class _Rewriter:
         yield from self._ended()
         yield from lines[number:]
 
-    def _frame(self, line: str, following: str) -> _Line | None:
-        quoting = _QUOTED.match(line)
-        body, ending = _split_ending(line[quoting.end() if quoting else 0 :])
-        before = line[: len(line) - len(body) - len(ending)]
+    def _frame(self, lines: list[str], number: int) -> tuple[_Line, int] | None:
+        """Return the frame that begins at a line, and the number of the line behind it."""
+        quoting = _QUOTED.match(lines[number])
+        start = quoting.end() if quoting else 0
+        following = (_body(lines[next_one]) for next_one in range(number + 1, len(lines)))
+        pieces = frame_pieces(itertools.chain([_split_ending(lines[number][start:])[0]], following))
+        body = " ".join(pieces)
         frame, columns = frame_of(body), split_frame(body)
-        if columns is None or not body[columns.end :].strip():
-            more = _body(following).strip()
-            whole = f"{body.rstrip()} {more}"
-            # The rest of a line that was broken in front of the address, or behind it.
-            broken = frame_of(whole) if more and frame_of(more) is None and _NUMBER.match(body) else None
-            if broken and (split := split_frame(whole)):
-                return _Line(line + following, before + whole[: split.end], _split_ending(following)[1], broken)
         if frame is None or columns is None:
             return None
-        return _Line(line, before + body[: columns.end], ending, frame)
+        end = number + len(pieces)
+        front = lines[number][:start] + body[: columns.end]
+        return _Line("".join(lines[number:end]), front, _split_ending(lines[end - 1])[1], frame), end
 
     def _ended(self) -> Iterator[str]:
         """Yield the stack that has been read."""

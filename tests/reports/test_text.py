@@ -506,15 +506,33 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
     stack = (
         "0   Ledger                        \t0x000000010a3f4a50\nLedgerKitPostEntry + 132\n"
         "1   com.example.a.very.long.identifier\n  0x000000010a3f4a54 main + 68\n"
-        "2   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
+        "2   com.example.ledger            \t0x000000010a3f4a58 Ledger::Page<std::pair<int,\n"
+        "Ledger::Money> >::add(unsigned\nlong) + 116\n"
+        "3   com.example.ledger            \t0x000000010a3f4a5c -[Book\nopen:] + 44\n(Book.m:12)\n"
+        "4   com.example.ledger            \t0x000000010a3f4a60 0x10a3f2000 +\n10848\n"
+        "5   com.example.ledger            \t0x000000010a3f4a64 post (Entry.m:7)\n"
+        "6   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
     )
     (thread,) = read(f"Thread 0 Crashed:: Dispatch queue:\n com.example.q\n{stack}").threads
     assert thread.queue == "com.example.q"
     assert thread.frames == (
         ReportFrame(0x10A3F4A50, "LedgerKitPostEntry", 132),
         ReportFrame(0x10A3F4A54, "main", 68),
+        ReportFrame(0x10A3F4A58, "Ledger::Page<std::pair<int, Ledger::Money> >::add(unsigned long)", 116),
+        ReportFrame(0x10A3F4A5C, "-[Book open:]", 44, "Book.m", 12),
+        ReportFrame(0x10A3F4A60),
+        ReportFrame(0x10A3F4A64, "post", None, "Entry.m", 7),
         ReportFrame(0x7FFF602B6D5C),
     )
+
+
+@pytest.mark.parametrize("words", ["Can anybody help?", "a\nb\nc\nd\ne\nf\ng\nh + 9", "x + 9"])
+def test_words_behind_a_frame_are_no_part_of_its_name(words: str) -> None:
+    whole = f"0   Ledger  \t0x000000010a3f4a50 post + 3\n{words}\n"
+    assert read(f"Thread 0 Crashed:\n{whole}").threads[0].frames == (ReportFrame(0x10A3F4A50, "post", 3),)
+    if words != "x + 9":
+        nameless = f"0   Ledger  \t0x000000010a3f4a50 post\n{words}\n"
+        assert read(f"Thread 0 Crashed:\n{nameless}").threads[0].frames == (ReportFrame(0x10A3F4A50, "post"),)
 
 
 @pytest.mark.parametrize("between", ["\n", "", "New Section:\n\n"])

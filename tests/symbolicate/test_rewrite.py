@@ -91,13 +91,21 @@ def test_lines_that_were_broken_are_whole_again_where_they_get_names() -> None:
         f"Ledger\t{LEDGER + 0x300:#x}\n0x100000000 + 768",
         f"Ledger\n{LEDGER + 0x304:#x} told + 4",
         "Ledger\t0x100000404",
+        "Ledger\t0x100000408 0x100000000 +\n1032",
+        "Ledger\t0x10000040c told(int,\nint,\nint) + 4",
+        "Ledger\t0x100000410 0x100000000 + 1040",
     )
-    written = rewrite(text, {("Ledger", 0x300): MAIN, ("Ledger", 0x400): MAIN})
-    assert [line for line in written.splitlines() if "Ledger" in line or "told" in line][:4] == [
+    places = {("Ledger", offset): MAIN for offset in (0x300, 0x400, 0x404, 0x40C)}
+    assert rewrite(text, places).splitlines()[4:13] == [
         "0   Ledger\t0x100000300 main + 0",
         "1   Ledger",
         "0x100000304 told + 4",
         "2   Ledger\t0x100000404 main + 260",
+        "3   Ledger\t0x100000408 main + 264",
+        "4   Ledger\t0x10000040c told(int,",
+        "int,",
+        "int) + 4",
+        "5   Ledger\t0x100000410 main + 272",
     ]
 
 
