@@ -110,6 +110,9 @@ class Fields:
 
     def continues(self, line: str) -> bool:
         """Take a line that is no field, if it belongs to the field in front of it. Return whether it does."""
+        if self._open and not self.get(self._open):  # a mail program has broken the line in front of it
+            self._values[self._open] = [line.strip()[:MAX_TEXT]]
+            return True
         if self._open != "Termination Reason" or len(self._behind) >= 50:
             return False
         self._behind.append(line.strip()[:MAX_TEXT])

@@ -52,6 +52,7 @@ _INFORMATION, _LAST, _SPECIFIC = (
     *("Application Specific Information:", "Last Exception Backtrace:", "Application Specific Backtrace "),
 )
 _IMAGES = re.compile(r"Binary Images(?: \([^()]{1,40}\))?:")
+_REST_OF_IMAGE = re.compile(r"\s*/|[^<]*<")
 _REGION, _FAILED = "VM Region Info:", "Error Formulating Crash Report:"
 _TOLD = (
     *("Dyld Error Message:", "Application Specific Signatures:", _REGION, "Kernel Triage:", "kernel messages:"),
@@ -124,6 +125,8 @@ class _Sections:
         self._labels: dict[int, str] = {}
         self._frames: dict[int, list[ReportFrame]] = {}
         self._images: list[ReportImage] = []
+        self._image_line = ""
+        """That of the last one, whose rest may be broken off."""
         self._registers: dict[str, int] = {}
         self._last: list[ReportFrame] = []
         self._specific: list[list[ReportFrame]] = []
@@ -246,12 +249,21 @@ class _Sections:
         return bool(bare)
 
     def _read_image(self, line: str) -> bool:
-        if (image := image_of(line)) is None:
+        image = image_of(line)
+        if image is None and self._image_line and _REST_OF_IMAGE.match(line):
+            line = f"{self._image_line} {line.strip()}"
+            if (image := image_of(line)) and image.uuid and "/" not in self._images[-1].path:
+                self._images.pop()
+            else:
+                return False
+        self._image_line = ""
+        if image is None:
             return False
         if len(self._images) >= MAX_IMAGES:
             raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images", hint="no process has so many")
         if image.uuid or image.path != NOWHERE:
             self._images.append(image)
+            self._image_line = line
         return True
 
     def _blamed(self) -> Iterator[tuple[int, str]]:

@@ -526,6 +526,20 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
     )
 
 
+def test_fields_and_images_that_a_mail_program_has_wrapped() -> None:
+    head = HEAD.replace("Path:                  ", "Path:\n")
+    images = IMAGES.replace("> /", ">\n/").replace("(2.4.1 - ", "(2.4.1 -\n").replace("141.1) ", "141.1)\n")
+    assert images.count("\n") == IMAGES.count("\n") + 4
+    report = parse_report(f"{head}{FIELDS}Thread 0 Crashed:\n{MAIN}\n{images}", "x")
+    assert report == read(f"Thread 0 Crashed:\n{MAIN}")
+    assert report.notes == ()
+    without = f"Binary Images:\n{LEDGER.replace(' <E68DE610-908A-4061-9F1D-429BDE8842D7>', '')}and words\n{KERNEL}"
+    assert [i.path for i in read(f"Thread 0 Crashed:\n{MAIN}", images=without).images] == [
+        "/Applications/Ledger.app/Contents/MacOS/Ledger",
+        "/usr/lib/system/libsystem_kernel.dylib",
+    ]
+
+
 @pytest.mark.parametrize("words", ["Can anybody help?", "a\nb\nc\nd\ne\nf\ng\nh + 9", "x + 9"])
 def test_words_behind_a_frame_are_no_part_of_its_name(words: str) -> None:
     whole = f"0   Ledger  \t0x000000010a3f4a50 post + 3\n{words}\n"
