@@ -11,7 +11,7 @@ from symcache.errors import DumpError
 from symcache.reports.document import Document, find_document, text_of
 from symcache.reports.ips import parse_ips
 from symcache.reports.kinds import CRASHES, MARKS, Kind, kind_of_document, kind_of_text
-from symcache.reports.model import MAX_LINES, Report, split_system
+from symcache.reports.model import MAX_LINES, MAX_TEXT, Report, split_system
 from symcache.reports.text import parse_crash, too_many_lines
 
 __all__ = ["decoded", "is_report", "parse_report", "read_report", "unquoted"]
@@ -35,6 +35,7 @@ _JSON = re.compile(
     r"^([> \t|]{0,80})\{[\s>|]{0,80}\"(?:app_name|bug_type|name|timestamp|uptime|procName)\"", re.MULTILINE
 )
 _ESCAPED_JSON = re.compile(r"^[> \t|]{0,80}\{[\s>|]{0,80}&quot;", re.MULTILINE)
+_NO_BACKTRACE = re.compile(r"^Backtrace not available", re.MULTILINE)
 _CUT = "the file ends too early, or was damaged: have it copied whole"
 
 
@@ -105,6 +106,12 @@ def _parse_text(text: str, name: str, head: dict[str, object]) -> Report:
     if kind := kind_of_text(text):
         raise _other_kind(name, kind)
     report = parse_crash(text, name)
+    if not report.threads and _NO_BACKTRACE.search(text):
+        said = "; ".join([report.exception.description, *report.cause])[:MAX_TEXT]
+        raise DumpError(
+            f"{name}: the crash report is whole, but has no backtrace: its reporter found no thread ({said})",
+            hint="if it happens again, that report may have one",
+        )
     if not report.images and not report.threads:
         raise DumpError(
             f"{name}: is no crash report, or too little of one: it has neither threads nor a list of images",

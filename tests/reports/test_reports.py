@@ -109,6 +109,15 @@ def test_exceptions_and_information_that_are_none(value: object) -> None:
         ('{"usedImages": [{"base": 1, "path": "/x"}], "threads": []}', "has no thread"),
         ('{"bug_type": "309"}\n{"threads": [' + "[]," * 2_100_000 + "[]]}", "2100004 objects and lists"),
         ("Process: x [1]\n" + "".join(f"Thread {n}:\n" for n in range(20_000)), "more than 16384 threads"),
+        (
+            (
+                "Process: x [1]\n\nCrashed Thread:  Unknown\n\nException Type:  EXC_CRASH (Code Signature Invalid)\n"
+                "Termination Reason:  Namespace SIGNAL, Code 0xf\n\nBacktrace not available\n\n"
+                "Unknown thread crashed with X86 Thread State (64-bit):\n  rax: 0x0000000000000000\n\n"
+                "Binary images description not available\n"
+            ),
+            r"no backtrace: its reporter found no thread \(EXC_CRASH; terminated: SIGNAL, code 15\)",
+        ),
         ("[" * 100_000, "neither threads nor a list of images"),
         ("{" + '"a":{' * 50_000, "nests too deep"),
         ("Process: x [1]\n", "neither threads nor a list of images"),
