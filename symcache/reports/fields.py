@@ -143,8 +143,8 @@ class Fields:
         """Return the architecture of the process: of cut reports, as the kind of registers or the images tell."""
         if known := arch_name(self.get("Code Type")):
             return known
-        if state and "64" in state:
-            return "x86_64" if state.startswith("X86") else "arm64"
+        if known := arch_name(state):  # `X86 Thread State (64-bit)`, but `PPC Thread State 64` of any Power Mac
+            return {"i386": "x86_64", "armv7": "arm64"}.get(known, known) if "64" in state else known
         if listed := next((image.arch for image in images if image.arch), ""):
             return arch_name(listed)
         return "x86_64" if any((image.address or 0) > _HIGH for image in images) else "arm64"

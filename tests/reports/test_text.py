@@ -450,6 +450,10 @@ def test_architectures(code_type: str, arch: str) -> None:
     [
         ("Thread 0 crashed with X86 Thread State (64-bit):\n  rax: 0x1\n\n", "x86_64"),
         ("Thread 0 crashed with ARM Thread State (64-bit):\n  x0: 0x1\n\n", "arm64"),
+        ("Thread 0 crashed with X86-64 Thread State:\n  rax: 0x1\n\n", "x86_64"),
+        ("Thread 0 crashed with X86 Thread State (32-bit):\n  eax: 0x1\n\n", "i386"),
+        ("Thread 0 crashed with ARM Thread State:\n  r0: 0x1\n\n", "armv7"),
+        ("Thread 0 crashed with PPC Thread State 64:\n  r0: 0x1\n\n", "ppc"),
         ("Binary Images:\n0x100 - 0x1ff Ledger arm64e  <51614a37062f4a2ea83e1a0092554cb6> /x/Ledger\n", "arm64"),
         (f"Binary Images:\n{KERNEL}", "x86_64"),  # high up, where only Intel Macs have their libraries
     ],
