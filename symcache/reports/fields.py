@@ -34,7 +34,7 @@ _SKIPPED = {
     *("Bridge OS Version", "Baseband Version", "Hardware Model", "Release Type", "Crash Reporter Key"),
     *("CrashReporter Key", "Incident Identifier", "Beta Identifier", "Anonymous UUID"),
     *("System Integrity Protection", "Architecture", "PlugIn Path", "PlugIn Identifier", "PlugIn Version"),
-    *("Interval Since Last Report", "Notes", "Distributor ID", "Crashes Since Last Report"),
+    *("Interval Since Last Report", "Distributor ID", "Crashes Since Last Report"),
     *("Per-App Interval Since Last Report", "Per-App Crashes Since Last Report", "Logical CPU"),
     *("Error Code", "Trap Number", "Physical CPU", "Duration", "Event", "Heaviest stack", "Hang Duration"),
     *("Device Identifier", "Install Identifier", "Trial Allocations", "Activity ID", "Share With App Devs"),

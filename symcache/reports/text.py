@@ -53,12 +53,12 @@ _INFORMATION, _LAST, _SPECIFIC = (
 )
 _IMAGES = re.compile(r"Binary Images(?: \([^()]{1,40}\))?:")
 _REST_OF_IMAGE = re.compile(r"\s*/|[^<]*<")
-_REGION, _FAILED = "VM Region Info:", "Error Formulating Crash Report:"
+_REGION, _FAILED, _NOTES = "VM Region Info:", "Error Formulating Crash Report:", "Notes:"
 _TOLD = (
     *("Dyld Error Message:", "Application Specific Signatures:", _REGION, "Kernel Triage:", "kernel messages:"),
-    *("External Modification Warnings:", "Diagnostic Output:", _FAILED),
+    *("External Modification Warnings:", "Diagnostic Output:", _FAILED, _NOTES),
 )
-"""Sections whose lines are words that say more of the cause."""
+"""Sections whose lines are words that say more of the cause; the last two, of what the reporter failed at."""
 _ENDS_A_REPORT = ("Process", "Incident Identifier")
 _BEHIND_INFORMATION = ("VM Regions Near ", "Backtrace not available", "Global Trace Buffer", "Filtered syslog:")
 """Of ignored sections, those that may follow words of a program, which may begin as the others do."""
@@ -185,7 +185,9 @@ class _Sections:
             self._section = _SPECIFIC if len(self._specific) < MAX_BACKTRACES else _SKIPPED
             if self._section == _SPECIFIC:
                 self._specific.append([])
-        elif title := next((title for title in _TOLD if line.startswith(title)), ""):
+        elif (title := next((title for title in _TOLD if line.startswith(title)), "")) and (
+            title != _NOTES or self._section != _INFORMATION
+        ):
             self._section = title if title != _REGION else _SKIPPED  # below is a table
             self._told[title] += filter(None, [line[len(title) :].strip()])
         elif line.startswith(
@@ -300,10 +302,8 @@ class _Sections:
             application_backtraces=tuple(tuple(frames) for frames in self._specific if frames),
             information=printable_lines(self._information),
             termination=fields.termination(),
-            cause=statements(
-                [*fields.cause(), *(line for title in _TOLD if title != _FAILED for line in self._told[title])]
-            ),
-            notes=statements([*self._told[_FAILED], *self._notes(blamed, crashed)]),
+            cause=statements([*fields.cause(), *(line for title in _TOLD[:-2] for line in self._told[title])]),
+            notes=statements([*self._told[_FAILED], *self._told[_NOTES], *self._notes(blamed, crashed)]),
         )
 
     def _notes(self, blamed: list[tuple[int, str]], crashed: int | None) -> Iterator[str]:

@@ -487,6 +487,16 @@ def test_what_is_not_understood_is_counted() -> None:
     assert read(f"Thread 0 Crashed:\n{MAIN}", images=f"Binary Images:\n{LEDGER}{KERNEL}\n{tail}").notes == ()
 
 
+@pytest.mark.parametrize("title", ["Notes:", "Error Formulating Crash Report:"])  # since macOS 13, and earlier
+def test_what_the_reporter_failed_at(title: str) -> None:
+    said = "PC register does not match crashing frame (0x0 vs 0x10A3F4A54)"
+    report = read(f"Thread 0 Crashed:\n{MAIN}", f"{title}\n{said}\n\n{FIELDS}")
+    assert report.notes == (said,)
+    assert report.cause == read(f"Thread 0 Crashed:\n{MAIN}").cause
+    own = f"Application Specific Information:\nabort() called\nNotes: none\nlast words\n\nThread 0 Crashed:\n{MAIN}"
+    assert read(own).information == ("abort() called", "Notes: none", "last words")
+
+
 def test_a_damaged_line_ends_no_list() -> None:
     images = f"Binary Images:\n{LEDGER}   0xzz - damaged\n 0x1000 - 0x1fff + <>\n{KERNEL}\n"
     assert len(read(f"Thread 0 Crashed:\n{MAIN}", images=images).images) == 2
