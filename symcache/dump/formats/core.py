@@ -106,6 +106,7 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
     threads: list[CoreThread] = []
     notes: list[Note] = []
     odd: list[tuple[int, bytes]] = []
+    read = 0
     try:
         for command in header.load_commands(head, _READ):
             if command.cmd in _THREADS:
@@ -131,8 +132,11 @@ def parse_core(file: BinaryIO, size: int, name: str) -> Core:
                 )
             elif segment := _segment(command, name):
                 segments.append(segment)
+            read = command.offset + command.cmdsize
     except MachOError as error:
-        raise DumpError(f"{name}: {error}", hint="the core is cut or damaged: copy the dump again") from None
+        # Zeros are the places of threads that ended while the kernel wrote: it had counted them.
+        if read == len(head) or any(head[read:]):
+            raise DumpError(f"{name}: {error}", hint="the core is cut or damaged: copy the dump again") from None
     if not threads:
         raise DumpError(f"{name}: the core has no thread", hint="there is nothing to show a backtrace of")
     if not any(thread.registers for thread in threads):

@@ -288,6 +288,16 @@ def test_a_copy_says_what_is_not_there(tmp_path: Path) -> None:
     )
 
 
+def test_threads_that_ended_while_the_core_was_written() -> None:
+    """The kernel counts threads, then writes memory, then the threads that there still are."""
+    core = small_core(2)
+    whole = parsed(core.bytes())
+    core.extra_commands, core.ncmds = [bytes(8 + len(core.threads[0]))] * 2, 6
+    assert parsed(core.bytes()).threads == whole.threads
+    core.extra_commands[1] = bytes(8) + core.threads[0]
+    assert "impossible size of 0" in refused(core.bytes())
+
+
 def test_absurd_number_of_threads() -> None:
     core = CoreFile(threads=[x86_thread()[:176]] * 16_385).bytes()
     assert "more than 16384 threads" in refused(core)
