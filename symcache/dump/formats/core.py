@@ -27,9 +27,11 @@ from symcache.macho import CPU_TYPE, LC, LITTLE_64, MH, LoadCommand, MachHeader,
 __all__ = ["Core", "CoreThread", "Segment", "check_crashed", "parse_core", "read_core"]
 
 _THREADS = frozenset({LC.THREAD, LC.UNIXTHREAD})
-_GCORE_OWN = frozenset({0x141, 0x142})
-"""proto_LC_FILEREF and proto_LC_COREDATA (loader_additions.h of Apple's gcore): memory that lies in other files, or may
-be packed. No debugger reads them."""
+_GCORE_OWN = frozenset({0x41, 0x141, 0x142})
+"""proto_LC_FILEREF (its first value, too) and proto_LC_COREDATA (loader_additions.h of Apple's gcore): memory that lies
+in other files, or may be packed. No debugger reads them."""
+_PACKED = 0x70
+"""proto_SG_COMP_ALG_MASK: the first gcore that packs memory says so in the flags of a usual segment."""
 _READ = _THREADS | {LC.SEGMENT_64, LC.NOTE} | _GCORE_OWN
 _HEADER_32 = 28
 """Size of mach_header."""
@@ -209,6 +211,8 @@ def _segment(command: LoadCommand, name: str) -> Segment | None:
     address, length, offset, filesize = found.vmaddr, found.vmsize, found.fileoff, found.filesize
     if address + length > 1 << 64:
         raise DumpError(f"{name}: the memory region at {address:#x} of {length:#x} bytes ends beyond 64 bits")
+    if found.flags & _PACKED and 0 < filesize < length:
+        raise DumpError(f"{name}: the memory region at {address:#x} is packed, which no debugger reads")
     if filesize > length:
         raise DumpError(f"{name}: the memory region at {address:#x} has more content than its {length:#x} bytes")
     return Segment(address, length, offset, filesize, found.initprot, command.offset)

@@ -233,6 +233,20 @@ def test_threads_in_the_kernel_did_not_crash(arch: int, tmp_path: Path) -> None:
             ),
             "a form of gcore's own (load command 0x142)",
         ),
+        (  # proto_fileref_command of the first gcore that has it
+            CoreFile(
+                threads=[x86_thread()],
+                extra_commands=[struct.pack("<3I16x4Q2I4x", 0x41, 72, 72, 0x1000, 4096, 0, 4096, 7, 3)],
+            ),
+            "a form of gcore's own (load command 0x41)",
+        ),
+        (  # and its packed memory, by LZFSE
+            CoreFile(
+                threads=[x86_thread()],
+                extra_commands=[struct.pack("<2I16x4Q4I", 0x19, 72, 0x1000, 4096, 0, 512, 7, 3, 0, 4 << 4)],
+            ),
+            "the memory region at 0x1000 is packed",
+        ),
         (CoreFile(threads=[arm_thread()]), "no general-purpose registers"),
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 0x2000), Region(0x2000, 0x1000)]), "overlap"),
         (CoreFile(threads=[x86_thread()], regions=[Region(0x1000, 1 << 20)] * 2), "overlap"),
