@@ -135,6 +135,7 @@ _CPU_SUBTYPE_MASK = 0x00FF_FFFF
 _NAMES: dict[tuple[int, int], str] = {
     (CPU_TYPE.X86, 3): "i386",
     (CPU_TYPE.X86_64, CPU_SUBTYPE_X86_64_ALL): "x86_64",
+    (CPU_TYPE.X86_64, 4): "x86_64",
     (CPU_TYPE.X86_64, 8): "x86_64h",
     (CPU_TYPE.ARM, 0): "arm",
     (CPU_TYPE.ARM, 6): "armv6",

@@ -149,6 +149,7 @@ def test_capability_bits_do_not_change_the_architecture(built: Path, tmp_path: P
     ("cpu", "name"),
     [
         ((X86_64, 0x8000_0003), "x86_64"),
+        ((X86_64, 4), "x86_64"),  # CPU_SUBTYPE_X86_ARCH1, the processor itself: in cores by older kernels and OpenJ9
         ((X86_64, 8), "x86_64h"),
         ((7, 3), "i386"),
         ((ARM64, 0), "arm64"),
