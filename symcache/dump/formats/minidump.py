@@ -245,7 +245,7 @@ class _Reader:
         return UUID(bytes_le=record[4:]) if record[:4] == b"RSDS" else None
 
     def _memory(self, stacks: list[tuple[int, ...]]) -> tuple[Segment, ...]:
-        """Return the ranges of memory that lie in the file whole; `stacks` count where no list has them."""
+        """Return the ranges of memory as far as they lie in the file; `stacks` count where no list has them."""
         ranges = [RANGE.unpack(raw) for raw in self._streams.entries(MEMORY, RANGE.size, _MAX_RANGES)]
         if MEMORY64 in self._streams.places:
             start, length = self._streams.places[MEMORY64]
@@ -254,12 +254,14 @@ class _Reader:
             for address, size in _RANGE64.iter_unpack(table[: len(table) // _RANGE64.size * _RANGE64.size]):
                 ranges.append((address, size, place))
                 place += size
-        found = [one for one in ranges if self._is_memory(one)]
+        found = self._kept(ranges)
         known = {address for address, _, _ in found}
-        missing = [one for one in stacks if one[0] not in known and self._is_memory(one)]
+        missing = self._kept([one for one in stacks if one[0] not in known])
         self._streams.is_odd |= bool(missing)
         return tuple(Segment(address, size, place, size, 0, 0) for address, size, place in (*found, *missing))
 
-    def _is_memory(self, one: tuple[int, ...]) -> bool:
-        address, size, place = one
-        return bool(size) and place + size <= self._streams.size and address + size <= 1 << 64
+    def _kept(self, ranges: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Return what there is of ranges (address, size, place). LLDB looks for nothing behind one that is cut."""
+        there = [(a, min(size, self._streams.size - place), place) for a, size, place in ranges]
+        self._streams.is_odd |= there != ranges
+        return [(address, size, place) for address, size, place in there if size > 0 and address + size <= 1 << 64]

@@ -483,6 +483,23 @@ def test_one_bad_thread_module_or_stream_costs_itself_only(arch: str, tmp_path: 
         assert path.read_bytes() == data
 
 
+def test_memory_behind_the_end_costs_itself_only(tmp_path: Path) -> None:
+    """LLDB drops memory that is not there whole, older ones what is listed behind it, too: it gets a copy."""
+    data = bytearray(small(memory=[(0x3_0000_0000, b"m" * 64), (0x4_0000_0000, b"n" * 64)]))
+    whole = read(bytes(data), tmp_path)
+    listed = _stream(data, 5) + 4
+    (place,) = struct.unpack_from("<I", data, listed + 12)
+    struct.pack_into("<I", data, listed + 8, len(data) - place + 1)  # the stack
+    struct.pack_into("<I", data, listed + 4 * 16 - 4, len(data) + 8)  # the last
+    told = read(bytes(data), tmp_path)
+    assert told.memory == (
+        whole.memory[0]._replace(size=len(data) - place, filesize=len(data) - place),
+        *whole.memory[1:3],
+    )
+    assert told.needs_copy
+    assert not read(small(flags=0x10000F), tmp_path).needs_copy
+
+
 def test_of_several_exceptions_that_of_the_crash_counts(tmp_path: Path) -> None:
     path = tmp_path / "crash.dmp"
     threads = [MiniThread({"pc": 0x1_0000_1000 + n, "sp": 0x8000}, 0x8000, bytes(64)) for n in range(3)]
