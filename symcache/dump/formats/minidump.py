@@ -9,6 +9,7 @@ build ids are written, one exception for each thread that was stopped, and them 
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _THREAD = struct.Struct("<I20xQ4I")
 _MODULE = struct.Struct("<QI8xI52x2I")
 CODEVIEW_AT = 76
 """Offset of size and place of a module's CodeView record in its entry."""
+_VERSIONED = slice(24, 28)
+"""Where a module's entry has the signature of its version information, if it has such."""
 RANGE = struct.Struct("<Q2I")
 _RANGE64 = struct.Struct("<2Q")
 _THREAD_NAME = struct.Struct("<IQ")
@@ -230,6 +233,10 @@ class _Reader:
             if not is_bad:
                 path = self._streams.text(name).removesuffix(f"({address:#x})")  # LLDB marks what it read out of memory
                 modules.append(MinidumpModule(DumpModule(address, path, self._uuid(cv_at, cv_size)), size, entry))
+        # rust-minidump's writer puts what is no library in front, by falling address: behind bundles, the executable.
+        front = list(itertools.takewhile(lambda m: not any(m.entry[_VERSIONED]), modules))
+        if 1 < len(front) < len(modules):
+            modules.sort(key=lambda m: m is not front[-1])
         return tuple(modules)
 
     def _uuid(self, place: int, size: int) -> UUID | None:

@@ -500,6 +500,17 @@ def test_memory_behind_the_end_costs_itself_only(tmp_path: Path) -> None:
     assert not read(small(flags=0x10000F), tmp_path).needs_copy
 
 
+def test_the_executable_may_stand_behind_bundles(tmp_path: Path) -> None:
+    """rust-minidump's writer puts each image without LC_ID_DYLIB in front, as it comes to it by address."""
+    paths = ["/x/Plug.bundle/Plug", "/Applications/A.app/Contents/MacOS/A", "/usr/lib/b.dylib", "/usr/lib/c.dylib"]
+    places = [0x7FF8_0000_0000, 0x1_0000_0000, 0x1_1000_0000, 0x1_2000_0000]
+    data = bytearray(small(modules=[(a, 0x4000, p, UUID(int=a)) for a, p in zip(places, paths, strict=True)]))
+    for number in (2, 3):
+        struct.pack_into("<I", data, _stream(data, 4) + 4 + 108 * number + 24, 0xFEEF_04BD)
+    assert [m.module.path for m in read(bytes(data), tmp_path).modules] == [paths[1], paths[0], *paths[2:]]
+    assert describe(tmp_path / "small.dmp")["executable"] == paths[1]
+
+
 def test_of_several_exceptions_that_of_the_crash_counts(tmp_path: Path) -> None:
     path = tmp_path / "crash.dmp"
     threads = [MiniThread({"pc": 0x1_0000_1000 + n, "sp": 0x8000}, 0x8000, bytes(64)) for n in range(3)]
