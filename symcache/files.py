@@ -47,7 +47,7 @@ def atomic_write(target: Path, *, mode: int = 0o644, sync: bool = False) -> Iter
         part.replace(target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            part.unlink()
         _name(error, target)
         raise
 

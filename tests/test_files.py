@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from symcache.files import atomic_write, atomic_write_bytes, file_lock
+from symcache.files import atomic_write, atomic_write_bytes, file_lock, is_named
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -69,6 +69,19 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         with file_lock(tmp_path / "lock"):
             pass
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_an_open_file_has_a_name_until_that_is_taken_away_or_given_to_another(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    link.symlink_to("file")
+    with path.open("w") as file:
+        assert is_named(path, file.fileno())
+        assert is_named(link, file.fileno())
+        assert not is_named(link, file.fileno(), follow_symlinks=False)
+        path.unlink()
+        assert is_named(path, file.fileno()) is False
+        path.touch()
+        assert is_named(path, file.fileno()) is False
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -100,6 +101,43 @@ def test_a_full_disk_makes_the_oldest_files_go(tmp_path: Path) -> None:
 
     LruFolder(tmp_path, 1 << 40).write(tmp_path / "a" / "written", 1, fill)
     assert tries == [{"a/new", "a/old", "a/oldest"}, {"a/new"}]  # 64 MiB at least
+
+
+def test_a_full_disk_from_which_nothing_can_be_removed_is_told_at_once(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def fill() -> None:
+        tries.append(1)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="No space left") as raised:
+        LruFolder(tmp_path, 1 << 40).write(tmp_path / "a" / "file", 1, fill)
+    assert tries == [1]
+    assert raised.value.hint == "free some space"
+
+
+def test_a_folder_that_somebody_deletes_is_made_again(tmp_path: Path) -> None:
+    path, tries = tmp_path / "deep" / "a" / "file", list[int]()
+
+    def fill() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            shutil.rmtree(path.parent)
+        path.write_bytes(b"x")
+
+    LruFolder(tmp_path / "deep", 1 << 40).write(path, 1, fill)
+    assert len(tries) == 2
+    assert path.exists()
+
+
+@pytest.mark.parametrize(("age", "set_anew"), [(30, False), (90, True), (-90, True)])
+def test_a_file_is_touched_once_a_minute(tmp_path: Path, age: float, set_anew: bool) -> None:
+    """And at once where a clock was wrong."""
+    path = _put(tmp_path, "a/1", 100, age)
+    before = path.stat()
+    touch(path, before)
+    assert (path.stat().st_atime_ns != before.st_atime_ns) is set_anew
+    assert abs(path.stat().st_atime - time.time() + (0 if set_anew else age)) < 10
 
 
 def test_an_error_that_no_removal_mends_is_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import lzma
 import os
+import shutil
 import stat
 import zipfile
 import zlib
@@ -115,12 +116,7 @@ def _unpack(archive: Path, target: Path) -> None:
                 place = target.joinpath(*parts)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with zipped.open(member) as source, place.open("xb") as out:
-                    left = member.file_size
-                    while chunk := source.read(min(_CHUNK, left + 1)):
-                        left -= len(chunk)
-                        if left < 0:
-                            raise IntegrityError(f"{archive}: member {member.filename!r} is larger than it claims")
-                        out.write(chunk)
+                    shutil.copyfileobj(source, out, _CHUNK)  # ends where the member claims to
     except _NO_ZIP as error:
         raise IntegrityError(f"{archive}: not a readable zip: {error}") from error
     except (FileExistsError, NotADirectoryError) as error:

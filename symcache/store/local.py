@@ -156,7 +156,7 @@ class LocalStore:
             ) from error
         finally:
             with contextlib.suppress(OSError):
-                source.unlink(missing_ok=True)
+                source.unlink()
 
     def open(self, key: str) -> BinaryIO:
         """Open an object for reading."""

@@ -92,7 +92,7 @@ class S3Store:
             raise StorageError(f"{source}: {error.strerror or error}", hint="check the disk") from error
         finally:
             with contextlib.suppress(OSError):
-                source.unlink(missing_ok=True)
+                source.unlink()
 
     def open(self, key: str) -> BinaryIO:
         """Download an object, into memory or a temporary file, and return it open."""

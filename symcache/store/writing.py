@@ -252,5 +252,5 @@ def _temporary(store: Store) -> Iterator[Path]:
         yield Path(name)
     finally:
         with contextlib.suppress(OSError):
-            Path(name).unlink(missing_ok=True)
+            Path(name).unlink()
         os.close(descriptor)

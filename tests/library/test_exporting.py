@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import pytest
@@ -178,6 +178,55 @@ def test_a_folder_that_cannot_be_made_is_said(filled: Library, tmp_path: Path) -
         export_raw_caches(filled, BUILD, tmp_path / "file" / "out")
 
 
+def test_an_export_says_how_many_images_were_never_stored(tmp_path: Path) -> None:
+    images = [Image(f"/usr/lib/{n}", n) for n in range(1, 4)]
+    staged = staged_harvest(tmp_path / "1", images[:1], lost=images[1:], build=BUILD)
+    staged.manifest.append(ManifestEntry(path="/usr/lib/none", arch="arm64e"))  # nobody could ask for it
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, staged)
+        result = export_device_support(library, BUILD, tmp_path / "out")
+    assert result.problems == [f"13.6 ({BUILD}) arm64e: 2 images that it lists are not stored"]
+    assert [p.name for p in result.folders[0].iterdir()] == ["Symbols"]
+
+
+def test_of_several_raw_caches_at_one_place_one_has_to_be_named(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        for cache, content in ((8, b"one"), (9, b"other")):
+            folder = tmp_path / str(cache)
+            ingest(library, staged_harvest(folder, [], build=BUILD, raw=[("cache", cache, content)], source=str(cache)))
+        with pytest.raises(UsageError, match="several shared caches lie at /System/cache") as raised:
+            export_raw_caches(library, BUILD, tmp_path / "out")
+        assert all(uuid_text(UUID(int=cache)) in str(raised.value) for cache in (8, 9))
+        for cache, content in ((8, b"one"), (9, b"other")):
+            export_raw_caches(library, BUILD, tmp_path / f"out{cache}", archs=["arm64e"], cache=UUID(int=cache))
+            assert (tmp_path / f"out{cache}/System/cache").read_bytes() == content
+
+
+def test_what_comes_to_its_place_meanwhile_is_not_written_over(filled: Library, tmp_path: Path) -> None:
+    place = tmp_path / f"out/System/Library/dyld/{cache_name(_CACHE)}"
+
+    def come(*_: int) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("mine")
+
+    with pytest.raises(UsageError, match="is there already"):
+        export_raw_caches(filled, BUILD, tmp_path / "out", progress=come)
+    assert place.read_text() == "mine"
+
+
+@pytest.mark.parametrize("export", [export_device_support, export_raw_caches])
+def test_a_store_that_fails_ends_an_export(
+    filled: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Any
+) -> None:
+    def away(_: str) -> BinaryIO:
+        raise StorageError("away")
+
+    monkeypatch.setattr(filled.store, "open", away)
+    with pytest.raises(StorageError, match="away"):
+        export(filled, BUILD, tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
 def test_an_export_leaves_some_room_on_the_disk(
     raw: Path, filled: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +252,8 @@ def test_what_several_caches_have_at_one_path_is_one_file_if_it_is_the_same(tmp_
     with Library.open(tmp_path / "library", create=True) as library:
         ingest(library, staged_harvest(tmp_path / "1", images, build=BUILD))
         result = export_device_support(library, BUILD, tmp_path / "out")
-    assert result.files == 2
+        of_one = export_device_support(library, BUILD, tmp_path / "one", archs=["arm64e"], cache=UUID(int=9))
+    assert result.files == of_one.files == 2
     assert [folder.name for folder in result.folders] == [f"13.6 ({BUILD}) arm64e", f"13.6 ({BUILD}) arm64e 2"]
     written = [[p.read_bytes() for p in folder.rglob("Symbols/**/*") if p.is_file()] for folder in result.folders]
     assert sorted(written) == sorted([[images[0].data], [images[2].data]])
@@ -225,7 +275,7 @@ def test_a_path_that_no_mac_has_is_named_and_not_written(tmp_path: Path) -> None
     deepest = ("/" + "b" * 31) * 32
     good = ["/usr/lib/liba.dylib", f"/usr/{longest}", deepest]
     bad = ["/usr/lib/\x1b[2Jb.dylib", "/usr/lib/c\x9b1m", f"/usr/{longest}a", f"{deepest}b"]
-    images = [Image(path, number) for number, path in enumerate(good + bad, 1)]
+    images = [Image(path, number) for number, path in enumerate([good[0], *bad, *good[1:]], 1)]
     with Library.open(tmp_path / "library", create=True) as library:
         ingest(library, staged_harvest(tmp_path / "1", images, build=BUILD))
         result = export_device_support(library, BUILD, tmp_path / "out")

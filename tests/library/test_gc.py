@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -161,10 +162,15 @@ def test_the_blob_is_deleted_before_the_harvester_looks(world: World) -> None:
     world.check()
 
 
+@pytest.mark.parametrize("links", [True, False])
 def test_the_blob_is_refreshed_while_the_collector_has_it_in_its_hands(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     """The folder takes a file aside to delete it; a refresh that came between look and taking is seen there."""
+
+    def refused(*_: object) -> None:  # as on FAT, and some network file systems
+        raise PermissionError(errno.EPERM, "no links")
+
     real = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -174,8 +180,12 @@ def test_the_blob_is_refreshed_while_the_collector_has_it_in_its_hands(
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    report = world.collect()
+    with pytest.MonkeyPatch.context() as patch:
+        if not links:
+            patch.setattr(os, "link", refused)
+        report = world.collect()
     assert (report.deleted, report.young) == (0, 1)
+    assert list(world.collector_store.scratch().iterdir()) == []
     assert (world.root / blob_key(world.sha256)).exists()
 
 

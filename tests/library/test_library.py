@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import stat
+import struct
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, prefer, stage_paths, stats
+from symcache.library.add import files_below
 from symcache.library.image_facts import HEAD, code_facts
 from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
@@ -338,7 +340,7 @@ def test_a_zip_that_unpacks_to_more_than_is_reasonable_is_refused(
     assert not list((tmp_path / "scratch2").rglob("*"))
 
 
-@pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside"])
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside", "."])
 def test_a_zip_cannot_write_outside(tmp_path: Path, name: str) -> None:
     archive = tmp_path / "evil.zip"
     with zipfile.ZipFile(archive, "w") as zipped:
@@ -347,6 +349,56 @@ def test_a_zip_cannot_write_outside(tmp_path: Path, name: str) -> None:
         stage_paths([archive], tmp_path / "scratch" / "deep")
     assert not (tmp_path / "scratch" / "outside").exists()
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_member_of_a_zip_that_claims_more_than_can_be_packed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "zeros.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as zipped:
+        zipped.writestr("zeros", bytes(10 << 20))  # which is packed as well as anything
+    with pytest.raises(NotFoundError, match="no Mach-O"):
+        stage_paths([archive], tmp_path / "scratch1")
+    monkeypatch.setattr("symcache.library.add._MAX_RATIO", 1000)
+    with pytest.raises(IntegrityError, match="'zeros' claims an impossible size"):
+        stage_paths([archive], tmp_path / "scratch2")
+    assert not list((tmp_path / "scratch2").rglob("*"))
+
+
+def test_a_member_of_a_zip_that_claims_less_than_it_has_is_not_unpacked_further(tmp_path: Path) -> None:
+    archive = tmp_path / "lies.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("member", bytes(3000))
+    data = archive.read_bytes()
+    assert data.count(struct.pack("<I", 3000)) == 2  # in its own header, and in the table at the end
+    archive.write_bytes(data.replace(struct.pack("<I", 3000), struct.pack("<I", 100)))
+    with pytest.raises(IntegrityError, match=r"lies\.zip: not a readable zip: Bad CRC-32"):
+        stage_paths([archive], tmp_path / "scratch")
+    assert (tmp_path / "scratch" / "0" / "member").stat().st_size <= 100
+
+
+def test_what_has_no_uuid_is_said_and_left_out_alone(tmp_path: Path) -> None:
+    uuid_command = struct.pack("<2I", 0x1B, 24)  # LC_UUID (<mach-o/loader.h>)
+    (tmp_path / "1").write_bytes(Image("/a", 1).data.replace(uuid_command, struct.pack("<2I", 0x70, 24)))
+    with pytest.raises(NotFoundError, match=r"1 \(arm64e\): has no LC_UUID") as raised:
+        stage_paths([tmp_path / "1"], tmp_path / "scratch")
+    assert "-random_uuid" in raised.value.hint
+    (tmp_path / "2").write_bytes(Image("/b", 2).data)
+    staged = stage_paths([tmp_path / "1", tmp_path / "2"], tmp_path / "scratch")
+    assert [entry.uuid for entry in staged.manifest] == [staged_object.uuid for staged_object in staged.objects]
+    assert [(entry.path, entry.uuid) for entry in staged.manifest] == [("2", UUID(int=2))]
+    assert staged.notes == ["1 (arm64e): has no LC_UUID, by which it could be asked for: not added"]
+
+
+def test_only_plain_files_of_a_folder_are_looked_at_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b/2", "a/3", "c/1", "b/1", "a/1", "a/2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "link").symlink_to("1")
+    os.mkfifo(tmp_path / "a" / "pipe")  # whoever opened it would wait
+    (tmp_path / "d").symlink_to("c")
+    found = [str(path.relative_to(tmp_path)) for path in files_below(tmp_path)]
+    assert found == ["a/1", "a/2", "a/3", "b/1", "b/2", "c/1"]
 
 
 @pytest.mark.parametrize(
