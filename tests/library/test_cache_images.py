@@ -101,7 +101,7 @@ def test_what_an_earlier_run_has_stored_is_not_made_again(
     assert made == [3]
     assert again.stored == first.stored
     assert local.store.stat(gone)
-    assert (storing.done.stored, storing.done.skipped) == (1, COUNT - 1)
+    assert (storing.done.stored, storing.done.skipped, storing.done.new_uuids) == (1, COUNT - 1, {UUID(int=4)})
 
 
 def test_what_is_collected_while_it_is_found_there_is_stored_again(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from obstore.exceptions import AlreadyExistsError, GenericError
 from symcache.errors import StorageError
 from symcache.model import HarvestRecord
 from symcache.store import MARKER, Store, make_library_id, open_store, read_record, write_record
+from symcache.store.bucket import Bucket
 from symcache.store.outage import PATIENCE, Outage
 from tests.support.flaky_proxy import FlakyProxy
 from tests.support.moto_store import moto, new_location
@@ -137,6 +139,20 @@ def test_one_request_that_never_works_ends_although_others_do(clock: list[float]
     with pytest.raises(GenericError):
         outage.outlast(request)
     assert clock[-1] - clock[0] < PATIENCE + 10
+
+
+def test_a_download_that_was_cut_begins_anew(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a shorter object has come to the place meanwhile."""
+
+    def cut() -> Iterator[bytes]:
+        yield b"all but the end"
+        raise LOST
+
+    streams: list[Iterable[bytes]] = [cut(), [b"who", b"le"]]
+    monkeypatch.setattr(obstore, "get", lambda *_: SimpleNamespace(meta={"size": 5}, stream=lambda **_: streams.pop(0)))
+    target = io.BytesIO()
+    assert Bucket("s3://symbols", PATIENCE).download(KEY, target) == 5
+    assert (target.getvalue(), target.tell()) == (b"whole", 5)
 
 
 def test_a_store_that_overwrites_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
