@@ -7,8 +7,9 @@ from pathlib import Path
 from uuid import UUID
 
 from symcache.library import Library, Staged, StagedObject, ingest
-from symcache.model import ManifestEntry, Origin, Release, ReleaseId, uuid_text
-from symcache.verify import CoverageState, Expectations, Level, ReleaseCoverage, release_coverage, verify
+from symcache.model import HarvestRecord, ManifestEntry, Origin, Release, ReleaseId, uuid_text
+from symcache.store import write_record
+from symcache.verify import CoverageState, Expectations, FindingCode, Level, ReleaseCoverage, release_coverage, verify
 from tests.library.images import Image, harvest
 from tests.support.tiny_image import tiny_image
 
@@ -70,6 +71,30 @@ def test_a_cell_counts_what_is_listed_and_found_wanting_and_names_caches_and_a_s
             ("system", "x86_64h", CoverageState.UNWANTED, 0, (), False, 0, ""),
             ("files", "arm64e", CoverageState.PARTIAL, 2, (), False, 1, again),
         ]
+
+
+def test_a_release_is_as_whole_as_its_cells_unless_something_else_is_wrong(tmp_path: Path) -> None:
+    nothing = HarvestRecord(release=Release(version="13.6", build="22G120"), source="empty")
+    (tmp_path / "releases.toml").write_text('families = ["driverkit"]\n')
+    release, every, none = (
+        ReleaseId("macOS", "22G120"),
+        Expectations.load(),
+        Expectations.load(tmp_path / "releases.toml"),
+    )
+    with Library.open(tmp_path / "library", create=True) as library:
+        write_record(library.store, nothing, "test")
+        library.refresh()
+        lacking, unwanted = (release_coverage(library, release, wanted) for wanted in (every, none))
+        assert lacking and unwanted
+        assert (lacking.state, unwanted.state) == (CoverageState.MISSING, CoverageState.PARTIAL)
+        assert {*_cells(lacking).values(), *_cells(unwanted).values()} == {
+            CoverageState.MISSING,
+            CoverageState.UNWANTED,
+        }
+        _harvest(library, tmp_path, "13.6", "22G120", arm64e=1, x86_64=1, x86_64h=1)
+        found = release_coverage(library, release, every)
+    assert found and set(_cells(found).values()) == {CoverageState.COMPLETE}
+    assert ([f.code for f in found.findings], found.state) == ([FindingCode.SOURCE_PROBLEM], CoverageState.PARTIAL)
 
 
 def test_what_the_sites_table_does_not_want_is_no_gap(tmp_path: Path) -> None:
