@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
@@ -20,6 +26,7 @@ from symcache.images import ImageRequest
 from symcache.library import Library, ingest
 from symcache.store import blob_key
 from symcache_server.files import scrubber
+from symcache_server.files.checked import content_hash
 from symcache_server.files.repairs import Repairs
 from symcache_server.files.scrubber import Scrubber
 from tests.support.http import request
@@ -272,6 +279,35 @@ def test_reading_is_no_use(scrubbing: Callable[[], Scrubbing], tmp_path: Path) -
     assert (cached.stat().st_atime, cached.stat().st_mtime) == (1000, 500)  # the order of eviction
 
 
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells what of a file is in memory")
+def test_what_is_checked_is_read_from_the_disk(
+    scrubbing: Callable[[], Scrubbing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_memory(file: BinaryIO) -> int:
+        """Return how many pages of a file the kernel has in memory: preadv2(2)."""
+        count = 0
+        for at in range(0, os.fstat(file.fileno()).st_size, mmap.PAGESIZE):
+            with contextlib.suppress(OSError):
+                count += os.preadv(file.fileno(), [bytearray(1)], at, os.RWF_NOWAIT)
+        return count
+
+    data = os.urandom(8 * mmap.PAGESIZE)
+    sha256 = hashlib.sha256(data).hexdigest()
+    cached, other = tmp_path / "decoded" / sha256[:2] / sha256, tmp_path / "other"
+    cached.parent.mkdir(parents=True)
+    for path in (cached, other):
+        with path.open("wb") as file:
+            file.write(data)
+            os.fsync(file)
+    with other.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, len(data), os.POSIX_FADV_DONTNEED)
+        left = in_memory(file)  # all of it, where the folder is in memory
+    seen: list[int] = []
+    monkeypatch.setattr(scrubber, "content_hash", lambda file: seen.append(in_memory(file)) or content_hash(file))
+    scrubbing().run(time.time())
+    assert (seen, cached.exists()) == ([left], True)
+
+
 def test_the_age_of_the_oldest_check_is_told(library: Path, tmp_path: Path) -> None:
     since = time.time()
     for _ in range(2):
@@ -297,6 +333,9 @@ def test_one_process_does_it(
         time.sleep(0.2)
         assert not (state / "scrubber.json").exists()
     until(lambda: (state / "scrubber.json").exists() and len(told) > 2)
+    if sys.platform == "linux":
+        (thread,) = (t.native_id for t in threading.enumerate() if t.name == "scrubber")
+        assert thread and os.getpriority(os.PRIO_PROCESS, thread) == 19, "the least there is"
     one.scrubber.close()
     assert all(after - before >= 0.02 for looks in (asked, told) for before, after in pairwise(looks)), "no rest"
     (times,) = (
