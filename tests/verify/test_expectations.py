@@ -312,10 +312,12 @@ def test_a_cryptex_that_leads_nowhere_is_lost_unless_macs_do_without_it() -> Non
 
 
 def test_a_build_that_the_site_expects_is_missed_without_being_named(harvested: Path, tmp_path: Path) -> None:
-    site = table(tmp_path, 'expect_builds = ["22G830", "22G720"]')
+    site = table(tmp_path, 'expect_builds = ["22G830", "22G831"]')
     with Library.open(harvested) as library:
         report = verify(library, level=Level.CATALOG, expectations=site)
-    assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "22G720")]
+    assert [(f.code, f.build) for f in report.findings] == [(FindingCode.NO_HARVEST, "22G831")]
+    text = "22G831: expected, but nothing of it was harvested: harvest it (symcache harvest)"
+    assert report.findings[0].message == text, "a table has no slips of the finger"
     assert report.builds == [BUILD]
 
 

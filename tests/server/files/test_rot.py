@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -14,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -279,6 +279,22 @@ def test_reading_is_no_use(scrubbing: Callable[[], Scrubbing], tmp_path: Path) -
     assert (cached.stat().st_atime, cached.stat().st_mtime) == (1000, 500)  # the order of eviction
 
 
+def test_it_rests_for_some_times_as_long_as_it_reads_and_goes_on(
+    scrubbing: Callable[[], Scrubbing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(scrubber, "_REST", 4.0)
+    monkeypatch.setattr(scrubber, "time", SimpleNamespace(monotonic=itertools.count(1000.0, 0.25).__next__))
+    one, folder = scrubbing(), tmp_path / "decoded" / "ab"
+    monkeypatch.setattr(one.scrubber, "_stop", SimpleNamespace(wait=rests.append))
+    folder.mkdir(parents=True)
+    for digit in "123":
+        (folder / f"ab{digit * 62}").touch()
+    while len(rests) < 3:
+        assert one.scrubber.check_next(1e9)
+    assert rests == [1.0] * 3
+
+
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells what of a file is in memory")
 def test_what_is_checked_is_read_from_the_disk(
     scrubbing: Callable[[], Scrubbing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -337,7 +353,9 @@ def test_one_process_does_it(
         (thread,) = (t.native_id for t in threading.enumerate() if t.name == "scrubber")
         assert thread and os.getpriority(os.PRIO_PROCESS, thread) == 19, "the least there is"
     one.scrubber.close()
-    assert all(after - before >= 0.02 for looks in (asked, told) for before, after in pairwise(looks)), "no rest"
+    assert all(after - before >= 0.02 for looks in (asked, told) for before, after in itertools.pairwise(looks)), (
+        "no rest"
+    )
     (times,) = (
         t for name, t in json.loads((state / "scrubber.json").read_text()).items() if name.startswith("decoded")
     )
