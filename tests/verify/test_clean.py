@@ -79,9 +79,20 @@ def test_contents_that_a_release_was_not_said_to_have_are_counted_from_the_start
     assert [s for s in seen if s[0]] == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
-def test_symbols_that_the_extractor_adds_are_none_too_many(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "x86_64-0x228",
+        # Local symbols in a table of their own, by file offset and by address, in the main file and in one of theirs.
+        "x86_64-0x138-same-file",
+        "arm64-0x228-same-file",
+        "arm64-0x1c8-.symbols-v1",
+        "arm64e-0x228-.symbols-v2-kinds",
+    ],
+)
+def test_symbols_that_the_extractor_adds_are_none_too_many(tmp_path: Path, layout: str) -> None:
     """Images that re-export single symbols have more of them outside of the cache than in it."""
-    main = built("x86_64-0x228").write(tmp_path / "dyld")
+    main = built(layout).write(tmp_path / "dyld")
     with Library.open(tmp_path / "library", create=True) as library:
         assert ingest(library, stage_extracted(main, tmp_path / "extracted", BUILD)).sealed
         report = verify(library, [BUILD], level=Level.BYTES, expectations=Expectations.nothing())
