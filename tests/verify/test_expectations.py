@@ -22,6 +22,7 @@ from symcache.verify import (
     musts_lacking,
     verify,
 )
+from symcache.verify.musts import Host, hosts_with
 from tests.verify.releases import BUILD, OTHER_BUILD, Workshop, make_library
 
 
@@ -252,6 +253,7 @@ def test_every_harvest_since_macos_11_must_have_a_system_cache(product: str, ver
         ("13.6.9", "", "x86_64", ["arm64e"]),
         ("13.6.9", "", "x86_64h", []),
         ("13.6.9", "", "arm64e x86_64h", ["x86_64"]),
+        ("13.6.9", "iPhone15,2", "arm64e", ["x86_64"]),
         ("26.5", "MacBookPro16,1", "x86_64h", []),
         ("26.5", "MacBookPro16,1", "arm64e x86_64", ["x86_64h"]),
         ("26.5", "MacBookPro17,1", "x86_64h", ["arm64e", "x86_64"]),
@@ -294,6 +296,36 @@ def test_who_has_the_rosetta_cryptex_has_both_of_its_caches() -> None:
 def test_who_asks_for_some_caches_lacks_no_others(archs: list[str], families: list[str], lacking: list[str]) -> None:
     had = Had([("driverkit", "arm64e")], model="Mac14,8")
     assert [str(lack) for lack in musts_lacking(Release(version="27", build="1A1"), had, archs, families)] == lacking
+
+
+@pytest.mark.parametrize(
+    ("archs", "model", "host"),
+    [
+        ("x86_64h", "", Host.INTEL),
+        ("x86_64h arm64e", "", Host.APPLE_SILICON),
+        ("x86_64", "", Host.APPLE_SILICON),  # of Rosetta
+        ("", "", None),
+        ("arm64e", "MacBookPro16,1", Host.INTEL),
+        ("x86_64h", "VirtualMac2,1", Host.VM),
+        ("x86_64h", "iPhone15,2", Host.INTEL),
+    ],
+)
+def test_a_host_is_told_by_its_model_or_by_its_caches(archs: str, model: str, host: Host | None) -> None:
+    assert Had([("system", arch) for arch in archs.split()], model=model).host is host
+
+
+@pytest.mark.parametrize(
+    ("version", "family", "arch", "hosts"),
+    [
+        ("12.7", "system", "x86_64h", "any Mac"),
+        ("13.6", "system", "x86_64h", "a Mac with an Intel processor"),
+        ("13.6", "system", "x86_64", "a Mac with Apple silicon"),
+        ("27.0", "system", "arm64e.x1", "a Mac with Apple silicon or Mac18,5"),
+        ("13.6", "driverkit", "arm64e", ""),
+    ],
+)
+def test_who_has_a_cache_is_told_in_words(version: str, family: str, arch: str, hosts: str) -> None:
+    assert hosts_with(Release(version=version, build="1A1"), family, arch) == hosts
 
 
 def test_of_systems_before_macos_11_files_are_wanted_whatever_families_of_caches_are() -> None:
