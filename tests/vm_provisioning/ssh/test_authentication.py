@@ -258,6 +258,14 @@ def test_an_agent_may_ask_its_user_for_as_long_as_it_takes(agent: Callable[..., 
     found.close()
 
 
+@pytest.mark.usefixtures("agent")
+def test_no_agent_is_none_whatever_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").symlink_to("agent/s")
+    assert keys.user_agent("agent/s") is not None
+    assert keys.user_agent("none") is None
+
+
 def test_a_certificate_is_of_its_key_alone(tmp_path: Path) -> None:
     need_openssh()
     for name in ("ca", "mine", "other"):

@@ -125,7 +125,7 @@ def test_no_jump_where_none_is_wanted(connect: Connect, bastion: OpenSshServer) 
 
 
 def test_jumps_in_a_circle_are_named(connect: Connect) -> None:
-    with pytest.raises(UsageError, match="jumps lead in a circle: mac from bastion from bastion$") as raised:
+    with pytest.raises(UsageError, match=r"jumps lead in a circle: mac from bastion from bastion$") as raised:
         connect("Host *\n ProxyJump bastion\n")
     assert "ProxyJump none" in raised.value.hint
 
@@ -373,7 +373,8 @@ def test_tokens_stand_for_what_ssh_config_says(tmp_path: Path) -> None:
     assert (host.identities, host.agent, host.known_hosts) == ((expected,), str(home / "agent"), ())
     host = _host(tmp_path, " IdentityFile none\n IdentityAgent none")
     assert (host.identities, host.agent, host.known_hosts) == ((), "none", None)
-    assert _host(tmp_path, "").agent == "SSH_AUTH_SOCK"
+    host = _host(tmp_path, "")
+    assert (host.agent, host.port, host.user) == ("SSH_AUTH_SOCK", 22, user)
 
 
 @pytest.mark.parametrize(
