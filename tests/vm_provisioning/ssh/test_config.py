@@ -359,7 +359,14 @@ def test_of_a_jump_and_a_program_the_first_counts(tmp_path: Path) -> None:
     assert (host.jump.name, host.command, host.is_direct) == ("gate", "", False)
     host = _host(tmp_path, " ProxyCommand nc %h %p %r # no comment\n ProxyJump gate", "zoe", 2022)
     assert (host.jump, host.command, host.is_direct) == (None, "nc mac 2022 zoe # no comment", False)
+    assert _host(tmp_path, " ProxyCommand none\n ProxyJump gate").is_direct
     assert _host(tmp_path, "").is_direct
+
+
+def test_what_follows_an_include_is_still_said_of_its_host(tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("Port 7\nHost other\n User nobody\n")
+    host = _host(tmp_path, f" Include {tmp_path}/more\n User zoe")
+    assert (host.port, host.user) == (7, "zoe")
 
 
 def test_tokens_stand_for_what_ssh_config_says(tmp_path: Path) -> None:
@@ -418,6 +425,11 @@ def test_files_of_others_and_endless_ones_are_refused(tmp_path: Path) -> None:
             (folder / str(number)).write_text("Port 7\n")
         with nullcontext() if fine else pytest.raises(UsageError, match="more than ssh would read"):
             assert SshConfig(file).host("mac").port == 7
+    for number in range(20):
+        (folder / str(number)).write_text(f"Include {folder}/{number + 1}\n")
+    file.write_text(f"Include {folder}/0\n")
+    with pytest.raises(UsageError, match="more than ssh would read"):
+        SshConfig(file)
 
 
 def test_criteria_that_nobody_here_knows_match_nothing(tmp_path: Path) -> None:
