@@ -26,14 +26,15 @@ _UNTABBED = re.compile(r"\s(0x[0-9A-Fa-f]{1,16}|0{10}|0{18})(?=\s|\Z)")
 _COMMENT = re.compile(r"0x[0-9A-Fa-f]+ \+ 0x[0-9A-Fa-f]+\s+// (?:(/.*):(\d{1,9})|(.*))\Z")
 """What reporters of jailbroken phones know: `0xBASE + 0xe0c`, blanks, a tab, `// name + 0x8` or `// /path/file.m:8`."""
 _SOURCE = re.compile(r" \(([^()]+):(\d{1,9})\)\Z")
-_INLINED = " [inlined]"
+_INLINED, _INLINED_BEFORE = " [inlined]", "[inlined] "
+"""The latter is Sentry's."""
 _UNSURE = " [nearest]"
 """Written by us: the function may begin behind the symbol."""
 _IN_IMAGE = re.compile(r" \(in [^()]+\)\Z")
 """As atos writes it."""
 _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
 """The last plus: Swift and C++ names have some, too."""
-_NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>)?\Z")
+_NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>|<unknown>)?\Z")
 """In place of a name: the image's address, nothing where there is no image; old iOS told no names of its own."""
 
 _BEGUN = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*\Z")
@@ -78,8 +79,8 @@ def frame_of(line: str) -> ReportFrame | None:
         rest = rest[: source.start()]
     if source and source[1] and int(source[2]):  # of code that no line stands for: `<compiler-generated>:0`
         file, source_line = source[1][:MAX_TEXT], int(source[2])
-    inlined = rest.endswith(_INLINED)
-    rest, offset = rest.removesuffix(_INLINED).removesuffix(_UNSURE), None
+    inlined = rest.endswith(_INLINED) or rest.startswith(_INLINED_BEFORE)
+    rest, offset = rest.removeprefix(_INLINED_BEFORE).removesuffix(_INLINED).removesuffix(_UNSURE), None
     if plus := _OFFSET.match(rest):
         rest, offset = plus[1] or "", int(plus[2], 16 if plus[2].startswith("0x") else 10)
     function = _IN_IMAGE.sub("", rest)

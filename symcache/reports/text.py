@@ -39,6 +39,8 @@ _THREAD = re.compile(r"Thread (\d{1,7})(?: ([A-Z][a-z]{1,20}))?:(:|\s*\Z|(?=  Di
 
 The third group is None where the line may as well be words that somebody wrote.
 """
+_FOREIGN = re.compile(r"Thread (\d{1,7})(?: name: (.*))?\Z")
+"""As Sentry writes it: `Thread 1`, `Thread 1 name: NAME`, `Thread 1 name: NAME Crashed:`; frames follow."""
 _NAME = re.compile(r"Thread (\d{1,7}) name:\s*(.*)\Z")
 _STATE = re.compile(r"(?:Thread (\d{1,7})|Unknown thread) crashed with (.*)\Z")
 _OF_A_THREAD = re.compile(r"Thread \d{1,7} (?:instruction stream|last branch register state)")
@@ -74,9 +76,17 @@ def too_many_lines(name: str) -> DumpError:
 
 def stack_begins(line: str, following: str) -> bool | None:
     """Return None if a line is no heading of a stack, else whether all frames of that stack are return addresses."""
-    if match := _THREAD.match(line):
-        return None if match[3] is None and frame_of(following) is None else False
-    return True if line.startswith((_LAST, _SPECIFIC)) else None
+    return False if _heading(line, following) else True if line.startswith((_LAST, _SPECIFIC)) else None
+
+
+def _heading(line: str, following: str) -> tuple[int, str, str] | None:
+    """Return number, mark and label of the thread whose stack a line begins. Return None if it begins none."""
+    if (match := _THREAD.match(line)) and (match[3] is not None or frame_of(following)):
+        return int(match[1]), match[2] or "", match[4].strip()
+    if (match := _FOREIGN.match(line.rstrip())) and frame_of(following):
+        name, crashed, _ = (match[2] or "").partition(f" {_BLAMED[0]}:")
+        return int(match[1]), crashed.strip(" :"), name
+    return None
 
 
 def parse_crash(text: str, name: str) -> Report:
@@ -163,10 +173,10 @@ class _Sections:
     def _begin(self, line: str, following: str) -> bool:
         if not line[:1].isupper() and not line.startswith("kernel "):
             return False
-        if match := _THREAD.match(line):
-            if match[3] is None and frame_of(following) is None:
-                return False
-            self._begin_thread(int(match[1]), match[2] or "", match[4].strip())
+        if heading := _heading(line, following):
+            self._begin_thread(*heading)
+        elif _THREAD.match(line):
+            return False
         elif match := _NAME.match(line):
             self._section = ""
             self._labels.setdefault(int(match[1]), match[2][:MAX_TEXT].strip())

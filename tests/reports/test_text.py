@@ -75,6 +75,37 @@ def test_headings_of_threads(heading: str, name: str, crashed: bool) -> None:
     assert report.crashed_thread == int(crashed)
 
 
+def test_as_sentry_writes_it() -> None:
+    """No colon behind a thread that did not crash, all on one line, and inlined functions with a word in front."""
+    row = "{:<4}{:<32}{:<20}{}\n".format
+    stacks = (
+        "Thread 0 name: main Crashed:\n"
+        + row(0, "Ledger", "0x10a3f4a54", "[inlined] Money.sum() (Money.swift:41)")
+        + row(1, "Ledger", "0x10a3f4a54", "post (Entry.swift:7)")
+        + row(2, "Ledger", "0x10a3f4a58", "<unknown> + 4")
+        + "\nThread 1 name: com.example.import\n"
+        + row(0, "libsystem_kernel.dylib", "0x7fff602b6d5c", "0x7fff602b4000 + 11612")
+        + "\nThread 2\n"
+        + row(0, "libsystem_kernel.dylib", "0x7fff602b6d5c", "__workq_kernreturn")
+    )
+    head = "OS Version: macOS 10.15.7 (19H15)\nReport Version: 104\n\nException Type: EXC_CRASH (SIGABRT)\n\n"
+    images = (
+        "Binary Images:\n0x10a3f2000 - 0x10a44efff Ledger x86_64  <e68de610908a40619f1d429bde8842d7> /x/Ledger\n\nEOF"
+    )
+    report = parse_report(f"{head}{stacks}\n{images}", "x")
+    assert [(t.index, t.name) for t in report.threads] == [(0, "main"), (1, "com.example.import"), (2, "")]
+    assert report.threads[0].frames == (
+        ReportFrame(0x10A3F4A54, "Money.sum()", None, "Money.swift", 41, inlined=True),
+        ReportFrame(0x10A3F4A54, "post", None, "Entry.swift", 7),
+        ReportFrame(0x10A3F4A58),
+    )
+    assert report.threads[1].frames + report.threads[2].frames == (
+        ReportFrame(0x7FFF602B6D5C),
+        ReportFrame(0x7FFF602B6D5C, "__workq_kernreturn"),
+    )
+    assert (report.crashed_thread, report.arch, report.notes) == (0, "x86_64", ())
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -56,6 +56,13 @@ def test_text_keeps_its_columns_and_counts_inlined_functions() -> None:
     ]
 
 
+def test_threads_without_a_colon_get_names() -> None:
+    """As Sentry writes them."""
+    text = report(f"Ledger {LEDGER + 0x300:#x} 0x100000000 + 768").replace("Thread 0 Crashed::", "Thread 0 name: main")
+    assert text.count("Thread 0 name: main\n") == 1
+    assert f"{LEDGER + 0x300:#x} main + 0" in rewrite(text, {("Ledger", 0x300): MAIN})
+
+
 def test_columns_of_numbers_have_room() -> None:
     frames = [f"Ledger\t{LEDGER + 0x204:#x} 0x100000000 + 516"] * 12
     written = rewrite(report(*frames), {("Ledger", 0x200): INLINED, ("Ledger", 0x204): INLINED})
