@@ -157,8 +157,10 @@ class _Sections:
                 self._information.append(line)
         elif not line.strip():
             self._fields.end()
-            # Of the list of images and of summaries, the first line may be empty.
-            if self._section != _SKIPPED and not (self._section == "images" and not self._images):
+            # Of the list of images and of summaries, the first line may be empty; of a stack, if frames follow.
+            begun = self._frames[self._thread] if self._section == "frames" else self._images
+            waits = not begun and (self._section == "images" or (self._section == "frames" and frame_of(following)))
+            if self._section != _SKIPPED and not waits:
                 self._section = ""
         elif not self._read(line):
             if self._fields or self._frames or self._images:  # else it is one of the words in front of a report

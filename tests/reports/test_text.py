@@ -125,6 +125,12 @@ def test_what_is_no_frame_ends_a_stack(line: str) -> None:
     assert [f.address for f in thrown.last_exception] == [0x10A3F4A54]
 
 
+def test_an_empty_line_in_front_of_a_stack() -> None:
+    """As web pages have it that make paragraphs of lines."""
+    report = read(f"Thread 0 Crashed::\n\n{MAIN}\nThread 1:\n\nThread 2:: x\n\n{WAITING}\n{WAITING}")
+    assert stacks_of(report) == {0: [0x10A3F4A54], 1: [], 2: [0x7FFF602B6D5C]}
+
+
 def test_words_of_a_program_are_no_heading() -> None:
     said = "Application Specific Information:\nThread 7: waits for Thread 9:\n\nThread 0: it stops\n\n"
     report = read(f"{said}Thread 0 Crashed:: main\n{MAIN}\nThread 7: is what a log may say, too\n\n")
