@@ -103,7 +103,7 @@ def frame_pieces(lines: Iterable[str]) -> list[str]:
     whole = 1
     for line in itertools.islice(following, _MAX_PIECES - 1):
         piece = line.strip()
-        if not piece or piece.endswith(":") or _NUMBER.match(line):
+        if not piece or piece.endswith(":") or (_NUMBER.match(line) and not pieces[-1].endswith("+")):
             break
         if _WHOLE.search(" ".join(pieces[-2:])) and not _ONLY_SOURCE.match(piece):
             break

@@ -561,6 +561,7 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         "Ledger::Money> >::add(unsigned\nlong) + 116\n"
         "3   com.example.ledger            \t0x000000010a3f4a5c -[Book\nopen:] + 44\n(Book.m:12)\n"
         "4   com.example.ledger            \t0x000000010a3f4a60 0x10a3f2000 +\n10848\n"
+        "4   com.example.ledger            \t0x000000010a3f4a60 main +\n 80 (main.m:23)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 post (Entry.m:7)\n"
         "6   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
     )
@@ -572,6 +573,7 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         ReportFrame(0x10A3F4A58, "Ledger::Page<std::pair<int, Ledger::Money> >::add(unsigned long)", 116),
         ReportFrame(0x10A3F4A5C, "-[Book open:]", 44, "Book.m", 12),
         ReportFrame(0x10A3F4A60),
+        ReportFrame(0x10A3F4A60, "main", 80, "main.m", 23),
         ReportFrame(0x10A3F4A64, "post", None, "Entry.m", 7),
         ReportFrame(0x7FFF602B6D5C),
     )
