@@ -175,8 +175,8 @@ def _is_allowed(character: int) -> bool:
 def parse_header(xml: bytes, name: str) -> DumpHeader:
     """Return the header that `xml` (up to and with `</root>`) holds; `name` is the dump in messages. Raises DumpError.
 
-    Checked here: numbers and UUIDs are such, and the executable is the first module. Whether the thread exists
-    is known only with the core: see `check_crashed`.
+    Checked here: numbers and UUIDs are such, and the executable is a module, which becomes the first. Whether the
+    thread exists is known only with the core: see `check_crashed`.
     """
     draft = _draft(xml, name)
     fields = draft.fields
@@ -200,10 +200,15 @@ def parse_header(xml: bytes, name: str) -> DumpHeader:
         raise DumpError(f"{name}: the XML header has no <m_strExecutable>")
     first = modules[0]
     if first.path and not first.path.endswith(executable):
-        raise DumpError(
-            f"{name}: the first module is {first.path!r}, but the executable {executable!r} was expected there",
-            hint="the writer of this dump lists modules in another order than dyld does",
-        )
+        # The list is dyld's, and that of macOS 14 has the executable last.
+        named = [module for module in modules if module.path.endswith(executable)]
+        if not named:
+            raise DumpError(
+                f"{name}: the first module is {first.path!r}, but the executable {executable!r} was expected there",
+                hint="no other module has the name of the executable, either",
+            )
+        found = min(named, key=lambda module: module.version is not None)  # executables have none
+        modules = (found, *(module for module in modules if module is not found))
     if "m_nThread" not in fields:
         raise DumpError(f"{name}: the XML header does not say which thread crashed (<m_nThread>)")
     cache_uuid = fields.get("m_cacheuuid")

@@ -323,6 +323,18 @@ def test_bad_header(tmp_path: Path, changes: dict[str, object], modules: list[Mo
     assert expected in refused(tmp_path, zipped(header(modules, **changes) + CORE))  # type: ignore[arg-type]
 
 
+def test_the_executable_may_be_the_last_module(tmp_path: Path) -> None:
+    """As dyld of macOS 14 lists it: it puts what it loads in front."""
+    others = [
+        Module(0x7FF8_0000_0000 + number * 0x10000, path, version=65536)
+        for number, path in enumerate(["/usr/lib/libSystem.B.dylib", "/usr/lib/libLedger", "/usr/lib/libc++.1.dylib"])
+    ]
+    path = write_dump(tmp_path / "crash.zip", header([*others, Module(MODULE.address, MODULE.path)]), CORE)
+    told = open_dump(path, tmp_path).header
+    assert told
+    assert [m.path for m in told.modules] == [MODULE.path, *(m.path for m in others)]
+
+
 def test_missing_thread_and_address(tmp_path: Path) -> None:
     without = header([MODULE]).replace(b'<m_nThread val="0"/>', b"")
     assert "which thread crashed" in refused(tmp_path, zipped(without + CORE))
