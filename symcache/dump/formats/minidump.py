@@ -41,8 +41,10 @@ _THREAD = struct.Struct("<I20xQ4I")
 _MODULE = struct.Struct("<QI8xI52x2I")
 CODEVIEW_AT = 76
 """Offset of size and place of a module's CodeView record in its entry."""
-_VERSIONED = slice(24, 28)
-"""Where a module's entry has the signature of its version information, if it has such."""
+_VERSIONED, _TYPE = slice(24, 28), slice(60, 64)
+"""Where a module's entry has signature and file type of its version information, if it has such."""
+_PROGRAM = (1).to_bytes(4, "little")
+"""VFT_APP: the executable's in Crashpad's."""
 RANGE = struct.Struct("<Q2I")
 _RANGE64 = struct.Struct("<2Q")
 _THREAD_NAME = struct.Struct("<IQ")
@@ -234,9 +236,11 @@ class _Reader:
                 path = self._streams.text(name).removesuffix(f"({address:#x})")  # LLDB marks what it read out of memory
                 modules.append(MinidumpModule(DumpModule(address, path, self._uuid(cv_at, cv_size)), size, entry))
         # rust-minidump's writer puts what is no library in front, by falling address: behind bundles, the executable.
+        # Older Crashpads have it where dyld has it: on macOS 14 at the end.
         front = list(itertools.takewhile(lambda m: not any(m.entry[_VERSIONED]), modules))
-        if 1 < len(front) < len(modules):
-            modules.sort(key=lambda m: m is not front[-1])
+        behind = front[-1:] if len(front) < len(modules) else []
+        if found := [m for m in modules if m.entry[_TYPE] == _PROGRAM] or behind:
+            modules.sort(key=lambda m: m is not found[0])
         return tuple(modules)
 
     def _uuid(self, place: int, size: int) -> UUID | None:

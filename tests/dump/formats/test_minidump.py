@@ -511,6 +511,17 @@ def test_the_executable_may_stand_behind_bundles(tmp_path: Path) -> None:
     assert describe(tmp_path / "small.dmp")["executable"] == paths[1]
 
 
+def test_the_executable_may_be_the_last_module(tmp_path: Path) -> None:
+    """Older Crashpads have the images as dyld lists them, on macOS 14 the executable last, and each one's file type."""
+    paths = ["/usr/lib/b.dylib", "/usr/lib/c.dylib", "/bin/a", "/usr/lib/dyld"]
+    data = bytearray(small(modules=[(n << 32, 0x4000, p, UUID(int=n)) for n, p in enumerate(paths, 1)]))
+    for number in range(4):
+        at = _stream(data, 4) + 4 + 108 * number + 24
+        struct.pack_into("<I32xI", data, at, 0xFEEF_04BD, 1 if number == 2 else 2)
+    told = [m.module.path for m in read(bytes(data), tmp_path).modules]
+    assert told == [paths[2], *paths[:2], paths[3]]
+
+
 def test_of_several_exceptions_that_of_the_crash_counts(tmp_path: Path) -> None:
     path = tmp_path / "crash.dmp"
     threads = [MiniThread({"pc": 0x1_0000_1000 + n, "sp": 0x8000}, 0x8000, bytes(64)) for n in range(3)]
