@@ -75,7 +75,10 @@ def _noted(path: Path, core: Core) -> tuple[DumpModule, ...]:
     telling = (note for note in core.notes if note is listed or note.data_owner == "load binary")
     for note in itertools.islice(telling, _MAX_IMAGES):
         if note is listed:
-            modules += _all_images(path, note.offset, note.size)
+            found = _all_images(path, note.offset, note.size)
+            # LLDB has the images by the frames that are in them, if it keeps the stacks alone. Libraries lie above.
+            lowest = min((m.address for m in found), default=0)
+            modules += sorted(found, key=lambda m: m.address != lowest)
             continue
         raw = _read(path, note, _BINARY.size + _MAX_PATH)
         if len(raw) >= _BINARY.size:

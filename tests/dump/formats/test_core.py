@@ -406,6 +406,23 @@ def test_the_one_binary_of_a_core_that_lists_none(note: bytes, address: int | No
     assert found == ([UUID(int=7), uuid] if address else [uuid])
 
 
+def test_the_executable_may_be_any_image_of_a_note(tmp_path: Path) -> None:
+    """`process save-core --style stack` notes the images by the frames of the threads: most wait in a library."""
+    core = small_core()
+    core.notes = [(b"all image infos", bytes(24))]
+    data = bytearray(core.bytes())
+    images = [(0x7FF8_0000_0000, b"/usr/lib/system/libsystem_kernel.dylib"), (0x1_0000_0000, b"/bin/a")]
+    names = len(data) + 48 * 2
+    data[-24:] = struct.pack("<2IQ2I", 1, 2, len(data), 48, 0)
+    for number, (address, _) in enumerate(images):
+        place = names + sum(len(path) + 1 for _, path in images[:number])
+        data += struct.pack("<Q16s2Q2I", place, UUID(int=number + 1).bytes, address, 0, 0, 1)
+    path = tmp_path / "core"
+    path.write_bytes(bytes(data) + b"".join(path + b"\0" for _, path in images))
+    told = header_of_core(path, open_dump(path, tmp_path).core)
+    assert (told.executable, [m.address for m in told.modules]) == ("/bin/a", [0x1_0000_0000, 0x7FF8_0000_0000])
+
+
 @pytest.mark.parametrize("kind", [2, 4])
 def test_dyld_is_not_the_executable(kind: int, tmp_path: Path) -> None:
     """A kernel that panics notes dyld (2), others may note where its list is (4)."""
