@@ -66,8 +66,7 @@ def verify_modules(reports: Sequence[CrashReport], holder: Holder, builds: Itera
     """Say of every module whether it can be served. `builds` are those that the holder has, for the hints."""
     report = VerifyReport(Level.BLOBS)
     held = {
-        uuid: [h for h in holdings if h.kind is Kind.EXECUTABLE]
-        for uuid, holdings in holder(wanted(reports)).items()
+        uuid: [h for h in holdings if h.kind is Kind.EXECUTABLE] for uuid, holdings in holder(wanted(reports)).items()
     }
     missing: dict[UUID, list[_Sighting]] = {}
     known = set(builds)
