@@ -228,6 +228,25 @@ def test_records_are_numbered_by_writer_and_never_overwritten(store: LocalStore)
     assert read_record(store, key2) == (id2, two)
 
 
+def test_of_two_processes_of_one_writer_the_slower_takes_the_next_number(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, other = store.list, LocalStore(store.root)
+    faster: list[RecordKey] = []
+
+    def list_then(prefix: str) -> Iterator[str]:
+        yield from real(prefix)
+        faster.append(write_record(other, HarvestRecord(source="faster"), "w")[0])
+
+    monkeypatch.setattr(store, "list", list_then)
+    slower, _ = write_record(store, HarvestRecord(source="slower"), "w")
+    assert (faster, slower) == ([RecordKey("w", 1)], RecordKey("w", 2))
+    assert [read_record(store, key)[1] for key in (*faster, slower)] == [
+        HarvestRecord(source="faster"),
+        HarvestRecord(source="slower"),
+    ]
+
+
 def test_a_record_of_a_newer_schema_is_refused(store: LocalStore) -> None:
     key, _ = write_record(store, HarvestRecord(schema_version=99), "w")
     with pytest.raises(IntegrityError, match="newer"):
