@@ -73,9 +73,8 @@ def _is_locked(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise
+    except OSError:  # it is gone, or there are no locks: then its age has to do
+        pass
     return False
 
 

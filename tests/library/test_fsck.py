@@ -428,6 +428,31 @@ def test_what_others_do_meanwhile_is_no_finding(
         assert library.resolve(ImageRequest(UUID(int=7)))
 
 
+@pytest.mark.parametrize(
+    ("lost", "code", "said"),
+    [
+        (True, FsckCode.RECORD_LOST, "is not there any more"),
+        (False, FsckCode.CATALOG_DAMAGED, "the catalog knows another record there"),
+    ],
+)
+def test_a_record_that_goes_or_becomes_another_while_it_is_looked_at_is_told(
+    filled: Library, tmp_path: Path, lost: bool, code: FsckCode, said: str
+) -> None:
+    store = Hooked(_root(filled))
+    with Library(store, Catalog(tmp_path / "catalog.db")) as library:
+        first, second = sorted((_root(filled) / "records").rglob("*.json.zst"))
+
+        def change() -> None:
+            first.unlink()
+            if not lost:
+                shutil.copyfile(second, first)
+
+        store.on("before", "open records", change)
+        report = fsck(library, read=Subset())
+    assert [(f.code, f.key) for f in report.findings] == [(code, str(first.relative_to(_root(filled))))]
+    assert said in report.findings[0].message
+
+
 def test_a_listing_that_has_a_later_record_and_not_an_earlier_one_means_no_loss(
     filled: Library, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from symcache.library import MINIMUM_GRACE, GcReport, Library, gc, ingest, remov
 from symcache.library.library import Library as LibraryClass
 from symcache.library.storing import SAFE_SECONDS
 from symcache.model import HarvestRecord, ObjectEntry, TombstoneRecord
-from symcache.store import blob_key, write_record
+from symcache.store import RecordKey, blob_key, write_record
 from symcache.store.bucket import REQUEST_SECONDS
 from symcache.store.s3 import S3Store
 from tests.library.hooked import Hooked
@@ -371,6 +371,16 @@ def test_what_is_young_enough_for_a_harvest_is_not_collected_in_its_time() -> No
 
 def test_what_was_decided_on_by_earlier_records_is_deleted_before_a_later_one_is_relied_on() -> None:
     assert S3Store.settle >= sys.modules["symcache.library.gc"]._FRESH + REQUEST_SECONDS
+
+
+def test_nothing_is_deleted_where_a_record_goes_that_has_just_come(world: World) -> None:
+    """Others that came with it may be missing, too."""
+    record = str(RecordKey("w", 1))
+    world.collector_store.on("after", "list records", lambda: write_record(world.harvester_store, HarvestRecord(), "w"))
+    world.collector_store.on("before", "stat records", (world.root / record).unlink)
+    with pytest.raises(IncompleteError, match=f"{record} is gone"):
+        world.collect()
+    assert (world.root / blob_key(world.sha256)).exists()
 
 
 def test_superseded_contents_and_old_leftovers_are_collected(anywhere: Library, tmp_path: Path) -> None:

@@ -52,6 +52,28 @@ def test_a_file_that_grows_is_stored_as_it_is_in_the_end(local: Library, tmp_pat
         assert frame_sizes(stored)[0] == len(data)
 
 
+def test_a_file_is_waited_for_while_it_grows(local: Library, tmp_path: Path) -> None:
+    file, asked, written = tmp_path / "cache", list[int](), threading.Event()
+
+    class Stopped(threading.Event):
+        """Is asked before the first frame, before the second, and when that is not there yet."""
+
+        def is_set(self) -> bool:
+            asked.append(1)
+            if len(asked) == 3:
+                out.write(bytes(1000))
+                written.set()
+            return super().is_set()
+
+    with Storing(local) as storing, file.open("wb", buffering=0) as out:
+        storing.done.stopped = Stopped()
+        out.write(bytes(1000))
+        storing.follow(file, 2000, file)
+        written.wait(10)
+        done = storing.finish([], [_staged(file)])
+    assert (done.problems, [entry.size for entry in done.cache_files]) == ([], [2000])
+
+
 def test_a_file_that_ends_early_is_a_problem(local: Library, tmp_path: Path) -> None:
     file = tmp_path / "cache"
     file.write_bytes(bytes(5000))
@@ -89,8 +111,10 @@ def test_files_that_are_whole_too_early_do_not_keep_others_waiting(local: Librar
 def test_what_a_run_does_not_wait_for_leaves_nothing(local: Library, tmp_path: Path) -> None:
     file = tmp_path / "cache"
     file.write_bytes(os.urandom(5000))
-    with Storing(local) as storing:
+    begun = threading.Event()
+    with Storing(local, lambda size: begun.set()) as storing:
         storing.follow(file, 9000, file)
+        assert begun.wait(60)
     assert list(local.store.list("blobs")) == []
     assert isinstance(local.store.scratch(), Path) and not list(local.store.scratch().iterdir())
 

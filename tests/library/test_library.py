@@ -24,7 +24,7 @@ from symcache.library.raw_caches import write_raw_cache
 from symcache.macho import code_fingerprint, identify
 from symcache.model import HarvestRecord, Kind, ManifestEntry, Origin, Release, ReleaseId, Trust, uuid_text
 from symcache.store import RecordKey, blob_key, put_blob, read_record
-from tests.library.images import Image, harvest, macho
+from tests.library.images import ARM64E, Image, harvest, macho
 from tests.support.toolchain import compile_image, dsym, lipo
 
 SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"
@@ -377,17 +377,49 @@ def test_a_member_of_a_zip_that_claims_less_than_it_has_is_not_unpacked_further(
     assert (tmp_path / "scratch" / "0" / "member").stat().st_size <= 100
 
 
+def _universal(*slices: bytes) -> bytes:
+    """Return a universal file (<mach-o/fat.h>) of thin arm64e ones."""
+    head, body = struct.pack(">2I", 0xCAFEBABE, len(slices)), b""
+    for thin in slices:
+        head += struct.pack(">5I", *ARM64E, 0x1000 + len(body), len(thin), 0)
+        body += thin
+    return head.ljust(0x1000, b"\0") + body
+
+
 def test_what_has_no_uuid_is_said_and_left_out_alone(tmp_path: Path) -> None:
     uuid_command = struct.pack("<2I", 0x1B, 24)  # LC_UUID (<mach-o/loader.h>)
     (tmp_path / "1").write_bytes(Image("/a", 1).data.replace(uuid_command, struct.pack("<2I", 0x70, 24)))
     with pytest.raises(NotFoundError, match=r"1 \(arm64e\): has no LC_UUID") as raised:
         stage_paths([tmp_path / "1"], tmp_path / "scratch")
     assert "-random_uuid" in raised.value.hint
-    (tmp_path / "2").write_bytes(Image("/b", 2).data)
-    staged = stage_paths([tmp_path / "1", tmp_path / "2"], tmp_path / "scratch")
-    assert [entry.uuid for entry in staged.manifest] == [staged_object.uuid for staged_object in staged.objects]
+    (tmp_path / "2").write_bytes(_universal((tmp_path / "1").read_bytes(), Image("/b", 2).data))
+    staged = stage_paths([tmp_path / "2"], tmp_path / "scratch")
     assert [(entry.path, entry.uuid) for entry in staged.manifest] == [("2", UUID(int=2))]
-    assert staged.notes == ["1 (arm64e): has no LC_UUID, by which it could be asked for: not added"]
+    assert [entry.uuid for entry in staged.objects] == [UUID(int=2)]
+    assert staged.notes == ["2 (arm64e): has no LC_UUID, by which it could be asked for: not added"]
+
+
+def test_what_is_broken_is_a_problem_and_what_nobody_asks_for_none(tmp_path: Path) -> None:
+    for name, data in (
+        ("1-broken", Image("/a", 1).data[:60]),
+        ("2-object", macho(UUID(int=2), filetype=1)),  # MH_OBJECT (<mach-o/loader.h>)
+        ("3-good", Image("/c", 3).data),
+        ("4-universal", _universal(macho(UUID(int=4), filetype=1), Image("/d", 5).data)),
+    ):
+        (tmp_path / name).write_bytes(data)
+    staged = stage_paths([tmp_path], tmp_path / "scratch")
+    assert [entry.uuid for entry in staged.manifest] == [UUID(int=3), UUID(int=5)]
+    assert len(staged.problems) == 1
+    assert "1-broken" in staged.problems[0]
+    assert staged.notes == []
+
+
+def test_a_member_of_a_zip_that_the_disk_refuses_is_no_damage_of_the_zip(tmp_path: Path) -> None:
+    archive = tmp_path / "long.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("x" * 300, "data")
+    with pytest.raises(OSError, match="File name too long"):
+        stage_paths([archive], tmp_path / "scratch")
 
 
 def test_only_plain_files_of_a_folder_are_looked_at_in_the_order_of_their_names(tmp_path: Path) -> None:

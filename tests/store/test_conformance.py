@@ -43,6 +43,12 @@ def test_an_object_is_created_once_and_never_changed(any_store: Store, make: Mak
     assert list(any_store.scratch().iterdir()) == []
 
 
+def test_of_a_file_that_is_not_there_no_object_is_made(any_store: Store) -> None:
+    with pytest.raises(StorageError, match="No such file or directory"):
+        any_store.create("blobs/ab/x", any_store.scratch() / "gone")
+    assert any_store.stat("blobs/ab/x") is None
+
+
 def test_of_many_creators_of_one_key_one_wins(any_store: Store, make: Make) -> None:
     contents = [bytes([n]) * 100_000 for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -193,7 +199,7 @@ def test_anybody_may_download_by_a_signed_url_what_unpacks_by_itself(any_store: 
 
 
 def test_an_object_larger_than_one_part_comes_back_whole(
-    any_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    any_store: Store, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if any_store.location.startswith("s3://"):
         monkeypatch.setattr("symcache.store.s3._SINGLE_PUT", 1 << 20)
@@ -204,6 +210,9 @@ def test_an_object_larger_than_one_part_comes_back_whole(
     decode_to(any_store, sha256, size, tmp_path / "output")
     assert (tmp_path / "output").read_bytes() == path.read_bytes()
     assert not put_blob(any_store, path)[2]
+    made = any_store.stat(blob_key(sha256))
+    assert not make(blob_key(sha256), bytes(2 << 20))
+    assert any_store.stat(blob_key(sha256)) == made
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -165,6 +165,8 @@ def test_every_cut_and_every_addition_is_seen_by_the_headers_alone(size: int, co
     reserved[zstandard.frame_header_size(data)] |= 3 << 1  # the type of the first block (RFC 8878, 3.1.1.2)
     with pytest.raises(IntegrityError):
         frame_sizes(io.BytesIO(reserved))
+    with pytest.raises(IntegrityError, match="does not say its size"):
+        frame_sizes(io.BytesIO(zstandard.ZstdCompressor(write_content_size=False).compress(b"x")))
 
 
 @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"x"])
@@ -213,6 +215,50 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         put_blob(store, _file(tmp_path, b"data"))
     assert list(store.list("blobs/")) == []
     assert list(store.list("tmp/")) == []
+
+
+def test_what_was_written_and_is_not_there_is_not_stored(store: LocalStore) -> None:
+    """As on disks that lose what they have taken."""
+    with new_object(store) as new:
+        new.write(b"data")
+        (part,) = store.scratch().iterdir()
+        part.unlink()
+        part.touch()
+        with pytest.raises(StorageError, match="4 bytes were written, but are not there"):
+            new.create("blobs/ab/x")
+    assert list(store.list("blobs/")) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_nothing_takes_the_place_of_another_and_a_disk_that_refuses_is_told(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Also without hard links, as on FAT and some network file systems."""
+
+    def link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def create(content: bytes) -> bool:
+        with new_object(store) as new:
+            new.write(content)
+            return new.create("records/w/0000000001.json.zst")
+
+    if not links:
+        number = errno.EPERM
+        monkeypatch.setattr(os, "link", link)
+    assert create(b"first")
+    assert not create(b"second")
+    number = errno.EDQUOT
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StorageError, match="Disk quota exceeded"):
+        create(b"third")
+    with store.open("records/w/0000000001.json.zst") as stored:
+        assert stored.read() == b"first"
+    taken = store.scratch() / f"condemned-{'ab' * 32}.zst"
+    taken.touch()
+    with pytest.raises(StorageError, match="Disk quota exceeded"):
+        store.clean_scratch(0.0)
+    assert taken.exists()
 
 
 def test_records_are_numbered_by_writer_and_never_overwritten(store: LocalStore) -> None:

@@ -84,6 +84,12 @@ def test_requests_are_signed_for_the_region_that_is_set(
     assert f"%2F{region}%2Fs3%2F" in Bucket("s3://symbols", 0).signed("key", 60)
 
 
+@pytest.mark.parametrize("location", ["s3://", "s3:///macos"])
+def test_a_location_without_a_bucket_is_wrong_use(location: str) -> None:
+    with pytest.raises(UsageError, match="names no bucket"):
+        Bucket(location, 0)
+
+
 def test_a_bucket_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoBucket(_Object):
         def do_GET(self) -> None:

@@ -155,6 +155,13 @@ def test_a_download_that_was_cut_begins_anew(clock: list[float], monkeypatch: py
     assert (target.getvalue(), target.tell()) == (b"whole", 5)
 
 
+def test_an_object_that_comes_short_is_not_taken_for_whole(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(location, create=True)
+    monkeypatch.setattr(obstore, "get", lambda *_: SimpleNamespace(meta={"size": 7}, stream=lambda **_: [b"short"]))
+    with pytest.raises(StorageError, match=f"{KEY}: 5 bytes came where 7 were promised"):
+        store.open(KEY)
+
+
 def test_a_store_that_overwrites_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = moto(honours_conditions=False)
     for name, value in s3_environment(endpoint).items():
