@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from symcache.catalog import Conflict, Occurrence
@@ -84,8 +84,8 @@ class IngestResult:
     skipped: int
     missing: list[ManifestEntry]
     problems: list[str]
-    carried: int = 0
+    carried: int
     """Images taken over from the partial harvests that this one continues."""
-    supersedes: tuple[str, ...] = ()
-    conflicts: list[Conflict] = field(default_factory=list)
+    supersedes: tuple[str, ...]
+    conflicts: list[Conflict]
     """Contents that contradict what the library had under the same key; what was served before still is."""

@@ -300,6 +300,46 @@ def test_damage_is_repaired_by_asking_a_server_whose_answer_is_checked(filled: L
     assert fsck(filled, read=Subset()).clean
 
 
+def test_of_several_libraries_the_first_that_has_the_right_is_copied_from(filled: Library, tmp_path: Path) -> None:
+    writer = filled.store.folders("records/")[0]
+    lost, missing = RecordKey(writer, 2), _blob(filled, 2)
+    for name in ("damaged", "whole"):
+        shutil.copytree(_root(filled), tmp_path / name)
+    for path in (missing.relative_to(_root(filled)), str(lost)):
+        _flip(tmp_path / "damaged" / path, 30)
+    with Library.open(tmp_path / "foreign", create=True) as foreign:
+        for number in (6, 7):
+            ingest(foreign, harvest(tmp_path / f"{number}", [Image("/usr/lib/foreign", number)]))
+        assert foreign.store.stat(str(lost))
+    missing.unlink()
+    (_root(filled) / str(lost)).unlink()
+    report = fsck(filled)
+    others = [Library.open(tmp_path / name) for name in ("damaged", "foreign", "whole")]
+    repair(filled, report, others=others)
+    for other in others:
+        other.close()
+    assert [f.repaired for f in report.findings] == [f"copied from {tmp_path / 'whole'}"] * 2
+    assert fsck(filled, read=Subset()).clean
+
+
+def test_what_lies_in_several_places_is_asked_for_under_each_and_everywhere(filled: Library, tmp_path: Path) -> None:
+    again = Image("/usr/lib/again", 1, size=5000)
+    ingest(filled, harvest(tmp_path / "again", [again], build="23A1", version="14.0"))
+    _blob(filled, 1).unlink()
+    asked: list[str] = []
+
+    def has_it(wanted: object, folder: Path) -> Path:
+        asked.append(wanted.path)  # type: ignore[attr-defined]
+        path = folder / "answer"
+        path.write_bytes(again.data if len(asked) == 2 else b"something else")
+        return path
+
+    report = fsck(filled)
+    repair(filled, report, fetch=[lambda wanted, folder: None, has_it])
+    assert [f.repaired for f in report.findings] == ["fetched again"]
+    assert sorted(asked) == ["/usr/lib/1", "/usr/lib/again"]
+
+
 @pytest.mark.parametrize("moment", ["before the repair", "while it looks"])
 def test_what_somebody_else_has_repaired_is_left_as_it_is(filled: Library, tmp_path: Path, moment: str) -> None:
     """They had it from elsewhere, and here it cannot be had again."""

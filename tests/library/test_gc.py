@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import SCHEMA_VERSION, Catalog
-from symcache.errors import IncompleteError
+from symcache.errors import IncompleteError, StorageError
 from symcache.images import ImageRequest
 from symcache.library import MINIMUM_GRACE, GcReport, Library, gc, ingest, remove_build
 from symcache.library.library import Library as LibraryClass
@@ -154,6 +154,40 @@ def test_the_blob_is_deleted_between_the_harvesters_look_and_its_refreshing(worl
     world.harvester_store.on("before", "refresh blobs", world.collect)
     world.ingest()
     world.check()
+
+
+@pytest.mark.parametrize("then", ["nothing", "the store refuses", "the file is gone", "the file is another"])
+def test_the_blob_is_deleted_after_it_was_refreshed(world: World, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    """It is stored again; what cannot be is not promised."""
+    file, create = world.staged.objects[0].file, world.harvester_store.create
+
+    def refuse(key: str, source: Path) -> bool:
+        if key.startswith("blobs/"):
+            raise StorageError("no space")
+        return create(key, source)
+
+    def delete() -> None:
+        (world.root / blob_key(world.sha256)).unlink()
+        if then == "the store refuses":
+            monkeypatch.setattr(world.harvester_store, "create", refuse)
+        elif then == "the file is gone":
+            file.unlink()
+        elif then == "the file is another":
+            file.write_bytes(b"x" * len(IMAGE.data))
+
+    world.harvester_store.on("after", "refresh blobs", delete)
+    if then == "nothing":
+        world.ingest()
+        world.check()
+    elif then == "the store refuses":
+        with pytest.raises(StorageError, match="no space"):
+            ingest(world.harvester, world.staged)
+        assert world.harvester.releases() == []
+    else:
+        result = ingest(world.harvester, world.staged)
+        assert not result.sealed
+        assert result.problems == [f"/usr/lib/a: its blob {world.sha256} is gone: harvest or add it again"]
+        assert world.harvester.variants(A) == []
 
 
 def test_the_blob_is_deleted_before_the_harvester_looks(world: World) -> None:

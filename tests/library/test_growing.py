@@ -141,8 +141,9 @@ def test_a_store_that_refuses_an_image_refuses_the_next_before_it_is_tried(
     with Storing(local) as storing:
         with pytest.raises(StorageError, match="no space"):
             storing.finish([first], [])
-        with pytest.raises(StorageError, match="no space"):
-            storing.begin(second)
+        for begin in (lambda: storing.begin(second), lambda: storing.follow(second.file, second.size, second.file)):
+            with pytest.raises(StorageError, match="no space"):
+                begin()
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from symcache.errors import IntegrityError, NotFoundError, UsageError
+from symcache.errors import IntegrityError, NotFoundError, StorageError, UsageError
 from symcache.images import ImageRequest
 from symcache.library import Library, Staged, StagedCacheFile, StagedObject, ingest, prefer, stage_paths, stats
 from symcache.library.add import files_below
@@ -27,6 +27,7 @@ from symcache.store import RecordKey, blob_key, put_blob, read_record
 from tests.library.images import ARM64E, Image, harvest, macho
 from tests.support.toolchain import compile_image, dsym, lipo
 
+UUID_COMMAND = struct.pack("<2I", 0x1B, 24)
 SOURCE = "int answer(int x) { return x * 42; }\nint other(int x) { return answer(x) + 1; }\n"
 
 
@@ -85,6 +86,34 @@ def test_ingesting_again_stores_nothing_twice(library: Library, built: Path) -> 
     first, second = ingest(library, staged), ingest(library, staged)
     assert (first.stored, first.skipped, second.stored, second.skipped) == (1, 0, 0, 1)
     assert [r.harvests for r in library.releases()] == [2]
+
+
+def test_a_library_that_was_left_is_closed(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "library", create=True) as library:
+        assert library.releases() == []
+    with pytest.raises(StorageError):
+        library.releases()
+
+
+def test_an_image_without_uuid_is_stored_and_no_conflict(library: Library, tmp_path: Path) -> None:
+    staged = harvest(tmp_path / "1", [Image("/a", 1)])
+    nameless = tmp_path / "nameless"
+    nameless.write_bytes(macho(UUID(int=0)).replace(UUID_COMMAND, struct.pack("<2I", 0x31, 24)))  # LC_NOTE
+    staged.manifest.append(ManifestEntry(path="/b", arch="arm64e"))
+    staged.objects.append(StagedObject(nameless, 0, nameless.stat().st_size, "/b", "arm64e", None))
+    result = ingest(library, staged)
+    assert (result.sealed, result.stored, result.problems, result.conflicts) == (True, 2, [], [])
+
+
+def test_an_image_with_many_load_commands_is_read_to_their_end(library: Library, tmp_path: Path) -> None:
+    """As a kernel collection has them, with one for each of its images."""
+    image = Image("/a", 1)
+    notes = struct.pack("<2I", 0x31, 40) + bytes(32)  # LC_NOTE
+    magic, cpu, subtype, filetype, count, size, flags, zero = struct.unpack_from("<8I", image.data)
+    head = struct.pack("<8I", magic, cpu, subtype, filetype, count + 5000, size + 5000 * 40, flags, zero)
+    image.data = head + notes * 5000 + image.data[32:]
+    result = ingest(library, harvest(tmp_path / "1", [image]))
+    assert (result.sealed, result.problems) == (True, [])
 
 
 def test_a_second_library_over_the_same_folder_sees_the_same(library: Library, built: Path, tmp_path: Path) -> None:

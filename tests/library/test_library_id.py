@@ -53,6 +53,7 @@ def test_one_that_has_none_gets_one_by_whoever_writes_first(older: str, tmp_path
         made = read_library_id(store)
         assert made
         assert not library.refresh()
+        assert library.catalog.library_id() == made
         assert len(library.releases()) == 2
     _fill(older, tmp_path / "new", Image("/usr/lib/9", 9))
     assert read_library_id(store) == made

@@ -41,7 +41,7 @@ def share(tmp_path: Path) -> Path:
     _write(root / "builds/9.0/Ledger.dSYM/Contents/Resources/DWARF/Ledger", 30)
     _write(root / "elsewhere/libother.dylib", 40)
     (root / "uuidsources.txt").write_text(
-        "# what to index\nsymbolcache/macOS Binaries\nsymbolcache/builds/9.0\n\nsymbolcache/gone\n"
+        f"# what to index {'-' * 5000}\nsymbolcache/macOS Binaries\nsymbolcache/builds/9.0\n\nsymbolcache/gone\n"
     )
     _note(root, 10, "symbolcache/macOS Binaries/13.6_22G120/usr/lib/dyld")
     _note(root, 40, "symbolcache/elsewhere/libother.dylib")

@@ -74,6 +74,11 @@ def test_contradicting_contents_are_kept_flagged_and_decided_by_a_person(anywher
     second = next(o.sha256 for o in anywhere.variants(A) if o.rival)
     (conflict,) = anywhere.conflicts()
     assert [o.sha256 for o in conflict.contents] == [first, second]
+    # To whom no new content was given, and who has another one of the UUID, it is nothing new.
+    again = ingest(anywhere, harvest(tmp_path / "2", [rival], build="23A1", version="14.0"))
+    beside = Image("/usr/lib/a", 1, cache=8, extractor="symcache", revision=1, seed=7)
+    other = ingest(anywhere, harvest(tmp_path / "3", [beside], build="22A1", version="13.0"))
+    assert (again.conflicts, other.conflicts, other.stored) == ([], [], 1)
     assert not conflict.decided
     assert prefer(elsewhere, A, second[:8].upper()).sha256 == second
     elsewhere.close()
@@ -150,6 +155,21 @@ def test_lower_trust_never_shadows_higher(local: Library, tmp_path: Path, order:
     assert _served(local) is None
     remove_build(local, "22G120")
     assert _served(local) == shas[Trust.ADDED]
+
+
+def test_where_a_content_is_lost_another_right_one_may_be_and_none_that_contradicts_it(
+    local: Library, tmp_path: Path
+) -> None:
+    def image(revision: int, seed: int) -> Image:
+        return Image("/usr/lib/a", 1, cache=9, extractor="symcache", revision=revision, seed=seed)
+
+    (best,) = _put(local, tmp_path / "1", image(2, 1))
+    _put(local, tmp_path / "2", image(2, 2), build="22G130")
+    (earlier,) = _put(local, tmp_path / "3", image(1, 3), build="22G140")
+    assert _served(local) == best
+    assert [o.rival for o in local.variants(A)] == [False, True, False]
+    (Path(local.store.location) / blob_key(best)).unlink()
+    assert _served(local) == earlier
 
 
 def test_a_partial_harvest_is_continued_by_a_chain_of_records(anywhere: Library, tmp_path: Path) -> None:
@@ -274,6 +294,8 @@ def test_a_partial_harvest_that_cannot_be_read_any_more_is_not_continued(local: 
     result = ingest(local, harvest(tmp_path / "2", [b], lost=[a]))
     assert (result.carried, result.supersedes) == (0, ())
     assert _served(local, b.uuid)
+    assert _served(local, a.uuid)  # what was read once is known
+    assert local.lost() == {}
 
 
 def test_what_cannot_be_continued_keeps_nobody_from_continuing_the_rest(local: Library, tmp_path: Path) -> None:
@@ -395,12 +417,36 @@ def test_a_lost_record_stops_what_deletes(local: Library, tmp_path: Path) -> Non
         _put(local, tmp_path / str(number), Image("/usr/lib/a", 1), build=f"22G{number}")
     (writer,) = local.store.folders("records/")
     lost = str(RecordKey(writer, 2))
+    shutil.move(Path(local.store.location) / "records", tmp_path / "records")
+    assert local.gaps() == [str(RecordKey(writer, number)) for number in (1, 2, 3)]
+    shutil.move(tmp_path / "records", Path(local.store.location) / "records")
     (Path(local.store.location) / lost).unlink()
     assert local.gaps() == [lost]
     with pytest.raises(IncompleteError, match="0000000002"):
         gc(local, grace=0)
     assert local.rebuild() == 2
     assert local.gaps() == [lost]
+
+
+def test_a_record_that_has_become_unreadable_is_not_lost(local: Library, tmp_path: Path) -> None:
+    for number in (1, 2):
+        _put(local, tmp_path / str(number), Image("/usr/lib/a", number), build=f"22G{number}")
+    first, _ = sorted(local.store.list("records/"))
+    (Path(local.store.location) / first).write_bytes(b"rotten")
+    assert local.rebuild() == 1
+    assert (list(local.unreadable), local.lost()) == ([first], {})
+    assert [r.build for r in local.releases()] == ["22G2"]
+
+
+def test_the_records_of_several_new_writers_are_found_at_once(
+    local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / f"state{number}"))
+        with Library(local.store, Catalog(None)) as other:
+            _put(other, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
+    assert local.refresh()
+    assert len(local.releases()) == 3
 
 
 @pytest.mark.parametrize("absurd", [150_000, 9_999_999_999])
@@ -478,8 +524,16 @@ def test_rebuilding_changes_no_answer(anywhere: Library, tmp_path: Path) -> None
     remove_build(anywhere, "23A1")
     for other in ("records/readme", "records/of-nobody/notes.txt"):
         put_object(anywhere.store, other, [b"no record"])
-    before = anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()
+    path = anywhere.catalog.path
+    assert path
+
+    def indexes() -> list[object]:
+        return list(anywhere.catalog.database.execute("SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY 1"))
+
+    before, made = (anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()), indexes()
     assert anywhere.rebuild() == 5
+    assert indexes() == made != []
+    assert not list(path.parent.glob(f".{path.name}-*"))
     assert (anywhere.catalog.fingerprint(), _served(anywhere), anywhere.releases()) == before
 
 
@@ -617,7 +671,7 @@ def test_a_snapshot_that_is_damaged_or_knows_too_much_is_passed_over(local: Libr
             assert len(again.catalog.known_keys()) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "another's name"])
+@pytest.mark.parametrize("damage", ["none", "cut", "another's name"])
 def test_the_newest_snapshot_that_is_what_its_name_says_is_started_from(
     local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -629,7 +683,9 @@ def test_the_newest_snapshot_that_is_what_its_name_says_is_started_from(
     for path in root.glob("catalog.db*"):
         path.unlink()
     newest = root / keys[1]
-    if damage == "cut":
+    if damage == "none":
+        pass
+    elif damage == "cut":
         newest.chmod(0o644)
         newest.write_bytes(newest.read_bytes()[:-100])
     else:
@@ -640,7 +696,7 @@ def test_the_newest_snapshot_that_is_what_its_name_says_is_started_from(
     real = module.load_record
     monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))
     with Library.open(root) as again:
-        assert len(read) == 1  # the one that the older snapshot does not contain
+        assert len(read) == (damage != "none")  # one that the older snapshot does not contain
         assert {r.build for r in again.releases()} == {"22G1", "22G2"}
 
 

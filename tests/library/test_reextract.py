@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from symcache.catalog import Catalog
-from symcache.dyld import REVISION, SharedCache, extract_image
+from symcache.dyld import EXTRACTOR, REVISION, SharedCache, extract_image
 from symcache.errors import IncompleteError, IntegrityError, NotFoundError
 from symcache.images import ImageRequest
 from symcache.library import (
@@ -117,9 +117,11 @@ def _raw(main: Path, cache: int = 0xC0FFEE) -> Staged:
 
 def test_files_of_another_cache_are_not_extracted(local: Library, tmp_path: Path) -> None:
     main = Cache([Image("/usr/lib/a", UUID(int=1))]).write(tmp_path)
-    ingest(local, _raw(main, 2))
+    staged = _raw(main, 2)
+    staged.cache_files += _raw(main).cache_files
+    ingest(local, staged)
     result = reextract(local, "22G120")
-    assert (result.images, result.records, len(result.problems)) == (0, [], 1)
+    assert (result.images, len(result.records), len(result.problems)) == (1, 1, 1)
     assert "is cache 00000000-0000-0000-0000-000000c0ffee where" in result.problems[0]
 
 
@@ -175,7 +177,17 @@ def test_only_a_cache_whose_images_are_of_an_earlier_revision_is_extracted_anew(
         assert (result.images, result.changed, result.skipped, result.problems) == (1, 1, 1, [])
         assert [behind.catalog.is_live_record(i) for i in result.records] == [True]
         assert reextract(behind, "22G120").skipped == 2
-        assert reextract(behind, "22G120", force=True).images == 2
+        again = reextract(behind, "22G120", force=True)
+        assert (again.images, again.changed, again.records) == (2, 0, [])
+
+
+def test_what_another_extractor_made_stays_beside_what_is_extracted_anew(local: Library, tmp_path: Path) -> None:
+    staged = _harvest(Cache([Image("/a", UUID(int=1))]).write(tmp_path), tmp_path / "s", revision=REVISION - 1)
+    staged.objects[0] = replace(staged.objects[0], extractor="dyld_shared_cache_util", revision=0)
+    assert ingest(local, staged).sealed
+    result = reextract(local, "22G120")
+    assert (result.images, result.changed) == (1, 1)
+    assert [o.extractor for o in local.variants(UUID(int=1))] == [EXTRACTOR, "dyld_shared_cache_util"]
 
 
 REMOVALS: dict[str, tuple[str, str]] = {
@@ -302,6 +314,12 @@ def test_a_lost_image_is_repaired_from_its_kept_cache(local: Library, cache_path
     repair(local, report)
     assert [f.repaired for f in report.findings] == ["extracted again from its shared cache"]
     assert fsck(local).clean
+    for path in (Path(local.store.location) / "blobs").rglob("*.zst"):
+        path.unlink()
+    report = fsck(local)
+    repair(local, report)
+    assert {f.repaired for f in report.findings} == {""}
+    assert not any("not repaired" in f.message for f in report.findings)
 
 
 # As `symcache reextract` runs: the signal comes while an image is extracted.

@@ -137,10 +137,13 @@ def test_that_the_last_record_is_the_same_makes_it_no_other_library(tmp_path: Pa
     del kind
     root = tmp_path / "library"
     _fill(str(root), OLD, tmp_path / "old")
-    _exchange(root, tmp_path)
-    with Library.open(root) as library:
-        answers = [bool(library.resolve(ImageRequest(image.uuid))) for image in (*OLD, *NEW)]
-        assert answers == [False, False, True, True, True, False]
+    with Library.open(root) as before:
+        _exchange(root, tmp_path)
+        assert [before.refresh(), before.refresh()] == [True, False]
+        with Library.open(root) as after:
+            for library in (before, after):
+                answers = [bool(library.resolve(ImageRequest(image.uuid))) for image in (*OLD, *NEW)]
+                assert answers == [False, False, True, True, True, False]
 
 
 def test_what_another_library_knew_is_not_lost_of_this_one(

@@ -41,6 +41,7 @@ def test_of_many_runners_one_gets_the_lease_and_the_others_see_whose_it_is(anywh
     running = log.read(["26A428"])["26A428"].running
     assert running is not None
     assert (running.number, running.runner) == (1, lease.attempt.runner)
+    assert log.read(["26A428"])["26A428"].failures("firmware", "1") == []
     assert lease.renew()
     lease.end("failed", "no route to host", "check the network")
     after = SyncLog(anywhere.store).read()["26A428"]

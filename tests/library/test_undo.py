@@ -90,14 +90,20 @@ def test_of_several_removals_the_one_that_is_named_is_undone(local: Library, tmp
 
 
 def test_what_was_collected_meanwhile_is_said(local: Library, tmp_path: Path) -> None:
-    ingest(local, harvest(tmp_path / "1", [A, B]))
+    ingest(local, harvest(tmp_path / "1", [A, B], raw=RAW))
+    (raw,) = local.catalog.cache_files_of(UUID(int=9))
     sha256 = {n: local.variants(UUID(int=n))[0].sha256 for n in (1, 2)}
     remove_build(local, "22G120")
     store = Path(local.store.location)
-    (store / blob_key(sha256[1])).unlink()
+    for lost in (sha256[1], raw.sha256):
+        (store / blob_key(lost)).unlink()
     (restored,) = undo_removal(local, "22G120")
     assert (restored.sealed, restored.stored) == (False, 1)
-    assert restored.lost == [f"/usr/lib/a: its blob {sha256[1]} is gone: harvest or add it again"]
+    assert restored.lost == [
+        f"{path}: its blob {lost} is gone: harvest or add it again"
+        for path, lost in (("/usr/lib/a", sha256[1]), (raw.path, raw.sha256))
+    ]
+    assert local.catalog.cache_files_of(UUID(int=9)) == []
     assert local.resolve(ImageRequest(UUID(int=1))) is None
     assert local.resolve(ImageRequest(UUID(int=2)))
     # Another harvest of the same source completes it.

@@ -67,7 +67,9 @@ def test_a_library_that_may_only_be_read_has_its_catalog_elsewhere(
         name = hashlib.sha256(f"{library.catalog.library_id()} {tmp_path}/library".encode()).hexdigest()[:16]
         assert library.catalog.path == Path(os.environ["XDG_CACHE_HOME"]) / f"symcache/catalogs/{name}.db"
         name = hashlib.sha256(f"{tmp_path}/library".encode()).hexdigest()[:16]
-        assert catalog_path(library.store, "") == library.catalog.path.with_name(f"{name}.db")
+        (tmp_path / "link").symlink_to(tmp_path / "library")
+        for path in ("library", "link"):
+            assert catalog_path(LocalStore(tmp_path / path), "") == library.catalog.path.with_name(f"{name}.db")
 
 
 def test_a_time_is_later_than_one_that_is_known_if_that_says_where() -> None:
@@ -75,6 +77,15 @@ def test_a_time_is_later_than_one_that_is_known_if_that_says_where() -> None:
     for odd in ("2199-12-31T23:59:59.999999", "9999-12-31T23:59:59.999999+00:00", "some day", ""):
         assert now(after=odd) < "2199"
     assert now() < now(after="2026-01-01T00:00:00.000000+00:00")
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_who_has_no_name_is_no_operator(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail() -> str:
+        raise error("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert user_dirs.operator() == ""
 
 
 @pytest.fixture
