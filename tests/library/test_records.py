@@ -465,16 +465,17 @@ def test_an_absurd_number_is_no_reason_to_look_for_billions(local: Library, tmp_
     assert RecordKey(writer, 2) in {RecordKey.parse(k) for k in local.catalog.known_keys()}
 
 
-def test_a_record_that_comes_late_is_not_missed(local: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_record_that_comes_late_is_not_missed(local: Library, tmp_path: Path, late: int) -> None:
     for number in range(3):
         _put(local, tmp_path / str(number), Image("/usr/lib/a", number + 1), build=f"22G{number}")
     (writer,) = local.store.folders("records/")
     root = Path(local.store.location)
-    held = root / str(RecordKey(writer, 2))
+    held = root / str(RecordKey(writer, late))
     aside = tmp_path / "aside"
     shutil.move(held, aside)
     local.rebuild()
-    assert {r.build for r in local.releases()} == {"22G0", "22G2"}
+    assert {r.build for r in local.releases()} == {"22G0", "22G1", "22G2"} - {f"22G{late - 1}"}
     _put(local, tmp_path / "4", Image("/usr/lib/a", 4), build="22G4")
     shutil.move(aside, held)
     assert local.refresh()
@@ -496,6 +497,24 @@ def test_polling_asks_two_questions_a_writer(local: Library, tmp_path: Path, mon
         assert len(again.releases()) == 5
 
 
+def test_what_is_folded_is_not_read_again(local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from symcache.library import record_log as module
+
+    read: list[object] = []
+    real = module.load_record
+    monkeypatch.setattr(module, "load_record", lambda store, key: read.append(key) or real(store, key))
+    with Library.open(local.store.location) as other:
+        for number in range(10):
+            local.write(HarvestRecord(source=f"{number}", finished="2026-01-01T00:00:00+00:00"))
+        assert local.refresh()
+        assert len(read) == 10
+        assert other.refresh()  # has not seen them; they are in the catalog of both
+        Library.open(local.store.location).close()
+        assert len(read) == 10
+    with Library(local.store, Catalog(None)) as fresh:
+        assert fresh.catalog.fingerprint() == local.catalog.fingerprint()
+
+
 def test_many_writers_are_listed_and_not_asked_one_by_one(
     local: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -513,6 +532,11 @@ def test_many_writers_are_listed_and_not_asked_one_by_one(
         remove_build(other, "22G3")
     assert local.refresh()
     assert len(local.releases()) == 19
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state20"))
+    with Library(local.store, Catalog(None)) as other:
+        _put(other, tmp_path / "20", Image("/usr/lib/a", 21), build="22G20")
+    assert local.refresh()
+    assert len(local.releases()) == 20
 
 
 def test_rebuilding_changes_no_answer(anywhere: Library, tmp_path: Path) -> None:
