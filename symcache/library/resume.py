@@ -27,10 +27,8 @@ def continue_partial(
     carried, supersedes = 0, []
     for key, identity in library.catalog.partial_harvests(staged.release.id, encodable(staged.source)):
         place = RecordKey.parse(key)
-        if place is None:
-            continue
         try:
-            found, old = read_record(library.store, place)
+            found, old = read_record(library.store, place) if place else ("", None)
         except (IntegrityError, NotFoundError):
             continue  # no reason to lose what has just been stored
         if found != identity or not isinstance(old, HarvestRecord):
