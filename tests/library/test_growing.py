@@ -74,6 +74,15 @@ def test_a_file_is_waited_for_while_it_grows(local: Library, tmp_path: Path) -> 
     assert (done.problems, [entry.size for entry in done.cache_files]) == ([], [2000])
 
 
+def test_a_file_of_a_cache_without_uuid_is_stored_as_any(local: Library, tmp_path: Path) -> None:
+    """As of systems before OS X 10.9."""
+    file = Cache([Image("/usr/lib/a", UUID(int=1))], header_size=0x48).write(tmp_path)
+    with Storing(local) as storing:
+        storing.follow(file, file.stat().st_size, file)
+        done = storing.finish([], [_staged(file)])
+    assert (len(done.cache_files), done.problems) == (1, [])
+
+
 def test_a_file_that_ends_early_is_a_problem(local: Library, tmp_path: Path) -> None:
     file = tmp_path / "cache"
     file.write_bytes(bytes(5000))

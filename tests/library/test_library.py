@@ -88,7 +88,10 @@ def test_ingesting_again_stores_nothing_twice(library: Library, built: Path) -> 
     assert [r.harvests for r in library.releases()] == [2]
 
 
-def test_a_library_that_was_left_is_closed(tmp_path: Path) -> None:
+def test_a_library_is_made_on_request_and_closed_when_it_is_left(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        Library.open(tmp_path / "library")
+    assert list(tmp_path.iterdir()) == []
     with Library.open(tmp_path / "library", create=True) as library:
         assert library.releases() == []
     with pytest.raises(StorageError):

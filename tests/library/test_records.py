@@ -732,6 +732,8 @@ def test_a_catalog_that_sqlite_cannot_read_is_folded_anew_on_request(local: Libr
     path.write_bytes(b"garbage" * 1000)
     for name in ("-wal", "-shm"):
         path.with_name(path.name + name).unlink(missing_ok=True)
+    with pytest.raises(StorageError):
+        Library.open(local.store.location)
     with Library.open(local.store.location, repair=True) as again:
         assert _served(again) == sha256
 

@@ -149,6 +149,8 @@ def test_a_build_that_is_none_makes_no_object(tmp_path: Path, build: str) -> Non
         with pytest.raises(ValueError, match="is no build"):
             take(log, BuildLog(build))
         note_uses(library.store, dt.date(2026, 1, 1), [build])
+        put_object(library.store, "sync/22G120/000001.json", [b"{}"])
+        assert [(name, found.attempts) for name, found in log.read([build]).items()] == [(build, ())]
         assert [key for key in library.store.list("") if "26A428" in key or "records/x" in key] == []
 
 
