@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,7 +17,9 @@ from symcache.dyld import SharedCache
 from symcache.errors import SharedCacheError
 from symcache.library import Library, ingest
 from symcache.verify import Expectations, Level, verify
+from symcache.verify.contents import check_content
 from symcache.verify.holdings import Unit
+from symcache.verify.layout import Problem
 from symcache.verify.raw_cache import RawCache
 from tests.cachewriter.variants import built
 from tests.library.images import Image, harvest
@@ -53,6 +59,34 @@ def test_an_interrupted_verification_leaves_nothing_behind(harvested: Path, tmp_
     with Library.open(harvested) as library, pytest.raises(KeyboardInterrupt):
         verify(library, [BUILD], level=Level.BYTES, scratch=tmp_path, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_verification_reads_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, ending, given = [], threading.Event(), itertools.count(1)
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *what: Any, **how: Any) -> Future[Any]:
+            if next(given) == 5:
+                raise KeyboardInterrupt  # as when it comes while the work is given out
+            return super().submit(*what, **how)
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ending.set()
+            super().shutdown(wait)
+
+    def one(*what: Any, **how: Any) -> list[Problem]:
+        read.append(what)
+        assert ending.wait(60)
+        return check_content(*what, **how)
+
+    monkeypatch.setattr("symcache.verify.check.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("symcache.verify.check.check_content", one)
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "staged", [Image(f"/usr/lib/{n}", n) for n in range(1, 6)]))
+        with pytest.raises(KeyboardInterrupt):
+            verify(library, jobs=1)
+    assert len(read) <= 1
 
 
 @pytest.mark.parametrize("level", Level)
