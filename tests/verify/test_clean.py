@@ -16,7 +16,7 @@ import pytest
 from symcache.dyld import SharedCache
 from symcache.errors import SharedCacheError
 from symcache.library import Library, ingest
-from symcache.verify import Expectations, Level, verify
+from symcache.verify import Expectations, FindingCode, Level, verify
 from symcache.verify.contents import check_content
 from symcache.verify.holdings import Unit
 from symcache.verify.layout import Problem
@@ -25,6 +25,9 @@ from tests.cachewriter.variants import built
 from tests.library.images import Image, harvest
 from tests.support.extracted import stage_extracted
 from tests.verify.releases import ARCHS, BUILD, Workshop
+
+_LC_NOTHING = 0x7F
+"""A load command that nobody knows."""
 
 
 @pytest.mark.parametrize("level", Level)
@@ -99,6 +102,25 @@ def test_progress_counts_up_to_all_contents(harvested_twice: Path, level: Level)
     # Two builds of 24 images each.
     assert seen[-1][0] >= 48
     assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize("level", [Level.BLOBS, Level.BYTES])
+def test_all_load_commands_are_read_however_long_they_are(tmp_path: Path, level: Level) -> None:
+    image, more = Image("/usr/lib/a", 1, symbols=1), 40_000
+    data = bytearray(image.data)
+    end, symtab, segment = 32 + 200, 32 + 24, 32 + 48
+    # <mach-o/loader.h>: ncmds and sizeofcmds; symoff and stroff; vmsize and filesize; the offset of the section
+    struct.pack_into("<2I", data, 16, 4, 200 + more)
+    for at in (symtab + 8, symtab + 16, segment + 32, segment + 48, segment + 72 + 48):
+        struct.pack_into("<I", data, at, struct.unpack_from("<I", data, at)[0] + more)
+    image.data = bytes(data[:end] + struct.pack("<2I", _LC_NOTHING, more) + bytes(more - 8) + data[end:])
+    with Library.open(tmp_path / "library", create=True) as library:
+        ingest(library, harvest(tmp_path / "staged", [image]))
+        assert verify(library, level=level, expectations=Expectations.nothing()).findings == []
+        image.data = image.data[:-2010]  # and they are not read in vain: the symbols have gone
+        ingest(library, harvest(tmp_path / "cut", [image], build="22G121"))
+        (finding,) = verify(library, ["22G121"], level=level, expectations=Expectations.nothing()).findings
+    assert finding.code is FindingCode.TRUNCATED_LINKEDIT
 
 
 def test_contents_that_a_release_was_not_said_to_have_are_counted_from_the_start(tmp_path: Path) -> None:
