@@ -271,6 +271,26 @@ def test_what_many_ask_for_at_once_is_made_once(samples: Samples, tmp_path: Path
     assert made == 1
 
 
+async def test_closing_waits_for_what_is_being_made(samples: Samples, tmp_path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+    made = MadeFiles(CheckedFolder(tmp_path / "cache", 1 << 30))
+
+    def make(descriptors: Sequence[int], target: Path) -> None:
+        begun.set()
+        assert end.wait(60)
+        target.write_bytes(b"made")
+
+    asked = asyncio.create_task(_made(made, samples, make))
+    await asyncio.to_thread(begun.wait, 60)
+    made.stop()  # which does not wait
+    closed = asyncio.create_task(asyncio.to_thread(made.close))
+    await asyncio.sleep(0.05)
+    assert not closed.done()
+    end.set()
+    await closed
+    assert await asked == b"made"
+
+
 def test_nothing_stays_open_of_what_is_made_or_cannot_be(samples: Samples, tmp_path: Path) -> None:
     class Slow(PlainFile):
         async def open(self, sha256: str, size: int) -> int:
