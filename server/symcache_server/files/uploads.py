@@ -61,7 +61,7 @@ class Uploads:
     beside a connection that is dead but does not know it, and two who send the same file do not hinder each other.
     """
 
-    def __init__(self, folder: Path, max_size: int, max_total: int, idle_seconds: float = 60.0) -> None:
+    def __init__(self, folder: Path, max_size: int, max_total: int, idle_seconds: float) -> None:
         self._folder, self._max_size, self._max_total, self._idle = folder, max_size, max_total, idle_seconds
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 

@@ -30,7 +30,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Uploads:
-    return Uploads(tmp_path / "uploads", 2000, 3000)
+    return Uploads(tmp_path / "uploads", 2000, 3000, 60.0)
 
 
 def _request(chunks: Callable[[int], AsyncIterator[bytes]], place: str | None, length: int | None) -> web.Request:
@@ -73,7 +73,7 @@ async def _stalled(
 def test_parts_make_a_whole(uploads: Uploads, tmp_path: Path) -> None:
     assert uploads.offset(SHA256) == (0, False)
     assert send(uploads, DATA[:400], "bytes 0-399/1000") == (400, False)
-    uploads = Uploads(tmp_path / "uploads", 2000, 3000)  # as after a restart
+    uploads = Uploads(tmp_path / "uploads", 2000, 3000, 60.0)  # as after a restart
     assert uploads.offset(SHA256) == (400, False)
     with pytest.raises(web.HTTPConflict) as gap:
         send(uploads, DATA[401:], "bytes 401-999/1000")
@@ -197,7 +197,7 @@ async def test_a_file_is_taken_though_its_reservation_was_removed(uploads: Uploa
 
 
 def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path: Path) -> None:
-    uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20)
+    uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20, 60.0)
     images = [macho(UUID(int=1)), macho(UUID(int=2), filetype=10)]
     files = [SentFile(hashlib.sha256(data).hexdigest(), f"build/{n}") for n, data in enumerate(images)]
     notes = (SourceNote(recorded="/src", place="/elsewhere"),)
@@ -230,7 +230,7 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
 @pytest.mark.parametrize("data", [b"text", macho(UUID(int=1))[:-2], macho(UUID(int=0), filetype=1)])
 def test_what_is_not_one_whole_image_is_refused(tmp_path: Path, data: bytes) -> None:
     """No Mach-O, one whose segment reaches beyond its end, and an object file, which nobody asks for."""
-    uploads = Uploads(tmp_path / "state" / "uploads", 1 << 20, 1 << 20)
+    uploads = Uploads(tmp_path / "state" / "uploads", 1 << 20, 1 << 20, 60.0)
     sent = SentFile(hashlib.sha256(data).hexdigest(), "build/x")
     send(uploads, data, sha256=sent.sha256)
     with Library.open(tmp_path / "library", create=True) as library:

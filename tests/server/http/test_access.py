@@ -324,7 +324,7 @@ def test_what_another_process_has_just_completed_is_not_written_to(
 ) -> None:
     data = own.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30)
+    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30, 60.0)
     part, whole = tmp_path / "uploads" / f"{sha256}.part", tmp_path / "uploads" / sha256
     part.write_bytes(data)
     lock = fcntl.flock

@@ -44,7 +44,7 @@ def test_what_is_not_sent_since_it_is_there_is_there_when_it_is_added(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, meanwhile: bool
 ) -> None:
     """Else it is asked for, as what was never there."""
-    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30)
+    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30, 60.0)
     sent, known = samples.dylib.read_bytes(), Image("/usr/lib/known", 7)
     files = [SentFile(hashlib.sha256(data).hexdigest(), "/usr/lib/x") for data in (known.data, sent)]
     (tmp_path / "uploads" / files[1].sha256).write_bytes(sent)
@@ -74,7 +74,7 @@ def test_the_same_file_is_added_twice_at_once_without_a_problem(
 ) -> None:
     data = samples.dylib.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30)
+    uploads = Uploads(tmp_path / "uploads", 1 << 30, 1 << 30, 60.0)
     (tmp_path / "uploads" / sha256).write_bytes(data)
     begun, done = threading.Event(), threading.Event()
 
