@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
+from symcache.catalog import Catalog
 from symcache.errors import IntegrityError, NotFoundError, UsageError
 from symcache.library import Library
 from symcache.model import HarvestRecord, SourceNote, Trust
@@ -143,6 +144,21 @@ def test_what_somebody_else_writes_for_long_is_not_waited_for(
     assert send(uploads, DATA) == (1000, True)
 
 
+async def test_what_somebody_else_writes_for_a_moment_is_waited_for(
+    uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symcache_server.files.uploads._LOCK_SECONDS", 60.0)
+
+    async def chunks(_: int) -> AsyncIterator[bytes]:
+        yield DATA
+
+    with (tmp_path / "uploads" / f"{SHA256}.part").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sent = asyncio.create_task(uploads.receive(SHA256, _request(chunks, None, 1000)))
+        await asyncio.sleep(0.05)
+    assert await sent == (1000, True)
+
+
 async def test_a_retry_goes_on_beside_a_connection_that_is_dead_but_does_not_know_it(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", 2000, 3000, idle_seconds=0.3)
 
@@ -185,13 +201,16 @@ async def test_what_is_being_sent_counts_with_its_whole_size(tmp_path: Path) -> 
     assert await uploads.receive(SHA256, _request(other, None, 1000)) == (1000, True)
 
 
-async def test_a_file_is_taken_though_its_reservation_was_removed(uploads: Uploads, tmp_path: Path) -> None:
-    """As by another process, after the machine had slept for some minutes."""
-
+async def test_a_reservation_lasts_as_long_as_something_comes_and_its_loss_does_no_harm(
+    uploads: Uploads, tmp_path: Path
+) -> None:
     async def chunks(_: int) -> AsyncIterator[bytes]:
         (room,) = (tmp_path / "uploads").glob("*.room")
-        room.unlink()
-        yield DATA
+        os.utime(room, (time.time() - HOUR,) * 2)
+        yield DATA[:400]
+        assert room.stat().st_mtime > time.time() - 600, "other servers would take it for a dead one's"
+        room.unlink()  # as by another server, after the machine had slept for some minutes
+        yield DATA[400:]
 
     assert await uploads.receive(SHA256, _request(chunks, None, 1000)) == (1000, True)
 
@@ -202,7 +221,11 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
     files = [SentFile(hashlib.sha256(data).hexdigest(), f"build/{n}") for n, data in enumerate(images)]
     notes = (SourceNote(recorded="/src", place="/elsewhere"),)
     files = [file._replace(sources=notes) for file in files]
-    with Library.open(tmp_path / "library", create=True) as library:
+    with (
+        Library.open(tmp_path / "library", create=True) as library,
+        contextlib.closing(Catalog(tmp_path / "catalog.db")) as catalog,
+    ):
+        elsewhere = Library(library.store, catalog)  # as another machine has it
         with pytest.raises(NotFoundError, match=files[0].sha256):
             uploads.add(library, files, "ci")
         for file, data in zip(files, images, strict=True):
@@ -223,7 +246,7 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
         assert library.sources([UUID(int=1), UUID(int=2)]) == {UUID(int=2): [("/src", "/elsewhere")]}
         assert list((tmp_path / "uploads").iterdir()) == []
         # Where the response was lost, the client asks again.
-        assert uploads.add(library, files, "ci") == added
+        assert uploads.add(library, files, "ci") == uploads.add(elsewhere, files, "ci") == added
         assert len(list(library.store.list("records/"))) == 1
 
 
