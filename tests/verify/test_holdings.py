@@ -64,6 +64,7 @@ def holdings(folder: Path, *records: HarvestRecord) -> ReleaseHoldings:
         ([listed(DRIVER), raw("/private/var/db/dyld")], "system", "arm64e"),
         ([raw(DRIVER_FOLDER)], "driverkit", "arm64e"),
         ([listed(LIBZ), raw(SYSTEM_FOLDER, arch="arm64e_x1")], "system", "arm64e.x1"),
+        ([listed(LIBZ), raw(SYSTEM_FOLDER, name="dyld_sim_shared_cache_arm64e")], "simulator", "arm64e"),
         # Else by where its images are installed.
         ([listed(DRIVER), raw("")], "driverkit", "arm64e"),
         ([listed(DRIVER)], "driverkit", "arm64e"),
