@@ -229,7 +229,7 @@ class VerifyReport:
     """What does not keep a release from being complete, but should be known."""
     modules: list[dict[str, Any]] = field(default_factory=list)
     """Where crash dumps or UUIDs were asked about: each module, and who has it."""
-    _known: set[Finding] = field(default_factory=set, repr=False)
+    _known: set[Finding] = field(default_factory=set)
 
     @property
     def builds(self) -> list[str]:

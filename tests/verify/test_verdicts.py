@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from defusedxml import ElementTree
 from hypothesis import given
@@ -31,6 +33,38 @@ def report(*findings: Finding) -> VerifyReport:
 
 
 MISSING = Finding(FindingCode.MISSING, "gone", "22G830", "/usr/lib/libz.dylib", "arm64e", "U")
+
+
+def test_each_finding_counts_once_and_is_of_the_product_that_it_was_found_in() -> None:
+    made = report(MISSING, MISSING)
+    made.add([MISSING, Finding(FindingCode.MISSING, "gone: harvest it again", "22G830")], "iOS")
+    made.add([Finding(FindingCode.NO_HARVEST, "x", product="tvOS")], "iOS")
+    assert [(f.product, f.message) for f in made.findings] == [
+        ("", "gone: harvest it again"),
+        ("iOS", "gone: harvest it again"),
+        ("iOS", "gone: harvest it again"),
+        ("tvOS", "x: harvest it (symcache harvest)"),
+    ]
+    assert (made.builds, made.images) == (["22G830"], 3)
+
+
+def test_what_only_other_hosts_have_is_counted_apart() -> None:
+    there = [Finding(FindingCode.CACHE_MISSING, "m", arch=arch, elsewhere=True) for arch in ("x86_64h", "arm64e.x1")]
+    apart = "missing that other hosts have, which were not harvested"
+    verdicts = [report(*findings).verdict for findings in ([], [MISSING], there, [MISSING, *there])]
+    assert verdicts == ["complete", "1 finding", f"2 {apart}", f"1 finding and 2 {apart}"]
+
+
+def test_a_finding_of_an_image_names_it() -> None:
+    found = Finding.of_image(FindingCode.MISSING, "gone", "22G830", "/usr/lib/libz.dylib", "arm64e", None, None)
+    message = "/usr/lib/libz.dylib (arm64e): gone"
+    assert found == Finding(FindingCode.MISSING, message, "22G830", "/usr/lib/libz.dylib", "arm64e", "", "")
+    uuid, cache = UUID(int=0xA), UUID(int=0xB)
+    found = Finding.of_image(FindingCode.MISSING, "gone", "22G830", "/usr/lib/libz.dylib", "arm64e", uuid, cache)
+    assert (found.uuid, found.cache_uuid) == (
+        "00000000-0000-0000-0000-00000000000A",
+        "00000000-0000-0000-0000-00000000000B",
+    )
 
 
 def test_junit_counts_failures_by_release() -> None:
