@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symcache.client import SymbolClient
 from symcache.errors import DumpError, UsageError
 from symcache.library import Library, ingest, stage_paths
 from symcache.model import Kind, uuid_text
@@ -23,7 +20,6 @@ from symcache.verify import (
     parse_uuid_list,
     read_report,
     read_reports,
-    remote_holder,
     verify_modules,
 )
 from symcache.verify.crash_reports import CrashReport, ReportModule, parse_report
@@ -336,18 +332,3 @@ def test_a_file_that_is_no_dump_is_a_finding_and_the_others_go_on(harvested: Pat
     reports, unreadable = read_reports([tmp_path / "bad.zip", tmp_path / "good.ips"])
     assert [f.code for f in unreadable] == [FindingCode.DUMP_UNREADABLE]
     assert [r.name for r in reports] == ["good.ips"]
-
-
-def test_a_server_is_asked_for_the_binary_whose_dsym_one_before_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = {"http://one": Kind.DEBUGINFO, "http://two": Kind.EXECUTABLE}
-
-    def look_up(client: SymbolClient, uuids: Sequence[UUID]) -> list[tuple[UUID, list[object]]]:
-        held = SimpleNamespace(build=None, cache_uuid=None, kind=kinds[client.urls[0]])
-        return [(uuid, [held]) for uuid in uuids]
-
-    monkeypatch.setattr("symcache.verify.remote._holdings", look_up)
-    report = verify_modules([parse_uuid_list(str(STRANGER), "list")], remote_holder([*kinds], tmp_path))
-    assert [m["served"] for m in report.modules] == [True]
-    assert report.findings == []
