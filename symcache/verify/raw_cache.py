@@ -121,7 +121,6 @@ def materialised(
     """
     need = sum(raw.size for raw in unit.kept)
     folder = scratch / f"{unit.cache_uuid}"
-    folder.mkdir()
     try:
         free = shutil.disk_usage(scratch).free
         if free < need:

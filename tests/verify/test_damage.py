@@ -387,19 +387,17 @@ def moved_image(w: Workshop) -> Expected:
     return {("wrong-address", PLAIN, "x86_64")}
 
 
+def list_again(w: Workshop, path: str) -> None:
+    """Have the harvest list and hold libplain under another path, too."""
+    image = w.object(PLAIN, "arm64e")
+    entry = ManifestEntry(path=path, arch="arm64e", uuid=image.uuid, origin=Origin.CACHE, cache_uuid=image.cache_uuid)
+    more = {"manifest": entry, "objects": image.model_copy(update={"path": path})}
+    w.rewrite(lambda r: r.model_copy(update={field: (*getattr(r, field), one) for field, one in more.items()}))
+
+
 def alias_counted_as_image(w: Workshop) -> Expected:
-    image = w.object(ALIAS[1], "arm64e")
-    entry = ManifestEntry(
-        path=ALIAS[0], arch="arm64e", uuid=image.uuid, origin=Origin.CACHE, cache_uuid=image.cache_uuid
-    )
-    w.rewrite(
-        lambda r: r.model_copy(
-            update={
-                "manifest": (*r.manifest, entry),
-                "objects": (*r.objects, image.model_copy(update={"path": ALIAS[0]})),
-            }
-        )
-    )
+    assert ALIAS[1] == PLAIN
+    list_again(w, ALIAS[0])
     return {("not-in-cache", ALIAS[0], "arm64e")}
 
 
@@ -428,6 +426,7 @@ def raw_cache_cut(w: Workshop) -> Expected:
 
 def raw_cache_whose_local_symbols_lie(w: Workshop) -> Expected:
     def lie(data: bytearray) -> bytes:
+        struct.pack_into("<2Q", data, 0x28, 0, 0)  # no code signature tells that it was changed
         struct.pack_into("<2Q", data, 0x48, len(data) - 4, 4)  # localSymbolsOffset: the last bytes of the file
         return bytes(data)
 
@@ -537,6 +536,14 @@ def test_an_image_that_lies_elsewhere_is_named_with_both_places(workshop: Worksh
     assert f"lies at {there:#x}, {size:#x} bytes where the cache has {here:#x}, {size:#x} bytes" in finding.message
     assert image.uuid and image.cache_uuid
     assert (finding.uuid, finding.cache_uuid) == (str(image.uuid).upper(), str(image.cache_uuid).upper())
+
+
+def test_another_path_of_an_image_is_told_from_what_no_cache_has(workshop: Workshop) -> None:
+    for path in (ALIAS[0], "/usr/lib/libstray.dylib"):
+        list_again(workshop, path)
+    alias, stray = check(workshop, Level.BYTES).findings
+    assert f"is no image, but another path of {PLAIN}" in alias.message
+    assert "is in the manifest, but not in the cache" in stray.message
 
 
 def test_companion_of_another_build(workshop: Workshop, systems: dict[str, Path]) -> None:

@@ -73,6 +73,14 @@ def test_a_main_file_of_which_only_another_content_is_whole_is_not_opened(librar
     assert FindingCode.DAMAGED in opened(library, unit, tmp_path / "scratch", [])
 
 
+def test_an_empty_head_beside_a_main_file_that_is_none_is_not_opened(library: Library, tmp_path: Path) -> None:
+    junk, head = (RawFile(MAIN, f"/System/{n}", *stored(library, n * 5000)) for n in (b"1", b""))
+    unit = Unit("system", "arm64e", CACHE, raw={MAIN: [junk]}, heads=[head])
+    found = check_files(library, "22G120", unit)
+    assert [(f.code, f.path) for f in found] == [(FindingCode.CACHE_UNREADABLE, junk.path)]
+    assert opened(library, unit, tmp_path / "scratch", found) == [FindingCode.CACHE_UNREADABLE]
+
+
 @pytest.mark.parametrize("claimed", [0xFFFF_FFF0, 0x10000], ids=["endless", "beyond the end"])
 @pytest.mark.parametrize("every_byte", [True, False])
 def test_a_content_that_claims_more_load_commands_than_there_are_is_malformed(
