@@ -363,10 +363,17 @@ def test_of_a_jump_and_a_program_the_first_counts(tmp_path: Path) -> None:
     assert _host(tmp_path, "").is_direct
 
 
-def test_what_follows_an_include_is_still_said_of_its_host(tmp_path: Path) -> None:
-    (tmp_path / "more").write_text("Port 7\nHost other\n User nobody\n")
-    host = _host(tmp_path, f" Include {tmp_path}/more\n User zoe")
-    assert (host.port, host.user) == (7, "zoe")
+def test_blocks_end_with_their_files(tmp_path: Path) -> None:
+    more, other = tmp_path / "more", tmp_path / "other"
+    more.write_text("Port 7\nMatch tagged vpn\n User nobody\nHost other\n User nobody\n")
+    other.write_text("Host mac\n User nobody\n")
+    host = _host(
+        tmp_path, f" Include {more}\n IdentityAgent none\nMatch tagged vpn\n Include {other}\nHost *\n User zoe"
+    )
+    assert (host.port, host.agent, host.user) == (7, "none", "zoe")
+    other.write_text("User somebody\n")
+    host = SshConfig(more, other).host("mac")
+    assert (host.port, host.user) == (7, "somebody")
 
 
 def test_tokens_stand_for_what_ssh_config_says(tmp_path: Path) -> None:
