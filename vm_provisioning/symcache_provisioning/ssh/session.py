@@ -157,8 +157,8 @@ class SshSession:
     def _request(self, channel: Any, request: Callable[[str], None], what: str) -> None:
         """Send a channel request. The channel is closed, and this raises, where paramiko would wait for ever."""
         end = threading.Timer(self.timeouts.reply, _close, [channel])
-        end.start()
         try:
+            end.start()
             request(what)
         finally:
             end.cancel()
