@@ -342,6 +342,7 @@ def test_a_connection_that_is_cut_is_lost_at_once(
 
     monkeypatch.setattr(hostile._Server, "check_channel_request", cut)
     session = session_of(host, tmp_path)
+    assert not session.connected
     session.connect()
     with session:
         assert session.connected

@@ -6,6 +6,7 @@ import os
 import pwd
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,14 @@ def test_a_host_that_grants_one_channel_to_a_connection_is_enough(tmp_path: Path
             with pytest.raises(RemoteError, match="uploaded cannot be written: "):
                 session.upload(tool, str(tmp_path / "uploaded"))
             assert server.log.read_text().count("Accepted publickey") <= 4
+        with session_of(server) as session:
+            before = server.log.read_text().count("Accepted publickey")
+            channels: list[Any] = []
+            for further in range(4):
+                channels.append(session._open_channel())
+                assert server.log.read_text().count("Accepted publickey") == before + further
+            with pytest.raises(RemoteError, match="opens no channel"):
+                session._open_channel()
     finally:
         server.stop()
 
