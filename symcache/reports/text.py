@@ -50,6 +50,7 @@ _BLAMING = ("Crashed Thread", "Triggered by Thread", "Highlighted Thread", "High
 """What headings and fields say of the thread that a report is about: of a crash, of a limit that was crossed."""
 _LEADING = re.compile(r"(\d{1,7})\b(.*)\Z")
 _REGISTER = re.compile(r"\b([a-z][a-z0-9]{1,5}):\s+0x([0-9A-Fa-f]{1,16})\b")
+_BROKEN_REGISTER = re.compile(r"\b[a-z][a-z0-9]{1,5}:\Z")
 _INFORMATION, _LAST, _SPECIFIC = (
     *("Application Specific Information:", "Last Exception Backtrace:", "Application Specific Backtrace "),
 )
@@ -138,6 +139,8 @@ class _Sections:
         self._image_line = ""
         """That of the last one, whose rest may be broken off."""
         self._registers: dict[str, int] = {}
+        self._register = ""
+        """The name of one whose value is broken off."""
         self._last: list[ReportFrame] = []
         self._specific: list[list[ReportFrame]] = []
         self._information: list[str] = []
@@ -235,9 +238,11 @@ class _Sections:
         if self._section in {"frames", _LAST, _SPECIFIC}:
             return self._read_frame(line)
         if self._section == "registers":
+            line = f"{self._register} {line.rstrip()}"
+            self._register = match[0] if (match := _BROKEN_REGISTER.search(line)) else ""
             found = _REGISTER.findall(line)
             self._registers |= {key: int(value, 16) for key, value in found}
-            return bool(found) or "<unavailable>" in line
+            return bool(found or self._register) or "<unavailable>" in line
         if self._section in self._told:
             if len(self._told[self._section]) < MAX_INFORMATION:
                 self._told[self._section].append(line.strip())

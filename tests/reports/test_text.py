@@ -593,6 +593,15 @@ def test_fields_and_images_that_a_mail_program_has_wrapped() -> None:
     ]
 
 
+def test_registers_that_a_mail_program_has_wrapped() -> None:
+    state = "  rax: 0x0000000000000001  rbx: 0x0000000000000002  rcx:\n0x0000000000000003  rdx: 0x0000000000000004\n"
+    report = read(
+        f"Thread 0 Crashed:\n{MAIN}\nThread 0 crashed with X86 Thread State (64-bit):\n{state}  rip:\n0x5\n\n"
+    )
+    assert report.registers == {"rax": 1, "rbx": 2, "rcx": 3, "rdx": 4, "rip": 5}
+    assert report.notes == ()
+
+
 @pytest.mark.parametrize("words", ["Can anybody help?", "a\nb\nc\nd\ne\nf\ng\nh + 9", "x + 9"])
 def test_words_behind_a_frame_are_no_part_of_its_name(words: str) -> None:
     whole = f"0   Ledger  \t0x000000010a3f4a50 post + 3\n{words}\n"
