@@ -55,7 +55,11 @@ _INFORMATION, _LAST, _SPECIFIC = (
     *("Application Specific Information:", "Last Exception Backtrace:", "Application Specific Backtrace "),
 )
 _IMAGES = re.compile(r"Binary Images(?: \([^()]{1,40}\))?:")
-_REST_OF_IMAGE = re.compile(r"\s*/|[^<]*<")
+_IMAGE_BEGINS = re.compile(r"\s*0x[0-9A-Fa-f]{1,16}\s+-(?:\s|\Z)")
+_ADDRESSES = re.compile(r"\s*0x[0-9A-Fa-f]{1,16}\s+-(?:\s+(?:0x[0-9A-Fa-f]{1,16}|\?\?\?))?\Z")
+_REST_OF_IMAGE = re.compile(r"\s*/|[^<]*<[0-9A-Fa-f-]{32,36}>")
+_MAX_PIECES = 6
+"""Lines that an image is looked for in."""
 _REGION, _FAILED, _NOTES = "VM Region Info:", "Error Formulating Crash Report:", "Notes:"
 _TOLD = (
     *("Dyld Error Message:", "Application Specific Signatures:", _REGION, "Kernel Triage:", "kernel messages:"),
@@ -136,8 +140,9 @@ class _Sections:
         self._labels: dict[int, str] = {}
         self._frames: dict[int, list[ReportFrame]] = {}
         self._images: list[ReportImage] = []
-        self._image_line = ""
-        """That of the last one, whose rest may be broken off."""
+        self._image: list[str] = []
+        """Lines of the last one."""
+        self._listed = False  # whether it is among `_images`
         self._registers: dict[str, int] = {}
         self._register = ""
         """The name of one whose value is broken off."""
@@ -268,22 +273,30 @@ class _Sections:
         return bool(bare)
 
     def _read_image(self, line: str) -> bool:
-        image = image_of(line)
-        if image is None and self._image_line and _REST_OF_IMAGE.match(line):
-            line = f"{self._image_line} {line.strip()}"
-            if (image := image_of(line)) and image.uuid and "/" not in self._images[-1].path:
-                self._images.pop()
-            else:
-                return False
-        self._image_line = ""
-        if image is None:
+        if _IMAGE_BEGINS.match(line):
+            self._image, self._listed = [line.rstrip()], False
+        elif 0 < len(self._image) < _MAX_PIECES and (not self._listed or self._is_rest_of_image(line)):
+            self._image.append(line.strip())
+        else:
             return False
+        written = " ".join(self._image)
+        if (image := image_of(written)) is None:
+            self._image = self._image if _ADDRESSES.match(written) else []
+            return bool(self._image)
+        if self._listed:
+            self._images.pop()
         if len(self._images) >= MAX_IMAGES:
             raise DumpError(f"{self._name}: more than {MAX_IMAGES} binary images", hint="no process has so many")
         if image.uuid or image.path != NOWHERE:
             self._images.append(image)
-            self._image_line = line
+            self._listed = True
+        else:
+            self._image = []
         return True
+
+    def _is_rest_of_image(self, line: str) -> bool:
+        """Return whether a line is UUID or path of the last image, which a mail program has broken off."""
+        return "/" not in self._images[-1].path and bool(_REST_OF_IMAGE.match(line))
 
     def _blamed(self) -> Iterator[tuple[int, str]]:
         """Yield the threads that the report may be about, the likeliest first, with name and queue as told there."""

@@ -582,7 +582,8 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
 def test_fields_and_images_that_a_mail_program_has_wrapped() -> None:
     head = HEAD.replace("Path:                  ", "Path:\n")
     images = IMAGES.replace("> /", ">\n/").replace("(2.4.1 - ", "(2.4.1 -\n").replace("141.1) ", "141.1)\n")
-    assert images.count("\n") == IMAGES.count("\n") + 4
+    images = images.replace("fff +", "fff\n+").replace("     0x7fff602dfff6", "\n0x7fff602dfff6")
+    assert images.count("\n") == IMAGES.count("\n") + 6
     report = parse_report(f"{head}{FIELDS}Thread 0 Crashed:\n{MAIN}\n{images}", "x")
     assert report == read(f"Thread 0 Crashed:\n{MAIN}")
     assert report.notes == ()
