@@ -30,6 +30,8 @@ _INLINED, _INLINED_BEFORE = " [inlined]", "[inlined] "
 """The latter is Sentry's."""
 _UNSURE = " [nearest]"
 """Written by us: the function may begin behind the symbol."""
+_MISPLACED = re.compile(r"(?<=[^\s+])\+ \d{1,12} \(")
+"""Xcode's symbolicatecrash puts the offset from the image in front of the first parenthesis of a name, too."""
 _IN_IMAGE = re.compile(r" \(in [^()]+\)\Z")
 """As atos writes it."""
 _OFFSET = re.compile(r"(?:(.*) )?\+ (0x[0-9A-Fa-f]{1,15}|\d{1,18})\Z")
@@ -39,7 +41,7 @@ _NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>|<unknown>)?\Z")
 
 _BEGUN = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*\Z")
 """A frame's line that was broken in front of its address."""
-_WHOLE = re.compile(r"(?:\+ (?:0x[0-9A-Fa-f]{1,16}|\d{1,18})|\(\S[^()]*:\d{1,9}\)|\[inlined\])\s*\Z")
+_WHOLE = re.compile(r"(?:(?:\s|\A)\+ (?:0x[0-9A-Fa-f]{1,16}|\d{1,18})|\(\S[^()]*:\d{1,9}\)|\[inlined\])\s*\Z")
 """What the line of a frame ends with."""
 _ONLY_SOURCE = re.compile(r"\([^()]+:\d{1,9}\)\Z")
 _MAX_PIECES = 8
@@ -83,7 +85,7 @@ def frame_of(line: str) -> ReportFrame | None:
     rest, offset = rest.removeprefix(_INLINED_BEFORE).removesuffix(_INLINED).removesuffix(_UNSURE), None
     if plus := _OFFSET.match(rest):
         rest, offset = plus[1] or "", int(plus[2], 16 if plus[2].startswith("0x") else 10)
-    function = _IN_IMAGE.sub("", rest)
+    function = _MISPLACED.sub("(", _IN_IMAGE.sub("", rest), count=1)
     if _NO_NAME.match(function) or (offset is not None and function == image):
         function, offset = "", None
     named = "" if image == "???" else image[:MAX_TEXT]

@@ -227,6 +227,15 @@ def test_the_fields_tell_who_is_to_blame(fields: str, expected: int | None) -> N
         # Of a process that was killed before its images were known.
         ("       \t0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
         ("       0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
+        # As Xcode's symbolicatecrash writes names with parentheses.
+        (
+            "Foundation  \t0x0000000104501a2c -[NSRunLoop+ 32796 (NSRunLoop) runMode:beforeDate:] + 228",
+            ReportFrame(0x104501A2C, "-[NSRunLoop(NSRunLoop) runMode:beforeDate:]", 228),
+        ),
+        (
+            "libobjc  \t0x0000000104501a2c _objc_terminate+ 28848 () + 192",
+            ReportFrame(0x104501A2C, "_objc_terminate()", 192),
+        ),
         # Where a mail program made blanks of the tab.
         ("Ledger                         0x0000000104501a2c main + 68", ReportFrame(0x104501A2C, "main", 68)),
         ("???                            000000000000000000 0 + 0", ReportFrame(0)),
@@ -563,6 +572,7 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         "4   com.example.ledger            \t0x000000010a3f4a60 0x10a3f2000 +\n10848\n"
         "4   com.example.ledger            \t0x000000010a3f4a60 main +\n 80 (main.m:23)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 post (Entry.m:7)\n"
+        "5   com.example.ledger            \t0x000000010a3f4a64 -[Book+ 10852\n(Book) open:] + 4\n"
         "6   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
     )
     (thread,) = read(f"Thread 0 Crashed:: Dispatch queue:\n com.example.q\n{stack}").threads
@@ -575,6 +585,7 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         ReportFrame(0x10A3F4A60),
         ReportFrame(0x10A3F4A60, "main", 80, "main.m", 23),
         ReportFrame(0x10A3F4A64, "post", None, "Entry.m", 7),
+        ReportFrame(0x10A3F4A64, "-[Book(Book) open:]", 4),
         ReportFrame(0x7FFF602B6D5C),
     )
 
