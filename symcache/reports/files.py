@@ -19,7 +19,15 @@ __all__ = ["decoded", "is_report", "parse_report", "read_report", "unquoted"]
 _MAX_FILE = 64 << 20
 _SPACED = 8
 _SINGLE = re.compile(r"[^\n]\n[^\n]")
-_ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&"))
+_ESCAPES = (
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", '"'),
+    ("&#39;", "'"),
+    ("&#x27;", "'"),
+    ("&nbsp;", " "),
+    ("&amp;", "&"),
+)
 _MAX_START = 16 << 10
 _MAX_WORDS = 1 << 20
 """Characters within which a report begins."""
@@ -140,7 +148,8 @@ def unquoted(text: str) -> str:
     match = _JSON.search(text, 0, _MAX_WORDS) or _TEXT.search(text, 0, _MAX_WORDS)
     if match and match[1]:
         text = re.sub(rf"^(?:{re.escape(match[1])}|{re.escape(match[1].rstrip())}$)", "", text, flags=re.MULTILINE)
-    return _unescaped(text) if match and "&lt;" in text and not text.startswith("{") else text.lstrip()
+    escaped = "&lt;" in text or "&gt;" in text
+    return _unescaped(text) if match and escaped and not text.startswith("{") else text.lstrip()
 
 
 def _unescaped(text: str) -> str:

@@ -44,7 +44,7 @@ def rewrite_text(text: str, named: NamedReport) -> str:
 class _Rewriter:
     def __init__(self, text: str, named: NamedReport) -> None:
         self._named = named
-        self._escaped = "&lt;" in text
+        self._escaped = "&lt;" in text or "&gt;" in text
         """A web page has escaped `<`, `>` and `&`."""
         self._spaced = not _ADJACENT.search(text)
         """It has doubled line ends, too."""

@@ -294,6 +294,14 @@ def test_quoted(quote: str, tmp_path: Path) -> None:
     assert parse_report("\n\n".join(lines), "x") == parse_report(text, "x")
 
 
+def test_escapes_in_a_report_without_images() -> None:
+    """UUIDs have brackets, but what was cut has no UUID."""
+    frame = "0   Ledger  \t0x000000010a3f4a54 closure #1 in f(_: () -> 'lambda' &) + 68\n"
+    text = f"{HEAD}{FIELDS}Thread 0 Crashed:\n{frame}\n"
+    escaped = text.replace("&", "&amp;").replace(">", "&gt;").replace("'", "&#x27;")
+    assert parse_report(escaped, "x") == parse_report(text, "x")
+
+
 def test_fenced() -> None:
     """As issues are written on GitHub."""
     head = HEAD + FIELDS.replace("\n\n", "\nTermination Reason: Namespace SIGNAL, Code 11\n", 1)

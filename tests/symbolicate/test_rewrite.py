@@ -56,6 +56,16 @@ def test_text_keeps_its_columns_and_counts_inlined_functions() -> None:
     ]
 
 
+def test_names_are_escaped_as_those_beside_them() -> None:
+    frames = [f"Ledger\t{LEDGER + 0x300:#x} 0x100000000 + 768", f"Ledger\t{LEDGER + 0x304:#x} f() -&gt; Int + 4"]
+    text = report(*frames).partition("Binary Images:")[0]
+    images = report().partition("Binary Images:")[2].replace("<", "").replace(">", "")
+    named = name_report(
+        parse_report(report(*frames), "x"), KnownNames({("Ledger", 0x300): function("g() -> Int", 0x300)})
+    )
+    assert "g() -&gt; Int + 0\n" in rewritten((text + images).encode(), named).decode()
+
+
 def test_threads_without_a_colon_get_names() -> None:
     """As Sentry writes them."""
     text = report(f"Ledger {LEDGER + 0x300:#x} 0x100000000 + 768").replace("Thread 0 Crashed::", "Thread 0 name: main")
