@@ -23,8 +23,12 @@ _TABBED = re.compile(rf"\s*\d{{1,5}}\s+(\S[^\t]*)\t\s*{_ADDRESS}(?=\s|\Z)")
 _NUMBER = re.compile(r"\s*\d{1,5}(?=\s)")
 _UNTABBED = re.compile(r"\s(0x[0-9A-Fa-f]{1,16}|0{10}|0{18})(?=\s|\Z)")
 """The address where a mail program has made blanks of the tab, or no name of an image stands in front of it."""
-_COMMENT = re.compile(r"0x[0-9A-Fa-f]+ \+ 0x[0-9A-Fa-f]+\s+// (?:(/.*):(\d{1,9})|(.*))\Z")
-"""What reporters of jailbroken phones know: `0xBASE + 0xe0c`, blanks, a tab, `// name + 0x8` or `// /path/file.m:8`."""
+_COMMENT = re.compile(
+    r"0x[0-9A-Fa-f]+ \+ (?:0x[0-9A-Fa-f]+|\d+)"
+    r"(?:\s+// (?:(?P<file>/.*):(?P<line>\d{1,9})|(?P<name>.*))| \((?P<beside>.* \+ \d{1,18})\))\Z"
+)
+"""What other reporters know beside `0xBASE + 3596`: those of jailbroken phones, behind blanks and a tab, `// name + 8`
+or `// /path/file.m:8`; KSCrash ` (name + 8)`."""
 _SOURCE = re.compile(r" \(([^()]+):(\d{1,9})\)\Z")
 _INLINED, _INLINED_BEFORE = " [inlined]", "[inlined] "
 """The latter is Sentry's."""
@@ -41,9 +45,9 @@ _NO_NAME = re.compile(r"(?:0x[0-9A-Fa-f]+|\d+|\?\?\?|<redacted>|<unknown>)?\Z")
 
 _BEGUN = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*\Z")
 """A frame's line that was broken in front of its address."""
-_WHOLE = re.compile(r"(?:(?:\s|\A)\+ (?:0x[0-9A-Fa-f]{1,16}|\d{1,18})|\(\S[^()]*:\d{1,9}\)|\[inlined\])\s*\Z")
+_WHOLE = re.compile(r"(?:(?:\s|\A)\+ (?:0x[0-9A-Fa-f]{1,16}|\d{1,18})\)?|\(\S[^()]*:\d{1,9}\)|\[inlined\])\s*\Z")
 """What the line of a frame ends with."""
-_ONLY_SOURCE = re.compile(r"\([^()]+:\d{1,9}\)\Z")
+_BEHIND_OFFSET = re.compile(r"\((?:[^()]+:\d{1,9}|.* \+ \d{1,18})\)\Z")
 _MAX_PIECES = 8
 """Lines that one frame is looked for in; mail programs break C++ names at each blank."""
 _BARE = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*+)\)\s*\Z")
@@ -76,7 +80,7 @@ def frame_of(line: str) -> ReportFrame | None:
     image, address, end = columns
     rest, file, source_line = line[end:MAX_LINE].strip(), "", None
     if source := _COMMENT.match(rest):
-        rest = source[3] or ""
+        rest = source["name"] or source["beside"] or ""
     elif source := _SOURCE.search(rest):
         rest = rest[: source.start()]
     if source and source[1] and int(source[2]):  # of code that no line stands for: `<compiler-generated>:0`
@@ -107,7 +111,7 @@ def frame_pieces(lines: Iterable[str]) -> list[str]:
         piece = line.strip()
         if not piece or piece.endswith(":") or (_NUMBER.match(line) and not pieces[-1].endswith("+")):
             break
-        if _WHOLE.search(" ".join(pieces[-2:])) and not _ONLY_SOURCE.match(piece):
+        if _WHOLE.search(" ".join(pieces[-2:])) and not _BEHIND_OFFSET.match(piece):
             break
         pieces.append(piece)
         if _WHOLE.search(" ".join(pieces[-2:])) or not named:

@@ -227,6 +227,15 @@ def test_the_fields_tell_who_is_to_blame(fields: str, expected: int | None) -> N
         # Of a process that was killed before its images were known.
         ("       \t0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
         ("       0x0000000104501a2c _dyld_start + 0", ReportFrame(0x104501A2C, "_dyld_start", 0)),
+        # As KSCrash writes both side by side.
+        (
+            "Ledger  \t0x0000000104501a2c 0x1044f4000 + 55852 (-[Book(Tax) open:] + 44)",
+            ReportFrame(0x104501A2C, "-[Book(Tax) open:]", 44),
+        ),
+        (
+            "Ledger  \t0x0000000104501a2c 0x1044f4000 + 55852 (Book.m:12)",
+            ReportFrame(0x104501A2C, "", None, "Book.m", 12),
+        ),
         # As Xcode's symbolicatecrash writes names with parentheses.
         (
             "Foundation  \t0x0000000104501a2c -[NSRunLoop+ 32796 (NSRunLoop) runMode:beforeDate:] + 228",
@@ -580,6 +589,8 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         "4   com.example.ledger            \t0x000000010a3f4a60 0x10a3f2000 +\n10848\n"
         "4   com.example.ledger            \t0x000000010a3f4a60 main +\n 80 (main.m:23)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 post (Entry.m:7)\n"
+        "5   com.example.ledger            \t0x000000010a3f4a64 0x10a3f2000 + 10852\n(post + 4)\n"
+        "5   com.example.ledger            \t0x000000010a3f4a64 0x10a3f2000 + 10852 (-[Book\nopen:] + 4)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 -[Book+ 10852\n(Book) open:] + 4\n"
         "6   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
     )
@@ -593,6 +604,8 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         ReportFrame(0x10A3F4A60),
         ReportFrame(0x10A3F4A60, "main", 80, "main.m", 23),
         ReportFrame(0x10A3F4A64, "post", None, "Entry.m", 7),
+        ReportFrame(0x10A3F4A64, "post", 4),
+        ReportFrame(0x10A3F4A64, "-[Book open:]", 4),
         ReportFrame(0x10A3F4A64, "-[Book(Book) open:]", 4),
         ReportFrame(0x7FFF602B6D5C),
     )
