@@ -47,7 +47,6 @@ _BEGUN = re.compile(r"\s*\d{1,5}\s+[^\s:][^:\t]*\Z")
 """A frame's line that was broken in front of its address."""
 _WHOLE = re.compile(r"(?:(?:\s|\A)\+ (?:0x[0-9A-Fa-f]{1,16}|\d{1,18})\)?|\(\S[^()]*:\d{1,9}\)|\[inlined\])\s*\Z")
 """What the line of a frame ends with."""
-_BEHIND_OFFSET = re.compile(r"\((?:[^()]+:\d{1,9}|.* \+ \d{1,18})\)\Z")
 _MAX_PIECES = 8
 """Lines that one frame is looked for in; mail programs break C++ names at each blank."""
 _BARE = re.compile(r"\s*\((0x[0-9A-Fa-f]{1,16}(?:\s+0x[0-9A-Fa-f]{1,16})*+)\)\s*\Z")
@@ -111,7 +110,7 @@ def frame_pieces(lines: Iterable[str]) -> list[str]:
         piece = line.strip()
         if not piece or piece.endswith(":") or (_NUMBER.match(line) and not pieces[-1].endswith("+")):
             break
-        if _WHOLE.search(" ".join(pieces[-2:])) and not _BEHIND_OFFSET.match(piece):
+        if _WHOLE.search(" ".join(pieces[-2:])) and not piece.startswith(("(", "//")):  # source line, other name
             break
         pieces.append(piece)
         if _WHOLE.search(" ".join(pieces[-2:])) or not named:

@@ -188,8 +188,8 @@ class _Sections:
         elif _THREAD.match(line):
             return False
         elif match := _NAME.match(line):
-            self._section = ""
-            self._labels.setdefault(int(match[1]), match[2][:MAX_TEXT].strip())
+            self._thread, self._section = int(match[1]), "name"
+            self._labels.setdefault(self._thread, match[2][:MAX_TEXT].strip())
         elif match := _STATE.match(line):
             self._section = "" if self._registers else "registers"
             self._state = self._state or match[2]
@@ -242,6 +242,8 @@ class _Sections:
             return self._read_image(line)
         if self._section in {"frames", _LAST, _SPECIFIC}:
             return self._read_frame(line)
+        if self._section == "name":
+            return self._continues_label(line)
         if self._section == "registers":
             line = f"{self._register} {line.rstrip()}"
             self._register = match[0] if (match := _BROKEN_REGISTER.search(line)) else ""
@@ -264,13 +266,18 @@ class _Sections:
         if frame := frame_of(line):
             stack.append(frame)
             return True
-        label = self._labels.get(self._thread, "")
-        if self._section == "frames" and not stack and label.endswith(" queue:"):
-            self._labels[self._thread] = f"{label} {line.strip()}"[:MAX_TEXT]  # which was wrapped, too
+        if self._section == "frames" and not stack and self._continues_label(line):
             return True
         bare = bare_frames(line) if self._section != "frames" and not stack else []
         stack += bare
         return bool(bare)
+
+    def _continues_label(self, line: str) -> bool:
+        """Take the queue of a thread, which was wrapped, too. Return whether a line is one."""
+        label = self._labels.get(self._thread, "")
+        if label.endswith(" queue:"):
+            self._labels[self._thread] = f"{label} {line.strip()}"[:MAX_TEXT]
+        return label.endswith(" queue:")
 
     def _read_image(self, line: str) -> bool:
         if _IMAGE_BEGINS.match(line):

@@ -590,6 +590,8 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         "4   com.example.ledger            \t0x000000010a3f4a60 main +\n 80 (main.m:23)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 post (Entry.m:7)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 0x10a3f2000 + 10852\n(post + 4)\n"
+        "5   com.example.ledger            \t0x000000010a3f4a64 0x10a3f2000 + 10852\n(-[Book\nopen:]\n+ 4)\n"
+        "5   com.example.ledger            \t0x000000010a3f4a64 0x10a3f2000 + 0x2a64\n//\n-[Book\nopen:] + 0x4\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 0x10a3f2000 + 10852 (-[Book\nopen:] + 4)\n"
         "5   com.example.ledger            \t0x000000010a3f4a64 -[Book+ 10852\n(Book) open:] + 4\n"
         "6   libsystem_kernel.dylib        \t0x00007fff602b6d5c\n\n"
@@ -605,6 +607,8 @@ def test_lines_that_a_mail_program_has_wrapped() -> None:
         ReportFrame(0x10A3F4A60, "main", 80, "main.m", 23),
         ReportFrame(0x10A3F4A64, "post", None, "Entry.m", 7),
         ReportFrame(0x10A3F4A64, "post", 4),
+        ReportFrame(0x10A3F4A64, "-[Book open:]", 4),
+        ReportFrame(0x10A3F4A64, "-[Book open:]", 4),
         ReportFrame(0x10A3F4A64, "-[Book open:]", 4),
         ReportFrame(0x10A3F4A64, "-[Book(Book) open:]", 4),
         ReportFrame(0x7FFF602B6D5C),
@@ -635,13 +639,21 @@ def test_registers_that_a_mail_program_has_wrapped() -> None:
     assert report.notes == ()
 
 
-@pytest.mark.parametrize("words", ["Can anybody help?", "a\nb\nc\nd\ne\nf\ng\nh + 9", "x + 9"])
+@pytest.mark.parametrize("words", ["Can anybody help?", "a\nb\nc\nd\ne\nf\ng\nh + 9", "(see below)", "x + 9"])
 def test_words_behind_a_frame_are_no_part_of_its_name(words: str) -> None:
     whole = f"0   Ledger  \t0x000000010a3f4a50 post + 3\n{words}\n"
     assert read(f"Thread 0 Crashed:\n{whole}").threads[0].frames == (ReportFrame(0x10A3F4A50, "post", 3),)
     if words != "x + 9":
         nameless = f"0   Ledger  \t0x000000010a3f4a50 post\n{words}\n"
         assert read(f"Thread 0 Crashed:\n{nameless}").threads[0].frames == (ReportFrame(0x10A3F4A50, "post"),)
+
+
+def test_queues_that_a_mail_program_has_wrapped() -> None:
+    """In the heading of macOS, see above, and in the line that iOS has in front of one."""
+    named = "Thread 1 name:  Dispatch queue:\ncom.example.q\nThread 1:\n"
+    report = read(f"Thread 0 Crashed:\n{MAIN}\n{named}{WAITING}\nThread 2 name: x\nThread 2:\n{WAITING}")
+    assert [(t.name, t.queue) for t in report.threads[1:]] == [("", "com.example.q"), ("x", "")]
+    assert report.notes == ()
 
 
 @pytest.mark.parametrize("between", ["\n", "", "New Section:\n\n"])
