@@ -223,7 +223,6 @@ class Scrubbing:
     def __init__(self, library: Library, decoded: Path, state: Path) -> None:
         self.repaired: list[str] = []
         self.scrubber = Scrubber(library, decoded, state, self._repair)
-        state.mkdir(exist_ok=True)
 
     def _repair(self, sha256: str, cause: IntegrityError | NotFoundError) -> None:
         assert isinstance(cause, IntegrityError)
@@ -336,33 +335,58 @@ def test_the_age_of_the_oldest_check_is_told(library: Path, tmp_path: Path) -> N
 
 
 def test_one_process_does_it(
-    scrubbing: Callable[[], Scrubbing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scrubbing: Callable[[], Scrubbing], library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("symcache_server.files.scrubber._LOOK_SECONDS", 0.02)
-    one, state = scrubbing(), tmp_path / "state"
-    asked, told, locked, tell = [], [], scrubber._locked, one.scrubber.tell
+    monkeypatch.setattr(scrubber, "_LOOK_SECONDS", 0.02)
+    one, state, asked, told = scrubbing(), tmp_path / "state", [], []
+    locked, tell = scrubber._locked, Scrubber.tell
     monkeypatch.setattr(scrubber, "_locked", lambda lock: asked.append(time.monotonic()) or locked(lock))
-    monkeypatch.setattr(one.scrubber, "tell", lambda: told.append(time.monotonic()) or tell())
+    monkeypatch.setattr(Scrubber, "tell", lambda it: told.append(time.monotonic()) or tell(it))
+    state.mkdir()
     with (state / "scrubber.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process
         one.scrubber.start()
-        time.sleep(0.2)
-        assert not (state / "scrubber.json").exists()
-    until(lambda: (state / "scrubber.json").exists() and len(told) > 2)
+        until(lambda: asked[2:] or told)
+        assert (told, (state / "scrubber.json").exists()) == ([], False)
+    until(lambda: (state / "scrubber.json").exists() and told[2:])
+    (thread,) = (t for t in threading.enumerate() if t.name == "scrubber")
+    assert thread.daemon, "a server that fails ends all the same"
     if sys.platform == "linux":
-        (thread,) = (t.native_id for t in threading.enumerate() if t.name == "scrubber")
-        assert thread and os.getpriority(os.PRIO_PROCESS, thread) == 19, "the least there is"
+        assert thread.native_id and os.getpriority(os.PRIO_PROCESS, thread.native_id) == 19, "the least there is"
     one.scrubber.close()
-    assert all(after - before >= 0.02 for looks in (asked, told) for before, after in itertools.pairwise(looks)), (
-        "no rest"
-    )
-    (times,) = (
-        t for name, t in json.loads((state / "scrubber.json").read_text()).items() if name.startswith("decoded")
-    )
-    assert len(times) == 257
-    two, before = scrubbing(), (state / "scrubber.json").read_text()
+    assert all(after - before >= 0.02 for looks in (asked, told) for before, after in itertools.pairwise(looks)), "rest"
+    before = json.loads((state / "scrubber.json").read_text())
+    with Library.open(library) as opened:
+        names = {f"decoded {tmp_path / 'decoded'}", f"library {opened.catalog.library_id()}"}
+    assert {name: len(times) for name, times in before.items()} == dict.fromkeys(names, 257)
+    two = scrubbing()
+    told.clear()
     two.scrubber.start()
-    time.sleep(0.2)
+    until(lambda: told[1:])
     two.scrubber.close()
     assert two.run(time.time()) == 0  # the first one has done it all
-    assert json.loads((state / "scrubber.json").read_text()) == json.loads(before), "nothing was read twice"
+    assert json.loads((state / "scrubber.json").read_text()) == before, "nothing was read twice"
+
+
+def test_closing_waits_for_what_is_being_repaired(
+    library: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrubber, "_LOOK_SECONDS", 0.02)
+    begun, end = threading.Event(), threading.Event()
+
+    def repair(sha256: str, cause: IntegrityError | NotFoundError) -> None:
+        begun.set()
+        assert end.wait(60)
+
+    rot(blob_of(library, image))
+    with Library.open(library) as opened:
+        one = Scrubber(opened, tmp_path / "decoded", tmp_path / "new" / "state", repair)
+        one.start()
+        assert begun.wait(60)
+        closing = threading.Thread(target=one.close)
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive()
+        end.set()
+        closing.join(60)
+        assert not closing.is_alive()

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_what_is_not_what_it_was_said_to_be_is_sent_again(uploads: Uploads) -> N
     assert uploads.offset(SHA256) == (0, False)
     with pytest.raises(UsageError, match="more than 100 bytes came"):
         send(uploads, DATA[:200], "bytes 0-99/1000")
+    with pytest.raises(UsageError, match="more than 1000 bytes came"):
+        send(uploads, DATA + b"x", length=1000)
     assert send(uploads, DATA) == (1000, True)
 
 
@@ -126,11 +129,14 @@ def test_files_and_all_files_together_are_bounded(uploads: Uploads) -> None:
 
 def test_what_nobody_adds_is_forgotten_after_a_day(uploads: Uploads, tmp_path: Path) -> None:
     names = {"0" * 64: 23 * HOUR, "1" * 64 + ".part": 23 * HOUR, "2" * 64: 25 * HOUR, "3" * 64 + ".part": 25 * HOUR}
+    names |= {"4" * 64 + ".0.room": HOUR / 7, "5" * 64 + ".0.room": HOUR / 5}  # the server that made it was killed
     for name, age in names.items():
         (tmp_path / "uploads" / name).write_bytes(bytes(10))
         os.utime(tmp_path / "uploads" / name, (time.time() - age,) * 2)
     send(uploads, DATA)
-    assert {p.name for p in (tmp_path / "uploads").iterdir()} == {"0" * 64, "1" * 64 + ".part", SHA256}
+    assert {p.name for p in (tmp_path / "uploads").iterdir()} == {
+        *("0" * 64, "1" * 64 + ".part", "4" * 64 + ".0.room", SHA256)
+    }
 
 
 def test_what_somebody_else_writes_for_long_is_not_waited_for(
@@ -217,7 +223,9 @@ async def test_a_reservation_lasts_as_long_as_something_comes_and_its_loss_does_
 
 def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20, 60.0)
-    images = [macho(UUID(int=1)), macho(UUID(int=2), filetype=10)]
+    binary = bytearray(macho(UUID(int=1)))
+    struct.pack_into("<Q", binary, 32 + 48 + 48, len(binary))  # its segment reaches to the end, as those of linkers do
+    images = [bytes(binary), macho(UUID(int=2), filetype=10)]
     files = [SentFile(hashlib.sha256(data).hexdigest(), f"build/{n}") for n, data in enumerate(images)]
     notes = (SourceNote(recorded="/src", place="/elsewhere"),)
     files = [file._replace(sources=notes) for file in files]
@@ -243,11 +251,20 @@ def test_one_request_adds_what_was_sent_and_takes_it_out_of_the_folder(tmp_path:
         assert isinstance(record, HarvestRecord)
         assert (record.trust, record.source, record.sealed) == (Trust.PUSHED, "push by ci", True)
         assert [(m.path, m.uuid) for m in record.manifest] == [("build/0", UUID(int=1)), ("build/1", UUID(int=2))]
+        assert [o.sources for o in record.objects] == [(), notes]  # only a dSYM has any
         assert library.sources([UUID(int=1), UUID(int=2)]) == {UUID(int=2): [("/src", "/elsewhere")]}
         assert list((tmp_path / "uploads").iterdir()) == []
         # Where the response was lost, the client asks again.
         assert uploads.add(library, files, "ci") == uploads.add(elsewhere, files, "ci") == added
         assert len(list(library.store.list("records/"))) == 1
+
+
+def test_one_file_may_be_added_under_two_paths(tmp_path: Path) -> None:
+    uploads, data = Uploads(tmp_path / "uploads", 1 << 20, 1 << 20, 60.0), macho(UUID(int=1))
+    sent = [SentFile(hashlib.sha256(data).hexdigest(), path) for path in ("build/a", "build/b")]
+    with Library.open(tmp_path / "library", create=True) as library:
+        send(uploads, data, sha256=sent[0].sha256)
+        assert [i["path"] for i in uploads.add(library, sent, "ci")["images"]] == ["build/a", "build/b"]
 
 
 @pytest.mark.parametrize("data", [b"text", macho(UUID(int=1))[:-2], macho(UUID(int=0), filetype=1)])
