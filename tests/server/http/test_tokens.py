@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,7 +98,17 @@ def test_only_its_hash_is_kept_of_a_token(tmp_path: Path) -> None:
 def test_a_scope_includes_those_before_it(tmp_path: Path, scopes: list[Scope], allowed: set[Scope]) -> None:
     store = TokenStore(tmp_path / "tokens.json")
     store.create("ci", scopes)
-    assert {scope for scope in Scope if store.all()[0].may(scope)} == allowed
+    (token,) = store.all()
+    assert {scope for scope in Scope if token.may(scope)} == allowed
+    assert token.is_for_paths is (not allowed)
+
+
+@pytest.mark.parametrize(("hours", "expired"), [(None, False), (-1, True), (1, False)])
+def test_a_token_ends_when_it_was_said_to(tmp_path: Path, hours: int | None, expired: bool) -> None:
+    far_east = datetime.now(timezone(timedelta(hours=12)))  # no zone makes a difference
+    store = TokenStore(tmp_path / "tokens.json")
+    store.create("ci", [Scope.READ], None if hours is None else far_east + timedelta(hours=hours))
+    assert store.all()[0].has_expired is expired
 
 
 def _basic(text: bytes) -> str:
