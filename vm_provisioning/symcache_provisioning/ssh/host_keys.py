@@ -171,7 +171,7 @@ def _store(file: Path | None, announce: Callable[[str], None], host: str, key: A
             file.parent.mkdir(parents=True, exist_ok=True)
             # One write of one line: several processes may do this at once.
             descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "wb", buffering=0) as opened:
+            with os.fdopen(descriptor, "wb") as opened:
                 opened.write(line)
         except OSError as error:
             raise StorageError(
