@@ -176,7 +176,7 @@ class Bucket:
 
     def _put_on_condition(self, key: str, content: bytes) -> bool:
         try:
-            obstore.put(self._unrepeated, key, content, mode="create", use_multipart=False, attributes=_attributes(key))
+            obstore.put(self._unrepeated, key, content, mode="create", attributes=_attributes(key))
         except AlreadyExistsError:
             return False
         return True
