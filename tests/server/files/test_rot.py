@@ -311,16 +311,20 @@ def test_what_is_checked_is_read_from_the_disk(
     cached, other = tmp_path / "decoded" / sha256[:2] / sha256, tmp_path / "other"
     cached.parent.mkdir(parents=True)
     for path in (cached, other):
-        with path.open("wb") as file:
+        with path.open("wb", buffering=0) as file:
             file.write(data)
-            os.fsync(file)
+            os.fsync(file)  # what is not yet on the disk stays in memory
+    left, seen = [], []
     with other.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, len(data), os.POSIX_FADV_DONTNEED)
-        left = in_memory(file)  # all of it, where the folder is in memory
-    seen: list[int] = []
+        for _ in range(10):  # the kernel may have reasons of its own not to forget something just now
+            os.posix_fadvise(file.fileno(), 0, len(data), os.POSIX_FADV_DONTNEED)
+            left.append(in_memory(file))  # all of it, where the folder is in memory
     monkeypatch.setattr(scrubber, "content_hash", lambda file: seen.append(in_memory(file)) or content_hash(file))
-    scrubbing().run(time.time())
-    assert (seen, cached.exists()) == ([left], True)
+    one, now = scrubbing(), time.time()
+    for number in range(10):
+        one.run(now + number * 21 * DAY)
+    assert (len(seen), min(seen)) == (10, min(left))
+    assert cached.exists()
 
 
 def test_the_age_of_the_oldest_check_is_told(library: Path, tmp_path: Path) -> None:
