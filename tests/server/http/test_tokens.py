@@ -77,10 +77,12 @@ def test_names_are_short_plain_and_given_once(tmp_path: Path) -> None:
 
 
 def test_only_its_hash_is_kept_of_a_token(tmp_path: Path) -> None:
-    store = TokenStore(tmp_path / "tokens.json")
+    file = tmp_path / "new" / "state" / "tokens.json"
+    store = TokenStore(file)
     token = store.create("ci", [Scope.READ])
     assert len(token) >= 43  # 256 bits in base64
-    assert token not in (tmp_path / "tokens.json").read_text()
+    assert token not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
     assert [t.sha256 for t in store.all()] == [hashlib.sha256(token.encode()).hexdigest()]
     assert store.create("other", [Scope.READ]) != token
 
@@ -128,6 +130,8 @@ def _basic(text: bytes) -> str:
         (_basic(b"any:"), None),
         (_basic(b"any:\xff"), None),
         ("Basic !!!!", None),
+        (_basic(b"any:abc") + "!", None),
+        (_basic(b"any:abc").replace("Basic", "Digest"), None),
         ("Digest abc", None),
         ("abc", None),
         (None, None),
