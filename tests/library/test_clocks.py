@@ -18,6 +18,7 @@ from symcache.catalog import Catalog
 from symcache.errors import IncompleteError
 from symcache.images import ImageRequest
 from symcache.library import Subset, fsck, gc, ingest, prefer, remove_build, undo_removal, utc
+from symcache.library.clock import StoreClock
 from symcache.library.library import Library as LibraryClass
 from symcache.model import HarvestRecord, Trust
 from symcache.store import LocalStore, RecordKey, Store, open_store, read_record
@@ -200,6 +201,13 @@ def turning(world: World, seconds: float) -> Iterator[None]:
     world.other.store.scan = scan  # type: ignore[method-assign]
     yield
     world.other.store.scan = real  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("jump", "turned"), [(-70, True), (-50, False), (0, False), (50, False), (70, True)])
+def test_clocks_may_drift_apart_by_less_than_a_minute(world: World, jump: float, turned: bool) -> None:
+    since = StoreClock(world.library.store)
+    world.clock.store += jump
+    assert since.was_turned() is turned
 
 
 def test_a_collection_ends_when_the_clock_is_turned_below_it(world: World) -> None:
