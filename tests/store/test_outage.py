@@ -62,6 +62,7 @@ def test_a_store_that_comes_back_is_waited_for_and_that_is_said_once(
     assert _put(store, KEY, b"content")
     assert caplog.records == []
     proxy.faults = 1.0
+    proxy.cut()
     threading.Timer(1.5, lambda: setattr(proxy, "faults", 0.0)).start()
     with ThreadPoolExecutor(8) as pool:
         contents = pool.map(lambda _: _content(store, KEY), range(4))
@@ -76,6 +77,7 @@ def test_a_store_that_comes_back_is_waited_for_and_that_is_said_once(
 def test_after_its_time_nobody_waits_any_more_until_it_is_back(location: str, proxy: FlakyProxy) -> None:
     store = open_store(location, create=True, patience=1.0)
     proxy.faults = 1.0
+    proxy.cut()
     for _ in range(3):
         proxy.counts.clear()
         with pytest.raises(StorageError, match="error sending request"):

@@ -19,7 +19,10 @@ _ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection
 
 
 class FlakyProxy:
-    """Relays to `upstream`; a share of the connections meets a fault, and every connection ends after some bytes."""
+    """Relays to `upstream`; a share of the connections meets a fault, and every other ends after some bytes.
+
+    As long as no connection is to meet a fault, none ends.
+    """
 
     def __init__(self, upstream: str, seed: int, faults: float, kinds: Sequence[str] = FAULTS) -> None:
         parts = urlsplit(upstream)
@@ -28,7 +31,7 @@ class FlakyProxy:
         self._lock = threading.Lock()
         self._kinds = kinds
         self.faults = faults
-        """Share of connections that meet one; may be changed at any time."""
+        """Share of new connections that meet one; may be changed at any time."""
         self.counts: dict[str, int] = {}
         """How often each thing happened."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -44,6 +47,10 @@ class FlakyProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection that is open."""
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -58,7 +65,7 @@ class FlakyProxy:
                 fault = "pass"
                 if self._chance.random() < self.faults:
                     fault = self._chance.choice(self._kinds)
-                budget = self._chance.randrange(200, 60_000)
+                budget = self._chance.randrange(200, 60_000) if self.faults else 1 << 40
                 self.counts[fault] = self.counts.get(fault, 0) + 1
             threading.Thread(target=self._serve, args=(client, fault, budget), daemon=True).start()
 
