@@ -174,4 +174,5 @@ class S3Store:
 
     def clean_scratch(self, before: float) -> int:
         """Remove clocks that a killed run left; the rest of what it had begun was on its own machine."""
-        return sum(self.delete_older(key, before) for key in list(self.list("tmp/")))
+        old = [key for key, found in self.scan("tmp/") if found.modified < before]
+        return sum(self.delete_older(key, before) for key in old)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +102,7 @@ def _held(file: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             part = file.with_name(f".{file.name}")
-            record = held.enter_context(part.open("wb"))
+            record = held.enter_context(os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o600), "wb"))
             fcntl.flock(record, fcntl.LOCK_EX)
             part.replace(file)  # now that nobody can take it for abandoned
         yield

@@ -132,7 +132,7 @@ def load_key(file: Path) -> Any:
         LookupError,
         struct.error,
     ) as error:
-        if "password" in str(error).lower():
+        if "password" in str(error).lower() or "encrypted" in str(error).lower():
             raise locked_key_error(str(file)) from error
         raise UsageError(
             f"{file}: not a private SSH key: {excerpt(str(error))}",

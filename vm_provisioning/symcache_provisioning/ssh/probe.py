@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import paramiko
@@ -31,8 +32,10 @@ def speaks_ssh(host: str, port: int, timeout: float) -> bool:
 def server_host_key(host: str, port: int, timeout: float = 15) -> str:
     """Return the fingerprint of the key that an SSH server presents, without logging in. Raises RemoteError."""
     try:
-        with socket.create_connection((host, port), timeout=timeout) as connection:
-            transport = paramiko.Transport(connection)  # which ends with the connection
+        with (
+            socket.create_connection((host, port), timeout=timeout) as connection,
+            contextlib.closing(paramiko.Transport(connection)) as transport,
+        ):
             transport.banner_timeout = timeout
             transport.start_client(timeout=timeout)
             return str(transport.get_remote_server_key().fingerprint)

@@ -92,7 +92,7 @@ def copy_file(
     finally:
         os.close(descriptor)
         if changed:
-            part.unlink()  # nothing of it can be trusted to belong together
+            part.unlink(missing_ok=True)  # nothing of it can be trusted to belong together
 
 
 @dataclass(frozen=True, slots=True)
