@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -96,7 +96,7 @@ class RecordReader:
         newest = (str(RecordKey(writer, number)) for writer, number in self._newest.items())
         keys = list(newest if keys is None else keys)
         folded = catalog.folded(keys)
-        stat = self._store.stat if listing.listed is None else listing.listed.get
+        stat = self._stat_of(listing)
         stats = {key: stat(key) for key in folded}
         changed = {key: s.validator for key, s in stats.items() if s and s.validator != folded[key].validator}
         same: dict[str, bool] = {}
@@ -106,6 +106,10 @@ class RecordReader:
                 same = dict(zip(changed, holds, strict=True))
             catalog.note_validators({key: validator for key, validator in changed.items() if same[key]})
         return [key for key in keys if stats.get(key) is None or not same.get(key, True)]
+
+    def _stat_of(self, listing: Listing) -> Callable[[str], BlobStat | None]:
+        """Return what tells whether a key is there: the listing, if it is of all records, or else the store."""
+        return self._store.stat if listing.listed is None else listing.listed.get
 
     def _holds(self, key: str, sha256: str) -> bool:
         parsed = RecordKey.parse(key)
@@ -122,7 +126,7 @@ class RecordReader:
         With `known`, of all that were listed and are not among these. What could not be read and is not there any more
         is forgotten.
         """
-        stat = self._store.stat if listing.listed is None else listing.listed.get
+        stat = self._stat_of(listing)
         for text in [text for text in self.unreadable if not stat(text)]:
             del self.unreadable[text]
         if listing.listed is not None:

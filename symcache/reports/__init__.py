@@ -1,7 +1,7 @@
 """Crash reports of macOS: frames and images without memory, as text (`.crash`) and as JSON (`.ips`)."""
 
 from symcache.reports.document import Document, find_document
-from symcache.reports.files import decoded, is_report, parse_report, read_report, unquoted
+from symcache.reports.files import decoded, is_escaped, is_report, parse_report, read_report, unquoted
 from symcache.reports.frames import bare_frames, frame_of, frame_pieces, split_frame
 from symcache.reports.ips import frame_reader
 from symcache.reports.model import Report, ReportFrame, ReportImage, ReportThread, physical_frames
@@ -21,6 +21,7 @@ __all__ = [
     "frame_of",
     "frame_pieces",
     "frame_reader",
+    "is_escaped",
     "is_report",
     "parse_report",
     "physical_frames",

@@ -14,7 +14,7 @@ from symcache.reports.kinds import CRASHES, MARKS, Kind, kind_of_document, kind_
 from symcache.reports.model import MAX_LINES, MAX_TEXT, Report, split_system
 from symcache.reports.text import parse_crash, too_many_lines
 
-__all__ = ["decoded", "is_report", "parse_report", "read_report", "unquoted"]
+__all__ = ["decoded", "is_escaped", "is_report", "parse_report", "read_report", "unquoted"]
 
 _MAX_FILE = 64 << 20
 _SPACED = 8
@@ -148,8 +148,12 @@ def unquoted(text: str) -> str:
     match = _JSON.search(text, 0, _MAX_WORDS) or _TEXT.search(text, 0, _MAX_WORDS)
     if match and match[1]:
         text = re.sub(rf"^(?:{re.escape(match[1])}|{re.escape(match[1].rstrip())}$)", "", text, flags=re.MULTILINE)
-    escaped = "&lt;" in text or "&gt;" in text
-    return _unescaped(text) if match and escaped and not text.startswith("{") else text.lstrip()
+    return _unescaped(text) if match and is_escaped(text) and not text.startswith("{") else text.lstrip()
+
+
+def is_escaped(text: str) -> bool:
+    """Return whether a web page has escaped `<`, `>` and `&`: one that was cut may have brackets of one kind only."""
+    return "&lt;" in text or "&gt;" in text
 
 
 def _unescaped(text: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from symcache.reports import ReportFrame, bare_frames, frame_of, frame_pieces, split_frame, stack_begins
+from symcache.reports import ReportFrame, bare_frames, frame_of, frame_pieces, is_escaped, split_frame, stack_begins
 from symcache.symbolicate.model import Location, NameSource
 from symcache.symbolicate.named_frames import knows_more
 from symcache.symbolicate.naming import NamedReport
@@ -44,8 +44,7 @@ def rewrite_text(text: str, named: NamedReport) -> str:
 class _Rewriter:
     def __init__(self, text: str, named: NamedReport) -> None:
         self._named = named
-        self._escaped = "&lt;" in text or "&gt;" in text
-        """A web page has escaped `<`, `>` and `&`."""
+        self._escaped = is_escaped(text)
         self._spaced = not _ADJACENT.search(text)
         """It has doubled line ends, too."""
         self._stack: list[_Line] = []
